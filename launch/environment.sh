@@ -1,0 +1,51 @@
+# Makes .venv in the clone and installs stair_jax there; sourced by the other scripts.
+
+# Prints the first Python that stair_jax runs on.
+find_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+      2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "stair_jax: error: needs Python 3.11, 3.12 or 3.13; python3 here is" \
+    "$(python3 --version 2>&1 || echo missing): install one of them" >&2
+  return 2
+}
+
+# What an installation depends on: a change of it makes a new one.
+installation_id() {
+  { cat setup.cfg pyproject.toml requirements.txt && pwd; } | cksum
+}
+
+# make_environment [extra]: installs the package, with an extra of setup.cfg, unless it is there.
+make_environment() {
+  local extra="${1:-}" id python
+  local stamp=".venv/installed${extra:+-$extra}"
+  id="$(installation_id)"
+  if [[ -x .venv/bin/python && -f "$stamp" && "$(cat "$stamp")" == "$id" ]]; then
+    return
+  fi
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    python="$(find_python)" || return
+    echo "Making .venv with $("$python" --version) ..." >&2
+    if ! "$python" -m venv --clear .venv; then
+      echo "stair_jax: error: $python cannot make a virtual environment:" \
+        "install its venv module (on Debian and Ubuntu the package python3-venv)" >&2
+      return 2
+    fi
+  fi
+  echo "Installing stair_jax and what it needs into .venv: this takes some minutes ..." >&2
+  local start=$SECONDS
+  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --requirement requirements.txt --editable ".${extra:+[$extra]}"; then
+    echo "stair_jax: error: the installation failed: pip says why above;" \
+      "the same command tries again" >&2
+    return 2
+  fi
+  echo "$id" >.venv/installed
+  echo "$id" >"$stamp"
+  echo "Installed in $((SECONDS - start)) s." >&2
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# All of STAIR on the pocket world: sets up .venv, then runs configs/pocket.py in runs/pocket.
+#
+#   bash launch/quickstart.sh [--config.FIELD=VALUE ...]
+#
+# The same command again goes on where it stopped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+make_environment
+exec .venv/bin/python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket "$@"

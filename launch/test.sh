@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Linter, formatter, type checker and tests, in .venv; arguments go to pytest.
+#
+#   bash launch/test.sh [tests/search -k ucb ...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+make_environment dev
+
+status=0
+check() {
+  echo "== $*"
+  .venv/bin/python -m "$@" || status=1
+}
+check ruff check --output-format=concise .
+check ruff format --check --output-format=concise .
+check mypy
+check pytest -n 2 "$@"
+exit "$status"
