@@ -1,0 +1,351 @@
+"""Files that survive a crash: atomic JSON, append-only records, fingerprints.
+
+Every writer here leaves either the old file or the whole new one, and turns a full or
+read-only disk into a `UserError` that names the path.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from stair_jax.errors import UserError
+
+_CHUNK = 1 << 15
+_GZIP = 31  # zlib's window bits for a gzip member
+_GZIP_MAGIC = b"\x1f\x8b\x08"
+
+_DISK_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space, then run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+    errno.EROFS: "the file system is read-only: choose another folder",
+}
+_PATH_REASONS = {
+    errno.EACCES: "permission denied: choose another folder, or change its permissions",
+    errno.EPERM: "permission denied: choose another folder, or change its permissions",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder: choose another folder",
+    errno.EISDIR: "there is a folder of that name: choose another path",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns the errors of a disk or path that cannot be written into a line that names `path`."""
+    try:
+        with using_disk(path):
+            yield
+    except OSError as error:
+        reason = _PATH_REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def using_disk(folder: str | Path) -> Iterator[None]:
+    """Turns the errors of a full or read-only disk into one line that names `folder`.
+
+    Also those of libraries that write by code of their own (safetensors, Orbax, tokenizers), which
+    only tell by their text.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for code, reason in _DISK_REASONS.items():
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+                raise UserError(f"cannot write {folder}: {reason}") from error
+        raise
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder and its parents; it may be there already."""
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` at the end of the block, whole or not at all."""
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes one JSON value atomically; NaN and infinities become null."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged (not JSON: {error})") from error
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
+    """Writes JSON lines atomically."""
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(_json_line(row))
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Reads JSON lines; blank lines are left out.
+
+    Raises:
+      UserError: the file is missing, or one of its lines is not a JSON object.
+    """
+    rows = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}, is not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged (not UTF-8 text)") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _json_line(value: Any) -> bytes:
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def plain(value: Any, keep_nonfinite: bool = False) -> Any:
+    """`value` in JSON's own types: configs, dataclasses, tuples, paths, NumPy and JAX values.
+
+    Args:
+      value: what to convert.
+      keep_nonfinite: write NaN and infinities as strings rather than as null.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return repr(float(value)) if keep_nonfinite else None
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, keep_nonfinite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, keep_nonfinite) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item, keep_nonfinite) for item in value), key=repr)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "__array__"):
+        return plain(np.asarray(value).tolist(), keep_nonfinite)
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+def fingerprint(value: Any) -> str:
+    """Sha256 of the canonical JSON of `value`, whatever the order of its keys."""
+    canonical = json.dumps(
+        plain(value, keep_nonfinite=True), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def fingerprint_file(path: str | Path) -> str:
+    """Sha256 of the bytes of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def fingerprint_folder(path: str | Path) -> str:
+    """Sha256 of the names and bytes of all files below a folder."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return fingerprint(
+        {file.relative_to(path).as_posix(): fingerprint_file(file) for file in files}
+    )
+
+
+class RecordLog:
+    """JSON records in an append-only file of gzip members, one a record.
+
+    A record is on the disk when `append` returns. What a killed writer left of a last record
+    is dropped by readers, and cut off by the next `append`. The bytes depend on the records
+    alone. One writer at a time.
+    """
+
+    def __init__(self, path: str | Path):
+        """A log at `path`, which need not be there yet."""
+        self.path = Path(path)
+        self._tail_is_whole = False
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds a record and waits until it is on the disk."""
+        compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        member = compressor.compress(_json_line(record)) + compressor.flush()
+        is_new = not self.path.exists()
+        make_folder(self.path.parent)
+        self._cut_torn_tail()
+        with writing(self.path), open(self.path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file.fileno(), member)
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
+        if is_new:
+            _sync_folder(self.path.parent)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole records, oldest first; none when the file is not there."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The whole records, oldest first, read as they are asked for.
+
+        Raises:
+          UserError: a record with others behind it is damaged.
+        """
+        for record, _ in self._members():
+            yield record
+
+    def _cut_torn_tail(self) -> None:
+        if not self._tail_is_whole and self.path.exists():
+            end = max((end for _, end in self._members()), default=0)
+            if end < self.path.stat().st_size:
+                with writing(self.path):
+                    os.truncate(self.path, end)
+        self._tail_is_whole = True
+
+    def _members(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each whole record, with the position in the file of its end."""
+        if not self.path.exists():
+            return
+        count = end = 0
+        with open(self.path, "rb") as file:
+            for text, end in _whole_members(file):
+                count += 1
+                try:
+                    record = json.loads(text)
+                except ValueError as error:
+                    raise self._damaged(count) from error
+                yield record, end
+            file.seek(end)
+            if _holds_whole_member(file.read()[1:]):
+                raise self._damaged(count + 1)
+
+    def _damaged(self, number: int) -> UserError:
+        return UserError(
+            f"{self.path} is damaged at record {number}: "
+            "restore the file, or delete the folder of its stage and run again"
+        )
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _whole_members(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Text of each gzip member and the position after it, up to the first that is not whole."""
+    pending, end = b"", 0
+    while True:
+        decompressor = zlib.decompressobj(_GZIP)
+        text, used = [], 0
+        while not decompressor.eof:
+            pending = pending or file.read(_CHUNK)
+            if not pending:
+                return
+            try:
+                text.append(decompressor.decompress(pending))
+            except zlib.error:
+                return
+            used += len(pending) - len(decompressor.unused_data)
+            pending = decompressor.unused_data
+        end += used
+        yield b"".join(text), end
+
+
+def _holds_whole_member(data: bytes) -> bool:
+    """Whether some gzip member can be read in full anywhere in `data`.
+
+    What a killed writer leaves behind holds none; damage with whole records behind it does.
+    """
+    start = data.find(_GZIP_MAGIC)
+    while start >= 0:
+        decompressor = zlib.decompressobj(_GZIP)
+        with suppress(zlib.error):
+            decompressor.decompress(data[start:])
+            if decompressor.eof:
+                return True
+        start = data.find(_GZIP_MAGIC, start + 1)
+    return False

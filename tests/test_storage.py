@@ -1,0 +1,224 @@
+"""Files survive crashes and full disks: nothing is half written, nothing whole is lost."""
+
+import dataclasses
+import errno
+import gzip
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+
+RECORDS = [{"id": f"p{i}", "text": "step " * i, "values": [i / 3, None]} for i in range(4)]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Every flush to the disk fails, after the bytes were handed over."""
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def write_log(path: Path, records=RECORDS) -> storage.RecordLog:
+    log = storage.RecordLog(path)
+    for record in records:
+        log.append(record)
+    return log
+
+
+def test_json_round_trip_makes_folders_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    storage.write_json(path, {"b": (1, 2.5), "a": Path("x/y"), "ü": None})
+    assert storage.read_json(path) == {"b": [1, 2.5], "a": "x/y", "ü": None}
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+def test_nan_and_infinity_become_null(tmp_path):
+    storage.write_json(tmp_path / "a.json", [float("nan"), float("inf"), np.float32("nan"), 1.0])
+    assert json.loads((tmp_path / "a.json").read_text()) == [None, None, None, 1.0]
+
+
+def test_values_of_numpy_jax_and_dataclasses():
+    @dataclasses.dataclass
+    class Point:
+        x: int
+        y: tuple[int, ...]
+
+    value = [np.int32(3), np.bool_(True), jnp.arange(2), Point(1, (2,)), {1: {"b", "a"}}]
+    assert storage.plain(value) == [3, True, [0, 1], {"x": 1, "y": [2]}, {"1": ["a", "b"]}]
+    with pytest.raises(TypeError, match="no JSON form"):
+        storage.plain(object())
+
+
+def test_jsonl_round_trip_keeps_odd_line_ends(tmp_path):
+    rows = [{"text": "a\u2028b\x85c\nd"}, {"text": ""}]
+    storage.write_jsonl(tmp_path / "a.jsonl", rows)
+    assert storage.read_jsonl(tmp_path / "a.jsonl") == rows
+
+
+def test_unreadable_files_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    for read in (storage.read_json, storage.read_jsonl, storage.fingerprint_file):
+        with pytest.raises(UserError, match=str(path)):
+            read(path)
+    path.write_text('{"a": 1}\n{"a"')
+    with pytest.raises(UserError, match=f"{path} is damaged"):
+        storage.read_json(path)
+    with pytest.raises(UserError, match=f"{path}, line 2"):
+        storage.read_jsonl(path)
+    path.write_text("[1]\n")
+    with pytest.raises(UserError, match="line 1, is not a JSON object"):
+        storage.read_jsonl(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        storage.read_json(path)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    storage.write_jsonl(path, [{"a": 1}])
+
+    def rows():
+        yield {"a": 2}
+        raise RuntimeError("the source of the rows fails")
+
+    with pytest.raises(RuntimeError):
+        storage.write_jsonl(path, rows())
+    assert storage.read_jsonl(path) == [{"a": 1}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_path_and_leaves_no_half_file(tmp_path, full_disk):
+    path = tmp_path / "a.json"
+    with pytest.raises(UserError, match=f"cannot write {path}: the disk is full"):
+        storage.write_json(path, {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_is_really_full(tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="the disk is full"), storage.using_disk(tmp_path):
+        (tmp_path / "log").write_text("a")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_disk_errors_of_other_libraries_are_known_by_their_text(code, tmp_path):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}"), storage.using_disk(tmp_path):
+        raise RuntimeError(f"I/O error: {os.strerror(code)} (os error {code})")
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(ValueError, match="ours"), storage.writing(tmp_path):
+        raise ValueError("ours")
+    with pytest.raises(PermissionError), storage.using_disk(tmp_path):
+        raise PermissionError(errno.EACCES, "reading something else")
+
+
+def test_a_file_in_place_of_a_folder_is_the_users_mistake(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        storage.write_json(tmp_path / "run" / "a.json", 1)
+
+
+def test_fingerprints_see_values_and_not_their_containers(tmp_path):
+    a = storage.fingerprint({"a": (1, 2), "b": Path("x")})
+    assert a == storage.fingerprint(ConfigDict({"b": "x", "a": [1, 2]}))
+    assert a == storage.fingerprint(FrozenConfigDict({"b": "x", "a": [1, 2]}))
+    assert a != storage.fingerprint({"a": (2, 1), "b": "x"})
+    assert storage.fingerprint(1) != storage.fingerprint(1.5)
+    assert len({storage.fingerprint(v) for v in (None, float("inf"), float("nan"))}) == 3
+
+
+def test_fingerprints_of_files_and_folders(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"abc")
+    assert storage.fingerprint_file(tmp_path / "a" / "x") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    before = storage.fingerprint_folder(tmp_path)
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    assert storage.fingerprint_folder(tmp_path) != before
+    with pytest.raises(UserError, match="no folder"):
+        storage.fingerprint_folder(tmp_path / "b")
+
+
+def test_record_log_is_gzip_of_json_lines_with_the_same_bytes_each_time(tmp_path):
+    write_log(tmp_path / "a.gz")
+    write_log(tmp_path / "b.gz")
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    with gzip.open(tmp_path / "a.gz", "rt") as file:
+        assert [json.loads(line) for line in file] == RECORDS
+    assert storage.RecordLog(tmp_path / "none.gz").read() == []
+
+
+@given(cut=st.integers(0, 1000), garbage=st.binary(max_size=12))
+def test_a_torn_tail_costs_at_most_the_last_record(tmp_path, cut, garbage):
+    path = tmp_path / "log.gz"
+    path.unlink(missing_ok=True)
+    write_log(path, RECORDS[:-1])
+    start = path.stat().st_size
+    write_log(path, RECORDS[-1:])
+    size = path.stat().st_size
+    kept = start + cut % (size - start + 1)
+    path.write_bytes(path.read_bytes()[:kept] + garbage)
+    whole = RECORDS if kept == size else RECORDS[:-1]
+    assert storage.RecordLog(path).read() == whole
+    storage.RecordLog(path).append({"id": "new"})
+    assert storage.RecordLog(path).read() == [*whole, {"id": "new"}]
+
+
+@given(position=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_damage_before_the_last_record_is_never_silent(tmp_path, position, flip):
+    path = tmp_path / "log.gz"
+    path.unlink(missing_ok=True)
+    write_log(path, RECORDS[:-1])
+    end = path.stat().st_size
+    write_log(path, RECORDS[-1:])
+    data = bytearray(path.read_bytes())
+    data[position % end] ^= flip
+    path.write_bytes(data)
+    try:
+        assert storage.RecordLog(path).read() == RECORDS  # a byte of a header that says nothing
+    except UserError as error:
+        assert f"{path} is damaged at record" in str(error)
+        with pytest.raises(UserError):
+            storage.RecordLog(path).append({"id": "new"})
+        assert path.read_bytes() == bytes(data)
+
+
+def test_the_damaged_record_is_numbered(tmp_path):
+    path = tmp_path / "log.gz"
+    write_log(path, RECORDS[:1])
+    first = path.stat().st_size
+    write_log(path, RECORDS[1:])
+    data = bytearray(path.read_bytes())
+    data[first + 12] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged at record 2"):
+        storage.RecordLog(path).read()
+
+
+def test_a_full_disk_takes_back_the_record(tmp_path, full_disk):
+    path = tmp_path / "log.gz"
+    log = storage.RecordLog(path)
+    with pytest.raises(UserError, match=f"cannot write {path}: the disk is full"):
+        log.append(RECORDS[0])
+    assert path.read_bytes() == b""
+
+
+def test_records_longer_than_a_chunk(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2**62, 20_000).tolist()
+    records = [{"noise": noise, "i": i} for i in range(3)]
+    assert write_log(tmp_path / "log.gz", records).read() == records
