@@ -1,0 +1,199 @@
+"""The command: runs the stages of a config in a working folder.
+
+    python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket
+        [--config.search.num_iterations=64 ...]
+
+Running the same command again goes on where it stopped. Exit status: 0 done; 2 a mistake that the
+user can correct (one line says what); 1 a fault of ours (with a traceback); 130 or 143 stopped from
+outside (Ctrl-C or SIGTERM).
+"""
+
+import os
+import platform
+import re
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from stair_jax.errors import UserError, did_you_mean
+from stair_jax.monitoring import say
+from stair_jax.storage import fingerprint
+
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # TensorFlow's and XLA's notes to their developers
+    "TOKENIZERS_PARALLELISM": "false",  # else a warning at each fork
+}
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+_GOES_ON = "the same command goes on where it stopped"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        _run(list(sys.argv if argv is None else argv))
+    except UserError as error:
+        say(f"stair_jax: error: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        say(f"stair_jax: interrupted: {_GOES_ON}")
+        return 128 + signal.SIGINT
+    except _Terminated:
+        say(f"stair_jax: terminated: {_GOES_ON}")
+        return 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: leave by way of every `finally`."""
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _run(argv: list[str]) -> None:
+    if {"-h", "-help", "--help", "--helpfull"} & set(argv):
+        print(__doc__)
+        return
+    config, workdir = parse(argv)
+    _use_compilation_cache(config, workdir)
+    from stair_jax import pipeline  # the flags are checked before anything slow is imported
+
+    pipeline.run(config, workdir)
+
+
+def _use_compilation_cache(config: ConfigDict, workdir: Path) -> None:
+    """Keeps compiled programs for the next start, in `runtime.compilation_cache` or the workdir.
+
+    An empty field turns it off; JAX's own environment variable counts more. XLA compiles for the
+    very processor that it runs on, so that each kind of processor has a folder of its own.
+    """
+    folder = (config.get("runtime") or {}).get("compilation_cache", workdir / ".jax_cache")
+    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    own = Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
+    jax.config.update("jax_compilation_cache_dir", str(own))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _processor() -> list[str]:
+    """The architecture of this machine's processor, and its features where Linux lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    features = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return [platform.machine(), *features[:1]]
+
+
+def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
+    """The config, with its overrides, and the working folder that a command line names.
+
+    Args:
+      argv: the command line, the name of the program first.
+
+    Raises:
+      UserError: a flag is missing, unknown or has a wrong value; the config file cannot be read.
+    """
+    path, rest = _take_config(argv)
+    config = _load_config(path)
+    _check_overrides(config, rest)
+    values = flags.FlagValues()
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
+        unused = values(rest)[1:]
+    except (flags.Error, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise UserError(f"{error} (--help shows the usage)") from error
+    if unused:
+        raise UserError(f"{unused[0]!r} is not a flag: overrides look like --config.seed=1")
+    if not workdir.value:
+        raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
+    return values["config"].value, Path(workdir.value)
+
+
+def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, and the command line without it."""
+    rest = list(argv)
+    for index, argument in enumerate(rest):
+        name, equals, value = argument.partition("=")
+        if name not in ("--config", "-config"):
+            continue
+        del rest[index]
+        if not equals and index < len(rest):
+            value = rest.pop(index)
+        if value:
+            return value, rest
+    raise UserError("--config is missing: name a config file, e.g. --config=configs/pocket.py")
+
+
+def _load_config(path: str) -> ConfigDict:
+    """Runs `get_config()` of a config file; what follows a colon in `path` is its argument."""
+    file, *arguments = path.split(":", 1)
+    if not Path(file).is_file():
+        raise UserError(f"there is no config file {file}")
+    try:
+        config = runpy.run_path(file)["get_config"](*arguments)
+    except KeyError as error:
+        if error.args != ("get_config",):
+            raise UserError(_config_fault(file, error)) from error
+        raise UserError(f"the config file {file} has no function get_config()") from error
+    except Exception as error:
+        raise UserError(_config_fault(file, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"get_config() of {file} gives a {type(config).__name__}, "
+            "and has to give an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def _config_fault(file: str, error: Exception) -> str:
+    """What went wrong in a config file, with the line in it."""
+    lines: list[Any] = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+    ]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines else ""
+    return f"the config file {file} fails{where}: {type(error).__name__}: {error}"
+
+
+def _check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Looks for each --config.a.b=value whether the config has that field."""
+    for argument in argv:
+        match = _OVERRIDE.match(argument)
+        section: Any = config
+        where = "config"
+        for part in match.group(1).split(".") if match else ():
+            field = part.partition("[")[0]
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"{argument}: {where} has no fields")
+            if field not in section:
+                hint = did_you_mean(field, section.keys())
+                raise UserError(f"{argument}: {where} has no field {field}: {hint}")
+            if field != part:
+                break  # an index into a tuple: config_flags looks at it
+            section = section[field]
+            where += f".{part}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The stages of a run in their order, each done once: check what is there, run the rest.
+
+A stage is finished when its folder holds `complete.json`. Its fingerprint covers its settings, the
+seed and the fingerprints of its inputs, so that a finished stage is used again only by a run that
+would make the same artifact. `started.json` says the same of a stage that was interrupted.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+from stair_jax.monitoring import duration, say
+from stair_jax.plan import Stage, leaves, make_plan
+from stair_jax.stages.context import StageContext
+
+COMPLETE_FILE = "complete.json"
+STARTED_FILE = "started.json"
+_LOCK_FILE = ".lock"
+_ABSENT = "(no such field)"
+
+
+def run(config: ConfigDict, workdir: str | Path) -> None:
+    """Runs the stages of `config` that are not finished in `workdir`.
+
+    Raises:
+      UserError: the config cannot be run, or does not match what `workdir` holds.
+    """
+    plan = make_plan(config)
+    workdir = storage.make_folder(workdir)
+    with _lock(workdir):
+        finished = {stage.name for stage in plan if _is_finished(stage, plan, workdir)}
+        storage.write_json(workdir / "config.json", config.to_dict())
+        _run_rest(plan, finished, workdir, FrozenConfigDict(config.get("runtime") or {}))
+
+
+def _run_rest(
+    plan: Sequence[Stage], finished: set[str], workdir: Path, runtime: FrozenConfigDict
+) -> None:
+    intact: set[str] = set()  # made or checked in this run
+    for number, stage in enumerate(plan, start=1):
+        title = f"[{number} of {len(plan)}] {stage.name}"
+        if stage.name in finished:
+            say(f"{title}: finished before")
+            continue
+        for name in set(stage.input_names) - intact:
+            _check_bytes(workdir / name)
+        say(f"{title}: starts")
+        seconds = _run_stage(stage, workdir, runtime)
+        intact |= {stage.name, *stage.input_names}
+        say(f"{title}: done in {duration(seconds)}")
+
+
+def _run_stage(stage: Stage, workdir: Path, runtime: FrozenConfigDict) -> float:
+    """Runs one stage and writes its records; returns its seconds."""
+    folder = storage.make_folder(workdir / stage.name)
+    storage.write_json(folder / STARTED_FILE, stage.identity)
+    context = StageContext(
+        name=stage.name,
+        settings=FrozenConfigDict(dict(stage.settings)),
+        runtime=runtime,
+        seed=stage.seed,
+        folder=folder,
+        inputs={
+            field: workdir / names if isinstance(names, str) else [workdir / name for name in names]
+            for field, names in stage.inputs.items()
+        },
+    )
+    start = time.monotonic()
+    try:
+        with storage.using_disk(folder):
+            stage.module.run(context)
+    except UserError as error:
+        raise UserError(f"stage {stage.name}: {error}") from error
+    files = {path: _describe(folder / path) for path in _artifact_files(folder)}
+    record = {**stage.identity, "fingerprint": stage.fingerprint, "files": files}
+    storage.write_json(folder / COMPLETE_FILE, record)
+    (folder / STARTED_FILE).unlink()
+    return time.monotonic() - start
+
+
+def _is_finished(stage: Stage, plan: Sequence[Stage], workdir: Path) -> bool:
+    """Whether the folder of `stage` holds its artifact, made by the same settings.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    folder = workdir / stage.name
+    if (folder / COMPLETE_FILE).exists():
+        record = _read_record(folder / COMPLETE_FILE)
+        _check_same(stage, record, "finished", plan, workdir)
+        _check_sizes(folder, record)
+        return True
+    if (folder / STARTED_FILE).exists():
+        _check_same(stage, _read_record(folder / STARTED_FILE), "started", plan, workdir)
+    elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds files, but no {COMPLETE_FILE} of a finished stage: "
+            f"delete {folder}, or use another --workdir"
+        )
+    return False
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = storage.read_json(path)
+        whole = all(
+            isinstance(record[field], kind)
+            for field, kind in (("kind", str), ("name", str), ("seed", int))
+        ) and all(isinstance(record[field], dict) for field in ("settings", "inputs"))
+        if path.name == COMPLETE_FILE:
+            whole &= all({"bytes", "sha256"} <= file.keys() for file in record["files"].values())
+    except (UserError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: delete {path.parent}, and run again to make it anew")
+    return record
+
+
+def _check_same(
+    stage: Stage, record: Mapping[str, Any], state: str, plan: Sequence[Stage], workdir: Path
+) -> None:
+    """Compares what a record says of a stage with what the config asks for."""
+    change = _change(stage, record)
+    if change is None:
+        return
+    stale = [name for name in _with_dependents(stage, plan) if (workdir / name).exists()]
+    folders = " and ".join(str(workdir / name) for name in stale)
+    raise UserError(
+        f"the stage {stage.name} was {state} with {change}: "
+        f"use another --workdir, or delete {folders}"
+    )
+
+
+def _change(stage: Stage, record: Mapping[str, Any]) -> str | None:
+    """The first difference to a record, in words."""
+    wanted = stage.identity
+    for field in ("kind", "name", "seed"):
+        if record[field] != wanted[field]:
+            return f"{field} = {record[field]!r}, and now it is {wanted[field]!r}"
+    old, new = leaves(record["settings"]), leaves(wanted["settings"])
+    for field in sorted({*old, *new}):
+        before, now = old.get(field, _ABSENT), new.get(field, _ABSENT)
+        if before != now:
+            section = stage.name if field in stage.own_fields else stage.kind
+            return f"config.{section}.{field} = {before!r}, and now it is {now!r}"
+    for name in sorted({*record["inputs"], *wanted["inputs"]}):
+        if record["inputs"].get(name) != wanted["inputs"].get(name):
+            return f"another output of the stage {name} than this config makes"
+    return None
+
+
+def _with_dependents(stage: Stage, plan: Sequence[Stage]) -> list[str]:
+    """The stage, and those of the plan that use its artifact, directly or not."""
+    names = [stage.name]
+    for other in plan:
+        if other.name not in names and set(names) & set(other.input_names):
+            names.append(other.name)
+    return names
+
+
+def _artifact_files(folder: Path) -> list[str]:
+    """The files that later stages may read; checkpoints and events only serve while it runs."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.as_posix()
+        for path in files
+        if path.parts[0] not in ("checkpoints", STARTED_FILE, COMPLETE_FILE)
+        and not path.name.startswith((".", "events.out."))
+    )
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": storage.fingerprint_file(path)}
+
+
+def _check_sizes(folder: Path, record: Mapping[str, Any]) -> None:
+    """Checks that the files of a finished stage are there, at their sizes."""
+    for name, file in record["files"].items():
+        if not (folder / name).is_file():
+            raise UserError(_made_anew(folder / name, "is missing", folder))
+        if (folder / name).stat().st_size != file["bytes"]:
+            raise UserError(_made_anew(folder / name, "has changed since then", folder))
+
+
+def _check_bytes(folder: Path) -> None:
+    """Checks the files of a finished stage byte by byte, before another stage reads them."""
+    for name, file in _read_record(folder / COMPLETE_FILE)["files"].items():
+        if storage.fingerprint_file(folder / name) != file["sha256"]:
+            raise UserError(_made_anew(folder / name, "has changed since then", folder))
+
+
+def _made_anew(path: Path, what: str, folder: Path) -> str:
+    return (
+        f"the stage {folder.name} was finished, but its file {path} {what}: "
+        f"delete {folder}, and run again to make it anew"
+    )
+
+
+@contextmanager
+def _lock(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of `workdir`; the lock of a process that died counts for nothing."""
+    path = workdir / _LOCK_FILE
+    with storage.writing(path):
+        file = open(path, "a+")  # noqa: SIM115 (closed below, which gives the lock up)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{workdir} is in use by {file.read().strip() or 'another run'}: "
+                "wait until it ends, or use another --workdir"
+            ) from error
+        except OSError:
+            say(f"{workdir} is on a file system without locks: let no second run use it")
+        with storage.writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield
+        with suppress(OSError):
+            file.truncate(0)

@@ -1,0 +1,19 @@
+"""One short file a stage of a run.
+
+A stage of kind KIND is the module `stair_jax/stages/KIND.py`, with
+
+    INPUTS: tuple[str, ...]                    # fields of its settings that name earlier stages
+    def run(context: StageContext) -> None     # goes on where it stopped in its folder
+"""
+
+KINDS = (
+    "pocket",
+    "initialize",
+    "pretrain",
+    "sft",
+    "search",
+    "preferences",
+    "dpo",
+    "prm",
+    "evaluate",
+)
