@@ -1,0 +1,144 @@
+"""Grammar of structured answers (STAIR, section 3.1): reasoning blocks, then one output block.
+
+    <|Reasoning_step|>Title: ...
+    ...
+    <|/Reasoning_step|>
+
+    <|Output|>Final Answer: ...<|/Output|>
+
+The four tags are single tokens, so that a step ends on one token id.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+REASONING_OPEN = "<|Reasoning_step|>"
+REASONING_CLOSE = "<|/Reasoning_step|>"
+OUTPUT_OPEN = "<|Output|>"
+OUTPUT_CLOSE = "<|/Output|>"
+TAGS = (REASONING_OPEN, REASONING_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
+
+FINAL_PREFIX = "Final Answer:"
+_TITLE_PREFIX = "Title:"
+TAG_PATTERN = re.compile("|".join(re.escape(tag) for tag in TAGS))
+
+
+class FormatError(ValueError):
+    """A structured answer that breaks the grammar; the message says where."""
+
+
+class ClosingTags(Protocol):
+    """What `split_steps` needs to know of a tokenizer's tags."""
+
+    @property
+    def reasoning_close(self) -> int: ...
+
+    @property
+    def output_close(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A parsed answer: the (title, text) of each reasoning step, and the final answer."""
+
+    steps: tuple[tuple[str, str], ...]
+    final: str
+
+
+def format_step(title: str, text: str) -> str:
+    """One reasoning block."""
+    return f"{REASONING_OPEN}{_TITLE_PREFIX} {title}\n{text}\n{REASONING_CLOSE}"
+
+
+def format_output(final: str) -> str:
+    """The output block."""
+    return f"{OUTPUT_OPEN}{FINAL_PREFIX} {final}{OUTPUT_CLOSE}"
+
+
+def format_answer(steps: Sequence[tuple[str, str]], final: str) -> str:
+    """A whole structured answer, with a blank line between blocks."""
+    return "\n\n".join([*(format_step(title, text) for title, text in steps), format_output(final)])
+
+
+def parse(text: str) -> Answer:
+    """Parses a structured answer strictly.
+
+    Raises:
+      FormatError: anything but reasoning blocks with a title, then one output block.
+    """
+    steps: list[tuple[str, str]] = []
+    final: str | None = None
+    position = 0
+    while text[position:].strip():
+        position += len(text[position:]) - len(text[position:].lstrip())
+        if final is not None:
+            raise FormatError(f"text after the output block at character {position}")
+        if text.startswith(REASONING_OPEN, position):
+            body, position = _block(text, position, REASONING_OPEN, REASONING_CLOSE)
+            title, _, rest = body.strip().partition("\n")
+            if not title.startswith(_TITLE_PREFIX) or not title.removeprefix(_TITLE_PREFIX).strip():
+                raise FormatError("a reasoning block has no title")
+            if not rest.strip():
+                raise FormatError("a reasoning block has no text")
+            steps.append((title.removeprefix(_TITLE_PREFIX).strip(), rest.strip()))
+        elif text.startswith(OUTPUT_OPEN, position):
+            body, position = _block(text, position, OUTPUT_OPEN, OUTPUT_CLOSE)
+            final = body.strip().removeprefix(FINAL_PREFIX).strip()
+            if not body.strip().startswith(FINAL_PREFIX) or not final:
+                raise FormatError(f"the output block does not hold '{FINAL_PREFIX} ...'")
+        else:
+            raise FormatError(f"text outside of a block at character {position}")
+    if not steps:
+        raise FormatError("no reasoning block")
+    if final is None:
+        raise FormatError("no output block")
+    return Answer(tuple(steps), final)
+
+
+def _block(text: str, start: int, opening: str, closing: str) -> tuple[str, int]:
+    """Body of the block at `start`, and the position after it."""
+    tag = TAG_PATTERN.search(text, start + len(opening))
+    if tag is None or tag.group() != closing:
+        found = "the end" if tag is None else tag.group()
+        raise FormatError(f"{opening} at character {start} is followed by {found}, not {closing}")
+    return text[start + len(opening) : tag.start()], tag.end()
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether `text` is a whole structured answer."""
+    try:
+        parse(text)
+    except FormatError:
+        return False
+    return True
+
+
+def final_answer(text: str) -> str:
+    """What the user gets to see of an answer, read tolerantly; empty when there is nothing.
+
+    The last output block if there is one (closed or not), else what follows the last
+    reasoning block. In an answer without tags, what follows its last "Final Answer:" if it has
+    one; otherwise it is its own final answer.
+    """
+    if OUTPUT_OPEN in text:
+        body = text.rsplit(OUTPUT_OPEN, 1)[1].split(OUTPUT_CLOSE, 1)[0]
+    elif REASONING_OPEN in text or REASONING_CLOSE in text:
+        tail = re.split(f"{re.escape(REASONING_OPEN)}|{re.escape(REASONING_CLOSE)}", text)[-1]
+        body = tail if text.rfind(REASONING_CLOSE) > text.rfind(REASONING_OPEN) else ""
+    else:
+        body = text.rsplit(FINAL_PREFIX, 1)[-1]
+    while TAG_PATTERN.search(body):  # what is left may make a tag again
+        body = TAG_PATTERN.sub("", body)
+    return body.strip().removeprefix(FINAL_PREFIX).strip()
+
+
+def split_steps(ids: Iterable[int], tags: ClosingTags) -> list[list[int]]:
+    """Cuts the token ids of an answer after each closing tag; a last unclosed piece is kept."""
+    pieces: list[list[int]] = [[]]
+    for token in ids:
+        pieces[-1].append(token)
+        if token in (tags.reasoning_close, tags.output_close):
+            pieces.append([])
+    return [piece for piece in pieces if piece]

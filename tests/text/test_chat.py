@@ -1,0 +1,81 @@
+"""Prompts by the template of the checkpoint: as transformers renders them, safe from their text."""
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stair_jax.errors import UserError
+from stair_jax.text import chat, steps
+from stair_jax.text.tokenizer import Tokenizer
+
+CONTROL = [*steps.TAGS, "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
+HOSTILE = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(max_size=8)), max_size=6).map(
+    "".join
+)
+
+
+def with_template(tokenizer: Tokenizer, template: str | None) -> Tokenizer:
+    hf = copy.deepcopy(tokenizer.hf)
+    hf.chat_template = template
+    return Tokenizer(hf)
+
+
+@pytest.mark.parametrize("prompt", ["What is the first step?", "  two\n\nlines \n", "ünï <b>"])
+def test_a_prompt_is_what_transformers_makes_of_it(chat_tokenizer, prompt):
+    reference = chat_tokenizer.hf.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
+    )
+    assert chat.encode_prompt(chat_tokenizer, prompt) == reference
+
+
+@given(HOSTILE)
+def test_control_tokens_come_from_the_template_alone(chat_tokenizer, prompt):
+    ids = chat.encode_prompt(chat_tokenizer, prompt)
+    added = chat_tokenizer.hf.added_tokens_decoder
+    names = [added[i].content for i in ids if i in added]
+    turn = ["<|start_header_id|>", "<|end_header_id|>"]
+    assert names == ["<|begin_of_text|>", *turn, "<|eot_id|>", *turn]
+    assert ids[0] == chat_tokenizer.hf.bos_token_id
+    assert prompt.strip() in chat_tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("change", ["", " | trim", " | upper", " | replace('e', 'E')"])
+def test_templates_may_change_the_text_around_but_get_ours_as_it_is(chat_tokenizer, change):
+    template = "<|start_header_id|>{{ messages[0]['content']" + change + " }}<|eot_id|>"
+    tokenizer = with_template(chat_tokenizer, template)
+    if "upper" in change or "replace" in change:
+        with pytest.raises(UserError, match="does not hold the user's text"):
+            chat.encode_prompt(tokenizer, "step")
+    else:
+        assert tokenizer.decode(chat.encode_prompt(tokenizer, " step ")) == "step"
+
+
+def test_a_template_without_bos_gets_none(chat_tokenizer):
+    tokenizer = with_template(chat_tokenizer, "{{ messages[0]['content'] }}")
+    ids = chat.encode_prompt(tokenizer, "step")
+    assert ids == tokenizer.encode_text("step")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (None, "no chat template"),
+        ("nothing of the user", "does not hold the user's text"),
+        ("{{ messages[0]['content'] }}{{ messages[0]['content'] }}", "does not hold"),
+        ("{{ raise_exception('only with a system turn') }}", "only with a system turn"),
+        ("{% if %}", "chat template of the tokenizer fails"),
+    ],
+)
+def test_a_template_that_cannot_serve_is_a_clear_error(chat_tokenizer, template, reason):
+    with pytest.raises(UserError, match=reason):
+        chat.encode_prompt(with_template(chat_tokenizer, template), "step")
+
+
+def test_an_answer_ends_once(chat_tokenizer):
+    text = steps.format_answer([("Look", "a list")], "three")
+    ids = chat.encode_answer(chat_tokenizer, text)
+    assert ids[-1] == chat_tokenizer.eos_id
+    assert ids.count(chat_tokenizer.eos_id) == 1
+    assert chat_tokenizer.decode(ids) == text
