@@ -1,0 +1,1 @@
+"""Decoder language models in Linen, their heads, and Hugging Face checkpoints."""

@@ -1,0 +1,176 @@
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from stair_jax.errors import UserError
+from stair_jax.models.cache import empty_cache
+from stair_jax.models.config import REMAT_POLICIES
+from stair_jax.models.huggingface import load_config, load_params
+from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
+
+LENGTHS = (9, 1, 6)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    folder, reference = checkpoint
+    config = load_config(folder)
+    return config, load_params(folder, config), reference
+
+
+@partial(jax.jit, static_argnums=0)
+def forward(config, params, tokens, positions, segment_ids=None, cache=None):
+    hidden, cache = apply(config, params, tokens, positions, segment_ids, cache)
+    return hidden, hidden @ output_embedding(params, config).T, cache
+
+
+def batch(rng, vocab_size, lengths=LENGTHS):
+    """Rows padded on the right, with their positions and segment ids."""
+    tokens = rng.integers(0, vocab_size, (len(lengths), max(lengths)))
+    real = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    return tokens, np.where(real, np.arange(max(lengths)), 0), real.astype(np.int32)
+
+
+def reference_outputs(reference, tokens, real):
+    with torch.no_grad():
+        out = reference(
+            torch.tensor(tokens), attention_mask=torch.tensor(real), output_hidden_states=True
+        )
+    return out.hidden_states[-1].numpy(), out.logits.numpy()
+
+
+def test_padded_batch_agrees_with_transformers(model):
+    config, params, reference = model
+    tokens, positions, real = batch(np.random.default_rng(0), config.vocab_size)
+    hidden, logits, _ = forward(config, params, tokens, positions, real)
+    expected_hidden, expected_logits = reference_outputs(reference, tokens, real)
+    np.testing.assert_allclose(hidden[real > 0], expected_hidden[real > 0], atol=1e-4)
+    np.testing.assert_allclose(logits[real > 0], expected_logits[real > 0], atol=1e-4)
+
+
+def test_packed_segments_agree_with_rows_of_their_own(model):
+    config, params, reference = model
+    tokens, positions, real = batch(np.random.default_rng(1), config.vocab_size)
+    _, expected = reference_outputs(reference, tokens, real)
+    packed = np.zeros((3, 1, 20), np.int32)  # tokens, positions, segment ids; 4 of padding
+    segments = np.arange(1, 4)[:, None] * real
+    for row, values in zip(packed, (tokens, positions, segments), strict=True):
+        row[0, :16] = values[real > 0]
+    _, logits, _ = forward(config, params, *packed)
+    np.testing.assert_allclose(logits[0, :16], expected[real > 0], atol=1e-4)
+
+
+def test_trained_checkpoint_agrees_with_transformers(trained):
+    config = load_config(trained)
+    params = load_params(trained, config)
+    reference = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
+    tokens, positions, real = batch(np.random.default_rng(2), config.vocab_size, (40, 25))
+    _, logits, _ = forward(config, params, tokens, positions, real)
+    _, expected = reference_outputs(reference, tokens, real)
+    np.testing.assert_allclose(logits[real > 0], expected[real > 0], atol=1e-4)
+    end = reference.generation_config.eos_token_id
+    assert greedy(config, params, [[1]], 40, end) == generate(reference, [[1]], 40)
+
+
+def test_greedy_continuation_agrees_with_transformers(model):
+    config, params, reference = model
+    prompts = [[5, 7, 9], [3, 2, 30]]
+    assert greedy(config, params, prompts, 12, end=0) == generate(reference, prompts, 12)
+
+
+def generate(reference, prompts, steps):
+    out = reference.generate(
+        torch.tensor(prompts), do_sample=False, max_new_tokens=steps, min_new_tokens=steps
+    )
+    return out[:, len(prompts[0]) :].tolist()
+
+
+def greedy(config, params, prompts, steps, end):
+    """Prefill of all but the last token, then a loop of single tokens, the end token left out."""
+    prompts = jnp.array(prompts)
+    batch_size, length = prompts.shape
+    cache = empty_cache(config, batch_size, length + steps)
+    positions = jnp.tile(jnp.arange(length), (batch_size, 1))
+    if length > 1:
+        _, _, cache = forward(config, params, prompts[:, :-1], positions[:, :-1], cache=cache)
+
+    @jax.jit
+    def decode(cache, token, position):
+        def step(carry, _):
+            cache, token, position = carry
+            _, logits, cache = forward(config, params, token, position, cache=cache)
+            logits = logits.at[..., end].set(-jnp.inf)  # as min_new_tokens does
+            token = jnp.argmax(logits, axis=-1)
+            return (cache, token, position + 1), token[:, 0]
+
+        return jax.lax.scan(step, (cache, token, position), length=steps)[1].T
+
+    return decode(cache, prompts[:, -1:], positions[:, -1:]).tolist()
+
+
+def test_bfloat16_compute_is_close_to_float32(tiny):
+    config, params = tiny
+    tokens, positions = (
+        np.random.default_rng(3).integers(0, 32, (3, 9)),
+        np.tile(np.arange(9), (3, 1)),
+    )
+    half = dataclasses.replace(config, dtype="bfloat16")
+    exact, _, _ = forward(config, params, tokens, positions)
+    rough, _, cache = forward(half, params, tokens, positions, cache=empty_cache(half, 3, 9))
+    assert rough.dtype == cache.keys[0].dtype == jnp.bfloat16
+    error = np.abs(np.asarray(rough, np.float32) - exact)
+    assert 0 < error.max() < 0.05 * np.abs(exact).max()
+
+
+def test_remat_changes_no_gradient(tiny):
+    config, params = tiny
+    tokens, positions, real = batch(np.random.default_rng(4), 32, (5, 3))
+
+    @partial(jax.jit, static_argnums=1)
+    @jax.grad
+    def gradient(embedding, remat):
+        changed = dataclasses.replace(config, remat=remat)
+        hidden, _ = apply(changed, params | {"embedding": embedding}, tokens, positions, real)
+        return jnp.sum(jnp.sin(hidden) * real[..., None])
+
+    none, full, dots = (gradient(params["embedding"], name) for name in ("none", "full", "dots"))
+    assert np.abs(none).max() > 0.01
+    np.testing.assert_allclose(full, none, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dots, none, rtol=1e-4, atol=1e-5)
+    programs = [
+        str(jax.make_jaxpr(lambda e, n=n: gradient(e, n))(params["embedding"]))
+        for n in REMAT_POLICIES
+    ]
+    assert ["remat" in program for program in programs] == [False, True, True]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_each_dimension_of_a_parameter_has_a_logical_axis_name(tiny, tied):
+    config = dataclasses.replace(tiny[0], tie_word_embeddings=tied, param_dtype="bfloat16")
+    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    axes = logical_axes(config)
+    assert jax.tree.map(lambda shape: shape.ndim, shapes) == jax.tree.map(len, axes)
+    assert {shape.dtype for shape in jax.tree.leaves(shapes)} == {jnp.dtype("bfloat16")}
+    assert ("head" in shapes) is not tied
+    assert axes["layers"]["query"] == jax.P("layers", "embed", "heads", "head_dim")
+
+
+def test_init_draws_plain_arrays_that_differ_from_layer_to_layer(tiny):
+    config, params = tiny
+    assert all(isinstance(value, jax.Array) for value in jax.tree.leaves(params))
+    query = np.asarray(params["layers"]["query"])
+    assert abs(query.std() / config.initializer_range - 1) < 0.1
+    assert not np.array_equal(query[0], query[1])
+    np.testing.assert_array_equal(params["layers"]["mlp_norm"], np.ones((2, 32)))
+
+
+def test_unknown_backend_is_named(tiny):
+    config = dataclasses.replace(tiny[0], attention="flush")
+    with pytest.raises(UserError, match=r"'flush'.*xla"):
+        init_params(config, jax.random.key(0))
