@@ -1,0 +1,1 @@
+"""The rollout engine: batched sampling and scoring behind one interface."""
