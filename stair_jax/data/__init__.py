@@ -1,0 +1,1 @@
+"""Reading prompts and training data, and packing token sequences."""

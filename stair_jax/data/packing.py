@@ -1,0 +1,157 @@
+"""Several sequences in one row: explicit lengths, first fit, static shapes.
+
+No mask is ever derived from a token id: padding is where `segment_ids` is 0, and the loss is
+where `weights` is not 0.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Overlong = Literal["drop", "truncate"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence: its token ids, and for each token whether the loss counts it."""
+
+    tokens: Sequence[int]
+    loss_mask: Sequence[int]
+    id: Hashable = ""
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError for an empty sequence or a mask of another length."""
+        if not self.tokens or len(self.tokens) != len(self.loss_mask):
+            raise ValueError(
+                f"example {self.id!r}: {len(self.tokens)} tokens, mask of {len(self.loss_mask)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences packed into B rows of T tokens; N sequences in all.
+
+    The weight of a position is the loss mask of its target, the next token of the same sequence;
+    the last position of a sequence has no target (0) and weight 0.
+    """
+
+    tokens: np.ndarray  # [B, T] int32
+    targets: np.ndarray  # [B, T] int32
+    positions: np.ndarray  # [B, T] int32, from 0 in each sequence
+    segment_ids: np.ndarray  # [B, T] int32, 1, 2, ... along a row; 0 is padding
+    weights: np.ndarray  # [B, T] float32
+    sequence_ids: np.ndarray  # [B, T] int32, index of the example; N is padding
+    last: np.ndarray  # [N] int32, place of each example's last token in the flat [B * T]
+
+    @property
+    def utilization(self) -> float:
+        """Share of the positions that hold a token."""
+        return float(np.mean(self.segment_ids > 0))
+
+
+def fit(
+    examples: Iterable[Example], length: int, overlong: Overlong = "drop"
+) -> tuple[list[Example], int]:
+    """Examples of at most `length` tokens, and how many were longer.
+
+    A longer example is dropped, or loses its end ("truncate").
+    """
+    kept, count = [], 0
+    for example in examples:
+        if len(example) <= length:
+            kept.append(example)
+            continue
+        count += 1
+        if overlong == "truncate":
+            kept.append(Example(example.tokens[:length], example.loss_mask[:length], example.id))
+    return kept, count
+
+
+def pack(examples: Sequence[Example], length: int, num_rows: int | None = None) -> Packed:
+    """Packs examples in order, each into the first row with room for it.
+
+    Args:
+      examples: each at most `length` tokens long (`fit`).
+      length: T.
+      num_rows: B; as many rows as it takes when None.
+
+    Raises:
+      ValueError: an example is longer than a row, or the rows do not suffice.
+    """
+    rows = _Rows(len(examples) if num_rows is None else num_rows, length)
+    places = rows.place([len(example) for example in examples])
+    if places is None:
+        raise ValueError(f"{len(examples)} examples do not fit into {rows.count} rows of {length}")
+    count = rows.used if num_rows is None else num_rows
+    shape = (count, length)
+    packed = Packed(
+        tokens=np.zeros(shape, np.int32),
+        targets=np.zeros(shape, np.int32),
+        positions=np.zeros(shape, np.int32),
+        segment_ids=np.zeros(shape, np.int32),
+        weights=np.zeros(shape, np.float32),
+        sequence_ids=np.full(shape, len(examples), np.int32),
+        last=np.zeros(len(examples), np.int32),
+    )
+    for index, (example, (row, start)) in enumerate(zip(examples, places, strict=True)):
+        end = start + len(example)
+        packed.tokens[row, start:end] = example.tokens
+        packed.targets[row, start : end - 1] = example.tokens[1:]
+        packed.positions[row, start:end] = np.arange(len(example))
+        packed.segment_ids[row, start:end] = packed.segment_ids[row].max() + 1
+        packed.weights[row, start : end - 1] = example.loss_mask[1:]
+        packed.sequence_ids[row, start:end] = index
+        packed.last[index] = row * length + end - 1
+    return packed
+
+
+def split(groups: Sequence[Sequence[Example]], length: int, num_rows: int) -> list[list[int]]:
+    """Divides groups of examples among blocks of `num_rows` rows, first fit; no group is cut.
+
+    Returns the indices of the groups in each block; `pack` puts a block's examples, in this
+    order, into `num_rows` rows. With at most g examples a group, there are at most
+    ceil(len(groups) / floor(num_rows / g)) blocks, and as many only if the examples are long.
+
+    Raises:
+      ValueError: a group does not fit into an empty block.
+    """
+    blocks: list[tuple[_Rows, list[int]]] = []
+    for index, group in enumerate(groups):
+        lengths = [len(example) for example in group]
+        members = next((m for rows, m in blocks if rows.place(lengths) is not None), None)
+        if members is None:
+            blocks.append((_Rows(num_rows, length), members := []))
+            if blocks[-1][0].place(lengths) is None:
+                raise ValueError(f"{lengths} tokens do not fit into {num_rows} rows of {length}")
+        members.append(index)
+    return [members for _, members in blocks]
+
+
+class _Rows:
+    """Rows that are being filled, each from its start."""
+
+    def __init__(self, count: int, length: int):
+        self.count, self.length = count, length
+        self._free = [length] * count
+
+    @property
+    def used(self) -> int:
+        return sum(free < self.length for free in self._free)
+
+    def place(self, lengths: Sequence[int]) -> list[tuple[int, int]] | None:
+        """(row, start) of sequences of these lengths; None, and no change, if one has no room."""
+        free = list(self._free)
+        places = []
+        for length in lengths:
+            row = next((row for row, space in enumerate(free) if space >= length), None)
+            if row is None:
+                return None
+            places.append((row, self.length - free[row]))
+            free[row] -= length
+        self._free = free
+        return places

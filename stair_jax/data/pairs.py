@@ -1,0 +1,76 @@
+"""Preference pairs as JSON lines, and as pairs of token sequences."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stair_jax.data.packing import Example
+from stair_jax.data.sequences import Row, joined, step_ids
+from stair_jax.errors import UserError
+from stair_jax.storage import read_jsonl
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+Pair = tuple[Example, Example]  # chosen, rejected
+Fields = Mapping[str, type]
+
+STEP_FIELDS: Fields = {"id": str, "prompt": str, "path": list, "chosen": str, "rejected": str}
+PATH_FIELDS: Fields = {"id": str, "prompt": str, "chosen_path": list, "rejected_path": list}
+
+
+def read_pairs(path: str | Path, fields: Fields) -> list[dict[str, Any]]:
+    """Reads the pairs of a file, of which there may be none.
+
+    Raises:
+      UserError: names the line of a field that is missing or of another type.
+    """
+    rows = read_jsonl(path)
+    for number, row in enumerate(rows, start=1):
+        for name, kind in fields.items():
+            if not isinstance(row.get(name), kind):
+                form = "text" if kind is str else "a list of texts"
+                raise UserError(f"{path}, line {number}: the field {name!r} must be {form}")
+    return rows
+
+
+def encode_pairs(
+    rows: Sequence[Row],
+    encode: Callable[[Tokenizer, Row], Pair],
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> tuple[list[Row], list[Pair]]:
+    """The pairs of which both sides have at most `max_length` tokens, as rows and as sequences."""
+    encoded = [(row, encode(tokenizer, row)) for row in rows]
+    kept = [(row, pair) for row, pair in encoded if max(map(len, pair)) <= max_length]
+    return [row for row, _ in kept], [pair for _, pair in kept]
+
+
+def step_examples(tokenizer: Tokenizer, row: Row) -> Pair:
+    """A DPO pair {id, prompt, path, chosen, rejected} as two sequences; the two steps count.
+
+    `path_tokens`, `chosen_tokens`, `rejected_tokens` (lists of ids, exactly as sampled) take the
+    place of the texts where they are given.
+    """
+    context = encode_prompt(tokenizer, row["prompt"])
+    context += step_ids(tokenizer, row["path"], row.get("path_tokens"))
+    chosen, rejected = (
+        joined(context, step_ids(tokenizer, [row[side]], row.get(f"{side}_tokens")), row["id"])
+        for side in ("chosen", "rejected")
+    )
+    return chosen, rejected
+
+
+def path_examples(tokenizer: Tokenizer, row: Row) -> Pair:
+    """A PRM pair {id, prompt, chosen_path, rejected_path} as two sequences: prompt and path.
+
+    `chosen_tokens` and `rejected_tokens`, ids of the whole path, take the place of the texts where
+    they are given. Nothing is masked but the prompt; the score is read at the last token.
+    """
+    prompt = encode_prompt(tokenizer, row["prompt"])
+    chosen, rejected = (
+        joined(
+            prompt, step_ids(tokenizer, row[f"{side}_path"], row.get(f"{side}_tokens")), row["id"]
+        )
+        for side in ("chosen", "rejected")
+    )
+    return chosen, rejected

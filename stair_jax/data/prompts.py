@@ -1,0 +1,62 @@
+"""Prompts and examples as JSON lines, checked line by line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stair_jax.errors import UserError
+from stair_jax.storage import read_jsonl
+
+KINDS = ("safety", "helpfulness")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a search or an evaluation."""
+
+    id: str
+    prompt: str
+    kind: str  # "safety" or "helpfulness"
+    source: str = ""
+    reference: str | None = None
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Reads JSON lines {id, prompt, kind, source, reference?}.
+
+    Raises:
+      UserError: names the file and the line of a missing column, an unknown kind or an id that
+        was there before; or says that the file is empty.
+    """
+    return [
+        Prompt(row["id"], row["prompt"], row["kind"], row["source"], row.get("reference"))
+        for row in read_rows(path, ("id", "prompt", "kind", "source"))
+    ]
+
+
+def read_rows(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Reads JSON lines whose `columns` are strings, with known kinds and unique ids.
+
+    The checks of `kind` and `id` apply where these are among `columns`.
+
+    Raises:
+      UserError: as `read_prompts`.
+    """
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path} is empty: it needs at least one line")
+    first_lines: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, line {number}"
+        for column in columns:
+            if column not in row:
+                raise UserError(f"{where}, lacks the column {column!r}: it has {', '.join(row)}")
+            if not isinstance(row[column], str):
+                raise UserError(f"{where}: the column {column!r} must be text")
+        if "kind" in columns and row["kind"] not in KINDS:
+            raise UserError(f"{where}: kind {row['kind']!r} is unknown: use {' or '.join(KINDS)}")
+        if "id" in columns and first_lines.setdefault(row["id"], number) != number:
+            first = first_lines[row["id"]]
+            raise UserError(f"{where}: id {row['id']!r} is that of line {first}: ids are unique")
+    return rows

@@ -1,0 +1,61 @@
+"""Token sequences of examples, with the mask of what the loss counts.
+
+Prompt and answer are tokenised apart and their ids joined, so a mask follows from lengths alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stair_jax.data.packing import Example
+from stair_jax.errors import UserError
+from stair_jax.text.chat import encode_answer, encode_prompt
+from stair_jax.text.steps import REASONING_CLOSE
+from stair_jax.text.tokenizer import Tokenizer
+
+Row = Mapping[str, Any]
+
+
+def answer_example(tokenizer: Tokenizer, row: Row) -> Example:
+    """{id, prompt, answer} as a sequence; the answer counts, with its end-of-sequence token."""
+    prompt = encode_prompt(tokenizer, row["prompt"])
+    return joined(prompt, encode_answer(tokenizer, row["answer"]), row["id"])
+
+
+def joined(context: Sequence[int], counted: Sequence[int], name: str) -> Example:
+    """`context`, which the loss leaves out, then `counted`.
+
+    Raises:
+      UserError: `counted` is empty.
+    """
+    if not counted:
+        raise UserError(f"example {name!r} has an empty answer: take it out of the data")
+    return Example([*context, *counted], [0] * len(context) + [1] * len(counted), name)
+
+
+def describe(tokenizer: Tokenizer, example: Example) -> str:
+    """An example as text, with what the loss counts between brackets ⟦ and ⟧."""
+    pieces: list[tuple[int, list[int]]] = []
+    for token, counts in zip(example.tokens, example.loss_mask, strict=True):
+        if not pieces or pieces[-1][0] != counts:
+            pieces.append((counts, []))
+        pieces[-1][1].append(token)
+    texts = [str(tokenizer.hf.decode(ids)) for _, ids in pieces]
+    return "".join(
+        f"⟦{text}⟧" if counts else text for (counts, _), text in zip(pieces, texts, strict=True)
+    )
+
+
+def step_ids(
+    tokenizer: Tokenizer, texts: Sequence[str], sampled: Sequence[int] | None
+) -> list[int]:
+    """Ids of steps: as they were sampled where that is known, else of their texts.
+
+    A step that does not close a reasoning block ends its answer: the end-of-sequence token follows.
+    """
+    if sampled is not None:
+        return list(sampled)
+    ids: list[int] = []
+    for text in texts:
+        ends = not text.rstrip().endswith(REASONING_CLOSE)
+        ids += encode_answer(tokenizer, text) if ends else tokenizer.encode_answer(text)
+    return ids

@@ -1,0 +1,124 @@
+"""The mixture of safety and helpfulness data, read through seqio or through datasets.
+
+Both readers mix row numbers: the texts stay in Python, and nothing but the rates, the shuffling
+and the repetition is left to the library. (seqio's own packing fixes the pad id at 0, a real
+token in Llama 3, so its feature converters are not used.)
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stair_jax.data.prompts import KINDS, read_rows
+from stair_jax.errors import UserError
+
+Reader = Literal["seqio", "datasets"]
+Rates = Mapping[str, float]
+
+
+def read_mixture(
+    path: str | Path,
+    rates: Rates | None,
+    num_examples: int,
+    seed: int,
+    reader: Reader = "seqio",
+    columns: Sequence[str] = ("id", "prompt", "answer", "kind"),
+) -> list[dict[str, Any]]:
+    """Draws `num_examples` rows of a JSON-lines file, mixed by kind at the given rates.
+
+    Each draw picks a kind with a probability proportional to its rate, and takes that kind's next
+    row. The rows of a kind are shuffled anew for each pass over them, and repeat only after all of
+    them were taken. The same arguments give the same rows in the same order; the two readers
+    give different ones.
+
+    Args:
+      path: JSON lines with `columns`.
+      rates: relative rate of each kind, e.g. {"safety": 1, "helpfulness": 1}. None ignores the
+        kinds: whole shuffled passes over the file, each row once a pass.
+      num_examples: how many rows to draw.
+      seed: of the choice of kinds and of the shuffling.
+      reader: "seqio", or "datasets", which does not import TensorFlow.
+      columns: what each line must have.
+
+    Raises:
+      UserError: a bad file, bad rates, or an unknown reader.
+    """
+    rows = read_rows(path, columns)
+    if reader not in _READERS:
+        raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
+    kinds = [row["kind"] for row in rows]
+    sources = _sources(kinds, rates, path)
+    return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
+
+
+def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> list[int]:
+    """`num_examples` indices below `size`: all of them in a new order, again and again."""
+    generator = np.random.default_rng(seed)
+    passes = [generator.permutation(size) for _ in range(-(-num_examples // size))]
+    return np.concatenate(passes)[:num_examples].tolist()
+
+
+# Name of a source -> (its rate, the numbers of its rows).
+_Sources = Mapping[str, tuple[float, Sequence[int]]]
+
+
+def _sources(kinds: Sequence[str], rates: Rates | None, path: str | Path) -> _Sources:
+    if rates is None:
+        return {"all": (1.0, range(len(kinds)))}
+    for kind, rate in rates.items():
+        if kind not in KINDS:
+            raise UserError(f"rates name the unknown kind {kind!r}: use {' and '.join(KINDS)}")
+        if not rate >= 0:
+            raise UserError(f"the rate of {kind} is {rate}: it must be 0 or more")
+    wanted = {kind: float(rate) for kind, rate in rates.items() if rate > 0}
+    if not wanted:
+        raise UserError("all rates are 0: at least one kind needs a rate above 0")
+    sources = {}
+    for kind, rate in wanted.items():
+        indices = [index for index, of_row in enumerate(kinds) if of_row == kind]
+        if not indices:
+            raise UserError(f"{path} has no {kind} row, but its rate is {rate}: set it to 0")
+        sources[kind] = (rate, indices)
+    return sources
+
+
+def _read_with_seqio(sources: _Sources, num_examples: int, seed: int) -> list[int]:
+    import seqio  # 20 s with TensorFlow: only where training data is read
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes the memory of the GPU
+
+    def task(name: str, indices: Sequence[int]) -> Any:
+        numbers = np.asarray(indices, np.int32)[:, None]
+
+        def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
+            # Shuffled here: seqio's own shuffle comes after the repetition and mixes passes.
+            return tf.data.Dataset.from_tensor_slices({"row": numbers}).shuffle(len(numbers), seed)
+
+        feature = seqio.Feature(seqio.PassThroughVocabulary(2**31 - 1), add_eos=False)
+        source = seqio.FunctionDataSource(dataset, ["train"])
+        return seqio.Task(name, source, {"row": feature}, [])
+
+    tasks = [(task(name, indices), rate) for name, (rate, indices) in sources.items()]
+    mixture = seqio.Mixture("stair", tasks)
+    dataset = mixture.get_dataset(None, split="train", shuffle=False, num_epochs=None, seed=seed)
+    return [int(row["row"][0]) for row in dataset.take(num_examples).as_numpy_iterator()]
+
+
+def _read_with_datasets(sources: _Sources, num_examples: int, seed: int) -> list[int]:
+    import datasets
+
+    streams = []
+    for number, (_, indices) in enumerate(sources.values()):
+        order = shuffled_passes(len(indices), num_examples, [seed, number])
+        streams.append(datasets.Dataset.from_dict({"row": [indices[place] for place in order]}))
+    rates = np.array([rate for rate, _ in sources.values()])
+    mixed = datasets.interleave_datasets(
+        streams, list(rates / rates.sum()), seed=seed, stopping_strategy="first_exhausted"
+    )
+    return list(mixed[:num_examples]["row"])
+
+
+_READERS = {"seqio": _read_with_seqio, "datasets": _read_with_datasets}

@@ -1,0 +1,1 @@
+"""Meshes, logical axis rules, processes of a distributed run."""

@@ -1,0 +1,134 @@
+"""Process reward model: the policy with a scalar head, trained on pairs (STAIR section 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from stair_jax.data.pairs import PATH_FIELDS, encode_pairs, path_examples, read_pairs
+from stair_jax.data.sequences import Row, describe
+from stair_jax.data.tasks import shuffled_passes
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.heads import init_score_head
+from stair_jax.models.transformer import logical_axes
+from stair_jax.monitoring import say
+from stair_jax.parallel.mesh import make_mesh
+from stair_jax.search.settings import read_settings
+from stair_jax.stages.context import StageContext
+from stair_jax.storage import write_json
+from stair_jax.training.batches import Batches, Group
+from stair_jax.training.evaluate import for_each_group, sequence_scores
+from stair_jax.training.loop import Run, train
+from stair_jax.training.objectives import PrmObjective
+from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.settings import TrainingSettings, export, is_exported, load_model
+
+INPUTS = ("model", "preferences")
+
+
+@dataclass(frozen=True)
+class PrmSettings(TrainingSettings):
+    """Settings of `prm`, besides those of all training.
+
+    Attributes:
+      model: the stage whose `hf/` gets a scalar head.
+      preferences: the stages that hold `file`; the pairs of all are taken.
+      file: JSON lines, the PRM pairs of docs/architecture.md.
+      held_out: share of the prompts whose pairs are kept for `validation.json`.
+    """
+
+    model: str = ""
+    preferences: str | tuple[str, ...] = ()
+    file: str = "prm.jsonl"
+    held_out: float = 0.05
+    batch_size: int = 256
+    learning_rate: float = 5e-6
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"held_out is {self.held_out}: it must be at least 0 and below 1")
+
+
+def run(context: StageContext) -> None:
+    """Trains the scores on the pairs, and writes `hf/` and `validation.json`."""
+    settings = read_settings(PrmSettings, context.settings, context.name)
+    if is_exported(context.folder):
+        return
+    config, params, tokenizer = load_model(context.input("model"), settings)
+    folders = context.input_list("preferences")
+    rows = [row for folder in folders for row in read_pairs(folder / settings.file, PATH_FIELDS)]
+    kept, pairs = encode_pairs(rows, path_examples, tokenizer, settings.max_length)
+    groups = [Group(str(row["id"]), pair) for row, pair in zip(kept, pairs, strict=True)]
+    held = held_out_prompts(kept, settings.held_out, context.seed)
+    training = [group for row, group in zip(kept, groups, strict=True) if row["prompt"] not in held]
+    validation = [group for row, group in zip(kept, groups, strict=True) if row["prompt"] in held]
+    if not training:
+        raise UserError(
+            f"{len(rows)} pairs in {settings.file}, none to train on within max_length "
+            f"{settings.max_length}: lower prm.v0 of the preferences stage, or search more prompts"
+        )
+    say(
+        f"{context.name}: {len(training)} pairs, {len(validation)} of {len(held)} prompts held "
+        f"out, {len(rows) - len(groups)} above max_length left out"
+    )
+    say(f"{context.name}: first chosen path between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
+    order = shuffled_passes(
+        len(training), max(1, round(settings.epochs * len(training))), context.seed
+    )
+    batches = _batches([training[index] for index in order], settings)
+    head = init_score_head(config, jax.random.key(context.seed))
+    trained = train(
+        Run(
+            name=context.name,
+            folder=context.folder,
+            objective=PrmObjective(config),
+            optimizer=make_optimizer(settings, len(batches)),
+            batches=batches,
+            mesh=make_mesh(),
+            checkpoint_every=settings.checkpoint_every,
+            shown=("loss", "accuracy"),
+        ),
+        {"model": params, "score": head},
+        {"model": logical_axes(config), "score": {"kernel": PartitionSpec("embed")}},
+    )
+    _validate(context, settings, config, trained, validation, len(held))
+    export(context.folder, trained["model"], config, tokenizer, trained["score"])
+
+
+def held_out_prompts(rows: Sequence[Row], share: float, seed: int) -> set[str]:
+    """A random `share` of the prompts (rounded down); the same for the same rows and seed."""
+    prompts = sorted({row["prompt"] for row in rows})
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    return {prompts[index] for index in order[: int(share * len(prompts))]}
+
+
+def _batches(groups: Sequence[Group], settings: PrmSettings) -> Batches:
+    return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
+
+
+def _validate(
+    context: StageContext,
+    settings: PrmSettings,
+    config: ModelConfig,
+    params: Any,
+    groups: Sequence[Group],
+    num_prompts: int,
+) -> None:
+    """Writes how often the chosen path of a held-out prompt has the higher score."""
+    accuracy = None
+    if groups:
+        function = partial(sequence_scores, config, params)
+        scores = for_each_group(function, _batches(groups, settings), make_mesh())
+        accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
+        say(f"{context.name}: accuracy {accuracy:.3f} on {len(groups)} held-out pairs")
+    write_json(
+        context.folder / "validation.json",
+        {"pairs": len(groups), "prompts": num_prompts, "accuracy": accuracy},
+    )

@@ -1,0 +1,1 @@
+"""Losses, log-probabilities, the training step and loop, checkpoints."""

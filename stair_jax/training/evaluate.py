@@ -1,0 +1,68 @@
+"""One pass over packed groups without gradients: reference log-probabilities, scores."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from stair_jax.models.config import ModelConfig
+from stair_jax.parallel.mesh import use_mesh
+from stair_jax.storage import atomic_file
+from stair_jax.training import objectives
+from stair_jax.training.batches import Batches
+from stair_jax.training.step import Micro, Params, micro_at, put_batch
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def sequence_logps(
+    config: ModelConfig, num_chunks: int, params: Params, micros: Micro, index: int
+) -> jax.Array:
+    """Summed log-probabilities `[S, G]` of the weighted tokens of each sequence."""
+    micro = micro_at(micros, index)
+    logps = objectives.micro_logps(config, num_chunks, params, micro)
+    return objectives.sequence_sums(logps * micro["weights"], micro)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sequence_scores(config: ModelConfig, params: Params, micros: Micro, index: int) -> jax.Array:
+    """Scores `[S, G]` of each sequence by a process reward model."""
+    return objectives.sequence_scores(config, params, micro_at(micros, index))
+
+
+def for_each_group(
+    function: Callable[[Micro, int], jax.Array], batches: Batches, mesh: Mesh
+) -> np.ndarray:
+    """Values `[N, G]` float32 of all groups, in their order.
+
+    Args:
+      function: `(micros, index) -> [S, G]`, of micro-batch `index` of a batch.
+      batches: of the groups.
+      mesh: the devices.
+    """
+    found: dict[int, np.ndarray] = {}
+    with use_mesh(mesh):
+        for batch in batches:
+            micros = put_batch(batch.arrays, mesh)["micro"]
+            for index, members in enumerate(batch.members):
+                values = np.asarray(function(micros, index))
+                found |= zip(members, values, strict=False)  # the rest of `values` is padding
+    return np.stack([found[number] for number in range(len(found))])
+
+
+def cached(path: Path, fingerprint: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in the `.npz` file at `path` if its fingerprint is this one, else a new one."""
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if str(file["fingerprint"]) == fingerprint:
+                    return file["values"]
+        except (ValueError, OSError, KeyError, BadZipFile):
+            pass  # damaged: it is computed again, and replaced
+    values = compute()
+    with atomic_file(path) as file:
+        np.savez(file, values=values, fingerprint=np.array(fingerprint))
+    return values

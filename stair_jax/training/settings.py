@@ -1,0 +1,83 @@
+"""What the three kinds of training have in common: settings, the model, the end of a stage."""
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings that sft, dpo and prm share.
+
+    Attributes:
+      learning_rate: the highest of the schedule.
+      warmup_ratio: share of the steps with a rising rate.
+      final_lr_ratio: the last rate, as a share of the highest.
+      weight_decay: decoupled, times the rate.
+      clip_norm: of the gradient; 0: none.
+      b1: decay of Adam's first moment.
+      b2: of the second.
+      eps: of Adam.
+      epochs: passes over the data; a fraction is allowed.
+      batch_size: examples (or pairs) a step, the last step fewer.
+      max_length: tokens a row, and at most so many a sequence.
+      microbatch_rows: rows on the devices at once; changes the cost, and results by rounding only.
+      logps_chunks: pieces in which log-probabilities are computed (see `token_logps`).
+      dtype: of the activations.
+      remat: what the backward pass computes again (see `ModelConfig`).
+      checkpoint_every: steps between checkpoints; 0: none.
+    """
+
+    learning_rate: float = 1e-6
+    warmup_ratio: float = 0.1
+    final_lr_ratio: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    epochs: float = 1.0
+    batch_size: int = 128
+    max_length: int = 2048
+    microbatch_rows: int = 4
+    logps_chunks: int = 1
+    dtype: str = "float32"
+    remat: str = "none"
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        for name in ("batch_size", "max_length", "microbatch_rows", "logps_chunks"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.epochs > 0:
+            raise UserError(f"epochs is {self.epochs}: it must be above 0")
+
+
+def load_model(folder: Path, settings: TrainingSettings) -> tuple[ModelConfig, Any, Tokenizer]:
+    """Config, float32 parameters and tokenizer of a stage's `hf/`."""
+    config = huggingface.load_config(folder / "hf")
+    config = dataclasses.replace(
+        config, dtype=settings.dtype, param_dtype="float32", remat=settings.remat
+    )
+    return config, huggingface.load_params(folder / "hf", config), Tokenizer.load(folder / "hf")
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether `export` has finished in this stage's folder."""
+    return (folder / "hf").is_dir()
+
+
+def export(
+    folder: Path, params: Any, config: ModelConfig, tokenizer: Tokenizer, score_head: Any = None
+) -> None:
+    """Writes `hf/`, whole or not at all, and then deletes `checkpoints/`."""
+    huggingface.save(folder / "hf", params, config, tokenizer, score_head=score_head)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

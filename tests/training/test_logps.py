@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from stair_jax.training.logps import token_logps
+
+B, T, D, V = 3, 10, 5, 17
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(B, T, D)).astype(np.float32)
+    head = rng.normal(size=(V, D)).astype(np.float32)
+    return hidden, head, rng.integers(0, V, (B, T)), rng.normal(size=(B, T)).astype(np.float32)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2, 3, 10])
+def test_values_and_gradients_are_those_of_torch(inputs, num_chunks):
+    hidden, head, targets, weights = inputs
+    torch_hidden, torch_head = (torch.tensor(a, requires_grad=True) for a in (hidden, head))
+    dense = torch.log_softmax(torch_hidden @ torch_head.T, -1)
+    expected = dense.gather(-1, torch.tensor(targets)[..., None])[..., 0]
+    (expected * torch.tensor(weights)).sum().backward()
+
+    def loss(hidden, head):
+        logps = token_logps(hidden, head, jnp.array(targets), num_chunks)
+        return jnp.sum(logps * weights), logps
+
+    gradients, logps = jax.grad(loss, (0, 1), has_aux=True)(hidden, head)
+    assert logps.dtype == jnp.float32
+    np.testing.assert_allclose(logps, expected.detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients[0], torch_hidden.grad, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradients[1], torch_head.grad, rtol=1e-4, atol=1e-5)
+
+
+def shapes_in(jaxpr):
+    """The shapes of all values computed in a jaxpr and those inside it."""
+    for equation in jaxpr.eqns:
+        yield from (v.aval.shape for v in equation.outvars)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr"),
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from shapes_in(inner)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 5])
+def test_the_logits_of_a_whole_batch_exist_with_one_chunk_only(inputs, num_chunks):
+    hidden, head, targets, weights = inputs
+
+    def loss(hidden, head):
+        return jnp.sum(token_logps(hidden, head, jnp.array(targets), num_chunks) * weights)
+
+    shapes = list(shapes_in(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head).jaxpr))
+    largest = max(np.prod(shape) for shape in shapes if V in shape and shape != (V, D))
+    assert largest == B * T * V / num_chunks
+
+
+def test_bfloat16_activations_give_float32_log_probabilities(inputs):
+    hidden, head, targets, _ = inputs
+    logps = token_logps(jnp.array(hidden, jnp.bfloat16), jnp.array(head), jnp.array(targets), 2)
+    assert logps.dtype == jnp.float32
+    exact = token_logps(jnp.array(hidden), jnp.array(head), jnp.array(targets))
+    np.testing.assert_allclose(logps, exact, atol=0.1)

@@ -1,0 +1,152 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import init_params
+from stair_jax.stages import dpo, prm, sft
+from stair_jax.stages.context import StageContext
+from stair_jax.storage import write_jsonl
+from stair_jax.text.steps import format_answer, format_output, format_step
+
+ANSWER = format_answer([("Problem analysis", "It is a sum.")], "4")
+STEPS = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
+COMMON = {"max_length": 160, "microbatch_rows": 2, "checkpoint_every": 2, "learning_rate": 2e-3}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, chat_tokenizer):
+    """Folders of a model stage and of a data stage."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = ModelConfig(
+        vocab_size=chat_tokenizer.vocab_size,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        tie_word_embeddings=True,
+    )
+    params = init_params(config, jax.random.key(0))
+    huggingface.save(workdir / "model" / "hf", params, config, chat_tokenizer)
+    kinds = ("safety", "helpfulness")
+    write_jsonl(
+        workdir / "data" / "sft.jsonl",
+        [
+            {"id": f"e{i}", "prompt": f"{i} + 2?", "answer": ANSWER, "kind": kinds[i % 2]}
+            for i in range(6)
+        ],
+    )
+    steps = {"chosen": STEPS[1], "rejected": "\n\n" + format_output("5"), "path": STEPS[:1]}
+    write_jsonl(
+        workdir / "data" / "dpo.jsonl",
+        [{"id": f"p{i}", "prompt": f"{i} + 2?", **steps} for i in range(6)],
+    )
+    paths = {"chosen_path": STEPS, "rejected_path": [STEPS[0], steps["rejected"]]}
+    write_jsonl(
+        workdir / "data" / "prm.jsonl",
+        [{"id": f"p{i}", "prompt": f"{i} + 2?", **paths} for i in range(8)],
+    )
+    return workdir
+
+
+def context(workdir, name, settings, **inputs):
+    inputs = {"model": workdir / "model"} | inputs
+    (workdir / name).mkdir(exist_ok=True)
+    fields = {field: "earlier" for field in inputs}
+    return StageContext(
+        name, FrozenConfigDict({**COMMON, **fields, **settings}), FrozenConfigDict(), 3,
+        workdir / name, inputs,
+    )  # fmt: skip
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_sft(workdir, capsys):
+    settings = {"epochs": 2, "batch_size": 5, "reader": "datasets", "rates": {"safety": 1.0}}
+    stage = context(workdir, "sft", settings, data=workdir / "data")
+    sft.run(stage)
+    metrics = metrics_of(stage.folder)
+    assert len(metrics) == 3  # 2 epochs of 6 rows in batches of 5, 5 and 2
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    config = huggingface.load_config(stage.folder / "hf")
+    trained = huggingface.load_params(stage.folder / "hf", config)
+    before = huggingface.load_params(workdir / "model" / "hf", config)
+    assert not np.array_equal(trained["embedding"], before["embedding"])
+    assert not (stage.folder / "checkpoints").exists()
+    shown = capsys.readouterr().err
+    assert "⟦<|Reasoning_step|>Title: Problem analysis" in shown and "<|eot_id|>⟧" in shown
+    sft.run(stage)  # all done: nothing is trained again
+    assert metrics_of(stage.folder) == metrics
+
+
+def test_an_answer_that_breaks_the_grammar_is_named(workdir):
+    row = {"id": "a", "prompt": "hi", "answer": "plain words", "kind": "safety"}
+    write_jsonl(workdir / "plain" / "sft.jsonl", [row])
+    with pytest.raises(UserError, match=r"sft\.jsonl, line 1: .*answer_format='plain'"):
+        sft.run(context(workdir, "bad", {"reader": "datasets"}, data=workdir / "plain"))
+
+
+def test_an_unknown_setting_is_named(workdir):
+    with pytest.raises(UserError, match="no field 'learning_rat'"):
+        sft.run(context(workdir, "typo", {"learning_rat": 1.0}, data=workdir / "data"))
+
+
+def test_dpo_starts_at_the_reference_and_raises_the_margin(workdir):
+    settings = {"epochs": 3, "batch_size": 4, "beta": 0.5}
+    stage = context(workdir, "dpo", settings, preferences=workdir / "data")
+    dpo.run(stage)
+    metrics = metrics_of(stage.folder)
+    assert metrics[0]["dpo_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert metrics[0]["margin"] == pytest.approx(0, abs=1e-5)
+    assert metrics[-1]["margin"] > 0.01 and metrics[-1]["accuracy"] == 1
+    assert metrics[0]["loss"] == pytest.approx(
+        metrics[0]["dpo_loss"] + 0.2 * metrics[0]["sft_loss"], rel=1e-5
+    )
+    assert metrics[0]["sft_loss"] == pytest.approx(
+        -metrics[0]["chosen_logp"] / metrics[0]["chosen_length"], rel=1e-4
+    )
+    assert (stage.folder / "hf" / "model.safetensors").is_file()
+
+
+def test_a_reference_of_another_model_is_refused(workdir, monkeypatch):
+    stage = context(workdir, "wrong", {"batch_size": 4}, preferences=workdir / "data")
+    monkeypatch.setattr(dpo, "cached", lambda path, key, compute: compute() - np.array([0.5, 0.0]))
+    with pytest.raises(RuntimeError, match="the reference is not the model in training"):
+        dpo.run(stage)
+
+
+def test_no_pairs_is_an_error_that_says_what_to_change(workdir):
+    write_jsonl(workdir / "none" / "dpo.jsonl", [])
+    stage = context(workdir, "empty", {}, preferences=workdir / "none")
+    with pytest.raises(UserError, match="lower the thresholds"):
+        dpo.run(stage)
+
+
+def test_prm_learns_the_pairs_and_keeps_prompts_for_validation(workdir):
+    settings = {"epochs": 6, "batch_size": 4, "held_out": 0.25, "warmup_ratio": 0.0}
+    stage = context(workdir, "prm", settings, preferences=[workdir / "data"])
+    prm.run(stage)
+    metrics = metrics_of(stage.folder)
+    assert metrics[-1]["loss"] < metrics[0]["loss"] and metrics[-1]["accuracy"] == 1
+    validation = json.loads((stage.folder / "validation.json").read_text())
+    assert validation["prompts"] == validation["pairs"] == 2
+    assert validation["accuracy"] == 1
+    head = huggingface.load_score_head(stage.folder / "hf")
+    assert head["kernel"].shape == (16,)
+
+
+def test_all_pairs_of_a_prompt_are_held_out_together():
+    rows = [{"prompt": f"p{i % 10}"} for i in range(40)]
+    held = prm.held_out_prompts(rows, 0.3, 0)
+    assert len(held) == 3 == len(held & {row["prompt"] for row in rows})
+    assert held == prm.held_out_prompts(rows[::-1], 0.3, 0)
+    assert prm.held_out_prompts(rows, 0.0, 0) == set()
