@@ -1,0 +1,1 @@
+"""SI-MCTS: the tree kernel, self-reward, the runner, preference pairs, records."""

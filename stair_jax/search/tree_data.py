@@ -1,0 +1,140 @@
+"""What the tree kernel works on: settings, the trees, and what passes between kernel and host."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import flax.struct
+import numpy as np
+from jax import Array
+
+from stair_jax.errors import UserError
+from stair_jax.search.scores import SCORES
+
+HostArray: TypeAlias = Any  # filled in by the host as numpy, traced inside a jit
+
+ROOT = 0
+NO_NODE = -1
+
+
+class Need(enum.IntEnum):
+    """What a tree asks of the host."""
+
+    WAIT = 0
+    EXPAND = 1
+    ROLLOUT = 2
+    SCORE = 3
+    DONE = 4
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Static settings of a search (STAIR section 3); the defaults are those of the paper.
+
+    Attributes:
+        num_iterations: budget of a tree.
+        num_children: most children of a node, M.
+        max_depth: nodes at this depth are never expanded; the root has depth 0.
+        c: weight of exploration.
+        score: "ucb1" or "puct".
+        tie_break: "random", from the tree's own key, or "first", the lowest child index.
+        capacity: most nodes of a tree, N; a leaf that would go beyond it is rolled out instead of
+            being expanded. None: as many as the budget can make.
+    """
+
+    num_iterations: int = 200
+    num_children: int = 4
+    max_depth: int = 7
+    c: float = 1.5
+    score: str = "ucb1"
+    tie_break: str = "random"
+    capacity: int | None = None
+
+    def __post_init__(self):
+        """Raises UserError for a setting out of its range."""
+        for field in ("num_iterations", "num_children", "max_depth"):
+            if getattr(self, field) < 1:
+                raise UserError(f"search.{field} is {getattr(self, field)}: it must be at least 1")
+        if self.num_children > 256:
+            raise UserError(f"search.num_children is {self.num_children}: it must be at most 256")
+        if not self.c >= 0:
+            raise UserError(f"search.c is {self.c}: it must not be negative")
+        if self.score not in SCORES:
+            raise UserError(f"search.score is {self.score!r}: choose one of {sorted(SCORES)}")
+        if self.tie_break not in ("random", "first"):
+            raise UserError(f"search.tie_break is {self.tie_break!r}: choose 'random' or 'first'")
+        if self.capacity is not None and self.capacity < 1:
+            raise UserError(f"search.capacity is {self.capacity}: it must be at least 1")
+
+    @property
+    def num_nodes(self) -> int:
+        """N: the capacity, or all that the budget can make (the first iteration makes none)."""
+        return self.capacity or 1 + (self.num_iterations - 1) * self.num_children
+
+
+class Trees(flax.struct.PyTreeNode):
+    """B trees of at most N nodes with at most M children each; unbatched, without the B axis.
+
+    Nodes are numbered in the order in which they were made, siblings in a row, the root first.
+    """
+
+    parent: Array  # [B, N] i32, NO_NODE for the root and for slots not in use
+    children: Array  # [B, N, M] i32, NO_NODE where there is none
+    depth: Array  # [B, N] i32, 0 for the root
+    visits: Array  # [B, N] i32, evaluations that passed through the node or ended on it
+    value_sum: Array  # [B, N] f32, sum of the rewards backed up through the node
+    reward: Array  # [B, N] f32, of a terminal node; nan until scored and for all others
+    is_terminal: Array  # [B, N] bool, the step ends the answer
+    prior: Array  # [B, N] f32, mean token probability of the step (read by "puct" alone)
+    choice: Array  # [B, N] i32, the child that the next walk through the node takes, or NO_NODE
+    num_nodes: Array  # [B] i32
+    iterations: Array  # [B] i32, iterations done, without the visits after the budget
+    leaf: Array  # [B] i32, the node whose request is in flight, NO_NODE when the tree is free
+    key: Array  # [B] typed random keys, for ties
+
+
+class Selection(flax.struct.PyTreeNode):
+    """What each tree asks for."""
+
+    node: Array  # [B] i32, NO_NODE with WAIT and DONE
+    need: Array  # [B] i32, a `Need`
+
+
+class Expansion(flax.struct.PyTreeNode):
+    """Distinct steps sampled after a leaf; entries from `num_children` on are not read."""
+
+    num_children: HostArray  # [B] i32, 0..M; 0: all samples failed
+    is_terminal: HostArray  # [B, M] bool
+    prior: HostArray  # [B, M] f32
+
+
+class Delivery(flax.struct.PyTreeNode):
+    """What the host delivers in a round; a tree gets an expansion, a reward, or nothing."""
+
+    expanded: HostArray  # [B] bool
+    expansion: Expansion
+    rewarded: HostArray  # [B] bool
+    reward: HostArray  # [B] f32; nan: the score could not be read
+
+    @staticmethod
+    def empty(config: SearchConfig, batch: int) -> "Delivery":
+        """A delivery of nothing, as numpy arrays for the host to fill in."""
+        shape = (batch, config.num_children)
+        return Delivery(
+            expanded=np.zeros(batch, bool),
+            expansion=Expansion(
+                num_children=np.zeros(batch, np.int32),
+                is_terminal=np.zeros(shape, bool),
+                prior=np.zeros(shape, np.float32),
+            ),
+            rewarded=np.zeros(batch, bool),
+            reward=np.zeros(batch, np.float32),
+        )
+
+
+class Actor(NamedTuple):
+    """A traced stand-in for model and judge, without batch axes; `state` is the tree's own."""
+
+    expand: Callable[[Any, Trees, Array], Expansion]  # (state, tree, node)
+    evaluate: Callable[[Any, Trees, Array], Array]  # (state, tree, node) -> reward, nan if missing

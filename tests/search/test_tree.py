@@ -1,0 +1,401 @@
+"""The tree kernel against the plain-Python search, and its own invariants."""
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import pathlib
+import random
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stair_jax.errors import UserError
+from stair_jax.search import tree as kernel
+from stair_jax.search.tree import Need, SearchConfig
+
+_PATH = pathlib.Path(__file__).with_name("reference.py")
+_SPEC = importlib.util.spec_from_file_location("search_reference", _PATH)
+reference = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = reference
+_SPEC.loader.exec_module(reference)
+
+Script = reference.Script
+SMALL = SearchConfig(num_iterations=12, num_children=2, max_depth=3, tie_break="first")
+
+
+backup = jax.jit(functools.partial(kernel.backup, SMALL))
+expand = jax.jit(functools.partial(kernel.expand, SMALL))
+
+
+def keys(batch, seed=0):
+    return jax.random.split(jax.random.key(seed), batch)
+
+
+def drive(config, scripts, *, seed=0, tree_keys=None, finish=True):
+    """Runs the kernel by host rounds that deliver in random portions: (trees, requests, rounds)."""
+    batch, portion = len(scripts), random.Random(seed)
+    trees = kernel.init(config, keys(batch) if tree_keys is None else tree_keys)
+    paths = [[()] for _ in scripts]
+    requests = [[] for _ in scripts]
+    waiting = {}
+    done = np.zeros(batch, bool)
+    delivery, rounds = kernel.Delivery.empty(config, batch), 0
+    while not done.all():
+        trees, selection = kernel.advance(config, trees, delivery)
+        rounds += 1
+        for b, (node, need) in enumerate(
+            zip(*map(np.asarray, jax.tree.leaves(selection)), strict=True)
+        ):
+            done[b] |= need == Need.DONE
+            if need in (Need.EXPAND, Need.ROLLOUT, Need.SCORE):
+                assert b not in waiting
+                waiting[b] = (need, paths[b][node])
+                requests[b].append((Need(need).name.lower(), paths[b][node]))
+        delivery = kernel.Delivery.empty(config, batch)
+        for b in [b for b in waiting if portion.random() < 0.7]:
+            need, path = waiting.pop(b)
+            if need == Need.EXPAND:
+                children = scripts[b].children(path)
+                paths[b] += [(*path, position) for position in range(len(children))]
+                put_expansion(delivery, b, children)
+            else:
+                delivery.rewarded[b] = True
+                delivery.reward[b] = as_nan(scripts[b].score(path))
+    if finish:
+        trees = visit_rest(config, trees, scripts, paths, requests)
+    return (
+        jax.tree.map(np.asarray, trees.replace(key=jax.random.key_data(trees.key))),
+        requests,
+        rounds,
+    )
+
+
+def put_expansion(delivery, b, children):
+    delivery.expanded[b] = True
+    delivery.expansion.num_children[b] = len(children)
+    for position, (is_terminal, prior) in enumerate(children):
+        delivery.expansion.is_terminal[b, position] = is_terminal
+        delivery.expansion.prior[b, position] = prior
+
+
+def visit_rest(config, trees, scripts, paths, requests):
+    rewards = np.zeros(trees.visits.shape, np.float32)
+    terminal = np.asarray(trees.is_terminal)
+    for b, node in np.argwhere(kernel.unvisited(trees)).tolist():
+        rewards[b, node] = as_nan(scripts[b].score(paths[b][node]))
+        requests[b].append(("score" if terminal[b, node] else "rollout", paths[b][node]))
+    return kernel.finish(config, trees, rewards, np.ones(len(scripts), bool))
+
+
+def as_nan(reward):
+    return np.nan if reward is None else reward
+
+
+def refer(config, actor):
+    fields = ("num_iterations", "num_children", "max_depth", "c", "score")
+    return reference.Search(
+        actor,
+        **{name: getattr(config, name) for name in fields},
+        capacity=config.capacity or math.inf,
+        number=np.float32,
+    )
+
+
+def assert_same(trees, b, nodes):
+    """Tree b equals the nodes of the reference: structure, order, visits, sums and rewards."""
+    count = len(nodes)
+    assert trees.num_nodes[b] == count
+    columns = {
+        "parent": [node.parent.index if node.parent else kernel.NO_NODE for node in nodes],
+        "depth": [node.depth for node in nodes],
+        "is_terminal": [node.is_terminal for node in nodes],
+        "prior": [node.prior for node in nodes],
+        "visits": [node.visits for node in nodes],
+        "value_sum": [node.total for node in nodes],
+        "reward": [as_nan(node.own_reward) for node in nodes],
+    }
+    for name, column in columns.items():
+        np.testing.assert_array_equal(getattr(trees, name)[b, :count], column, err_msg=name)
+    for node in nodes:
+        children = trees.children[b, node.index]
+        assert children[children >= 0].tolist() == [child.index for child in node.children]
+    assert (trees.visits[b, count:] == 0).all()
+
+
+CASES = {
+    "ucb1": (SearchConfig(40, 4, 4, 1.5, "ucb1", "first"), {}),
+    "puct_missing": (SearchConfig(40, 5, 3, 0.7, "puct", "first"), {"missing": 0.2}),
+    "missing_scaled": (
+        SearchConfig(40, 3, 4, 0.5, "ucb1", "first"),
+        {"missing": 0.3, "scale": 8.0},
+    ),
+    "one_child": (SearchConfig(12, 1, 5, 1.5, "ucb1", "first"), {"terminal": 0.05}),
+    "greedy_full": (SearchConfig(40, 2, 6, 0.0, "ucb1", "first", 7), {"missing": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_host_rounds_match_the_plain_python_search(name):
+    config, options = CASES[name]
+    batch, compared = 12, 0
+    options = [options] * (batch - 1) + [options | {"failing": 1.0}]
+    scripts = [Script(b, config.num_children, **options[b]) for b in range(batch)]
+    trees, requests, _ = drive(config, scripts)
+    assert (trees.iterations == config.num_iterations).all()
+    for b in range(batch):
+        expected = refer(config, Script(b, config.num_children, **options[b])).run().finish()
+        if expected.margin > 1e-5 * scripts[b].scale:
+            assert requests[b] == expected.requests
+            assert_same(trees, b, expected.nodes)
+            compared += 1
+    assert compared >= 0.75 * batch
+    assert config.capacity is None or trees.num_nodes.max() == config.capacity
+
+
+def mix(word):
+    """A hash of u32 that Python integers and traced arrays compute alike."""
+    word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
+    word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
+    return word ^ (word >> 16)
+
+
+def traced_hash(seed, *numbers):
+    for number in numbers:
+        word = seed ^ jnp.asarray(number).astype(jnp.uint32)
+        word = (word ^ (word >> 16)) * jnp.uint32(0x45D9F3B)
+        word = (word ^ (word >> 16)) * jnp.uint32(0x45D9F3B)
+        seed = word ^ (word >> 16)
+    return seed
+
+
+def traced_expand(seed, tree, node):
+    word = traced_hash(seed, node, 1, tree.visits[node])
+    bits = word >> jnp.arange(3, dtype=jnp.uint32) * 3
+    return kernel.Expansion((word >> 16) % 4, bits % 8 == 0, jnp.full(3, 0.5))
+
+
+def traced_reward(seed, tree, node):
+    word = traced_hash(seed, node, 2, tree.visits[node])
+    return jnp.where(word % 16 == 0, jnp.nan, ((word >> 8) % 4096).astype(jnp.float32) / 512 - 4)
+
+
+class HashScript:
+    """The traced actor in Python integers."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def hash(self, *numbers):
+        seed = self.seed
+        for number in numbers:
+            seed = mix(seed ^ number)
+        return seed
+
+    def expand(self, node):
+        word = self.hash(node.index, 1, node.visits)
+        return [((word >> 3 * i) % 8 == 0, 0.5) for i in range((word >> 16) % 4)]
+
+    def reward(self, node):
+        word = self.hash(node.index, 2, node.visits)
+        return None if word % 16 == 0 else (word >> 8) % 4096 / 512 - 4
+
+
+def test_search_inside_one_jit_matches_the_plain_python_search():
+    config = SearchConfig(60, 3, 4, 1.5, "ucb1", "first")
+    actor = kernel.Actor(traced_expand, traced_reward)
+    seeds, compared = jnp.arange(16, dtype=jnp.uint32), 0
+    trees = kernel.init(config, keys(16))
+    trees = kernel.search(config, actor, trees, seeds)
+    for b in range(16):
+        expected = refer(config, HashScript(b)).run().finish()
+        if expected.margin > 1e-5:
+            assert_same(jax.tree.map(np.asarray, trees.replace(key=None)), b, expected.nodes)
+            compared += 1
+    assert compared >= 12
+
+
+def statistics(trees, b):
+    return [np.asarray(leaf[b]) for leaf in jax.tree.leaves(trees)]
+
+
+def test_a_tree_depends_on_its_key_and_not_on_its_neighbours_or_the_schedule():
+    config = dataclasses.replace(SMALL, tie_break="random", num_children=4)
+    script = {"failing": 0.0, "terminal": 0.0}
+    own = [Script(7, 4, **script), Script(7, 4, **script), *[Script(s, 4) for s in range(6)]]
+    other = [*[Script(s + 50, 4) for s in range(7)], Script(7, 4, **script)]
+    first, requests, _ = drive(config, own, tree_keys=keys(8))
+    second, moved, _ = drive(
+        config, other, seed=1, tree_keys=keys(8)[jnp.array([2, 3, 4, 5, 6, 7, 1, 0])]
+    )
+    assert requests[0] == moved[7]
+    for one, same in zip(statistics(first, 0), statistics(second, 7), strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert requests[0] != requests[1]  # another key, other ties
+
+
+@pytest.mark.parametrize("score", ["ucb1", "puct"])
+def test_ties_are_drawn_uniformly(score):
+    """Children 0, 2 and 3 tie, 1 does not: both by the first choice and by a renewed one."""
+    config = SearchConfig(10, 4, 2, score=score)
+    priors = jnp.array([0.5, 0.25, 0.5, 0.5])
+    expansion = kernel.Expansion(jnp.int32(4), jnp.zeros(4, bool), priors)
+
+    def choices(tree):
+        tree = kernel.backup(config, tree, jnp.int32(0), 0.0)
+        tree, first = kernel.expand(config, tree, jnp.int32(0), expansion)
+        tree = tree.replace(
+            visits=tree.visits.at[:5].set(jnp.array([8, 2, 2, 2, 2])),
+            value_sum=tree.value_sum.at[:5].set(jnp.array([0.0, 2.0, 1.0, 2.0, 2.0])),
+        )
+        renewed = kernel._choose(config, tree, jnp.int32(0), kernel._tie_words(config, tree)[0])
+        return first, renewed
+
+    first, renewed = jax.jit(jax.vmap(choices))(kernel.init(config, keys(6000)))
+    tied = [1, 2, 3, 4] if score == "ucb1" else [1, 3, 4]
+    assert_uniform(first, tied)
+    assert_uniform(renewed, [1, 3, 4])
+    together = np.unique(np.asarray(first) * 8 + np.asarray(renewed), return_counts=True)[1]
+    assert len(together) == 3 * len(tied)  # the words of one iteration are not the same
+
+
+def assert_uniform(drawn, values):
+    found, counts = np.unique(np.asarray(drawn), return_counts=True)
+    assert found.tolist() == values
+    expected = len(drawn) / len(values)
+    assert ((counts - expected) ** 2 / expected).sum() < 20  # 3 degrees of freedom: p = 0.0002
+
+
+def test_tie_words_of_successive_iterations_and_keys_are_independent():
+    config = SearchConfig(max_depth=7)
+    trees = kernel.init(config, keys(400))
+    trees = jax.vmap(lambda t: trees.replace(iterations=trees.iterations + t))(jnp.arange(20))
+    words = jax.jit(jax.vmap(jax.vmap(functools.partial(kernel._tie_words, config))))(trees)
+    bits = (np.asarray(words).reshape(-1)[:, None] >> np.arange(32)) & 1
+    assert np.abs(bits.mean(0) - 0.5).max() < 0.01
+    assert len(np.unique(words)) > words.size - 20
+    grid = np.asarray(words).astype(float)
+    for axis in range(3):
+        moved = np.roll(grid, 1, axis)
+        assert abs(np.corrcoef(grid.ravel(), moved.ravel())[0, 1]) < 0.02
+
+
+def test_first_iteration_rolls_out_the_root_and_the_second_expands_it():
+    scripts = [Script(b, 2, failing=0.0, terminal=0.0) for b in range(2)]
+    _, requests, _ = drive(SMALL, scripts, finish=False)
+    assert requests[0][:3] == [("rollout", ()), ("expand", ()), ("rollout", (0,))]
+    assert requests[0][3] == ("rollout", (1,))
+
+
+def test_known_terminal_rewards_cost_no_round():
+    scripts = [Script(b, 2, failing=0.0, terminal=1.0) for b in range(2)]
+    trees, requests, rounds = drive(SMALL, scripts)
+    assert [len(asked) for asked in requests] == [4 if n == 3 else 3 for n in trees.num_nodes]
+    assert (trees.iterations == SMALL.num_iterations).all()
+    assert rounds < SMALL.num_iterations
+
+
+def test_missing_reward_moves_no_mean_and_is_asked_once_at_a_terminal():
+    tree = jax.tree.map(lambda leaf: leaf[0], kernel.init(SMALL, keys(1)))
+    tree = backup(tree, jnp.int32(0), jnp.nan)
+    assert (tree.visits[0], tree.value_sum[0]) == (1, 0.0)
+    tree = backup(tree, jnp.int32(0), 3.0)
+    expansion = kernel.Expansion(jnp.int32(2), jnp.array([True, False]), jnp.ones(2))
+    tree, child = expand(tree, jnp.int32(0), expansion)
+    assert int(child) == 1
+    tree = backup(tree, child, jnp.nan)
+    np.testing.assert_array_equal(tree.visits[:3], [3, 1, 0])
+    np.testing.assert_array_equal(tree.value_sum[:3], [4.5, 1.5, 0.0])
+    np.testing.assert_array_equal(tree.reward[:3], [np.nan, 1.5, np.nan])
+
+
+def test_masks_change_nothing():
+    trees = kernel.init(SMALL, keys(2))
+    one = jax.tree.map(lambda leaf: leaf[0], trees)
+    expansion = kernel.Expansion(jnp.int32(2), jnp.ones(2, bool), jnp.ones(2))
+    expanded, node = expand(one, jnp.int32(0), expansion, False)
+    backed_up = backup(one, jnp.int32(0), 1.0, False)
+    assert int(node) == 0
+    for same in (expanded, backed_up):
+        jax.tree.map(np.testing.assert_array_equal, data(same), data(one))
+
+
+def data(trees):
+    return trees.replace(key=jax.random.key_data(trees.key))
+
+
+def test_delivery_to_a_tree_without_a_request_is_ignored():
+    delivery = kernel.Delivery.empty(SMALL, 2)
+    delivery.rewarded[:] = True
+    trees, selection = kernel.advance(SMALL, kernel.init(SMALL, keys(2)), delivery)
+    assert np.asarray(trees.visits).sum() == 0
+    assert selection.need.tolist() == [Need.ROLLOUT] * 2
+    trees, selection = kernel.advance(SMALL, trees, kernel.Delivery.empty(SMALL, 2))
+    assert selection.need.tolist() == [Need.WAIT] * 2
+
+
+def test_an_expansion_delivered_with_a_reward_is_applied_alone():
+    delivery = kernel.Delivery.empty(SMALL, 2)
+    trees, _ = kernel.advance(SMALL, kernel.init(SMALL, keys(2)), delivery)
+    delivery.rewarded[0] = True
+    put_expansion(delivery, 0, [(False, 0.5)])
+    trees, selection = kernel.advance(SMALL, trees, delivery)
+    assert trees.visits.sum() == 0
+    assert selection.node.tolist() == [1, kernel.NO_NODE]
+    assert selection.need.tolist()[1] == Need.WAIT
+
+
+def test_restart_and_finish_touch_the_trees_of_the_mask_alone():
+    scripts = [Script(b, 2, failing=0.0, terminal=0.0) for b in range(2)]
+    before = drive(SMALL, scripts, finish=False)[0].replace(key=keys(2))
+    assert np.asarray(kernel.unvisited(before)).any(axis=1).all()
+    mask = np.array([False, True])
+    after = data(kernel.restart(SMALL, jax.tree.map(jnp.array, before), keys(2, seed=9), mask))
+    fresh = data(kernel.init(SMALL, keys(2, seed=9)))
+    ended = data(
+        kernel.finish(SMALL, jax.tree.map(jnp.array, before), np.ones((2, SMALL.num_nodes)), mask)
+    )
+    for kept in (statistics(after, 0), statistics(ended, 0)):
+        jax.tree.map(np.testing.assert_array_equal, kept, statistics(data(before), 0))
+    jax.tree.map(np.testing.assert_array_equal, statistics(after, 1), statistics(fresh, 1))
+    assert not kernel.unvisited(ended)[1].any()
+
+
+def test_next_unvisited_gives_the_lowest_node_then_none():
+    tree = jax.tree.map(lambda leaf: leaf[0], kernel.init(SMALL, keys(1)))
+    assert int(kernel.next_unvisited(tree)) == 0
+    tree = backup(tree, jnp.int32(0), 1.0)
+    assert int(kernel.next_unvisited(tree)) == kernel.NO_NODE
+    expansion = kernel.Expansion(jnp.int32(2), jnp.zeros(2, bool), jnp.ones(2))
+    tree, child = expand(tree, jnp.int32(0), expansion)
+    tree = backup(tree, child, 1.0)
+    assert int(kernel.next_unvisited(tree)) == 2
+
+
+def test_other_trees_of_a_config_compile_nothing():
+    drive(SMALL, [Script(b, 2) for b in range(2)])
+    before = kernel.advance._cache_size(), kernel.finish._cache_size()
+    drive(SMALL, [Script(b + 2, 2) for b in range(2)])
+    assert (kernel.advance._cache_size(), kernel.finish._cache_size()) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_iterations", 0),
+        ("num_children", 0),
+        ("num_children", 257),
+        ("max_depth", 0),
+        ("c", -1.0),
+        ("c", float("nan")),
+        ("score", "ucb"),
+        ("tie_break", "last"),
+        ("capacity", 0),
+    ],
+)
+def test_wrong_settings_are_named(field, value):
+    with pytest.raises(UserError, match=f"search.{field}"):
+        SearchConfig(**{field: value})
