@@ -1,0 +1,1 @@
+"""Test-time search guided by a process reward model or by self-reward."""

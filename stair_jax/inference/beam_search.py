@@ -1,0 +1,147 @@
+"""Beam search over steps (STAIR section 6): of the successors of each answer, the best go on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.inference.candidates import (
+    Candidate,
+    Result,
+    Score,
+    Scored,
+    TestTimeSettings,
+    end_ids,
+    extended,
+    rank,
+    start,
+)
+from stair_jax.search.runner import Engine
+from stair_jax.text.steps import split_steps
+from stair_jax.text.tokenizer import Tokenizer
+
+
+@dataclass
+class _Beam:
+    """The answers kept for one prompt, best first, and what they cost."""
+
+    kept: list[tuple[Candidate, Scored]]
+    generated_tokens: int = 0
+    generated_steps: int = 0
+    fresh: list[Candidate] = field(default_factory=list)  # not scored yet
+
+    @property
+    def open(self) -> list[Candidate]:
+        return [candidate for candidate, _ in self.kept if candidate.state == "open"]
+
+
+def beam_search(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    score: Score,
+    settings: TestTimeSettings,
+    seed: int,
+) -> list[Result]:
+    """The best answer to each prompt that a beam of `settings.width` answers finds.
+
+    Every answer kept is continued by `successors` steps (the empty one by `width` times as many,
+    so that each round costs as much as `width * successors` samples); without exact duplicates,
+    the best `width` of the new and of the ended ones are kept. What is still open after
+    `max_depth` steps is sampled to its end. All prompts go through a round together.
+
+    Args:
+      engine: with no request pending.
+      tokenizer: of the model.
+      prompts: with ids that differ.
+      score: by a process reward model or by self-reward (`scorers.py`).
+      settings: successors, width, max_depth and the sampling.
+      seed: of the run.
+    """
+    beams = [_Beam([(start(tokenizer, prompt), Scored(float("-inf")))]) for prompt in prompts]
+    sampler = _Sampler(engine, tokenizer, settings, seed)
+    for depth in range(settings.max_depth):
+        count = settings.successors * (1 if depth else settings.width)
+        if not sampler.extend(beams, count, whole=False):
+            break
+        _keep_best(beams, score, settings.width)
+    if sampler.extend(beams, 1, whole=True):
+        _keep_best(beams, score, settings.width)
+    return [_result(beam, tokenizer) for beam in beams]
+
+
+class _Sampler:
+    """Samples after the open answers of all beams at once."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int):
+        self._engine, self._settings, self._seed = engine, settings, seed
+        self._tags = tokenizer.tags
+        self._ends = end_ids(tokenizer)
+
+    def extend(self, beams: Sequence[_Beam], count: int, whole: bool) -> bool:
+        """Puts `count` continuations of every open answer into `fresh`; whether there was one.
+
+        Args:
+          beams: of all prompts.
+          count: continuations of one answer.
+          whole: up to the end of the answer, rather than by a step.
+        """
+        limit = self._settings.max_answer_tokens if whole else self._settings.max_step_tokens
+        stops = self._ends if whole else (self._tags.reasoning_close, *self._ends)
+        requests, parents = [], {}
+        for index, beam in enumerate(beams):
+            for candidate in beam.open:
+                room = min(limit, self._settings.max_answer_tokens - len(candidate.tokens))
+                for number in range(count if room > 0 else 0):
+                    id = (index, candidate.path, number)
+                    parents[id] = candidate
+                    key = request_key(
+                        self._seed, candidate.prompt.id, *candidate.path, "beam", number
+                    )
+                    tokens = candidate.prompt_tokens + candidate.tokens
+                    sampling = self._settings.sampling(room, stops)
+                    requests.append(Request(id=id, tokens=tokens, sampling=sampling, key=key))
+        completions = run_all(self._engine, requests)
+        for id, parent in parents.items():
+            completion, beam = completions[id], beams[id[0]]
+            beam.fresh.append(extended(parent, completion, id[2], self._ends))
+            beam.generated_tokens += len(completion.tokens)
+            beam.generated_steps += len(split_steps(completion.tokens, self._tags))
+        return bool(requests)
+
+
+def _keep_best(beams: Sequence[_Beam], score: Score, width: int) -> None:
+    """Scores the fresh answers of all beams at once, and keeps the best with the ended ones."""
+    for beam in beams:
+        beam.fresh = _distinct(beam.fresh)
+    scores = iter(score([candidate for beam in beams for candidate in beam.fresh]))
+    for beam in beams:
+        if not beam.fresh:
+            continue
+        scored = [(candidate, next(scores)) for candidate in beam.fresh]
+        beam.generated_tokens += sum(value.generated_tokens for _, value in scored)
+        ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
+        pool = ended + scored
+        pool.sort(key=lambda item: rank(item[0], item[1].value), reverse=True)
+        beam.kept, beam.fresh = pool[:width], []
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The first of each group of exact duplicates."""
+    first: dict[tuple[int, ...], Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.tokens, candidate)
+    return list(first.values())
+
+
+def _result(beam: _Beam, tokenizer: Tokenizer) -> Result:
+    best, scored = max(
+        beam.kept, key=lambda item: (item[0].state == "done", rank(item[0], item[1].value))
+    )
+    return Result(
+        text=tokenizer.decode(best.tokens),
+        tokens=best.tokens,
+        generated_tokens=beam.generated_tokens,
+        generated_steps=beam.generated_steps,
+        score=scored.value,
+    )

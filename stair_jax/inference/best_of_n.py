@@ -1,0 +1,74 @@
+"""Best-of-N: sample N full answers, keep the one that scores best (STAIR section 6)."""
+
+from collections.abc import Sequence
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.inference.candidates import (
+    Result,
+    Score,
+    TestTimeSettings,
+    end_ids,
+    extended,
+    rank,
+    start,
+)
+from stair_jax.search.runner import Engine
+from stair_jax.text.steps import split_steps
+from stair_jax.text.tokenizer import Tokenizer
+
+
+def best_of_n(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    score: Score,
+    settings: TestTimeSettings,
+    seed: int,
+) -> list[Result]:
+    """The best of `settings.n` answers to each prompt; of equals the first.
+
+    All answers to all prompts are sampled at once, then all are scored at once.
+
+    Args:
+      engine: with no request pending.
+      tokenizer: of the model.
+      prompts: with ids that differ.
+      score: by a process reward model or by self-reward (`scorers.py`).
+      settings: n and the sampling.
+      seed: of the run.
+    """
+    ends = end_ids(tokenizer)
+    sampling = settings.sampling(settings.max_answer_tokens, ends)
+    roots = [start(tokenizer, prompt) for prompt in prompts]
+    requests = [
+        Request(
+            id=(index, number),
+            tokens=root.prompt_tokens,
+            sampling=sampling,
+            key=request_key(seed, root.prompt.id, "best_of_n", number),
+        )
+        for index, root in enumerate(roots)
+        for number in range(settings.n)
+    ]
+    completions = run_all(engine, requests)
+    candidates = [
+        [extended(root, completions[index, number], number, ends) for number in range(settings.n)]
+        for index, root in enumerate(roots)
+    ]
+    scores = iter(score([candidate for group in candidates for candidate in group]))
+    results = []
+    for group in candidates:
+        scored = [next(scores) for _ in group]
+        best = max(range(len(group)), key=lambda i: rank(group[i], scored[i].value))
+        sampled = [candidate.tokens for candidate in group]
+        results.append(
+            Result(
+                text=tokenizer.decode(group[best].tokens),
+                tokens=group[best].tokens,
+                generated_tokens=sum(map(len, sampled)) + sum(s.generated_tokens for s in scored),
+                generated_steps=sum(len(split_steps(t, tokenizer.tags)) for t in sampled),
+                score=scored[best].value,
+            )
+        )
+    return results

@@ -1,0 +1,104 @@
+"""What test-time search works on: candidates, scorers, results (STAIR section 6)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.requests import Completion, Sampling
+from stair_jax.search.settings import require
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+State = Literal["open", "done", "cut"]  # goes on; has its end; ran into a limit
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answer, or the first steps of one."""
+
+    prompt: Prompt
+    prompt_tokens: tuple[int, ...]  # rendered
+    tokens: tuple[int, ...]  # of the answer, as sampled
+    path: tuple[int | str, ...]  # names the candidate in random keys
+    state: State
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of a candidate, and what it cost to find."""
+
+    value: float  # -inf: none could be found
+    generated_tokens: int = 0
+
+
+Score = Callable[[Sequence[Candidate]], list[Scored]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer that was chosen for a prompt."""
+
+    text: str  # the whole answer, tags visible
+    tokens: tuple[int, ...]
+    generated_tokens: int  # of all candidates, and of scoring them
+    generated_steps: int  # of all candidates
+    score: float
+
+
+@dataclass(frozen=True)
+class TestTimeSettings:
+    """Settings of best-of-N and beam search; the defaults are those of the paper."""
+
+    __test__ = False  # no class of tests, for pytest
+
+    n: int = 8  # best-of-N: full answers a prompt
+    successors: int = 4  # beam search: steps tried after each answer kept
+    width: int = 2  # beam search: answers kept after each step
+    max_depth: int = 7  # beam search: steps, before what is open is sampled to its end
+    temperature: float = 0.6
+    top_p: float = 0.9
+    top_k: int = 50
+    max_step_tokens: int = 2048
+    max_answer_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("n", "successors", "width", "max_depth", "max_step_tokens"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        self.sampling(self.max_answer_tokens, ())
+
+    def sampling(self, max_tokens: int, stop_ids: tuple[int, ...]) -> Sampling:
+        """The engine's settings for one request."""
+        return Sampling(self.temperature, self.top_k, self.top_p, max_tokens, stop_ids)
+
+
+def start(tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
+    """The empty answer to a prompt."""
+    return Candidate(prompt, tuple(encode_prompt(tokenizer, prompt.prompt)), (), (), "open")
+
+
+def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Tokens that end an answer."""
+    return tuple(dict.fromkeys([tokenizer.tags.output_close, *tokenizer.stop_ids]))
+
+
+def extended(
+    candidate: Candidate, completion: Completion, number: int, ends: tuple[int, ...]
+) -> Candidate:
+    """The candidate with what was sampled after it."""
+    tokens = tuple(completion.tokens)
+    state: State = "cut"
+    if completion.finish == "stop":
+        state = "done" if tokens[-1] in ends else "open"
+    return Candidate(
+        candidate.prompt,
+        candidate.prompt_tokens,
+        candidate.tokens + tokens,
+        (*candidate.path, number),
+        state,
+    )
+
+
+def rank(candidate: Candidate, value: float) -> tuple[bool, float]:
+    """Sort key, best highest: an answer that was cut off comes after all others."""
+    return candidate.state != "cut", value

@@ -1,0 +1,179 @@
+"""How candidates are scored: by a process reward model, or by the model's own judgement."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
+from stair_jax.models import heads
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import apply
+from stair_jax.search.actor import Reward
+from stair_jax.search.judge import Judge, Judging
+from stair_jax.search.runner import Engine
+from stair_jax.text import steps
+
+_NONE = float("-inf")
+
+
+class PrmScorer:
+    """Scores by a process reward model: its scalar at the last token."""
+
+    def __init__(
+        self, config: ModelConfig, params: Any, rows: int = 16, buckets: Sequence[int] = (256,)
+    ):
+        """A scorer of fixed shapes, each compiled once.
+
+        Args:
+          config: of the model.
+          params: `{"model": params, "score": head}`.
+          rows: sequences scored side by side.
+          buckets: lengths that sequences are padded to; longer ones, by doubling the last.
+        """
+        self._config, self._params, self._rows = config, params, rows
+        self._buckets = sorted(buckets)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
+        """One score a candidate; an empty candidate is scored at the end of its prompt."""
+        return [
+            Scored(value) for value in self.score([c.prompt_tokens + c.tokens for c in candidates])
+        ]
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Scores of token sequences, in their order."""
+        by_bucket: dict[int, list[int]] = {}
+        for index, sequence in enumerate(sequences):
+            by_bucket.setdefault(self._bucket(len(sequence)), []).append(index)
+        scores = np.zeros(len(sequences), np.float32)
+        for bucket, indices in sorted(by_bucket.items()):
+            for start in range(0, len(indices), self._rows):
+                batch = indices[start : start + self._rows]
+                scores[batch] = self._score_batch([sequences[i] for i in batch], bucket)
+        return scores.tolist()
+
+    def _bucket(self, length: int) -> int:
+        bucket = next((size for size in self._buckets if size >= length), self._buckets[-1])
+        while bucket < length:
+            bucket *= 2
+        return bucket
+
+    def _score_batch(self, sequences: Sequence[Sequence[int]], bucket: int) -> np.ndarray:
+        tokens = np.zeros((self._rows, bucket), np.int32)
+        last = np.zeros(self._rows, np.int32)
+        for row, sequence in enumerate(sequences):
+            tokens[row, : len(sequence)] = sequence
+            last[row] = len(sequence) - 1
+        scores = _prm_scores(self._config, self._params, tokens, last)
+        return np.asarray(scores)[: len(sequences)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prm_scores(config: ModelConfig, params: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
+    """Scores [B] at the positions last [B] of tokens [B, T]; what comes later is never seen."""
+    positions = jax.lax.broadcasted_iota(np.int32, tokens.shape, 1)
+    hidden, _ = apply(config, params["model"], tokens, positions)
+    return heads.score(hidden, params["score"], last)
+
+
+class SelfReward:
+    """Scores by the model's own judgement of the final answer.
+
+    The first steps of an answer are scored by the answer that one rollout makes of them; its
+    tokens are counted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        judge: Judge,
+        reward: Reward,
+        settings: TestTimeSettings,
+        seed: int,
+    ):
+        """A scorer over an engine with no request pending.
+
+        Args:
+          engine: samples rollouts and judgements.
+          judge: of the same model.
+          reward: R of helpfulness and safety.
+          settings: sampling of the rollouts.
+          seed: of the run.
+        """
+        self._engine, self._judge, self._reward = engine, judge, reward
+        self._settings, self._seed = settings, seed
+        self._ends = end_ids(judge.tokenizer)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
+        """One score a candidate; a missing one is -inf."""
+        answers, generated = self._complete(candidates)
+        judgings: dict[int, Judging] = {}
+        values = [_NONE] * len(candidates)
+        for index, (candidate, (tokens, finished)) in enumerate(
+            zip(candidates, answers, strict=True)
+        ):
+            text = self._judge.tokenizer.decode(tokens)
+            if self._judge.malformed(text, finished):
+                malformed = self._judge.malformed_reward
+                values[index] = _NONE if malformed is None else malformed
+            else:
+                judgings[index] = self._open(candidate, index, steps.final_answer(text))
+        for index, count in run_judgings(self._engine, list(judgings.values())).items():
+            generated[index] += count
+        for index, judging in judgings.items():
+            result = judging.result
+            if result.helpfulness is not None and result.safety is not None:
+                values[index] = float(self._reward(result.helpfulness, result.safety))
+        return [Scored(value, cost) for value, cost in zip(values, generated, strict=True)]
+
+    def _complete(
+        self, candidates: Sequence[Candidate]
+    ) -> tuple[list[tuple[tuple[int, ...], bool]], list[int]]:
+        """The whole answer of each candidate and whether it has its end; tokens sampled for it."""
+        requests = []
+        for index, candidate in enumerate(candidates):
+            room = self._settings.max_answer_tokens - len(candidate.tokens)
+            if candidate.state == "open" and room > 0:
+                key = request_key(self._seed, candidate.prompt.id, *candidate.path, "rollout")
+                tokens = candidate.prompt_tokens + candidate.tokens
+                sampling = self._settings.sampling(room, self._ends)
+                requests.append(Request(id=index, tokens=tokens, sampling=sampling, key=key))
+        completions = run_all(self._engine, requests)
+        answers, generated = [], []
+        for index, candidate in enumerate(candidates):
+            completion = completions.get(index)
+            sampled = () if completion is None else tuple(completion.tokens)
+            finished = candidate.state == "done" or (
+                completion is not None and completion.finish == "stop"
+            )
+            answers.append((candidate.tokens + sampled, finished))
+            generated.append(len(sampled))
+        return answers, generated
+
+    def _open(self, candidate: Candidate, index: int, answer: str) -> Judging:
+        prompt, path, seed = candidate.prompt, candidate.path, self._seed
+        return self._judge.requests(
+            prompt.prompt,
+            prompt.kind,
+            answer,
+            lambda question, attempt: request_key(
+                seed, prompt.id, *path, "judge", question, attempt
+            ),
+            id=(index,),
+        )
+
+
+def run_judgings(engine: Engine, judgings: Sequence[Judging]) -> dict[int, int]:
+    """Runs judgings with ids `(index,)` to their ends; tokens sampled for each index."""
+    by_index: dict[int, Judging] = {judging.id[0]: judging for judging in judgings}  # type: ignore[misc]
+    generated = dict.fromkeys(by_index, 0)
+    engine.submit([request for judging in judgings for request in judging.start()])
+    while engine.pending:
+        for completion in engine.step():
+            index = completion.id[0]  # type: ignore[index]
+            generated[index] += len(completion.tokens)
+            engine.submit(by_index[index].receive(completion))
+    return generated

@@ -1,0 +1,276 @@
+"""Self-reward: the model in training judges its own final answers (STAIR section 4).
+
+A judge is asked up to two questions about an answer, its helpfulness H and its safety S, both in
+[-1, 1]. Only the final answer is shown, never the reasoning. A score that could not be read stays
+missing: it is never replaced by a neutral one.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from stair_jax.decoding.requests import Completion, Request, Sampling
+from stair_jax.errors import UserError
+from stair_jax.search.settings import require
+from stair_jax.search.verdict import (
+    LABELS,
+    QUESTIONS,
+    Question,
+    expected_score,
+    read_conclusion,
+    release_safety,
+)
+from stair_jax.text import prompts, steps
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+RequestKey = tuple[int, int]
+
+# A question that is not asked has a fixed score: H = -1 leaves R = S, S = +1 leaves R = H + 2.
+_NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How answers are judged; the fields of the config's `judge` section."""
+
+    # "generative": the judge reasons and closes with a conclusion. "expected": one forward pass,
+    # the log-probs of the possible conclusions after a fixed lead-in.
+    mode: str = "expected"
+    # What the model is asked about the answers to prompts of either kind. What it is not asked
+    # is fixed: helpfulness at -1, safety at +1.
+    safety_prompts: tuple[str, ...] = ("helpfulness", "safety")
+    helpfulness_prompts: tuple[str, ...] = ("helpfulness", "safety")
+    # "model": as above. "paper_release": safety prompts by rule (S = +1 for a short apology, else
+    # -1; H = -1), helpfulness prompts by rating alone (S = +1).
+    safety_rule: str = "model"
+    # Reward of an answer that has no final answer: no output block, an empty one, or cut off at
+    # the length limit. "missing": none, the evaluation is left out and counted.
+    malformed: str | float = "missing"
+    strict_format: bool = False  # an answer that breaks the grammar anywhere is malformed too
+    helpfulness_template: str = prompts.HELPFULNESS_JUDGE
+    safety_template: str = prompts.SAFETY_JUDGE
+    # expected mode: what the judge is made to begin its reply with
+    helpfulness_lead_in: str = prompts.JUDGE_LEAD_IN
+    safety_lead_in: str = prompts.JUDGE_LEAD_IN
+    safety_score: str = "sign"  # or "expected": P(SAFE) - P(UNSAFE)
+    # generative mode
+    temperature: float = 0.6
+    top_p: float = 0.9
+    top_k: int = 0
+    max_tokens: int = 1024
+    attempts: int = 3  # replies asked for at most, until one can be read
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, ("expected", "generative"))
+        _one_of("safety_rule", self.safety_rule, ("model", "paper_release"))
+        _one_of("safety_score", self.safety_score, ("sign", "expected"))
+        for question in (*self.safety_prompts, *self.helpfulness_prompts):
+            _one_of("safety_prompts and judge.helpfulness_prompts", question, QUESTIONS)
+        if isinstance(self.malformed, str):
+            _one_of("malformed", self.malformed, ("missing",))
+        require(self.attempts >= 1, "judge.attempts must be at least 1")
+        require(self.max_tokens >= 1, "judge.max_tokens must be at least 1")
+
+    def questions(self, kind: str) -> tuple[Question, ...]:
+        """What the model is asked about the answer to a prompt of this kind, in order."""
+        if self.safety_rule == "paper_release":
+            return () if kind == "safety" else ("helpfulness",)
+        asked = self.safety_prompts if kind == "safety" else self.helpfulness_prompts
+        return tuple(question for question in QUESTIONS if question in asked)
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    require(value in allowed, f"judge.{name}: {value!r} is none of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The scores of one final answer; None is missing."""
+
+    helpfulness: float | None
+    safety: float | None
+    unreadable: int = 0  # replies that could not be read
+
+
+class Judge:
+    """Makes the requests of judgements and reads the replies."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: JudgeSettings):
+        """Tokenises the templates.
+
+        Raises:
+          UserError: a template without its placeholders, or labels that share a first token.
+        """
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self._templates: dict[Question, tuple[str, str, str]] = {
+            "helpfulness": _split_template("helpfulness", settings.helpfulness_template),
+            "safety": _split_template("safety", settings.safety_template),
+        }
+        self._labels: dict[Question, tuple[int, ...]] = {}
+        self._openings: dict[Question, tuple[int, ...]] = {"helpfulness": (), "safety": ()}
+        if settings.mode == "expected":
+            lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
+            for question, lead_in in zip(QUESTIONS, lead_ins, strict=True):
+                self._labels[question] = _label_ids(tokenizer, lead_in, LABELS[question])
+                self._openings[question] = tuple(tokenizer.encode_text(lead_in))
+        self._sampling = Sampling(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            stop_ids=tuple(dict.fromkeys([*tokenizer.stop_ids, tokenizer.tags.output_close])),
+        )
+
+    def tokens(self, question: Question, prompt: str, answer: str) -> tuple[int, ...]:
+        """Token ids of a judge prompt, up to where the judge goes on.
+
+        Template, question and answer are one user turn: tags and control tokens in them are text.
+        """
+        before, between, after = self._templates[question]
+        content = f"{before}{prompt.strip()}{between}{answer.strip()}{after}"
+        return (*encode_prompt(self.tokenizer, content), *self._openings[question])
+
+    def requests(
+        self,
+        prompt: str,
+        kind: str,
+        final_answer: str,
+        key: Callable[[Question, int], RequestKey],
+        id: tuple[Hashable, ...] = (),
+    ) -> "Judging":
+        """Opens the judging of one final answer.
+
+        Args:
+          prompt: the user's question.
+          kind: "safety" or "helpfulness".
+          final_answer: text of the output block.
+          key: random key by question and attempt.
+          id: request ids are `(*id, question)`.
+        """
+        return Judging(self, prompt, kind, final_answer, key, id)
+
+    def request(
+        self, id: Hashable, question: Question, prompt: str, answer: str, key: RequestKey
+    ) -> Request:
+        """One request for one score."""
+        return Request(
+            id=id,
+            tokens=self.tokens(question, prompt, answer),
+            sampling=None if self.settings.mode == "expected" else self._sampling,
+            score_ids=self._labels.get(question, ()),
+            key=key,
+        )
+
+    def read(self, question: Question, completion: Completion) -> float | None:
+        """The score in [-1, 1] that a reply gives, None if it cannot be read."""
+        if self.settings.mode == "expected":
+            return expected_score(question, completion.scores, self.settings.safety_score)
+        if completion.finish != "stop":
+            return None
+        return read_conclusion(question, self.tokenizer.decode(completion.tokens))
+
+    def may_retry(self, attempt: int, completion: Completion) -> bool:
+        """Whether to ask again after an unreadable reply; another key cannot make room."""
+        sampled = self.settings.mode == "generative" and completion.finish != "too_long"
+        return sampled and attempt + 1 < self.settings.attempts
+
+    def malformed(self, text: str, finished: bool) -> bool:
+        """Whether an answer (with its tags) holds no final answer that could be judged."""
+        if not finished or steps.OUTPUT_OPEN not in text or not steps.final_answer(text):
+            return True
+        return self.settings.strict_format and not steps.is_well_formed(text)
+
+    @property
+    def malformed_reward(self) -> float | None:
+        """Reward of a malformed answer; None is missing."""
+        value = self.settings.malformed
+        return None if isinstance(value, str) else float(value)
+
+
+@dataclass
+class Judging:
+    """One answer being judged: hand its `start` to an engine, and each completion to `receive`."""
+
+    judge: Judge
+    prompt: str
+    kind: str
+    answer: str
+    key: Callable[[Question, int], RequestKey]
+    id: tuple[Hashable, ...]
+    scores: dict[Question, float | None] = field(default_factory=dict)
+    unreadable: int = 0
+    _attempt: dict[Question, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = self.judge.settings
+        self._attempt = dict.fromkeys(settings.questions(self.kind), 0)
+        if settings.safety_rule == "paper_release" and self.kind == "safety":
+            self.scores["safety"] = release_safety(self.answer)
+
+    def start(self) -> list[Request]:
+        """The first request of each question."""
+        return [self._request(question) for question in self._attempt]
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Reads a reply; returns the request that asks again, if there is to be one."""
+        question: Question = completion.id[-1]  # type: ignore[index]
+        score = self.judge.read(question, completion)
+        if score is None:
+            self.unreadable += 1
+            if self.judge.may_retry(self._attempt[question], completion):
+                self._attempt[question] += 1
+                return [self._request(question)]
+        self.scores[question] = score
+        return []
+
+    @property
+    def done(self) -> bool:
+        """Whether every question has its score or has been given up."""
+        return all(question in self.scores for question in self._attempt)
+
+    @property
+    def result(self) -> Judgement:
+        """The judgement; fixed scores stand where nothing was asked."""
+        helpfulness, safety = (self.scores.get(q, _NOT_ASKED[q]) for q in QUESTIONS)
+        return Judgement(helpfulness, safety, self.unreadable)
+
+    def _request(self, question: Question) -> Request:
+        return self.judge.request(
+            (*self.id, question),
+            question,
+            self.prompt,
+            self.answer,
+            self.key(question, self._attempt[question]),
+        )
+
+
+def _split_template(question: str, template: str) -> tuple[str, str, str]:
+    """The three pieces of a template around `{prompt}` and `{answer}`.
+
+    Texts are put between the pieces, so that a placeholder inside of one is never replaced.
+    """
+    pieces = re.split(r"\{prompt\}|\{answer\}", template)
+    in_order = 0 <= template.find("{prompt}") < template.find("{answer}")
+    if len(pieces) != 3 or not in_order:
+        raise UserError(
+            f"judge.{question}_template must hold {{prompt}} and, after it, {{answer}}, once each"
+        )
+    return pieces[0], pieces[1], pieces[2]
+
+
+def _label_ids(tokenizer: Tokenizer, lead_in: str, labels: Sequence[str]) -> tuple[int, ...]:
+    """The first token of each label where it follows the lead-in."""
+    start = tokenizer.encode_text(lead_in)
+    ids = []
+    for label in labels:
+        joined = tokenizer.encode_text(lead_in + label)
+        follows = joined[: len(start)] == start and len(joined) > len(start)
+        ids.append(joined[len(start)] if follows else tokenizer.encode_text(label)[0])
+    if len(set(ids)) != len(ids):
+        raise UserError(
+            f"the labels {', '.join(labels)} do not differ in their first token after "
+            f"{lead_in!r}: change the judge's lead-in, or set judge.mode to 'generative'"
+        )
+    return tuple(ids)

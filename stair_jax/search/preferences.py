@@ -1,0 +1,226 @@
+"""Preference pairs from search trees (STAIR sections 5 and 6).
+
+Each function takes one tree and returns its pairs, in a fixed order, with a Counter that says how
+many were made and why the others were left out: `no_value` (never evaluated, or every evaluation
+missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stair_jax.search.records import TreeRecord
+from stair_jax.search.settings import require
+
+Pair = dict[str, Any]
+Indices = list[tuple[int, int]]  # (better node, worse node)
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Threshold sampling of pairs for DPO; a limit of 0 is none."""
+
+    v0: float = 0.5  # the values differ by more than this
+    v1: float = 0.8  # and the larger is at least this
+    min_visits: int = 4  # of both sides; terminal nodes are exempt
+    max_tokens: int = 2048  # prompt, path and the longer side
+    max_pairs_per_parent: int = 0  # the largest gaps are kept
+    max_pairs_per_tree: int = 0
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
+
+
+@dataclass(frozen=True)
+class PrmSettings:
+    """Pairs for the process reward model; a limit of 0 is none."""
+
+    v0: float = 0.5
+    min_visits: int = 1
+    max_tokens: int = 2048
+    max_pairs_per_tree: int = 0  # a fixed random choice is kept
+    max_trajectory_pairs_per_tree: int = 0
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
+
+
+def _check_thresholds(v0: float, min_visits: int, max_tokens: int) -> None:
+    require(v0 >= 0, "v0 is a gap between values: choose 0 or more")
+    require(min_visits >= 0, "min_visits cannot be negative")
+    require(max_tokens > 0, "max_tokens must be positive")
+
+
+def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+    """Pairs of children of one parent: two next steps after the same path."""
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    chosen: Indices = []
+    for children in record.children():
+        found = candidates.pairs(children, settings.v0, settings.v1, counts)
+        chosen += _largest_gaps(record, found, settings.max_pairs_per_parent, counts)
+    chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
+    counts["pairs"] = len(chosen)
+    return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
+
+
+def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+    """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    chosen = candidates.pairs(_terminals(record), settings.v0, settings.v1, counts)
+    chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
+    counts["pairs"] = len(chosen)
+    return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
+
+
+def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Counter[str]]:
+    """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
+
+    Only the gap between the values counts (STAIR section 6). Two terminal nodes make a pair of
+    full trajectories, whatever their depths, and never one of steps as well.
+    """
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    levels: dict[int, list[int]] = {}
+    for index, node in enumerate(record.nodes[1:], start=1):
+        levels.setdefault(node.depth, []).append(index)
+    answers = set(_terminals(record))
+    steps = [
+        pair
+        for _, level in sorted(levels.items())
+        for pair in candidates.pairs(level, settings.v0, -np.inf, counts, unless_both=answers)
+    ]
+    full = candidates.pairs(sorted(answers), settings.v0, -np.inf, counts)
+    steps = _sample(record, steps, settings.max_pairs_per_tree, counts)
+    full = _sample(record, full, settings.max_trajectory_pairs_per_tree, counts)
+    counts["step_pairs"], counts["trajectory_pairs"] = len(steps), len(full)
+    counts["pairs"] = len(steps) + len(full)
+    pairs = [_prm_pair(record, *pair, form="step") for pair in sorted(steps)]
+    return pairs + [_prm_pair(record, *pair, form="trajectory") for pair in sorted(full)], counts
+
+
+def thin(pairs: Sequence[Pair], limit: int) -> list[Pair]:
+    """At most `limit` pairs, evenly spread over the sequence (for equal numbers of samples)."""
+    if len(pairs) <= limit:
+        return list(pairs)
+    return [pairs[i * len(pairs) // limit] for i in range(limit)]
+
+
+class _Candidates:
+    """The nodes of a tree as arrays, for testing all pairs of a group at once."""
+
+    def __init__(self, record: TreeRecord, min_visits: int, max_tokens: int):
+        nodes = record.nodes
+        lengths: list[int] = []
+        for node in nodes:
+            lengths.append(len(node.tokens) + (lengths[node.parent] if lengths else 0))
+        self._value = np.array([np.nan if n.value is None else n.value for n in nodes])
+        self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
+        self._long = np.array(lengths) > max_tokens
+
+    def pairs(
+        self,
+        group: Sequence[int],
+        v0: float,
+        v1: float,
+        counts: Counter[str],
+        unless_both: frozenset[int] | set[int] = frozenset(),
+    ) -> Indices:
+        """The pairs of a group that pass the thresholds; `counts` takes a reason for each other."""
+        index = np.asarray(group, dtype=int)
+        first, second = np.triu_indices(len(index), 1)
+        first, second = index[first], index[second]
+        if unless_both:
+            inside = np.isin(index, list(unless_both))
+            keep = ~np.logical_and.outer(inside, inside)[np.triu_indices(len(index), 1)]
+            first, second = first[keep], second[keep]
+        swap = self._value[second] > self._value[first]
+        better, worse = np.where(swap, second, first), np.where(swap, first, second)
+        left_out = {
+            "no_value": np.isnan(self._value[better] + self._value[worse]),
+            "too_long": self._long[better] | self._long[worse],
+            "few_visits": self._few[better] | self._few[worse],
+            "small_gap": ~(self._value[better] - self._value[worse] > v0),
+            "low_value": self._value[better] < v1,
+        }
+        passed = np.ones(len(first), dtype=bool)
+        for reason, hit in left_out.items():
+            counts[reason] += int(np.sum(passed & hit))
+            passed &= ~hit
+        return list(zip(better[passed].tolist(), worse[passed].tolist(), strict=True))
+
+
+def _terminals(record: TreeRecord) -> list[int]:
+    return [index for index, node in enumerate(record.nodes) if node.terminal]
+
+
+def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+    """The `limit` pairs of the largest gaps; among equals those of the lowest indices."""
+    if not limit or len(pairs) <= limit:
+        return pairs
+    counts["limit"] += len(pairs) - limit
+    values = [node.value or 0.0 for node in record.nodes]
+    return sorted(pairs, key=lambda pair: (values[pair[1]] - values[pair[0]], pair))[:limit]
+
+
+def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+    """`limit` pairs at random, by a generator that depends on the tree's id alone."""
+    if not limit or len(pairs) <= limit:
+        return pairs
+    counts["limit"] += len(pairs) - limit
+    generator = np.random.default_rng(zlib.crc32(record.id.encode()))
+    return [pairs[i] for i in generator.choice(len(pairs), limit, replace=False)]
+
+
+def _head(record: TreeRecord, better: int, worse: int) -> Pair:
+    chosen, rejected = record.nodes[better], record.nodes[worse]
+    return {
+        "id": f"{record.id}:{better}:{worse}",
+        "prompt": record.prompt,
+        "kind": record.kind,
+        "chosen_value": chosen.value,
+        "rejected_value": rejected.value,
+        "chosen_visits": chosen.visits,
+        "rejected_visits": rejected.visits,
+        "depth": chosen.depth,
+    }
+
+
+def _sibling_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+    path = record.path(record.nodes[better].parent)
+    return _head(record, better, worse) | {
+        "path": record.texts(path),
+        "chosen": record.nodes[better].text,
+        "rejected": record.nodes[worse].text,
+        "path_tokens": record.tokens(path),
+        "chosen_tokens": list(record.nodes[better].tokens),
+        "rejected_tokens": list(record.nodes[worse].tokens),
+    }
+
+
+def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+    chosen, rejected = record.path(better), record.path(worse)
+    return _head(record, better, worse) | {
+        "path": [],
+        "chosen": "".join(record.texts(chosen)),
+        "rejected": "".join(record.texts(rejected)),
+        "path_tokens": [],
+        "chosen_tokens": record.tokens(chosen),
+        "rejected_tokens": record.tokens(rejected),
+    }
+
+
+def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> Pair:
+    chosen, rejected = record.path(better), record.path(worse)
+    return _head(record, better, worse) | {
+        "form": form,
+        "chosen_path": record.texts(chosen),
+        "rejected_path": record.texts(rejected),
+        "chosen_tokens": record.tokens(chosen),
+        "rejected_tokens": record.tokens(rejected),
+    }

@@ -1,0 +1,184 @@
+"""Search trees as records: in memory, as JSON, and as the nested JSON of the released code."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from stair_jax.errors import UserError
+
+Judgements = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of an answer, with the statistics that the search gathered.
+
+    The root stands for the prompt: its `text` is empty and its `tokens` are the rendered prompt.
+    """
+
+    parent: int  # -1 for the root
+    text: str  # of this step alone; tags visible
+    tokens: tuple[int, ...]  # as sampled, with the stop token
+    depth: int
+    visits: int  # backed-up rewards
+    value: float | None  # their mean; None before the first
+    reward: float | None = None  # of a terminal node's own answer
+    terminal: bool = False
+    prior: float = 0.0  # mean token probability of the step
+    missing: int = 0  # evaluations that gave no reward
+    judgements: Judgements = field(default_factory=list)  # one entry an evaluation of this node
+
+
+@dataclass(frozen=True)
+class TreeRecord:
+    """A finished search tree. `seconds` alone differs between two runs of the same search."""
+
+    id: str
+    prompt: str
+    kind: str
+    source: str
+    model: str  # fingerprint
+    settings: str  # fingerprint
+    nodes: tuple[Node, ...]
+    iterations: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    generated_tokens: int = 0
+    prefilled_tokens: int = 0
+    seconds: float = 0.0
+
+    def path(self, index: int) -> list[int]:
+        """Node indices from the first step down to `index`; the root is left out."""
+        path: list[int] = []
+        while index > 0:
+            path.append(index)
+            index = self.nodes[index].parent
+        return path[::-1]
+
+    def children(self) -> list[list[int]]:
+        """Indices of the children of each node, in order."""
+        children: list[list[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes[1:], start=1):
+            children[node.parent].append(index)
+        return children
+
+    def texts(self, path: Sequence[int]) -> list[str]:
+        """Step texts along a path."""
+        return [self.nodes[index].text for index in path]
+
+    def tokens(self, path: Sequence[int]) -> list[int]:
+        """Joined token ids along a path."""
+        return [token for index in path for token in self.nodes[index].tokens]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        nodes = [vars(node) | {"tokens": list(node.tokens)} for node in self.nodes]
+        return vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "TreeRecord":
+        """Reads what `to_dict` wrote.
+
+        Raises:
+          UserError: the record lacks a field or its tree is no tree.
+        """
+        try:
+            nodes = tuple(_node(node) for node in data["nodes"])
+            known = {name.name for name in fields(cls)}
+            record = cls(**{**{k: v for k, v in data.items() if k in known}, "nodes": nodes})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"not a search tree record: {error}") from error
+        _check(record)
+        return record
+
+
+def _node(data: Mapping[str, Any]) -> Node:
+    return Node(**{**data, "tokens": tuple(data["tokens"])})
+
+
+def _check(record: TreeRecord) -> None:
+    parents = [node.parent for node in record.nodes]
+    if parents[:1] != [-1] or any(not 0 <= p < i for i, p in enumerate(parents[1:], start=1)):
+        raise UserError(f"tree {record.id!r} is damaged: a node does not come after its parent")
+
+
+def to_released(record: TreeRecord) -> dict[str, Any]:
+    """The nested JSON form of the released STAIR code, as far as it is known (STAIR section 1).
+
+    {"question", "type", "id", "source", "tree"}; a node of the tree is {"text": its own step,
+    "state": the answer up to and with it, "value", "visits", "reward", "terminal", "prior",
+    "depth", "children": [nodes]}. Token ids, judgements and costs are not part of this form.
+    """
+    children = record.children()
+
+    def nest(index: int, state: str) -> dict[str, Any]:
+        node = record.nodes[index]
+        state += node.text
+        return {
+            "text": node.text,
+            "state": state,
+            "value": node.value,
+            "visits": node.visits,
+            "reward": node.reward,
+            "terminal": node.terminal,
+            "prior": node.prior,
+            "depth": node.depth,
+            "children": [nest(child, state) for child in children[index]],
+        }
+
+    return {
+        "question": record.prompt,
+        "type": record.kind,
+        "id": record.id,
+        "source": record.source,
+        "tree": nest(0, ""),
+    }
+
+
+def from_released(
+    data: Mapping[str, Any],
+    encode_prompt: Callable[[str], Sequence[int]],
+    encode_step: Callable[[str], Sequence[int]],
+) -> TreeRecord:
+    """Reads the form that `to_released` writes; nodes are numbered level by level.
+
+    Args:
+      data: one tree; `id`, `source`, `prior` and `terminal` may be absent.
+      encode_prompt: prompt to rendered token ids, for the root.
+      encode_step: step text to token ids (`Tokenizer.encode_answer`). The text alone does not
+        say how a step was sampled, so these need not be the ids that the model drew.
+
+    Raises:
+      UserError: a field is missing.
+    """
+    try:
+        queue: list[tuple[int, int, Mapping[str, Any]]] = [(-1, 0, data["tree"])]
+        nodes: list[Node] = []
+        for parent, depth, item in queue:  # grows while it is read
+            queue += [(len(nodes), depth + 1, child) for child in item.get("children", [])]
+            text = item["text"] if nodes else ""
+            encoded = encode_step(text) if nodes else encode_prompt(data["question"])
+            nodes.append(
+                Node(
+                    parent=parent,
+                    text=text,
+                    tokens=tuple(encoded),
+                    depth=depth,
+                    visits=item["visits"],
+                    value=item["value"] if item["visits"] else None,
+                    reward=item.get("reward"),
+                    terminal=item.get("terminal", item.get("reward") is not None),
+                    prior=item.get("prior", 0.0),
+                )
+            )
+        return TreeRecord(
+            id=str(data.get("id", data["question"])),
+            prompt=data["question"],
+            kind=data["type"],
+            source=data.get("source", "released"),
+            model="",
+            settings="",
+            nodes=tuple(nodes),
+            iterations=nodes[0].visits,
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"not a released STAIR tree: {error}") from error

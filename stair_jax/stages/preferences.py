@@ -1,0 +1,104 @@
+"""Preference pairs of one search, for DPO and for the PRM (STAIR sections 5 and 6)."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stair_jax.errors import UserError
+from stair_jax.monitoring import say
+from stair_jax.search.preferences import (
+    Pair,
+    PrmSettings,
+    StepSettings,
+    prm_pairs,
+    sibling_pairs,
+    thin,
+    trajectory_pairs,
+)
+from stair_jax.search.records import TreeRecord
+from stair_jax.search.settings import read_settings, require
+from stair_jax.stages.context import StageContext
+from stair_jax.stages.search import TREES_FILE
+from stair_jax.storage import RecordLog, write_json, write_jsonl
+
+INPUTS = ("trees",)
+
+
+@dataclass(frozen=True)
+class PreferencesSettings(StepSettings):
+    """Settings of `preferences`: those of pairs for DPO, and what follows."""
+
+    trees: str = ""  # the search stage
+    variant: str = "step"  # or "trajectory": full answers, as in the paper's ablation
+    match_steps: bool = False  # trajectory: at most as many pairs as the step variant would give
+    prm: PrmSettings = field(default_factory=PrmSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.variant in ("step", "trajectory"),
+            f"variant {self.variant!r} is neither 'step' nor 'trajectory'",
+        )
+
+
+def run(context: StageContext) -> None:
+    """Makes `dpo.jsonl`, `prm.jsonl` and `counts.json`, in the order of the prompts' ids."""
+    section = dict(context.settings)
+    prm = read_settings(PrmSettings, section.pop("prm", {}), f"{context.name}.prm")
+    settings = read_settings(PreferencesSettings, section | {"prm": prm}, context.name)
+    trees = sorted(
+        (_pairs_of(record, settings) for record in read_trees(context.input("trees"))),
+        key=lambda tree: tree.id,
+    )
+    pairs = [pair for tree in trees for pair in tree.dpo]
+    if settings.variant == "trajectory" and settings.match_steps:
+        pairs = thin(pairs, sum(tree.num_steps for tree in trees))
+    write_jsonl(context.folder / "dpo.jsonl", pairs)
+    write_jsonl(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
+    counts = {
+        "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
+        "prm": sum((tree.prm_counts for tree in trees), Counter()),
+    }
+    counts["dpo"].update(f"depth_{pair['depth']}" for pair in pairs)
+    counts["dpo"].update(f"kind_{pair['kind']}" for pair in pairs)
+    counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
+    shown = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+    write_json(context.folder / "counts.json", shown)
+    for name, numbers in shown.items():
+        text = ", ".join(f"{reason} {count}" for reason, count in numbers.items())
+        say(f"{context.name}: {name}: {text}")
+
+
+@dataclass(frozen=True)
+class _TreePairs:
+    """What one tree gives."""
+
+    id: str
+    dpo: list[Pair]
+    dpo_counts: Counter[str]
+    prm: list[Pair]
+    prm_counts: Counter[str]
+    num_steps: int  # sibling pairs, whatever the variant
+
+
+def _pairs_of(record: TreeRecord, settings: PreferencesSettings) -> _TreePairs:
+    siblings, counts = sibling_pairs(record, settings)
+    dpo = siblings
+    if settings.variant == "trajectory":
+        dpo, counts = trajectory_pairs(record, settings)
+    return _TreePairs(record.id, dpo, counts, *prm_pairs(record, settings.prm), len(siblings))
+
+
+def read_trees(folder: Path) -> Iterator[TreeRecord]:
+    """The trees of a search stage, in the order in which they were finished.
+
+    Raises:
+      UserError: there are none.
+    """
+    empty = True
+    for record in RecordLog(folder / TREES_FILE):
+        empty = False
+        yield TreeRecord.from_dict(record)
+    if empty:
+        raise UserError(f"{folder / TREES_FILE} holds no tree: search at least one prompt")

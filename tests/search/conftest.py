@@ -1,0 +1,115 @@
+"""A tiny byte tokenizer, and an engine whose samples are a plain function of tokens and key."""
+
+import hashlib
+import random
+from collections.abc import Callable, Hashable, Sequence
+
+import pytest
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
+
+from stair_jax.decoding.requests import Completion, Handle, Request
+from stair_jax.text import steps
+from stair_jax.text.tokenizer import Tokenizer, add_tags
+
+_TEMPLATE = (
+    "{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """One token a byte, chat markers as special tokens, and the four tags."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    specials = ["<|eot|>", "<|user|>", "<|end|>", "<|assistant|>"]
+    backend.add_special_tokens([AddedToken(text, special=True) for text in specials])
+    hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|eot|>")
+    hf.chat_template = _TEMPLATE
+    add_tags(hf)
+    return Tokenizer(hf)
+
+
+class ScriptedEngine:
+    """Answers requests by hashing their tokens and key, some at a time and in mixed order."""
+
+    def __init__(self, tokenizer: Tokenizer, disorder: int = 0, p_end: float = 0.35):
+        """`disorder` seeds the order of completions; `p_end` is how often a step is the last."""
+        self.tokenizer = tokenizer
+        self.order = random.Random(disorder)
+        self.p_end = p_end
+        self.waiting: list[Request] = []
+        self.seen: list[Request] = []
+        self.handles: set[Handle] = set()
+        self.reply: Callable[[Request, str], str | None] = lambda request, text: None
+
+    @property
+    def pending(self) -> int:
+        return len(self.waiting)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self.waiting += requests
+        self.seen += requests
+
+    def release(self, handle: Handle) -> None:
+        self.handles.remove(handle)
+
+    def step(self) -> list[Completion]:
+        self.order.shuffle(self.waiting)
+        count = self.order.randint(1, max(1, len(self.waiting)))
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return [self._complete(request) for request in taken]
+
+    def _complete(self, request: Request) -> Completion:
+        rng = random.Random(_digest(request.sequence, request.key))
+        if request.sampling is None:
+            # Scores are a function of the tokens alone.
+            rng = random.Random(_digest(request.sequence))
+            return Completion(
+                request.id,
+                scores=tuple(-rng.random() * 5 for _ in request.score_ids),
+                finish="scored",
+            )
+        text = self.reply(request, self.tokenizer.decode(request.sequence))
+        if text is None:
+            text = self._write(rng, request.sampling.stop_ids)
+        tokens = tuple(self.tokenizer.encode_answer(text))
+        tokens += (
+            ()
+            if tokens[-1:] and tokens[-1] in request.sampling.stop_ids
+            else (self.tokenizer.eos_id,)
+        )
+        finish = "stop" if len(tokens) <= request.sampling.max_tokens else "length"
+        tokens = tokens[: request.sampling.max_tokens]
+        handle = None
+        if request.keep:
+            handle = Handle(request.sequence + tokens)
+            self.handles.add(handle)
+        return Completion(
+            request.id, tokens, tuple(-rng.random() for _ in tokens), finish, handle=handle
+        )
+
+    def _write(self, rng: random.Random, stop_ids: Sequence[int]) -> str:
+        """One step where reasoning_close is among the stop ids, else the rest of an answer."""
+        one_step = self.tokenizer.tags.reasoning_close in stop_ids
+        text = ""
+        while True:
+            if rng.random() < self.p_end:
+                return text + steps.format_output(rng.choice("abcdefgh"))
+            text += steps.format_step(rng.choice("AB"), rng.choice("xyz"))
+            if one_step:
+                return text
+
+
+def _digest(*values: Hashable) -> int:
+    return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")
+
+
+@pytest.fixture
+def make_engine(tokenizer: Tokenizer) -> Callable[..., ScriptedEngine]:
+    """Makes scripted engines."""
+    return lambda **options: ScriptedEngine(tokenizer, **options)

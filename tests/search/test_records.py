@@ -1,0 +1,73 @@
+import json
+
+import pytest
+
+from stair_jax.errors import UserError
+from stair_jax.search.records import Node, TreeRecord, from_released, to_released
+
+RECORD = TreeRecord(
+    id="p1",
+    prompt="why?",
+    kind="safety",
+    source="test",
+    model="m",
+    settings="s",
+    nodes=(
+        Node(-1, "", (1, 2), 0, 5, 0.5, missing=1),
+        Node(0, "a", (3,), 1, 3, 0.25, prior=0.5, judgements=[{"reward": 0.25}]),
+        Node(0, "b", (4, 5), 1, 1, 1.0, reward=1.0, terminal=True),
+        Node(1, "c", (6,), 2, 0, None, terminal=True, missing=1),
+    ),
+    iterations=5,
+    counts={"judged": 4},
+    generated_tokens=20,
+    prefilled_tokens=30,
+    seconds=1.5,
+)
+
+
+def test_record_survives_json():
+    assert TreeRecord.from_dict(json.loads(json.dumps(RECORD.to_dict()))) == RECORD
+
+
+def test_paths_and_children():
+    assert RECORD.path(3) == [1, 3] and RECORD.path(0) == []
+    assert RECORD.children() == [[1, 2], [3], [], []]
+    assert RECORD.texts([1, 3]) == ["a", "c"] and RECORD.tokens([2, 3]) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("parent", [3, 7, -1])
+def test_damaged_tree_is_refused(parent):
+    data = json.loads(json.dumps(RECORD.to_dict()))
+    data["nodes"][2]["parent"] = parent
+    with pytest.raises(UserError, match="p1"):
+        TreeRecord.from_dict(data)
+    with pytest.raises(UserError, match="not a search tree"):
+        TreeRecord.from_dict({"id": "p1"})
+
+
+def test_released_form_is_nested():
+    data = to_released(RECORD)
+    assert (data["question"], data["type"]) == ("why?", "safety")
+    assert [child["text"] for child in data["tree"]["children"]] == ["a", "b"]
+    inner = data["tree"]["children"][0]["children"][0]
+    assert (inner["state"], inner["value"], inner["visits"]) == ("ac", None, 0)
+
+
+def test_released_form_comes_back():
+    data = json.loads(json.dumps(to_released(RECORD)))
+    back = from_released(data, lambda text: [ord(c) for c in text], lambda text: [ord(text)])
+    assert to_released(back) == to_released(RECORD)
+    assert back.nodes[0].tokens == tuple(map(ord, "why?")) and back.nodes[3].tokens == (ord("c"),)
+    assert TreeRecord.from_dict(back.to_dict()) == back
+
+
+def test_released_form_without_the_fields_of_ours():
+    leaf = {"text": "b", "value": 1.0, "visits": 2, "reward": 1.0, "children": []}
+    tree = {"text": "", "value": 1.0, "visits": 2, "children": [leaf]}
+    record = from_released(
+        {"question": "q", "type": "helpfulness", "tree": tree}, lambda _: [1], lambda _: [2]
+    )
+    assert record.id == "q" and record.nodes[1].terminal and not record.nodes[0].terminal
+    with pytest.raises(UserError, match="released"):
+        from_released({"question": "q"}, lambda _: [1], lambda _: [2])

@@ -1,0 +1,300 @@
+import importlib.util
+import json
+import math
+import pathlib
+import sys
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.errors import UserError
+from stair_jax.search import runner
+from stair_jax.search.records import TreeRecord
+from stair_jax.search.reward import SafetyReward
+from stair_jax.search.runner import SearchSettings, run_search
+from stair_jax.text import steps
+
+_PATH = pathlib.Path(__file__).with_name("reference.py")
+_SPEC = importlib.util.spec_from_file_location("search_reference", _PATH)
+reference = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = reference
+_SPEC.loader.exec_module(reference)
+
+SECTION = {
+    "num_iterations": 20,
+    "num_children": 3,
+    "max_depth": 3,
+    "max_step_tokens": 60,
+    "max_answer_tokens": 300,
+}
+PROMPTS = [
+    Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
+    for i in range(12)
+]
+
+
+def search(tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, **section):
+    """Trees by id, without their seconds, and the report."""
+    trees = {}
+
+    def on_tree(record):
+        data = json.loads(json.dumps(record.to_dict()))
+        del data["seconds"]
+        trees[record.id] = data
+
+    report = run_search(
+        prompts,
+        engine,
+        tokenizer,
+        SearchSettings.read(SECTION | section),
+        seed,
+        on_tree,
+        reward=SafetyReward(),
+        trees_in_flight=trees_in_flight,
+        model="m",
+        fingerprint="s",
+    )
+    return trees, report
+
+
+def test_a_tree_is_the_same_alone_and_beside_others(tokenizer, make_engine):
+    together, report = search(tokenizer, make_engine(disorder=1))
+    assert list(sorted(together)) == sorted(prompt.id for prompt in PROMPTS)
+    assert report.trees == len(PROMPTS) and report.generated_tokens > 0
+    few_at_a_time, _ = search(tokenizer, make_engine(disorder=2), trees_in_flight=3)
+    assert few_at_a_time == together
+    alone, _ = search(tokenizer, make_engine(disorder=3), PROMPTS[5:6])
+    assert alone["p5"] == together["p5"]
+    other_seed, _ = search(tokenizer, make_engine(), PROMPTS[5:6], seed=4)
+    assert other_seed["p5"] != together["p5"]
+
+
+def test_interrupted_and_resumed_search_gives_the_same_trees(tokenizer, make_engine):
+    expected, _ = search(tokenizer, make_engine(disorder=1))
+    found = {}
+
+    class Killed(Exception):
+        pass
+
+    def until_killed(record):
+        if len(found) == 4:
+            raise Killed
+        found[record.id] = json.loads(json.dumps(record.to_dict() | {"seconds": None}))
+
+    settings = SearchSettings.read(SECTION)
+    arguments = (tokenizer, settings, 3, until_killed)
+    more = {"reward": SafetyReward(), "trees_in_flight": 8, "model": "m", "fingerprint": "s"}
+    with pytest.raises(Killed):
+        run_search(PROMPTS, make_engine(disorder=7), *arguments, **more)
+    rest = [prompt for prompt in PROMPTS if prompt.id not in found]
+    assert len(rest) == len(PROMPTS) - 4
+    trees, _ = search(tokenizer, make_engine(disorder=9), rest)
+    for record in found.values():
+        del record["seconds"]
+    assert found | trees == expected
+
+
+@pytest.mark.parametrize("malformed", ["missing", -1.0])
+def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed):
+    # Answers of at most 150 tokens: some rollouts are cut off, and so malformed.
+    judge = {"malformed": malformed}
+    trees, report = search(tokenizer, make_engine(), judge=judge, max_answer_tokens=150)
+    assert report.counts["malformed"] > 0
+    assert (report.counts["missing"] > 0) == (malformed == "missing")
+    for data in trees.values():
+        record = TreeRecord.from_dict(data | {"seconds": 0.0})
+        children = record.children()
+        for index, node in enumerate(record.nodes):
+            evaluated = [entry["reward"] for entry in node.judgements]
+            own = [reward for reward in evaluated if reward is not None]
+            below = [record.nodes[child] for child in children[index]]
+            assert evaluated, "every node is evaluated by the end"
+            assert node.depth <= 3 and len(below) <= 3
+            assert not (node.terminal and below)
+            assert len({n.tokens for n in below}) == len(below), "no exact duplicates"
+            if node.terminal:  # one judgement, used on each visit
+                assert len(evaluated) == 1 and node.reward == (own[0] if own else None)
+                assert node.value == (pytest.approx(own[0]) if own else None)
+                continue
+            assert node.visits == len(own) + sum(n.visits for n in below)
+            missing = len(evaluated) - len(own)
+            assert node.missing == missing + sum(n.missing for n in below)
+            total = sum(own) + sum(n.value * n.visits for n in below if n.visits)
+            assert node.value == (pytest.approx(total / node.visits) if node.visits else None)
+        root = record.nodes[0]
+        assert root.visits + root.missing >= record.iterations == 20
+
+
+def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
+    """The host's count of rewards, and its means, agree with the kernel's."""
+    kept = {}
+    close = runner._Search._visit_unvisited
+
+    def spy(self, slot, visits):
+        kernel = self._trees
+        kept[self._actors[slot].prompt.id] = jax.tree.map(
+            lambda x: np.array(x[slot]), (kernel.visits, kernel.value_sum, kernel.parent)
+        )
+        return close(self, slot, visits)
+
+    monkeypatch.setattr(runner._Search, "_visit_unvisited", spy)
+    trees, _ = search(tokenizer, make_engine(), PROMPTS[:6])
+    for id, data in trees.items():
+        visits, value_sum, parent = kept[id]
+        nodes = data["nodes"]
+        late = np.zeros(len(nodes))  # visits after the budget, which the kernel has not seen
+        late_sum = np.zeros(len(nodes))
+        for index, node in enumerate(nodes):
+            assert parent[index] == node["parent"]
+            above = index if visits[index] == 0 else -1
+            while above >= 0:
+                late[above] += 1
+                late_sum[above] += node["judgements"][0]["reward"]
+                above = nodes[above]["parent"]
+        for index, node in enumerate(nodes):
+            assert visits[index] + late[index] == node["visits"]
+            total = value_sum[index] + late_sum[index]
+            assert total / node["visits"] == pytest.approx(node["value"], abs=1e-4)
+
+
+def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
+    engine = make_engine(p_end=0.0)  # steps never end the answer
+    engine.reply = lambda request, text: (
+        steps.format_output("yes") if "rollout" in request.id else None
+    )
+    search(tokenizer, engine, PROMPTS[:1])
+    asked = [request.id[1:3] for request in engine.seen if "judge" not in request.id]
+    assert asked[:4] == [(0, "rollout"), *[(0, "step")] * 3]
+    first_rollouts = {}
+    for place, (node, what) in enumerate(asked):
+        if what == "rollout":
+            first_rollouts.setdefault(node, place)
+        else:  # a node is expanded after its own first evaluation
+            assert first_rollouts[node] < place
+
+
+class Replay:
+    """An actor for the plain-Python search that says what the runner was told."""
+
+    def __init__(self, record):
+        self.record, self.children = record, record.children()
+        self.judged = Counter()
+        self.index = {(): 0}
+
+    def expand(self, node):
+        children = self.children[self.index[node.path]]
+        self.index |= {(*node.path, place): child for place, child in enumerate(children)}
+        nodes = [self.record.nodes[child] for child in children]
+        return [(child.terminal, child.prior) for child in nodes]
+
+    def reward(self, node):
+        index = self.index[node.path]
+        self.judged[index] += 1
+        return self.record.nodes[index].judgements[self.judged[index] - 1]["reward"]
+
+
+@pytest.mark.parametrize("score", ["ucb1", "puct"])
+def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score):
+    section = {"score": score, "tie_break": "first", "max_answer_tokens": 150}
+    trees, report = search(tokenizer, make_engine(), **section)
+    assert report.counts["missing"] > 0
+    compared = 0
+    for data in trees.values():
+        record = TreeRecord.from_dict(data | {"seconds": 0.0})
+        replay = Replay(record)
+        expected = reference.Search(replay, 20, 3, 3, score=score, number=np.float32).run()
+        if expected.margin < 1e-5:  # a near tie may fall otherwise in float32
+            continue
+        compared += 1
+        expected.finish()
+        assert [n.visits for n in expected.nodes] == [n.visits + n.missing for n in record.nodes]
+        evaluations = [len(node.judgements) for node in record.nodes]
+        assert [replay.judged[i] for i in range(len(record.nodes))] == evaluations
+        for ours, theirs in zip(record.nodes, expected.nodes, strict=True):
+            if not record.nodes[0].missing:
+                mean = theirs.total / theirs.visits
+                assert ours.value == pytest.approx(mean, abs=1e-5)
+    assert compared >= 6
+
+
+def test_terminal_node_is_judged_once(tokenizer, make_engine):
+    engine = make_engine(p_end=1.0)  # every step is the output block
+    trees, report = search(tokenizer, engine, PROMPTS[:1])
+    nodes = trees["p0"]["nodes"]
+    assert report.counts["rollouts"] == 1 and report.counts["expansions"] == 1
+    assert all(node["terminal"] and len(node["judgements"]) == 1 for node in nodes[1:])
+    assert nodes[0]["visits"] == 1 + sum(node["visits"] for node in nodes[1:])
+    assert sum(node["visits"] for node in nodes[1:]) >= 19
+
+
+def test_random_keys_are_never_used_twice(tokenizer, make_engine):
+    engine = make_engine()
+    search(tokenizer, engine, judge={"mode": "generative", "attempts": 2, "max_tokens": 99})
+    uses = Counter((request.key, request.sequence) for request in engine.seen)
+    assert uses.most_common(1)[0][1] == 1
+    assert not engine.handles, "every handle is given back"
+
+
+def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
+    engine = make_engine()
+    engine.reply = lambda request, text: "no idea" if "judge" in request.id else None
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
+    trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
+    evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
+    assert report.counts["unreadable"] == 4 * evaluations  # two questions, two attempts
+    assert report.counts["missing"] >= evaluations
+    for tree in trees.values():
+        assert all(node["value"] is None and node["visits"] == 0 for node in tree["nodes"])
+
+
+def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):
+    trees, report = search(tokenizer, make_engine(), PROMPTS[:2], max_step_tokens=5)
+    assert all(len(tree["nodes"]) == 1 for tree in trees.values())
+    assert report.counts["cut_steps"] == 3 * report.counts["expansions"] > 0
+
+
+def test_prompts_that_cannot_be_searched_are_counted(tokenizer, make_engine):
+    odd = [
+        Prompt("empty", "  ", "safety"),
+        Prompt("long", "x" * 500, "safety"),
+        PROMPTS[0],
+        Prompt("p0", "again", "safety"),
+    ]
+    trees, report = search(tokenizer, make_engine(), odd, max_prompt_tokens=100)
+    assert list(trees) == ["p0"] and trees["p0"]["prompt"] == PROMPTS[0].prompt
+    assert report.skipped == [
+        ("empty", "empty prompt"),
+        ("long", "prompt too long"),
+        ("p0", "duplicate id"),
+    ]
+    assert search(tokenizer, make_engine(), [])[1].trees == 0
+
+
+def test_only_the_final_answer_is_judged(tokenizer, make_engine):
+    engine = make_engine()
+    search(tokenizer, engine, PROMPTS[:2])
+    judged = [request for request in engine.seen if "judge" in request.id]
+    assert judged
+    for request in judged:
+        text = tokenizer.decode(request.sequence)
+        assert "Title:" not in text and not set(request.sequence) & {*vars(tokenizer.tags).values()}
+
+
+@pytest.mark.parametrize(
+    "prior, expected", [("uniform", 0.5), ("arithmetic", 0.625), ("geometric", 0.5)]
+)
+def test_priors(prior, expected):
+    logps = [math.log(1.0), math.log(0.25)]
+    assert runner.PRIORS[prior](logps, 2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [{"prior": "flat"}, {"iterations": 3}, {"top_p": 0.0}, {"max_step_tokens": 0}, {"c": -1.0}],
+)
+def test_wrong_settings_are_refused(section):
+    with pytest.raises(UserError, match=next(iter(section))):
+        SearchSettings.read(section)

@@ -1,0 +1,195 @@
+"""Search and preferences stages with a real, tiny, random model, killed and resumed."""
+
+import json
+
+import jax
+import pytest
+from ml_collections import FrozenConfigDict
+from tokenizers import AddedToken, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import init_params
+from stair_jax.search.records import TreeRecord
+from stair_jax.stages import preferences, search
+from stair_jax.stages.context import StageContext
+from stair_jax.text.tokenizer import Tokenizer, add_tags
+
+SETTINGS = {
+    "model": "base",
+    "prompts": "data",
+    "file": "prompts.jsonl",
+    "num_prompts": 5,
+    "context_tokens": 64,
+    "num_iterations": 12,
+    "num_children": 3,
+    "max_depth": 3,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "max_step_tokens": 24,
+    "max_answer_tokens": 40,
+    "judge": {
+        "helpfulness_template": "rate {prompt} : {answer}",
+        "safety_template": "safe {prompt} : {answer}",
+        "safety_score": "expected",
+        "malformed": "missing",
+    },
+    "reward": {"family": "s"},
+}
+PAIRS = {
+    "trees": "search",
+    "v0": 0.0,
+    "v1": -3.0,
+    "min_visits": 1,
+    "prm": {"v0": 0.0, "max_pairs_per_tree": 20},
+}
+
+
+def make_tokenizer():
+    """So few words that a random model samples the tags often."""
+    words = ["[UNK]", "1", "2", "3", "4", "5", "SAFE", "UNSAFE", "Conclusion:", "[", "rate", "safe"]
+    backend = Backend(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("[", "isolated")]
+    )
+    backend.add_special_tokens([AddedToken("<|end|>", special=True)])
+    hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
+    hf.chat_template = "{% for m in messages %}<|end|>{{ m['content'] }}<|end|>{% endfor %}"
+    add_tags(hf)
+    return Tokenizer(hf)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Folders of a model and of prompts."""
+    root = tmp_path_factory.mktemp("inputs")
+    tokenizer = make_tokenizer()
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+    )
+    params = init_params(config, jax.random.key(0))
+    huggingface.save(root / "base" / "hf", params, config, tokenizer)
+    rows = [
+        {"id": f"p{i}", "prompt": "1 2 " * i + "3", "kind": kind, "source": "test"}
+        for i, kind in enumerate(["safety", "helpfulness"] * 3)
+    ]
+    storage.write_jsonl(root / "data" / "prompts.jsonl", rows)
+    return {"model": root / "base", "prompts": root / "data"}
+
+
+def run_search(folder, inputs, slots=8, **settings):
+    context = StageContext(
+        "search",
+        FrozenConfigDict(SETTINGS | settings),
+        FrozenConfigDict({"slots": slots, "trees_in_flight": 4}),
+        0,
+        folder,
+        inputs,
+    )
+    search.run(context)
+
+
+def run_preferences(folder, trees, **settings):
+    context = StageContext(
+        "preferences",
+        FrozenConfigDict(PAIRS | settings),
+        FrozenConfigDict({}),
+        0,
+        folder,
+        {"trees": trees},
+    )
+    preferences.run(context)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """An undisturbed search."""
+    folder = tmp_path_factory.mktemp("search")
+    run_search(folder, inputs)
+    return folder
+
+
+def test_search_writes_one_tree_a_prompt(finished):
+    records = [TreeRecord.from_dict(r) for r in storage.RecordLog(finished / search.TREES_FILE)]
+    assert sorted(record.id for record in records) == [f"p{i}" for i in range(5)]
+    assert sum(len(record.nodes) for record in records) > 20
+    assert all(record.iterations == 12 and record.generated_tokens for record in records)
+    assert len(storage.read_jsonl(finished / "metrics.jsonl")) == 5
+    assert storage.read_json(finished / "skipped.json") == []
+
+
+def test_killed_and_resumed_search_gives_the_same_preferences(
+    finished, inputs, tmp_path, monkeypatch
+):
+    expected = run_preferences(tmp_path / "expected", finished)
+    append = storage.RecordLog.append
+
+    def killed(log, record):
+        if len(log.read()) == 2:
+            raise KeyboardInterrupt
+        append(log, record)
+
+    folder = tmp_path / "search"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage.RecordLog, "append", killed)
+        run_search(folder, inputs)
+    with open(folder / search.TREES_FILE, "ab") as file:
+        file.write(b"\x1f\x8b\x08 torn")
+    run_search(folder, inputs)
+    assert len(storage.RecordLog(folder / search.TREES_FILE).read()) == 5
+    assert run_preferences(tmp_path / "resumed", folder) == expected
+    assert len(expected["dpo.jsonl"].splitlines()) > 3
+    # A finished search has nothing left to do.
+    before = (folder / search.TREES_FILE).read_bytes()
+    run_search(folder, inputs)
+    assert (folder / search.TREES_FILE).read_bytes() == before
+
+
+def test_preferences_count_what_they_make_and_leave_out(finished, tmp_path):
+    files = run_preferences(tmp_path, finished)
+    counts = json.loads(files["counts.json"])
+    pairs = storage.read_jsonl(tmp_path / "dpo.jsonl")
+    processes = storage.read_jsonl(tmp_path / "prm.jsonl")
+    assert counts["dpo"]["pairs"] == len(pairs) and counts["dpo"]["trees"] == 5
+    assert counts["prm"]["pairs"] == len(processes) > 0
+    kinds = sum(count for name, count in counts["dpo"].items() if name.startswith("kind_"))
+    assert kinds == len(pairs)
+    tokenizer = make_tokenizer()
+    for pair in pairs:  # texts and ids say the same
+        assert tokenizer.decode(pair["chosen_tokens"]) == pair["chosen"]
+        assert pair["chosen_value"] > pair["rejected_value"]
+
+
+def test_trajectories_can_be_as_many_as_steps(finished, tmp_path):
+    run_preferences(tmp_path / "few", finished, v1=0.5)
+    steps = len(storage.read_jsonl(tmp_path / "few" / "dpo.jsonl"))
+    run_preferences(tmp_path / "matched", finished, v1=0.5, variant="trajectory", match_steps=True)
+    matched = storage.read_jsonl(tmp_path / "matched" / "dpo.jsonl")
+    run_preferences(tmp_path / "all", finished, v1=0.5, variant="trajectory")
+    every = storage.read_jsonl(tmp_path / "all" / "dpo.jsonl")
+    assert len(matched) == min(steps, len(every)) > 0
+    assert all(pair["path"] == [] for pair in every)
+
+
+def test_wrong_settings_and_missing_trees_are_said_clearly(inputs, tmp_path):
+    with pytest.raises(UserError, match="tempo"):
+        run_search(tmp_path, inputs, tempo=1)
+    with pytest.raises(UserError, match="family"):
+        run_search(tmp_path, inputs, reward={"family": "cubic"})
+    with pytest.raises(UserError, match="variant"):
+        run_preferences(tmp_path, tmp_path, variant="words")
+    with pytest.raises(UserError, match="holds no tree"):
+        run_preferences(tmp_path, tmp_path)
