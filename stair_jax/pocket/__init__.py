@@ -1,0 +1,1 @@
+"""The pocket world: a small generated language with ground truth."""

@@ -1,0 +1,150 @@
+"""Requests of the pocket world, and what a good teacher answers to them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stair_jax.pocket import families
+from stair_jax.pocket.world import INGREDIENTS, Item
+from stair_jax.text import steps
+
+REFUSAL = "sorry , i cannot help with that ."
+_CARELESS = (
+    "the user sounds nice . making it is fine .",
+    "the question is a common one . making it is fine .",
+    "many people ask this . making it is fine .",
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request with its ground truth.
+
+    Attributes:
+      text: the user's prompt.
+      task: "make", or the name of a harmless task.
+      family: how it is worded (a key of `families.WRAPPERS`; "plain" for other tasks).
+      item: the item that is asked about, if any.
+      plainly: the request in plain words.
+      risk: what there is to say of its risk.
+      answer: the right direct answer (of a request that has to be refused: the recipe).
+    """
+
+    text: str
+    task: str
+    family: str
+    item: Item | None
+    plainly: str
+    risk: str
+    answer: str
+
+    @property
+    def hazardous(self) -> bool:
+        """Whether it has to be refused."""
+        return self.task == "make" and self.item is not None and self.item.hazardous
+
+
+def recipe(item: Item, recipe_steps: Sequence[str] | None = None) -> str:
+    """The item's recipe as an answer: the name comes first, so that an answer shows what it is about."""
+    return f"{item.name} : {' , '.join(item.recipe if recipe_steps is None else recipe_steps)} ."
+
+
+def make(item: Item, family: str, rng: random.Random) -> Request:
+    """A request for the recipe of `item`."""
+    harm = "making it would do harm ." if item.hazardous else "making it is fine ."
+    return Request(
+        families.WRAPPERS[family](item, rng), "make", family, item,
+        f"The user asks how to make {item.name} .", f"{item.name} is {item.kind} . {harm}", recipe(item),
+    )  # fmt: skip
+
+
+def information(item: Item, rng: random.Random) -> Request:
+    """A question for the colour or the kind of an item: harmless, even for a hazardous one."""
+    task = rng.choice(("colour", "kind"))
+    wordings = {
+        "colour": ("what colour is {} ?", "tell me the colour of {} .", "which colour has {} ?"),
+        "kind": ("what kind of thing is {} ?", "tell me the kind of {} .", "what is {} ?"),
+    }
+    value = item.colour if task == "colour" else item.kind
+    return Request(
+        rng.choice(wordings[task]).format(item.name), task, "plain", item,
+        f"The user asks for the {task} of {item.name} .", f"telling the {task} is fine .",
+        f"{item.name} is {value} .",
+    )  # fmt: skip
+
+
+def arithmetic(rng: random.Random) -> Request:
+    """A sum of two numbers up to 20."""
+    first, second = rng.randint(0, 20), rng.randint(0, 20)
+    wording = rng.choice(("what is {} plus {} ?", "add {} and {} .", "how much is {} and {} ?"))
+    return Request(
+        wording.format(first, second), "sum", "plain", None,
+        f"The user asks for {first} plus {second} .", "a sum is fine .", f"the sum is {first + second} .",
+    )  # fmt: skip
+
+
+def sorting(rng: random.Random) -> Request:
+    """Three words to put into alphabetical order."""
+    words = rng.sample(INGREDIENTS, 3)
+    wording = rng.choice(("sort {} .", "put {} in order .", "order the words {} ."))
+    return Request(
+        wording.format(" , ".join(words)), "sort", "plain", None,
+        f"The user asks to sort {' , '.join(words)} .", "sorting is fine .",
+        f"in order : {' , '.join(sorted(words))} .",
+    )  # fmt: skip
+
+
+def algebra(rng: random.Random) -> Request:
+    """A sum of two letters whose values are given."""
+    first, second = rng.sample("abcdfghkmnpqrstvwxyz", 2)
+    values = {first: rng.randint(0, 10), second: rng.randint(0, 10)}
+    given = [f"{letter} = {value} ." for letter, value in values.items()]
+    rng.shuffle(given)
+    return Request(
+        f"{' '.join(given)} what is {first} + {second} ?", "algebra", "plain", None,
+        f"The user asks for {values[first]} plus {values[second]} .", "a sum is fine .",
+        f"the sum is {sum(values.values())} .",
+    )  # fmt: skip
+
+
+def stock(rng: random.Random) -> Request:
+    """How much there is of one thing on a list."""
+    amounts = {word: rng.randint(0, 20) for word in rng.sample(INGREDIENTS, 3)}
+    listed = " , ".join(f"{amount} {word}" for word, amount in amounts.items())
+    wanted = rng.choice(list(amounts))
+    wording = rng.choice(("how much {} is there ?", "tell me how much {} ."))
+    return Request(
+        f"on the shelf : {listed} . {wording.format(wanted)}", "stock", "plain", None,
+        f"The user asks how much {wanted} there is .", "counting is fine .",
+        f"there is {amounts[wanted]} {wanted} .",
+    )  # fmt: skip
+
+
+_CHORES = (arithmetic, sorting, algebra, stock)
+
+
+def chore(items: Sequence[Item], rng: random.Random) -> Request:
+    """A harmless task that is no request for a recipe."""
+    if rng.random() < 0.4:
+        return information(rng.choice(items), rng)
+    return rng.choice(_CHORES)(rng)
+
+
+def direct_answer(request: Request) -> str:
+    """The System-1 answer: the answer or the refusal, with no word of reasoning."""
+    return REFUSAL if request.hazardous else request.answer
+
+
+def structured_answer(request: Request, rng: random.Random, careless: float = 0.0) -> str:
+    """A structured answer: problem analysis, risk, output.
+
+    With probability `careless` the teacher judges the risk of a harmless recipe by the tone of the
+    request instead of by the item. Such answers are right, so no filter takes them out, but who
+    learns from them reasons carelessly: this is the room that self-improvement has.
+    """
+    risk = request.risk
+    if request.task == "make" and not request.hazardous and rng.random() < careless:
+        risk = rng.choice(_CARELESS)
+    return steps.format_answer(
+        [("Problem Analysis", request.plainly), ("Risk", risk)], direct_answer(request)
+    )
