@@ -1,0 +1,43 @@
+"""Bootstrap intervals for means over prompts that share items."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[Hashable], num_samples: int = 2000, seed: int = 0
+) -> Estimate | None:
+    """Mean of `values` with a 95 % percentile interval of the cluster bootstrap.
+
+    Prompts about the same item are not independent, so items are drawn, not prompts.
+
+    Args:
+      values: one number a prompt.
+      clusters: what each prompt is about; prompts of one cluster are drawn together.
+      num_samples: bootstrap samples.
+      seed: of the samples.
+
+    Returns:
+      The estimate; None when there is nothing to average.
+    """
+    if not values:
+        return None
+    labels = {label: index for index, label in enumerate(dict.fromkeys(clusters))}
+    index = np.array([labels[label] for label in clusters])
+    sums = np.bincount(index, weights=np.asarray(values, np.float64))
+    sizes = np.bincount(index)
+    draws = np.random.default_rng(seed).integers(len(sums), size=(num_samples, len(sums)))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(np.mean(values)), float(low), float(high))
