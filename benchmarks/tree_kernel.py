@@ -70,7 +70,7 @@ def kernel_rate(
 ) -> float:
     """Iterations/s of all trees; visits after the budget are timed, but are no iterations."""
     config = kernel.SearchConfig(iterations, CHILDREN, DEPTH, tie_break=tie_break)
-    actor, seeds = kernel.Actor(expand, evaluate), jnp.arange(batch, dtype=jnp.uint32)
+    actor, seeds = kernel.TracedActor(expand, evaluate), jnp.arange(batch, dtype=jnp.uint32)
     keys = jax.random.split(jax.random.key(0), batch)
     seconds = median_seconds(
         lambda trees: kernel.search(config, actor, trees, seeds, final_visits=final_visits),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from stair_jax.data.prompts import Prompt
 from stair_jax.decoding.requests import Completion, Sampling
-from stair_jax.search.settings import require
+from stair_jax.settings import require
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 

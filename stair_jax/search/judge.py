@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from stair_jax.decoding.requests import Completion, Request, Sampling
 from stair_jax.errors import UserError
-from stair_jax.search.settings import require
 from stair_jax.search.verdict import (
     LABELS,
     QUESTIONS,
@@ -20,6 +19,7 @@ from stair_jax.search.verdict import (
     read_conclusion,
     release_safety,
 )
+from stair_jax.settings import require
 from stair_jax.text import prompts, steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer

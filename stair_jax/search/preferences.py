@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.settings import require
+from stair_jax.settings import require
 
 Pair = dict[str, Any]
 Indices = list[tuple[int, int]]  # (better node, worse node)

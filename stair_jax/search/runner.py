@@ -24,8 +24,8 @@ from stair_jax.search import tree as kernel
 from stair_jax.search.actor import PRIORS, Actor, Children, Reward, Room, SamplingSettings
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.settings import read_settings
 from stair_jax.search.tree_data import Delivery, Need, SearchConfig
+from stair_jax.settings import read_settings
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 

@@ -39,12 +39,12 @@ from stair_jax.search.scores import SCORES
 from stair_jax.search.tree_data import (
     NO_NODE,
     ROOT,
-    Actor,
     Delivery,
     Expansion,
     Need,
     SearchConfig,
     Selection,
+    TracedActor,
     Trees,
 )
 
@@ -363,7 +363,7 @@ def _visit_unvisited(
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="final_visits", donate_argnums=2)
 def search(
-    config: SearchConfig, actor: Actor, trees: Trees, state: Any, *, final_visits: bool = True
+    config: SearchConfig, actor: TracedActor, trees: Trees, state: Any, *, final_visits: bool = True
 ) -> Trees:
     """The whole search of fresh trees with a traced actor, inside one jit.
 

@@ -133,7 +133,7 @@ class Delivery(flax.struct.PyTreeNode):
         )
 
 
-class Actor(NamedTuple):
+class TracedActor(NamedTuple):
     """A traced stand-in for model and judge, without batch axes; `state` is the tree's own."""
 
     expand: Callable[[Any, Trees, Array], Expansion]  # (state, tree, node)

@@ -20,7 +20,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.mesh import make_mesh
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 from stair_jax.storage import fingerprint, fingerprint_folder
 from stair_jax.training.batches import Batches, Group

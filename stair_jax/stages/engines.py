@@ -23,13 +23,12 @@ def load_engine(
         (prompts of one prefill), `steps_per_call` (tokens between two looks at the results).
     """
     config = dataclasses.replace(huggingface.load_config(hf), dtype=dtype, param_dtype=dtype)
-    slots = runtime.get("slots", 64)
     engine = Engine(
         config,
         huggingface.load_params(hf, config),
-        num_slots=slots,
+        num_slots=runtime.get("slots", 64),
         max_length=context_tokens,
-        prefill_rows=min(slots, runtime.get("prefill_rows", 8)),
+        prefill_rows=runtime.get("prefill_rows", 8),
         steps_per_call=runtime.get("steps_per_call", 8),
     )
     return engine, Tokenizer.load(hf)

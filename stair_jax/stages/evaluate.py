@@ -18,7 +18,7 @@ from stair_jax.models import huggingface
 from stair_jax.monitoring import Progress, say
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
-from stair_jax.search.settings import read_settings, require
+from stair_jax.settings import read_settings, require
 from stair_jax.stages.context import StageContext
 from stair_jax.stages.engines import load_engine
 from stair_jax.text.chat import encode_prompt
@@ -39,8 +39,8 @@ class EvaluateSettings:
       prompted: a stage whose model is asked to think first (row "prompted"); empty: no such row.
       prompt_template: how it is asked, with `{prompt}`.
       searched: the stage whose model searches at test time; empty: no such rows.
-      methods: "best_of_n" and "beam_search", guided by the PRM; with the ending "_self_reward" by the model's
-        own judgements.
+      methods: "best_of_n" and "beam_search", guided by the PRM; with the ending "_self_reward" by
+        the model's own judgements.
       prm: the stage of the process reward model.
       test_time: see `TestTimeSettings`.
       judge: of self-reward, see `JudgeSettings`.
@@ -92,7 +92,10 @@ def run(context: StageContext) -> None:
             storage.write_jsonl(path, make())
         judged = benchmark.judge_answers(rows, storage.read_jsonl(path))
         table.append({"model": name, **benchmark.summarize(judged)})
-        details[name] = benchmark.breakdown(judged)
+        details[name] = {
+            "hazards": benchmark.hazard_outcomes(judged),
+            "families": benchmark.breakdown(judged),
+        }
         progress.update(len(table))
     progress.close()
     storage.write_json(context.folder / "details.json", details)

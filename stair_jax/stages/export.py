@@ -6,7 +6,7 @@ from pathlib import Path
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.monitoring import say
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.tokenizer import Tokenizer

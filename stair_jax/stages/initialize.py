@@ -9,10 +9,9 @@ from stair_jax import pocket
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface import load_config, load_params, save
 from stair_jax.models.vocabulary import resize_vocab
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
-from stair_jax.storage import read_json
-from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
+from stair_jax.text.tokenizer import Tokenizer, add_tags, generation_stop_ids, load_huggingface
 
 INPUTS: tuple[str, ...] = ()
 _POCKET = "pocket"
@@ -66,6 +65,4 @@ def load_with_tags(folder: Path) -> Tokenizer:
     """The tokenizer of a folder, with the tags added where they are missing."""
     hf = load_huggingface(folder)
     add_tags(hf)
-    generation = folder / "generation_config.json"
-    stop = read_json(generation).get("eos_token_id") if generation.is_file() else None
-    return Tokenizer(hf, [stop] if isinstance(stop, int) else stop or ())
+    return Tokenizer(hf, generation_stop_ids(folder))

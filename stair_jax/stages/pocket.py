@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from stair_jax import storage
 from stair_jax.pocket import datasets
 from stair_jax.pocket.world import Split
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 
 INPUTS: tuple[str, ...] = ()

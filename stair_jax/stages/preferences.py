@@ -17,7 +17,7 @@ from stair_jax.search.preferences import (
     trajectory_pairs,
 )
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.settings import read_settings, require
+from stair_jax.settings import read_settings, require
 from stair_jax.stages.context import StageContext
 from stair_jax.stages.search import TREES_FILE
 from stair_jax.storage import RecordLog, write_json, write_jsonl

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from stair_jax.monitoring import Progress
 from stair_jax.parallel.mesh import make_mesh
 from stair_jax.pocket.pretraining import examples
 from stair_jax.pocket.tokenizer import train_tokenizer
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch
@@ -115,10 +115,10 @@ class _RowBatches(Sequence[Batch]):
     """Batches of rows that are packed already; the rows left over at the end are left out."""
 
     def __init__(self, rows: dict[str, np.ndarray], batch_size: int):
-        self._rows, self._batch_size = rows, batch_size
+        self._arrays, self._batch_size = rows, batch_size
 
     def __len__(self) -> int:
-        return len(self._rows["tokens"]) // self._batch_size
+        return len(self._arrays["tokens"]) // self._batch_size
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
@@ -130,7 +130,7 @@ class _RowBatches(Sequence[Batch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         part = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        micro = {name: rows[None, part].astype(np.int32) for name, rows in self._rows.items()}
+        micro = {name: rows[None, part].astype(np.int32) for name, rows in self._arrays.items()}
         micro["weights"] = micro["weights"].astype(np.float32)
         return Batch(
             {"count": np.int32(1), "micro": micro},
@@ -142,23 +142,23 @@ class _RowBatches(Sequence[Batch]):
 
 def _rows(context: StageContext, settings: PretrainSettings) -> dict[str, np.ndarray]:
     """All rows: each shard from a process of its own, kept on the disk for a run that goes on."""
-    make = partial(_make_shard, context.folder / "shards", context.seed, settings)
-    progress = Progress(f"{context.name} data", settings.num_shards, "shards")
+    paths = [context.folder / "shards" / f"{index}.npz" for index in range(settings.num_shards)]
+    missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
+    done = len(paths) - len(missing)
+    progress = Progress(f"{context.name} data", len(paths), "shards", done)
     # spawn: a fork of a process that runs JAX threads may hang
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        shards = []
-        for path in pool.map(make, range(settings.num_shards)):
-            shards.append(np.load(path))
-            progress.update(len(shards))
+        make = partial(_make_shard, context.seed, settings)
+        for count, _ in enumerate(pool.map(make, missing), start=done + 1):
+            progress.update(count)
     progress.close()
+    shards = [np.load(path) for path in paths]
     return {name: np.concatenate([shard[name] for shard in shards]) for name in _FIELDS}
 
 
-def _make_shard(folder: Path, seed: int, settings: PretrainSettings, index: int) -> Path:
-    """Writes one shard of packed rows, unless it is there."""
-    path = folder / f"{index}.npz"
-    if path.exists():
-        return path
+def _make_shard(seed: int, settings: PretrainSettings, shard: tuple[int, Path]) -> None:
+    """Writes the packed rows of a shard, its number and its path."""
+    index, path = shard
     tokenizer = Tokenizer(train_tokenizer(settings.vocab_size))
     texts = itertools.islice(examples(f"pretrain {seed} {index}"), settings.shard_size)
     made = (
@@ -168,10 +168,9 @@ def _make_shard(folder: Path, seed: int, settings: PretrainSettings, index: int)
     packed = []
     while chunk := list(itertools.islice(made, _CHUNK)):
         packed.append(pack(chunk, settings.max_length))
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(p, name) for p in packed]).astype(dtype)
         for name, dtype in _FIELDS.items()
     }
     with storage.atomic_file(path) as file:
         np.savez(file, **arrays)
-    return path

@@ -9,7 +9,7 @@ from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
-from stair_jax.search.settings import read_settings
+from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 from stair_jax.stages.engines import load_engine
 from stair_jax.storage import RecordLog, fingerprint, fingerprint_folder, write_json

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from stair_jax.decoding.requests import Completion, run_all
 from stair_jax.errors import UserError
 from stair_jax.search.judge import Judge, Judgement, JudgeSettings
-from stair_jax.search.settings import read_settings
 from stair_jax.search.verdict import LABELS, expected_score, read_conclusion, release_safety
+from stair_jax.settings import read_settings
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 

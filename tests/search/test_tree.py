@@ -206,7 +206,7 @@ class HashScript:
 
 def test_search_inside_one_jit_matches_the_plain_python_search():
     config = SearchConfig(60, 3, 4, 1.5, "ucb1", "first")
-    actor = kernel.Actor(traced_expand, traced_reward)
+    actor = kernel.TracedActor(traced_expand, traced_reward)
     seeds, compared = jnp.arange(16, dtype=jnp.uint32), 0
     trees = kernel.init(config, keys(16))
     trees = kernel.search(config, actor, trees, seeds)
@@ -349,19 +349,16 @@ def test_an_expansion_delivered_with_a_reward_is_applied_alone():
 
 
 def test_restart_and_finish_touch_the_trees_of_the_mask_alone():
-    scripts = [Script(b, 2, failing=0.0, terminal=0.0) for b in range(2)]
-    before = drive(SMALL, scripts, finish=False)[0].replace(key=keys(2))
-    assert np.asarray(kernel.unvisited(before)).any(axis=1).all()
-    mask = np.array([False, True])
-    after = data(kernel.restart(SMALL, jax.tree.map(jnp.array, before), keys(2, seed=9), mask))
-    fresh = data(kernel.init(SMALL, keys(2, seed=9)))
-    ended = data(
-        kernel.finish(SMALL, jax.tree.map(jnp.array, before), np.ones((2, SMALL.num_nodes)), mask)
-    )
-    for kept in (statistics(after, 0), statistics(ended, 0)):
-        jax.tree.map(np.testing.assert_array_equal, kept, statistics(data(before), 0))
+    mask, fresh = np.array([False, True]), data(kernel.init(SMALL, keys(2, seed=9)))
+    before = drive(SMALL, [Script(b, 2) for b in range(2)])[0]
+    trees = jax.tree.map(jnp.array, before.replace(key=keys(2)))
+    after = data(kernel.restart(SMALL, trees, keys(2, seed=9), mask))
+    jax.tree.map(np.testing.assert_array_equal, statistics(after, 0), statistics(before, 0))
     jax.tree.map(np.testing.assert_array_equal, statistics(after, 1), statistics(fresh, 1))
-    assert not kernel.unvisited(ended)[1].any()
+    rewards = np.full((2, SMALL.num_nodes), 2.0, np.float32)
+    ended = data(kernel.finish(SMALL, kernel.init(SMALL, keys(2, seed=9)), rewards, mask))
+    jax.tree.map(np.testing.assert_array_equal, statistics(ended, 0), statistics(fresh, 0))
+    assert (ended.visits[1, 0], ended.value_sum[1, 0]) == (1, 2.0)
 
 
 def test_next_unvisited_gives_the_lowest_node_then_none():

@@ -1,4 +1,4 @@
-"""Settings of search rooms: frozen dataclasses read from sections of a config."""
+"""Settings of stages and rooms: frozen dataclasses read from sections of a config."""
 
 from collections.abc import Mapping
 from dataclasses import fields
