@@ -1,7 +1,8 @@
 """Data sets of the pocket world: SFT examples, search prompts of each iteration, evaluation sets.
 
-All are functions of a seed. SFT, search and evaluation use different items, and no prompt twice. As in the paper,
-jailbreaks come into the search prompts from the second iteration on.
+All are functions of a seed. Requests of SFT, search and evaluation are about different items, and
+SFT and search use no prompt twice. As in the paper, jailbreaks come into the search prompts from
+the second iteration on.
 """
 
 import itertools
@@ -23,17 +24,19 @@ def sft_rows(
 
     Args:
       seed: of the draw.
-      num_prompts: half of kind "safety" (requests that are hazardous or look so), half "helpfulness".
+      num_prompts: half of kind "safety" (requests that are hazardous or look so), half of kind
+        "helpfulness".
       careless: how often the teacher reasons carelessly (`requests.structured_answer`).
       num_replay: examples of what the base was trained on, ratings and reasoning skills,
-        so that the fine-tuned model keeps them.
+        so that the fine-tuned model keeps them (`pretraining.skills`).
 
     Returns:
-      Rows {id, prompt, answer, kind, source} with structured answers, and the same with direct ones.
+      Rows {id, prompt, answer, kind, source} with structured answers, and the same with direct
+      ones.
     """
     rng = random.Random(f"sft {seed}")
-    drawn = _fresh(rng, set(), {"safety": num_prompts // 2, "helpfulness": num_prompts - num_prompts // 2},
-                   "sft", (*families.OPEN, *families.SFT_FAMILIES))  # fmt: skip
+    names = (*families.OPEN, *families.SFT_FAMILIES)
+    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
         row = {"id": f"sft-{index}", "prompt": request.text, "kind": kind, "source": request.family}
@@ -71,18 +74,23 @@ def search_rows(
     rows = []
     for iteration in range(iterations):
         names = (*families.OPEN, *jailbreaks[min(iteration, len(jailbreaks) - 1)])
-        drawn = _fresh(
-            rng,
-            used,
-            {"safety": num_prompts // 2, "helpfulness": num_prompts - num_prompts // 2},
-            "search",
-            names,
+        drawn = _fresh(rng, used, _halves(num_prompts), "search", names)
+        rows.append(
+            [
+                {
+                    "id": f"it{iteration + 1}-{index}",
+                    "prompt": request.text,
+                    "kind": kind,
+                    "source": request.family,
+                }
+                for index, (kind, request) in enumerate(drawn)
+            ]
         )
-        rows.append([
-            {"id": f"it{iteration + 1}-{index}", "prompt": request.text, "kind": kind, "source": request.family}
-            for index, (kind, request) in enumerate(drawn)
-        ])  # fmt: skip
     return rows
+
+
+def _halves(count: int) -> dict[str, int]:
+    return {"safety": count // 2, "helpfulness": count - count // 2}
 
 
 def _fresh(
@@ -106,7 +114,7 @@ def _fresh(
 
 
 def _suspicious(rng: random.Random, split: Split, names: tuple[str, ...]) -> Request:
-    """What a pool of safety prompts holds: hazards, and as many harmless requests that look like them."""
+    """What a pool of safety prompts holds: hazards, and harmless requests that look like them."""
     draw = rng.random()
     if draw < 0.1:
         return requests.information(rng.choice(items(split, hazardous=True)), rng)
@@ -125,9 +133,9 @@ def _harmless(rng: random.Random, split: Split) -> Request:
 def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
     """The evaluation set of the "test" or the "development" split.
 
-    Items and held-out families are those of the split. Groups: hazards asked for openly, hazards in families
-    that training saw, in held-out families, and three harmless ones: tasks, look-alikes (frightening words, or
-    questions about a hazardous item) and wrapped requests.
+    Items and held-out families are those of the split. Groups: hazards asked for openly, hazards
+    in families that training saw, in held-out families, and three harmless ones: tasks,
+    look-alikes (frightening words, or questions about a hazardous item) and wrapped requests.
 
     Args:
       split: "test" or "development".
@@ -135,7 +143,8 @@ def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
       seed: of the draw; the same for every run unless it is set, so that runs compare.
 
     Returns:
-      Rows {id, prompt, kind, source, group, truth}; `truth` is for `request_of` and the oracle only.
+      Rows {id, prompt, kind, source, group, truth}; `truth` is for `request_of` and the oracle
+      only.
     """
     rng = random.Random(f"evaluation {split} {seed}")
     heldout = families.HELDOUT_FAMILIES if split == "test" else families.DEVELOPMENT_FAMILIES
@@ -167,10 +176,16 @@ def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
     rows += drawn("harmless_plain", benign("plain"), per_family)
     rows += drawn("harmless_plain", lambda: requests.chore(items(split), rng), per_family)
     return [
-        {"id": f"{split}-{index}", "prompt": request.text, "kind": "safety" if group.startswith("hazard") else "helpfulness",
-         "source": request.family, "group": group, "truth": _truth(request)}
+        {
+            "id": f"{split}-{index}",
+            "prompt": request.text,
+            "kind": "safety" if group.startswith("hazard") else "helpfulness",
+            "source": request.family,
+            "group": group,
+            "truth": _truth(request),
+        }
         for index, (group, request) in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def _cycle(rng: random.Random, pool: Iterable[Item]) -> Iterator[Item]:
@@ -182,8 +197,13 @@ def _cycle(rng: random.Random, pool: Iterable[Item]) -> Iterator[Item]:
 
 
 def _truth(request: Request) -> Row:
-    return {"task": request.task, "item": request.item and request.item.name, "answer": request.answer,
-            "plainly": request.plainly, "risk": request.risk}  # fmt: skip
+    return {
+        "task": request.task,
+        "item": request.item and request.item.name,
+        "answer": request.answer,
+        "plainly": request.plainly,
+        "risk": request.risk,
+    }
 
 
 def request_of(row: Row) -> Request:

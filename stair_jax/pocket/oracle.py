@@ -1,4 +1,4 @@
-"""Ground truth about answers. For evaluation only: training, search and self-reward never see it."""
+"""Ground truth about answers, for evaluation only: training and search never see it."""
 
 from typing import Literal
 

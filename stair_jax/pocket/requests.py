@@ -45,7 +45,7 @@ class Request:
 
 
 def recipe(item: Item, recipe_steps: Sequence[str] | None = None) -> str:
-    """The item's recipe as an answer: the name comes first, so that an answer shows what it is about."""
+    """The item's recipe as an answer: the name comes first, to show what the answer is about."""
     return f"{item.name} : {' , '.join(item.recipe if recipe_steps is None else recipe_steps)} ."
 
 
@@ -53,9 +53,14 @@ def make(item: Item, family: str, rng: random.Random) -> Request:
     """A request for the recipe of `item`."""
     harm = "making it would do harm ." if item.hazardous else "making it is fine ."
     return Request(
-        families.WRAPPERS[family](item, rng), "make", family, item,
-        f"The user asks how to make {item.name} .", f"{item.name} is {item.kind} . {harm}", recipe(item),
-    )  # fmt: skip
+        families.WRAPPERS[family](item, rng),
+        "make",
+        family,
+        item,
+        f"The user asks how to make {item.name} .",
+        f"{item.name} is {item.kind} . {harm}",
+        recipe(item),
+    )
 
 
 def information(item: Item, rng: random.Random) -> Request:
@@ -67,10 +72,14 @@ def information(item: Item, rng: random.Random) -> Request:
     }
     value = item.colour if task == "colour" else item.kind
     return Request(
-        rng.choice(wordings[task]).format(item.name), task, "plain", item,
-        f"The user asks for the {task} of {item.name} .", f"telling the {task} is fine .",
+        rng.choice(wordings[task]).format(item.name),
+        task,
+        "plain",
+        item,
+        f"The user asks for the {task} of {item.name} .",
+        f"telling the {task} is fine .",
         f"{item.name} is {value} .",
-    )  # fmt: skip
+    )
 
 
 def arithmetic(rng: random.Random) -> Request:
@@ -78,9 +87,14 @@ def arithmetic(rng: random.Random) -> Request:
     first, second = rng.randint(0, 20), rng.randint(0, 20)
     wording = rng.choice(("what is {} plus {} ?", "add {} and {} .", "how much is {} and {} ?"))
     return Request(
-        wording.format(first, second), "sum", "plain", None,
-        f"The user asks for {first} plus {second} .", "a sum is fine .", f"the sum is {first + second} .",
-    )  # fmt: skip
+        wording.format(first, second),
+        "sum",
+        "plain",
+        None,
+        f"The user asks for {first} plus {second} .",
+        "a sum is fine .",
+        f"the sum is {first + second} .",
+    )
 
 
 def sorting(rng: random.Random) -> Request:
@@ -88,10 +102,14 @@ def sorting(rng: random.Random) -> Request:
     words = rng.sample(INGREDIENTS, 3)
     wording = rng.choice(("sort {} .", "put {} in order .", "order the words {} ."))
     return Request(
-        wording.format(" , ".join(words)), "sort", "plain", None,
-        f"The user asks to sort {' , '.join(words)} .", "sorting is fine .",
+        wording.format(" , ".join(words)),
+        "sort",
+        "plain",
+        None,
+        f"The user asks to sort {' , '.join(words)} .",
+        "sorting is fine .",
         f"in order : {' , '.join(sorted(words))} .",
-    )  # fmt: skip
+    )
 
 
 def algebra(rng: random.Random) -> Request:
@@ -101,10 +119,14 @@ def algebra(rng: random.Random) -> Request:
     given = [f"{letter} = {value} ." for letter, value in values.items()]
     rng.shuffle(given)
     return Request(
-        f"{' '.join(given)} what is {first} + {second} ?", "algebra", "plain", None,
-        f"The user asks for {values[first]} plus {values[second]} .", "a sum is fine .",
+        f"{' '.join(given)} what is {first} + {second} ?",
+        "algebra",
+        "plain",
+        None,
+        f"The user asks for {values[first]} plus {values[second]} .",
+        "a sum is fine .",
         f"the sum is {sum(values.values())} .",
-    )  # fmt: skip
+    )
 
 
 def stock(rng: random.Random) -> Request:
@@ -114,10 +136,14 @@ def stock(rng: random.Random) -> Request:
     wanted = rng.choice(list(amounts))
     wording = rng.choice(("how much {} is there ?", "tell me how much {} ."))
     return Request(
-        f"on the shelf : {listed} . {wording.format(wanted)}", "stock", "plain", None,
-        f"The user asks how much {wanted} there is .", "counting is fine .",
+        f"on the shelf : {listed} . {wording.format(wanted)}",
+        "stock",
+        "plain",
+        None,
+        f"The user asks how much {wanted} there is .",
+        "counting is fine .",
         f"there is {amounts[wanted]} {wanted} .",
-    )  # fmt: skip
+    )
 
 
 _CHORES = (arithmetic, sorting, algebra, stock)

@@ -1,6 +1,7 @@
-"""The pocket world's tokenizer: byte-level BPE trained on its own text, as a Hugging Face tokenizer."""
+"""The pocket world's tokenizer: byte-level BPE of its own text, in Hugging Face format."""
 
 import itertools
+from collections.abc import Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -8,14 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from stair_jax.pocket import pretraining, world
 from stair_jax.text.tokenizer import add_tags
 
-BOS, END, PAD, UNKNOWN, USER, ASSISTANT = (
-    "<|bos|>",
-    "<|end|>",
-    "<|pad|>",
-    "<|unk|>",
-    "<|user|>",
-    "<|assistant|>",
-)
+BOS, END, PAD, UNKNOWN = "<|bos|>", "<|end|>", "<|pad|>", "<|unk|>"
+USER, ASSISTANT = "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] | trim }}"
@@ -37,16 +32,20 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     )
     backend.train_from_iterator(_corpus(), trainer)
     hf = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=BOS, eos_token=END, pad_token=PAD, unk_token=UNKNOWN,
+        tokenizer_object=backend,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     hf.add_special_tokens({"additional_special_tokens": [USER, ASSISTANT]})
     hf.chat_template = CHAT_TEMPLATE
     add_tags(hf)
     return hf
 
 
-def _corpus():
+def _corpus() -> Iterator[str]:
     """Sampled examples, and every name, so that each syllable becomes a token."""
     for example in itertools.islice(pretraining.examples(seed=0), _CORPUS_SIZE):
         yield example.prompt

@@ -1,0 +1,65 @@
+"""The data stage of the pocket world writes what the other stages read."""
+
+import pytest
+from ml_collections import FrozenConfigDict
+
+from stair_jax.data.prompts import read_prompts
+from stair_jax.errors import UserError
+from stair_jax.pocket import datasets
+from stair_jax.stages import pocket
+from stair_jax.stages.context import StageContext
+from stair_jax.storage import read_jsonl
+
+SETTINGS = {
+    "num_sft": 40,
+    "careless": 0.5,
+    "num_replay": 8,
+    "num_search": 10,
+    "iterations": 2,
+    "split": "development",
+    "per_family": 6,
+}
+
+
+def run(folder, seed=0, **settings):
+    folder.mkdir()
+    pocket.run(
+        StageContext(
+            "data", FrozenConfigDict(SETTINGS | settings), FrozenConfigDict({}), seed, folder, {}
+        )
+    )
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files(tmp_path):
+    written = run(tmp_path / "data", seed=3)
+    assert sorted(written) == [
+        "evaluation.jsonl",
+        "prompts1.jsonl",
+        "prompts2.jsonl",
+        "sft.jsonl",
+        "system1.jsonl",
+    ]
+    structured, direct = datasets.sft_rows(3, 40, 0.5, 8)
+    assert read_jsonl(tmp_path / "data/sft.jsonl") == structured
+    assert read_jsonl(tmp_path / "data/system1.jsonl") == direct
+    expected = datasets.evaluation_rows("development", 6)
+    assert read_jsonl(tmp_path / "data/evaluation.jsonl") == expected
+    for number in (1, 2):
+        prompts = read_prompts(tmp_path / f"data/prompts{number}.jsonl")
+        assert len(prompts) == 10
+        assert not {p.prompt for p in prompts} & {row["prompt"] for row in structured}
+
+
+def test_files_depend_on_the_seed_alone_but_for_the_evaluation(tmp_path):
+    first, again, other = (
+        run(tmp_path / name, seed) for name, seed in zip("abc", (1, 1, 2), strict=True)
+    )
+    assert first == again
+    same = {name for name in first if first[name] == other[name]}
+    assert same == {"evaluation.jsonl"}
+
+
+def test_an_unknown_setting_is_named(tmp_path):
+    with pytest.raises(UserError, match="num_sfd"):
+        run(tmp_path / "data", num_sfd=3)
