@@ -1,0 +1,66 @@
+"""Intervals against hand-computed ones and scipy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from stair_jax.evaluation.bootstrap import Estimate, mean_interval
+
+
+def test_nothing_has_no_mean():
+    assert mean_interval([], []) is None
+
+
+def test_one_cluster_has_no_spread():
+    assert mean_interval([1.0, 0.0, 0.0, 1.0], ["a"] * 4) == Estimate(0.5, 0.5, 0.5)
+
+
+def test_two_clusters_by_hand():
+    # draws: a a, a b, b a, b b with 1/4 each; the means 1, 3/4, 3/4, 0
+    assert mean_interval([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]) == Estimate(0.75, 0.0, 1.0)
+
+
+def test_the_mean_weighs_prompts_and_not_clusters():
+    estimate = mean_interval([1.0, 1.0, 1.0, 0.0], [1, 1, 1, 2], num_samples=10)
+    assert estimate.value == 0.75
+
+
+def test_single_prompts_as_the_binomial_says():
+    values = [1.0] * 30 + [0.0] * 20
+    estimate = mean_interval(values, range(50), num_samples=20_000)
+    low, high = stats.binom.ppf([0.025, 0.975], 50, 0.6) / 50
+    assert estimate.low == pytest.approx(low, abs=0.021)  # a prompt more or less
+    assert estimate.high == pytest.approx(high, abs=0.021)
+
+
+def test_single_prompts_as_scipy():
+    values = np.random.default_rng(1).gamma(2.0, size=80)
+    estimate = mean_interval(list(values), range(80), num_samples=10_000)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low == pytest.approx(expected.low, abs=0.05 * width)
+    assert estimate.high == pytest.approx(expected.high, abs=0.05 * width)
+
+
+def test_prompts_about_the_same_item_tell_less():
+    answers = np.random.default_rng(0).integers(0, 2, size=40).repeat(9).astype(float)
+    clustered = mean_interval(list(answers), list(np.arange(40).repeat(9)))
+    single = mean_interval(list(answers), range(360))
+    ratio = (clustered.high - clustered.low) / (single.high - single.low)
+    assert ratio == pytest.approx(3.0, rel=0.15)  # the root of 9
+
+
+@given(
+    values=st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcde")), min_size=1, max_size=30)
+)
+def test_the_interval_is_around_the_mean_and_within_the_values(values):
+    numbers, clusters = zip(*values, strict=True)
+    estimate = mean_interval(numbers, clusters, num_samples=200)
+    assert estimate == mean_interval(numbers, clusters, num_samples=200)
+    assert min(numbers) - 1e-9 <= estimate.low <= estimate.high <= max(numbers) + 1e-9
+    assert estimate.value == pytest.approx(np.mean(numbers))
