@@ -66,7 +66,9 @@ class Layer(nn.Module):
         gate = self._kernel("gate", ("embed", "mlp"), (embed, mlp))
         up = self._kernel("up", ("embed", "mlp"), (embed, mlp))
         down = self._kernel("down", ("mlp", "embed"), (mlp, embed))
-        hidden = hidden + (nn.silu(normed @ gate) * (normed @ up)) @ down
+        # Tokens in one axis: with two, XLA's CPU backend takes a slow path for the gradients.
+        flat = normed.reshape(-1, embed)
+        hidden = hidden + ((nn.silu(flat @ gate) * (flat @ up)) @ down).reshape(hidden.shape)
         return nn.with_logical_constraint(hidden, _ACTIVATION_AXES), slots
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
