@@ -1,10 +1,11 @@
-"""All of STAIR on the pocket world: SFT, three rounds of search and step-level DPO, PRM, test-time search.
+r"""STAIR on the pocket world: SFT, rounds of search and step-level DPO, PRM, test-time search.
 
     python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket
 
-ends with a table, in minutes on two cores. Tune on other families and items than those of the table:
+ends with a table, in minutes on two cores. Tune on other families and items than the table's:
 
-    python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/dev --config.pocket.split=development
+    python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/dev \
+        --config.pocket.split=development
 """
 
 from ml_collections import ConfigDict
@@ -40,9 +41,7 @@ def get_config() -> ConfigDict:
 
     config.pocket = ConfigDict()
     config.pocket.num_sft = 2000  # prompts, half safety, half helpfulness
-    config.pocket.careless = (
-        0.4  # how often the teacher judges a harmless recipe by the tone of the request
-    )
+    config.pocket.careless = 0.4  # how often the teacher judges a harmless recipe by its tone
     config.pocket.num_replay = 400  # examples of the base's own skills among the SFT data
     config.pocket.num_search = 160  # prompts an iteration
     config.pocket.iterations = ITERATIONS
@@ -57,15 +56,14 @@ def get_config() -> ConfigDict:
     config.sft.data = "data"
     config.sft.file = "sft.jsonl"
     config.sft.reader = "seqio"
-    config.sft.rates = ConfigDict(
-        {"safety": 5.0, "helpfulness": 7.0}
-    )  # 2,000 prompts and 400 replayed examples
+    # 2,000 prompts and 400 replayed examples
+    config.sft.rates = ConfigDict({"safety": 5.0, "helpfulness": 7.0})
     config.sft.answer_format = "plain"  # the replayed answers have no structure
     config.sft.epochs = 3.0
     config.sft.batch_size = 16
     config.sft.learning_rate = 5e-4
-    config.sft.max_length = 128
-    config.sft.microbatch_rows = 8
+    config.sft.max_length = 192
+    config.sft.microbatch_rows = 4
     config.sft.checkpoint_every = 100
     config.system1 = ConfigDict()
     config.system1.file = "system1.jsonl"
@@ -78,8 +76,8 @@ def get_config() -> ConfigDict:
     config.search.num_children = 4
     config.search.max_depth = 7
     config.search.c = 1.5
-    config.search.temperature = 1.2
-    config.search.top_p = 0.9
+    config.search.temperature = 1.5
+    config.search.top_p = 0.95
     config.search.top_k = 50
     config.search.max_step_tokens = 48
     config.search.max_answer_tokens = 96
@@ -90,7 +88,7 @@ def get_config() -> ConfigDict:
     config.preferences.trees = ""
     config.preferences.v0 = 0.5  # least gap of values
     config.preferences.v1 = 0.8  # least value of the chosen step
-    config.preferences.min_visits = 4
+    config.preferences.min_visits = 1
     config.preferences.max_tokens = 128
     config.preferences.prm = ConfigDict()
     config.preferences.prm.v0 = 0.5
@@ -105,7 +103,7 @@ def get_config() -> ConfigDict:
     config.dpo.sft_weight = 0.2
     config.dpo.epochs = 1.0
     config.dpo.batch_size = 16
-    config.dpo.learning_rate = 1e-4
+    config.dpo.learning_rate = 7e-5
     config.dpo.max_length = 128
     config.dpo.microbatch_rows = 8
     config.dpo.checkpoint_every = 20
