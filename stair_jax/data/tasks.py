@@ -5,6 +5,7 @@ and the repetition is left to the library. (seqio's own packing fixes the pad id
 token in Llama 3, so its feature converters are not used.)
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,7 @@ def _sources(kinds: Sequence[str], rates: Rates | None, path: str | Path) -> _So
 
 
 def _read_with_seqio(sources: _Sources, num_examples: int, seed: int) -> list[int]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reports each GPU it lacks
     import seqio  # 20 s with TensorFlow: only where training data is read
     import tensorflow as tf
 

@@ -80,7 +80,8 @@ class Engine:
         self._params = params
         self._num_slots = num_slots
         self._max_length = max_length
-        self._prefill_rows = prefill_rows
+        # More than the slots could never be admitted together.
+        self._prefill_rows = min(prefill_rows, num_slots)
         self._steps_per_call = steps_per_call
         self._slots = programs.empty_slots(config, num_slots, max_length)
         self._free = list(range(num_slots))

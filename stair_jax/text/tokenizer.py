@@ -62,7 +62,7 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> "Tokenizer":
         """Reads a Hugging Face folder; further stop ids come from `generation_config.json`."""
         folder = Path(folder)
-        return cls(load_huggingface(folder), _generation_stop_ids(folder))
+        return cls(load_huggingface(folder), generation_stop_ids(folder))
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer as a Hugging Face folder."""
@@ -104,7 +104,8 @@ def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
         ) from error
 
 
-def _generation_stop_ids(folder: Path) -> list[int]:
+def generation_stop_ids(folder: Path) -> list[int]:
+    """The end-of-sequence ids of `generation_config.json`, if there is one."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return []

@@ -1,7 +1,7 @@
 """The training loop: steps, progress, metrics, checkpoints."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.parallel.rules import replicated
-from stair_jax.training.batches import Batch, Batches
+from stair_jax.training.batches import Batch
 from stair_jax.training.checkpoints import Checkpoints
 from stair_jax.training.optimizer import Optimizer
 from stair_jax.training.step import (
@@ -47,7 +47,7 @@ class Run:
     folder: Path
     objective: Objective
     optimizer: Optimizer
-    batches: Batches
+    batches: Sequence[Batch]
     mesh: Mesh
     checkpoint_every: int = 0
     shown: Iterable[str] = ("loss",)

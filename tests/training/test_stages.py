@@ -117,11 +117,12 @@ def test_dpo_starts_at_the_reference_and_raises_the_margin(workdir):
     assert (stage.folder / "hf" / "model.safetensors").is_file()
 
 
-def test_a_reference_of_another_model_is_refused(workdir, monkeypatch):
-    stage = context(workdir, "wrong", {"batch_size": 4}, preferences=workdir / "data")
-    monkeypatch.setattr(dpo, "cached", lambda path, key, compute: compute() - np.array([0.5, 0.0]))
+@pytest.mark.parametrize(("loss", "margin"), [(0.7, 0.0), (0.6931472, 0.02), (np.nan, 0.0)])
+def test_a_reference_of_another_model_is_refused(loss, margin):
+    values = {"dpo_loss": loss, "margin": margin}
     with pytest.raises(RuntimeError, match="the reference is not the model in training"):
-        dpo.run(stage)
+        dpo.check_first_step(0, values, 1e-3)
+    dpo.check_first_step(1, values, 1e-3)
 
 
 def test_no_pairs_is_an_error_that_says_what_to_change(workdir):
