@@ -118,7 +118,7 @@ def get_config() -> ConfigDict:
     config.prm = ConfigDict()
     config.prm.model = previous
     config.prm.preferences = tuple(f"pairs{i}" for i in range(1, ITERATIONS + 1))
-    config.prm.epochs = 1.0
+    config.prm.epochs = 2.0
     config.prm.batch_size = 32
     config.prm.learning_rate = 2e-4
     config.prm.max_length = 128

@@ -1,4 +1,6 @@
-"""Tables of several pocket runs (seeds) as Markdown: mean over the seeds, with least and greatest.
+r"""Tables of several pocket runs (seeds) as Markdown: mean over the seeds, with least and greatest.
+
+From the root of the repository:
 
     for seed in 0 1 2; do
         python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket$seed \\

@@ -75,7 +75,7 @@ class _Sampler:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int):
         self._engine, self._settings, self._seed = engine, settings, seed
-        self._tags = tokenizer.tags
+        self._tokenizer, self._tags = tokenizer, tokenizer.tags
         self._ends = end_ids(tokenizer)
 
     def extend(self, beams: Sequence[_Beam], count: int, whole: bool) -> bool:
@@ -104,7 +104,7 @@ class _Sampler:
         completions = run_all(self._engine, requests)
         for id, parent in parents.items():
             completion, beam = completions[id], beams[id[0]]
-            beam.fresh.append(extended(parent, completion, id[2], self._ends))
+            beam.fresh.append(extended(parent, completion, id[2], self._tokenizer))
             beam.generated_tokens += len(completion.tokens)
             beam.generated_steps += len(split_steps(completion.tokens, self._tags))
         return bool(requests)

@@ -53,7 +53,10 @@ def best_of_n(
     ]
     completions = run_all(engine, requests)
     candidates = [
-        [extended(root, completions[index, number], number, ends) for number in range(settings.n)]
+        [
+            extended(root, completions[index, number], number, tokenizer)
+            for number in range(settings.n)
+        ]
         for index, root in enumerate(roots)
     ]
     scores = iter(score([candidate for group in candidates for candidate in group]))

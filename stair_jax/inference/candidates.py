@@ -10,7 +10,8 @@ from stair_jax.settings import require
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
-State = Literal["open", "done", "cut"]  # goes on; has its end; ran into a limit
+# Goes on; has its end; ended without an output block; ran into a limit.
+State = Literal["open", "done", "formless", "cut"]
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,23 @@ def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def extended(
-    candidate: Candidate, completion: Completion, number: int, ends: tuple[int, ...]
+    candidate: Candidate, completion: Completion, number: int, tokenizer: Tokenizer
 ) -> Candidate:
     """The candidate with what was sampled after it."""
-    tokens = tuple(completion.tokens)
-    state: State = "cut"
-    if completion.finish == "stop":
-        state = "done" if tokens[-1] in ends else "open"
-    return Candidate(
-        candidate.prompt,
-        candidate.prompt_tokens,
-        candidate.tokens + tokens,
-        (*candidate.path, number),
-        state,
-    )
+    tokens = candidate.tokens + tuple(completion.tokens)
+    state: State = "open"
+    if completion.finish != "stop":
+        state = "cut"
+    elif tokens and tokens[-1] in end_ids(tokenizer):
+        state = "done" if tokenizer.tags.output_open in tokens else "formless"
+    path = (*candidate.path, number)
+    return Candidate(candidate.prompt, candidate.prompt_tokens, tokens, path, state)
 
 
 def rank(candidate: Candidate, value: float) -> tuple[bool, float]:
-    """Sort key, best highest: an answer that was cut off comes after all others."""
-    return candidate.state != "cut", value
+    """Sort key, best highest.
+
+    An answer that was cut off, or has no output block and so no final answer, comes after all
+    others: a scorer of steps has never been asked about such answers.
+    """
+    return candidate.state in ("open", "done"), value

@@ -56,6 +56,19 @@ def test_answer_that_was_cut_off_loses_against_any_whole_one(tokenizer, make_eng
     assert len(result.tokens) < 40 and result.text.endswith("<|/Output|>")
 
 
+def test_answer_without_an_output_block_loses_against_any_with_one(tokenizer, make_engine):
+    engine = make_engine()
+    engine.reply = lambda request, text: "plain words" if request.key[0] % 2 else None
+
+    def plain_words_first(candidates):
+        assert {c.state for c in candidates} == {"done", "formless"}
+        return [Scored(float(c.state == "formless")) for c in candidates]
+
+    settings = TestTimeSettings(n=12, max_answer_tokens=600)
+    (result,) = best_of_n(engine, tokenizer, PROMPTS[:1], plain_words_first, settings, seed=0)
+    assert result.text.endswith("<|/Output|>") and result.score == 0.0
+
+
 def test_cost_of_scoring_is_counted(tokenizer, make_engine):
     settings = TestTimeSettings(n=2)
     free, dear = (
