@@ -184,8 +184,14 @@ def start(*command, **options):
         text=True,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        preexec_fn=_heed_interrupts,
         **options,
     )
+
+
+def _heed_interrupts():
+    """A shell lets its background jobs, and so their children, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_module_as_a_command(config, tmp_path):
