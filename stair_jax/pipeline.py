@@ -50,6 +50,7 @@ def _run_rest(
         title = f"[{number} of {len(plan)}] {stage.name}"
         if stage.name in finished:
             say(f"{title}: finished before")
+            _summarize(stage, workdir)
             continue
         for name in set(stage.input_names) - intact:
             _check_bytes(workdir / name)
@@ -57,6 +58,13 @@ def _run_rest(
         seconds = _run_stage(stage, workdir, runtime)
         intact |= {stage.name, *stage.input_names}
         say(f"{title}: done in {duration(seconds)}")
+        _summarize(stage, workdir)
+
+
+def _summarize(stage: Stage, workdir: Path) -> None:
+    """Says what a stage that sums up (`summary(folder) -> str`) has to say, new or old."""
+    if summary := getattr(stage.module, "summary", None):
+        say(summary(workdir / stage.name))
 
 
 def _run_stage(stage: Stage, workdir: Path, runtime: FrozenConfigDict) -> float:

@@ -274,6 +274,16 @@ def test_an_unused_section_is_pointed_out(fake, capsys):
     assert "config.summ is about none of the stages" in capsys.readouterr().err
 
 
+def test_a_stage_that_sums_up_is_heard_when_it_is_new_and_when_it_is_old(
+    fake, tmp_path, monkeypatch, capsys
+):
+    module = sys.modules["stair_jax.stages.make"]
+    monkeypatch.setattr(module, "summary", lambda folder: f"sum of {folder}", raising=False)
+    for _ in range(2):
+        pipeline.run(config(stages=("make",)), tmp_path)
+        assert f"sum of {tmp_path / 'make'}" in capsys.readouterr().err
+
+
 def test_errors_of_a_stage_name_it(fake, tmp_path):
     def fail(context):
         raise UserError("no such file")

@@ -15,7 +15,7 @@ from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import huggingface
-from stair_jax.monitoring import Progress, say
+from stair_jax.monitoring import Progress
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
 from stair_jax.settings import read_settings, require
@@ -100,7 +100,11 @@ def run(context: StageContext) -> None:
     progress.close()
     storage.write_json(context.folder / "details.json", details)
     storage.write_json(context.folder / "table.json", table)
-    say(benchmark.format_table(table))
+
+
+def summary(folder: Path) -> str:
+    """The table of a finished evaluation."""
+    return benchmark.format_table(storage.read_json(folder / "table.json"))
 
 
 def _read(context: StageContext) -> EvaluateSettings:

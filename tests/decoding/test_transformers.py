@@ -28,7 +28,7 @@ def reference(model, prompt):
     return tuple(ids[0, len(prompt) :].tolist())
 
 
-def check(folder):
+def check_greedy_continuations(folder):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     config = load_config(folder)
     engine = Engine(
@@ -55,10 +55,10 @@ def test_a_random_llama(tmp_path):
         tie_word_embeddings=False,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
-    check(tmp_path)
+    check_greedy_continuations(tmp_path)
 
 
 def test_the_real_checkpoint():
     if not STORIES.is_dir():
         pytest.skip(f"{STORIES} is not there")
-    check(STORIES)
+    check_greedy_continuations(STORIES)

@@ -98,6 +98,11 @@ def finished(folders, tmp_path_factory):
     return folder
 
 
+def test_the_summary_is_the_table(finished):
+    text = evaluate.summary(finished)
+    assert [line.split()[0] for line in text.splitlines()[1 : 1 + len(ROWS)]] == ROWS
+
+
 def test_the_table_has_a_row_a_model_and_a_method(finished):
     table = storage.read_json(finished / "table.json")
     assert [row["model"] for row in table] == ROWS
