@@ -73,7 +73,7 @@ def config(**changes):
     return result
 
 
-def fails(workdir, message, **changes):
+def check_fails(workdir, message, **changes):
     with pytest.raises(UserError, match=message) as caught:
         pipeline.run(config(**changes), workdir)
     assert "\n" not in str(caught.value)
@@ -142,14 +142,14 @@ def test_runtime_is_free_to_change(fake, tmp_path):
 def test_a_changed_field_is_named(fake, tmp_path, field, value, said, stale):
     pipeline.run(config(), tmp_path)
     fake.runs.clear()
-    message = fails(tmp_path, said, **{field: value})
+    message = check_fails(tmp_path, said, **{field: value})
     assert "--workdir" in message and f"delete {tmp_path / stale}" in message
     assert fake.runs == []
 
 
 def test_what_depends_on_the_change_is_to_be_deleted_and_no_more(fake, tmp_path):
     pipeline.run(config(), tmp_path)
-    message = fails(tmp_path, "more", **{"more.nested.name": "c"})
+    message = check_fails(tmp_path, "more", **{"more.nested.name": "c"})
     folders = message.partition("delete ")[2].split(" and ")
     assert folders == [str(tmp_path / name) for name in ("more", "sum", "total")]
     for folder in folders:
@@ -162,7 +162,7 @@ def test_what_depends_on_the_change_is_to_be_deleted_and_no_more(fake, tmp_path)
 def test_an_input_that_changed_is_named(fake, tmp_path):
     pipeline.run(config(), tmp_path)
     shutil.rmtree(tmp_path / "more")
-    message = fails(tmp_path, "another output of the stage more", **{"more.numbers": (11,)})
+    message = check_fails(tmp_path, "another output of the stage more", **{"more.numbers": (11,)})
     assert message.startswith("the stage sum was finished")
 
 
@@ -175,7 +175,9 @@ def test_partial_work_of_another_config_is_refused(fake, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config(), tmp_path)
     fake.during = lambda context: None
-    fails(tmp_path, r"stage make was started with config\.make\.numbers", **{"make.numbers": (9,)})
+    check_fails(
+        tmp_path, r"stage make was started with config\.make\.numbers", **{"make.numbers": (9,)}
+    )
     pipeline.run(config(), tmp_path)
     assert fake.runs == ["make", "make", "more", "sum", "total"]
 
@@ -194,7 +196,7 @@ def test_a_damaged_record_or_artifact(fake, tmp_path, damage, said):
     pipeline.run(config(), tmp_path)
     fake.runs.clear()
     damage(tmp_path / "make")
-    assert f"delete {tmp_path / 'make'}" in fails(tmp_path, said)
+    assert f"delete {tmp_path / 'make'}" in check_fails(tmp_path, said)
     shutil.rmtree(tmp_path / "make")
     pipeline.run(config(), tmp_path)
     assert fake.runs == ["make"]
@@ -205,7 +207,7 @@ def test_bytes_that_changed_at_the_same_size_are_found_before_they_are_read(fake
     shutil.rmtree(tmp_path / "sum")
     path = tmp_path / "make" / "out" / "numbers.json"
     path.write_text(path.read_text().replace("1", "7"))
-    fails(tmp_path, f"its file {path} has changed")
+    check_fails(tmp_path, f"its file {path} has changed")
 
 
 def test_checkpoints_of_a_finished_stage_may_be_deleted(fake, tmp_path):
@@ -264,7 +266,7 @@ def test_infinite_settings_reach_the_stage_and_the_fingerprint(fake, tmp_path):
     base = config(**{"make.nested.rate": float("inf")})
     pipeline.run(base, tmp_path)
     assert fake.contexts["make"].settings.nested.rate == float("inf")
-    fails(tmp_path, "rate = 'inf', and now it is 0.5")
+    check_fails(tmp_path, "rate = 'inf', and now it is 0.5")
 
 
 def test_an_unused_section_is_pointed_out(fake, capsys):
@@ -289,7 +291,7 @@ def test_errors_of_a_stage_name_it(fake, tmp_path):
         raise UserError("no such file")
 
     fake.during = fail
-    fails(tmp_path, "^stage make: no such file$")
+    check_fails(tmp_path, "^stage make: no such file$")
 
 
 def test_a_full_disk_in_a_stage_is_one_line_and_the_run_goes_on_later(fake, tmp_path):
@@ -298,7 +300,7 @@ def test_a_full_disk_in_a_stage_is_one_line_and_the_run_goes_on_later(fake, tmp_
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     fake.during = fail
-    fails(tmp_path, f"stage more: cannot write {tmp_path / 'more'}: the disk is full")
+    check_fails(tmp_path, f"stage more: cannot write {tmp_path / 'more'}: the disk is full")
     fake.during = lambda context: None
     pipeline.run(config(), tmp_path)
     assert fake.runs == ["make", "more", "more", "sum", "total"]
@@ -326,7 +328,7 @@ def test_a_disk_that_fills_up(fake, small_disk):
 
     fake.during = write_log
     only = {"stages": ("make",)}
-    fails(small_disk, "^stage make: cannot write .*log.gz: the disk is full", **only)
+    check_fails(small_disk, "^stage make: cannot write .*log.gz: the disk is full", **only)
     log = storage.RecordLog(small_disk / "make" / "log.gz")
     kept = log.read()
     assert 0 < len(kept) < 6 and kept == noise[: len(kept)]
@@ -337,7 +339,7 @@ def test_a_disk_that_fills_up(fake, small_disk):
 
 def test_two_runs_cannot_share_a_folder(fake, tmp_path):
     def second(context):
-        fails(tmp_path, f"in use by process {os.getpid()} on ")
+        check_fails(tmp_path, f"in use by process {os.getpid()} on ")
 
     fake.during = second
     pipeline.run(config(stages=("make",)), tmp_path)

@@ -101,6 +101,6 @@ def rank(candidate: Candidate, value: float) -> tuple[bool, float]:
     """Sort key, best highest.
 
     An answer that was cut off, or has no output block and so no final answer, comes after all
-    others: a scorer of steps has never been asked about such answers.
+    others: there is nothing in it to give to a user.
     """
     return candidate.state in ("open", "done"), value
