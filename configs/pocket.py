@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.stages = (
         "pocket:data",
-        "initialize:base",
+        "model:base",
         "sft:system1",
         "sft:sft",
         *(
@@ -48,8 +48,8 @@ def get_config() -> ConfigDict:
     config.pocket.split = "test"  # "development": other items and families, for tuning
     config.pocket.per_family = 60  # hazards in each held-out family of the evaluation set
 
-    config.initialize = ConfigDict()
-    config.initialize.path = "pocket"  # the base that comes with the package
+    config.model = ConfigDict()
+    config.model.init = "pocket"  # the base that comes with the package
 
     config.sft = ConfigDict()
     config.sft.model = "base"

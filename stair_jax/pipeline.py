@@ -18,8 +18,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.graph import Stage, leaves, make_graph
 from stair_jax.monitoring import duration, say
-from stair_jax.plan import Stage, leaves, make_plan
 from stair_jax.stages.context import StageContext
 
 COMPLETE_FILE = "complete.json"
@@ -34,20 +34,20 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     Raises:
       UserError: the config cannot be run, or does not match what `workdir` holds.
     """
-    plan = make_plan(config)
+    graph = make_graph(config)
     workdir = storage.make_folder(workdir)
     with _lock(workdir):
-        finished = {stage.name for stage in plan if _is_finished(stage, plan, workdir)}
+        finished = {stage.name for stage in graph if _is_finished(stage, graph, workdir)}
         storage.write_json(workdir / "config.json", config.to_dict())
-        _run_rest(plan, finished, workdir, FrozenConfigDict(config.get("runtime") or {}))
+        _run_rest(graph, finished, workdir, FrozenConfigDict(config.get("runtime") or {}))
 
 
 def _run_rest(
-    plan: Sequence[Stage], finished: set[str], workdir: Path, runtime: FrozenConfigDict
+    graph: Sequence[Stage], finished: set[str], workdir: Path, runtime: FrozenConfigDict
 ) -> None:
     intact: set[str] = set()  # made or checked in this run
-    for number, stage in enumerate(plan, start=1):
-        title = f"[{number} of {len(plan)}] {stage.name}"
+    for number, stage in enumerate(graph, start=1):
+        title = f"[{number} of {len(graph)}] {stage.name}"
         if stage.name in finished:
             say(f"{title}: finished before")
             _summarize(stage, workdir)
@@ -95,7 +95,7 @@ def _run_stage(stage: Stage, workdir: Path, runtime: FrozenConfigDict) -> float:
     return time.monotonic() - start
 
 
-def _is_finished(stage: Stage, plan: Sequence[Stage], workdir: Path) -> bool:
+def _is_finished(stage: Stage, graph: Sequence[Stage], workdir: Path) -> bool:
     """Whether the folder of `stage` holds its artifact, made by the same settings.
 
     Raises:
@@ -104,11 +104,11 @@ def _is_finished(stage: Stage, plan: Sequence[Stage], workdir: Path) -> bool:
     folder = workdir / stage.name
     if (folder / COMPLETE_FILE).exists():
         record = _read_record(folder / COMPLETE_FILE)
-        _check_same(stage, record, "finished", plan, workdir)
+        _check_same(stage, record, "finished", graph, workdir)
         _check_sizes(folder, record)
         return True
     if (folder / STARTED_FILE).exists():
-        _check_same(stage, _read_record(folder / STARTED_FILE), "started", plan, workdir)
+        _check_same(stage, _read_record(folder / STARTED_FILE), "started", graph, workdir)
     elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise UserError(
             f"{folder} holds files, but no {COMPLETE_FILE} of a finished stage: "
@@ -134,13 +134,13 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_same(
-    stage: Stage, record: Mapping[str, Any], state: str, plan: Sequence[Stage], workdir: Path
+    stage: Stage, record: Mapping[str, Any], state: str, graph: Sequence[Stage], workdir: Path
 ) -> None:
     """Compares what a record says of a stage with what the config asks for."""
     change = _change(stage, record)
     if change is None:
         return
-    stale = [name for name in _with_dependents(stage, plan) if (workdir / name).exists()]
+    stale = [name for name in _with_dependents(stage, graph) if (workdir / name).exists()]
     folders = " and ".join(str(workdir / name) for name in stale)
     raise UserError(
         f"the stage {stage.name} was {state} with {change}: "
@@ -166,10 +166,10 @@ def _change(stage: Stage, record: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _with_dependents(stage: Stage, plan: Sequence[Stage]) -> list[str]:
-    """The stage, and those of the plan that use its artifact, directly or not."""
+def _with_dependents(stage: Stage, graph: Sequence[Stage]) -> list[str]:
+    """The stage, and those of the graph that use its artifact, directly or not."""
     names = [stage.name]
-    for other in plan:
+    for other in graph:
         if other.name not in names and set(names) & set(other.input_names):
             names.append(other.name)
     return names

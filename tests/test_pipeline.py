@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_dict
 
 from stair_jax import pipeline, stages, storage
 from stair_jax.errors import UserError
-from stair_jax.plan import make_plan
+from stair_jax.graph import make_graph
 
 
 class FakeStages:
@@ -272,7 +272,7 @@ def test_infinite_settings_reach_the_stage_and_the_fingerprint(fake, tmp_path):
 def test_an_unused_section_is_pointed_out(fake, capsys):
     unused = config()
     unused.summ = ConfigDict({"a": 1})
-    make_plan(unused)
+    make_graph(unused)
     assert "config.summ is about none of the stages" in capsys.readouterr().err
 
 

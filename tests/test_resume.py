@@ -21,7 +21,7 @@ NUM_TREES = 6
 SETTINGS = {
     "stages": (
         "pocket:data",
-        "initialize:base",
+        "model:base",
         "sft",
         "search:search1",
         "preferences:pairs1",

@@ -9,7 +9,7 @@ A stage of kind KIND is the module `stair_jax/stages/KIND.py`, with
 
 KINDS = (
     "pocket",
-    "initialize",
+    "model",
     "export",
     "pretrain",
     "sft",

@@ -42,7 +42,7 @@ class Tokenizer:
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
         if missing:
             raise UserError(
-                f"the tokenizer lacks the tag {missing[0]}: start from an 'initialize' stage"
+                f"the tokenizer lacks the tag {missing[0]}: start from an 'model' stage"
             )
         if hf.eos_token_id is None:
             raise UserError(

@@ -18,31 +18,31 @@ _POCKET = "pocket"
 
 
 @dataclass(frozen=True)
-class InitializeSettings:
-    """Settings of `initialize`.
+class ModelSettings:
+    """Settings of `model`.
 
     Attributes:
-      path: a Hugging Face folder; "pocket" is the base that comes with the package.
+      init: a Hugging Face folder; "pocket" is the base that comes with the package.
       tag_noise: spread of the tags' rows around the mean row, in standard deviations of the rows.
       dtype: of `hf/`.
     """
 
-    path: str = _POCKET
+    init: str = _POCKET
     tag_noise: float = 0.5
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
-        if not self.path:
-            raise UserError("initialize.path is empty: name a Hugging Face folder, or pocket")
+        if not self.init:
+            raise UserError("model.init is empty: name a Hugging Face folder, or pocket")
         if not self.tag_noise >= 0:
-            raise UserError(f"initialize.tag_noise is {self.tag_noise}: it must be at least 0")
+            raise UserError(f"model.tag_noise is {self.tag_noise}: it must be at least 0")
 
 
 def run(context: StageContext) -> None:
     """Writes `hf/`. The rows of the tags are drawn anew, since no base was trained on them."""
-    settings = read_settings(InitializeSettings, context.settings, context.name)
-    base = base_folder(settings.path)
+    settings = read_settings(ModelSettings, context.settings, context.name)
+    base = base_folder(settings.init)
     config = load_config(base)
     params = load_params(base, config)
     tokenizer = load_with_tags(base)
@@ -53,11 +53,11 @@ def run(context: StageContext) -> None:
     save(context.folder / "hf", params, config, tokenizer, dtype=settings.dtype)
 
 
-def base_folder(path: str) -> Path:
-    """The folder that the setting `path` means."""
-    folder = Path(*pocket.__path__) / "base" if path == _POCKET else Path(path).expanduser()
+def base_folder(init: str) -> Path:
+    """The folder that the setting `init` means."""
+    folder = Path(*pocket.__path__) / "base" if init == _POCKET else Path(init).expanduser()
     if not folder.is_dir():
-        raise UserError(f"initialize.path: there is no folder {folder}")
+        raise UserError(f"model.init: there is no folder {folder}")
     return folder
 
 

@@ -66,7 +66,7 @@ class Stage:
         return storage.fingerprint(self.identity)
 
 
-def make_plan(config: ConfigDict) -> list[Stage]:
+def make_graph(config: ConfigDict) -> list[Stage]:
     """The stages of a config, in their order.
 
     Raises:
@@ -83,15 +83,15 @@ def make_plan(config: ConfigDict) -> list[Stage]:
     entries = _entries(sections.get("stages"))
     _warn_of_unused_sections(sections, [name for _, name in entries])
     settings = [_settings(sections, kind, name) for kind, name in entries]
-    plan: list[Stage] = []
+    graph: list[Stage] = []
     for (kind, name), (fields, own_fields) in zip(entries, settings, strict=True):
         module = importlib.import_module(f"{stages.__name__}.{kind}")
-        made = {stage.name: stage.fingerprint for stage in plan}
-        later = [other for _, other in entries[len(plan) :]]
+        made = {stage.name: stage.fingerprint for stage in graph}
+        later = [other for _, other in entries[len(graph) :]]
         inputs = _inputs(module.INPUTS, fields, kind, name, list(made), later)
         used = {other: made[other] for other in names_of(inputs)}
-        plan.append(Stage(kind, name, fields, own_fields, seed, inputs, used, module))
-    return plan
+        graph.append(Stage(kind, name, fields, own_fields, seed, inputs, used, module))
+    return graph
 
 
 def names_of(inputs: Inputs) -> list[str]:

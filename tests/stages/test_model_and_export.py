@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.vocabulary import resize_vocab
-from stair_jax.stages import export, initialize
+from stair_jax.stages import export, model
 from stair_jax.stages.context import StageContext
 from stair_jax.storage import write_json
 from stair_jax.text.tokenizer import Tokenizer
@@ -55,14 +55,14 @@ def context(folder, settings, seed=0, **inputs):
     )
 
 
-def run_initialize(base, folder, seed=0, **settings):
-    initialize.run(context(folder, {"path": str(base)} | settings, seed))
+def run_model(base, folder, seed=0, **settings):
+    model.run(context(folder, {"init": str(base)} | settings, seed))
     return load_file(folder / "hf/model.safetensors")
 
 
 def test_tags_get_rows_around_the_mean_of_the_trained_ones(base, tmp_path):
     before = load_file(base / "model.safetensors")
-    after = run_initialize(base, tmp_path / "start", tag_noise=0.0)
+    after = run_model(base, tmp_path / "start", tag_noise=0.0)
     tokenizer = Tokenizer.load(tmp_path / "start/hf")
     tags = list(vars(tokenizer.tags).values())
     assert tags == [22, 23, 24, 25] and tokenizer.stop_ids == (0, 5)
@@ -75,17 +75,17 @@ def test_tags_get_rows_around_the_mean_of_the_trained_ones(base, tmp_path):
 
 
 def test_rows_of_the_tags_depend_on_the_seed_alone(base, tmp_path):
-    first = run_initialize(base, tmp_path / "first", seed=1)
-    again = run_initialize(base, tmp_path / "again", seed=1)
-    other = run_initialize(base, tmp_path / "other", seed=2)
+    first = run_model(base, tmp_path / "first", seed=1)
+    again = run_model(base, tmp_path / "again", seed=1)
+    other = run_model(base, tmp_path / "other", seed=2)
     np.testing.assert_array_equal(first[EMBEDDING], again[EMBEDDING])
     assert not np.array_equal(first[EMBEDDING][22:], other[EMBEDDING][22:])
     assert len(np.unique(first[EMBEDDING][22:], axis=0)) == 4
 
 
 def test_tags_of_a_base_that_has_them_are_drawn_anew_in_place(base, tmp_path):
-    first = run_initialize(base, tmp_path / "first")
-    second = run_initialize(tmp_path / "first/hf", tmp_path / "second", seed=5)
+    first = run_model(base, tmp_path / "first")
+    second = run_model(tmp_path / "first/hf", tmp_path / "second", seed=5)
     assert first[EMBEDDING].shape == second[EMBEDDING].shape
     np.testing.assert_array_equal(first[EMBEDDING][:22], second[EMBEDDING][:22])
     assert (first[EMBEDDING][22:] != second[EMBEDDING][22:]).any(axis=1).all()
@@ -94,7 +94,7 @@ def test_tags_of_a_base_that_has_them_are_drawn_anew_in_place(base, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"path": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"init": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"tag_noise": -1.0}, "tag_noise"),
         ({"dtype": "int8"}, "int8"),
         ({"noise": 1.0}, "noise"),
@@ -102,11 +102,11 @@ def test_tags_of_a_base_that_has_them_are_drawn_anew_in_place(base, tmp_path):
 )
 def test_a_wrong_setting_is_named(base, tmp_path, settings, named):
     with pytest.raises(UserError, match=named):
-        run_initialize(base, tmp_path / "start", **settings)
+        run_model(base, tmp_path / "start", **settings)
 
 
 def test_export_writes_the_model_in_the_dtype_asked_for(base, tmp_path):
-    source = run_initialize(base, tmp_path / "start")
+    source = run_model(base, tmp_path / "start")
     settings = {"model": "start", "path": str(tmp_path / "mine"), "dtype": "bfloat16"}
     export.run(context(tmp_path / "export", settings, model=tmp_path / "start"))
     model = LlamaForCausalLM.from_pretrained(tmp_path / "mine", dtype="auto")
@@ -120,7 +120,7 @@ def test_export_keeps_a_scalar_head(base, tmp_path):
     config = huggingface.load_config(base)
     params = huggingface.load_params(base, config)
     head = {"kernel": np.arange(16, dtype=np.float32)}
-    tokenizer = initialize.load_with_tags(base)
+    tokenizer = model.load_with_tags(base)
     params, config = resize_vocab(params, config, 26, [], jax.random.key(0))
     huggingface.save(tmp_path / "prm/hf", params, config, tokenizer, score_head=head)
     settings = {"model": "prm", "path": str(tmp_path / "mine")}
@@ -131,7 +131,7 @@ def test_export_keeps_a_scalar_head(base, tmp_path):
 
 
 def test_export_touches_no_folder_that_is_not_its_own(base, tmp_path):
-    run_initialize(base, tmp_path / "start")
+    run_model(base, tmp_path / "start")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("years of work")
     stage = context(
