@@ -47,7 +47,8 @@ def _cached(
     query: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array
 ) -> jax.Array:
     mask = positions[:, :, None] >= jnp.arange(keys.shape[1])
-    if query.shape[1] == 1:
+    # On a mesh heads may lie apart, and a product over all of them would gather the cache.
+    if query.shape[1] == 1 and jax.sharding.get_abstract_mesh().size <= 1:
         return _one_query_attention(query, keys, values, mask)
     return _grouped_attention(query, keys, values, mask)
 

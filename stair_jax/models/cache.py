@@ -35,5 +35,9 @@ def write(slots: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
         new: `[B, T, kv_heads, head_dim]`.
         positions: `[B, T]`, not negative; those below S differ within a row.
     """
-    rows = jnp.arange(slots.shape[0])[:, None]
-    return slots.at[rows, positions].set(new.astype(slots.dtype), mode="drop")
+
+    # Row by row, so that a mesh knows that no row is written by another one's device.
+    def write_row(slots: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+        return slots.at[positions].set(new, mode="drop")
+
+    return jax.vmap(write_row)(slots, new.astype(slots.dtype), positions)

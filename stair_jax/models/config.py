@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.models.rotary import RopeScaling
 
 DTYPES = ("float32", "bfloat16", "float16")
 REMAT_POLICIES = ("none", "full", "dots")
 
-# Options of a Llama config.json that change the function, with the only values implemented here.
+# What transformers takes for a field that a config.json does not have, by model type.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+}
+MODEL_TYPES = tuple(_DEFAULTS)
+
+# Options of a config.json that change the function, with the only values implemented here.
 _FIXED_OPTIONS: Mapping[str, Any] = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -17,6 +26,7 @@ _FIXED_OPTIONS: Mapping[str, Any] = {
     "attention_dropout": 0.0,
     "partial_rotary_factor": 1.0,
     "quantization_config": None,
+    "use_mrope": False,
 }
 _REQUIRED = (
     "vocab_size",
@@ -25,17 +35,31 @@ _REQUIRED = (
     "num_hidden_layers",
     "num_attention_heads",
 )
+_COUNTS = (
+    *_REQUIRED,
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "vocab_multiple",
+)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama decoder. Fields of the architecture have their Hugging Face names.
+    """A decoder of the Llama, Qwen2 or Qwen3 family.
 
-    The last four fields say how it is computed. `dtype` is that of the activations and of the
+    Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
+    (biases of queries, keys and values) or "qwen3" (norms of queries and keys).
+
+    Four fields say how it is computed. `dtype` is that of the activations and of the
     cache, `param_dtype` that of the parameters; norms, softmax and rotary angles are float32
     always. `remat` is what the scanned layers recompute in the backward pass: "none", "full"
     (all but the input of each layer) or "dots" (all but the results of matrix products).
     `attention` names a backend of `attention.py`.
+
+    Two say how it is laid out on a mesh. Embedding and head have rows up to a multiple of
+    `vocab_multiple`; `vocab_size` is the true number of tokens, the rows beyond it are zeros and
+    stand for nothing. `shard_kv_heads` False keeps all key and value heads on each device.
     """
 
     vocab_size: int
@@ -54,10 +78,14 @@ class ModelConfig:
     param_dtype: str = "float32"
     remat: str = "none"
     attention: str = "xla"
+    model_type: str = "llama"
+    rope_scaling: RopeScaling | None = None
+    vocab_multiple: int = 1
+    shard_kv_heads: bool = True
 
     def __post_init__(self) -> None:
         """Raises a UserError that names the first field that cannot be."""
-        for name in (*_REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings"):
+        for name in _COUNTS:
             _require_positive_int(name, getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
@@ -70,37 +98,68 @@ class ModelConfig:
             ("dtype", DTYPES),
             ("param_dtype", DTYPES),
             ("remat", REMAT_POLICIES),
+            ("model_type", MODEL_TYPES),
         ):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}"
                 )
 
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases."""
+        return self.model_type == "qwen2"
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head of queries and keys is normalised before it is rotated."""
+        return self.model_type == "qwen3"
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of embedding and head."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def causal_architecture(self) -> str:
+        """The class of transformers with a vocabulary head."""
+        return f"{self.model_type.capitalize()}ForCausalLM"
+
+    @property
+    def scoring_architecture(self) -> str:
+        """The class of transformers with a scalar head."""
+        return f"{self.model_type.capitalize()}ForSequenceClassification"
+
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Reads the content of a `config.json`.
+        """Reads the content of a `config.json`, as transformers 4 or 5 write it.
 
         Raises:
             UserError: names a field that is missing, or an option that is not implemented.
         """
-        if values.get("model_type") != "llama":
-            raise UserError(f"model_type {values.get('model_type')!r} is not supported: use llama")
+        model_type = values.get("model_type")
+        if not isinstance(model_type, str) or model_type not in _DEFAULTS:
+            raise UserError(
+                f"model_type {model_type!r} is not supported: choose one of "
+                f"{', '.join(MODEL_TYPES)}"
+            )
+        values = {**_DEFAULTS[model_type], **values}
         for name in _REQUIRED:
             if values.get(name) is None:
                 raise UserError(f"the model's config.json lacks {name}")
-        for name, supported in _FIXED_OPTIONS.items():
-            value = values.get(name)
-            if value is not None and value != supported:
-                raise UserError(f"{name} {value!r} in the model's config.json is not supported")
         heads = values["num_attention_heads"]
         _require_positive_int("num_attention_heads", heads)
         _require_positive_int("hidden_size", values["hidden_size"])
+        _require_positive_int("num_hidden_layers", values["num_hidden_layers"])
+        _refuse_other_options(values)
         return cls(
             **{name: values[name] for name in _REQUIRED},
+            model_type=model_type,
             num_key_value_heads=_given(values, "num_key_value_heads", heads),
             head_dim=_given(values, "head_dim", values["hidden_size"] // heads),
-            max_position_embeddings=_given(values, "max_position_embeddings", 2048),
+            max_position_embeddings=values["max_position_embeddings"],
             rope_theta=_rope_theta(values),
+            rope_scaling=RopeScaling.from_huggingface(values),
             rms_norm_eps=_given(values, "rms_norm_eps", 1e-6),
             tie_word_embeddings=_given(values, "tie_word_embeddings", False),
             initializer_range=_given(values, "initializer_range", 0.02),
@@ -108,24 +167,55 @@ class ModelConfig:
 
     def to_huggingface(self) -> dict[str, Any]:
         """The content of a `config.json` without token ids and without the dtype of the weights."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+        scaling = None if self.rope_scaling is None else self.rope_scaling.to_huggingface()
+        values: dict[str, Any] = {
+            "architectures": [self.causal_architecture],
+            "model_type": self.model_type,
             **{name: getattr(self, name) for name in _REQUIRED},
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
             "max_position_embeddings": self.max_position_embeddings,
-            # Transformers 5 reads rope_parameters; transformers 4 and vLLM read rope_theta.
+            # Transformers 5 reads rope_parameters; transformers 4 and vLLM read the other two.
             "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
+            "rope_scaling": scaling,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta}
+            | (scaling or {}),
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_word_embeddings,
             "initializer_range": self.initializer_range,
             "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
             "attention_dropout": 0.0,
         }
+        if not self.qkv_bias:
+            values["attention_bias"] = False
+        if self.model_type == "llama":
+            values["mlp_bias"] = False
+        else:
+            values["use_sliding_window"] = False
+        return values
+
+
+def _refuse_other_options(values: Mapping[str, Any]) -> None:
+    """Raises a UserError that names the first option that changes the function."""
+    for name, supported in _FIXED_OPTIONS.items():
+        # Transformers gives Qwen2 its biases whatever the field says.
+        is_read = name != "attention_bias" or values["model_type"] != "qwen2"
+        value = values.get(name)
+        if is_read and value is not None and value != supported:
+            raise UserError(f"{name} {value!r} in the model's config.json is not supported")
+    for kind in values.get("layer_types") or ():
+        if kind != "full_attention":
+            raise UserError(f"layer_types with {kind!r} in config.json is not supported")
+    layers = values["num_hidden_layers"]
+    if (
+        values.get("use_sliding_window")
+        and values.get("sliding_window", 4096) is not None
+        and _given(values, "max_window_layers", 28) < layers
+    ):
+        raise UserError(
+            "use_sliding_window with max_window_layers below num_hidden_layers in the model's "
+            "config.json is not supported: every layer must attend to the whole context"
+        )
 
 
 def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:
@@ -134,12 +224,7 @@ def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def _rope_theta(values: Mapping[str, Any]) -> float:
-    """The base of the rotary frequencies; refuses every kind of rope scaling."""
-    for name in ("rope_scaling", "rope_parameters"):
-        rope = values.get(name) or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(f"{name} of type {kind!r} in the model's config.json is not supported")
+    """The base of the rotary frequencies; that of `rope_parameters` goes first."""
     parameters = values.get("rope_parameters") or {}
     return float(_given(parameters, "rope_theta", _given(values, "rope_theta", 10000.0)))
 

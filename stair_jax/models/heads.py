@@ -1,4 +1,4 @@
-"""The scalar head of a process reward model (STAIR section 6)."""
+"""What follows the decoder: logits that stand for tokens, and a reward model's scalar head."""
 
 from typing import Any
 
@@ -8,8 +8,20 @@ import jax.numpy as jnp
 from stair_jax.models.config import ModelConfig
 
 
+def mask_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
+    """Logits `[..., V]` with -inf beyond the true vocabulary; unchanged where nothing is beyond.
+
+    A masked logit adds nothing to a log-sum-exp, is never sampled, and gives its row of the head a
+    gradient of zero.
+    """
+    if logits.shape[-1] == vocab_size:
+        return logits
+    index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    return jnp.where(index < vocab_size, logits, -jnp.inf)
+
+
 def init_score_head(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """A random head `{"kernel": [D]}`, in place of the vocabulary head of a policy."""
+    """A random head `{"kernel": [D]}`, in place of a policy's vocabulary head (STAIR section 6)."""
     kernel = jax.random.normal(key, (config.hidden_size,)) * config.initializer_range
     return {"kernel": kernel.astype(config.param_dtype)}
 

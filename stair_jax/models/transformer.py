@@ -1,4 +1,4 @@
-"""The decoder in Linen: Llama's layers, scanned for training and unrolled over a cache.
+"""The decoder in Linen, its layers scanned over whole sequences and unrolled over a cache.
 
 Parameters (plain arrays; the leading axis of `layers` runs over the layers):
 
@@ -6,6 +6,10 @@ Parameters (plain arrays; the leading axis of `layers` runs over the layers):
     layers: attention_norm [L, D]   query [L, D, heads, head_dim]
             key, value [L, D, kv_heads, head_dim]   out [L, heads, head_dim, D]
             mlp_norm [L, D]   gate, up [L, D, F]   down [L, F, D]
+      Qwen2: query_bias [L, heads, head_dim]   key_bias, value_bias [L, kv_heads, head_dim]
+      Qwen3: query_norm, key_norm [L, head_dim]
+
+V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
 
 from functools import partial
@@ -18,17 +22,22 @@ import jax.numpy as jnp
 from stair_jax.models.attention import get_backend
 from stair_jax.models.cache import Cache, write
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 
 Params = dict[str, Any]
-Rotation = tuple[jax.Array, jax.Array]
 
 _ACTIVATION_AXES = ("batch", "length", "activation_embed")
+_HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
 
 
 class Layer(nn.Module):
-    """One pre-norm layer: grouped-query attention, then SwiGLU."""
+    """One pre-norm layer: grouped-query attention, then SwiGLU.
+
+    With `keep`, the keys and values of a whole sequence are its second result.
+    """
 
     config: ModelConfig
+    keep: bool = False
 
     @nn.compact
     def __call__(
@@ -40,36 +49,72 @@ class Layer(nn.Module):
         slots: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """Maps `hidden[B, T, D]`; `slots` are this layer's keys and values in a cache."""
-        config = self.config
-        embed, mlp = config.hidden_size, config.intermediate_size
-        query_shape = (embed, config.num_attention_heads, config.head_dim)
-        key_shape = (embed, config.num_key_value_heads, config.head_dim)
-        backend = get_backend(config.attention)
+        normed = rms_norm(hidden, self._scale("attention_norm"), self.config.rms_norm_eps)
+        attended, slots = self._attend(normed, rotation, segment_ids, positions, slots)
+        hidden = nn.with_logical_constraint(hidden + attended, _ACTIVATION_AXES)
+        normed = rms_norm(hidden, self._scale("mlp_norm"), self.config.rms_norm_eps)
+        return nn.with_logical_constraint(hidden + self._mlp(normed), _ACTIVATION_AXES), slots
 
-        normed = rms_norm(hidden, self._scale("attention_norm"), config.rms_norm_eps)
-        query = self._kernel("query", ("embed", "heads", "head_dim"), query_shape)
-        key = self._kernel("key", ("embed", "kv_heads", "head_dim"), key_shape)
-        value = self._kernel("value", ("embed", "kv_heads", "head_dim"), key_shape)
-        out = self._kernel("out", ("heads", "head_dim", "embed"), (*query_shape[1:], embed))
-        queries = rotate(jnp.einsum("btd,dnh->btnh", normed, query), rotation)
-        keys = rotate(jnp.einsum("btd,dnh->btnh", normed, key), rotation)
-        values = jnp.einsum("btd,dnh->btnh", normed, value)
+    def _attend(
+        self,
+        normed: jax.Array,
+        rotation: Rotation,
+        segment_ids: jax.Array | None,
+        positions: jax.Array,
+        slots: tuple[jax.Array, jax.Array] | None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        config = self.config
+        backend = get_backend(config.attention)
+        kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
+        kv_axes = ("batch", "length", kv_axis, "head_dim")
+        queries = self._project("query", normed, rotation)
+        queries = nn.with_logical_constraint(queries, _HEAD_AXES)
+        keys = nn.with_logical_constraint(self._project("key", normed, rotation), kv_axes)
+        values = nn.with_logical_constraint(self._project("value", normed), kv_axes)
         if slots is None:
             attended = backend.causal(queries, keys, values, segment_ids)
+            slots = (keys, values) if self.keep else None
         else:
-            slots = (write(slots[0], keys, positions), write(slots[1], values, positions))
+            kept, axes = slots, ("batch", "cache_length", kv_axis, "head_dim")
+            slots = (
+                nn.with_logical_constraint(write(kept[0], keys, positions), axes),
+                nn.with_logical_constraint(write(kept[1], values, positions), axes),
+            )
             attended = backend.cached(queries, *slots, positions)
-        hidden = hidden + jnp.einsum("btnh,nhd->btd", attended, out)
-        hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
+        attended = nn.with_logical_constraint(attended, _HEAD_AXES)
+        shape = (config.num_attention_heads, config.head_dim, config.hidden_size)
+        out = self._kernel("out", ("heads", "head_dim", "embed"), shape)
+        return jnp.einsum("btnh,nhd->btd", attended, out), slots
 
-        normed = rms_norm(hidden, self._scale("mlp_norm"), config.rms_norm_eps)
+    def _project(self, name: str, normed: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+        """Queries, keys or values `[B, T, N, H]`; rotated, and before that normalised, if asked."""
+        config = self.config
+        heads, axis = config.num_attention_heads, "heads"
+        if name != "query":
+            heads = config.num_key_value_heads
+            axis = "kv_heads" if config.shard_kv_heads else "kv_heads_whole"
+        axes, shape = ("embed", axis, "head_dim"), (config.hidden_size, heads, config.head_dim)
+        projected = jnp.einsum("btd,dnh->btnh", normed, self._kernel(name, axes, shape))
+        if config.qkv_bias:
+            bias = _param(self, f"{name}_bias", nn.initializers.zeros, axes[1:], shape[1:])
+            projected = projected + bias.astype(config.dtype)
+        if rotation is None:
+            return projected
+        if config.qk_norm:
+            scale = _param(self, f"{name}_norm", nn.initializers.ones, axes[2:], shape[2:])
+            projected = rms_norm(projected, scale, config.rms_norm_eps)
+        return rotate(projected, rotation)
+
+    def _mlp(self, normed: jax.Array) -> jax.Array:
+        embed, mlp = self.config.hidden_size, self.config.intermediate_size
         gate = self._kernel("gate", ("embed", "mlp"), (embed, mlp))
         up = self._kernel("up", ("embed", "mlp"), (embed, mlp))
         down = self._kernel("down", ("mlp", "embed"), (mlp, embed))
         # Tokens in one axis: with two, XLA's CPU backend takes a slow path for the gradients.
         flat = normed.reshape(-1, embed)
-        hidden = hidden + ((nn.silu(flat @ gate) * (flat @ up)) @ down).reshape(hidden.shape)
-        return nn.with_logical_constraint(hidden, _ACTIVATION_AXES), slots
+        inner = nn.silu(flat @ gate) * (flat @ up)
+        inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
+        return (inner @ down).reshape(normed.shape)
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
         init = nn.initializers.normal(self.config.initializer_range)
@@ -80,9 +125,13 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Decoder from token ids to the hidden states after the last norm."""
+    """Decoder from token ids to the hidden states after the last norm.
+
+    With `keep`, a call without a cache gives one: the keys and values of its tokens.
+    """
 
     config: ModelConfig
+    keep: bool = False
 
     @nn.compact
     def __call__(
@@ -99,19 +148,25 @@ class Transformer(nn.Module):
         nowhere), a query sees the slots up to its own position, and `segment_ids` play no part.
         """
         config = self.config
-        shape = (config.vocab_size, config.hidden_size)
-        init = nn.initializers.normal(config.initializer_range)
+        shape = (config.padded_vocab_size, config.hidden_size)
+        init = _vocabulary_init(config)
         embedding = _param(self, "embedding", init, ("vocab", "embed"), shape)
         final_norm = _param(self, "final_norm", nn.initializers.ones, ("embed",), shape[1:])
         if self.is_initializing() and not config.tie_word_embeddings:
             # Applied outside (`output_embedding`), so that [B, T, V] need never exist.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
-        hidden = jnp.take(embedding, tokens, axis=0).astype(config.dtype)
+        # Whole rows: of parts of them, XLA would compute those of all tokens on each device.
+        table = nn.with_logical_constraint(embedding, ("vocab", "activation_embed"))
+        hidden = jnp.take(table, tokens, axis=0).astype(config.dtype)
         hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
-        rotation = rotary_embedding(positions, config)
+        rotation = rotary_embedding(
+            positions, config.head_dim, config.rope_theta, config.rope_scaling
+        )
         if cache is None:
-            hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids, positions)
+            scanned = _scanned_layers(config, self.keep)
+            hidden, kept = scanned(hidden, rotation, segment_ids, positions)
+            cache = _unstacked(kept) if self.keep else None
         else:
             layers = nn.meta.unbox(self.variables["params"]["layers"])
             hidden, cache = _cached_layers(config, layers, hidden, rotation, positions, cache)
@@ -119,15 +174,17 @@ class Transformer(nn.Module):
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Random parameters, plain arrays: normal with `initializer_range`, norms at one."""
+    """Random plain arrays: normal with `initializer_range`, norms one, biases zero."""
     return nn.meta.unbox(_boxed_params(config, key))
 
 
 def logical_axes(config: ModelConfig) -> Params:
     """A PartitionSpec of logical axis names for each parameter, in the tree of `init_params`.
 
-    The names are vocab, embed, heads, kv_heads, head_dim, mlp, layers; activations have batch,
-    length, activation_embed.
+    The names are vocab, embed, heads, kv_heads (kv_heads_whole where `shard_kv_heads` is False),
+    head_dim, mlp, layers. Those of activations are batch, length, activation_embed,
+    activation_heads, activation_kv_heads (or activation_kv_heads_whole), activation_mlp,
+    cache_length, head_dim.
     """
     return nn.get_partition_spec(jax.eval_shape(partial(_boxed_params, config), jax.random.key(0)))
 
@@ -145,8 +202,23 @@ def apply(
     return model.apply({"params": params}, tokens, positions, segment_ids, cache)
 
 
+def prefill(
+    config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array
+) -> tuple[jax.Array, Cache]:
+    """Hidden states of `tokens[B, T]`, and a cache of length T that holds them.
+
+    The same as `apply` with an empty cache and positions 0..T-1, but one scanned layer compiles
+    once, however deep the model is.
+    """
+    model: Any = Transformer(config, keep=True)
+    return model.apply({"params": params}, tokens, positions)
+
+
 def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
-    """The matrix `[V, D]` whose products with hidden states are the logits, in `param_dtype`."""
+    """The matrix `[V, D]` whose products with hidden states are the logits, in `param_dtype`.
+
+    The logits of its padding rows stand for no token: see `heads.mask_padding`.
+    """
     return params["embedding" if config.tie_word_embeddings else "head"]
 
 
@@ -155,21 +227,6 @@ def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     wide = hidden.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return (wide * scale.astype(jnp.float32)).astype(hidden.dtype)
-
-
-def rotary_embedding(positions: jax.Array, config: ModelConfig) -> Rotation:
-    """Cosines and sines `[B, T, 1, head_dim / 2]` of the angles at `positions[B, T]`, float32."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    angles = positions[..., None, None].astype(jnp.float32) / config.rope_theta**exponents
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(heads: jax.Array, rotation: Rotation) -> jax.Array:
-    """Rotates `heads[B, T, N, H]`; component i pairs with i + H/2, as in Hugging Face."""
-    cos, sin = rotation
-    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(heads.dtype)
 
 
 def _param(
@@ -184,7 +241,19 @@ def _param(
     return module.param(name, partitioned, shape, jnp.dtype(config.param_dtype))
 
 
-def _scanned_layers(config: ModelConfig) -> nn.Module:
+def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
+    """Normal rows for the tokens, zeros for the padding; the same rows whatever the padding."""
+    normal = nn.initializers.normal(config.initializer_range)
+    padding = config.padded_vocab_size - config.vocab_size
+
+    def init(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+        rows = normal(key, (config.vocab_size, *shape[1:]), dtype)
+        return jnp.pad(rows, ((0, padding), (0, 0)))
+
+    return init
+
+
+def _scanned_layers(config: ModelConfig, keep: bool = False) -> nn.Module:
     layer: Any = Layer
     if config.remat != "none":
         policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
@@ -197,7 +266,14 @@ def _scanned_layers(config: ModelConfig) -> nn.Module:
         length=config.num_hidden_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    return scanned(config, name="layers")
+    return scanned(config, keep, name="layers")
+
+
+def _unstacked(stacked: tuple[jax.Array, jax.Array]) -> Cache:
+    """A cache of keys and values that have a leading axis of layers."""
+    keys, values = stacked
+    layers = range(len(keys))
+    return Cache(tuple(keys[i] for i in layers), tuple(values[i] for i in layers))
 
 
 def _cached_layers(

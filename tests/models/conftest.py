@@ -1,5 +1,6 @@
 """Small models in transformers and here, and a small tokenizer."""
 
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -8,11 +9,19 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.text.tokenizer import Tokenizer, add_tags
+
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[2]
 TRAINED = {
@@ -21,13 +30,22 @@ TRAINED = {
 }
 
 
+@pytest.fixture(scope="session")
+def trained_folder():
+    """A function of the name of a trained model: its folder, where it is there."""
+
+    def find(name):
+        if not (TRAINED[name] / "model.safetensors").is_file():
+            pytest.skip(f"there is no checkpoint {name} at {TRAINED[name]}")
+        return TRAINED[name]
+
+    return find
+
+
 @pytest.fixture(scope="session", params=sorted(TRAINED))
-def trained(request):
+def trained(request, trained_folder):
     """Folder of a trained model."""
-    folder = TRAINED[request.param]
-    if not (folder / "model.safetensors").is_file():
-        pytest.skip(f"there is no checkpoint {request.param} at {folder}")
-    return folder
+    return trained_folder(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -50,35 +68,82 @@ def tiny():
     return config, init_params(config, jax.random.key(0))
 
 
-def llama_config(tie_word_embeddings=False, **changes):
-    """Grouped queries, and heads whose width is not hidden_size / heads."""
-    values = {
-        "vocab_size": 32,
-        "hidden_size": 24,
-        "intermediate_size": 40,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 10,
-        "rms_norm_eps": 1e-5,
-        "initializer_range": 0.3,
-        "tie_word_embeddings": tie_word_embeddings,
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "pad_token_id": 1,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-    }
-    return LlamaConfig(**values | changes)
+_SIZES = {
+    "vocab_size": 32,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "initializer_range": 0.3,
+    "tie_word_embeddings": False,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 1,
+}
+_ROPE = {"rope_type": "default", "rope_theta": 500.0}
+# Of the five components of a head of 10, one keeps its frequency, one is mixed, three are lowered.
+_LLAMA3_ROPE = _ROPE | {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_YARN_ROPE = _ROPE | {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "attention_factor": 1.3,
+}
+# Heads of Llama and Qwen3 have a width that is not hidden_size / heads.
+_OWN_WIDTH = _SIZES | {"head_dim": 10, "rope_parameters": _ROPE}
+FAMILIES = {
+    "llama": LlamaConfig(**_OWN_WIDTH),
+    "llama_tied": LlamaConfig(**_OWN_WIDTH | {"tie_word_embeddings": True}),
+    "llama3": LlamaConfig(**_OWN_WIDTH | {"rope_parameters": _LLAMA3_ROPE}),
+    "llama3_tied": LlamaConfig(
+        **_OWN_WIDTH | {"rope_parameters": _LLAMA3_ROPE, "tie_word_embeddings": True}
+    ),
+    "qwen2": Qwen2Config(**_SIZES, rope_parameters=_ROPE),
+    "qwen2_tied": Qwen2Config(**_SIZES | {"rope_parameters": _ROPE, "tie_word_embeddings": True}),
+    "qwen3": Qwen3Config(**_OWN_WIDTH),
+    "qwen3_yarn": Qwen3Config(**_OWN_WIDTH | {"rope_parameters": _YARN_ROPE}),
+}
 
 
-@pytest.fixture(scope="session", params=[False, True], ids=["untied", "tied"])
-def checkpoint(request, tmp_path_factory):
-    """(folder, transformers model) of a random float32 model with norms that are not one."""
-    torch.manual_seed(3)
-    model = LlamaForCausalLM(llama_config(tie_word_embeddings=request.param)).eval()
-    for name, values in model.named_parameters():
-        if "norm" in name:
-            values.data.uniform_(0.5, 1.5)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    return folder, model
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory):
+    """A function of the name of a family: (folder, transformers model), made once.
+
+    Random float32 models with norms that are not one and biases that are not zero.
+    """
+
+    @cache
+    def make(name):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_config(FAMILIES[name]).eval()
+        for tensor, values in model.named_parameters():
+            if "norm" in tensor:
+                values.data.uniform_(0.5, 1.5)
+            if "bias" in tensor:
+                values.data.uniform_(-1.0, 1.0)
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["llama", "llama_tied"], ids=["untied", "tied"])
+def checkpoint(request, make_checkpoint):
+    """(folder, transformers model) of Llama with and without a head of its own."""
+    return make_checkpoint(request.param)
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request, make_checkpoint):
+    """(folder, transformers model) of each family."""
+    return make_checkpoint(request.param)

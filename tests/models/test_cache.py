@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from functools import partial
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from stair_jax.models.cache import Cache, empty_cache, write
-from stair_jax.models.transformer import apply
+from stair_jax.models.transformer import apply, logical_axes, prefill
+from stair_jax.parallel import rules
+from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 
 forward = jax.jit(apply, static_argnums=0)
 
@@ -102,3 +105,43 @@ def test_a_decoding_loop_updates_the_donated_cache_in_place(tiny):
     assert not re.findall(r"= f32\[64,64,2,10\]\S* copy\(", compiled.as_text())
     cache, _, position = compiled(cache, params, start, start)
     assert isinstance(cache, Cache) and int(position[0, 0]) == 60
+
+
+@pytest.mark.parametrize(
+    ("shape", "shard_kv_heads"),
+    [(MeshShape(4, 1, 2), True), (MeshShape(2, 1, 4), False), (MeshShape(8, 1, 1), True)],
+    ids=["split heads", "whole KV heads", "rows"],
+)
+def test_on_a_mesh_a_decoding_step_leaves_the_cache_where_it_is(tiny, shape, shard_kv_heads):
+    config, params = dataclasses.replace(tiny[0], shard_kv_heads=shard_kv_heads), tiny[1]
+    rng = np.random.default_rng(3)
+    cache = noise(rng, config, 8, 16)
+    tokens, positions = rng.integers(0, 40, (8, 1)), rng.integers(0, 16, (8, 1))
+    expected, written = forward(config, params, tokens, positions, cache=cache)
+
+    mesh = make_mesh(shape)
+    kv_axis = "activation_kv_heads" if shard_kv_heads else "activation_kv_heads_whole"
+    axes = jax.P("batch", "cache_length", kv_axis, "head_dim")
+    params = jax.device_put(params, rules.shardings(logical_axes(config), mesh))
+    cache = jax.device_put(cache, rules.shardings(axes, mesh))
+    tokens, positions = jax.device_put((tokens, positions), rules.rows_sharding(mesh))
+    with use_mesh(mesh):
+        compiled = forward.lower(config, params, tokens, positions, cache=cache).compile()
+    hidden, on_mesh = compiled(params, tokens, positions, cache=cache)
+    np.testing.assert_allclose(hidden, expected, atol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), on_mesh, written)
+    for leaf in jax.tree.leaves(on_mesh):
+        assert leaf.sharding.is_equivalent_to(cache.keys[0].sharding, leaf.ndim)
+    exchanges = r"(all-gather|all-to-all|collective-permute|all-reduce)(?:-start)?\("
+    found = set(re.findall(exchanges, compiled.as_text()))
+    assert found == (set() if shape.tensor == 1 else {"all-reduce"})
+
+
+def test_prefill_is_a_call_with_an_empty_cache(tiny):
+    config, params = tiny
+    tokens = np.random.default_rng(6).integers(0, config.vocab_size, (3, 7))
+    positions = jnp.broadcast_to(jnp.arange(7), tokens.shape)
+    hidden, cache = jax.jit(prefill, static_argnums=0)(config, params, tokens, positions)
+    expected = apply(config, params, tokens, positions, None, empty_cache(config, 3, 7))
+    assert len(cache.keys) == config.num_hidden_layers
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), (hidden, cache), expected)

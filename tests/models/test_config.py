@@ -1,7 +1,9 @@
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
+from stair_jax.models.config import MODEL_TYPES, ModelConfig
+from stair_jax.models.rotary import RopeScaling, yarn_attention_factor
 
 LLAMA = {
     "model_type": "llama",
@@ -11,6 +13,10 @@ LLAMA = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+
+QWEN2 = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
+QWEN3 = QWEN2 | {"model_type": "qwen3"}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
 def test_absent_fields_have_the_defaults_of_transformers():
@@ -29,9 +35,75 @@ def test_config_goes_out_and_in():
     assert hash(config) == hash(ModelConfig.from_huggingface(config.to_huggingface()))
 
 
-def test_rope_parameters_of_transformers_5_are_read():
-    rope = {"rope_type": "default", "rope_theta": 777.0}
-    assert ModelConfig.from_huggingface(LLAMA | {"rope_parameters": rope}).rope_theta == 777.0
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_absent_fields_of_each_family_have_the_defaults_of_transformers(model_type):
+    values = LLAMA | {"model_type": model_type, "num_attention_heads": 32, "hidden_size": 64}
+    config = ModelConfig.from_huggingface(values)
+    theirs = AutoConfig.for_model(**values)
+    assert config.num_key_value_heads == theirs.num_key_value_heads
+    assert config.head_dim == getattr(theirs, "head_dim", 2)
+    assert config.max_position_embeddings == theirs.max_position_embeddings
+    assert config.rope_theta == theirs.rope_parameters["rope_theta"]
+    assert config.rms_norm_eps == theirs.rms_norm_eps
+    assert config.tie_word_embeddings == theirs.tie_word_embeddings
+
+
+def test_rope_of_transformers_4_and_5_is_read():
+    scaling = RopeScaling("yarn", 4.0, 64, attention_factor=yarn_attention_factor(4.0))
+    for rope in (
+        {"rope_parameters": YARN | {"rope_theta": 777.0}},
+        {"rope_scaling": YARN, "rope_theta": 777.0},
+    ):
+        config = ModelConfig.from_huggingface(LLAMA | rope)
+        assert (config.rope_theta, config.rope_scaling) == (777.0, scaling)
+
+
+@pytest.mark.parametrize("values", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("rope", [{}, {"rope_scaling": YARN}], ids=["plain", "yarn"])
+def test_transformers_5_reads_what_is_written(values, rope):
+    config = ModelConfig.from_huggingface(values | rope | {"head_dim": 8, "rope_theta": 777.0})
+    written = config.to_huggingface()
+    theirs = AutoConfig.for_model(**written)
+    assert (theirs.model_type, theirs.head_dim) == (values["model_type"], 8)
+    expected = {"rope_type": "default", "rope_theta": 777.0} | (written["rope_scaling"] or {})
+    assert theirs.rope_parameters == expected
+    assert ModelConfig.from_huggingface(theirs.to_dict()) == config
+    # Transformers 4 and vLLM read these, and nothing of transformers 5.
+    older = {name: value for name, value in written.items() if name != "rope_parameters"}
+    assert ModelConfig.from_huggingface(older) == config
+
+
+@pytest.mark.parametrize("values", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
+def test_architectures_are_classes_of_transformers(values):
+    config = ModelConfig.from_huggingface(values)
+    theirs = AutoConfig.for_model(**config.to_huggingface())
+    for auto, name in (
+        (AutoModelForCausalLM, config.causal_architecture),
+        (AutoModelForSequenceClassification, config.scoring_architecture),
+    ):
+        assert type(auto.from_config(theirs)).__name__ == name
+
+
+def test_biases_and_norms_belong_to_their_families():
+    configs = [ModelConfig.from_huggingface(values) for values in (LLAMA, QWEN2, QWEN3)]
+    assert [config.qkv_bias for config in configs] == [False, True, False]
+    assert [config.qk_norm for config in configs] == [False, False, True]
+
+
+@pytest.mark.parametrize(("multiple", "rows"), [(1, 33), (8, 40), (33, 33), (128, 128)])
+def test_vocabulary_is_padded_to_a_multiple(multiple, rows):
+    config = ModelConfig(33, 24, 40, 2, 4, 2, 6, vocab_multiple=multiple)
+    assert (config.vocab_size, config.padded_vocab_size) == (33, rows)
+    assert config.to_huggingface()["vocab_size"] == 33
+
+
+def test_a_sliding_window_that_is_not_in_use_is_none():
+    unused = {"use_sliding_window": False, "sliding_window": 16, "max_window_layers": 1}
+    full = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 2}
+    plain = ModelConfig.from_huggingface(QWEN2)
+    assert ModelConfig.from_huggingface(QWEN2 | unused) == plain
+    assert ModelConfig.from_huggingface(QWEN2 | full) == plain
+    assert ModelConfig.from_huggingface(QWEN2 | {"layer_types": ["full_attention"] * 2}) == plain
 
 
 @pytest.mark.parametrize(
@@ -44,6 +116,12 @@ def test_rope_parameters_of_transformers_5_are_read():
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1.0}}, "llama3"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "qwen3_moe"}, "qwen3_moe"),
+        ({"model_type": None}, "model_type"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"vocab_size": "many"}, "vocab_size"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
@@ -56,7 +134,7 @@ def test_what_is_not_supported_is_named(changes, named):
         ModelConfig.from_huggingface(LLAMA | changes)
 
 
-@pytest.mark.parametrize("field", ["dtype", "param_dtype", "remat"])
+@pytest.mark.parametrize("field", ["dtype", "param_dtype", "remat", "model_type"])
 def test_unknown_choice_is_named(field):
     with pytest.raises(UserError, match=f"{field} 'odd'"):
         ModelConfig(32, 24, 40, 2, 4, 2, 6, **{field: "odd"})

@@ -1,0 +1,147 @@
+"""Public checkpoints by hub id: what a plan needs to know of them without a download.
+
+The configs are the published `config.json`, less what says nothing about the architecture.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class KnownModel(NamedTuple):
+    """A public checkpoint.
+
+    Attributes:
+        config: the content of its `config.json`.
+        num_tokens: ids of its tokenizer, added tokens included. Models of the Qwen family have more
+            rows than that in their embedding.
+    """
+
+    config: Mapping[str, Any]
+    num_tokens: int
+
+
+def _llama3(
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    factor: float = 8.0,
+    **others: Any,
+) -> KnownModel:
+    """A model of the Llama 3.1 family: eight KV heads and 128 Ki positions."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_attention_heads,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009],
+        "torch_dtype": "bfloat16",
+    }
+    return KnownModel(config | others, num_tokens=128256)
+
+
+def _qwen(
+    model_type: str,
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    num_key_value_heads: int,
+    vocab_size: int,
+    num_tokens: int,
+    **others: Any,
+) -> KnownModel:
+    """A Qwen2 or Qwen3 model; its sliding window is named in the config, but not in use."""
+    config = {
+        "architectures": [f"{model_type.capitalize()}ForCausalLM"],
+        "model_type": model_type,
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_attention_heads,
+        "num_key_value_heads": num_key_value_heads,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1000000.0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+        "max_window_layers": num_hidden_layers,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "torch_dtype": "bfloat16",
+    }
+    return KnownModel(config | others, num_tokens)
+
+
+_QWEN2_7B = ("qwen2", 3584, 18944, 28, 28, 4, 152064)
+_QWEN3: dict[str, Any] = {
+    "head_dim": 128,
+    "attention_bias": False,
+    "max_position_embeddings": 40960,
+    "rope_scaling": None,
+    "sliding_window": None,
+}
+# attn_factor undoes the factor 0.1 ln(4) + 1 of YaRN: the angles are scaled, the lengths are not.
+_R1_YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32768,
+    "attn_factor": 0.8782488562869419,
+}
+
+KNOWN: dict[str, KnownModel] = {
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 14336, 32, 32),
+    "meta-llama/Llama-3.2-1B-Instruct": _llama3(
+        2048, 8192, 16, 32, factor=32.0, head_dim=64, tie_word_embeddings=True
+    ),
+    "meta-llama/Llama-3.3-70B-Instruct": _llama3(8192, 28672, 80, 64, head_dim=128),
+    "Qwen/Qwen2-7B-Instruct": _qwen(*_QWEN2_7B, num_tokens=151646, sliding_window=131072),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen(*_QWEN2_7B, num_tokens=151665, sliding_window=131072),
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen(
+        *("qwen2", 896, 4864, 24, 14, 2, 151936),
+        num_tokens=151665,
+        tie_word_embeddings=True,
+        sliding_window=32768,
+        max_window_layers=21,
+    ),
+    "Qwen/Qwen3-8B": _qwen(*("qwen3", 4096, 12288, 36, 32, 8, 151936), num_tokens=151669, **_QWEN3),
+    "Qwen/Qwen3-0.6B": _qwen(
+        *("qwen3", 1024, 3072, 28, 16, 8, 151936),
+        num_tokens=151669,
+        **_QWEN3 | {"tie_word_embeddings": True},
+    ),
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _llama3(4096, 14336, 32, 32, eos_token_id=128001),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen(
+        *_QWEN2_7B,
+        num_tokens=151665,
+        max_position_embeddings=131072,
+        rope_theta=10000.0,
+        sliding_window=4096,
+        bos_token_id=151646,
+        eos_token_id=151643,
+    ),
+    "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B": _qwen(
+        *("qwen3", 4096, 12288, 36, 32, 8, 151936),
+        num_tokens=151671,
+        **_QWEN3 | {"max_position_embeddings": 131072, "rope_scaling": _R1_YARN},
+    ),
+}

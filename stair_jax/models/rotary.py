@@ -1,0 +1,169 @@
+"""Rotary position embedding, and the scalings that stretch it to longer contexts."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stair_jax.errors import UserError
+
+Rotation = tuple[jax.Array, jax.Array]
+
+_SHARED_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
+# What a scaling of each kind may say in a config.json, beside the keys that all have.
+_KEYS: Mapping[str, set[str]] = {
+    "llama3": {"low_freq_factor", "high_freq_factor"},
+    "yarn": {"attention_factor", "attn_factor", "beta_fast", "beta_slow"},
+}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are lowered for contexts longer than those of pretraining.
+
+    A component that turns often within the original context keeps its frequency, one that turns
+    seldom has it divided by `factor`, and those between are mixed. With n turns within the
+    original context, the share that keeps its frequency is
+
+        "llama3" (Llama 3.1): linear in n, from 0 at `low_freq_factor` to 1 at `high_freq_factor`;
+        "yarn" (arXiv 2309.00071): linear in the component's index, from 1 at the one with
+            `beta_fast` turns, rounded down, to 0 at the one with `beta_slow`, rounded up.
+
+    `attention_factor` is what YaRN multiplies rotated queries and keys with.
+    """
+
+    kind: str
+    factor: float
+    original_max_position_embeddings: int
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names the first field that cannot be."""
+        if self.kind not in _KEYS:
+            raise UserError(f"rope scaling {self.kind!r} is unknown: choose {' or '.join(_KEYS)}")
+        if self.factor < 1:
+            raise UserError(f"factor {self.factor} of the rope scaling must be at least 1")
+        for name in ("original_max_position_embeddings", "beta_slow", "attention_factor"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} of the rope scaling must be positive")
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if getattr(self, low) >= getattr(self, high):
+                raise UserError(f"{low} of the rope scaling must be less than its {high}")
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any]) -> "RopeScaling | None":
+        """Reads the scaling that the content of a `config.json` asks for; None: no scaling.
+
+        `rope_scaling` (transformers 4) goes before `rope_parameters` (transformers 5), and a length
+        beside it before one inside, as in transformers. `attn_factor` multiplies YaRN's own factor
+        0.1 ln(factor) + 1, as in vLLM and in the authors' code; `attention_factor` replaces it.
+
+        Raises:
+            UserError: names a kind or an option that is not implemented, or one that is missing.
+        """
+        name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
+        rope = values.get(name) or {}
+        if not isinstance(rope, Mapping):
+            raise UserError(f"{name} in the model's config.json must be an object, not {rope!r}")
+        rope = {key: value for key, value in rope.items() if value is not None}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" and kind not in _KEYS:
+            raise UserError(f"{name} of type {kind!r} in the model's config.json is not supported")
+        if rope.get("partial_rotary_factor", 1.0) != 1.0:
+            raise UserError(f"partial_rotary_factor in {name} of config.json is not supported")
+        if kind == "default":
+            return None
+        length = "original_max_position_embeddings"
+        for key in set(rope) - _SHARED_KEYS - _KEYS[kind] - {length}:
+            raise UserError(f"{key} in {name} of the model's config.json is not supported")
+        required = {"factor"} | (_KEYS[kind] if kind == "llama3" else set())
+        for key in sorted(required - set(rope)):
+            raise UserError(f"{name} of type {kind!r} in the model's config.json lacks {key}")
+        read: dict[str, Any] = {
+            key: _number(name, rope, key) for key in _KEYS[kind] | {"factor"} if key in rope
+        }
+        lengths = values.get(length), rope.get(length), values.get("max_position_embeddings", 2048)
+        read[length] = next(int(given) for given in lengths if given is not None)
+        if kind == "yarn":
+            own = yarn_attention_factor(read["factor"]) * read.pop("attn_factor", 1.0)
+            read.setdefault("attention_factor", own)
+        return cls(kind, **read)
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """The `rope_scaling` of a `config.json`, as transformers and vLLM read it."""
+        values = {
+            "rope_type": self.kind,
+            "factor": self.factor,
+            "original_max_position_embeddings": self.original_max_position_embeddings,
+        }
+        if self.kind == "llama3":
+            return values | {
+                "low_freq_factor": self.low_freq_factor,
+                "high_freq_factor": self.high_freq_factor,
+            }
+        own = yarn_attention_factor(self.factor)
+        if not math.isclose(self.attention_factor, own):
+            # Transformers reads the first, vLLM the second.
+            values["attention_factor"] = self.attention_factor
+            values["attn_factor"] = self.attention_factor / own
+        return values | {"beta_fast": self.beta_fast, "beta_slow": self.beta_slow}
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """The attention factor that YaRN's authors recommend (arXiv 2309.00071, equation 22)."""
+    return 0.1 * math.log(factor) + 1.0
+
+
+def rotary_embedding(
+    positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None = None
+) -> Rotation:
+    """Cosines and sines `[B, T, 1, head_dim / 2]` of the angles at `positions[B, T]`, float32."""
+    exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+    positions_per_radian = theta**exponents
+    if scaling is not None:
+        positions_per_radian *= stretch(head_dim, theta, scaling)
+    angles = positions[..., None, None].astype(jnp.float32) / positions_per_radian
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if scaling is not None and scaling.attention_factor != 1:
+        cos, sin = cos * scaling.attention_factor, sin * scaling.attention_factor
+    return cos, sin
+
+
+def stretch(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
+    """What the frequency of each component is divided by: `[head_dim / 2]` float32, from 1."""
+    index = np.arange(head_dim // 2)
+    length = scaling.original_max_position_embeddings / (2 * math.pi)
+    if scaling.kind == "llama3":
+        turns = length / theta ** (2 * index / head_dim)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+    else:
+        first, last = (
+            head_dim * math.log(length / turns) / (2 * math.log(theta))
+            for turns in (scaling.beta_fast, scaling.beta_slow)
+        )
+        first, last = max(math.floor(first), 0), min(math.ceil(last), head_dim - 1)
+        kept = 1 - np.clip((index - first) / max(last - first, 0.001), 0, 1)
+    return (1 / (kept + (1 - kept) / scaling.factor)).astype(np.float32)
+
+
+def rotate(heads: jax.Array, rotation: Rotation) -> jax.Array:
+    """Rotates `heads[B, T, N, H]`; component i pairs with i + H/2, as in Hugging Face."""
+    cos, sin = rotation
+    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(heads.dtype)
+
+
+def _number(name: str, rope: Mapping[str, Any], key: str) -> float:
+    if isinstance(rope[key], bool) or not isinstance(rope[key], int | float):
+        raise UserError(f"{key} in {name} of config.json must be a number, not {rope[key]!r}")
+    return float(rope[key])
