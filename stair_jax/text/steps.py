@@ -23,6 +23,8 @@ TAGS = (REASONING_OPEN, REASONING_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 FINAL_PREFIX = "Final Answer:"
 _TITLE_PREFIX = "Title:"
 TAG_PATTERN = re.compile("|".join(re.escape(tag) for tag in TAGS))
+_LONGEST_TAG = max(map(len, TAGS))
+_NOT_SPACE = re.compile(r"\S")
 
 
 class FormatError(ValueError):
@@ -71,21 +73,21 @@ def parse(text: str) -> Answer:
     steps: list[tuple[str, str]] = []
     final: str | None = None
     position = 0
-    while text[position:].strip():
-        position += len(text[position:]) - len(text[position:].lstrip())
+    while opening := _NOT_SPACE.search(text, position):
+        position = opening.start()
         if final is not None:
             raise FormatError(f"text after the output block at character {position}")
         if text.startswith(REASONING_OPEN, position):
             body, position = _block(text, position, REASONING_OPEN, REASONING_CLOSE)
-            title, _, rest = body.strip().partition("\n")
-            if not title.startswith(_TITLE_PREFIX) or not title.removeprefix(_TITLE_PREFIX).strip():
+            title, content = _split_title(body)
+            if not title:
                 raise FormatError("a reasoning block has no title")
-            if not rest.strip():
+            if not content:
                 raise FormatError("a reasoning block has no text")
-            steps.append((title.removeprefix(_TITLE_PREFIX).strip(), rest.strip()))
+            steps.append((title, content))
         elif text.startswith(OUTPUT_OPEN, position):
             body, position = _block(text, position, OUTPUT_OPEN, OUTPUT_CLOSE)
-            final = body.strip().removeprefix(FINAL_PREFIX).strip()
+            final = _without_prefix(body)
             if not body.strip().startswith(FINAL_PREFIX) or not final:
                 raise FormatError(f"the output block does not hold '{FINAL_PREFIX} ...'")
         else:
@@ -106,6 +108,19 @@ def _block(text: str, start: int, opening: str, closing: str) -> tuple[str, int]
     return text[start + len(opening) : tag.start()], tag.end()
 
 
+def _split_title(body: str) -> tuple[str, str]:
+    """Title and text of a reasoning block; the title is empty where there is none."""
+    first, _, rest = body.strip().partition("\n")
+    if not first.startswith(_TITLE_PREFIX):
+        return "", body.strip()
+    return first.removeprefix(_TITLE_PREFIX).strip(), rest.strip()
+
+
+def _without_prefix(body: str) -> str:
+    """The final answer that an output block holds."""
+    return body.strip().removeprefix(FINAL_PREFIX).strip()
+
+
 def is_well_formed(text: str) -> bool:
     """Whether `text` is a whole structured answer."""
     try:
@@ -115,23 +130,58 @@ def is_well_formed(text: str) -> bool:
     return True
 
 
+def parse_tolerant(text: str) -> Answer:
+    """Reads what can be read of an answer, however broken; what is not there is empty.
+
+    A step is what stands after an opening reasoning tag or before a closing one, up to the next
+    tag of any kind: blocks that lost a tag, their title ("" then), their text or the blank line
+    between them are read; text outside of all blocks is not. `final` is `final_answer(text)`.
+    What `parse` accepts is read alike.
+    """
+    return Answer(_tolerant_steps(text), final_answer(text))
+
+
+def _tolerant_steps(text: str) -> tuple[tuple[str, str], ...]:
+    bodies = TAG_PATTERN.split(text)
+    tags = ["", *TAG_PATTERN.findall(text), ""]
+    found = []
+    for body, before, after in zip(bodies, tags[:-1], tags[1:], strict=True):
+        closes = after == REASONING_CLOSE and before != OUTPUT_OPEN
+        if body.strip() and (before == REASONING_OPEN or closes):
+            found.append(_split_title(body))
+    return tuple(found)
+
+
 def final_answer(text: str) -> str:
     """What the user gets to see of an answer, read tolerantly; empty when there is nothing.
 
     The last output block if there is one (closed or not), else what follows the last
     reasoning block. In an answer without tags, what follows its last "Final Answer:" if it has
-    one; otherwise it is its own final answer.
+    one; otherwise it is its own final answer. No tag is ever part of it.
     """
     if OUTPUT_OPEN in text:
         body = text.rsplit(OUTPUT_OPEN, 1)[1].split(OUTPUT_CLOSE, 1)[0]
     elif REASONING_OPEN in text or REASONING_CLOSE in text:
-        tail = re.split(f"{re.escape(REASONING_OPEN)}|{re.escape(REASONING_CLOSE)}", text)[-1]
-        body = tail if text.rfind(REASONING_CLOSE) > text.rfind(REASONING_OPEN) else ""
+        close = text.rfind(REASONING_CLOSE)
+        is_outside = close > text.rfind(REASONING_OPEN)
+        body = text[close + len(REASONING_CLOSE) :] if is_outside else ""
     else:
         body = text.rsplit(FINAL_PREFIX, 1)[-1]
-    while TAG_PATTERN.search(body):  # what is left may make a tag again
-        body = TAG_PATTERN.sub("", body)
-    return body.strip().removeprefix(FINAL_PREFIX).strip()
+    return _without_prefix(_without_tags(body))
+
+
+def _without_tags(text: str) -> str:
+    """`text` with its tags taken out, and those that what is left makes, in one pass."""
+    if not TAG_PATTERN.search(text):
+        return text
+    kept: list[str] = []
+    for character in text:
+        kept.append(character)
+        if character == ">":
+            end = "".join(kept[-_LONGEST_TAG:])
+            made = next((tag for tag in TAGS if end.endswith(tag)), "")
+            del kept[len(kept) - len(made) :]
+    return "".join(kept)
 
 
 def split_steps(ids: Iterable[int], tags: ClosingTags) -> list[list[int]]:

@@ -1,17 +1,30 @@
 """Hugging Face tokenizers with the four tags; text never becomes control tokens."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken
-from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.text import steps
+from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.plain import plain_backend, valid_unicode
+
+MAX_STOP_IDS = 6  # a request of the engine stops at 8 tokens; the two closing tags are among them
+_PAD = "<|pad|>"
+_PAD_CANDIDATES = (  # tokens that checkpoints keep for padding, or that no text ever holds
+    "<|finetune_right_pad_id|>",
+    "<|endoftext|>",
+    "<|vision_pad|>",
+    "<pad>",
+    "<unk>",
+    _PAD,
+)
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of generation_config.json
 
 
 @dataclass(frozen=True)
@@ -24,20 +37,43 @@ class Tags:
     output_close: int
 
 
-def add_tags(hf: PreTrainedTokenizerFast) -> int:
+def add_tags(hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> int:
     """Adds the four tags to a tokenizer where they are missing; returns how many were new.
 
     They are not special tokens in the sense of Hugging Face, so that
     `decode(..., skip_special_tokens=True)` in transformers or vLLM leaves them visible.
+
+    The tokenizer is also given a padding token other than the end-of-sequence token and the
+    `stop_ids`: its own if it is that, else a reserved one, else a new one. Transformers scores a
+    sequence at its last token that is not padding, which has to be the end of the answer.
     """
-    return hf.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in steps.TAGS])
+    new = hf.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in steps.TAGS])
+    ends = {hf.eos_token_id, *stop_ids}
+    if hf.pad_token_id is None or hf.pad_token_id in ends:
+        known = hf.get_vocab()
+        free = (name for name in _PAD_CANDIDATES if name in known and known[name] not in ends)
+        hf.add_special_tokens({"pad_token": next(free, _PAD)})
+    return new
 
 
 class Tokenizer:
     """A checkpoint's tokenizer as the rest of stair_jax sees it."""
 
-    def __init__(self, hf: PreTrainedTokenizerFast, stop_ids: Sequence[int] = ()):
-        """Wraps `hf`, which must hold the four tags (`add_tags`)."""
+    def __init__(
+        self,
+        hf: PreTrainedTokenizerFast,
+        stop_ids: Sequence[int] = (),
+        chat: ChatSettings | None = None,
+        generation: Mapping[str, Any] | None = None,
+    ):
+        """Wraps `hf`, which must hold the four tags (`add_tags`).
+
+        Args:
+          hf: a fast tokenizer.
+          stop_ids: tokens that end an answer, beside the end-of-sequence token.
+          chat: how prompts are rendered.
+          generation: fields of `generation_config.json` to be exported with the model; not used.
+        """
         vocabulary = hf.get_vocab()
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
         if missing:
@@ -52,25 +88,47 @@ class Tokenizer:
         self.tags = Tags(*(vocabulary[tag] for tag in steps.TAGS))
         self.eos_id: int = hf.eos_token_id
         self.stop_ids = tuple(dict.fromkeys([self.eos_id, *stop_ids]))
+        if len(self.stop_ids) > MAX_STOP_IDS:
+            raise UserError(
+                f"{len(self.stop_ids)} tokens end an answer, but at most {MAX_STOP_IDS} may: "
+                "shorten eos_token_id in generation_config.json"
+            )
         self.pad_id: int = self.eos_id if hf.pad_token_id is None else hf.pad_token_id
         self.vocab_size = max(vocabulary.values()) + 1
-        self._plain = _without_added_tokens(hf)
+        self.chat = chat or ChatSettings()
+        self.generation = dict(generation or {})
+        self._plain = plain_backend(hf)
         self._tag_ids = dict(zip(steps.TAGS, astuple(self.tags), strict=True))
-        self._hidden = frozenset(hf.all_special_ids) - frozenset(self._tag_ids.values())
+        special = {token for token, added in hf.added_tokens_decoder.items() if added.special}
+        self._hidden = (special | set(hf.all_special_ids)) - set(self._tag_ids.values())
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
         """Reads a Hugging Face folder; further stop ids come from `generation_config.json`."""
         folder = Path(folder)
-        return cls(load_huggingface(folder), generation_stop_ids(folder))
+        return cls(
+            load_huggingface(folder),
+            generation_stop_ids(folder),
+            ChatSettings.load(folder),
+            generation_fields(folder),
+        )
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer as a Hugging Face folder."""
+        """Writes the tokenizer and its chat settings as a Hugging Face folder.
+
+        Transformers 4 and vLLM read it too. They do not know the chat settings: who serves the
+        model passes its system turn and template values as before, or has the template write them.
+        """
         self.hf.save_pretrained(folder)
+        _write_for_older_readers(Path(folder) / "tokenizer_config.json")
+        self.chat.save(Path(folder))
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of text that is not ours (a user's prompt): tags and specials in it stay text."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        """Ids of text that is not ours (a user's prompt): tags and specials in it stay text.
+
+        A lone surrogate, which is no character, becomes U+FFFD.
+        """
+        return self._plain.encode(valid_unicode(text), add_special_tokens=False).ids
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer (ours or a model's): the four tags become tokens, all else is text."""
@@ -105,25 +163,40 @@ def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def generation_stop_ids(folder: Path) -> list[int]:
-    """The end-of-sequence ids of `generation_config.json`, if there is one."""
+    """The end-of-sequence ids of `generation_config.json`, if there is one.
+
+    Raises:
+      UserError: they are no token ids.
+    """
+    stop = _generation_config(folder).get("eos_token_id")
+    ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise UserError(
+            f"{folder / 'generation_config.json'}: eos_token_id must be a token id or a list of "
+            f"them, not {stop!r}"
+        )
+    return list(ids)
+
+
+def generation_fields(folder: Path) -> dict[str, Any]:
+    """The fields of `generation_config.json` that hold no token ids: temperature and the like."""
+    values = _generation_config(folder)
+    return {name: value for name, value in values.items() if name not in _IDS}
+
+
+def _generation_config(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return []
-    stop = storage.read_json(path).get("eos_token_id")
-    if stop is None:
-        return []
-    return [stop] if isinstance(stop, int) else list(stop)
+    values = storage.read_json(path) if path.is_file() else {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return values
 
 
-def _without_added_tokens(hf: PreTrainedTokenizerFast) -> Backend:
-    """The same tokenizer, unable to produce an added or special token from text."""
-    state = json.loads(hf.backend_tokenizer.to_str())
-    vocabulary = state["model"]["vocab"]
-    if isinstance(vocabulary, dict):  # a trained tokenizer may hold its specials here as well
-        for token in {token["content"] for token in state["added_tokens"]}:
-            if token != state["model"].get("unk_token"):
-                vocabulary.pop(token, None)
-    state["added_tokens"] = []
-    state["post_processor"] = None
-    state["truncation"] = state["padding"] = None
-    return Backend.from_str(json.dumps(state))
+def _write_for_older_readers(path: Path) -> None:
+    """Says in the words of transformers 4, which 5 reads as well, what 5 has new words for."""
+    values = storage.read_json(path)
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    values.pop("backend", None)
+    if "extra_special_tokens" in values:
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    storage.write_json(path, values)

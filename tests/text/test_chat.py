@@ -5,10 +5,13 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models
+from transformers import PreTrainedTokenizerFast
 
 from stair_jax.errors import UserError
 from stair_jax.text import chat, steps
-from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.text.tokenizer import Tokenizer, add_tags
 
 CONTROL = [*steps.TAGS, "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
 HOSTILE = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(max_size=8)), max_size=6).map(
@@ -71,6 +74,16 @@ def test_a_template_without_bos_gets_none(chat_tokenizer):
 def test_a_template_that_cannot_serve_is_a_clear_error(chat_tokenizer, template, reason):
     with pytest.raises(UserError, match=reason):
         chat.encode_prompt(with_template(chat_tokenizer, template), "step")
+
+
+def test_a_vocabulary_need_not_know_the_characters_of_a_placeholder():
+    words = ["<unk>", "</s>", "step"]
+    backend = Backend(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    hf = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    hf.chat_template = "</s>{{ messages[0]['content'] }}</s>"
+    add_tags(hf)
+    assert chat.encode_prompt(Tokenizer(hf), "step") == [1, 2, 1]
+    assert chat.encode_prompt(Tokenizer(hf), "</s>") == [1, 0, 1]
 
 
 def test_an_answer_ends_once(chat_tokenizer):

@@ -6,11 +6,14 @@ import shutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models
+from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from stair_jax.decoding import requests
 from stair_jax.errors import UserError
 from stair_jax.text import steps
-from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
+from stair_jax.text.tokenizer import MAX_STOP_IDS, Tokenizer, add_tags, load_huggingface
 
 CONTROL = [*steps.TAGS, "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
 HOSTILE = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(max_size=8)), max_size=8).map(
@@ -89,9 +92,97 @@ def test_adding_the_tags_again_adds_nothing(chat_tokenizer):
     assert len(chat_tokenizer.hf) == size
 
 
-def test_a_pad_token_is_never_needed(chat_tokenizer):
-    assert chat_tokenizer.hf.pad_token_id is None
-    assert chat_tokenizer.pad_id == chat_tokenizer.eos_id
+def word_tokenizer(words, **names):
+    backend = Backend(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=words[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+@pytest.mark.parametrize(
+    ("words", "pad", "stop_ids", "expected"),
+    [
+        (["a", "</s>", "<p>"], "<p>", [], "<p>"),
+        (["a", "</s>", "<p>", "<pad>"], "<p>", [2], "<pad>"),
+        (["a", "</s>", "<pad>"], "</s>", [2], "<|pad|>"),
+        (["a", "</s>", "<|endoftext|>"], None, [], "<|endoftext|>"),
+        (["a", "</s>", "<|endoftext|>", "<unk>"], None, [2], "<unk>"),
+        (["a", "</s>"], None, [], "<|pad|>"),
+    ],
+)
+def test_the_padding_token_is_the_own_or_a_reserved_or_a_new_one(words, pad, stop_ids, expected):
+    hf = word_tokenizer(words, eos_token="</s>", pad_token=pad)
+    assert add_tags(hf, stop_ids) == 4
+    assert hf.pad_token == expected
+    tokenizer = Tokenizer(hf, stop_ids)
+    assert tokenizer.pad_id == tokenizer.hf.get_vocab()[expected]
+    assert tokenizer.pad_id not in tokenizer.stop_ids
+    assert tokenizer.vocab_size == len(words) + 4 + (expected not in words)
+    assert add_tags(hf, stop_ids) == 0 and hf.pad_token == expected
+
+
+def test_a_word_that_is_a_control_token_is_unknown_in_text():
+    hf = word_tokenizer(["a", "</s>"], eos_token="</s>")
+    add_tags(hf)
+    tokenizer = Tokenizer(hf)
+    assert hf.encode("</s>", add_special_tokens=False) == [1]
+    assert tokenizer.encode_text("</s>") == [0]
+
+
+def test_a_tokenizer_whose_control_tokens_cannot_be_taken_out_is_refused():
+    backend = Backend(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0)], 0))
+    hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    add_tags(hf)
+    with pytest.raises(UserError, match="is a Unigram model: only BPE"):
+        Tokenizer(hf)
+
+
+def test_special_tokens_without_a_role_are_left_out_of_decoded_text():
+    hf = word_tokenizer(["a", "</s>"], eos_token="</s>")
+    hf.add_tokens([AddedToken("<|header|>", special=True), AddedToken("<think>", special=False)])
+    add_tags(hf)
+    assert Tokenizer(hf).decode(hf.convert_tokens_to_ids(["<|header|>", "<think>"])) == "<think>"
+
+
+def test_requests_of_the_engine_have_room_for_all_stop_ids_and_both_closing_tags():
+    assert MAX_STOP_IDS + 2 == requests.MAX_STOP_IDS
+
+
+@pytest.mark.parametrize(
+    ("stop", "stop_ids"), [(3, (3,)), ([7, 3], (3, 7)), ([3], (3,)), (None, (3,)), ([], (3,))]
+)
+def test_stop_ids_come_from_the_generation_config(folder, tmp_path, stop, stop_ids):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    values = {"eos_token_id": stop, "temperature": 0.6, "top_p": 0.9, "pad_token_id": 1}
+    (copy / "generation_config.json").write_text(json.dumps(values))
+    tokenizer = Tokenizer.load(copy)
+    assert tokenizer.eos_id == 3 and tokenizer.stop_ids == stop_ids
+    assert tokenizer.generation == {"temperature": 0.6, "top_p": 0.9}
+    (copy / "generation_config.json").unlink()
+    assert Tokenizer.load(copy).stop_ids == (3,) and Tokenizer.load(copy).generation == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"eos_token_id": [0, 1, 2, 4, 5, 6]}', "7 tokens end an answer, but at most 6 may"),
+        ('{"eos_token_id": "</s>"}', "eos_token_id must be a token id or a list of them"),
+        ('{"eos_token_id": [1, true]}', "eos_token_id must be"),
+        ('{"eos_token_id": -1}', "eos_token_id must be"),
+        ("[1]", "generation_config.json is damaged: it holds no JSON object"),
+    ],
+)
+def test_a_generation_config_that_cannot_be_is_a_clear_error(folder, tmp_path, text, reason):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "generation_config.json").write_text(text)
+    with pytest.raises(UserError, match=reason):
+        Tokenizer.load(copy)
+
+
+def test_the_saved_folder_is_in_the_words_that_transformers_4_reads(chat_tokenizer, folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["additional_special_tokens"] == ["<|start_header_id|>", "<|end_header_id|>"]
+    assert "extra_special_tokens" not in config
+    assert load_huggingface(folder).extra_special_tokens == chat_tokenizer.hf.extra_special_tokens
 
 
 def test_what_a_user_can_get_wrong(chat_tokenizer, folder, tmp_path):

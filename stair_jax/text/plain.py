@@ -1,0 +1,60 @@
+"""A tokenizer that has no control tokens: what it encodes is text and nothing else."""
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
+
+from stair_jax.errors import UserError
+
+
+def plain_backend(hf: PreTrainedTokenizerFast) -> Backend:
+    """The same tokenizer, unable to produce an added or special token from text.
+
+    Its texts stand inside a prompt: the space that some tokenizers put before the first word of a
+    document only is left out.
+
+    Raises:
+      UserError: a Unigram model, whose tokens cannot be taken out.
+    """
+    state = json.loads(hf.backend_tokenizer.to_str())
+    model = state["model"]
+    if not isinstance(model["vocab"], dict):
+        raise UserError(
+            f"the tokenizer is a {model['type']} model: only BPE, WordPiece and WordLevel are "
+            "supported, whose control tokens can be told from text"
+        )
+    # A trained tokenizer may hold its specials among its words as well.
+    control = {token["content"] for token in state["added_tokens"]} - {model.get("unk_token")}
+    for token in control:
+        model["vocab"].pop(token, None)
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if not _makes(pair, control)]
+    if state["pre_tokenizer"]:
+        _without_first_space(state["pre_tokenizer"])
+    state["added_tokens"] = []
+    state["post_processor"] = None
+    state["truncation"] = state["padding"] = None
+    return Backend.from_str(json.dumps(state))
+
+
+def _makes(pair: str | list[str], control: set[str]) -> bool:
+    """Whether a merge of BPE takes or makes a control token."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return left in control or right in control or left + right in control
+
+
+def _without_first_space(pre_tokenizer: dict[str, Any]) -> None:
+    for part in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        if part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"
+
+
+def valid_unicode(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which no encoding of characters can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
