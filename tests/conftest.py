@@ -6,8 +6,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Devices for the tests of sharding; the others use the first one.
+jax.config.update("jax_num_cpu_devices", 8)
 
 settings.register_profile(
     "stair_jax",

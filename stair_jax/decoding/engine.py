@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import DTypeLike
 
 from stair_jax.decoding import programs
@@ -22,9 +23,10 @@ from stair_jax.decoding.scheduler import Queue, Waiting, make_buckets
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
+from stair_jax.parallel.placement import Placement
 
 # Slots that one prefill may fill for each of its prompts: the children of a node share theirs.
-_FAN_OUT = 4
+FAN_OUT = 4
 _MIN_SCORE_WIDTH = 8
 
 
@@ -49,12 +51,14 @@ class Engine:
 
     Args:
         config: of the model.
-        params: of the model.
-        num_slots: sequences that decode side by side.
+        params: of the model; on the mesh, if there is one.
+        num_slots: sequences that decode side by side; they and `prefill_rows` are split over the
+            data axes of the mesh.
         max_length: tokens of a sequence at most, prompt and samples together.
         prefill_rows: prompts of one prefill.
         buckets: padded lengths of prompts; `max_length` is always one of them.
         steps_per_call: tokens a slot may sample before the host looks at the results.
+        mesh: of the devices; None: the default device.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Engine:
         prefill_rows: int = 8,
         buckets: Sequence[int] | None = None,
         steps_per_call: int = 8,
+        mesh: Mesh | None = None,
     ) -> None:
         """Raises a UserError when a size is not positive."""
         sizes = (num_slots, max_length, prefill_rows, steps_per_call)
@@ -83,7 +88,9 @@ class Engine:
         # More than the slots could never be admitted together.
         self._prefill_rows = min(prefill_rows, num_slots)
         self._steps_per_call = steps_per_call
-        self._slots = programs.empty_slots(config, num_slots, max_length)
+        self._placement = Placement(mesh)
+        with self._placement.use():
+            self._slots = programs.empty_slots(config, num_slots, max_length)
         self._free = list(range(num_slots))
         self._running: dict[int, _Running] = {}
         lengths = make_buckets(buckets, max_length)
@@ -165,12 +172,14 @@ class Engine:
 
     def _score(self, bucket: int, batch: list[Waiting]) -> None:
         requests = [waiting.request for waiting in batch]
-        width = _score_width(max(len(request.score_ids) for request in requests))
+        width = score_width(max(len(request.score_ids) for request in requests))
         prompts = self._pad([waiting.prompt for waiting in batch], bucket)
         ids = self._pad([request.score_ids for request in requests], width)
         last = np.zeros(self._prefill_rows, np.int32)
         last[: len(batch)] = [len(waiting.prompt) - 1 for waiting in batch]
-        scores = np.asarray(programs.score(self._config, self._params, prompts, last, ids))
+        rows = self._placement.rows((prompts, last, ids))
+        with self._placement.use():
+            scores = np.asarray(programs.score(self._config, self._params, *rows))
         self.stats.calls += 1
         for request, waiting, row in zip(requests, batch, scores, strict=False):
             self.stats.prefilled += len(waiting.prompt)
@@ -181,22 +190,21 @@ class Engine:
     def _admit_batch(self) -> None:
         """Prefills the bucket of the oldest request and puts its sequences into free slots."""
         bucket = self._to_admit.oldest
-        num_rows = min(_FAN_OUT * self._prefill_rows, len(self._free))
+        num_rows = min(FAN_OUT * self._prefill_rows, len(self._free))
         batch = self._to_admit.take(bucket, self._prefill_rows, num_rows)
         distinct = dict.fromkeys(waiting.prompt for waiting in batch)
         prompts = {prompt: index for index, prompt in enumerate(distinct)}
-        size = _FAN_OUT * self._prefill_rows
+        size = FAN_OUT * self._prefill_rows
         source, target = np.zeros(size, np.int32), np.full(size, self._num_slots, np.int32)
         started = [self._start(waiting) for waiting in batch]
         for index, running in enumerate(started):
             slot = self._free.pop()
             self._running[slot] = running
             source[index], target[index] = prompts[batch[index].prompt], slot
-        rows = _make_rows(started, size)
-        padded = self._pad(list(prompts), bucket)
-        self._slots = programs.admit(
-            self._config, self._params, self._slots, padded, rows, source, target
-        )
+        padded = self._placement.rows(self._pad(list(prompts), bucket))
+        whole = self._placement.whole((_make_rows(started, size), source, target))
+        with self._placement.use():
+            self._slots = programs.admit(self._config, self._params, self._slots, padded, *whole)
         self.stats.calls += 1
         self.stats.prefilled += sum(len(prompt) + 1 for prompt in prompts)
 
@@ -208,9 +216,11 @@ class Engine:
 
     def _decode(self) -> None:
         enough = max(0, self._num_slots - self._prefill_rows) if self._to_admit else 0
-        self._slots, packed = programs.decode(
-            self._config, self._steps_per_call, self._params, self._slots, np.int32(enough)
-        )
+        whole = self._placement.whole(np.int32(enough))
+        with self._placement.use():
+            self._slots, packed = programs.decode(
+                self._config, self._steps_per_call, self._params, self._slots, whole
+            )
         self.stats.calls += 1
         tokens, bits = np.split(np.asarray(packed), 2, axis=1)
         logps = np.ascontiguousarray(bits).view(np.float32)
@@ -252,7 +262,7 @@ def _finish(running: _Running) -> Finish | None:
     return "length" if len(running.tokens) == running.limit else None
 
 
-def _score_width(needed: int) -> int:
+def score_width(needed: int) -> int:
     """Powers of two, so that there are few programs."""
     return max(_MIN_SCORE_WIDTH, 1 << (needed - 1).bit_length())
 

@@ -8,15 +8,18 @@ first one too, comes out of the one decode program.
 from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from stair_jax.decoding.requests import MAX_STOP_IDS
 from stair_jax.decoding.sampling import SamplingRows, sample
 from stair_jax.models.cache import Cache, empty_cache
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import Params, apply, output_embedding
+from stair_jax.models.heads import mask_padding
+from stair_jax.models.transformer import Params, apply, output_embedding, prefill
 
 NO_TOKEN = -1
 
@@ -66,7 +69,7 @@ def empty_slots(config: ModelConfig, num_slots: int, length: int) -> Slots:
         stop_ids=jnp.full((num_slots, MAX_STOP_IDS), NO_TOKEN),
         sampling=sampling,
     )
-    return Slots(rows, empty_cache(config, num_slots, length))
+    return _placed(config, Slots(rows, empty_cache(config, num_slots, length)))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -91,11 +94,10 @@ def admit(
         source: [A] int32, the prompt of each sequence.
         target: [A] int32, its slot; the number of slots for a row that is padding.
     """
-    batch, length = prompts.shape
+    length = prompts.shape[1]
     positions = jnp.broadcast_to(jnp.arange(length), prompts.shape)
-    empty = empty_cache(config, batch, length)
-    _, cache = apply(config, params, prompts, positions, None, empty)
-    return Slots(
+    _, cache = prefill(config, params, prompts, positions)
+    admitted = Slots(
         jax.tree.map(lambda old, new: old.at[target].set(new, mode="drop"), slots.rows, rows),
         jax.tree.map(
             lambda old, new: old.at[target, :length].set(new[source], mode="drop"),
@@ -103,6 +105,7 @@ def admit(
             cache,
         ),
     )
+    return _placed(config, admitted)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -130,7 +133,7 @@ def decode(
         hidden, cache = apply(
             config, params, rows.token[:, None], rows.position[:, None], None, cache
         )
-        logits = _logits(hidden[:, 0], head)
+        logits = _logits(config, hidden[:, 0], head)
         # A row at rest is greedy, which costs nothing.
         temperature = jnp.where(rows.alive, rows.sampling.temperature, 0.0)
         sampling = rows.sampling._replace(temperature=temperature)
@@ -147,7 +150,7 @@ def decode(
     start = (jnp.int32(0), slots.rows, slots.cache, tokens, logps)
     _, rows, cache, tokens, logps = lax.while_loop(unfinished, body, start)
     packed = jnp.concatenate([tokens, lax.bitcast_convert_type(logps, jnp.int32)], axis=1)
-    return Slots(rows, cache), packed
+    return _placed(config, Slots(rows, cache)), packed
 
 
 @partial(jax.jit, static_argnums=0)
@@ -169,13 +172,32 @@ def score(
     positions = jnp.broadcast_to(jnp.arange(prompts.shape[1]), prompts.shape)
     hidden, _ = apply(config, params, prompts, positions)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-    logits = _logits(hidden, output_embedding(params, config).astype(config.dtype))
+    logits = _logits(config, hidden, output_embedding(params, config).astype(config.dtype))
     chosen = jnp.take_along_axis(logits, ids, axis=-1)
     return chosen - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
-    return jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
+def _logits(config: ModelConfig, hidden: jax.Array, head: jax.Array) -> jax.Array:
+    """Logits `[B, padded_vocab_size]` in float32, those of padding rows -inf."""
+    logits = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
+    logits = nn.with_logical_constraint(logits, ("batch", "activation_vocab"))
+    return mask_padding(logits, config.vocab_size)
+
+
+def slot_axes(config: ModelConfig, slots: Slots) -> Slots:
+    """A PartitionSpec of logical axis names for each array of `slots`."""
+    heads = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
+    axes = ("batch", "cache_length", heads, None)
+    # A row has fewer axes than the cache, and only the first of them is split.
+    return jax.tree.map(
+        lambda array: PartitionSpec(*(axes if array.ndim == 4 else ("batch", None)[: array.ndim])),
+        slots,
+    )
+
+
+def _placed(config: ModelConfig, slots: Slots) -> Slots:
+    """The slots, split over the mesh in use: each program takes them as the last one gave them."""
+    return jax.tree.map(nn.with_logical_constraint, slots, slot_axes(config, slots))
 
 
 def _advance(rows: Rows, new: jax.Array) -> Rows:

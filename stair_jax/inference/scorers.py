@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from stair_jax.decoding.requests import Request, request_key, run_all
 from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
 from stair_jax.models import heads
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
+from stair_jax.parallel.placement import Placement
 from stair_jax.search.actor import Reward
 from stair_jax.search.judge import Judge, Judging
 from stair_jax.search.runner import Engine
@@ -24,17 +26,24 @@ class PrmScorer:
     """Scores by a process reward model: its scalar at the last token."""
 
     def __init__(
-        self, config: ModelConfig, params: Any, rows: int = 16, buckets: Sequence[int] = (256,)
+        self,
+        config: ModelConfig,
+        params: Any,
+        rows: int = 16,
+        buckets: Sequence[int] = (256,),
+        mesh: Mesh | None = None,
     ):
         """A scorer of fixed shapes, each compiled once.
 
         Args:
           config: of the model.
           params: `{"model": params, "score": head}`.
-          rows: sequences scored side by side.
+          rows: sequences scored side by side; on a mesh, at least one for each of its parts.
           buckets: lengths that sequences are padded to; longer ones, by doubling the last.
+          mesh: where `params` are; None: on one device.
         """
-        self._config, self._params, self._rows = config, params, rows
+        self._config, self._params, self._placement = config, params, Placement(mesh)
+        self.rows = self._placement.round_up(rows)
         self._buckets = sorted(buckets)
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
@@ -47,32 +56,35 @@ class PrmScorer:
         """Scores of token sequences, in their order."""
         by_bucket: dict[int, list[int]] = {}
         for index, sequence in enumerate(sequences):
-            by_bucket.setdefault(self._bucket(len(sequence)), []).append(index)
+            by_bucket.setdefault(self.bucket(len(sequence)), []).append(index)
         scores = np.zeros(len(sequences), np.float32)
         for bucket, indices in sorted(by_bucket.items()):
-            for start in range(0, len(indices), self._rows):
-                batch = indices[start : start + self._rows]
+            for start in range(0, len(indices), self.rows):
+                batch = indices[start : start + self.rows]
                 scores[batch] = self._score_batch([sequences[i] for i in batch], bucket)
         return scores.tolist()
 
-    def _bucket(self, length: int) -> int:
+    def bucket(self, length: int) -> int:
+        """What a sequence of `length` tokens is padded to."""
         bucket = next((size for size in self._buckets if size >= length), self._buckets[-1])
         while bucket < length:
             bucket *= 2
         return bucket
 
     def _score_batch(self, sequences: Sequence[Sequence[int]], bucket: int) -> np.ndarray:
-        tokens = np.zeros((self._rows, bucket), np.int32)
-        last = np.zeros(self._rows, np.int32)
+        tokens = np.zeros((self.rows, bucket), np.int32)
+        last = np.zeros(self.rows, np.int32)
         for row, sequence in enumerate(sequences):
             tokens[row, : len(sequence)] = sequence
             last[row] = len(sequence) - 1
-        scores = _prm_scores(self._config, self._params, tokens, last)
+        tokens, last = self._placement.rows((tokens, last))
+        with self._placement.use():
+            scores = prm_scores(self._config, self._params, tokens, last)
         return np.asarray(scores)[: len(sequences)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prm_scores(config: ModelConfig, params: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
+def prm_scores(config: ModelConfig, params: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
     """Scores [B] at the positions last [B] of tokens [B, T]; what comes later is never seen."""
     positions = jax.lax.broadcasted_iota(np.int32, tokens.shape, 1)
     hidden, _ = apply(config, params["model"], tokens, positions)

@@ -1,36 +1,97 @@
-"""The mesh of devices that a training step runs on."""
+"""The mesh of devices that a jitted step runs on."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh
 
 from stair_jax.errors import UserError
-from stair_jax.parallel.rules import RULES
+from stair_jax.parallel.rules import BATCH_AXES, RULES
 
 AXES = ("data", "fsdp", "tensor")
 
 
+@dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis of a mesh; -1 in one place: as many as there are.
+
+    Attributes:
+      data: copies of the model, each with rows of its own.
+      fsdp: devices that share the parameters and the optimizer's moments of a copy, each with rows
+        of its own; a layer's weights are put together when it is computed.
+      tensor: devices that share heads, MLP and vocabulary of each layer, and its rows.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names the axis that cannot be."""
+        for axis in AXES:
+            size = getattr(self, axis)
+            if not isinstance(size, int) or isinstance(size, bool) or (size < 1 and size != -1):
+                raise UserError(
+                    f"{axis} of a mesh must be a number of devices or -1 (all that are left), "
+                    f"not {size!r}"
+                )
+        if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
+            raise UserError(f"only one axis of a mesh may be -1, not {self}")
+
+    def __str__(self) -> str:
+        """For messages: `data 1 x fsdp 4 x tensor 2`."""
+        return " x ".join(f"{axis} {getattr(self, axis)}" for axis in AXES)
+
+    def resolve(self, num_devices: int) -> "MeshShape":
+        """The shape with a number in place of -1.
+
+        Raises:
+          UserError: there are too few devices, or -1 is left with no whole number.
+        """
+        sizes = dataclasses.asdict(self)
+        given = 1
+        for size in sizes.values():
+            given *= max(size, 1)
+        if given > num_devices:
+            raise UserError(f"a mesh of {self} needs {given} devices, there are {num_devices}")
+        for axis, size in sizes.items():
+            if size == -1:
+                if num_devices % given:
+                    raise UserError(
+                        f"a mesh of {self} cannot use all of {num_devices} devices: their number "
+                        f"must be a multiple of {given}"
+                    )
+                sizes[axis] = num_devices // given
+        return MeshShape(**sizes)
+
+
 def make_mesh(
-    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    shape: MeshShape = MeshShape(),
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """A mesh of data x fsdp x tensor devices: the first ones of `devices` (default: all there are).
+    """A mesh over the first of `devices` (default: all there are).
 
     Raises:
       UserError: there are too few devices.
     """
     devices = jax.devices() if devices is None else devices
-    count = data * fsdp * tensor
-    if count < 1 or count > len(devices):
-        raise UserError(
-            f"a mesh of {data} x {fsdp} x {tensor} needs {count} devices, there are {len(devices)}"
-        )
+    shape = shape.resolve(len(devices))
+    sizes = (shape.data, shape.fsdp, shape.tensor)
+    count = shape.data * shape.fsdp * shape.tensor
     # Linen's logical constraints fail on the Explicit axes that are the default.
-    return jax.make_mesh(
-        (data, fsdp, tensor), AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count]
-    )
+    return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
+
+
+def batch_devices(mesh: Mesh) -> int:
+    """Parts that the rows of a batch are split into."""
+    count = 1
+    for axis in BATCH_AXES:
+        count *= mesh.shape[axis]
+    return count
 
 
 @contextmanager

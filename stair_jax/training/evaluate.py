@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -24,13 +25,18 @@ def sequence_logps(
     """Summed log-probabilities `[S, G]` of the weighted tokens of each sequence."""
     micro = micro_at(micros, index)
     logps = objectives.micro_logps(config, num_chunks, params, micro)
-    return objectives.sequence_sums(logps * micro["weights"], micro)
+    return _whole(objectives.sequence_sums(logps * micro["weights"], micro))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def sequence_scores(config: ModelConfig, params: Params, micros: Micro, index: int) -> jax.Array:
     """Scores `[S, G]` of each sequence by a process reward model."""
-    return objectives.sequence_scores(config, params, micro_at(micros, index))
+    return _whole(objectives.sequence_scores(config, params, micro_at(micros, index)))
+
+
+def _whole(values: jax.Array) -> jax.Array:
+    """All values on each device of the mesh in use, so that any process can read them."""
+    return nn.with_logical_constraint(values, (None,) * values.ndim)
 
 
 def for_each_group(

@@ -95,7 +95,7 @@ def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Mic
     """Log-probabilities `[R, T]` of the targets of a micro-batch."""
     hidden = _hidden(config, params, micro)
     head = transformer.output_embedding(params, config)
-    return token_logps(hidden, head, micro["targets"], num_chunks)
+    return token_logps(hidden, head, micro["targets"], num_chunks, config.vocab_size)
 
 
 def sequence_sums(values: jax.Array, micro: Micro) -> jax.Array:

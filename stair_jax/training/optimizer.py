@@ -30,6 +30,8 @@ class OptimizerSettings(Protocol):
     def b2(self) -> float: ...
     @property
     def eps(self) -> float: ...
+    @property
+    def mu_dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,25 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
         num_steps,
         settings.final_lr_ratio * settings.learning_rate,
     )
-    tx = _adamw(settings.b1, settings.b2, settings.eps, settings.weight_decay, settings.clip_norm)
+    tx = _adamw(
+        settings.b1,
+        settings.b2,
+        settings.eps,
+        settings.weight_decay,
+        settings.clip_norm,
+        settings.mu_dtype,
+    )
     return Optimizer(tx, schedule)
 
 
 @functools.lru_cache(maxsize=16)
 def _adamw(
-    b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
+    b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float, mu_dtype: str
 ) -> optax.GradientTransformation:
     """Clip by the global norm (0: no clipping), Adam, decoupled weight decay on all parameters."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.scale_by_adam(b1, b2, eps, mu_dtype=jnp.float32),
+        optax.scale_by_adam(b1, b2, eps, mu_dtype=jnp.dtype(mu_dtype)),
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale(-1.0),
     )

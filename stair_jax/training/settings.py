@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
-from stair_jax.models.config import ModelConfig
+from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.models.layout import fit_to_mesh
+from stair_jax.parallel.mesh import batch_devices
 from stair_jax.text.tokenizer import Tokenizer
+
+_TRAINED_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class TrainingSettings:
       learning_rate: the highest of the schedule.
       warmup_ratio: share of the steps with a rising rate.
       final_lr_ratio: the last rate, as a share of the highest.
-      weight_decay: decoupled, times the rate.
+      weight_decay: decoupled, times the rate; of all parameters, norms and biases too.
       clip_norm: of the gradient; 0: none.
       b1: decay of Adam's first moment.
       b2: of the second.
@@ -28,9 +34,14 @@ class TrainingSettings:
       epochs: passes over the data; a fraction is allowed.
       batch_size: examples (or pairs) a step, the last step fewer.
       max_length: tokens a row, and at most so many a sequence.
-      microbatch_rows: rows on the devices at once; changes the cost, and results by rounding only.
+      microbatch_rows: rows on the devices at once, a multiple of data x fsdp of
+        `runtime.training_mesh`; changes the cost, and results by rounding only.
       logps_chunks: pieces in which log-probabilities are computed (see `token_logps`).
       dtype: of the activations.
+      param_dtype: of the parameters in training: "float32", or "bfloat16" for half the memory; then
+        an update below 1/256 of a parameter is lost. Gradients are summed in float32 either way.
+      mu_dtype: of Adam's first moment, "float32" or "bfloat16"; the second is float32.
+      hf_dtype: of the tensors in `hf/`.
       remat: what the backward pass computes again (see `ModelConfig`).
       checkpoint_every: steps between checkpoints; 0: none.
     """
@@ -49,6 +60,9 @@ class TrainingSettings:
     microbatch_rows: int = 4
     logps_chunks: int = 1
     dtype: str = "float32"
+    param_dtype: str = "float32"
+    mu_dtype: str = "float32"
+    hf_dtype: str = "float32"
     remat: str = "none"
     checkpoint_every: int = 100
 
@@ -59,15 +73,49 @@ class TrainingSettings:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not self.epochs > 0:
             raise UserError(f"epochs is {self.epochs}: it must be above 0")
+        for name, choices in (
+            ("param_dtype", _TRAINED_DTYPES),
+            ("mu_dtype", _TRAINED_DTYPES),
+            ("hf_dtype", DTYPES),
+        ):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}"
+                )
 
 
-def load_model(folder: Path, settings: TrainingSettings) -> tuple[ModelConfig, Any, Tokenizer]:
-    """Config, float32 parameters and tokenizer of a stage's `hf/`."""
-    config = huggingface.load_config(folder / "hf")
+def configure(
+    config: ModelConfig, settings: TrainingSettings, mesh: Mesh, vocab_multiple: int = 1
+) -> ModelConfig:
+    """The config of a checkpoint, computed as the settings say and laid out on the mesh.
+
+    Raises:
+      UserError: the mesh does not divide the model or the rows of a micro-batch.
+    """
+    check_rows("microbatch_rows", settings.microbatch_rows, mesh)
     config = dataclasses.replace(
-        config, dtype=settings.dtype, param_dtype="float32", remat=settings.remat
+        config, dtype=settings.dtype, param_dtype=settings.param_dtype, remat=settings.remat
     )
-    return config, huggingface.load_params(folder / "hf", config), Tokenizer.load(folder / "hf")
+    return fit_to_mesh(config, mesh, vocab_multiple)
+
+
+def check_rows(field: str, rows: int, mesh: Mesh) -> None:
+    """Raises a UserError that names `field` unless the mesh can split so many rows."""
+    parts = batch_devices(mesh)
+    if rows % parts:
+        raise UserError(
+            f"{field} is {rows}: it must be a multiple of {parts}, data x fsdp of "
+            "runtime.training_mesh"
+        )
+
+
+def load_model(
+    folder: Path, settings: TrainingSettings, mesh: Mesh, vocab_multiple: int = 1
+) -> tuple[ModelConfig, Any, Tokenizer]:
+    """Config, parameters on the mesh in `param_dtype`, and tokenizer of a stage's `hf/`."""
+    config = configure(huggingface.load_config(folder / "hf"), settings, mesh, vocab_multiple)
+    params = huggingface.load_params(folder / "hf", config, mesh)
+    return config, params, Tokenizer.load(folder / "hf")
 
 
 def is_exported(folder: Path) -> bool:
@@ -76,8 +124,13 @@ def is_exported(folder: Path) -> bool:
 
 
 def export(
-    folder: Path, params: Any, config: ModelConfig, tokenizer: Tokenizer, score_head: Any = None
+    folder: Path,
+    params: Any,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    score_head: Any = None,
+    dtype: str = "float32",
 ) -> None:
-    """Writes `hf/`, whole or not at all, and then deletes `checkpoints/`."""
-    huggingface.save(folder / "hf", params, config, tokenizer, score_head=score_head)
+    """Writes `hf/` in `dtype`, whole or not at all, and then deletes `checkpoints/`."""
+    huggingface.save(folder / "hf", params, config, tokenizer, score_head, dtype)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

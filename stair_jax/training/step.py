@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stair_jax.parallel import rules
 
@@ -52,7 +52,9 @@ def make_train_step(
     batches.py). `tx` gives the updates of a learning rate of 1. Metrics: "loss", "grad_norm"
     (before clipping), "weight", and those of the objective.
 
-    The new state is sharded as `state` is. Equal arguments give the same jitted function.
+    The new state is sharded as `state` is, and so are the sums of the gradients; metrics are whole
+    on each device. `state` may be the shapes of `abstract_state`. Equal arguments give the same
+    jitted function.
     """
     shardings, treedef = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
     return _train_step(objective, tx, tuple(shardings), treedef)
@@ -65,10 +67,12 @@ def _train_step(
     shardings: tuple[NamedSharding, ...],
     treedef: jax.tree_util.PyTreeDef,
 ) -> TrainStep:
+    out_shardings = jax.tree.unflatten(treedef, shardings)
+
     def step(
         state: TrainState, batch: dict[str, Any], learning_rate: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        sums, gradients = _summed(objective, state.params, batch)
+        sums, gradients = _summed(objective, state.params, batch, out_shardings.params)
         weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
         updates, opt_state = tx.update(gradients, state.opt_state, _wide(state.params))
@@ -85,8 +89,8 @@ def _train_step(
         }
         return TrainState(params, opt_state), metrics
 
-    out_shardings = (jax.tree.unflatten(treedef, shardings), None)
-    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+    whole = NamedSharding(shardings[0].mesh, PartitionSpec())
+    return jax.jit(step, donate_argnums=0, out_shardings=(out_shardings, whole))
 
 
 def init_state(
@@ -95,29 +99,45 @@ def init_state(
     """Puts parameters and zero moments on the mesh; each moment is sharded as its parameter.
 
     What is on the mesh already is not copied: the first step takes over `params` too.
-    Moments are float32 whatever the parameters are. `logical_axes` is a tree of PartitionSpecs of
-    logical axis names.
+    Moments are of the optimizer's dtypes (float32 by default) whatever the parameters are.
+    `logical_axes` is a tree of PartitionSpecs of logical axis names.
     """
+    params = jax.device_put(params, rules.shardings(logical_axes, mesh))
+    like = abstract_state(params, logical_axes, tx, mesh).opt_state
+    out_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    opt_state = jax.jit(lambda tree: tx.init(_wide(tree)), out_shardings=out_shardings)(params)
+    return TrainState(params, opt_state)
+
+
+def abstract_state(
+    params: Params, logical_axes: Params, tx: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state that `init_state` makes of such parameters."""
     sharded = rules.shardings(logical_axes, mesh)
-    params = jax.device_put(params, sharded)
     moments = jax.eval_shape(lambda tree: tx.init(_wide(tree)), params)
-    out_shardings = optax.tree_map_params(
+    moment_shardings = optax.tree_map_params(
         tx,
         lambda _, sharding: sharding,
         moments,
         sharded,
         transform_non_params=lambda _: rules.replicated(mesh),
     )
-    opt_state = jax.jit(lambda tree: tx.init(_wide(tree)), out_shardings=out_shardings)(params)
-    return TrainState(params, opt_state)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        TrainState(params, moments),
+        TrainState(sharded, moment_shardings),
+    )
 
 
 def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """A batch on the mesh: `[A, rows, T]` arrays split by rows, all else replicated."""
-    rows, whole = rules.rows_sharding(mesh), rules.replicated(mesh)
-    return jax.device_put(
-        batch, jax.tree.map(lambda array: rows if array.ndim == 3 else whole, batch)
-    )
+    """A batch on the mesh."""
+    return jax.device_put(batch, batch_shardings(batch, mesh))
+
+
+def batch_shardings(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """How a batch lies on the mesh: `[A, rows, T]` arrays split by rows, all else replicated."""
+    rows, whole = rules.rows_sharding(mesh, axis=1), rules.replicated(mesh)
+    return jax.tree.map(lambda array: rows if array.ndim == 3 else whole, batch)
 
 
 def micro_at(micros: Micro, index: int | jax.Array) -> Micro:
@@ -129,8 +149,13 @@ def _wide(params: Params) -> Params:
     return jax.tree.map(lambda param: param.astype(jnp.float32), params)
 
 
-def _summed(objective: Objective, params: Params, batch: dict[str, Any]) -> tuple[Sums, Params]:
-    """Sums of the objective and their gradients (float32) over the micro-batches in use."""
+def _summed(
+    objective: Objective, params: Params, batch: dict[str, Any], shardings: Params
+) -> tuple[Sums, Params]:
+    """Sums of the objective and their gradients (float32) over the micro-batches in use.
+
+    The gradients get the `shardings` of the parameters, so that no device holds all of them.
+    """
 
     def value_and_grad(micro: Micro) -> tuple[Sums, Params]:
         def loss(params: Params) -> tuple[jax.Array, Sums]:
@@ -138,7 +163,7 @@ def _summed(objective: Objective, params: Params, batch: dict[str, Any]) -> tupl
             return sums.loss, sums
 
         (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        return sums, _wide(gradients)
+        return sums, jax.lax.with_sharding_constraint(_wide(gradients), shardings)
 
     def add(index: jax.Array, total: tuple[Sums, Params]) -> tuple[Sums, Params]:
         return jax.tree.map(jnp.add, total, value_and_grad(micro_at(batch["micro"], index)))

@@ -72,6 +72,7 @@ def metrics_of(folder):
 
 def test_sft(workdir, capsys):
     settings = {"epochs": 2, "batch_size": 5, "reader": "datasets", "rates": {"safety": 1.0}}
+    settings["hf_dtype"] = "bfloat16"
     stage = context(workdir, "sft", settings, data=workdir / "data")
     sft.run(stage)
     metrics = metrics_of(stage.folder)
@@ -81,6 +82,7 @@ def test_sft(workdir, capsys):
     trained = huggingface.load_params(stage.folder / "hf", config)
     before = huggingface.load_params(workdir / "model" / "hf", config)
     assert not np.array_equal(trained["embedding"], before["embedding"])
+    assert huggingface.stored_dtype(stage.folder / "hf") == "bfloat16"
     assert not (stage.folder / "checkpoints").exists()
     shown = capsys.readouterr().err
     assert "⟦<|Reasoning_step|>Title: Problem analysis" in shown and "<|eot_id|>⟧" in shown
@@ -98,6 +100,12 @@ def test_an_answer_that_breaks_the_grammar_is_named(workdir):
 def test_an_unknown_setting_is_named(workdir):
     with pytest.raises(UserError, match="no field 'learning_rat'"):
         sft.run(context(workdir, "typo", {"learning_rat": 1.0}, data=workdir / "data"))
+
+
+@pytest.mark.parametrize("name", ["param_dtype", "mu_dtype", "hf_dtype"])
+def test_an_unknown_dtype_is_named(workdir, name):
+    with pytest.raises(UserError, match=f"{name} is 'int8': it must be one of float32, "):
+        sft.run(context(workdir, f"bad {name}", {name: "int8"}, data=workdir / "data"))
 
 
 def test_dpo_starts_at_the_reference_and_raises_the_margin(workdir):

@@ -9,11 +9,18 @@ from jax.sharding import PartitionSpec
 
 from stair_jax.models.transformer import apply, init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh, use_mesh
-from stair_jax.training.batches import Batches, Group
+from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.losses import sft_loss
 from stair_jax.training.objectives import DpoObjective, PrmObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.step import Sums, init_state, make_train_step, micro_at, put_batch
+from stair_jax.training.step import (
+    Sums,
+    abstract_state,
+    init_state,
+    make_train_step,
+    micro_at,
+    put_batch,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,16 +159,40 @@ def test_the_score_is_read_at_the_last_token(config, params, make_groups):
     )
 
 
-def test_moments_are_float32_and_sharded_as_their_parameters(config, settings):
-    half = dataclasses.replace(config, param_dtype="bfloat16")
-    params = init_params(half, jax.random.key(0))
-    _, _, state = start(params, logical_axes(half), settings)
-    adam = next(part for part in state.opt_state if hasattr(part, "mu"))
-    for moments in (adam.mu, adam.nu):
-        pairs = zip(jax.tree.leaves(moments), jax.tree.leaves(state.params), strict=True)
-        for moment, param in pairs:
-            assert moment.dtype == jnp.float32 and param.dtype == jnp.bfloat16
-            assert moment.sharding == param.sharding
+@pytest.mark.parametrize("mu_dtype", ["float32", "bfloat16"])
+def test_moments_have_dtypes_of_their_own(mu_dtype, settings, make_groups):
+    settings = dataclasses.replace(settings, mu_dtype=mu_dtype)
+    params = {"logits": jnp.zeros(40, jnp.bfloat16)}
+    batch = Batches(make_groups(4), 4, 16, 2)[0]
+    _, _, before = start(params, UNIGRAM_AXES, settings)
+    after, _ = run_step(Unigram(), params, UNIGRAM_AXES, settings, batch)
+    for state in (before, after):
+        adam = next(part for part in state.opt_state if hasattr(part, "mu"))
+        assert state.params["logits"].dtype == jnp.bfloat16
+        assert (adam.mu["logits"].dtype, adam.nu["logits"].dtype) == (mu_dtype, jnp.float32)
+
+
+def test_the_abstract_state_is_that_of_the_real_one(config, params, settings):
+    mesh, optimizer, state = start(params, logical_axes(config), settings)
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    abstract = abstract_state(shapes, logical_axes(config), optimizer.tx, mesh)
+
+    def facts(leaf):
+        return leaf.shape, leaf.dtype, leaf.sharding
+
+    assert jax.tree.map(facts, abstract) == jax.tree.map(facts, state)
+
+
+def test_gradients_of_bfloat16_parameters_are_summed_in_float32(settings):
+    """A sum in bfloat16 stands still at 256."""
+
+    def objective(params, micro):
+        return Sums(jnp.sum(params["x"].astype(jnp.float32)), jnp.float32(1.0), {})
+
+    batch = Batch({"count": np.int32(300), "micro": {"a": np.zeros((300, 1))}}, (), (), 0)
+    params = {"x": jnp.ones(2, jnp.bfloat16)}
+    _, metrics = run_step(objective, params, {"x": PartitionSpec(None)}, settings, batch)
+    assert float(metrics["grad_norm"]) == pytest.approx(2**0.5, rel=1e-6)
 
 
 def test_stages_that_agree_share_one_compiled_step(settings, make_groups):

@@ -1,0 +1,45 @@
+"""How a model is laid out on a mesh."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.monitoring import say
+
+
+def fit_to_mesh(config: ModelConfig, mesh: Mesh, vocab_multiple: int = 1) -> ModelConfig:
+    """The config with its vocabulary padded, and its KV heads whole where `tensor` is too large.
+
+    Raises:
+      UserError: names a size of the model that the mesh does not divide.
+    """
+    tensor = mesh.shape["tensor"]
+    shard_kv_heads = config.num_key_value_heads % tensor == 0
+    config = dataclasses.replace(
+        config, vocab_multiple=vocab_multiple, shard_kv_heads=shard_kv_heads
+    )
+    for name in ("num_attention_heads", "intermediate_size"):
+        _require_parts(name, getattr(config, name), mesh, "tensor")
+    _require_parts("hidden_size", config.hidden_size, mesh, "fsdp")
+    if config.padded_vocab_size % tensor:
+        raise UserError(
+            f"the vocabulary of {config.padded_vocab_size} cannot be split over tensor {tensor} of "
+            f"the mesh: set runtime.vocab_multiple to a multiple of {tensor}, such as "
+            f"{tensor * max(1, 128 // tensor)}"
+        )
+    if not shard_kv_heads:
+        say(
+            f"num_key_value_heads {config.num_key_value_heads} is no multiple of tensor {tensor}: "
+            "each device holds the keys and values of all heads"
+        )
+    return config
+
+
+def _require_parts(name: str, size: int, mesh: Mesh, axis: str) -> None:
+    if size % mesh.shape[axis]:
+        raise UserError(
+            f"{name} {size} of the model cannot be split over {axis} {mesh.shape[axis]} of the "
+            f"mesh: set {axis} of runtime.training_mesh (or decoding_mesh) to a divisor of {size}"
+        )

@@ -1,0 +1,173 @@
+"""Whole stages, and runs that change the mesh on their way, against one device."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from ml_collections import FrozenConfigDict
+
+from stair_jax.data.packing import Example
+from stair_jax.errors import UserError
+from stair_jax.inference.scorers import PrmScorer
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.layout import fit_to_mesh
+from stair_jax.models.transformer import init_params
+from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.stages import dpo, prm, sft
+from stair_jax.stages.context import StageContext
+from stair_jax.storage import write_jsonl
+from stair_jax.text.steps import format_answer, format_output, format_step
+from stair_jax.training.batches import Batches, Group
+from stair_jax.training.loop import Run, train
+from stair_jax.training.losses import sft_loss
+from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.settings import TrainingSettings
+from stair_jax.training.step import Sums
+
+SHARDED = {"training_mesh": {"fsdp": 4, "tensor": -1}, "vocab_multiple": 16}
+STEPS = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
+COMMON = {
+    "model": "model",
+    "max_length": 128,
+    "microbatch_rows": 4,
+    "batch_size": 4,
+    "learning_rate": 2e-3,
+    "eps": 1e-3,  # Adam's division would blow up the rounding of gradients near 0
+    "epochs": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, chat_tokenizer):
+    """Folders of a model stage and of a data stage."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = ModelConfig(
+        vocab_size=chat_tokenizer.vocab_size,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.1,
+    )
+    params = init_params(config, jax.random.key(0))
+    huggingface.save(workdir / "model" / "hf", params, config, chat_tokenizer)
+    ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(9)]
+    answer = format_answer([("Problem analysis", "It is a sum.")], "4")
+    write_jsonl(workdir / "data" / "sft.jsonl", [{**row, "answer": answer} for row in ids])
+    wrong = "\n\n" + format_output("5")
+    step = {"chosen": STEPS[1], "rejected": wrong, "path": STEPS[:1]}
+    write_jsonl(workdir / "data" / "dpo.jsonl", [row | step for row in ids])
+    paths = {"chosen_path": STEPS, "rejected_path": [STEPS[0], wrong]}
+    write_jsonl(workdir / "data" / "prm.jsonl", [row | paths for row in ids])
+    return workdir
+
+
+def run_stage(workdir, kind, runtime, name, **settings):
+    """The folder of a finished stage."""
+    (workdir / name).mkdir()
+    field = "data" if kind is sft else "preferences"
+    inputs = {
+        "model": workdir / "model",
+        field: [workdir / "data"] if kind is prm else workdir / "data",
+    }
+    fields = {**COMMON, field: "data", **settings}
+    kind.run(
+        StageContext(
+            name, FrozenConfigDict(fields), FrozenConfigDict(runtime), 3, workdir / name, inputs
+        )
+    )
+    return workdir / name
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(sft, {"reader": "datasets"}), (dpo, {}), (prm, {"held_out": 0.3})],
+    ids=["sft", "dpo", "prm"],
+)
+def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, kind, settings):
+    name = kind.__name__.rpartition(".")[2]
+    folders = [
+        run_stage(workdir, kind, runtime, f"{name} {part}", **settings)
+        for part, runtime in (("whole", {}), ("sharded", SHARDED))
+    ]
+    config = huggingface.load_config(folders[0] / "hf")
+    assert config == huggingface.load_config(folders[1] / "hf")
+    whole, sharded = (huggingface.load_params(folder / "hf", config) for folder in folders)
+    before = huggingface.load_params(workdir / "model" / "hf", config)
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), whole, {k: before[k] for k in whole})
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), whole, sharded)
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
+    assert len(lines[0]) == len(lines[1]) > 1
+    for pair in zip(*lines, strict=True):
+        first, second = map(json.loads, pair)
+        assert first == pytest.approx(second, rel=1e-3, abs=1e-4)
+    if kind is prm:
+        assert_scores_agree(folders[1] / "hf", config)
+
+
+def assert_scores_agree(hf, config):
+    """Of the exported model, by a scorer on one device and by one on a mesh."""
+    mesh = make_mesh(MeshShape(data=2, fsdp=2, tensor=2))
+    scorers = []
+    for place in (None, mesh):
+        laid_out = config if place is None else fit_to_mesh(config, place, 16)
+        params = {
+            "model": huggingface.load_params(hf, laid_out, place),
+            "score": huggingface.load_score_head(hf, place),
+        }
+        scorers.append(PrmScorer(laid_out, params, rows=3, buckets=(16,), mesh=place))
+    sequences = [list(range(5, 5 + length)) for length in range(1, 12)]
+    first, second = (scorer.score(sequences) for scorer in scorers)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert len(set(first)) > 5
+
+
+def test_rows_that_the_mesh_cannot_split_are_named(workdir):
+    with pytest.raises(UserError, match="microbatch_rows is 6: it must be a multiple of 4"):
+        run_stage(workdir, dpo, SHARDED, "odd rows", microbatch_rows=6)
+
+
+class Bigram:
+    """A model with one parameter, split two ways: quick to compile."""
+
+    def __call__(self, params, micro):
+        """The loss of SFT."""
+        rows = params["embedding"]
+        logits = rows[micro["tokens"]] @ rows.T
+        logps = jax.nn.log_softmax(logits)
+        chosen = jax.numpy.take_along_axis(logps, micro["targets"][..., None], axis=-1)[..., 0]
+        return Sums(*sft_loss(chosen, micro["weights"]), metrics={})
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    """Two steps on 2 x 2 x 2, two on 1 x 8 x 1, two on 8 devices of tensor; as six on one."""
+    rng = np.random.default_rng(0)
+    groups = [
+        Group(f"g{i}", (Example(rng.integers(0, 40, 9).tolist(), [0] + [1] * 8),))
+        for i in range(48)
+    ]
+    batches = Batches(groups, 8, 16, 8)
+    objective, optimizer = Bigram(), make_optimizer(TrainingSettings(learning_rate=1e-2), 6)
+    start = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)
+
+    def train_on(shape, folder, num_steps):
+        mesh = make_mesh(MeshShape(*shape))
+        run = Run("run", tmp_path / folder, objective, optimizer, batches[:num_steps], mesh, 2)
+        params = {"embedding": jax.numpy.array(start)}
+        return train(run, params, {"embedding": PartitionSpec("vocab", "embed")})["embedding"]
+
+    whole = train_on((1, 1, 1), "whole", 6)
+    for shape, num_steps in (((2, 2, 2), 2), ((1, 8, 1), 4), ((1, 1, 8), 6)):
+        trained = train_on(shape, "moved", num_steps)
+        assert trained.addressable_shards[0].data.size == 40 * 16 // (shape[1] * shape[2])
+    np.testing.assert_allclose(trained, whole, atol=1e-5)
+    assert abs(whole - start).max() > 0.02
+    names = [(tmp_path / folder / "metrics.jsonl").read_text() for folder in ("whole", "moved")]
+    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in names]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 6
