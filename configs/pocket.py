@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.init = "pocket"  # the base that comes with the package
+    config.model.redraw_tags = True  # its tokenizer has them, but it never saw one
 
     config.sft = ConfigDict()
     config.sft.model = "base"

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -26,7 +28,7 @@ def resize_vocab(
     one another. An untied head is treated alike, with draws of its own.
 
     Args:
-        params: as of `init_params`; not changed.
+        params: as of `init_params`, on one device or split over several; not changed.
         config: of the model.
         vocab_size: at least that of the model.
         tag_ids: rows that count as untrained although the model has them.
@@ -34,24 +36,34 @@ def resize_vocab(
         noise: in standard deviations.
 
     Returns:
-        Parameters and config of the new size.
+        Parameters and config of the new size. Arrays keep their shardings; the vocabulary is
+        padded to `config.vocab_multiple` again.
     """
     if vocab_size < config.vocab_size:
         raise UserError(f"a vocabulary of {config.vocab_size} cannot shrink to {vocab_size}")
+    larger = dataclasses.replace(config, vocab_size=vocab_size)
     untrained = jnp.array(sorted({*tag_ids, *range(config.vocab_size, vocab_size)}), jnp.int32)
+    is_trained = jnp.ones(vocab_size, bool).at[untrained].set(False)
     resized = dict(params)
     for index, name in enumerate(name for name in ("embedding", "head") if name in params):
-        draw = jax.random.fold_in(key, index)
-        resized[name] = _with_new_rows(params[name], vocab_size, untrained, draw, noise)
-    return resized, dataclasses.replace(config, vocab_size=vocab_size)
+        rows = params[name]
+        trained = rows[jnp.flatnonzero(is_trained)].astype(jnp.float32)
+        draws = jax.random.normal(jax.random.fold_in(key, index), (len(untrained), rows.shape[1]))
+        drawn = trained.mean(axis=0) + noise * trained.std(axis=0) * draws
+        sharding = rows.sharding if rows.committed else None
+        resized[name] = _with_rows(rows, untrained, drawn, larger.padded_vocab_size, sharding)
+    return resized, larger
 
 
-def _with_new_rows(
-    rows: jax.Array, vocab_size: int, untrained: jax.Array, key: jax.Array, noise: float
+@partial(jax.jit, static_argnums=(3, 4))
+def _with_rows(
+    rows: jax.Array,
+    places: jax.Array,
+    values: jax.Array,
+    num_rows: int,
+    sharding: Sharding | None,
 ) -> jax.Array:
-    is_trained = jnp.ones(vocab_size, bool).at[untrained].set(False)
-    trained = rows[jnp.flatnonzero(is_trained)].astype(jnp.float32)
-    draws = jax.random.normal(key, (len(untrained), rows.shape[1]))
-    drawn = trained.mean(axis=0) + noise * trained.std(axis=0) * draws
-    padded = jnp.pad(rows, ((0, vocab_size - len(rows)), (0, 0)))
-    return padded.at[untrained].set(drawn.astype(rows.dtype))
+    """The rows, padded by zeros to `num_rows`, with `values` in their places."""
+    rows = jnp.pad(rows, ((0, num_rows - len(rows)), (0, 0)))
+    rows = rows.at[places].set(values.astype(rows.dtype))
+    return rows if sharding is None else jax.lax.with_sharding_constraint(rows, sharding)

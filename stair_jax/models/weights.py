@@ -1,6 +1,7 @@
-"""Names and shapes of Llama's tensors in a Hugging Face checkpoint, and where they go."""
+"""Names and shapes of the tensors of a Hugging Face checkpoint, and where they go."""
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,10 @@ HEAD = "lm_head.weight"
 SCORE = "score.weight"
 # Constants that old checkpoints hold as tensors; they follow from config.json.
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
+# Rows of a matrix that are transposed together: they fill lines of the cache, and stay in it.
+_ROWS_IN_CACHE = 16
+
+Index = tuple[slice, ...]
 
 
 class Tensor(NamedTuple):
@@ -28,36 +33,57 @@ class Tensor(NamedTuple):
 
 def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name; `with_head` False leaves an untied head out."""
-    embed, mlp = config.hidden_size, config.intermediate_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    layer = {
-        "input_layernorm": ("attention_norm", (embed,)),
-        "self_attn.q_proj": ("query", (queries, embed)),
-        "self_attn.k_proj": ("key", (keys, embed)),
-        "self_attn.v_proj": ("value", (keys, embed)),
-        "self_attn.o_proj": ("out", (embed, queries)),
-        "post_attention_layernorm": ("mlp_norm", (embed,)),
-        "mlp.gate_proj": ("gate", (mlp, embed)),
-        "mlp.up_proj": ("up", (mlp, embed)),
-        "mlp.down_proj": ("down", (embed, mlp)),
-    }
+    embed = config.hidden_size
     vocabulary = (config.vocab_size, embed)
+    layer = _layer_tensors(config)
     found = {"model.embed_tokens.weight": Tensor("embedding", None, vocabulary)}
     for index in range(config.num_hidden_layers):
         for name, (parameter, shape) in layer.items():
-            found[f"model.layers.{index}.{name}.weight"] = Tensor(parameter, index, shape)
+            found[f"model.layers.{index}.{name}"] = Tensor(parameter, index, shape)
     found["model.norm.weight"] = Tensor("final_norm", None, (embed,))
     if with_head and not config.tie_word_embeddings:
         found[HEAD] = Tensor("head", None, vocabulary)
     return found
 
 
+def _layer_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Parameter and stored shape of each tensor of one layer, by the end of its name."""
+    embed, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
+    queries = config.num_attention_heads * head_dim
+    keys = config.num_key_value_heads * head_dim
+    found = {
+        "input_layernorm.weight": ("attention_norm", (embed,)),
+        "self_attn.q_proj.weight": ("query", (queries, embed)),
+        "self_attn.k_proj.weight": ("key", (keys, embed)),
+        "self_attn.v_proj.weight": ("value", (keys, embed)),
+        "self_attn.o_proj.weight": ("out", (embed, queries)),
+        "post_attention_layernorm.weight": ("mlp_norm", (embed,)),
+        "mlp.gate_proj.weight": ("gate", (mlp, embed)),
+        "mlp.up_proj.weight": ("up", (mlp, embed)),
+        "mlp.down_proj.weight": ("down", (embed, mlp)),
+    }
+    if config.qkv_bias:
+        found |= {
+            "self_attn.q_proj.bias": ("query_bias", (queries,)),
+            "self_attn.k_proj.bias": ("key_bias", (keys,)),
+            "self_attn.v_proj.bias": ("value_bias", (keys,)),
+        }
+    if config.qk_norm:
+        found |= {
+            "self_attn.q_norm.weight": ("query_norm", (head_dim,)),
+            "self_attn.k_norm.weight": ("key_norm", (head_dim,)),
+        }
+    return found
+
+
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of one layer's parameters, without the leading axis."""
+    """Shapes of the parameters of one layer, without the leading axis, and of the others."""
     embed, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return {
+        "embedding": (config.padded_vocab_size, embed),
+        "final_norm": (embed,),
+        "head": (config.padded_vocab_size, embed),
         "attention_norm": (embed,),
         "query": (embed, heads, head_dim),
         "key": (embed, kv_heads, head_dim),
@@ -67,29 +93,56 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "gate": (embed, mlp),
         "up": (embed, mlp),
         "down": (mlp, embed),
+        "query_bias": (heads, head_dim),
+        "key_bias": (kv_heads, head_dim),
+        "value_bias": (kv_heads, head_dim),
+        "query_norm": (head_dim,),
+        "key_norm": (head_dim,),
     }
 
 
-def empty_layers(config: ModelConfig) -> dict[str, np.ndarray]:
-    """Arrays for the stacked parameters, to be filled by `put`."""
-    return {
-        name: np.empty((config.num_hidden_layers, *shape), config.param_dtype)
-        for name, shape in parameter_shapes(config).items()
-    }
+def stored_index(tensor: Tensor, shape: tuple[int, ...], index: Index) -> Index:
+    """Where a block of a parameter lies in the tensor of the checkpoint.
 
+    Args:
+        tensor: of the checkpoint.
+        shape: of the parameter (of one layer).
+        index: of the block in it. An axis that the checkpoint joins to the one before it
+            (head_dim) must be whole.
 
-def put(params: dict[str, Any], tensor: Tensor, values: np.ndarray, dtype: str) -> None:
-    """Stores the values of a checkpoint's tensor where the model has them."""
+    Returns:
+        Its index in the tensor. Rows of a padded vocabulary that the tensor lacks are left out.
+    """
     if tensor.layer is None:
-        params[tensor.parameter] = values.astype(dtype)
-    else:
-        target = params["layers"][tensor.parameter][tensor.layer]
-        target[...] = values.T.reshape(target.shape)
+        return tuple(
+            slice(*axis.indices(size)) for axis, size in zip(index, tensor.shape, strict=True)
+        )
+    axes = [(size, *axis.indices(size)[:2]) for size, axis in zip(shape, index, strict=True)]
+    found = []
+    for size in reversed(tensor.shape):
+        joined, start, stop = axes.pop(0)
+        while joined < size:
+            inner, first, last = axes.pop(0)
+            assert (first, last) == (0, inner), f"{tensor.parameter} is split along a joined axis"
+            joined, start, stop = joined * inner, start * inner, stop * inner
+        found.append(slice(start, stop))
+    return tuple(reversed(found))
 
 
-def get(params: dict[str, Any], tensor: Tensor) -> np.ndarray:
-    """The inverse of `put`: the tensor of a checkpoint from (host) parameters."""
+def stored_view(values: np.ndarray, tensor: Tensor, stored: Index) -> np.ndarray:
+    """A block of a parameter, `values`, seen as the block `stored` of the checkpoint's tensor.
+
+    A view, to be read or written: matrices are transposed, heads joined, padding left out.
+    """
+    shape = tuple(axis.stop - axis.start for axis in stored)
     if tensor.layer is None:
-        return np.asarray(params[tensor.parameter])
-    values = np.asarray(params["layers"][tensor.parameter][tensor.layer])
-    return values.reshape(tensor.shape[::-1]).T
+        return values[: shape[0]]
+    assert values.size == math.prod(shape)
+    return values.reshape(shape[::-1]).T
+
+
+def copy_rows(target: np.ndarray, values: np.ndarray) -> None:
+    """`target[...] = values`; several times as fast where `target` is a transposed view."""
+    for start in range(0, len(values), _ROWS_IN_CACHE):
+        strip = slice(start, start + _ROWS_IN_CACHE)
+        target[strip] = values[strip]

@@ -1,0 +1,168 @@
+"""The safetensors files of a Hugging Face folder: what is in them, reading and writing in parts."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from stair_jax.errors import UserError
+from stair_jax.storage import atomic_file, read_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+# The dtypes that are supported, by their names in safetensors.
+DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_HEADER_ALIGNMENT = 8
+
+
+class StoredTensor(NamedTuple):
+    """One tensor on the disk; `dtype` is a name of safetensors, such as BF16."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class CheckpointFiles:
+    """The tensors of a folder by name.
+
+    Attributes:
+        folder: a Hugging Face folder.
+        tensors: all that its files hold, in one file or in the shards of an index.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Looks into the headers of all files.
+
+        Raises:
+            UserError: names the file that is missing or damaged.
+        """
+        self.folder = Path(folder)
+        self.tensors = _stored_tensors(self.folder)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of that name."""
+        return name in self.tensors
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises a UserError unless the tensor has this shape, and a dtype that is supported."""
+        file, stored, dtype = self.tensors[name]
+        if stored != shape:
+            raise UserError(
+                f"tensor {name} in {file} has shape {list(stored)}, "
+                f"but config.json asks for {list(shape)}"
+            )
+        if dtype not in DTYPE_NAMES:
+            raise UserError(
+                f"tensor {name} in {file} has dtype {dtype}: "
+                f"only {', '.join(DTYPE_NAMES)} are supported"
+            )
+
+    def read(self, name: str, index: tuple[slice, ...], dtype: str) -> np.ndarray:
+        """Reads a block of a tensor, in the dtype given.
+
+        The file is opened anew, so that what was read before does not stay mapped into memory.
+
+        Raises:
+            UserError: a value is not finite.
+        """
+        file = self.tensors[name].file
+        with opened(file) as tensors:
+            values = tensors.get_slice(name)[index]
+        with np.errstate(over="ignore"):
+            converted = values.astype(dtype, copy=False)
+        if not np.isfinite(converted).all():
+            what = "values that are not finite"
+            if np.isfinite(values).all():
+                raise UserError(f"tensor {name} in {file} has {what} in {dtype}: use another dtype")
+            raise UserError(f"tensor {name} in {file} is damaged: it has {what}")
+        return converted
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """A safetensors file; what can be wrong with it becomes a UserError that names it."""
+    try:
+        with safe_open(file, framework="np") as tensors:
+            yield tensors
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} is damaged: {error}".splitlines()[0]) from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    if (folder / SINGLE_FILE).is_file():
+        return _tensors_in(folder / SINGLE_FILE)
+    if not (folder / INDEX_FILE).is_file():
+        raise UserError(
+            f"{folder} has no {SINGLE_FILE}: name a Hugging Face folder with safetensors"
+        )
+    index = read_json(folder / INDEX_FILE)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{folder / INDEX_FILE} is damaged: it has no weight_map")
+    found: dict[str, StoredTensor] = {}
+    for file in dict.fromkeys(weight_map.values()):
+        is_name = isinstance(file, str) and Path(file).name == file
+        if not is_name or not (folder / file).is_file():
+            raise UserError(f"{folder / INDEX_FILE} names {file}, which is not in the folder")
+        held = _tensors_in(folder / file)
+        twice = sorted(held.keys() & found.keys())
+        if twice:
+            raise UserError(f"tensor {twice[0]} is in {found[twice[0]].file} and in {file}")
+        found |= held
+    lost = sorted(set(weight_map) - set(found))
+    if lost:
+        raise UserError(
+            f"tensor {lost[0]} is not in {weight_map[lost[0]]}, where {INDEX_FILE} has it"
+        )
+    return found
+
+
+def _tensors_in(file: Path) -> dict[str, StoredTensor]:
+    with opened(file) as tensors:
+        slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+        return {
+            name: StoredTensor(file, tuple(stored.get_shape()), stored.get_dtype())
+            for name, stored in slices.items()
+        }
+
+
+def write_file(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    chunks: Iterable[np.ndarray],
+) -> None:
+    """Writes a safetensors file from a stream: no more than a chunk is in memory.
+
+    The bytes are those that `safetensors.numpy.save` writes.
+
+    Args:
+        path: of the file; replaced whole or not at all.
+        shapes: of the tensors, in the order of their names.
+        dtype: of all tensors.
+        chunks: contiguous arrays of that dtype; one after another they are the values of the
+            tensors in their order.
+    """
+    names = {name: stored for stored, name in DTYPE_NAMES.items()}
+    itemsize = np.dtype(dtype).itemsize
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * itemsize
+        header[name] = {"dtype": names[dtype], "shape": shape, "data_offsets": (start, end)}
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % _HEADER_ALIGNMENT)
+    with atomic_file(path) as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for chunk in chunks:
+            end -= file.write(chunk.view(np.uint8).data)
+        assert end == 0, f"{path} did not get all its values"

@@ -1,0 +1,74 @@
+"""Checkpoints by name: a local folder, or an id of the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from stair_jax.errors import UserError
+from stair_jax.storage import using_disk
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# No pickles and no code: neither is ever read. `*` of these patterns matches a slash too.
+_DESCRIPTION = ["*.json", "*.jinja", "tokenizer.model"]
+_WEIGHTS = ["model*.safetensors"]
+_SUBFOLDERS = ["*/*"]
+
+
+def resolve(init: str, weights: bool = True) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        init: a folder; or, if there is none of that name, an id such as `Qwen/Qwen2-7B-Instruct`.
+            The files of an id are fetched into the cache of huggingface_hub (`HF_HOME`), unless
+            they are there already.
+        weights: False leaves the tensors out: config and tokenizer are enough for a plan.
+
+    Raises:
+        UserError: there is neither, or it cannot be fetched; says what to do.
+    """
+    folder = Path(init).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(init):
+        raise UserError(f"there is no folder {folder}")
+    found = _fetch(init, _DESCRIPTION + _WEIGHTS if weights else _DESCRIPTION)
+    if weights and not any(found.glob(_WEIGHTS[0])):
+        raise UserError(
+            f"{init} has no model.safetensors on the hub or in the cache {found}: choose a "
+            "checkpoint with safetensors (others are not read), or fetch it with a network"
+        )
+    return found
+
+
+def _fetch(repo_id: str, patterns: list[str]) -> Path:
+    here = f"there is no folder {repo_id} here, and "
+    instead = f"run `hf download {repo_id}` where there is a network, or name a local folder"
+    try:
+        with using_disk(constants.HF_HUB_CACHE):
+            return Path(
+                huggingface_hub.snapshot_download(
+                    repo_id, allow_patterns=patterns, ignore_patterns=_SUBFOLDERS
+                )
+            )
+    except UserError:
+        raise
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{repo_id} is gated: accept its terms at {constants.ENDPOINT}/{repo_id}, log in with "
+            "`hf auth login`, and run again"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(
+            f"{here}the hub has no model {repo_id}: correct the name, or log in with "
+            "`hf auth login` if it is private"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
+        raise UserError(
+            f"{here}the hub cannot be reached to fetch {repo_id}, of which the cache "
+            f"{constants.HF_HUB_CACHE} has not all files: {instead}"
+        ) from error
+    except Exception as error:  # errors of the network's library share no class
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"cannot fetch {repo_id} ({reason}): {instead}") from error

@@ -1,0 +1,251 @@
+"""Import of a Hugging Face folder: config, and tensors straight into sharded parameters.
+
+A process reads what its own devices hold, a few rows at a time. On the way into a parameter there
+is one tensor in memory, or as many layers of it as `_PIECE_BYTES` hold, and a chunk of a file. The
+vocabulary, whose tensors are the largest, comes first, while there is room.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec, Sharding
+
+from stair_jax.errors import UserError
+from stair_jax.models import weights
+from stair_jax.models.checkpoint_files import DTYPE_NAMES, CheckpointFiles
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import Params, logical_axes
+from stair_jax.models.weights import Index, Tensor
+from stair_jax.parallel import rules
+from stair_jax.storage import read_json
+
+_CHUNK_BYTES = 16 * 2**20
+_PIECE_BYTES = 64 * 2**20
+_VOCABULARY = ("embedding", "head")
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Reads `config.json`; dtypes and other choices of how to compute keep their defaults."""
+    path = Path(folder) / "config.json"
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return ModelConfig.from_huggingface(values)
+
+
+def stored_dtype(folder: str | Path) -> str:
+    """The dtype of the checkpoint, which is that of its embedding: a name as of `config.dtype`."""
+    files = CheckpointFiles(folder)
+    name, tensor = next(iter(weights.tensors(load_config(folder)).items()))
+    _require(files, [name])
+    files.check(name, tensor.shape)
+    return DTYPE_NAMES[files.tensors[name].dtype]
+
+
+def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = None) -> Params:
+    """Reads the parameters, in `config.param_dtype`.
+
+    Of a folder with a scalar head the parameters of the decoder are read, and an untied
+    vocabulary head is not expected. Rows that pad the vocabulary are zeros.
+
+    Args:
+        folder: with one safetensors file, or several and their index.
+        config: of the model.
+        mesh: where to; each parameter is split as `parallel.rules` say. None: the default device.
+
+    Raises:
+        UserError: names the file or tensor that is missing, surplus, of a wrong shape or damaged.
+    """
+    files = CheckpointFiles(folder)
+    expected = weights.tensors(config, with_head=weights.SCORE not in files)
+    _check(files, expected, config)
+    shapes = weights.parameter_shapes(config)
+    params: Params = {}
+    layers: Params = {}
+    shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
+    by_parameter = _by_parameter(expected)
+    for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
+        tensors = by_parameter[parameter]
+        source = _Source(files, tensors, shapes[parameter], config.param_dtype)
+        if source.is_stacked:
+            layers[parameter] = source.stacked(shardings and shardings["layers"][parameter])
+        else:
+            params[parameter] = source.whole(shardings and shardings[parameter])
+    return params | {"layers": layers}
+
+
+def has_score_head(folder: str | Path) -> bool:
+    """Whether the folder holds a model with a scalar head."""
+    return weights.SCORE in CheckpointFiles(folder)
+
+
+def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Reads the scalar head `{"kernel": [D]}`, in float32; `mesh` as of `load_params`."""
+    files = CheckpointFiles(folder)
+    if weights.SCORE not in files:
+        raise UserError(f"{folder} has no tensor {weights.SCORE}: name a model with a scalar head")
+    embed = load_config(folder).hidden_size
+    files.check(weights.SCORE, (1, embed))
+    kernel = files.read(weights.SCORE, (slice(0, 1), slice(0, embed)), "float32")[0]
+    sharding = None if mesh is None else rules.shardings(PartitionSpec("embed"), mesh)
+    return {"kernel": _make_array((embed,), sharding, kernel.__getitem__)}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A parameter in the files of a checkpoint.
+
+    Attributes:
+        files: of the checkpoint.
+        tensors: by name: the only one, or one of each layer in their order.
+        shape: of the parameter, without the axis of the layers.
+        dtype: to read it in.
+    """
+
+    files: CheckpointFiles
+    tensors: Mapping[str, Tensor]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether each layer has a tensor of its own."""
+        return next(iter(self.tensors.values())).layer is not None
+
+    def whole(self, sharding: Sharding | None) -> jax.Array:
+        """The parameter, of one tensor."""
+        ((name, tensor),) = self.tensors.items()
+
+        def block(index: Index) -> np.ndarray:
+            target = np.zeros(_block_shape(self.shape, index), self.dtype)
+            self._fill(target, name, tensor, index)
+            return target
+
+        return _make_array(self.shape, sharding, block)
+
+    def stacked(self, sharding: Sharding | None) -> jax.Array:
+        """The parameter with the layers along its leading axis, made of a few layers at a time."""
+        layers = list(self.tensors.items())
+        layer_bytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        step = max(1, _PIECE_BYTES // layer_bytes)
+        if step >= len(layers):
+            return self._layers(layers, sharding)
+        stack = jnp.zeros((len(layers), *self.shape), self.dtype, device=sharding)
+        for start in range(0, len(layers), step):
+            piece = self._layers(layers[start : start + step], sharding)
+            stack = _updated(stack, piece, start, sharding)
+            # Work that is only queued would hold on to its pieces.
+            jax.block_until_ready(stack)
+        return stack
+
+    def _layers(self, layers: Sequence[tuple[str, Tensor]], sharding: Sharding | None) -> jax.Array:
+        def block(index: Index) -> np.ndarray:
+            target = np.zeros(_block_shape(shape, index), self.dtype)
+            for layer, (name, tensor) in zip(target, layers[index[0]], strict=True):
+                self._fill(layer, name, tensor, index[1:])
+            return target
+
+        shape = (len(layers), *self.shape)
+        return _make_array(shape, sharding, block)
+
+    def _fill(self, target: np.ndarray, name: str, tensor: Tensor, index: Index) -> None:
+        """Reads the block `index` of a layer, or of a parameter without layers, into `target`."""
+        stored = weights.stored_index(tensor, self.shape, index)
+        view = weights.stored_view(target, tensor, stored)
+        rows, *columns = stored
+        row_bytes = math.prod(view.shape[1:]) * view.itemsize
+        step = max(1, _CHUNK_BYTES // max(1, row_bytes))
+        for start in range(0, len(view), step):
+            stop = min(start + step, len(view))
+            block = (slice(rows.start + start, rows.start + stop), *columns)
+            chunk = self.files.read(name, block, self.dtype)
+            weights.copy_rows(view[start:stop], chunk)
+
+
+def _make_array(
+    shape: tuple[int, ...], sharding: Sharding | None, block: Callable[[Index], np.ndarray]
+) -> jax.Array:
+    """An array of blocks that are read for the devices of this process, each block once."""
+    if sharding is None:
+        return jax.block_until_ready(jnp.asarray(block((slice(None),) * len(shape))))
+    found: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+
+    def once(index: Index | None) -> np.ndarray:
+        assert index is not None
+        key = tuple(axis.indices(size) for axis, size in zip(index, shape, strict=True))
+        if key not in found:
+            found[key] = block(index)
+        return found[key]
+
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, once))
+
+
+@partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _updated(
+    stack: jax.Array, piece: jax.Array, start: jax.Array, sharding: Sharding | None
+) -> jax.Array:
+    stack = jax.lax.dynamic_update_slice_in_dim(stack, piece, start, axis=0)
+    return stack if sharding is None else jax.lax.with_sharding_constraint(stack, sharding)
+
+
+def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:
+    return tuple(len(range(size)[axis]) for size, axis in zip(shape, index, strict=True))
+
+
+def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(tensor.parameter, {})[name] = tensor
+    return found
+
+
+def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Raises a UserError unless the files hold what config.json asks for, and nothing else."""
+    _require(files, expected)
+    known = {*expected, weights.SCORE}
+    if config.tie_word_embeddings:
+        known.add(weights.HEAD)
+    surplus = sorted(set(files.tensors) - known)
+    surplus = [name for name in surplus if not name.endswith(weights.IGNORED_SUFFIX)]
+    if surplus:
+        raise UserError(
+            f"{files.folder} has {_listed(surplus)}, which its config.json has no place for"
+        )
+    for name, tensor in expected.items():
+        files.check(name, tensor.shape)
+    if config.tie_word_embeddings and weights.HEAD in files:
+        _check_tied(files, config)
+
+
+def _require(files: CheckpointFiles, names: Iterable[str]) -> None:
+    missing = sorted(name for name in names if name not in files)
+    if missing:
+        raise UserError(f"{files.folder} lacks {_listed(missing)}, which its config.json asks for")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"tensor {names[0]}{more}"
+
+
+def _check_tied(files: CheckpointFiles, config: ModelConfig) -> None:
+    """Some exporters store a tied head; one that differs would be lost without a word."""
+    embedding = next(iter(weights.tensors(config)))
+    num_rows, width = config.vocab_size, config.hidden_size
+    files.check(weights.HEAD, (num_rows, width))
+    step = max(1, _CHUNK_BYTES // (4 * width))
+    for start in range(0, num_rows, step):
+        block = (slice(start, min(start + step, num_rows)), slice(0, width))
+        rows, head = (files.read(name, block, "float32") for name in (embedding, weights.HEAD))
+        if not np.array_equal(rows, head):
+            raise UserError(
+                f"{weights.HEAD} in {files.tensors[weights.HEAD].file} differs from the embedding, "
+                "but config.json ties them: set tie_word_embeddings to false"
+            )
