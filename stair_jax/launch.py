@@ -3,9 +3,16 @@
     python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket
         [--config.search.num_iterations=64 ...]
 
-Running the same command again goes on where it stopped. Exit status: 0 done; 2 a mistake that the
-user can correct (one line says what); 1 a fault of ours (with a traceback); 130 or 143 stopped from
-outside (Ctrl-C or SIGTERM).
+Running the same command again goes on where it stopped. Whether a run will fit is told without
+weights, data or the devices themselves, and nothing is written:
+
+    python -m stair_jax.launch --config=configs/pocket.py --plan=v5p:2x2x1
+
+compiles every jitted step for a TPU slice (v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 and other shapes)
+or for this machine (local), and prints the memory, FLOPs and least time of each.
+
+Exit status: 0 done; 2 a mistake that the user can correct (one line says what); 3 a plan that does
+not fit; 1 a fault of ours (with a traceback); 130 or 143 stopped from outside (Ctrl-C or SIGTERM).
 """
 
 import os
@@ -33,6 +40,7 @@ _QUIET = {
 }
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 _GOES_ON = "the same command goes on where it stopped"
+_DOES_NOT_FIT = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     before = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        _run(list(sys.argv if argv is None else argv))
+        return _run(list(sys.argv if argv is None else argv))
     except UserError as error:
         say(f"stair_jax: error: {' '.join(str(error).split())}")
         return 2
@@ -53,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
-    return 0
 
 
 class _Terminated(BaseException):
@@ -64,15 +71,27 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str]) -> int:
+    """Does what the command line says; returns the exit status."""
     if {"-h", "-help", "--help", "--helpfull"} & set(argv):
         print(__doc__)
-        return
+        return 0
+    topology, argv = _take(argv, "plan")
+    if topology is not None:
+        return _plan(argv, topology)
     config, workdir = parse(argv)
     _use_compilation_cache(config, workdir)
     from stair_jax import pipeline  # the flags are checked before anything slow is imported
 
     pipeline.run(config, workdir)
+    return 0
+
+
+def _plan(argv: Sequence[str], topology: str) -> int:
+    config = parse_config(argv)
+    from stair_jax import planner
+
+    return 0 if planner.plan(config, topology) else _DOES_NOT_FIT
 
 
 def _use_compilation_cache(config: ConfigDict, workdir: Path) -> None:
@@ -81,7 +100,9 @@ def _use_compilation_cache(config: ConfigDict, workdir: Path) -> None:
     An empty field turns it off; JAX's own environment variable counts more. XLA compiles for the
     very processor that it runs on, so that each kind of processor has a folder of its own.
     """
-    folder = (config.get("runtime") or {}).get("compilation_cache", workdir / ".jax_cache")
+    folder = (config.get("runtime") or {}).get("compilation_cache")
+    if folder is None:
+        folder = workdir / ".jax_cache"
     if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
@@ -110,7 +131,21 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     Raises:
       UserError: a flag is missing, unknown or has a wrong value; the config file cannot be read.
     """
-    path, rest = _take_config(argv)
+    config, workdir = _parse(argv)
+    if not workdir:
+        raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
+    return config, Path(workdir)
+
+
+def parse_config(argv: Sequence[str]) -> ConfigDict:
+    """The config of a command line that needs no working folder; otherwise as `parse`."""
+    return _parse(argv)[0]
+
+
+def _parse(argv: Sequence[str]) -> tuple[ConfigDict, str | None]:
+    path, rest = _take(argv, "config")
+    if not path:
+        raise UserError("--config is missing: name a config file, e.g. --config=configs/pocket.py")
     config = _load_config(path)
     _check_overrides(config, rest)
     values = flags.FlagValues()
@@ -122,31 +157,33 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
         raise UserError(f"{error} (--help shows the usage)") from error
     if unused:
         raise UserError(f"{unused[0]!r} is not a flag: overrides look like --config.seed=1")
-    if not workdir.value:
-        raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
-    return values["config"].value, Path(workdir.value)
+    return values["config"].value, workdir.value
 
 
-def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --config, and the command line without it."""
+def _take(argv: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of --flag (None: it is not there), and the command line without it."""
     rest = list(argv)
     for index, argument in enumerate(rest):
         name, equals, value = argument.partition("=")
-        if name not in ("--config", "-config"):
+        if name not in (f"--{flag}", f"-{flag}"):
             continue
         del rest[index]
         if not equals and index < len(rest):
             value = rest.pop(index)
-        if value:
-            return value, rest
-    raise UserError("--config is missing: name a config file, e.g. --config=configs/pocket.py")
+        return value, rest
+    return None, rest
 
 
 def _load_config(path: str) -> ConfigDict:
-    """Runs `get_config()` of a config file; what follows a colon in `path` is its argument."""
+    """Runs `get_config()` of a config file; what follows a colon in `path` is its argument.
+
+    The file may import its neighbours.
+    """
     file, *arguments = path.split(":", 1)
     if not Path(file).is_file():
         raise UserError(f"there is no config file {file}")
+    folder = str(Path(file).parent.absolute())
+    sys.path.insert(0, folder)
     try:
         config = runpy.run_path(file)["get_config"](*arguments)
     except KeyError as error:
@@ -155,6 +192,8 @@ def _load_config(path: str) -> ConfigDict:
         raise UserError(f"the config file {file} has no function get_config()") from error
     except Exception as error:
         raise UserError(_config_fault(file, error)) from error
+    finally:
+        sys.path.remove(folder)
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"get_config() of {file} gives a {type(config).__name__}, "

@@ -21,6 +21,7 @@ from stair_jax.errors import UserError
 from stair_jax.graph import Stage, leaves, make_graph
 from stair_jax.monitoring import duration, say
 from stair_jax.stages.context import StageContext
+from stair_jax.stages.runtime import Runtime
 
 COMPLETE_FILE = "complete.json"
 STARTED_FILE = "started.json"
@@ -35,6 +36,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
       UserError: the config cannot be run, or does not match what `workdir` holds.
     """
     graph = make_graph(config)
+    Runtime.read(config.get("runtime") or {})  # its mistakes are told before anything runs
     workdir = storage.make_folder(workdir)
     with _lock(workdir):
         finished = {stage.name for stage in graph if _is_finished(stage, graph, workdir)}

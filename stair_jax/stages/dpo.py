@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from stair_jax.data.packing import Example
 from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
@@ -20,15 +21,25 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.program import Program
+from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
 from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.runtime import Runtime
 from stair_jax.storage import fingerprint, fingerprint_folder
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.evaluate import cached, for_each_group, sequence_logps
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import DpoObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings, export, is_exported, load_model
+from stair_jax.training.settings import (
+    TrainingSettings,
+    configure,
+    export,
+    is_exported,
+    load_model,
+)
 
 INPUTS = ("model", "preferences")
 
@@ -69,7 +80,11 @@ def run(context: StageContext) -> None:
     settings = read_settings(DpoSettings, context.settings, context.name)
     if is_exported(context.folder):
         return
-    config, params, tokenizer = load_model(context.input("model"), settings)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh)
+    config, params, tokenizer = load_model(
+        context.input("model"), settings, mesh, runtime.vocab_multiple
+    )
     path = context.input("preferences") / settings.file
     rows = read_pairs(path, STEP_FIELDS)
     kept, pairs = encode_pairs(rows, step_examples, tokenizer, settings.max_length)
@@ -80,7 +95,7 @@ def run(context: StageContext) -> None:
         )
     say(f"{context.name}: {len(pairs)} pairs, {len(rows) - len(pairs)} above max_length left out")
     say(f"{context.name}: first chosen step between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
-    reference = _reference(context, settings, config, params, pairs)
+    reference = _reference(context, settings, config, params, pairs, mesh)
     groups = [
         Group(str(row["id"]), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
         for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
@@ -92,12 +107,10 @@ def run(context: StageContext) -> None:
         Run(
             name=context.name,
             folder=context.folder,
-            objective=DpoObjective(
-                config, settings.beta, settings.sft_weight, settings.logps_chunks
-            ),
+            objective=_objective(config, settings),
             optimizer=make_optimizer(settings, len(batches)),
             batches=batches,
-            mesh=make_mesh(),
+            mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
             shown=("loss", "margin", "accuracy"),
         ),
@@ -105,7 +118,39 @@ def run(context: StageContext) -> None:
         logical_axes(config),
         inspect=partial(check_first_step, tolerance=_TOLERANCE[settings.dtype]),
     )
-    export(context.folder, trained, config, tokenizer)
+    export(context.folder, trained, config, tokenizer, dtype=settings.hf_dtype)
+
+
+def programs(context: PlanContext) -> list[Program]:
+    """The pass of the reference, and the training step."""
+    settings = read_settings(DpoSettings, context.settings, context.name)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh, context.devices)
+    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
+    params = abstract_params(config, mesh)
+    pair = (ANY_EXAMPLE, ANY_EXAMPLE)
+    group = Group("", pair, {"ref_chosen": 0.0, "ref_rejected": 0.0})
+    return [
+        forward_pass(
+            "DPO reference",
+            config,
+            sequence_logps,
+            (config, settings.logps_chunks, params),
+            params,
+            _batches([Group("", pair)], settings)[0],
+            mesh,
+        ),
+        train_step(
+            "DPO step",
+            config,
+            _objective(config, settings),
+            make_optimizer(settings, 1),
+            params,
+            logical_axes(config),
+            _batches([group], settings)[0],
+            mesh,
+        ),
+    ]
 
 
 def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -> None:
@@ -124,6 +169,10 @@ def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -
         )
 
 
+def _objective(config: ModelConfig, settings: DpoSettings) -> DpoObjective:
+    return DpoObjective(config, settings.beta, settings.sft_weight, settings.logps_chunks)
+
+
 def _batches(groups: Sequence[Group], settings: DpoSettings) -> Batches:
     return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
 
@@ -134,6 +183,7 @@ def _reference(
     config: ModelConfig,
     params: Any,
     pairs: Sequence[Pair],
+    mesh: Mesh,
 ) -> np.ndarray:
     """Log-probabilities `[pairs, 2]` of the chosen and rejected steps under the input model."""
     key = fingerprint(
@@ -147,7 +197,7 @@ def _reference(
     def compute() -> np.ndarray:
         batches = _batches([Group("", pair) for pair in pairs], settings)
         function = partial(sequence_logps, config, settings.logps_chunks, params)
-        return for_each_group(function, batches, make_mesh())
+        return for_each_group(function, batches, mesh)
 
     return cached(context.folder / "reference.npz", key, compute)
 

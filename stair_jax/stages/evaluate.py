@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from stair_jax import storage
 from stair_jax.data.prompts import Prompt
 from stair_jax.decoding.engine import Engine
@@ -15,12 +17,18 @@ from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import Progress
+from stair_jax.planning.abstract import abstract_prm
+from stair_jax.planning.decoding import EnginePlan, prm_score
+from stair_jax.planning.program import Program
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
 from stair_jax.settings import read_settings, require
-from stair_jax.stages.context import StageContext
-from stair_jax.stages.engines import load_engine
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.engines import configure, decoding_mesh, load_engine, plan_engine
+from stair_jax.stages.prm import prm_axes
+from stair_jax.stages.runtime import Runtime
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -107,7 +115,7 @@ def summary(folder: Path) -> str:
     return benchmark.format_table(storage.read_json(folder / "table.json"))
 
 
-def _read(context: StageContext) -> EvaluateSettings:
+def _read(context: StageContext | PlanContext) -> EvaluateSettings:
     section = dict(context.settings)
     for name, part in (
         ("test_time", TestTimeSettings),
@@ -140,7 +148,8 @@ def _makers(
 def _engine(
     context: StageContext, settings: EvaluateSettings, folder: Path
 ) -> tuple[Engine, Tokenizer]:
-    return load_engine(folder / "hf", settings.context_tokens, settings.dtype, context.runtime)
+    runtime = Runtime.read(context.runtime)
+    return load_engine(folder / "hf", settings.context_tokens, settings.dtype, runtime)
 
 
 def _greedy(
@@ -194,9 +203,47 @@ def _searched(
 
 def _prm_scorer(context: StageContext, settings: EvaluateSettings) -> PrmScorer:
     folder = context.input("prm") / "hf"
-    config = huggingface.load_config(folder)
+    runtime = Runtime.read(context.runtime)
+    mesh = decoding_mesh(runtime)
+    config = configure(huggingface.load_config(folder), settings.dtype, runtime, mesh)
     params = {
-        "model": huggingface.load_params(folder, config),
-        "score": huggingface.load_score_head(folder),
+        "model": huggingface.load_params(folder, config, mesh),
+        "score": huggingface.load_score_head(folder, mesh),
     }
-    return PrmScorer(config, params, buckets=(min(256, settings.context_tokens),))
+    return PrmScorer(config, params, buckets=_prm_buckets(settings), mesh=mesh)
+
+
+def _prm_buckets(settings: EvaluateSettings) -> tuple[int, ...]:
+    return (min(256, settings.context_tokens),)
+
+
+def programs(context: PlanContext) -> list[Program]:
+    """The engine's programs for each model, and the scores that guide the search."""
+    settings = _read(context)
+    runtime = Runtime.read(context.runtime)
+
+    def plan(model: ModelConfig) -> EnginePlan:
+        sizes = (settings.context_tokens, settings.dtype)
+        return plan_engine(model, *sizes, runtime, context.devices)
+
+    greedy = [*context.models.get("models", ()), *context.models.get("prompted", ())]
+    planned = [program for model in greedy for program in plan(model).programs(scores=False)]
+    if not settings.methods:
+        return planned
+    engine = plan(context.model("searched"))
+    guide: list[Program] = []
+    beside: Any = ()
+    if any(method in _METHODS for method in settings.methods):
+        prm = plan(context.model("prm"))
+        params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
+        mesh = prm.place if isinstance(prm.place, Mesh) else None
+        scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(settings), mesh=mesh)
+        beside = params
+        guide = [
+            prm_score(
+                prm.config, params, scorer, settings.context_tokens, prm.place, engine.resident
+            )
+        ]
+    judged = any(method not in _METHODS for method in settings.methods)
+    scores = judged and settings.judge.mode == "expected"
+    return [*planned, *engine.programs(scores, beside), *guide]

@@ -27,11 +27,18 @@ INPUTS = ("trees",)
 
 @dataclass(frozen=True)
 class PreferencesSettings(StepSettings):
-    """Settings of `preferences`: those of pairs for DPO, and what follows."""
+    """Settings of `preferences`, besides those of `StepSettings`.
 
-    trees: str = ""  # the search stage
-    variant: str = "step"  # or "trajectory": full answers, as in the paper's ablation
-    match_steps: bool = False  # trajectory: at most as many pairs as the step variant would give
+    Attributes:
+      trees: the search stage.
+      variant: "step", or "trajectory": full answers, as in the paper's ablation.
+      match_steps: of "trajectory": at most as many pairs as "step" would give.
+      prm: pairs for the process reward model, see `PrmSettings` of search/preferences.py.
+    """
+
+    trees: str = ""
+    variant: str = "step"
+    match_steps: bool = False
     prm: PrmSettings = field(default_factory=PrmSettings)
 
     def __post_init__(self) -> None:

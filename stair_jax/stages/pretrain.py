@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,25 +12,31 @@ from typing import Any, overload
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from stair_jax import storage
 from stair_jax.data.packing import pack
 from stair_jax.data.sequences import answer_example
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.monitoring import Progress
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.program import Program
+from stair_jax.planning.training import train_step
 from stair_jax.pocket.pretraining import examples
 from stair_jax.pocket.tokenizer import train_tokenizer
 from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.runtime import Runtime
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings, is_exported
+from stair_jax.training.settings import TrainingSettings, check_rows, is_exported
 
 INPUTS: tuple[str, ...] = ()
 _CHUNK = 256  # examples that are packed together
@@ -58,7 +64,6 @@ class PretrainSettings(TrainingSettings):
       num_shards: parts of the data, each made by one process.
       shard_size: examples a part.
       batch_size: rows of `max_length` tokens a step.
-      save_dtype: of `hf/`.
     """
 
     vocab_size: int = 900
@@ -72,7 +77,7 @@ class PretrainSettings(TrainingSettings):
     shard_size: int = 100_000
     batch_size: int = 64
     max_length: int = 256
-    save_dtype: str = "float16"
+    hf_dtype: str = "float16"
 
 
 def run(context: StageContext) -> None:
@@ -81,8 +86,58 @@ def run(context: StageContext) -> None:
     if is_exported(context.folder):
         return
     tokenizer = Tokenizer(train_tokenizer(settings.vocab_size))
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh)
+    config = _configure(settings, tokenizer.vocab_size, mesh, runtime.vocab_multiple)
+    batches = _RowBatches(_rows(context, settings), settings.batch_size)
+    trained = train(
+        Run(
+            name=context.name,
+            folder=context.folder,
+            objective=SftObjective(config, settings.logps_chunks),
+            optimizer=make_optimizer(settings, len(batches)),
+            batches=batches,
+            mesh=mesh,
+            checkpoint_every=settings.checkpoint_every,
+        ),
+        init_params(config, jax.random.key(context.seed)),
+        logical_axes(config),
+    )
+    huggingface.save(context.folder / "hf", trained, config, tokenizer, dtype=settings.hf_dtype)
+
+
+def programs(context: PlanContext) -> list[Program]:
+    """The training step, with as many tokens as the tokenizer may have."""
+    settings = read_settings(PretrainSettings, context.settings, context.name)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh, context.devices)
+    config = _configure(settings, settings.vocab_size, mesh, runtime.vocab_multiple)
+    rows = {
+        name: np.zeros((settings.batch_size, settings.max_length), dtype)
+        for name, dtype in _FIELDS.items()
+    }
+    step = train_step(
+        "pretraining step",
+        config,
+        SftObjective(config, settings.logps_chunks),
+        make_optimizer(settings, 1),
+        abstract_params(config, mesh),
+        logical_axes(config),
+        _RowBatches(rows, settings.batch_size)[0],
+        mesh,
+    )
+    return [step]
+
+
+def planned_model(settings: Mapping[str, Any]) -> ModelConfig:
+    """The model in `hf/`, with as many tokens as the tokenizer may have."""
+    read = read_settings(PretrainSettings, settings, "pretrain")
+    return _model(read, read.vocab_size)
+
+
+def _model(settings: PretrainSettings, vocab_size: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=vocab_size,
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
         num_hidden_layers=settings.num_layers,
@@ -92,23 +147,17 @@ def run(context: StageContext) -> None:
         max_position_embeddings=settings.context,
         tie_word_embeddings=True,
         dtype=settings.dtype,
+        param_dtype=settings.param_dtype,
         remat=settings.remat,
     )
-    batches = _RowBatches(_rows(context, settings), settings.batch_size)
-    trained = train(
-        Run(
-            name=context.name,
-            folder=context.folder,
-            objective=SftObjective(config, settings.logps_chunks),
-            optimizer=make_optimizer(settings, len(batches)),
-            batches=batches,
-            mesh=make_mesh(),
-            checkpoint_every=settings.checkpoint_every,
-        ),
-        init_params(config, jax.random.key(context.seed)),
-        logical_axes(config),
-    )
-    huggingface.save(context.folder / "hf", trained, config, tokenizer, dtype=settings.save_dtype)
+
+
+def _configure(
+    settings: PretrainSettings, vocab_size: int, mesh: Mesh, vocab_multiple: int
+) -> ModelConfig:
+    """The model in training, laid out on the mesh."""
+    check_rows("batch_size", settings.batch_size, mesh)
+    return fit_to_mesh(_model(settings, vocab_size), mesh, vocab_multiple)
 
 
 class _RowBatches(Sequence[Batch]):

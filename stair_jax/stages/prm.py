@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from stair_jax.data.pairs import PATH_FIELDS, encode_pairs, path_examples, read_pairs
 from stair_jax.data.sequences import Row, describe
@@ -15,18 +15,28 @@ from stair_jax.data.tasks import shuffled_passes
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
-from stair_jax.models.transformer import logical_axes
+from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.planning.abstract import abstract_prm
+from stair_jax.planning.program import Program
+from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
 from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.runtime import Runtime
 from stair_jax.storage import write_json
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.evaluate import for_each_group, sequence_scores
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import PrmObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings, export, is_exported, load_model
+from stair_jax.training.settings import (
+    TrainingSettings,
+    configure,
+    export,
+    is_exported,
+    load_model,
+)
 
 INPUTS = ("model", "preferences")
 
@@ -61,7 +71,11 @@ def run(context: StageContext) -> None:
     settings = read_settings(PrmSettings, context.settings, context.name)
     if is_exported(context.folder):
         return
-    config, params, tokenizer = load_model(context.input("model"), settings)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh)
+    config, params, tokenizer = load_model(
+        context.input("model"), settings, mesh, runtime.vocab_multiple
+    )
     folders = context.input_list("preferences")
     rows = [row for folder in folders for row in read_pairs(folder / settings.file, PATH_FIELDS)]
     kept, pairs = encode_pairs(rows, path_examples, tokenizer, settings.max_length)
@@ -83,6 +97,8 @@ def run(context: StageContext) -> None:
         len(training), max(1, round(settings.epochs * len(training))), context.seed
     )
     batches = _batches([training[index] for index in order], settings)
+    axes = prm_axes(config)
+    params = {name: params[name] for name in axes["model"]}
     head = init_score_head(config, jax.random.key(context.seed))
     trained = train(
         Run(
@@ -91,15 +107,54 @@ def run(context: StageContext) -> None:
             objective=PrmObjective(config),
             optimizer=make_optimizer(settings, len(batches)),
             batches=batches,
-            mesh=make_mesh(),
+            mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
             shown=("loss", "accuracy"),
         ),
         {"model": params, "score": head},
-        {"model": logical_axes(config), "score": {"kernel": PartitionSpec("embed")}},
+        axes,
     )
-    _validate(context, settings, config, trained, validation, len(held))
-    export(context.folder, trained["model"], config, tokenizer, trained["score"])
+    _validate(context, settings, config, trained, validation, len(held), mesh)
+    export(context.folder, trained["model"], config, tokenizer, trained["score"], settings.hf_dtype)
+
+
+def programs(context: PlanContext) -> list[Program]:
+    """The training step, and the scores of the held-out pairs."""
+    settings = read_settings(PrmSettings, context.settings, context.name)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh, context.devices)
+    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
+    axes = prm_axes(config)
+    params = abstract_prm(config, axes, mesh)
+    batch = _batches([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], settings)[0]
+    step = train_step(
+        "PRM step",
+        config,
+        PrmObjective(config),
+        make_optimizer(settings, 1),
+        params,
+        axes,
+        batch,
+        mesh,
+        head=False,
+    )
+    validation = forward_pass(
+        "PRM validation",
+        config,
+        sequence_scores,
+        (config, params),
+        params["model"],
+        batch,
+        mesh,
+        head=False,
+    )
+    return [step, validation] if settings.held_out else [step]
+
+
+def prm_axes(config: ModelConfig) -> Params:
+    """Logical axes of {"model": ..., "score": ...}; an untied vocabulary head plays no part."""
+    model = {name: axes for name, axes in logical_axes(config).items() if name != "head"}
+    return {"model": model, "score": {"kernel": PartitionSpec("embed")}}
 
 
 def held_out_prompts(rows: Sequence[Row], share: float, seed: int) -> set[str]:
@@ -120,12 +175,13 @@ def _validate(
     params: Any,
     groups: Sequence[Group],
     num_prompts: int,
+    mesh: Mesh,
 ) -> None:
     """Writes how often the chosen path of a held-out prompt has the higher score."""
     accuracy = None
     if groups:
         function = partial(sequence_scores, config, params)
-        scores = for_each_group(function, _batches(groups, settings), make_mesh())
+        scores = for_each_group(function, _batches(groups, settings), mesh)
         accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
         say(f"{context.name}: accuracy {accuracy:.3f} on {len(groups)} held-out pairs")
     write_json(

@@ -1,22 +1,45 @@
 """SI-MCTS with self-reward (STAIR sections 3 and 4): one tree a prompt, into `trees.jsonl.gz`."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, fields
 
-from stair_jax.data.prompts import Prompt, read_prompts
+from stair_jax.data.prompts import read_prompts
 from stair_jax.monitoring import Metrics, Progress, say
+from stair_jax.planning.decoding import tree_round
+from stair_jax.planning.program import Program
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
-from stair_jax.stages.engines import load_engine
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.engines import load_engine, plan_engine
+from stair_jax.stages.runtime import Runtime
 from stair_jax.storage import RecordLog, fingerprint, fingerprint_folder, write_json
 
 INPUTS = ("model", "prompts")
 TREES_FILE = "trees.jsonl.gz"
-_OWN_FIELDS = ("model", "prompts", "file", "num_prompts", "context_tokens", "dtype", "reward")
+
+
+@dataclass(frozen=True)
+class SearchStageSettings:
+    """Settings of `search`, besides those of `SearchSettings`, which stand in the same section.
+
+    Attributes:
+      model: the stage whose model searches and judges.
+      prompts: the stage that holds `file`.
+      file: JSON lines {id, prompt, kind, source}, one tree a line.
+      num_prompts: the first so many of the file; 0: all.
+      context_tokens: most tokens of a sequence, prompt and answer.
+      dtype: of weights and activations.
+      reward: R of helpfulness and safety, see `SafetyReward`.
+    """
+
+    model: str = ""
+    prompts: str = ""
+    file: str = "prompts.jsonl"
+    num_prompts: int = 0
+    context_tokens: int = 8192
+    dtype: str = "float32"
+    reward: SafetyReward = field(default_factory=SafetyReward)
 
 
 def run(context: StageContext) -> None:
@@ -24,17 +47,13 @@ def run(context: StageContext) -> None:
 
     Trees stand in the order in which they were finished, so readers sort them by prompt.
     """
-    section = dict(context.settings)
-    own = {name: section.pop(name) for name in _OWN_FIELDS if name in section}
-    settings = SearchSettings.read(section)
-    reward = read_settings(SafetyReward, own.get("reward", {}), f"{context.name}.reward")
-    prompts = search_prompts(context.input("prompts"), own)
+    own, settings = _read(context)
+    prompts = read_prompts(context.input("prompts") / own.file)[: own.num_prompts or None]
+    runtime = Runtime.read(context.runtime)
     log = RecordLog(context.folder / TREES_FILE)
     done = {record["id"] for record in log}
     hf = context.input("model") / "hf"
-    engine, tokenizer = load_engine(
-        hf, own.get("context_tokens", 8192), own.get("dtype", "float32"), context.runtime
-    )
+    engine, tokenizer = load_engine(hf, own.context_tokens, own.dtype, runtime)
     progress = Progress(context.name, len(prompts), "trees", done=len(done))
     with Metrics(context.folder, resume_step=len(done) if done else -1) as metrics:
         writer = _Writer(log, metrics, len(done))
@@ -46,8 +65,8 @@ def run(context: StageContext) -> None:
             context.seed,
             writer.write,
             progress,
-            reward=reward,
-            trees_in_flight=context.runtime.get("trees_in_flight", 64),
+            reward=own.reward,
+            trees_in_flight=runtime.trees_in_flight,
             model=fingerprint_folder(hf),
             fingerprint=fingerprint([context.settings, context.seed]),
             done=len(done),
@@ -56,10 +75,24 @@ def run(context: StageContext) -> None:
     _report(context, report)
 
 
-def search_prompts(folder: Path, settings: Mapping[str, Any]) -> list[Prompt]:
-    """The first `num_prompts` prompts (0: all) of the settings' `file`, in its order."""
-    prompts = read_prompts(folder / settings.get("file", "prompts.jsonl"))
-    return prompts[: settings.get("num_prompts", 0) or None]
+def programs(context: PlanContext) -> list[Program]:
+    """The engine's programs and the round of the trees."""
+    own, settings = _read(context)
+    runtime = Runtime.read(context.runtime)
+    model = context.model("model")
+    engine = plan_engine(model, own.context_tokens, own.dtype, runtime, context.devices)
+    trees = tree_round(settings.tree, runtime.trees_in_flight, context.devices[0], engine.resident)
+    return [*engine.programs(scores=settings.judge.mode == "expected"), trees]
+
+
+def _read(context: StageContext | PlanContext) -> tuple[SearchStageSettings, SearchSettings]:
+    """The settings of the stage itself, and what the trees depend on."""
+    section = dict(context.settings)
+    names = [own.name for own in fields(SearchStageSettings) if own.name in section]
+    own = {name: section.pop(name) for name in names}
+    reward = read_settings(SafetyReward, own.get("reward", {}), f"{context.name}.reward")
+    stage = read_settings(SearchStageSettings, own | {"reward": reward}, context.name)
+    return stage, SearchSettings.read(section)
 
 
 class _Writer:

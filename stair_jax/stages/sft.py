@@ -11,14 +11,24 @@ from stair_jax.errors import UserError
 from stair_jax.models.transformer import logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.program import Program
+from stair_jax.planning.training import ANY_EXAMPLE, train_step
 from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.runtime import Runtime
 from stair_jax.text.steps import FormatError, parse
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings, export, is_exported, load_model
+from stair_jax.training.settings import (
+    TrainingSettings,
+    configure,
+    export,
+    is_exported,
+    load_model,
+)
 
 INPUTS = ("model", "data")
 _COLUMNS = ("id", "prompt", "answer", "kind")
@@ -68,7 +78,11 @@ def run(context: StageContext) -> None:
     settings = read_settings(SftSettings, context.settings, context.name)
     if is_exported(context.folder):
         return
-    config, params, tokenizer = load_model(context.input("model"), settings)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh)
+    config, params, tokenizer = load_model(
+        context.input("model"), settings, mesh, runtime.vocab_multiple
+    )
     rows = _rows(context, settings)
     made: dict[str, Example] = {}
     for row in rows:
@@ -80,8 +94,7 @@ def run(context: StageContext) -> None:
     if overlong:
         verb = "truncated" if settings.overlong == "truncate" else "dropped"
         say(f"{context.name}: {overlong} of {len(rows)} examples above max_length, {verb}")
-    groups = [Group(str(example.id), (example,)) for example in examples]
-    batches = Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
+    batches = _batches([Group(str(example.id), (example,)) for example in examples], settings)
     say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
     trained = train(
         Run(
@@ -90,13 +103,36 @@ def run(context: StageContext) -> None:
             objective=SftObjective(config, settings.logps_chunks),
             optimizer=make_optimizer(settings, len(batches)),
             batches=batches,
-            mesh=make_mesh(),
+            mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
         ),
         params,
         logical_axes(config),
     )
-    export(context.folder, trained, config, tokenizer)
+    export(context.folder, trained, config, tokenizer, dtype=settings.hf_dtype)
+
+
+def programs(context: PlanContext) -> list[Program]:
+    """The training step."""
+    settings = read_settings(SftSettings, context.settings, context.name)
+    runtime = Runtime.read(context.runtime)
+    mesh = make_mesh(runtime.training_mesh, context.devices)
+    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
+    step = train_step(
+        "SFT step",
+        config,
+        SftObjective(config, settings.logps_chunks),
+        make_optimizer(settings, 1),
+        abstract_params(config, mesh),
+        logical_axes(config),
+        _batches([Group("", (ANY_EXAMPLE,))], settings)[0],
+        mesh,
+    )
+    return [step]
+
+
+def _batches(groups: Sequence[Group], settings: SftSettings) -> Batches:
+    return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
 
 
 def _rows(context: StageContext, settings: SftSettings) -> Sequence[Row]:

@@ -1,0 +1,1 @@
+"""Plans: what a run will take on devices that need not be there."""

@@ -1,0 +1,131 @@
+"""The table of a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stair_jax.planning.chips import GIB, Chip
+from stair_jax.planning.program import Compiled, Program
+from stair_jax.planning.topology import Topology
+
+_COLUMNS = (
+    "program",
+    "chips",
+    "arguments",
+    "temporary",
+    "output",
+    "beside",
+    "total",
+    "of chip",
+    "TFLOP",
+    "FLOPs bound",
+    "bytes bound",
+    "",
+    "stages",
+)
+_TO_THE_LEFT = ("program", "", "stages")
+_NOTES = """\
+arguments, temporary, output, beside, total: GiB a chip. An output that is written over an argument
+is part of it; temporary holds the program too; beside is what the stage keeps there meanwhile.
+TFLOP: matrix products of a call, all chips together, without what remat computes again. The bounds
+on its time come from FLOPs at the chips' peak, and from the traffic of weights, optimizer state and
+KV cache at their bandwidth."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A program of a plan, compiled.
+
+    Attributes:
+      program: what was compiled.
+      stages: that run it.
+      chip: it was compiled for.
+      compiled: what came of it.
+    """
+
+    program: Program
+    stages: tuple[str, ...]
+    chip: Chip
+    compiled: Compiled
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip has the memory."""
+        footprint = self.compiled.footprint
+        return footprint is not None and footprint.total <= self.chip.memory
+
+    @property
+    def flops_seconds(self) -> float | None:
+        """Bound from below on the time of a call, from its FLOPs; None: not known of this chip."""
+        if self.chip.flops is None:
+            return None
+        return self.program.flops / (self.program.num_chips * self.chip.flops)
+
+    @property
+    def bytes_seconds(self) -> float | None:
+        """The same from its memory traffic."""
+        return None if self.chip.bandwidth is None else self.program.traffic / self.chip.bandwidth
+
+
+def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
+    """The table, and below it what does not fit."""
+    chip = topology.chip
+    rows = [_COLUMNS, *(_row(planned) for planned in plan)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{topology.name}: {len(topology.devices)} x {chip.name} of {_gib(chip.memory)} GiB"]
+    lines += ["", *(_line(row, widths) for row in rows), "", _NOTES]
+    return "\n".join(lines + [_failure(planned) for planned in plan if not planned.fits])
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (
+        cell.ljust(width) if column in _TO_THE_LEFT else cell.rjust(width)
+        for column, cell, width in zip(_COLUMNS, row, widths, strict=True)
+    )
+    return "  ".join(cells).rstrip()
+
+
+def _row(planned: Planned) -> tuple[str, ...]:
+    program = planned.program
+    return (
+        program.name,
+        str(program.num_chips),
+        *_sizes(planned),
+        f"{program.flops / 1e12:.4g}" if program.flops else "-",
+        _seconds(planned.flops_seconds if program.flops else None),
+        _seconds(planned.bytes_seconds),
+        "fits" if planned.fits else "DOES NOT FIT",
+        ", ".join(planned.stages),
+    )
+
+
+def _sizes(planned: Planned) -> tuple[str, ...]:
+    footprint = planned.compiled.footprint
+    if footprint is None:
+        return ("-",) * 6
+    return (
+        _gib(footprint.arguments),
+        _gib(footprint.temporaries + footprint.code),
+        _gib(footprint.outputs),
+        _gib(footprint.beside),
+        _gib(footprint.total),
+        f"{footprint.total / planned.chip.memory:.1%}",
+    )
+
+
+def _gib(size: float) -> str:
+    gib = size / GIB
+    return f"{gib:.2f}" if gib >= 0.1 or not size else f"{gib:.1g}"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _failure(planned: Planned) -> str:
+    footprint, memory = planned.compiled.footprint, _gib(planned.chip.memory)
+    reason = planned.compiled.reason
+    if footprint is not None:
+        reason = f"{_gib(footprint.total)} of {memory} GiB"
+    return f"does not fit: {planned.program.name} ({', '.join(planned.stages)}): {reason}"

@@ -1,0 +1,103 @@
+"""Devices to plan for: those of a TPU slice that is elsewhere, or those of this machine."""
+
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from stair_jax.errors import UserError
+from stair_jax.planning.chips import TPUS, Chip, local_chip
+
+LOCAL = "local"
+KNOWN_FORMS = "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local"
+_FORM = re.compile(r"(v\w+):(\d+(?:x\d+)+)")
+_DIMENSIONS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
+_MOST_CHIPS = {"v4": 4096, "v5p": 8960, "v5e": 256, "v6e": 256}
+_HOST = (2, 2, 1)  # chips of one host, along each dimension; a single chip is a host of its own
+# libtpu compiles without a TPU when it need not look for one; a run beside it is not disturbed.
+_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Equal devices that programs are compiled for."""
+
+    name: str
+    chip: Chip
+    devices: Sequence[jax.Device]
+
+
+def get_topology(name: str) -> Topology:
+    """The devices that `name` stands for, such as "v5p:2x2x1" or "local".
+
+    Raises:
+      UserError: the name is not understood, or the compiler is not installed.
+    """
+    if name == LOCAL:
+        devices = jax.devices()
+        return Topology(name, local_chip(devices[0]), devices)
+    match = _FORM.fullmatch(name)
+    if match is None or match[1] not in TPUS:
+        raise UserError(f"--plan={name} is no topology: known are {KNOWN_FORMS}")
+    generation = match[1]
+    shape = [int(size) for size in match[2].split("x")]
+    _check(name, generation, shape)
+    return Topology(name, TPUS[generation], _devices(name, _options(generation, shape)))
+
+
+def _check(name: str, generation: str, shape: Sequence[int]) -> None:
+    """Refuses shapes that no slice has."""
+    if len(shape) != _DIMENSIONS[generation]:
+        example = "x".join(map(str, _HOST[: _DIMENSIONS[generation]]))
+        raise UserError(
+            f"--plan={name}: a slice of {generation} has {_DIMENSIONS[generation]} dimensions, "
+            f"such as {generation}:{example}"
+        )
+    divisible = all(size % host == 0 for size, host in zip(shape, _HOST, strict=False))
+    if math.prod(shape) != 1 and not (divisible and min(shape) > 0):
+        raise UserError(
+            f"--plan={name}: a slice is made of hosts of 2x2 chips, so that its first two sizes "
+            "are even"
+        )
+    if math.prod(shape) > _MOST_CHIPS[generation]:
+        raise UserError(
+            f"--plan={name}: a slice of {generation} has at most {_MOST_CHIPS[generation]} chips"
+        )
+
+
+def _options(generation: str, shape: Sequence[int]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if math.prod(shape) == 1:
+        options["chips_per_host_bounds"] = [1, 1, 1]
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as on a real one
+    return options
+
+
+def _devices(name: str, options: dict[str, Any]) -> Sequence[jax.Device]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"--plan={name} needs the compiler for TPUs, libtpu: pip install 'stair_jax[tpu]'"
+        )
+    for variable, value in _LIBTPU.items():
+        os.environ.setdefault(variable, value)
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")  # the chips of this machine are left alone
+    try:
+        return topologies.get_topology_desc(name, "tpu", **options).devices
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--plan={name}: libtpu does not know it: {reason}") from error

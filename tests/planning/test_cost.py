@@ -1,0 +1,117 @@
+"""The formulas against products counted in the traced program, and against sums by hand."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stair_jax.models.cache import empty_cache
+from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
+from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.planning import cost
+from stair_jax.planning.abstract import abstract_params
+from stair_jax.training.logps import token_logps
+from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.settings import TrainingSettings
+from stair_jax.training.step import abstract_state
+
+
+def shapes_of_params(config):
+    return jax.eval_shape(partial(init_params, config), jax.random.key(0))
+
+
+def counted(function, *arguments):
+    """FLOPs of the matrix products of a traced function; a scan's body counts for each turn."""
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr):
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            depth = np.prod([left[axis] for axis in contracted])
+            total += 2 * int(np.prod(equation.outvars[0].aval.shape) * depth)
+        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += turns * _count(inner)
+    return total
+
+
+def square_attention(config, rows):
+    """What our attention computes beyond the triangle that is needed."""
+    width = config.num_attention_heads * config.head_dim
+    unseen = rows.count * (rows.length**2 - rows.length * (rows.length + 1) // 2)
+    return 4 * config.num_hidden_layers * width * unseen
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_forward_and_training_flops_are_those_of_the_program(config, tied):
+    config = dataclasses.replace(config, tie_word_embeddings=tied)
+    rows = cost.Rows(2, 8, logits=8)
+    params = shapes_of_params(config)
+    tokens = jnp.zeros((rows.count, rows.length), jnp.int32)
+
+    def loss(params):
+        hidden, _ = apply(config, params, tokens, tokens)
+        return token_logps(hidden, output_embedding(params, config), tokens).sum()
+
+    beyond = square_attention(config, rows)
+    assert counted(loss, params) == cost.forward_flops(config, rows) + beyond
+    assert counted(jax.grad(loss), params) == cost.training_flops(config, rows) + 3 * beyond
+
+
+def test_decode_flops_are_those_of_the_model_with_a_full_cache(config):
+    slots, context = 5, 16
+    params = shapes_of_params(config)
+    cache = jax.eval_shape(partial(empty_cache, config, slots, context))
+    # Two queries a row: a single one takes products that are padded with zeros.
+    tokens = jnp.zeros((slots, 2), jnp.int32)
+
+    def two_steps(params, cache):
+        hidden, _ = apply(config, params, tokens, tokens, None, cache)
+        return token_logps(hidden, output_embedding(params, config), tokens)
+
+    expected = cost.decode_flops(config, slots, context, steps=2)
+    assert counted(two_steps, params, cache) == expected
+
+
+def test_layer_params_are_the_kernels(config):
+    layers = shapes_of_params(config)["layers"]
+    kernels = [leaf for name, leaf in layers.items() if not name.endswith("norm")]
+    assert cost.layer_params(config) == sum(leaf.size for leaf in kernels)
+
+
+def test_traffic_of_weights_by_hand(config):
+    """With fsdp 2 and tensor 2, a device multiplies with half of the kernels, in bfloat16."""
+    config = dataclasses.replace(config, dtype="bfloat16")
+    mesh = make_mesh(MeshShape(fsdp=2, tensor=2), jax.devices()[:4])
+    params = abstract_params(config, mesh)
+    heads, mlp = 3 * 16 * 8 * (4 + 4 + 2 + 2), 3 * 3 * 16 * 24
+    norms = 2 * 3 * 16 + 16
+    head = 40 * 16
+    assert cost.weights_traffic(config, params, head=False) == 2 * ((heads + mlp) // 2 + norms)
+    assert cost.weights_traffic(config, params) == 2 * ((heads + mlp + head) // 2 + norms)
+    # float32, a quarter of what both axes split, half of the norms, which tensor leaves whole
+    stored = 4 * ((heads + mlp + 2 * head) // 4 + norms // 2)
+    assert cost.local_bytes(params) == stored
+
+
+def test_traffic_of_a_training_step_by_hand(config):
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    params = abstract_params(config, mesh)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    tx = make_optimizer(TrainingSettings(), 1).tx
+    state = abstract_state(params, logical_axes(config), tx, mesh)
+    embedding = 40 * 16  # untied: no pass reads all of it
+    passes = 3
+    read_weights = 2 * passes * 4 * (size - embedding)
+    add_gradients = 2 * passes * 4 * size
+    update = 4 * size + 2 * (3 * 4 * size + 4)  # the sum once; weights, two moments, the count
+    assert cost.training_traffic(config, state, passes) == read_weights + add_gradients + update

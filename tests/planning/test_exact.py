@@ -1,0 +1,202 @@
+"""What is planned is what runs: functions, static arguments, shapes, dtypes, shardings."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from stair_jax.decoding import programs
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.inference import scorers
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.heads import init_score_head
+from stair_jax.models.transformer import init_params, logical_axes
+from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.parallel.rules import shardings
+from stair_jax.planning.abstract import abstract_prm
+from stair_jax.planning.decoding import EnginePlan, prm_score, tree_round
+from stair_jax.search import tree
+from stair_jax.search.tree_data import Delivery, SearchConfig
+from stair_jax.stages import dpo, prm, sft
+from stair_jax.stages.context import PlanContext, StageContext
+from stair_jax.stages.prm import prm_axes
+from stair_jax.storage import write_jsonl
+from stair_jax.text.steps import format_answer, format_output, format_step
+from stair_jax.training import loop
+
+MESH = {"fsdp": 2, "tensor": 2}
+RUNTIME = {"training_mesh": MESH, "vocab_multiple": 16}
+STEPS = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
+
+
+class Recorder:
+    """Takes the place of a jitted function: keeps the arguments of its first call.
+
+    `result` of the arguments stands for what the function would give.
+    """
+
+    def __init__(self, function, result):
+        self.function, self.arguments, self._result = function, None, result
+
+    def __call__(self, *arguments):
+        if self.arguments is None:
+            self.arguments = jax.tree.map(described, arguments)
+        return self._result(*arguments)
+
+
+def described(leaf):
+    """An argument as a shape; what is on the host has no sharding."""
+    if isinstance(leaf, jax.Array):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    if isinstance(leaf, np.ndarray | np.generic):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return leaf
+
+
+def assert_same(run, planned):
+    assert jax.tree.structure(run) == jax.tree.structure(planned)
+    for real, plan in zip(jax.tree.leaves(run), jax.tree.leaves(planned), strict=True):
+        if not isinstance(real, jax.ShapeDtypeStruct):
+            assert real == plan
+            continue
+        assert (real.shape, real.dtype) == (plan.shape, plan.dtype)
+        assert (real.sharding is None) == (plan.sharding is None)
+        if real.sharding is not None:
+            assert real.sharding.is_equivalent_to(plan.sharding, len(real.shape))
+
+
+def recorded(monkeypatch, module, name, result):
+    recorder = Recorder(getattr(module, name), result)
+    monkeypatch.setattr(module, name, recorder)
+    return recorder
+
+
+@pytest.mark.parametrize("shape", [None, MeshShape(data=2, tensor=2)], ids=["one device", "mesh"])
+def test_the_programs_of_the_engine(config, monkeypatch, shape):
+    mesh = shape and make_mesh(shape)
+    params = init_params(config, jax.random.key(0))
+    if mesh:
+        params = jax.device_put(params, shardings(logical_axes(config), mesh))
+    results = {
+        "admit": lambda config, params, slots, *_: slots,
+        "decode": lambda config, steps, params, slots, *_: (slots, np.zeros((8, 4), np.int32)),
+        "score": lambda *_: np.zeros((2, 8), np.float32),
+    }
+    recorders = [recorded(monkeypatch, programs, *result) for result in results.items()]
+    engine = Engine(
+        config, params, num_slots=8, max_length=12, prefill_rows=2, steps_per_call=2, mesh=mesh
+    )
+    tokens = (1, 2, 3)
+    requests = [
+        Request(0, tokens, sampling=Sampling(max_tokens=4)),
+        Request(1, tokens, score_ids=(1, 2, 3, 4, 5)),
+    ]
+    run_all(engine, requests)
+    plan = EnginePlan(config, mesh or jax.devices()[0], 8, 12, 2, 2)
+    for recorder, program in zip(recorders, plan.programs(scores=True), strict=True):
+        assert program.function is recorder  # looked up where the engine looks it up
+        assert_same(recorder.arguments, program.arguments)
+
+
+def test_the_scores_of_a_process_reward_model(config, monkeypatch):
+    mesh = make_mesh(MeshShape(data=2, tensor=2))
+    recorder = recorded(monkeypatch, scorers, "prm_scores", lambda *_: np.zeros(4))
+    key = jax.random.key(0)
+    axes = prm_axes(config)
+    model = init_params(config, key)
+    params = {
+        "model": {name: model[name] for name in axes["model"]},
+        "score": init_score_head(config, key),
+    }
+    params = jax.device_put(params, shardings(axes, mesh))
+    scorer = scorers.PrmScorer(config, params, rows=3, buckets=(4,), mesh=mesh)
+    scorer.score([[1] * 7])
+    shapes = abstract_prm(config, axes, mesh)
+    program = prm_score(config, shapes, scorer, 7, mesh, ())
+    assert program.name == "PRM score: 4 x 8 tokens"
+    assert_same(recorder.arguments, program.arguments)
+
+
+def test_a_round_of_the_trees():
+    config = SearchConfig(num_iterations=3, num_children=2)
+    words = jax.numpy.zeros((5, 2), jax.numpy.uint32)
+    trees = tree.init(config, jax.random.wrap_key_data(words, impl="threefry2x32"))
+    run = jax.tree.map(described, (config, trees, Delivery.empty(config, 5)))
+    program = tree_round(config, 5, jax.devices()[0], ())
+    assert program.function is tree.advance
+    assert_same(run, program.arguments)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, chat_tokenizer):
+    """Folders of a model stage and of a data stage."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = ModelConfig(
+        vocab_size=chat_tokenizer.vocab_size,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    params = init_params(config, jax.random.key(0))
+    huggingface.save(workdir / "model" / "hf", params, config, chat_tokenizer)
+    ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(3)]
+    answer = format_answer([("Problem analysis", "It is a sum.")], "4")
+    write_jsonl(workdir / "data" / "sft.jsonl", [{**row, "answer": answer} for row in ids])
+    wrong = "\n\n" + format_output("5")
+    step = {"chosen": STEPS[1], "rejected": wrong, "path": STEPS[:1]}
+    write_jsonl(workdir / "data" / "dpo.jsonl", [row | step for row in ids])
+    paths = {"chosen_path": STEPS, "rejected_path": [STEPS[0], wrong]}
+    write_jsonl(workdir / "data" / "prm.jsonl", [row | paths for row in ids])
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("kind", "others"),
+    [(sft, []), (dpo, ["sequence_logps"]), (prm, ["sequence_scores"])],
+    ids=["sft", "dpo", "prm"],
+)
+def test_the_programs_of_training(workdir, monkeypatch, kind, others):
+    name = kind.__name__.rpartition(".")[2]
+    data = "data" if kind is sft else "preferences"
+    fields = {
+        "model": "model", data: "data", "max_length": 128, "microbatch_rows": 4, "batch_size": 4,
+        "epochs": 1.0, "dtype": "bfloat16", "mu_dtype": "bfloat16", "remat": "full",
+        "logps_chunks": 4,
+    }  # fmt: skip
+    fields |= {"reader": "datasets"} if kind is sft else {}
+    fields |= {"held_out": 0.4} if kind is prm else {}
+    runtime, settings = FrozenConfigDict(RUNTIME), FrozenConfigDict(fields)
+    recorders = [
+        recorded(monkeypatch, kind, other, lambda *_: np.zeros((4, 2))) for other in others
+    ]
+    steps = []
+
+    def make_train_step(*arguments):
+        metrics = {"loss": 0, "grad_norm": 0, "dpo_loss": math.log(2), "margin": 0, "accuracy": 0}
+        steps.append(Recorder(original(*arguments), lambda state, *_: (state, metrics)))
+        return steps[-1]
+
+    original = loop.make_train_step
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+    folder = workdir / name
+    folder.mkdir()
+    named = [workdir / "data"] if kind is prm else workdir / "data"
+    inputs = {"model": workdir / "model", data: named}
+    kind.run(StageContext(name, settings, runtime, 3, folder, inputs))
+
+    model = huggingface.load_config(workdir / "model" / "hf")
+    context = PlanContext(name, settings, runtime, jax.devices(), {"model": [model]})
+    planned = {program.name.partition(":")[0]: program for program in kind.programs(context)}
+    step = planned.pop(f"{name.upper()} step")
+    assert step.function is steps[0].function  # the same jitted function: nothing in it differs
+    assert_same(steps[0].arguments, step.arguments)
+    for recorder, program in zip(recorders, planned.values(), strict=True):
+        assert program.function is recorder
+        assert_same(recorder.arguments, program.arguments)

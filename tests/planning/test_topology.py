@@ -1,0 +1,63 @@
+import importlib.util
+
+import jax
+import pytest
+from jax.experimental import topologies
+
+from stair_jax.errors import UserError
+from stair_jax.planning.topology import get_topology
+
+
+@pytest.mark.parametrize(
+    ("name", "chips"),
+    [("v4:2x2x1", 4), ("v5p:2x2x1", 4), ("v5e:4x4", 16), ("v6e:2x4", 8), ("v5e:1x1", 1)],
+)
+def test_a_slice_has_a_device_a_chip(tpu, name, chips):
+    topology = tpu(name)
+    assert len(topology.devices) == chips
+    assert {device.platform for device in topology.devices} == {"tpu"}
+    assert topology.chip.name == name.partition(":")[0]
+
+
+def test_local_devices():
+    topology = get_topology("local")
+    assert topology.devices == jax.devices()
+    assert topology.chip.name == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "known are v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local"),
+        ("v5p", "known are"),
+        ("v3:2x2", "known are"),
+        ("v5e:2x2 ", "known are"),
+        ("v5p:2x2", "a slice of v5p has 3 dimensions, such as v5p:2x2x1"),
+        ("v5e:4x4x1", "a slice of v5e has 2 dimensions, such as v5e:2x2"),
+        ("v5e:3x4", "its first two sizes are even"),
+        ("v5e:0x4", "its first two sizes are even"),
+        ("v5e:32x32", "a slice of v5e has at most 256 chips"),
+    ],
+)
+def test_a_name_that_is_no_topology(name, said):
+    with pytest.raises(UserError) as caught:
+        get_topology(name)
+    assert said in str(caught.value)
+
+
+def test_a_missing_compiler_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'stair_jax\[tpu\]'"):
+        get_topology("v5e:2x2")
+
+
+def test_a_slice_that_the_compiler_refuses(tpu, monkeypatch):
+    def refuse(*_, **options):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: no such slice\nat some line")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+    with pytest.raises(UserError) as caught:
+        tpu("v6e:2x2")
+    assert str(caught.value) == (
+        "--plan=v6e:2x2: libtpu does not know it: INVALID_ARGUMENT: no such slice"
+    )
