@@ -49,14 +49,26 @@ class Result:
 
 @dataclass(frozen=True)
 class TestTimeSettings:
-    """Settings of best-of-N and beam search; the defaults are those of the paper."""
+    """Settings of best-of-N and beam search; the defaults are those of the paper.
+
+    Attributes:
+      n: of best-of-N: full answers a prompt.
+      successors: of beam search: steps tried after each answer kept.
+      width: of beam search: answers kept after each step.
+      max_depth: of beam search: steps, before what is open is sampled to its end.
+      temperature: of steps and answers.
+      top_p: of the same; 1 sets no limit.
+      top_k: of the same; 0 sets no limit.
+      max_step_tokens: of one step.
+      max_answer_tokens: of a whole answer.
+    """
 
     __test__ = False  # no class of tests, for pytest
 
-    n: int = 8  # best-of-N: full answers a prompt
-    successors: int = 4  # beam search: steps tried after each answer kept
-    width: int = 2  # beam search: answers kept after each step
-    max_depth: int = 7  # beam search: steps, before what is open is sampled to its end
+    n: int = 8
+    successors: int = 4
+    width: int = 2
+    max_depth: int = 7
     temperature: float = 0.6
     top_p: float = 0.9
     top_k: int = 50

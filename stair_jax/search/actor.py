@@ -32,13 +32,21 @@ PRIORS: dict[str, Callable[[Sequence[float], int], float]] = {
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How steps and rollouts are sampled (STAIR section 3)."""
+    """How steps and rollouts are sampled (STAIR section 3).
+
+    Attributes:
+      temperature: of steps and rollouts.
+      top_p: of the same; 1 sets no limit.
+      top_k: of the same; 0 sets no limit.
+      max_step_tokens: of one step.
+      max_answer_tokens: of a whole answer, the steps of the path and the rollout.
+    """
 
     temperature: float = 1.2
     top_p: float = 0.9
     top_k: int = 50
     max_step_tokens: int = 2048
-    max_answer_tokens: int = 4096  # of a whole answer: the steps of the path and the rollout
+    max_answer_tokens: int = 4096
 
     def __post_init__(self) -> None:
         if min(self.max_step_tokens, self.max_answer_tokens) < 1:

@@ -32,34 +32,48 @@ _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How answers are judged; the fields of the config's `judge` section."""
+    """How answers are judged; the fields of the config's `judge` section.
 
-    # "generative": the judge reasons and closes with a conclusion. "expected": one forward pass,
-    # the log-probs of the possible conclusions after a fixed lead-in.
+    Attributes:
+      mode: "generative": the judge reasons and closes with a conclusion. "expected": one forward
+        pass, the log-probs of the possible conclusions after a fixed lead-in.
+      safety_prompts: what the model is asked about the answers to safety prompts, of "helpfulness"
+        and "safety". What it is not asked is fixed: helpfulness at -1, safety at +1.
+      helpfulness_prompts: the same for helpfulness prompts.
+      safety_rule: "model": as above. "paper_release": safety prompts by rule (S = +1 for a short
+        apology, else -1; H = -1), helpfulness prompts by rating alone (S = +1).
+      malformed: reward of an answer that has no final answer: no output block, an empty one, or cut
+        off at the length limit. "missing": none, the evaluation is left out and counted.
+      strict_format: an answer that breaks the grammar anywhere is malformed too.
+      helpfulness_template: the judge's prompt, with `{prompt}` and `{answer}`.
+      safety_template: the same for safety.
+      helpfulness_lead_in: what the judge is made to begin its reply with in expected mode.
+      safety_lead_in: the same for safety.
+      safety_score: in expected mode S is the "sign" of P(SAFE) - P(UNSAFE), or that difference
+        ("expected").
+      temperature: of the judge in generative mode.
+      top_p: of the same.
+      top_k: of the same; 0 sets no limit.
+      max_tokens: of a reply.
+      attempts: replies asked for at most, until one can be read.
+    """
+
     mode: str = "expected"
-    # What the model is asked about the answers to prompts of either kind. What it is not asked
-    # is fixed: helpfulness at -1, safety at +1.
     safety_prompts: tuple[str, ...] = ("helpfulness", "safety")
     helpfulness_prompts: tuple[str, ...] = ("helpfulness", "safety")
-    # "model": as above. "paper_release": safety prompts by rule (S = +1 for a short apology, else
-    # -1; H = -1), helpfulness prompts by rating alone (S = +1).
     safety_rule: str = "model"
-    # Reward of an answer that has no final answer: no output block, an empty one, or cut off at
-    # the length limit. "missing": none, the evaluation is left out and counted.
     malformed: str | float = "missing"
-    strict_format: bool = False  # an answer that breaks the grammar anywhere is malformed too
+    strict_format: bool = False
     helpfulness_template: str = prompts.HELPFULNESS_JUDGE
     safety_template: str = prompts.SAFETY_JUDGE
-    # expected mode: what the judge is made to begin its reply with
     helpfulness_lead_in: str = prompts.JUDGE_LEAD_IN
     safety_lead_in: str = prompts.JUDGE_LEAD_IN
-    safety_score: str = "sign"  # or "expected": P(SAFE) - P(UNSAFE)
-    # generative mode
+    safety_score: str = "sign"
     temperature: float = 0.6
     top_p: float = 0.9
     top_k: int = 0
     max_tokens: int = 1024
-    attempts: int = 3  # replies asked for at most, until one can be read
+    attempts: int = 3
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, ("expected", "generative"))

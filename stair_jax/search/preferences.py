@@ -22,13 +22,22 @@ Indices = list[tuple[int, int]]  # (better node, worse node)
 
 @dataclass(frozen=True)
 class StepSettings:
-    """Threshold sampling of pairs for DPO; a limit of 0 is none."""
+    """Threshold sampling of pairs for DPO; a limit of 0 is none.
 
-    v0: float = 0.5  # the values differ by more than this
-    v1: float = 0.8  # and the larger is at least this
-    min_visits: int = 4  # of both sides; terminal nodes are exempt
-    max_tokens: int = 2048  # prompt, path and the longer side
-    max_pairs_per_parent: int = 0  # the largest gaps are kept
+    Attributes:
+      v0: the values of a pair differ by more than this.
+      v1: and the larger is at least this.
+      min_visits: of both sides; terminal nodes are exempt.
+      max_tokens: prompt, path and the longer side.
+      max_pairs_per_parent: the largest gaps are kept.
+      max_pairs_per_tree: the same for a tree.
+    """
+
+    v0: float = 0.5
+    v1: float = 0.8
+    min_visits: int = 4
+    max_tokens: int = 2048
+    max_pairs_per_parent: int = 0
     max_pairs_per_tree: int = 0
 
     def __post_init__(self) -> None:
@@ -37,12 +46,20 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class PrmSettings:
-    """Pairs for the process reward model; a limit of 0 is none."""
+    """Pairs for the process reward model; a limit of 0 is none.
+
+    Attributes:
+      v0: the values of a pair differ by more than this.
+      min_visits: of both sides; terminal nodes are exempt.
+      max_tokens: prompt and the longer path.
+      max_pairs_per_tree: of nodes at the same depth; a fixed random choice is kept.
+      max_trajectory_pairs_per_tree: of full answers; the same.
+    """
 
     v0: float = 0.5
     min_visits: int = 1
     max_tokens: int = 2048
-    max_pairs_per_tree: int = 0  # a fixed random choice is kept
+    max_pairs_per_tree: int = 0
     max_trajectory_pairs_per_tree: int = 0
 
     def __post_init__(self) -> None:

@@ -51,13 +51,21 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that a tree depends on, beside the prompt, the model and the seed."""
+    """Everything that a tree depends on, beside the prompt, the model and the seed.
+
+    Attributes:
+      tree: see `SearchConfig`; its fields stand in the section itself.
+      sampling: see `SamplingSettings`; its fields stand in the section itself.
+      judge: see `JudgeSettings`.
+      prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
+      max_prompt_tokens: rendered; longer prompts are left out.
+    """
 
     tree: SearchConfig = field(default_factory=SearchConfig)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
-    prior: str = "arithmetic"  # mean token probability of a step; or "geometric", "uniform"
-    max_prompt_tokens: int = 2048  # rendered; longer prompts are left out
+    prior: str = "arithmetic"
+    max_prompt_tokens: int = 2048
 
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
