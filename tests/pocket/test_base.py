@@ -7,6 +7,7 @@ import pytest
 from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.pocket import datasets, oracle, world
 from stair_jax.stages.engines import load_engine
+from stair_jax.stages.runtime import Runtime
 from stair_jax.text.chat import encode_prompt
 
 BASE = Path(world.__file__).parent / "base"
@@ -19,7 +20,7 @@ def outcomes():
     rows = datasets.evaluation_rows("development", 60)
     picked = {name: [row for row in rows if row["group"] == name] for name in GROUPS}
     chosen = [row for group in picked.values() for row in group[:: max(1, len(group) // 10)]]
-    engine, tokenizer = load_engine(BASE, 96, "float32", {"slots": 16})
+    engine, tokenizer = load_engine(BASE, 96, "float32", Runtime(slots=16))
     sampling = Sampling(temperature=0.0, max_tokens=40, stop_ids=tokenizer.stop_ids)
     requests = [
         Request(row["id"], tuple(encode_prompt(tokenizer, row["prompt"])), sampling=sampling)
