@@ -34,6 +34,8 @@ def get_config() -> ConfigDict:
     )
 
     config.runtime = ConfigDict()
+    config.runtime.training_mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})
+    config.runtime.decoding_mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})
     config.runtime.slots = 128  # sequences decoded side by side
     config.runtime.trees_in_flight = 64
     config.runtime.prefill_rows = 16  # prompts of one prefill

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from stair_jax.errors import UserError
 _CHUNK = 1 << 15
 _GZIP = 31  # zlib's window bits for a gzip member
 _GZIP_MAGIC = b"\x1f\x8b\x08"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _DISK_REASONS = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again",
@@ -141,7 +143,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Reads JSON lines; blank lines are left out.
 
     Raises:
-      UserError: the file is missing, or one of its lines is not a JSON object.
+      UserError: the file is missing, or one of its lines is not a JSON object, or no Unicode text.
     """
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
@@ -153,6 +155,11 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}, is not a JSON object")
+        if "\\u" in line and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
+            raise UserError(
+                f"{path}, line {number}, has half of a surrogate pair (\\ud800 to \\udfff), "
+                "which is no text: take it out"
+            )
         rows.append(row)
     return rows
 

@@ -39,7 +39,8 @@ class TrainingSettings:
       logps_chunks: pieces in which log-probabilities are computed (see `token_logps`).
       dtype: of the activations.
       param_dtype: of the parameters in training: "float32", or "bfloat16" for half the memory; then
-        an update below 1/256 of a parameter is lost. Gradients are summed in float32 either way.
+        an update below 1/256 of a parameter is lost. Micro-batches are summed in float32 either
+        way; the devices of one micro-batch add up theirs in `dtype`.
       mu_dtype: of Adam's first moment, "float32" or "bfloat16"; the second is float32.
       hf_dtype: of the tensors in `hf/`.
       remat: what the backward pass computes again (see `ModelConfig`).
