@@ -112,12 +112,12 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
         beside = f" + {line['beside'] / GIB:.1f} beside" if line["beside"] else ""
         memory = f"{line['total'] / GIB:.1f} of {line['memory'] / GIB:.1f}"
         size = f"{parts[0] / GIB:.1f} + {parts[1] / GIB:.1f}{beside} = {memory}"
-    bounds = [line["flops_seconds"], line["bytes_seconds"]]
+    bounds = [line["flops_seconds"] or None, line["bytes_seconds"]]
     return (
         line["topology"],
         line["program"],
         size,
-        f"{line['flops'] / 1e12:.4g}",
+        f"{line['flops'] / 1e12:,.0f}" if line["flops"] else "-",
         ", ".join("-" if bound is None else f"{bound:.3g} s" for bound in bounds),
         f"{line['compile_seconds']:.0f} s",
         "yes" if line["fits"] else "**no**",
