@@ -6,6 +6,9 @@ the paper's grid of values, [ours] not stated by either.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from stair_jax.text import prompts
 
 ITERATIONS = 3  # K [P]
 
@@ -86,6 +89,10 @@ def _config(model: str, init: str) -> ConfigDict:
     config.model.init = init
     config.model.architecture = model
     config.model.dtype = ""  # of the checkpoint
+    config.model.system = placeholder(str)  # no system turn but the template's own [P]
+    config.model.chat_template = ""
+    config.model.tag_noise = 0.5  # [ours]
+    config.model.redraw_tags = False
 
     config.sft = _training(learning_rate=5e-6, batch_size=128)  # [grid], [P]
     config.sft.model = "base"
@@ -93,6 +100,8 @@ def _config(model: str, init: str) -> ConfigDict:
     config.sft.epochs = 3.0  # [P]
     config.sft.max_length = 2048  # [ours]
     config.sft.answer_format = "structured"
+    config.sft.overlong = "drop"
+    config.sft.reader = "seqio"
 
     config.search = ConfigDict()
     config.search.model = "base"
@@ -103,6 +112,8 @@ def _config(model: str, init: str) -> ConfigDict:
     config.search.num_children = 4  # [P]
     config.search.max_depth = 7  # [P]
     config.search.c = 1.5  # [P]
+    config.search.score = "ucb1"  # [P]
+    config.search.prior = "arithmetic"  # of "puct" [C]
     config.search.temperature = 1.2  # [P]
     config.search.top_p = 0.9  # [P]
     config.search.top_k = 50  # [P]
@@ -116,9 +127,16 @@ def _config(model: str, init: str) -> ConfigDict:
     config.search.judge.temperature = 0.6  # [P]
     config.search.judge.top_p = 0.9  # [P]
     config.search.judge.max_tokens = 512  # [ours]
+    config.search.judge.safety_rule = "model"  # [P]; "paper_release" is that of [C]
+    config.search.judge.helpfulness_template = prompts.HELPFULNESS_JUDGE
+    config.search.judge.safety_template = prompts.SAFETY_JUDGE
+    config.search.reward = ConfigDict()
+    config.search.reward.family = "s"  # R = S H + 2 S [P]
+    config.search.reward.c2 = -1.0  # [P]
 
     config.preferences = ConfigDict()
     config.preferences.trees = "search"
+    config.preferences.variant = "step"  # [P]
     config.preferences.v0 = 0.5  # [C]
     config.preferences.v1 = 0.8  # [C]
     config.preferences.min_visits = 4  # [C]
@@ -170,6 +188,7 @@ def _training(learning_rate: float, batch_size: int) -> ConfigDict:
     section.learning_rate = learning_rate
     section.warmup_ratio = 0.1  # [P]
     section.weight_decay = 0.0  # [P]
+    section.clip_norm = 1.0  # [ours]
     section.batch_size = batch_size
     section.microbatch_rows = 16
     section.logps_chunks = 4
