@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="0: as many as the model has")
     parser.add_argument("--rows", type=int, default=4, help="rows of a training step")
     parser.add_argument("--length", type=int, default=2048, help="tokens a row")
+    parser.add_argument("--fsdp", type=int, default=1, help="devices that share a training state")
+    parser.add_argument("--param-dtype", default="bfloat16", help="of parameters in training")
     parser.add_argument("--slots", type=int, default=64, help="sequences that decode together")
     parser.add_argument("--part", choices=PARTS, help="this one alone")
     arguments = parser.parse_args()
@@ -111,7 +113,7 @@ def _sft(arguments: argparse.Namespace) -> None:
     from stair_jax.training.objectives import SftObjective
 
     folder = arguments.folder / "base"
-    config, params, seconds = _load(folder, "bfloat16")
+    config, params, seconds = _load(folder, "bfloat16", arguments.param_dtype, arguments.fsdp)
     size = _size(folder)
     _report("import", gigabytes=size / 1e9, seconds=seconds, host_peak_gb=_host_peak())
     groups = [
@@ -133,19 +135,21 @@ def _dpo(arguments: argparse.Namespace) -> None:
     """The reference pass, and three steps of step-level DPO, the first of which compiles."""
     from functools import partial
 
-    from stair_jax.parallel.mesh import make_mesh
+    from stair_jax.parallel.mesh import MeshShape, make_mesh
     from stair_jax.training.batches import Batches, Group
     from stair_jax.training.evaluate import for_each_group, sequence_logps
     from stair_jax.training.objectives import DpoObjective
 
-    config, params, _ = _load(arguments.folder / "base", "bfloat16")
+    base = arguments.folder / "base"
+    config, params, _ = _load(base, "bfloat16", arguments.param_dtype, arguments.fsdp)
     pairs = [
         tuple(_example(config, arguments.length, 2 * seed + side) for side in (0, 1))
         for seed in range(arguments.rows // 2)
     ]
     groups = [Group(str(index), pair) for index, pair in enumerate(pairs)]
     batches = Batches(groups, len(groups), arguments.length, arguments.rows)
-    logps = for_each_group(partial(sequence_logps, config, 16, params), batches, make_mesh())
+    mesh = make_mesh(MeshShape(fsdp=arguments.fsdp))
+    logps = for_each_group(partial(sequence_logps, config, 16, params), batches, mesh)
     objective = DpoObjective(config, beta=0.1, sft_weight=0.2, num_chunks=16)
     groups = [
         Group(str(index), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
@@ -154,14 +158,15 @@ def _dpo(arguments: argparse.Namespace) -> None:
     _train("dpo", objective, params, groups, arguments)
 
 
-def _load(folder: Path, dtype: str) -> tuple[Any, Any, float]:
-    """Config with full remat, parameters in `dtype`, and the seconds that the import took."""
+def _load(folder: Path, dtype: str, param_dtype: str, fsdp: int = 1) -> tuple[Any, Any, float]:
+    """Config with full remat, parameters, and the seconds that the import took."""
     from stair_jax.models import huggingface
-    from stair_jax.parallel.mesh import make_mesh
+    from stair_jax.parallel.mesh import MeshShape, make_mesh
 
+    mesh = make_mesh(MeshShape(fsdp=fsdp))
     config = huggingface.load_config(folder)
-    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, remat="full")
-    params, seconds = _timed(lambda: huggingface.load_params(folder, config, make_mesh()))
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=param_dtype, remat="full")
+    params, seconds = _timed(lambda: huggingface.load_params(folder, config, mesh))
     return config, params, seconds
 
 
@@ -183,7 +188,7 @@ def _train(
     import jax.numpy as jnp
 
     from stair_jax.models.transformer import logical_axes
-    from stair_jax.parallel.mesh import make_mesh, use_mesh
+    from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
     from stair_jax.planning.cost import Rows, training_flops
     from stair_jax.training.batches import Batches
     from stair_jax.training.optimizer import make_optimizer
@@ -191,9 +196,9 @@ def _train(
     from stair_jax.training.step import init_state, make_train_step, put_batch
 
     config, rows, length = objective.config, arguments.rows, arguments.length
-    settings = TrainingSettings(learning_rate=1e-5, mu_dtype="bfloat16")
+    settings = TrainingSettings(learning_rate=1e-5, mu_dtype=arguments.param_dtype)
     optimizer = make_optimizer(settings, 3)
-    mesh = make_mesh()
+    mesh = make_mesh(MeshShape(fsdp=arguments.fsdp))
     batch = Batches(groups, len(groups), length, rows)[0]
     state = init_state(params, logical_axes(config), optimizer.tx, mesh)
     losses, seconds = [], []
@@ -208,6 +213,8 @@ def _train(
     flops = training_flops(config, Rows(rows, length, logits=length))
     _report(
         name,
+        devices=mesh.size,
+        param_dtype=config.param_dtype,
         tokens=batch.num_tokens,
         first_step_with_compile_s=seconds[0],
         step_s=min(seconds[1:]),
@@ -227,7 +234,7 @@ def _decode(arguments: argparse.Namespace) -> None:
     from stair_jax.decoding.engine import Engine
     from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
 
-    config, params, _ = _load(arguments.folder / "trained", "bfloat16")
+    config, params, _ = _load(arguments.folder / "trained", "bfloat16", "bfloat16")
     slots = arguments.slots
     engine = Engine(
         config, params, num_slots=slots, max_length=1024, prefill_rows=8, steps_per_call=16
@@ -277,7 +284,7 @@ def _logits(arguments: argparse.Namespace) -> None:
     from stair_jax.models.transformer import apply, output_embedding
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    config, params, _ = _load(arguments.folder / "trained", "float32")
+    config, params, _ = _load(arguments.folder / "trained", "float32", "float32")
     tokens = _inputs(config.vocab_size)
 
     @jax.jit

@@ -39,7 +39,6 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",  # else a warning at each fork
 }
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
-_GOES_ON = "the same command goes on where it stopped"
 _DOES_NOT_FIT = 3
 
 
@@ -48,16 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     before = signal.signal(signal.SIGTERM, _on_sigterm)
+    argv = list(sys.argv if argv is None else argv)
+    is_plan = _take(argv, "plan")[0] is not None
+    then = "nothing was written" if is_plan else "the same command goes on where it stopped"
     try:
-        return _run(list(sys.argv if argv is None else argv))
+        return _run(argv)
     except UserError as error:
         say(f"stair_jax: error: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
-        say(f"stair_jax: interrupted: {_GOES_ON}")
+        say(f"stair_jax: interrupted: {then}")
         return 128 + signal.SIGINT
     except _Terminated:
-        say(f"stair_jax: terminated: {_GOES_ON}")
+        say(f"stair_jax: terminated: {then}")
         return 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
