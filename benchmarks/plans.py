@@ -112,7 +112,7 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
         beside = f" + {line['beside'] / GIB:.1f} beside" if line["beside"] else ""
         memory = f"{line['total'] / GIB:.1f} of {line['memory'] / GIB:.1f}"
         size = f"{parts[0] / GIB:.1f} + {parts[1] / GIB:.1f}{beside} = {memory}"
-    bounds = [line["flops_seconds"] or None, line["bytes_seconds"]]
+    bounds = [line["flops_seconds"], line["bytes_seconds"]]
     return (
         line["topology"],
         line["program"],

@@ -55,15 +55,17 @@ class Planned:
 
     @property
     def flops_seconds(self) -> float | None:
-        """Bound from below on the time of a call, from its FLOPs; None: not known of this chip."""
-        if self.chip.flops is None:
+        """Bound from below on the time of a call, from its FLOPs; None: there is none known."""
+        if self.chip.flops is None or not self.program.flops:
             return None
         return self.program.flops / (self.program.num_chips * self.chip.flops)
 
     @property
     def bytes_seconds(self) -> float | None:
         """The same from its memory traffic."""
-        return None if self.chip.bandwidth is None else self.program.traffic / self.chip.bandwidth
+        if self.chip.bandwidth is None or not self.program.traffic:
+            return None
+        return self.program.traffic / self.chip.bandwidth
 
 
 def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
@@ -91,7 +93,7 @@ def _row(planned: Planned) -> tuple[str, ...]:
         str(program.num_chips),
         *_sizes(planned),
         f"{program.flops / 1e12:.4g}" if program.flops else "-",
-        _seconds(planned.flops_seconds if program.flops else None),
+        _seconds(planned.flops_seconds),
         _seconds(planned.bytes_seconds),
         "fits" if planned.fits else "DOES NOT FIT",
         ", ".join(planned.stages),
