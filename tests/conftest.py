@@ -64,3 +64,45 @@ def chat_tokenizer():
     hf.chat_template = LLAMA3_TEMPLATE
     assert add_tags(hf) == 4
     return Tokenizer(hf)
+
+
+@pytest.fixture(scope="session")
+def make_stage_inputs(chat_tokenizer):
+    """`make(folder, rows, **changes)`: folders of a model stage and of a data stage in `folder`.
+
+    The model has one layer, with `changes` of its config; each file of data has so many rows.
+    """
+    from stair_jax.models import huggingface
+    from stair_jax.models.config import ModelConfig
+    from stair_jax.models.transformer import init_params
+    from stair_jax.storage import write_jsonl
+    from stair_jax.text.steps import format_answer, format_output, format_step
+
+    steps = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
+    wrong = "\n\n" + format_output("5")
+    answer = format_answer([("Problem analysis", "It is a sum.")], "4")
+    fields = {
+        "sft": {"answer": answer},
+        "dpo": {"chosen": steps[1], "rejected": wrong, "path": steps[:1]},
+        "prm": {"chosen_path": steps, "rejected_path": [steps[0], wrong]},
+    }
+    shape = {
+        "vocab_size": chat_tokenizer.vocab_size,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+
+    def make(folder, rows, **changes):
+        config = ModelConfig(**shape | changes)
+        params = init_params(config, jax.random.key(0))
+        huggingface.save(folder / "model" / "hf", params, config, chat_tokenizer)
+        ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(rows)]
+        for name, own in fields.items():
+            write_jsonl(folder / "data" / f"{name}.jsonl", [row | own for row in ids])
+        return folder
+
+    return make

@@ -77,9 +77,7 @@ class Tokenizer:
         vocabulary = hf.get_vocab()
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
         if missing:
-            raise UserError(
-                f"the tokenizer lacks the tag {missing[0]}: start from an 'model' stage"
-            )
+            raise UserError(f"the tokenizer lacks the tag {missing[0]}: start from a 'model' stage")
         if hf.eos_token_id is None:
             raise UserError(
                 "the tokenizer has no end-of-sequence token: set eos_token in tokenizer_config.json"

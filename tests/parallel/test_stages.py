@@ -12,14 +12,10 @@ from stair_jax.data.packing import Example
 from stair_jax.errors import UserError
 from stair_jax.inference.scorers import PrmScorer
 from stair_jax.models import huggingface
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
-from stair_jax.models.transformer import init_params
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.stages import dpo, prm, sft
 from stair_jax.stages.context import StageContext
-from stair_jax.storage import write_jsonl
-from stair_jax.text.steps import format_answer, format_output, format_step
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.loop import Run, train
 from stair_jax.training.losses import sft_loss
@@ -28,7 +24,6 @@ from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import Sums
 
 SHARDED = {"training_mesh": {"fsdp": 4, "tensor": -1}, "vocab_multiple": 16}
-STEPS = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
 COMMON = {
     "model": "model",
     "max_length": 128,
@@ -41,30 +36,9 @@ COMMON = {
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, chat_tokenizer):
+def workdir(tmp_path_factory, make_stage_inputs):
     """Folders of a model stage and of a data stage."""
-    workdir = tmp_path_factory.mktemp("run")
-    config = ModelConfig(
-        vocab_size=chat_tokenizer.vocab_size,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.1,
-    )
-    params = init_params(config, jax.random.key(0))
-    huggingface.save(workdir / "model" / "hf", params, config, chat_tokenizer)
-    ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(9)]
-    answer = format_answer([("Problem analysis", "It is a sum.")], "4")
-    write_jsonl(workdir / "data" / "sft.jsonl", [{**row, "answer": answer} for row in ids])
-    wrong = "\n\n" + format_output("5")
-    step = {"chosen": STEPS[1], "rejected": wrong, "path": STEPS[:1]}
-    write_jsonl(workdir / "data" / "dpo.jsonl", [row | step for row in ids])
-    paths = {"chosen_path": STEPS, "rejected_path": [STEPS[0], wrong]}
-    write_jsonl(workdir / "data" / "prm.jsonl", [row | paths for row in ids])
-    return workdir
+    return make_stage_inputs(tmp_path_factory.mktemp("run"), rows=9, initializer_range=0.1)
 
 
 def run_stage(workdir, kind, runtime, name, **settings):

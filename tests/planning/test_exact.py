@@ -12,7 +12,6 @@ from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.inference import scorers
 from stair_jax.models import huggingface
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
@@ -24,13 +23,10 @@ from stair_jax.search.tree_data import Delivery, SearchConfig
 from stair_jax.stages import dpo, prm, sft
 from stair_jax.stages.context import PlanContext, StageContext
 from stair_jax.stages.prm import prm_axes
-from stair_jax.storage import write_jsonl
-from stair_jax.text.steps import format_answer, format_output, format_step
 from stair_jax.training import loop
 
 MESH = {"fsdp": 2, "tensor": 2}
 RUNTIME = {"training_mesh": MESH, "vocab_multiple": 16}
-STEPS = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
 
 
 class Recorder:
@@ -132,29 +128,9 @@ def test_a_round_of_the_trees():
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, chat_tokenizer):
+def workdir(tmp_path_factory, make_stage_inputs):
     """Folders of a model stage and of a data stage."""
-    workdir = tmp_path_factory.mktemp("run")
-    config = ModelConfig(
-        vocab_size=chat_tokenizer.vocab_size,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
-    params = init_params(config, jax.random.key(0))
-    huggingface.save(workdir / "model" / "hf", params, config, chat_tokenizer)
-    ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(3)]
-    answer = format_answer([("Problem analysis", "It is a sum.")], "4")
-    write_jsonl(workdir / "data" / "sft.jsonl", [{**row, "answer": answer} for row in ids])
-    wrong = "\n\n" + format_output("5")
-    step = {"chosen": STEPS[1], "rejected": wrong, "path": STEPS[:1]}
-    write_jsonl(workdir / "data" / "dpo.jsonl", [row | step for row in ids])
-    paths = {"chosen_path": STEPS, "rejected_path": [STEPS[0], wrong]}
-    write_jsonl(workdir / "data" / "prm.jsonl", [row | paths for row in ids])
-    return workdir
+    return make_stage_inputs(tmp_path_factory.mktemp("run"), rows=3, num_key_value_heads=2)
 
 
 @pytest.mark.parametrize(
