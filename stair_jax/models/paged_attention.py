@@ -1,0 +1,108 @@
+"""Attention over pages behind one interface, with a backend chosen by name."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from stair_jax.errors import UserError
+from stair_jax.models import paged_cudnn, paged_gather, paged_ragged
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged_view import LayerPages, PagedBackend, View
+from stair_jax.parallel.rules import BATCH_AXES
+
+__all__ = [
+    "BACKENDS",
+    "LayerPages",
+    "PagedBackend",
+    "View",
+    "default_paged_backend",
+    "get_paged_backend",
+    "page_axes",
+]
+
+BACKENDS = {
+    "cudnn": paged_cudnn.BACKEND,
+    "gather": paged_gather.BACKEND,
+    "ragged": paged_ragged.BACKEND,
+}
+_DEFAULTS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "ragged"}
+
+
+def get_paged_backend(name: str) -> PagedBackend:
+    """The backend of that name, which is split over the mesh in use.
+
+    Raises:
+        UserError: lists the backends that there are.
+    """
+    if name not in BACKENDS:
+        known = ", ".join(sorted(BACKENDS))
+        raise UserError(f"runtime.attention {name!r} is unknown: choose one of {known}")
+    backend = BACKENDS[name]
+    return backend._replace(attend=partial(_attend_on_mesh, backend))
+
+
+def default_paged_backend(platform: str) -> str:
+    """The fastest backend of a platform, as `jax.Device.platform` names it."""
+    return _DEFAULTS.get(platform, "gather")
+
+
+def page_axes(config: ModelConfig, pages: LayerPages) -> Any:
+    """A PartitionSpec of logical axis names for each array of pages, or of their shapes."""
+    heads = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
+    return jax.tree.map(lambda _: PartitionSpec("batch", None, heads), pages)
+
+
+def _attend_on_mesh(
+    backend: PagedBackend,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    pages: LayerPages,
+    view: View,
+) -> tuple[jax.Array, LayerPages]:
+    """`attend` of each device's rows and heads with its own pages."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return backend.attend(query, key, value, pages, view)
+    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # as of `layout.fit_to_mesh`
+    heads = PartitionSpec(BATCH_AXES, None, "tensor")
+    kv_heads = PartitionSpec(BATCH_AXES) if is_whole else heads
+    rows: Any = PartitionSpec(BATCH_AXES)
+    whole: Any = PartitionSpec()
+    attend = partial(_attend_whole, backend, query.shape[2]) if is_whole else backend.attend
+    return jax.shard_map(
+        attend,
+        in_specs=(heads, kv_heads, kv_heads, kv_heads, View(rows, rows, rows, whole)),
+        out_specs=(heads, kv_heads),
+        check_vma=False,
+    )(query, key, value, pages, view._replace(base=jnp.asarray(view.base, jnp.int32)))
+
+
+def _attend_whole(
+    backend: PagedBackend,
+    num_heads: int,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    pages: LayerPages,
+    view: View,
+) -> tuple[jax.Array, LayerPages]:
+    """`attend` of a part of the query heads with all KV heads.
+
+    A backend wants equal groups of query heads for each KV head, which the heads of a device need
+    not be: so each of them attends with every KV head, and the one that is its own is taken.
+    """
+    *rows, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    wide = jnp.broadcast_to(query[:, :, None], (*rows, kv_heads, heads, head_dim))
+    out, pages = backend.attend(
+        wide.reshape(*rows, kv_heads * heads, head_dim), key, value, pages, view
+    )
+    first = jax.lax.axis_index("tensor") * heads
+    own = (first + jnp.arange(heads)) // (num_heads // kv_heads)
+    out = out.reshape(*rows, kv_heads, heads, head_dim)
+    own = own[None, None, None, :, None]
+    return jnp.take_along_axis(out, own, axis=2)[:, :, 0], pages

@@ -1,0 +1,140 @@
+"""Attention over pages by cuDNN, on GPUs."""
+
+import importlib
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged_slots import Pages, empty_pages, write
+from stair_jax.models.paged_view import PagedBackend, View
+
+_DTYPES = ("bfloat16", "float16")
+_LARGEST_HEAD = 256
+_INSTEAD = 'set runtime.attention="gather"'
+
+
+def _empty(
+    config: ModelConfig, num_pages: int, page_size: int, num_layers: int, kv_dtype: str
+) -> Pages:
+    if num_layers != 1:
+        raise ValueError("cudnn keeps the pages of each layer apart")
+    _require_supported(config, kv_dtype)
+    return empty_pages(config, num_pages, page_size, kv_dtype)
+
+
+def _require_supported(config: ModelConfig, kv_dtype: str) -> None:
+    """Raises a UserError that names what cuDNN cannot do here."""
+    if config.dtype not in _DTYPES:
+        raise UserError(
+            f'runtime.attention "cudnn" computes in {" or ".join(_DTYPES)}, not in '
+            f"{config.dtype}: {_INSTEAD}, or another dtype"
+        )
+    if kv_dtype != config.dtype:
+        raise UserError(
+            f'runtime.attention "cudnn" keeps keys and values in {config.dtype} only, not in '
+            f'{kv_dtype}: choose that dtype, or {_INSTEAD} ("ragged" on TPUs)'
+        )
+    if config.head_dim % 8 or config.head_dim > _LARGEST_HEAD:
+        raise UserError(
+            f'runtime.attention "cudnn" needs a head_dim that is a multiple of 8 and at most '
+            f"{_LARGEST_HEAD}, not {config.head_dim}: {_INSTEAD}"
+        )
+    _cudnn()
+
+
+def _cudnn() -> ModuleType:
+    """JAX's private module, the only way to cuDNN's attention over pages."""
+    try:
+        module = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+        module.check_cudnn_version()
+        _ = module._dot_product_attention, module.MaskType.PADDING, module.AttentionLayout
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f'runtime.attention "cudnn" is not there in this installation of JAX ({error}): '
+            f"{_INSTEAD}"
+        ) from error
+    return module
+
+
+def _attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, pages: Pages, view: View
+) -> tuple[jax.Array, Pages]:
+    pages = write(pages, key, value, view)
+    if query.shape[1] == 1:
+        seen = jnp.where(view.length > 0, view.start + 1, 1)
+        return _paged(query, pages, view, seen)[0], pages
+    return _chunks(query, key, value, pages, view), pages
+
+
+def _chunks(
+    query: jax.Array, key: jax.Array, value: jax.Array, pages: Pages, view: View
+) -> jax.Array:
+    """T > 1: attention over the tokens before the chunk, merged with that over the chunk itself.
+
+    cuDNN aligns its causal mask to the first token of the sequence, where a chunk does not stand.
+    Earlier chunks of the same call are in the pages already.
+    """
+    seen = jnp.where(view.length > 0, jnp.maximum(view.start, 1), 1)
+    before, before_sum = _paged(query, pages, view, seen)
+    before_sum = jnp.where(view.start[:, None, None] > 0, before_sum, -jnp.inf)
+    own, own_sum = _causal(query, key.astype(pages.keys.dtype), value.astype(pages.values.dtype))
+    # A softmax over both is the mean of theirs, weighted by their shares of its denominator.
+    share = jax.nn.sigmoid(before_sum - own_sum).transpose(0, 2, 1)[..., None]
+    out = share * before.astype(jnp.float32) + (1 - share) * own
+    return out.astype(query.dtype)
+
+
+def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Attention within chunks: `[B, T, heads, H]` float32, and log-sum-exp `[B, heads, T]`."""
+    batch, length, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
+    logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
+    index = jnp.arange(length)
+    logits = jnp.where(index[:, None] >= index, logits * head_dim**-0.5, -jnp.inf)
+    log_sum = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(logits - log_sum).astype(value.dtype)
+    out = jnp.einsum("bkgts,bskh->btkgh", weights, value, preferred_element_type=jnp.float32)
+    return out.reshape(query.shape), log_sum.reshape(batch, heads, length)
+
+
+def _paged(
+    query: jax.Array, pages: Pages, view: View, seen: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """All T queries of row b see its first `seen[b]` >= 1 tokens.
+
+    Gives the attention, and the log-sum-exp `[B, heads, T]` of the scaled logits where T > 1.
+    """
+    cudnn, table = _cudnn(), (view.table + view.base)[:, None, :, None]
+    batch, length = query.shape[:2]
+    unused = jnp.zeros(0, query.dtype)
+    # The public function wants as many pages as all tables have entries, cuDNN itself does not:
+    # so it is called as that one calls it, without its check.
+    found = cudnn._dot_product_attention(
+        query,
+        pages.keys,
+        pages.values,
+        unused,  # bias
+        jnp.full(batch, length, jnp.int32),
+        seen,
+        unused,  # offsets of packed queries
+        unused,  # and keys
+        table,
+        table,
+        query.shape[-1] ** -0.5,
+        42,  # seed of a dropout
+        0.0,  # of this rate
+        (False, False),  # no bias, no gradient of one
+        cudnn.MaskType.PADDING,
+        cudnn.AttentionLayout.BTNH.value,
+        None,  # no sliding window
+        cudnn.check_cudnn_version(),
+        length > 1,
+    )
+    return found if length > 1 else (found, found)
+
+
+BACKEND = PagedBackend(False, _empty, _attend, lambda batch, num_pages, max_pages: max_pages)
