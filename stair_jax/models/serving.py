@@ -1,0 +1,155 @@
+"""The decoder as an engine runs it: the layers of `served.py` over pages of keys and values."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.heads import mask_padding
+from stair_jax.models.paged_view import PagedBackend, View
+from stair_jax.models.quantization import matmul
+from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
+from stair_jax.models.served import Layer, Served, serve, served_axes
+from stair_jax.models.transformer import rms_norm
+from stair_jax.parallel.rules import BATCH_AXES
+
+__all__ = ["Served", "forward", "logits", "serve", "served_axes"]
+
+_ACTIVATION_AXES = ("batch", "length", "activation_embed")
+_HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
+
+
+def forward(
+    config: ModelConfig,
+    served: Served,
+    backend: PagedBackend,
+    tokens: jax.Array,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """Hidden states `[B, T, D]` after the last norm, and the pages with the new tokens in them.
+
+    Args:
+        config: of the model.
+        served: of the model; stacked where the backend is.
+        backend: of attention.
+        tokens: [B, T] int32, as `view` says.
+        pages: of all layers where the backend is stacked, else a tuple of those of each layer.
+        view: where the tokens belong.
+    """
+    positions = view.start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    rotation = rotary_embedding(positions, config.head_dim, config.rope_theta, config.rope_scaling)
+    # Whole rows: of parts of them, XLA would compute those of all tokens on each device.
+    table = nn.with_logical_constraint(served.embedding, ("vocab", "activation_embed"))
+    hidden = nn.with_logical_constraint(jnp.take(table, tokens, axis=0), _ACTIVATION_AXES)
+    if isinstance(served.layers, tuple):
+        written = []
+        for layer, own in zip(served.layers, pages, strict=True):
+            hidden, own = _layer(config, backend, layer, hidden, rotation, own, view)
+            written.append(own)
+        pages = tuple(written)
+    else:
+        hidden, pages = _stacked_layers(
+            config, backend, served.layers, hidden, rotation, pages, view
+        )
+    return rms_norm(hidden, served.final_norm, config.rms_norm_eps), pages
+
+
+def logits(config: ModelConfig, served: Served, hidden: jax.Array) -> jax.Array:
+    """Logits `[B, V]` in float32 of `hidden[B, D]`, those of padding rows -inf."""
+    head = served.embedding if served.head is None else served.head
+    found = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
+    found = nn.with_logical_constraint(found, ("batch", "activation_vocab"))
+    return mask_padding(found, config.vocab_size)
+
+
+def _stacked_layers(
+    config: ModelConfig,
+    backend: PagedBackend,
+    layers: Layer,
+    hidden: jax.Array,
+    rotation: Rotation,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """All layers in a loop whose carry is updated in place, which a scan's outputs are not."""
+    # Page ids are those of one device's share of the pages.
+    num_pages = jax.tree.leaves(pages)[0].shape[0] // _batch_shards()
+    stride = num_pages // config.num_hidden_layers
+
+    def body(index: jax.Array, carry: tuple) -> tuple:
+        layer = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, False), layers)
+        own = view._replace(base=view.base + index * stride)
+        return _layer(config, backend, layer, carry[0], rotation, carry[1], own)
+
+    return lax.fori_loop(0, config.num_hidden_layers, body, (hidden, pages))
+
+
+def _batch_shards() -> int:
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1
+    for axis in BATCH_AXES:
+        shards *= mesh.shape.get(axis, 1)
+    return shards
+
+
+def _layer(
+    config: ModelConfig,
+    backend: PagedBackend,
+    layer: Layer,
+    hidden: jax.Array,
+    rotation: Rotation,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """One pre-norm layer on `hidden[B, T, D]`: grouped-query attention, then SwiGLU."""
+    shape, eps = hidden.shape, config.rms_norm_eps
+    normed = rms_norm(hidden, layer["attention_norm"], eps)
+    query, key, value = _project(config, layer, normed, rotation)
+    attended, pages = backend.attend(query, key, value, pages, view)
+    attended = nn.with_logical_constraint(attended, _HEAD_AXES)
+    flat = attended.reshape(shape[0] * shape[1], -1)
+    hidden = hidden + matmul(flat, layer["out"]).reshape(shape)
+    hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
+    flat = rms_norm(hidden, layer["mlp_norm"], eps).reshape(-1, config.hidden_size)
+    wide = matmul(flat, layer["gate_up"])
+    inner = nn.silu(wide[:, 0]) * wide[:, 1]
+    inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
+    hidden = hidden + matmul(inner, layer["down"]).reshape(shape)
+    return nn.with_logical_constraint(hidden, _ACTIVATION_AXES), pages
+
+
+def _project(
+    config: ModelConfig, layer: Layer, normed: jax.Array, rotation: Rotation
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries `[B, T, heads, head_dim]` and keys, and values, `[B, T, kv_heads, ...]`."""
+    kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
+    kv_axes = ("batch", "length", kv_axis, "head_dim")
+    if config.shard_kv_heads:
+        joint = _heads(layer, "qkv", normed)
+        joint = nn.with_logical_constraint(joint, (*kv_axes[:3], None, "head_dim"))
+        query, pair = joint[..., :-2, :], joint[..., -2:, :]
+        query = query.reshape(*normed.shape[:2], -1, config.head_dim)
+    else:
+        query, pair = _heads(layer, "query", normed), _heads(layer, "key_value", normed)
+    key, value = pair[..., 0, :], pair[..., 1, :]
+    if config.qk_norm:
+        query = rms_norm(query, layer["query_norm"], config.rms_norm_eps)
+        key = rms_norm(key, layer["key_norm"], config.rms_norm_eps)
+    return (
+        nn.with_logical_constraint(rotate(query, rotation), _HEAD_AXES),
+        nn.with_logical_constraint(rotate(key, rotation), kv_axes),
+        nn.with_logical_constraint(value, kv_axes),
+    )
+
+
+def _heads(layer: Layer, name: str, normed: jax.Array) -> jax.Array:
+    """The outputs `[B, T, ...]` of a kernel and its bias."""
+    batch, length, embed = normed.shape
+    projected = matmul(normed.reshape(batch * length, embed), layer[name])
+    if f"{name}_bias" in layer:
+        projected = projected + layer[f"{name}_bias"]
+    return projected.reshape(batch, length, *projected.shape[1:])
