@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
     config.runtime.decoding_mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})
     config.runtime.slots = 128  # sequences decoded side by side
     config.runtime.trees_in_flight = 64
-    config.runtime.prefill_rows = 16  # prompts of one prefill
+    config.runtime.prefill_rows = 16  # of one prefill, 16 tokens of a prompt each
+    config.runtime.prefill_width = 16
     config.runtime.steps_per_call = 8  # tokens between two looks at the results
 
     config.pocket = ConfigDict()

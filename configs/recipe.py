@@ -175,10 +175,12 @@ def _runtime() -> ConfigDict:
     runtime.training_mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     runtime.decoding_mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 4})
     runtime.vocab_multiple = 128
-    runtime.slots = 128
-    runtime.trees_in_flight = 128
-    runtime.prefill_rows = 8
-    runtime.steps_per_call = 16
+    runtime.slots = 256
+    runtime.trees_in_flight = 192
+    runtime.page_size = 16
+    runtime.prefill_rows = 16
+    runtime.prefill_width = 128
+    runtime.steps_per_call = 4
     return runtime
 
 

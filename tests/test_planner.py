@@ -64,6 +64,7 @@ def config(checkpoint):
                 "vocab_multiple": 128,
                 "slots": 4,
                 "trees_in_flight": 3,
+                "tree_device": "device",
                 "prefill_rows": 2,
                 "steps_per_call": 2,
             },
@@ -115,9 +116,9 @@ def test_every_step_of_the_config_once(config):
     searches = ("search1", "search2", "evaluate")
     assert names(found) == {
         "SFT step": ("sft",),
+        "copy": searches,
         "prefill": searches,
         "decode": searches,
-        "score": searches,
         "tree round": ("search1", "search2"),
         "DPO reference": ("iter1", "iter2"),
         "DPO step": ("iter1", "iter2"),
@@ -128,6 +129,14 @@ def test_every_step_of_the_config_once(config):
     assert len(found) == 10
     (decode,) = [program for program, _ in found if program.name.startswith("decode")]
     assert set(decode.beside) == {"model", "score"}
+
+
+def test_trees_on_the_host_need_nothing_of_the_devices(config):
+    config.stages = ("files", "model:base", "search:search1")
+    config.search.model = "base"
+    config.runtime.tree_device = "host"
+    found = names(planner.collect(config, get_topology("local")))
+    assert found.keys() == {"copy", "prefill", "decode"}
 
 
 def test_the_memory_of_the_parameters_by_hand(config, chat_tokenizer):
@@ -159,7 +168,7 @@ def test_a_step_that_the_compiler_for_tpus_refuses(config, capsys):
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     config.stages = ("files", "model:base", "search:search1")
     config.search.model = "base"
-    config.runtime.slots = 2**20
+    config.runtime.cache_tokens = 2**26
     topology = get_topology("v5e:2x2")
     (decode,) = [p for p, _ in planner.collect(config, topology) if p.name.startswith("decode")]
     compiled = compile_program(decode)

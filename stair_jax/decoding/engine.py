@@ -1,108 +1,130 @@
-"""Continuous batching: requests come and go in the slots of one batch on the device."""
+"""Continuous batching over a paged cache: sequences share what they begin with, and never wait.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+The host plans a round while the devices run the one before: copies of partial pages, a prefill of
+chunks of prompts, and some steps of decoding in all slots. Results come back one round late, in
+one array, so that neither waits for the other.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
-from numpy.typing import DTypeLike
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.requests import (
-    MAX_STOP_IDS,
-    Completion,
-    EngineStats,
-    Finish,
-    Handle,
-    Request,
-    Sampling,
-)
-from stair_jax.decoding.sampling import SamplingRows
-from stair_jax.decoding.scheduler import Queue, Waiting, make_buckets
+from stair_jax.decoding.jobs import Job
+from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
+from stair_jax.decoding.rows import NO_TOKEN
+from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.shard import Chunk, Decoding, Shard
 from stair_jax.errors import UserError
+from stair_jax.models import serving
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged_attention import get_paged_backend
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.placement import Placement
 
-# Slots that one prefill may fill for each of its prompts: the children of a node share theirs.
-FAN_OUT = 4
-_MIN_SCORE_WIDTH = 8
 
+@dataclass(frozen=True)
+class _Round:
+    """A decode call whose results have not been read."""
 
-@dataclass
-class _Running:
-    """What the host knows about a slot in use."""
-
-    request: Request
-    sampling: Sampling
-    sequence: tuple[int, ...]
-    limit: int
-    tokens: list[int] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)
+    results: Any  # a jax.Array, whose `is_ready` is not in its type
+    decoding: list[list[Decoding]]  # of each shard
 
 
 class Engine:
     """Samples and scores for many requests at once.
 
     A request's result depends on its tokens, sampling and key only: not on its slot, on what runs
-    beside it, or on the order of submission. Engines of one config and one set of shapes share
-    their compiled programs. This engine keeps no cache of a handle: a child is prefilled again.
+    beside it, on the order of submission, or on what is in the cache. (Up to rounding: keys and
+    values of a prompt come out of another program than those of the same tokens when they were
+    sampled.) Engines of one config and one set of shapes share their compiled programs.
 
-    Args:
-        config: of the model.
-        params: of the model; on the mesh, if there is one.
-        num_slots: sequences that decode side by side; they and `prefill_rows` are split over the
-            data axes of the mesh.
-        max_length: tokens of a sequence at most, prompt and samples together.
-        prefill_rows: prompts of one prefill.
-        buckets: padded lengths of prompts; `max_length` is always one of them.
-        steps_per_call: tokens a slot may sample before the host looks at the results.
-        mesh: of the devices; None: the default device.
+    Attributes:
+        stats: counts since it was made.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         params: Params,
+        shapes: EngineShapes | None = None,
         *,
-        num_slots: int = 64,
-        max_length: int = 256,
-        prefill_rows: int = 8,
-        buckets: Sequence[int] | None = None,
-        steps_per_call: int = 8,
         mesh: Mesh | None = None,
+        consume: bool = False,
+        **sizes: Any,
     ) -> None:
-        """Raises a UserError when a size is not positive."""
-        sizes = (num_slots, max_length, prefill_rows, steps_per_call)
-        if min(sizes) < 1:
-            raise UserError(
-                "num_slots, max_length, prefill_rows and steps_per_call must be at least 1, "
-                f"not {', '.join(map(str, sizes))}"
-            )
+        """An idle engine.
+
+        Args:
+            config: of the model.
+            params: of the model; on the mesh, if there is one.
+            shapes: sizes and kinds of its programs.
+            mesh: of the devices; None: the default device. `data` and `fsdp` split the slots and
+                the cache, `tensor` the heads.
+            consume: deletes `params`, so that there is room for the cache.
+            sizes: fields of `EngineShapes`, in place of `shapes`.
+
+        Raises:
+            UserError: names a size that cannot be.
+        """
+        shapes = shapes or EngineShapes(**sizes)
         self.stats = EngineStats()
         self._config = config
-        self._params = params
-        self._num_slots = num_slots
-        self._max_length = max_length
-        # More than the slots could never be admitted together.
-        self._prefill_rows = min(prefill_rows, num_slots)
-        self._steps_per_call = steps_per_call
+        self._mesh = mesh
         self._placement = Placement(mesh)
-        with self._placement.use():
-            self._slots = programs.empty_slots(config, num_slots, max_length)
-        self._free = list(range(num_slots))
-        self._running: dict[int, _Running] = {}
-        lengths = make_buckets(buckets, max_length)
-        self._to_admit = Queue(lengths)
-        self._to_score = Queue(lengths)
-        self._done: list[Completion] = []
+        self._shapes = shapes.resolve(config, mesh)
+        self._backend = self._shapes.attention
+        self._served = self._serve(params, consume)
+        self._shapes = shapes = self._shapes.with_pages(config, mesh)
         self._handles: set[Handle] = set()
+        sizes_of_shard = shapes.shard_sizes()
+        self._shards = [
+            Shard(sizes_of_shard, self._handles, self.stats) for _ in range(shapes.num_shards)
+        ]
+        with self._placement.use():
+            self._state = programs.empty_state(
+                config,
+                self._backend,
+                shapes.num_slots,
+                shapes.num_shards * sizes_of_shard.num_pages,
+                shapes.page_size,
+                shapes.kv_dtype or config.dtype,
+            )
+        self._home: dict[Handle, Shard] = {}
+        self._numbers = count()
+        self._rounds: deque[_Round] = deque()
+        self._pending = 0
+        self._done: list[Completion] = []
+        self._deferred = self._stalled = False
+        self._seen = time.monotonic()
 
     @property
     def pending(self) -> int:
         """Requests whose completions `step` has not returned yet."""
-        return len(self._to_admit) + len(self._to_score) + len(self._running) + len(self._done)
+        return self._pending
+
+    @property
+    def capacity(self) -> int:
+        """Tokens whose keys and values the cache holds."""
+        sizes = self._shapes.shard_sizes()
+        return len(self._shards) * (sizes.num_pages - 1) * sizes.page_size
+
+    @property
+    def free(self) -> int:
+        """Tokens that the cache has room for, or could have: kept handles may go."""
+        return sum(shard.free_tokens for shard in self._shards)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a sequence at most, prompt and samples together."""
+        return self._shapes.max_length
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Takes requests over.
@@ -112,30 +134,82 @@ class Engine:
             ValueError: when a parent is not a handle of this engine, or has been released.
         """
         for request in requests:
-            if request.parent is not None and request.parent not in self._handles:
+            parent = request.parent
+            if parent is not None and parent not in self._handles:
                 raise ValueError(f"the parent of request {request.id!r} is not kept here")
+            self._check_vocabulary(request.id, (*request.tokens, *request.score_ids))
             sequence = request.sequence
-            self._check_vocabulary(request, sequence)
-            if len(sequence) + (request.sampling is not None) > self._max_length:
+            room = self._shapes.max_length - len(sequence)
+            self._pending += 1
+            if room < (request.sampling is not None):
                 self._done.append(Completion(request.id, finish="too_long"))
-            elif request.sampling is None:
-                self._to_score.push(request, sequence, sequence)
-            else:
-                self._to_admit.push(request, sequence, sequence[:-1])
+                continue
+            limit = 1 if request.sampling is None else min(request.sampling.max_tokens, room)
+            order = (request.priority, next(self._numbers))
+            job = Job(sequence, order, parent, request=request, limit=limit)
+            self._shard_of(parent).submit(job)
 
     def step(self) -> list[Completion]:
-        """Fills free slots, decodes for a few tokens, and returns what has been completed."""
-        self._score_batches()
-        # While all slots are busy, a few free ones wait for company in their prefill.
-        while self._to_admit and len(self._free) >= min(self._prefill_rows, len(self._to_admit)):
-            self._admit_batch()
-        if self._running:
-            self._decode()
+        """Dispatches a round, and returns what the round before it has completed."""
+        while self._rounds and self._rounds[0].results.is_ready():
+            self._read()
+        is_starved = not self._rounds
+        dispatched = self._dispatch()
+        if is_starved and dispatched:
+            self.stats.starved_seconds += time.monotonic() - self._seen
+        while len(self._rounds) > dispatched:
+            self._read()
+        self.stats.evicted = sum(shard.prefixes.evicted for shard in self._shards)
         done, self._done = self._done, []
+        self._pending -= len(done)
         return done
 
+    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
+        """A handle of a sequence; nothing is computed before it is used.
+
+        Args:
+            tokens: appended to those of `parent`.
+            parent: a handle of this engine.
+
+        Raises:
+            UserError: when there are no tokens, or one is outside of the vocabulary.
+            ValueError: when the parent is not kept here.
+        """
+        if parent is not None and parent not in self._handles:
+            raise ValueError("the parent of the handle is not kept here")
+        own = tuple(tokens)
+        self._check_vocabulary("keep", own)
+        if not own and parent is None:
+            raise UserError("a handle needs at least one token")
+        handle = Handle((*parent.tokens, *own) if parent else own, parent)
+        self._handles.add(handle)
+        return handle
+
+    def shorten(self, handle: Handle, num_tokens: int) -> Handle:
+        """Exchanges a handle for one of its first tokens.
+
+        Args:
+            handle: is released.
+            num_tokens: at least those of its parent, and at least 1.
+
+        Raises:
+            ValueError: when it is not kept here, or has no such beginning.
+        """
+        shortest = max(1, len(handle.parent.tokens) if handle.parent else 1)
+        if handle not in self._handles or not shortest <= num_tokens <= len(handle.tokens):
+            raise ValueError(f"no handle of {num_tokens} tokens can be made of this one")
+        shorter = Handle(handle.tokens[:num_tokens], handle.parent)
+        self._handles.remove(handle)
+        self._handles.add(shorter)
+        home = self._home.pop(handle, None)
+        if home is not None:
+            self._home[shorter] = home
+        for shard in self._shards:
+            shard.prefixes.shorten(handle, shorter, num_tokens)
+        return shorter
+
     def release(self, handle: Handle) -> None:
-        """Gives a handle back; requests made with it before still run.
+        """Gives a handle back; requests made with it before still run, its children stay.
 
         Raises:
             ValueError: when it is not kept here.
@@ -143,8 +217,11 @@ class Engine:
         if handle not in self._handles:
             raise ValueError("the handle is not kept here")
         self._handles.remove(handle)
+        self._home.pop(handle, None)
+        for shard in self._shards:
+            shard.prefixes.remove(handle)
 
-    def set_params(self, params: Params) -> None:
+    def set_params(self, params: Params, consume: bool = False) -> None:
         """Puts other weights of the same config in place; handles stay good.
 
         Raises:
@@ -152,145 +229,168 @@ class Engine:
         """
         if self.pending:
             raise ValueError("weights can be changed only while no request is pending")
-        self._params = params
+        while self._rounds:
+            self._read()
+        for shard in self._shards:
+            shard.forget()
+        self._served = self._serve(params, consume)
 
-    def _check_vocabulary(self, request: Request, sequence: tuple[int, ...]) -> None:
-        ids = (*sequence, *request.score_ids)
-        if min(ids) < 0 or max(ids) >= self._config.vocab_size:
+    def _serve(self, params: Params, consume: bool) -> serving.Served:
+        stacked = get_paged_backend(self._backend).stacked
+        return serving.serve(
+            self._config,
+            params,
+            weights=self._shapes.weights,
+            stacked=stacked,
+            consume=consume,
+        )
+
+    def _check_vocabulary(self, name: Any, ids: tuple[int, ...]) -> None:
+        if ids and (min(ids) < 0 or max(ids) >= self._config.vocab_size):
             raise UserError(
-                f"request {request.id!r} has a token outside of the model's vocabulary of "
+                f"request {name!r} has a token outside of the model's vocabulary of "
                 f"{self._config.vocab_size}: is this the tokenizer of the model?"
             )
 
-    def _score_batches(self) -> None:
-        """Scores every full batch; the rest too, unless all slots are busy anyway."""
-        while self._to_score:
-            bucket = self._to_score.longest
-            if self._to_admit and self._to_score.size(bucket) < self._prefill_rows:
-                return
-            self._score(bucket, self._to_score.take(bucket, self._prefill_rows, self._prefill_rows))
+    def _shard_of(self, parent: Handle | None) -> Shard:
+        """Where the sequences of a handle are; others go where least is to be done."""
+        shard = self._home.get(parent) if parent is not None else None
+        if shard is None:
+            shard = min(self._shards, key=lambda shard: shard.load)
+            if parent is not None:
+                self._home[parent] = shard
+        return shard
 
-    def _score(self, bucket: int, batch: list[Waiting]) -> None:
-        requests = [waiting.request for waiting in batch]
-        width = score_width(max(len(request.score_ids) for request in requests))
-        prompts = self._pad([waiting.prompt for waiting in batch], bucket)
-        ids = self._pad([request.score_ids for request in requests], width)
-        last = np.zeros(self._prefill_rows, np.int32)
-        last[: len(batch)] = [len(waiting.prompt) - 1 for waiting in batch]
-        rows = self._placement.rows((prompts, last, ids))
+    def _dispatch(self) -> bool:
+        """Plans a round and dispatches its programs; whether it has any results to read."""
+        for shard in self._shards:
+            shard.begin()
+        num_rows = self._choose_rows()
+        chunks = [shard.take_chunks(num_rows) for shard in self._shards]
+        decoding = [shard.admit() for shard in self._shards]
+        if any(shard.copies for shard in self._shards):
+            self._run_copies()
+        if any(chunks):
+            self._run_prefill(chunks, num_rows)
+        if not any(decoding):
+            return False
+        results = self._run_decode()
+        results.copy_to_host_async()
+        self._rounds.append(_Round(results, decoding))
+        return True
+
+    def _choose_rows(self) -> int:
+        """Rows of this round's prefill in each shard: full ones, unless slots are waiting."""
+        wanted = max(shard.num_chunks for shard in self._shards)
+        if not wanted:
+            return 0
+        for rows in self._shapes.prefill_sizes:
+            if wanted >= rows * 3 // 4:
+                self._deferred = False
+                return rows
+        if not self._deferred and not any(shard.is_hungry for shard in self._shards):
+            self._deferred = True
+            return 0
+        self._deferred = False
+        return self._shapes.prefill_sizes[-1]
+
+    def _run_copies(self) -> None:
+        size, num_pages = self._shapes.max_copies, self._shapes.num_pages
+        pairs = np.zeros((2, len(self._shards), size), np.int32)
+        pairs[1] = num_pages + np.arange(size)  # no page: written nowhere
+        for index, shard in enumerate(self._shards):
+            for column, pair in enumerate(shard.copies):
+                pairs[:, index, column] = pair
+        source, target = self._placement.rows(tuple(pairs.reshape(2, -1)))
         with self._placement.use():
-            scores = np.asarray(programs.score(self._config, self._params, *rows))
-        self.stats.calls += 1
-        for request, waiting, row in zip(requests, batch, scores, strict=False):
-            self.stats.prefilled += len(waiting.prompt)
-            handle = self._keep(request, waiting.sequence)
-            values = tuple(row[: len(request.score_ids)].tolist())
-            self._done.append(Completion(request.id, finish="scored", scores=values, handle=handle))
-
-    def _admit_batch(self) -> None:
-        """Prefills the bucket of the oldest request and puts its sequences into free slots."""
-        bucket = self._to_admit.oldest
-        num_rows = min(FAN_OUT * self._prefill_rows, len(self._free))
-        batch = self._to_admit.take(bucket, self._prefill_rows, num_rows)
-        distinct = dict.fromkeys(waiting.prompt for waiting in batch)
-        prompts = {prompt: index for index, prompt in enumerate(distinct)}
-        size = FAN_OUT * self._prefill_rows
-        source, target = np.zeros(size, np.int32), np.full(size, self._num_slots, np.int32)
-        started = [self._start(waiting) for waiting in batch]
-        for index, running in enumerate(started):
-            slot = self._free.pop()
-            self._running[slot] = running
-            source[index], target[index] = prompts[batch[index].prompt], slot
-        padded = self._placement.rows(self._pad(list(prompts), bucket))
-        whole = self._placement.whole((_make_rows(started, size), source, target))
-        with self._placement.use():
-            self._slots = programs.admit(self._config, self._params, self._slots, padded, *whole)
-        self.stats.calls += 1
-        self.stats.prefilled += sum(len(prompt) + 1 for prompt in prompts)
-
-    def _start(self, waiting: Waiting) -> _Running:
-        sampling = waiting.request.sampling
-        assert sampling is not None
-        limit = min(sampling.max_tokens, self._max_length - len(waiting.sequence))
-        return _Running(waiting.request, sampling, waiting.sequence, limit)
-
-    def _decode(self) -> None:
-        enough = max(0, self._num_slots - self._prefill_rows) if self._to_admit else 0
-        whole = self._placement.whole(np.int32(enough))
-        with self._placement.use():
-            self._slots, packed = programs.decode(
-                self._config, self._steps_per_call, self._params, self._slots, whole
+            self._state = programs.copy_pages(
+                self._config, self._backend, num_pages, self._state, source, target
             )
         self.stats.calls += 1
-        tokens, bits = np.split(np.asarray(packed), 2, axis=1)
-        logps = np.ascontiguousarray(bits).view(np.float32)
-        counts = np.sum(tokens != programs.NO_TOKEN, axis=1)
-        for slot, running in list(self._running.items()):
-            running.tokens += tokens[slot, : counts[slot]].tolist()
-            running.logps += logps[slot, : counts[slot]].tolist()
-            finish = _finish(running)
-            if finish is not None:
-                self._complete(slot, finish)
-        self.stats.generated += int(counts.sum())
 
-    def _complete(self, slot: int, finish: Finish) -> None:
-        running = self._running.pop(slot)
-        self._free.append(slot)
-        request, tokens = running.request, tuple(running.tokens)
-        handle = self._keep(request, running.sequence + tokens)
-        logps = tuple(running.logps)
-        self._done.append(Completion(request.id, tokens, logps, finish, handle=handle))
+    def _run_prefill(self, chunks: list[list[Chunk]], num_rows: int) -> None:
+        shapes = self._shapes
+        rows = len(self._shards) * num_rows
+        tokens = np.zeros((rows, shapes.prefill_width), np.int32)
+        spans = np.zeros((rows, 2), np.int32)
+        table = np.zeros((rows, shapes.table_width), np.int32)
+        for index, own in enumerate(chunks):
+            for row, chunk in enumerate(own, index * num_rows):
+                tokens[row, : len(chunk.tokens)] = chunk.tokens
+                spans[row] = chunk.start, len(chunk.tokens)
+                table[row, : len(chunk.job.pages)] = chunk.job.pages
+        arrays = self._placement.rows((tokens, spans, table))
+        with self._placement.use():
+            self._state = programs.prefill(
+                self._config, self._backend, self._served, self._state, *arrays
+            )
+        self.stats.calls += 1
 
-    def _keep(self, request: Request, sequence: tuple[int, ...]) -> Handle | None:
-        if not request.keep:
-            return None
-        handle = Handle(sequence)
-        self._handles.add(handle)
-        return handle
+    def _run_decode(self) -> jax.Array:
+        shapes = self._shapes
+        changes = np.concatenate([shard.take_changes() for shard in self._shards])
+        # A copy, as the shards go on writing into theirs while the transfer is under way.
+        table = np.concatenate([shard.table for shard in self._shards])
+        with self._placement.use():
+            self._state, results = programs.decode(
+                self._config,
+                self._backend,
+                shapes.steps_per_call,
+                "full" if self._stalled else shapes.way,
+                self._served,
+                self._state,
+                *self._placement.rows((changes, table)),
+            )
+        self._stalled = False
+        self.stats.calls += 1
+        self.stats.slot_steps += shapes.num_slots * shapes.steps_per_call
+        return results
 
-    def _pad(self, rows: Sequence[tuple[int, ...]], length: int) -> np.ndarray:
-        """[prefill_rows, length] int32, zeros where a row has no token."""
-        padded = np.zeros((self._prefill_rows, length), np.int32)
-        for index, row in enumerate(rows):
-            padded[index, : len(row)] = row
-        return padded
+    def _read(self) -> None:
+        """Reads the results of the oldest round."""
+        oldest = self._rounds.popleft()
+        start = time.monotonic()
+        results = np.asarray(oldest.results)
+        self._seen = time.monotonic()
+        self.stats.wait_seconds += self._seen - start
+        num_steps = self._shapes.steps_per_call
+        tokens = results[:, :num_steps]
+        floats = np.ascontiguousarray(results[:, num_steps:]).view(np.float32)
+        logps, scores = floats[:, :num_steps], floats[:, num_steps:]
+        counts = np.sum(tokens != NO_TOKEN, axis=1)
+        self.stats.busy_steps += int(counts.sum())
+        slots = self._shapes.num_slots // len(self._shards)
+        for index, (shard, decoding) in enumerate(zip(self._shards, oldest.decoding, strict=True)):
+            for slot, job, run in decoding:
+                if job.done or job.run != run:
+                    continue
+                row = index * slots + slot
+                job.num_calls -= 1
+                job.sampled += tokens[row, : counts[row]].tolist()
+                job.logps += logps[row, : counts[row]].tolist()
+                if job.finish is not None:
+                    self._complete(shard, job, scores[row])
+                elif counts[row] < num_steps:
+                    self._stalled = True
 
-
-def _finish(running: _Running) -> Finish | None:
-    if running.tokens[-1] in running.sampling.stop_ids:
-        return "stop"
-    return "length" if len(running.tokens) == running.limit else None
-
-
-def score_width(needed: int) -> int:
-    """Powers of two, so that there are few programs."""
-    return max(_MIN_SCORE_WIDTH, 1 << (needed - 1).bit_length())
-
-
-def _make_rows(sequences: Sequence[_Running], size: int) -> programs.Rows:
-    """Rows on the host, filled up with zeros to `size`."""
-
-    def column(values: Iterable[Any], dtype: DTypeLike) -> Any:
-        given = np.array([*values], dtype)
-        filled = np.zeros((size, *given.shape[1:]), dtype)
-        filled[: len(given)] = given
-        return filled
-
-    settings = [running.sampling for running in sequences]
-    return programs.Rows(
-        token=column((running.sequence[-1] for running in sequences), np.int32),
-        position=column((len(running.sequence) - 1 for running in sequences), np.int32),
-        remaining=column((running.limit for running in sequences), np.int32),
-        alive=column((True for _ in sequences), np.bool_),
-        stop_ids=column((_pad_stop_ids(setting.stop_ids) for setting in settings), np.int32),
-        sampling=SamplingRows(
-            temperature=column((setting.temperature for setting in settings), np.float32),
-            top_k=column((setting.top_k for setting in settings), np.int32),
-            top_p=column((setting.top_p for setting in settings), np.float32),
-            keys=column((running.request.key for running in sequences), np.uint32),
-        ),
-    )
-
-
-def _pad_stop_ids(ids: tuple[int, ...]) -> tuple[int, ...]:
-    return ids + (programs.NO_TOKEN,) * (MAX_STOP_IDS - len(ids))
+    def _complete(self, shard: Shard, job: Job, scores: np.ndarray) -> None:
+        request, finish = job.request, job.finish
+        assert request is not None and finish is not None
+        shard.leave(job)
+        handle = None
+        if request.keep:
+            handle = Handle((*job.tokens, *job.sampled), request.parent)
+            self._handles.add(handle)
+            self._home[handle] = shard
+        shard.retire(job, handle)
+        self.stats.generated += len(job.sampled)
+        self._done.append(
+            Completion(
+                request.id,
+                tokens=tuple(job.sampled),
+                logps=tuple(job.logps),
+                finish=finish,
+                scores=tuple(scores[: len(request.score_ids)].tolist()),
+                handle=handle,
+            )
+        )

@@ -1,12 +1,15 @@
 """The device programs of the engine, compiled once for a config and a set of shapes.
 
-A slot holds a sequence whose last token has not been through the model yet: the cache has the
+A slot holds a sequence whose last token has not been through the model yet: its pages have the
 tokens before it. So a prompt is prefilled without its last token, and every sampled token, the
-first one too, comes out of the one decode program.
+first one too, and every score of a next token comes out of the one decode program.
+
+On a mesh the slots and the pages are split over `data` x `fsdp`: each part is a shard, whose rows
+name pages of its own, by ids that count from 0 in each shard.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,199 +17,233 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from stair_jax.decoding.requests import MAX_STOP_IDS
-from stair_jax.decoding.sampling import SamplingRows, sample
-from stair_jax.models.cache import Cache, empty_cache
+from stair_jax.decoding.requests import MAX_SCORE_IDS
+from stair_jax.decoding.rows import NO_TOKEN, Rows, empty_rows, replaced, unpack
+from stair_jax.decoding.sampling import sample, sample_quickly, score
+from stair_jax.models import serving
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.heads import mask_padding
-from stair_jax.models.transformer import Params, apply, output_embedding, prefill
+from stair_jax.models.paged_attention import get_paged_backend, page_axes
+from stair_jax.models.paged_view import View
+from stair_jax.models.serving import Served
+from stair_jax.parallel.rules import BATCH_AXES, RULES
 
-NO_TOKEN = -1
+# How a decode call goes. A "stopping" one ends as soon as no slot is alive; the others do all
+# steps, as a loop of known length needs nobody to watch it. A "quick" one samples without branches,
+# which a GPU takes with the help of the host, that could not plan the next round meanwhile; it
+# leaves slots that would need them as they are, and a "full" one goes on with these.
+Way = Literal["stopping", "full", "quick"]
 
 
-class Rows(NamedTuple):
-    """What the decode program knows about N sequences beside their cache.
+class State(NamedTuple):
+    """What stays on the devices from call to call; donated to each program and returned by it.
 
     Attributes:
-        token: [N] int32, the last token.
-        position: [N] int32, where it stands.
-        remaining: [N] int32, tokens that may still be sampled.
-        alive: [N] bool.
-        stop_ids: [N, 8] int32, filled up with -1.
-        sampling: the settings of the N rows.
+        rows: of the slots.
+        pages: of all layers, as the backend has them.
     """
-
-    token: jax.Array
-    position: jax.Array
-    remaining: jax.Array
-    alive: jax.Array
-    stop_ids: jax.Array
-    sampling: SamplingRows
-
-
-class Slots(NamedTuple):
-    """The state of all slots; donated to each program and returned by it."""
 
     rows: Rows
-    cache: Cache
+    pages: Any
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def empty_slots(config: ModelConfig, num_slots: int, length: int) -> Slots:
-    """Slots [num_slots] with room for `length` tokens, none alive."""
-    zeros = jnp.zeros(num_slots, jnp.int32)
-    sampling = SamplingRows(
-        temperature=jnp.zeros(num_slots),
-        top_k=zeros,
-        top_p=jnp.ones(num_slots),
-        keys=jnp.zeros((num_slots, 2), jnp.uint32),
-    )
-    rows = Rows(
-        token=zeros,
-        position=zeros,
-        remaining=zeros,
-        alive=zeros > 0,
-        stop_ids=jnp.full((num_slots, MAX_STOP_IDS), NO_TOKEN),
-        sampling=sampling,
-    )
-    return _placed(config, Slots(rows, empty_cache(config, num_slots, length)))
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def admit(
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def empty_state(
     config: ModelConfig,
-    params: Params,
-    slots: Slots,
-    prompts: jax.Array,
-    rows: Rows,
-    source: jax.Array,
-    target: jax.Array,
-) -> Slots:
-    """Prefills P prompts and puts A sequences into slots.
-
-    Args:
-        config: of the model.
-        params: of the model.
-        slots: donated.
-        prompts: [P, T] int32, the tokens before each sequence's last one, padded on the right with
-            any token: what padding leaves in the cache is overwritten before a query sees it.
-        rows: of the A sequences.
-        source: [A] int32, the prompt of each sequence.
-        target: [A] int32, its slot; the number of slots for a row that is padding.
-    """
-    length = prompts.shape[1]
-    positions = jnp.broadcast_to(jnp.arange(length), prompts.shape)
-    _, cache = prefill(config, params, prompts, positions)
-    admitted = Slots(
-        jax.tree.map(lambda old, new: old.at[target].set(new, mode="drop"), slots.rows, rows),
-        jax.tree.map(
-            lambda old, new: old.at[target, :length].set(new[source], mode="drop"),
-            slots.cache,
-            cache,
-        ),
-    )
-    return _placed(config, admitted)
+    backend: str,
+    num_slots: int,
+    num_pages: int,
+    page_size: int,
+    kv_dtype: str,
+) -> State:
+    """Slots at rest, and `num_pages` pages; both are numbers of all shards together."""
+    attention = get_paged_backend(backend)
+    layers = config.num_hidden_layers
+    if attention.stacked:
+        pages = attention.empty(config, num_pages, page_size, layers, kv_dtype)
+    else:
+        pages = tuple(
+            attention.empty(config, num_pages, page_size, 1, kv_dtype) for _ in range(layers)
+        )
+    return _placed(config, State(empty_rows(num_slots), pages))
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def prefill(
+    config: ModelConfig,
+    backend: str,
+    served: Served,
+    state: State,
+    tokens: jax.Array,
+    spans: jax.Array,
+    table: jax.Array,
+) -> State:
+    """Puts tokens of prompts through the model; several rows may go on with one prompt.
+
+    Args:
+        config: of the model.
+        backend: of attention, by name.
+        served: of the model.
+        state: donated.
+        tokens: [R, T] int32.
+        spans: [R, 2] int32, the position of each row's first token, and how many of its tokens
+            count.
+        table: [R, W] int32, the pages of the row's sequence in order.
+    """
+    view = View(table, spans[:, 0], spans[:, 1])
+    attention = get_paged_backend(backend)
+    _, pages = serving.forward(config, served, attention, tokens, state.pages, view)
+    return _placed(config, State(state.rows, pages))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def copy_pages(
+    config: ModelConfig,
+    backend: str,
+    num_pages: int,
+    state: State,
+    source: jax.Array,
+    target: jax.Array,
+) -> State:
+    """Copies pages of all layers, as if all at once.
+
+    Args:
+        config: of the model.
+        backend: of attention, by name.
+        num_pages: of a shard.
+        state: donated.
+        source: [C] int32 in each shard, the pages to read.
+        target: alike, the pages to write, each another one; what is no page is written nowhere.
+    """
+    axes = page_axes(config, state.pages)
+
+    def copy(pages: Any, source: jax.Array, target: jax.Array) -> Any:
+        def copy_leaf(leaf: jax.Array) -> jax.Array:
+            # A stacked leaf has the pages of one layer after those of another. Ids of the first
+            # axis alone: with an axis of layers, XLA would copy the whole leaf on a GPU.
+            layers = jnp.arange(len(leaf) // num_pages, dtype=jnp.int32)[:, None]
+            read = (layers * num_pages + source).reshape(-1)
+            beyond = len(leaf) + jnp.arange(layers.size * len(target), dtype=jnp.int32)
+            inside = jnp.broadcast_to(target < num_pages, (len(layers), len(target)))
+            written = (layers * num_pages + target).reshape(-1)
+            written = jnp.where(inside.reshape(-1), written, beyond)
+            return leaf.at[written].set(leaf[read], mode="drop", unique_indices=True)
+
+        return jax.tree.map(copy_leaf, pages)
+
+    if jax.sharding.get_abstract_mesh().size > 1:
+        specs = jax.tree.map(lambda names: nn.logical_to_mesh_axes(names, RULES), axes)
+        rows = PartitionSpec(BATCH_AXES)
+        copy = jax.shard_map(copy, in_specs=(specs, rows, rows), out_specs=specs, check_vma=False)
+    return _placed(config, State(state.rows, copy(state.pages, source, target)))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
 def decode(
-    config: ModelConfig, num_steps: int, params: Params, slots: Slots, enough: jax.Array
-) -> tuple[Slots, jax.Array]:
-    """Samples up to `num_steps` tokens in each slot that is alive.
+    config: ModelConfig,
+    backend: str,
+    num_steps: int,
+    way: Way,
+    served: Served,
+    state: State,
+    changes: jax.Array,
+    table: jax.Array,
+) -> tuple[State, jax.Array]:
+    """Puts rows into slots, and samples up to `num_steps` tokens in each slot that is alive.
 
     Args:
         config: of the model.
+        backend: of attention, by name.
         num_steps: tokens at most.
-        params: of the model.
-        slots: donated.
-        enough: [] int32; stops as soon as no more slots than this are alive.
+        way: see `Way`.
+        served: of the model.
+        state: donated.
+        changes: [S, WIDTH] int32, see `rows.py`.
+        table: [S, W] int32, the pages of each slot's sequence in order, with room for the tokens
+            of this call.
 
     Returns:
-        The slots, and [S, 2 * num_steps] int32: tokens (-1 where none was sampled), then the bits
-        of their float32 log-probabilities.
+        The state, and [S, 2 * num_steps + 8] int32: tokens (-1 where none was sampled), the bits
+        of their float32 log-probabilities, and the bits of the log-probabilities of score ids. A
+        slot that sampled fewer than `num_steps` tokens and has not ended needs a "full" call.
     """
-    head = output_embedding(params, config).astype(config.dtype)
-    num_slots = slots.rows.token.shape[0]
+    mask, new = unpack(changes)
+    rows = replaced(mask, new, state.rows)
+    num_slots = table.shape[0]
+    attention = get_paged_backend(backend)
 
-    def body(carry: tuple) -> tuple:
-        step, rows, cache, tokens, logps = carry
-        hidden, cache = apply(
-            config, params, rows.token[:, None], rows.position[:, None], None, cache
+    def step(index: jax.Array, carry: _Carry) -> _Carry:
+        rows = carry.rows
+        view = View(table, rows.position, rows.alive.astype(jnp.int32))
+        hidden, pages = serving.forward(
+            config, served, attention, rows.token[:, None], carry.pages, view
         )
-        logits = _logits(config, hidden[:, 0], head)
+        logits = serving.logits(config, served, hidden[:, 0])
         # A row at rest is greedy, which costs nothing.
-        temperature = jnp.where(rows.alive, rows.sampling.temperature, 0.0)
-        sampling = rows.sampling._replace(temperature=temperature)
-        new, logp = sample(logits, sampling, rows.position + 1)
-        tokens = tokens.at[:, step].set(jnp.where(rows.alive, new, NO_TOKEN))
-        logps = logps.at[:, step].set(logp)
-        return step + 1, _advance(rows, new), cache, tokens, logps
+        temperature = jnp.where(rows.alive & ~rows.scoring, rows.sampling.temperature, 0.0)
+        settings = rows.sampling._replace(temperature=temperature)
+        moved = rows.alive
+        if way == "quick":
+            token, logp, is_sampled = sample_quickly(logits, settings, rows.position + 1)
+            moved &= is_sampled
+        else:
+            token, logp = sample(logits, settings, rows.position + 1)
+        sampled = moved & ~rows.scoring
+        scored = (moved & rows.scoring)[:, None]
+        return _Carry(
+            rows=_advance(rows, token, moved),
+            pages=pages,
+            tokens=carry.tokens.at[:, index].set(jnp.where(sampled, token, NO_TOKEN)),
+            logps=carry.logps.at[:, index].set(logp),
+            scores=jnp.where(scored, score(logits, rows.score_ids), carry.scores),
+        )
 
-    def unfinished(carry: tuple) -> jax.Array:
-        return (carry[0] < num_steps) & (jnp.sum(carry[1].alive) > enough)
-
-    tokens = jnp.full((num_slots, num_steps), NO_TOKEN, jnp.int32)
-    logps = jnp.zeros((num_slots, num_steps), jnp.float32)
-    start = (jnp.int32(0), slots.rows, slots.cache, tokens, logps)
-    _, rows, cache, tokens, logps = lax.while_loop(unfinished, body, start)
-    packed = jnp.concatenate([tokens, lax.bitcast_convert_type(logps, jnp.int32)], axis=1)
-    return _placed(config, Slots(rows, cache)), packed
-
-
-@partial(jax.jit, static_argnums=0)
-def score(
-    config: ModelConfig, params: Params, prompts: jax.Array, last: jax.Array, ids: jax.Array
-) -> jax.Array:
-    """Log-probabilities of the next token.
-
-    Args:
-        config: of the model.
-        params: of the model.
-        prompts: [P, T] int32, padded on the right.
-        last: [P] int32, the position of the last real token.
-        ids: [P, W] int32, the candidates.
-
-    Returns:
-        [P, W] float32.
-    """
-    positions = jnp.broadcast_to(jnp.arange(prompts.shape[1]), prompts.shape)
-    hidden, _ = apply(config, params, prompts, positions)
-    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-    logits = _logits(config, hidden, output_embedding(params, config).astype(config.dtype))
-    chosen = jnp.take_along_axis(logits, ids, axis=-1)
-    return chosen - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-
-
-def _logits(config: ModelConfig, hidden: jax.Array, head: jax.Array) -> jax.Array:
-    """Logits `[B, padded_vocab_size]` in float32, those of padding rows -inf."""
-    logits = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
-    logits = nn.with_logical_constraint(logits, ("batch", "activation_vocab"))
-    return mask_padding(logits, config.vocab_size)
-
-
-def slot_axes(config: ModelConfig, slots: Slots) -> Slots:
-    """A PartitionSpec of logical axis names for each array of `slots`."""
-    heads = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
-    axes = ("batch", "cache_length", heads, None)
-    # A row has fewer axes than the cache, and only the first of them is split.
-    return jax.tree.map(
-        lambda array: PartitionSpec(*(axes if array.ndim == 4 else ("batch", None)[: array.ndim])),
-        slots,
+    carry = _Carry(
+        rows=rows,
+        pages=state.pages,
+        tokens=jnp.full((num_slots, num_steps), NO_TOKEN, jnp.int32),
+        logps=jnp.zeros((num_slots, num_steps), jnp.float32),
+        scores=jnp.zeros((num_slots, MAX_SCORE_IDS), jnp.float32),
     )
+    if way == "stopping":
+        _, carry = lax.while_loop(
+            lambda state: (state[0] < num_steps) & jnp.any(state[1].rows.alive),
+            lambda state: (state[0] + 1, step(*state)),
+            (jnp.int32(0), carry),
+        )
+    else:
+        carry = lax.fori_loop(0, num_steps, step, carry)
+    bits = [lax.bitcast_convert_type(part, jnp.int32) for part in (carry.logps, carry.scores)]
+    packed = jnp.concatenate([carry.tokens, *bits], axis=1)
+    return _placed(config, State(carry.rows, carry.pages)), packed
 
 
-def _placed(config: ModelConfig, slots: Slots) -> Slots:
-    """The slots, split over the mesh in use: each program takes them as the last one gave them."""
-    return jax.tree.map(nn.with_logical_constraint, slots, slot_axes(config, slots))
+class _Carry(NamedTuple):
+    rows: Rows
+    pages: Any
+    tokens: jax.Array
+    logps: jax.Array
+    scores: jax.Array
 
 
-def _advance(rows: Rows, new: jax.Array) -> Rows:
-    """The rows after `new` [S] was sampled; those that are not alive stand still."""
-    stopped = jnp.any(new[:, None] == rows.stop_ids, axis=-1)
-    remaining = rows.remaining - rows.alive
+def _advance(rows: Rows, token: jax.Array, moved: jax.Array) -> Rows:
+    """The rows after `token` [S] was sampled, or scored, where `moved` [S]."""
+    stopped = jnp.any(token[:, None] == rows.stop_ids, axis=-1) | rows.scoring
+    remaining = jnp.where(stopped, 0, rows.remaining - 1)
     return rows._replace(
-        token=jnp.where(rows.alive, new, rows.token),
-        position=rows.position + rows.alive,
-        remaining=remaining,
-        alive=rows.alive & ~stopped & (remaining > 0),
+        token=jnp.where(moved, token, rows.token),
+        position=rows.position + moved,
+        remaining=jnp.where(moved, remaining, rows.remaining),
     )
+
+
+def state_axes(config: ModelConfig, state: State) -> State:
+    """A PartitionSpec of logical axis names for each array of `state`, or of its shapes."""
+    rows = jax.tree.map(
+        lambda array: PartitionSpec("batch", *[None] * (array.ndim - 1)), state.rows
+    )
+    return State(rows, page_axes(config, state.pages))
+
+
+def _placed(config: ModelConfig, state: State) -> State:
+    """The state, split over the mesh in use: each program takes it as the last one gave it."""
+    return jax.tree.map(nn.with_logical_constraint, state, state_axes(config, state))

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from stair_jax.errors import UserError
 
 MAX_STOP_IDS = 8
+MAX_SCORE_IDS = 8
 
 Finish = Literal["stop", "length", "scored", "too_long"]
 
@@ -46,9 +47,17 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A sequence that an engine keeps, until it is released; equal to itself only."""
+    """A sequence that an engine keeps, until it is released; equal to itself only.
+
+    Whether its keys and values are in the cache changes what a child costs, never what it gives.
+
+    Attributes:
+        tokens: of the whole sequence.
+        parent: the handle that it continues, whose tokens it begins with.
+    """
 
     tokens: tuple[int, ...]
+    parent: "Handle | None" = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,11 @@ class Request:
         tokens: appended to those of `parent`.
         parent: a handle of the same engine.
         sampling: None asks for scores only.
-        score_ids: the log-probabilities of these ids as the next token, without any decoding.
+        score_ids: the log-probabilities of these ids, at most 8, as the next token, without any
+            decoding.
         key: two uint32 words; a sample depends on them, on the tokens and on the sampling only.
         keep: asks for a handle of the sequence with what was sampled.
+        priority: the lowest goes first, and is the last to be put back when the cache is full.
     """
 
     id: Hashable
@@ -72,18 +83,26 @@ class Request:
     score_ids: tuple[int, ...] = ()
     key: tuple[int, int] = (0, 0)
     keep: bool = False
+    priority: int = 0
 
     def __post_init__(self) -> None:
-        """Raises a UserError when there is nothing to do, or two things at once."""
+        """Raises a UserError when there is nothing to do, too much, or two things at once."""
         if not self.sequence:
             raise UserError(f"request {self.id!r} has no tokens: give it at least one")
         if (self.sampling is None) == (not self.score_ids):
             raise UserError(f"request {self.id!r} must have either sampling or score_ids")
+        if len(self.score_ids) > MAX_SCORE_IDS:
+            raise UserError(f"score_ids may hold {MAX_SCORE_IDS} ids, not {len(self.score_ids)}")
 
     @property
     def sequence(self) -> tuple[int, ...]:
         """The tokens of the parent and its own."""
         return (self.parent.tokens if self.parent else ()) + tuple(self.tokens)
+
+    @property
+    def last_token(self) -> int:
+        """The last one of the sequence."""
+        return self.tokens[-1] if self.tokens or self.parent is None else self.parent.tokens[-1]
 
 
 @dataclass(frozen=True)
@@ -113,15 +132,38 @@ class EngineStats:
     """Counts since the engine was made.
 
     Attributes:
-        generated: sampled tokens.
-        prefilled: tokens of prompts that went through the model, without padding; a prompt that
-            several requests shared counts once.
+        generated: sampled tokens, without those of requests that were put back.
+        prefilled: tokens of prompts that went through the model, without padding.
+        reused: tokens of prompts whose keys and values were in the cache already.
         calls: device programs run.
+        slot_steps: slots times steps of decoding.
+        busy_steps: those of them in which a slot had a token to sample.
+        evicted: handles whose pages were given up for others.
+        preempted: requests that were put back because the cache was full.
+        wait_seconds: the host waited for the device.
+        starved_seconds: at most so long had the device nothing to do.
     """
 
     generated: int = 0
     prefilled: int = 0
+    reused: int = 0
     calls: int = 0
+    slot_steps: int = 0
+    busy_steps: int = 0
+    evicted: int = 0
+    preempted: int = 0
+    wait_seconds: float = 0.0
+    starved_seconds: float = 0.0
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the slots' steps that sampled a token."""
+        return self.busy_steps / max(self.slot_steps, 1)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the prompts' tokens that were in the cache already."""
+        return self.reused / max(self.reused + self.prefilled, 1)
 
 
 class Submitter(Protocol):

@@ -14,6 +14,7 @@ from stair_jax.inference.candidates import (
     end_ids,
     extended,
     rank,
+    release,
     start,
 )
 from stair_jax.search.runner import Engine
@@ -48,7 +49,8 @@ def beam_search(
     Every answer kept is continued by `successors` steps (the empty one by `width` times as many,
     so that each round costs as much as `width * successors` samples); without exact duplicates,
     the best `width` of the new and of the ended ones are kept. What is still open after
-    `max_depth` steps is sampled to its end. All prompts go through a round together.
+    `max_depth` steps is sampled to its end. All prompts go through a round together. The engine
+    keeps what is open, so that its continuations share it in the cache.
 
     Args:
       engine: with no request pending.
@@ -58,15 +60,18 @@ def beam_search(
       settings: successors, width, max_depth and the sampling.
       seed: of the run.
     """
-    beams = [_Beam([(start(tokenizer, prompt), Scored(float("-inf")))]) for prompt in prompts]
+    nothing = Scored(float("-inf"))
+    beams = [_Beam([(start(engine, tokenizer, prompt), nothing)]) for prompt in prompts]
     sampler = _Sampler(engine, tokenizer, settings, seed)
     for depth in range(settings.max_depth):
         count = settings.successors * (1 if depth else settings.width)
         if not sampler.extend(beams, count, whole=False):
             break
-        _keep_best(beams, score, settings.width)
+        _keep_best(engine, beams, score, settings.width)
     if sampler.extend(beams, 1, whole=True):
-        _keep_best(beams, score, settings.width)
+        _keep_best(engine, beams, score, settings.width)
+    for beam in beams:
+        release(engine, beam.open)
     return [_result(beam, tokenizer) for beam in beams]
 
 
@@ -98,9 +103,17 @@ class _Sampler:
                     key = request_key(
                         self._seed, candidate.prompt.id, *candidate.path, "beam", number
                     )
-                    tokens = candidate.prompt_tokens + candidate.tokens
-                    sampling = self._settings.sampling(room, stops)
-                    requests.append(Request(id=id, tokens=tokens, sampling=sampling, key=key))
+                    requests.append(
+                        Request(
+                            id=id,
+                            tokens=(),
+                            parent=candidate.handle,
+                            sampling=self._settings.sampling(room, stops),
+                            key=key,
+                            keep=not whole,
+                            priority=index,
+                        )
+                    )
         completions = run_all(self._engine, requests)
         for id, parent in parents.items():
             completion, beam = completions[id], beams[id[0]]
@@ -110,12 +123,13 @@ class _Sampler:
         return bool(requests)
 
 
-def _keep_best(beams: Sequence[_Beam], score: Score, width: int) -> None:
+def _keep_best(engine: Engine, beams: Sequence[_Beam], score: Score, width: int) -> None:
     """Scores the fresh answers of all beams at once, and keeps the best with the ended ones."""
+    sampled = [beam.fresh for beam in beams]
     for beam in beams:
         beam.fresh = _distinct(beam.fresh)
     scores = iter(score([candidate for beam in beams for candidate in beam.fresh]))
-    for beam in beams:
+    for beam, all_fresh in zip(beams, sampled, strict=True):
         if not beam.fresh:
             continue
         scored = [(candidate, next(scores)) for candidate in beam.fresh]
@@ -123,7 +137,10 @@ def _keep_best(beams: Sequence[_Beam], score: Score, width: int) -> None:
         ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
         pool = ended + scored
         pool.sort(key=lambda item: rank(item[0], item[1].value), reverse=True)
+        candidates = [*beam.open, *all_fresh]
         beam.kept, beam.fresh = pool[:width], []
+        needed = {candidate.handle for candidate in beam.open}
+        release(engine, [other for other in candidates if other.handle not in needed])
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

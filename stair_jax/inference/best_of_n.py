@@ -11,6 +11,7 @@ from stair_jax.inference.candidates import (
     end_ids,
     extended,
     rank,
+    release,
     start,
 )
 from stair_jax.search.runner import Engine
@@ -28,7 +29,8 @@ def best_of_n(
 ) -> list[Result]:
     """The best of `settings.n` answers to each prompt; of equals the first.
 
-    All answers to all prompts are sampled at once, then all are scored at once.
+    All answers to all prompts are sampled at once, then all are scored at once. The answers to one
+    prompt share it in the engine's cache.
 
     Args:
       engine: with no request pending.
@@ -40,18 +42,21 @@ def best_of_n(
     """
     ends = end_ids(tokenizer)
     sampling = settings.sampling(settings.max_answer_tokens, ends)
-    roots = [start(tokenizer, prompt) for prompt in prompts]
+    roots = [start(engine, tokenizer, prompt) for prompt in prompts]
     requests = [
         Request(
             id=(index, number),
-            tokens=root.prompt_tokens,
+            tokens=(),
+            parent=root.handle,
             sampling=sampling,
             key=request_key(seed, root.prompt.id, "best_of_n", number),
+            priority=index,
         )
         for index, root in enumerate(roots)
         for number in range(settings.n)
     ]
     completions = run_all(engine, requests)
+    release(engine, roots)
     candidates = [
         [
             extended(root, completions[index, number], number, tokenizer)

@@ -1,11 +1,12 @@
 """What test-time search works on: candidates, scorers, results (STAIR section 6)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from stair_jax.data.prompts import Prompt
-from stair_jax.decoding.requests import Completion, Sampling
+from stair_jax.decoding.requests import Completion, Handle, Sampling
+from stair_jax.search.openings import Keeper
 from stair_jax.settings import require
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
@@ -23,6 +24,8 @@ class Candidate:
     tokens: tuple[int, ...]  # of the answer, as sampled
     path: tuple[int | str, ...]  # names the candidate in random keys
     state: State
+    # Of prompt and answer, where the engine keeps them; whoever sampled them gives it back.
+    handle: Handle | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,10 @@ class TestTimeSettings:
         return Sampling(self.temperature, self.top_k, self.top_p, max_tokens, stop_ids)
 
 
-def start(tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
-    """The empty answer to a prompt."""
-    return Candidate(prompt, tuple(encode_prompt(tokenizer, prompt.prompt)), (), (), "open")
+def start(engine: Keeper, tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
+    """The empty answer to a prompt, which the engine keeps."""
+    tokens = tuple(encode_prompt(tokenizer, prompt.prompt))
+    return Candidate(prompt, tokens, (), (), "open", engine.keep(tokens))
 
 
 def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -106,7 +110,16 @@ def extended(
     elif tokens and tokens[-1] in end_ids(tokenizer):
         state = "done" if tokenizer.tags.output_open in tokens else "formless"
     path = (*candidate.path, number)
-    return Candidate(candidate.prompt, candidate.prompt_tokens, tokens, path, state)
+    return Candidate(
+        candidate.prompt, candidate.prompt_tokens, tokens, path, state, completion.handle
+    )
+
+
+def release(engine: Keeper, candidates: Iterable[Candidate]) -> None:
+    """Gives the handles of candidates back."""
+    for candidate in candidates:
+        if candidate.handle is not None:
+            engine.release(candidate.handle)
 
 
 def rank(candidate: Candidate, value: float) -> tuple[bool, float]:

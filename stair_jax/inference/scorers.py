@@ -1,22 +1,24 @@
 """How candidates are scored: by a process reward model, or by the model's own judgement."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.decoding.requests import Handle, Request, request_key, run_all
 from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
 from stair_jax.models import heads
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
 from stair_jax.parallel.placement import Placement
-from stair_jax.search.actor import Reward
 from stair_jax.search.judge import Judge, Judging
+from stair_jax.search.openings import Openings
+from stair_jax.search.room import Reward
 from stair_jax.search.runner import Engine
+from stair_jax.search.verdict import Question
 from stair_jax.text import steps
 
 _NONE = float("-inf")
@@ -87,7 +89,7 @@ class PrmScorer:
 def prm_scores(config: ModelConfig, params: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
     """Scores [B] at the positions last [B] of tokens [B, T]; what comes later is never seen."""
     positions = jax.lax.broadcasted_iota(np.int32, tokens.shape, 1)
-    hidden, _ = apply(config, params["model"], tokens, positions)
+    hidden = apply(config, params["model"], tokens, positions)
     return heads.score(hidden, params["score"], last)
 
 
@@ -95,7 +97,7 @@ class SelfReward:
     """Scores by the model's own judgement of the final answer.
 
     The first steps of an answer are scored by the answer that one rollout makes of them; its
-    tokens are counted.
+    tokens are counted. What the judge's prompts have in common is kept while they are judged.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class SelfReward:
     def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
         """One score a candidate; a missing one is -inf."""
         answers, generated = self._complete(candidates)
+        openings = Openings(self._engine, self._judge)
+        opened: dict[str, dict[Question, Handle]] = {}
         judgings: dict[int, Judging] = {}
         values = [_NONE] * len(candidates)
         for index, (candidate, (tokens, finished)) in enumerate(
@@ -132,9 +136,16 @@ class SelfReward:
                 malformed = self._judge.malformed_reward
                 values[index] = _NONE if malformed is None else malformed
             else:
-                judgings[index] = self._open(candidate, index, steps.final_answer(text))
+                prompt = candidate.prompt
+                parents = opened.get(prompt.id)
+                if parents is None:
+                    parents = opened[prompt.id] = openings.open(prompt)
+                judgings[index] = self._open(candidate, index, steps.final_answer(text), parents)
         for index, count in run_judgings(self._engine, list(judgings.values())).items():
             generated[index] += count
+        for handles in opened.values():
+            openings.close(handles)
+        openings.close_all()
         for index, judging in judgings.items():
             result = judging.result
             if result.helpfulness is not None and result.safety is not None:
@@ -150,9 +161,16 @@ class SelfReward:
             room = self._settings.max_answer_tokens - len(candidate.tokens)
             if candidate.state == "open" and room > 0:
                 key = request_key(self._seed, candidate.prompt.id, *candidate.path, "rollout")
-                tokens = candidate.prompt_tokens + candidate.tokens
-                sampling = self._settings.sampling(room, self._ends)
-                requests.append(Request(id=index, tokens=tokens, sampling=sampling, key=key))
+                handle = candidate.handle
+                requests.append(
+                    Request(
+                        id=index,
+                        tokens=() if handle else candidate.prompt_tokens + candidate.tokens,
+                        parent=handle,
+                        sampling=self._settings.sampling(room, self._ends),
+                        key=key,
+                    )
+                )
         completions = run_all(self._engine, requests)
         answers, generated = [], []
         for index, candidate in enumerate(candidates):
@@ -165,7 +183,9 @@ class SelfReward:
             generated.append(len(sampled))
         return answers, generated
 
-    def _open(self, candidate: Candidate, index: int, answer: str) -> Judging:
+    def _open(
+        self, candidate: Candidate, index: int, answer: str, parents: Mapping[Question, Handle]
+    ) -> Judging:
         prompt, path, seed = candidate.prompt, candidate.path, self._seed
         return self._judge.requests(
             prompt.prompt,
@@ -175,6 +195,7 @@ class SelfReward:
                 seed, prompt.id, *path, "judge", question, attempt
             ),
             id=(index,),
+            parents=parents,
         )
 
 

@@ -51,11 +51,11 @@ class ModelConfig:
     Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
     (biases of queries, keys and values) or "qwen3" (norms of queries and keys).
 
-    Four fields say how it is computed. `dtype` is that of the activations and of the
-    cache, `param_dtype` that of the parameters; norms, softmax and rotary angles are float32
-    always. `remat` is what the scanned layers recompute in the backward pass: "none", "full"
-    (all but the input of each layer) or "dots" (all but the results of matrix products).
-    `attention` names a backend of `attention.py`.
+    Four fields say how it is computed. `dtype` is that of the activations, `param_dtype` that of
+    the parameters; norms, softmax and rotary angles are float32 always. `remat` is what the
+    scanned layers recompute in the backward pass: "none", "full" (all but the input of each layer)
+    or "dots" (all but the results of matrix products). `attention` names a backend of
+    `attention.py`, for whole sequences.
 
     Two say how it is laid out on a mesh. Embedding and head have rows up to a multiple of
     `vocab_multiple`; `vocab_size` is the true number of tokens, the rows beyond it are zeros and

@@ -1,4 +1,4 @@
-"""The decoder in Linen, its layers scanned over whole sequences and unrolled over a cache.
+"""The decoder in Linen over whole sequences, its layers scanned; engines run `serving.py`.
 
 Parameters (plain arrays; the leading axis of `layers` runs over the layers):
 
@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 
 from stair_jax.models.attention import get_backend
-from stair_jax.models.cache import Cache, write
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 
@@ -31,60 +30,37 @@ _HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
 
 
 class Layer(nn.Module):
-    """One pre-norm layer: grouped-query attention, then SwiGLU.
-
-    With `keep`, the keys and values of a whole sequence are its second result.
-    """
+    """One pre-norm layer: grouped-query attention, then SwiGLU."""
 
     config: ModelConfig
-    keep: bool = False
 
     @nn.compact
     def __call__(
-        self,
-        hidden: jax.Array,
-        rotation: Rotation,
-        segment_ids: jax.Array | None,
-        positions: jax.Array,
-        slots: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """Maps `hidden[B, T, D]`; `slots` are this layer's keys and values in a cache."""
+        self, hidden: jax.Array, rotation: Rotation, segment_ids: jax.Array | None
+    ) -> tuple[jax.Array, None]:
+        """Maps `hidden[B, T, D]`; a scan wants a second result."""
         normed = rms_norm(hidden, self._scale("attention_norm"), self.config.rms_norm_eps)
-        attended, slots = self._attend(normed, rotation, segment_ids, positions, slots)
+        attended = self._attend(normed, rotation, segment_ids)
         hidden = nn.with_logical_constraint(hidden + attended, _ACTIVATION_AXES)
         normed = rms_norm(hidden, self._scale("mlp_norm"), self.config.rms_norm_eps)
-        return nn.with_logical_constraint(hidden + self._mlp(normed), _ACTIVATION_AXES), slots
+        return nn.with_logical_constraint(hidden + self._mlp(normed), _ACTIVATION_AXES), None
 
     def _attend(
-        self,
-        normed: jax.Array,
-        rotation: Rotation,
-        segment_ids: jax.Array | None,
-        positions: jax.Array,
-        slots: tuple[jax.Array, jax.Array] | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        self, normed: jax.Array, rotation: Rotation, segment_ids: jax.Array | None
+    ) -> jax.Array:
         config = self.config
-        backend = get_backend(config.attention)
+        attend = get_backend(config.attention)
         kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
         kv_axes = ("batch", "length", kv_axis, "head_dim")
         queries = self._project("query", normed, rotation)
         queries = nn.with_logical_constraint(queries, _HEAD_AXES)
         keys = nn.with_logical_constraint(self._project("key", normed, rotation), kv_axes)
         values = nn.with_logical_constraint(self._project("value", normed), kv_axes)
-        if slots is None:
-            attended = backend.causal(queries, keys, values, segment_ids)
-            slots = (keys, values) if self.keep else None
-        else:
-            kept, axes = slots, ("batch", "cache_length", kv_axis, "head_dim")
-            slots = (
-                nn.with_logical_constraint(write(kept[0], keys, positions), axes),
-                nn.with_logical_constraint(write(kept[1], values, positions), axes),
-            )
-            attended = backend.cached(queries, *slots, positions)
+        attended = attend(queries, keys, values, segment_ids)
         attended = nn.with_logical_constraint(attended, _HEAD_AXES)
         shape = (config.num_attention_heads, config.head_dim, config.hidden_size)
         out = self._kernel("out", ("heads", "head_dim", "embed"), shape)
-        return jnp.einsum("btnh,nhd->btd", attended, out), slots
+        return jnp.einsum("btnh,nhd->btd", attended, out)
 
     def _project(self, name: str, normed: jax.Array, rotation: Rotation | None = None) -> jax.Array:
         """Queries, keys or values `[B, T, N, H]`; rotated, and before that normalised, if asked."""
@@ -125,27 +101,18 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Decoder from token ids to the hidden states after the last norm.
-
-    With `keep`, a call without a cache gives one: the keys and values of its tokens.
-    """
+    """Decoder from token ids to the hidden states after the last norm."""
 
     config: ModelConfig
-    keep: bool = False
 
     @nn.compact
     def __call__(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        segment_ids: jax.Array | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states `[B, T, D]` of `tokens[B, T]`, and the cache with them written into it.
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Hidden states `[B, T, D]` of `tokens[B, T]`.
 
-        Without a cache, attention is causal within equal `segment_ids[B, T]` (None: one segment a
-        row). With one, keys and values are written at `positions[B, T]` (those beyond its length
-        nowhere), a query sees the slots up to its own position, and `segment_ids` play no part.
+        A token sees the earlier ones of its row that have the same of `segment_ids[B, T]` (None:
+        one segment a row), and itself. `positions[B, T]` are the angles of the rotary embedding.
         """
         config = self.config
         shape = (config.padded_vocab_size, config.hidden_size)
@@ -163,14 +130,8 @@ class Transformer(nn.Module):
         rotation = rotary_embedding(
             positions, config.head_dim, config.rope_theta, config.rope_scaling
         )
-        if cache is None:
-            scanned = _scanned_layers(config, self.keep)
-            hidden, kept = scanned(hidden, rotation, segment_ids, positions)
-            cache = _unstacked(kept) if self.keep else None
-        else:
-            layers = nn.meta.unbox(self.variables["params"]["layers"])
-            hidden, cache = _cached_layers(config, layers, hidden, rotation, positions, cache)
-        return rms_norm(hidden, final_norm, config.rms_norm_eps), cache
+        hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids)
+        return rms_norm(hidden, final_norm, config.rms_norm_eps)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
@@ -183,8 +144,7 @@ def logical_axes(config: ModelConfig) -> Params:
 
     The names are vocab, embed, heads, kv_heads (kv_heads_whole where `shard_kv_heads` is False),
     head_dim, mlp, layers. Those of activations are batch, length, activation_embed,
-    activation_heads, activation_kv_heads (or activation_kv_heads_whole), activation_mlp,
-    cache_length, head_dim.
+    activation_heads, activation_kv_heads (or activation_kv_heads_whole), activation_mlp, head_dim.
     """
     return nn.get_partition_spec(jax.eval_shape(partial(_boxed_params, config), jax.random.key(0)))
 
@@ -195,23 +155,10 @@ def apply(
     tokens: jax.Array,
     positions: jax.Array,
     segment_ids: jax.Array | None = None,
-    cache: Cache | None = None,
-) -> tuple[jax.Array, Cache | None]:
+) -> jax.Array:
     """`Transformer.__call__` as a function of plain parameters."""
     model: Any = Transformer(config)
-    return model.apply({"params": params}, tokens, positions, segment_ids, cache)
-
-
-def prefill(
-    config: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array
-) -> tuple[jax.Array, Cache]:
-    """Hidden states of `tokens[B, T]`, and a cache of length T that holds them.
-
-    The same as `apply` with an empty cache and positions 0..T-1, but one scanned layer compiles
-    once, however deep the model is.
-    """
-    model: Any = Transformer(config, keep=True)
-    return model.apply({"params": params}, tokens, positions)
+    return model.apply({"params": params}, tokens, positions, segment_ids)
 
 
 def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
@@ -253,7 +200,7 @@ def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
     return init
 
 
-def _scanned_layers(config: ModelConfig, keep: bool = False) -> nn.Module:
+def _scanned_layers(config: ModelConfig) -> Any:
     layer: Any = Layer
     if config.remat != "none":
         policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
@@ -266,32 +213,7 @@ def _scanned_layers(config: ModelConfig, keep: bool = False) -> nn.Module:
         length=config.num_hidden_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    return scanned(config, keep, name="layers")
-
-
-def _unstacked(stacked: tuple[jax.Array, jax.Array]) -> Cache:
-    """A cache of keys and values that have a leading axis of layers."""
-    keys, values = stacked
-    layers = range(len(keys))
-    return Cache(tuple(keys[i] for i in layers), tuple(values[i] for i in layers))
-
-
-def _cached_layers(
-    config: ModelConfig,
-    layers: Params,
-    hidden: jax.Array,
-    rotation: Rotation,
-    positions: jax.Array,
-    cache: Cache,
-) -> tuple[jax.Array, Cache]:
-    layer: Any = Layer(config, parent=None)
-    written = []
-    for index, slots in enumerate(zip(*cache, strict=True)):
-        params = jax.tree.map(lambda stacked, i=index: stacked[i], layers)
-        hidden, slots = layer.apply({"params": params}, hidden, rotation, None, positions, slots)
-        written.append(slots)
-    keys, values = zip(*written, strict=True)
-    return hidden, Cache(keys, values)
+    return scanned(config, name="layers")
 
 
 @partial(jax.jit, static_argnums=0)

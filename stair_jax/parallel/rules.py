@@ -18,10 +18,9 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("head_dim", None),
     ("mlp", "tensor"),
     ("layers", None),
-    # Activations and the cache.
+    # Activations, slots of an engine and their pages.
     ("batch", BATCH_AXES),
     ("length", None),
-    ("cache_length", None),
     ("activation_embed", None),
     ("activation_heads", "tensor"),
     ("activation_kv_heads", "tensor"),

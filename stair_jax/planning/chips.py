@@ -5,7 +5,7 @@ gives to one program, a little less than the data sheet says: the runtime keeps 
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -62,9 +62,16 @@ def local_chip(device: jax.Device) -> Chip:
     if device.platform == "cpu":
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return Chip("cpu", memory / jax.local_device_count())
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    chip = device_chip(device)
+    return replace(chip, memory=limit or chip.memory)
+
+
+def device_chip(device: jax.Device) -> Chip:
+    """The chip of a device that need not be there, as the data sheet of its kind has it.
+
+    Of a kind that is not known, neither memory nor speed is; so it is of CPUs.
+    """
     kind = device.device_kind
     known = next((chip for start, chip in _LOCAL.items() if kind.startswith(start)), None)
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if known is None:
-        return Chip(kind, limit or float("inf"))
-    return Chip(known.name, limit or known.memory, known.flops, known.bandwidth)
+    return known or Chip(kind, float("inf"))

@@ -45,7 +45,7 @@ def layer_params(config: ModelConfig) -> int:
 
 
 def forward_flops(config: ModelConfig, rows: Rows) -> int:
-    """Of a forward pass without a cache."""
+    """Of a forward pass over whole sequences."""
     tokens = rows.count * rows.length
     seen = rows.count * rows.length * (rows.length + 1) // 2  # a token sees itself too
     return (
@@ -112,6 +112,20 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
         itemsize * int(np.prod(_local_shape(leaf))) * _gathered(leaf)
         for leaf in jax.tree.leaves(read)
     )
+
+
+def served_traffic(config: ModelConfig, served: Any, head: bool = True) -> int:
+    """`weights_traffic` of an engine's weights, which are read as they are.
+
+    Args:
+      config: of the model.
+      served: shapes with their shardings.
+      head: whether the pass needs logits.
+    """
+    read = [served.layers, served.final_norm]
+    if head:
+        read.append(served.embedding if config.tie_word_embeddings else served.head)
+    return sum(local_bytes(leaf) * _gathered(leaf) for leaf in jax.tree.leaves(read))
 
 
 def _gathered(leaf: Any) -> int:

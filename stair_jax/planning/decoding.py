@@ -1,29 +1,29 @@
 """Programs of decoding: the engine's three, a reward model's scores, the rounds of the trees."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.engine import FAN_OUT, score_width
+from stair_jax.decoding.rows import WIDTH
+from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.inference.scorers import PrmScorer, prm_scores
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged_attention import get_paged_backend
+from stair_jax.models.serving import serve, served_axes
+from stair_jax.models.transformer import init_params
+from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning import cost
-from stair_jax.planning.abstract import (
-    Place,
-    abstract,
-    abstract_params,
-    on_place,
-    rows_on,
-    whole_on,
-)
+from stair_jax.planning.abstract import Place, abstract, on_place, rows_on
+from stair_jax.planning.chips import device_chip
 from stair_jax.planning.program import Program
 from stair_jax.search import tree
 from stair_jax.search.tree_data import Delivery, SearchConfig
-from stair_jax.search.verdict import LABELS
 
 
 @dataclass(frozen=True)
@@ -33,95 +33,151 @@ class EnginePlan:
     Attributes:
       config: of the model, laid out on the place.
       place: the mesh, or the one device.
-      num_slots: as of the engine, and so the next three.
-      max_length: prompts are planned at this length, too: it is the largest bucket.
-      prefill_rows: see above.
-      steps_per_call: see above.
+      shapes: of the engine; made by `plan_shapes`.
     """
 
     config: ModelConfig
     place: Place
-    num_slots: int
-    max_length: int
-    prefill_rows: int
-    steps_per_call: int
+    shapes: EngineShapes
 
-    @property
-    def params(self) -> Any:
+    @cached_property
+    def served(self) -> Any:
         """Shapes of the weights."""
-        return abstract_params(self.config, self.place)
+        return abstract_served(self.config, self.shapes, self.place)
 
-    def slots(self, count: int, length: int) -> programs.Slots:
-        """Shapes of `count` slots with room for `length` tokens."""
-        shapes = jax.eval_shape(partial(programs.empty_slots, self.config, count, length))
-        return on_place(shapes, programs.slot_axes(self.config, shapes), self.place)
+    @cached_property
+    def state(self) -> programs.State:
+        """Shapes of slots and cache."""
+        sizes = self.shapes
+        pages = sizes.num_shards * sizes.num_pages
+        with self._within():
+            shapes = jax.eval_shape(
+                partial(
+                    programs.empty_state,
+                    self.config,
+                    sizes.attention,
+                    sizes.num_slots,
+                    pages,
+                    sizes.page_size,
+                    sizes.kv_dtype,
+                )
+            )
+        return on_place(shapes, programs.state_axes(self.config, shapes), self.place)
 
     @property
     def resident(self) -> Any:
-        """Shapes of what the engine holds all the time: weights and slots."""
-        return self.params, self.slots(self.num_slots, self.max_length)
+        """Shapes of what the engine holds all the time: weights, slots, cache."""
+        return self.served, self.state
 
-    def programs(self, scores: bool, beside: Any = ()) -> list[Program]:
-        """Prefill of the longest prompts, decoding with a full cache, and perhaps scoring.
+    def programs(self, beside: Any = ()) -> list[Program]:
+        """Copies of pages, the largest prefill, and decoding with a full context.
 
         Args:
-          scores: whether the next token is scored as well (`judge.mode` "expected").
           beside: shapes of what is kept on the devices besides the engine.
         """
-        planned = [self._prefill(beside), self._decode(beside)]
-        return [*planned, self._score(beside)] if scores else planned
+        return [self._copy(beside), self._prefill(beside), self._decode(beside)]
 
-    def _prefill(self, beside: Any) -> Program:
-        count, length = min(self.prefill_rows, self.num_slots), self.max_length
-        size = FAN_OUT * count
-        numbers = np.zeros(size, np.int32)
-        rows = jax.eval_shape(partial(programs.empty_slots, self.config, size, 1)).rows
-        params, written = self.params, self.slots(count, length).cache
-        # The vocabulary head plays no part: it is there, but no argument of what is compiled.
-        head = params.get("head", ())
+    def _within(self) -> AbstractContextManager[None]:
+        return use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
+
+    def _copy(self, beside: Any) -> Program:
+        sizes = self.shapes
+        count = sizes.num_shards * sizes.max_copies
+        numbers = np.zeros(count, np.int32)
+        page = sizes.token_bytes(self.config, self.place) * sizes.page_size
         return Program(
-            f"prefill: {count} x {length} tokens",
-            programs.admit,
+            f"copy: {count} pages of {sizes.page_size} tokens",
+            programs.copy_pages,
             (
                 self.config,
-                params,
-                self.slots(self.num_slots, length),
-                rows_on(self.place, np.zeros((count, length), np.int32)),
-                *whole_on(self.place, (rows, numbers, numbers)),
+                sizes.attention,
+                sizes.num_pages,
+                self.state,
+                *rows_on(self.place, (numbers, numbers)),
+            ),
+            self.place,
+            0,
+            2 * sizes.max_copies * page,
+            (self.served, beside),
+        )
+
+    def _prefill(self, beside: Any) -> Program:
+        sizes = self.shapes
+        count, length = sizes.num_shards * sizes.prefill_sizes[0], sizes.prefill_width
+        arrays = tuple(
+            np.zeros((count, width), np.int32) for width in (length, 2, sizes.table_width)
+        )
+        written = count * length * sizes.token_bytes(self.config, self.place)
+        weights = cost.served_traffic(self.config, self.served, head=False)
+        return Program(
+            f"prefill: {count} x {length} tokens",
+            programs.prefill,
+            (
+                self.config,
+                sizes.attention,
+                self.served,
+                self.state,
+                *rows_on(self.place, arrays),
             ),
             self.place,
             cost.forward_flops(self.config, cost.Rows(count, length)),
-            cost.weights_traffic(self.config, params, head=False) + cost.local_bytes(written),
-            (head, beside),
-        )
-
-    def _decode(self, beside: Any) -> Program:
-        slots, steps = self.slots(self.num_slots, self.max_length), self.steps_per_call
-        traffic = cost.weights_traffic(self.config, self.params) + cost.local_bytes(slots.cache)
-        return Program(
-            f"decode: {self.num_slots} slots x {steps} tokens, {self.max_length} of context",
-            programs.decode,
-            (self.config, steps, self.params, slots, whole_on(self.place, np.int32(0))),
-            self.place,
-            cost.decode_flops(self.config, self.num_slots, self.max_length, steps),
-            steps * traffic,
+            weights + written // sizes.num_shards,
             beside,
         )
 
-    def _score(self, beside: Any) -> Program:
-        count, length = min(self.prefill_rows, self.num_slots), self.max_length
-        width = score_width(max(map(len, LABELS.values())))
-        shapes = ((count, length), (count,), (count, width))
-        arrays = rows_on(self.place, tuple(np.zeros(shape, np.int32) for shape in shapes))
-        return Program(
-            f"score: {count} x {length} tokens",
-            programs.score,
-            (self.config, self.params, *arrays),
-            self.place,
-            cost.forward_flops(self.config, cost.Rows(count, length, logits=1)),
-            cost.weights_traffic(self.config, self.params),
-            (beside, self.slots(self.num_slots, length)),
+    def _decode(self, beside: Any) -> Program:
+        sizes, steps = self.shapes, self.shapes.steps_per_call
+        arrays = tuple(
+            np.zeros((sizes.num_slots, width), np.int32) for width in (WIDTH, sizes.table_width)
         )
+        slots = sizes.num_slots // sizes.num_shards
+        cache = slots * sizes.max_length * sizes.token_bytes(self.config, self.place)
+        return Program(
+            f"decode: {sizes.num_slots} slots x {steps} tokens, {sizes.max_length} of context",
+            programs.decode,
+            (
+                self.config,
+                sizes.attention,
+                steps,
+                sizes.way,
+                self.served,
+                self.state,
+                *rows_on(self.place, arrays),
+            ),
+            self.place,
+            cost.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
+            steps * (cost.served_traffic(self.config, self.served) + cache),
+            beside,
+        )
+
+
+def plan_shapes(
+    config: ModelConfig, shapes: EngineShapes, place: Place, beside: Any = ()
+) -> EngineShapes:
+    """The shapes as an engine on devices of this kind finds them out.
+
+    Args:
+      config: of the model.
+      shapes: as the config gives them.
+      place: the devices.
+      beside: shapes of what is there before it.
+
+    Raises:
+      UserError: sizes cannot be split over the mesh, or the cache is too small.
+    """
+    shapes = shapes.resolve(config, place)
+    device = place.devices.flat[0] if isinstance(place, Mesh) else place
+    served = abstract_served(config, shapes, place)
+    free = device_chip(device).memory - cost.local_bytes((served, beside))
+    return shapes.with_pages(config, place, int(min(free, 2**60)))
+
+
+def abstract_served(config: ModelConfig, shapes: EngineShapes, place: Place) -> Any:
+    """Shapes of the weights of an engine."""
+    stacked = get_paged_backend(shapes.attention).stacked
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    served = jax.eval_shape(partial(serve, config, weights=shapes.weights, stacked=stacked), params)
+    return on_place(served, served_axes(config, served), place)
 
 
 def prm_score(

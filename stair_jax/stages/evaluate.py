@@ -180,10 +180,12 @@ def _greedy(
 def _searched(
     context: StageContext, settings: EvaluateSettings, prompts: Sequence[Prompt], method: str
 ) -> list[Row]:
-    engine, tokenizer = _engine(context, settings, context.input("searched"))
     score: Score
-    if method in _METHODS:
-        score = _prm_scorer(context, settings)
+    # Before the engine, whose cache takes the memory that is left.
+    scorer = _prm_scorer(context, settings) if method in _METHODS else None
+    engine, tokenizer = _engine(context, settings, context.input("searched"))
+    if scorer:
+        score = scorer
     else:
         judge = Judge(tokenizer, settings.judge)
         score = SelfReward(engine, judge, settings.reward, settings.test_time, context.seed)
@@ -222,28 +224,21 @@ def programs(context: PlanContext) -> list[Program]:
     settings = _read(context)
     runtime = Runtime.read(context.runtime)
 
-    def plan(model: ModelConfig) -> EnginePlan:
+    def plan(model: ModelConfig, beside: Any = ()) -> EnginePlan:
         sizes = (settings.context_tokens, settings.dtype)
-        return plan_engine(model, *sizes, runtime, context.devices)
+        return plan_engine(model, *sizes, runtime, context.devices, beside=beside)
 
     greedy = [*context.models.get("models", ()), *context.models.get("prompted", ())]
-    planned = [program for model in greedy for program in plan(model).programs(scores=False)]
+    planned = [program for model in greedy for program in plan(model).programs()]
     if not settings.methods:
         return planned
-    engine = plan(context.model("searched"))
-    guide: list[Program] = []
-    beside: Any = ()
-    if any(method in _METHODS for method in settings.methods):
-        prm = plan(context.model("prm"))
-        params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
-        mesh = prm.place if isinstance(prm.place, Mesh) else None
-        scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(settings), mesh=mesh)
-        beside = params
-        guide = [
-            prm_score(
-                prm.config, params, scorer, settings.context_tokens, prm.place, engine.resident
-            )
-        ]
-    judged = any(method not in _METHODS for method in settings.methods)
-    scores = judged and settings.judge.mode == "expected"
-    return [*planned, *engine.programs(scores, beside), *guide]
+    if not any(method in _METHODS for method in settings.methods):
+        return [*planned, *plan(context.model("searched")).programs()]
+    prm = plan(context.model("prm"))
+    params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
+    mesh = prm.place if isinstance(prm.place, Mesh) else None
+    scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(settings), mesh=mesh)
+    engine = plan(context.model("searched"), params)
+    length = settings.context_tokens
+    guide = prm_score(prm.config, params, scorer, length, prm.place, engine.resident)
+    return [*planned, *engine.programs(params), guide]

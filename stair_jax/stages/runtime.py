@@ -6,6 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from stair_jax.models.paged_attention import get_paged_backend
 from stair_jax.parallel.mesh import MeshShape, batch_devices
 from stair_jax.settings import read_settings, require
 
@@ -19,8 +20,17 @@ class Runtime:
     Attributes:
       slots: sequences decoded side by side; a multiple of data x fsdp of `decoding_mesh`.
       trees_in_flight: trees of a search that grow side by side.
-      prefill_rows: prompts of one prefill; a multiple of data x fsdp of `decoding_mesh`.
-      steps_per_call: tokens between two looks at the results.
+      page_size: tokens of a page of the cache: small pages waste less, large ones are read faster.
+      cache_tokens: whose keys and values the cache holds; 0: what fits beside the weights, on CPUs
+        twice what the slots may need. What runs short is computed again.
+      prefill_rows: rows of one prefill, each `prefill_width` tokens of some prompt; a multiple of
+        data x fsdp of `decoding_mesh`.
+      prefill_width: see above.
+      steps_per_call: tokens that a slot may sample between two looks at the results.
+      attention: how the cache is read: "cudnn" (GPUs, bfloat16), "ragged" (TPUs), "gather" (all);
+        "": the first that the devices have.
+      tree_device: where the statistics of the trees are: "host", beside the devices that decode, or
+        "device", on the first of them.
       compilation_cache: folder of compiled programs that the next start uses again; None: in the
         workdir; "": none.
       training_mesh: devices of pretrain, sft, dpo and prm, see `MeshShape`; `microbatch_rows` of
@@ -34,8 +44,13 @@ class Runtime:
 
     slots: int = 64
     trees_in_flight: int = 64
+    page_size: int = 16
+    cache_tokens: int = 0
     prefill_rows: int = 8
+    prefill_width: int = 32
     steps_per_call: int = 8
+    attention: str = ""
+    tree_device: str = "host"
     compilation_cache: str | None = None
     training_mesh: MeshShape = field(default_factory=MeshShape)
     decoding_mesh: MeshShape = field(default_factory=MeshShape)
@@ -46,15 +61,27 @@ class Runtime:
         for name in (
             "slots",
             "trees_in_flight",
+            "page_size",
             "prefill_rows",
+            "prefill_width",
             "steps_per_call",
             "vocab_multiple",
         ):
-            value = getattr(self, name)
-            require(
-                isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-                f"runtime.{name} must be a whole number of at least 1, not {value!r}",
-            )
+            self._require_number(name, least=1)
+        self._require_number("cache_tokens", least=0)
+        require(
+            self.tree_device in ("host", "device"),
+            f'runtime.tree_device must be "host" or "device", not {self.tree_device!r}',
+        )
+        if self.attention:
+            get_paged_backend(self.attention)
+
+    def _require_number(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        require(
+            isinstance(value, int) and not isinstance(value, bool) and value >= least,
+            f"runtime.{name} must be a whole number of at least {least}, not {value!r}",
+        )
 
     @classmethod
     def read(cls, section: Mapping[str, Any]) -> "Runtime":

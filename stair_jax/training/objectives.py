@@ -114,7 +114,6 @@ def sequence_scores(config: ModelConfig, params: Params, micro: Micro) -> jax.Ar
 
 
 def _hidden(config: ModelConfig, params: Params, micro: Micro) -> jax.Array:
-    hidden, _ = transformer.apply(
+    return transformer.apply(
         config, params, micro["tokens"], micro["positions"], micro["segment_ids"]
     )
-    return hidden

@@ -2,20 +2,23 @@
 
 import logging
 import re
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
+from stair_jax.decoding.rows import WIDTH
+from stair_jax.models import serving
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.transformer import init_params, logical_axes
-from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
-from stair_jax.parallel.rules import replicated, shardings
+from stair_jax.parallel.mesh import MeshShape, batch_devices, make_mesh
+from stair_jax.parallel.placement import Placement
+from stair_jax.parallel.rules import shardings
 
 CONFIG = ModelConfig(
     vocab_size=59,
@@ -27,8 +30,13 @@ CONFIG = ModelConfig(
     head_dim=8,
     initializer_range=0.3,
 )
-SIZES = {"num_slots": 16, "max_length": 32, "prefill_rows": 8, "buckets": ()}
-MESHES = {"data 8": (8, 1, 1), "tensor 2": (2, 2, 2), "tensor 4": (2, 1, 4)}
+SIZES = {
+    "num_slots": 16, "max_length": 32, "page_size": 4, "prefill_rows": 8, "prefill_width": 8,
+    "steps_per_call": 4,
+}  # fmt: skip
+SHARD_TOKENS = 36  # hardly more than one sequence of full length
+# In the last one each device has both KV heads, and one of the four query heads.
+MESHES = {"data 8": (8, 1, 1), "all": (2, 2, 2), "tensor 4": (2, 1, 4)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,8 +55,12 @@ def on_mesh(shape):
     return mesh, config, jax.device_put(params, shardings(logical_axes(config), mesh))
 
 
-def make_engine(config, params, mesh=None):
-    return Engine(config, params, **SIZES, steps_per_call=4, mesh=mesh)
+@pytest.fixture(scope="module", params=MESHES)
+def make_engine(request):
+    """Makes an engine on a mesh, with so little room that sequences are put back."""
+    mesh, config, params = on_mesh(MESHES[request.param])
+    tokens = SHARD_TOKENS * batch_devices(mesh)
+    return lambda: Engine(config, params, mesh=mesh, cache_tokens=tokens, **SIZES)
 
 
 def requests():
@@ -71,44 +83,119 @@ def requests():
     return made
 
 
+def grow_trees(engine):
+    """Completions of trees of kept sequences, by path; their nodes are cut and released again."""
+    sampling, found = Sampling(temperature=1.2, top_k=50, top_p=0.9, max_tokens=7), {}
+    level = {(tree,): engine.keep((tree, 5, 6, 7, 8)[: 2 + tree]) for tree in range(4)}
+    kept = list(level.values())
+    for _ in range(2):
+        # A kept sequence that no request has made yet, between parent and children.
+        level = {path: engine.keep((9, 10), handle) for path, handle in level.items()}
+        kept += level.values()
+        children = [
+            Request(
+                (*path, number), (11,) * number, parent=handle, sampling=sampling,
+                key=request_key(5, *path, number), keep=True,
+            )
+            for path, handle in level.items()
+            for number in range(3)
+        ]  # fmt: skip
+        scores = [
+            Request((*path, "score"), (12, 13), parent=handle, score_ids=(1, 2, 3))
+            for path, handle in level.items()
+        ]
+        completions = run_all(engine, [*children, *scores])
+        found |= completions
+        # As a step that went beyond its end loses what follows it.
+        level = {
+            path: engine.shorten(completion.handle, len(completion.handle.tokens) - 2)
+            for path, completion in completions.items()
+            if completion.handle
+        }
+        kept += level.values()
+    for handle in kept:  # parents before their children
+        engine.release(handle)
+    return found
+
+
 @pytest.fixture(scope="module")
 def alone():
-    return run_all(make_engine(CONFIG, init_params(CONFIG, jax.random.key(1))), requests())
+    """What an engine on one device gives, with room for everything."""
+    params = init_params(CONFIG, jax.random.key(1))
+    return [run(Engine(CONFIG, params, **SIZES)) for run in (run_requests, grow_trees)]
 
 
-@pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
-def test_a_mesh_gives_the_tokens_of_one_device(shape, alone, caplog):
-    mesh, config, params = on_mesh(shape)
-    engine = make_engine(config, params, mesh)
-    found = run_all(engine, requests())
-    assert found.keys() == alone.keys()
+def run_requests(engine):
+    return run_all(engine, requests())
+
+
+def same_but_for_rounding(found, expected):
+    assert found.keys() == expected.keys()
     for id, completion in found.items():
-        expected = alone[id]
-        assert (completion.tokens, completion.finish) == (expected.tokens, expected.finish)
-        np.testing.assert_allclose(completion.logps, expected.logps, atol=1e-4)
-        np.testing.assert_allclose(completion.scores, expected.scores, atol=1e-4)
-    heads = "tensor" if config.shard_kv_heads else None
-    for array in engine._slots.cache.keys + engine._slots.cache.values:
-        spec = P(("data", "fsdp"), None, heads)
-        assert array.sharding.is_equivalent_to(jax.NamedSharding(mesh, spec), 4)
+        other = expected[id]
+        assert (completion.tokens, completion.finish) == (other.tokens, other.finish)
+        np.testing.assert_allclose(completion.logps, other.logps, atol=1e-4)
+        np.testing.assert_allclose(completion.scores, other.scores, atol=1e-4)
+
+
+def test_a_mesh_gives_the_tokens_of_one_device(make_engine, alone, caplog):
+    engine = make_engine()
+    same_but_for_rounding(run_requests(engine), alone[0])
+    assert engine.stats.preempted > 0
+    state = engine._state
+    expected = shardings(programs.state_axes(engine._config, state), engine._mesh)
+    for array, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        assert array.sharding.is_equivalent_to(sharding, array.ndim)
+    heads = 1 if engine._mesh.shape["tensor"] == 2 else 2
+    for array in jax.tree.leaves(state.pages):
+        own = array.addressable_shards[0].data
+        assert own.shape == (SHARD_TOKENS // 4 + 1, 4, heads, 8)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        assert run_all(make_engine(config, params, mesh), requests()) == found
+        same_but_for_rounding(run_requests(make_engine()), alone[0])
     assert "Compiling" not in caplog.text
 
 
-def test_decoding_moves_no_cache():
-    """What devices exchange at each token is far smaller than the cache of one layer."""
-    mesh, config, params = on_mesh((2, 2, 2))
-    with use_mesh(mesh):
-        slots = programs.empty_slots(config, 16, 1024)
-        enough = jax.device_put(np.int32(0), replicated(mesh))
-        compiled = programs.decode.lower(config, 4, params, slots, enough).compile()
-    layer = slots.cache.keys[0].addressable_shards[0].data.size
-    moved = re.findall(
-        r"= \(?\w+\[([\d,]+)\]\S* (?:all-gather|all-reduce|all-to-all|collective-permute)\(",
-        compiled.as_text(),
-    )
-    assert moved
-    assert max(np.prod([int(size) for size in shape.split(",")]) for shape in moved) < layer / 4
-    whole = sum(array.nbytes for array in jax.tree.leaves(slots))
-    assert compiled.memory_analysis().alias_size_in_bytes == pytest.approx(whole / 8, rel=1e-3)
+def test_kept_sequences_on_a_mesh(make_engine, alone):
+    """Where they lie, and whether they are still there, changes what they cost only."""
+    engine = make_engine()
+    same_but_for_rounding(grow_trees(engine), alone[1])
+    stats = engine.stats
+    assert min(stats.reused, stats.evicted, stats.preempted) > 0
+    assert engine.free == engine.capacity == len(engine._shards) * SHARD_TOKENS
+    # What is done is done: the pages serve others.
+    same_but_for_rounding(run_requests(engine), alone[0])
+
+
+@pytest.mark.parametrize("name", ["all", "tensor 4"])
+def test_decoding_moves_no_cache(name):
+    """What devices exchange is far smaller than the pages of one layer, which stay in place."""
+    mesh, config, params = on_mesh(MESHES[name])
+    place, num_pages = Placement(mesh), 129
+    served = serving.serve(config, params, stacked=False)
+    shards = batch_devices(mesh)
+    rows = {width: np.zeros((16, width), np.int32) for width in (2, 8, WIDTH)}
+    two, eight, changes = (place.rows(array) for array in rows.values())
+    with place.use():
+        state = programs.empty_state(config, "gather", 16, shards * num_pages, 16, "float32")
+        copied = place.rows(np.zeros(8 * shards, np.int32))
+        calls = {
+            way: programs.decode.lower(config, "gather", 4, way, served, state, changes, eight)
+            for way in get_args(programs.Way)
+        } | {
+            "prefill": programs.prefill.lower(config, "gather", served, state, eight, two, eight),
+            "copy": programs.copy_pages.lower(config, "gather", num_pages, state, copied, copied),
+        }
+        compiled = {kind: call.compile() for kind, call in calls.items()}
+    own = [array.addressable_shards[0].data for array in jax.tree.leaves(state)]
+    layer = state.pages[0].keys.addressable_shards[0].data.size
+    for kind, program in compiled.items():
+        moved = re.findall(
+            r"= \(?\w+\[([\d,]*)\]\S* "
+            r"(?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(",
+            program.as_text(),
+        )
+        sizes = [np.prod([int(size) for size in shape.split(",") if size]) for shape in moved]
+        assert (kind == "copy") == (not sizes)
+        assert max(sizes, default=0) < layer / 4
+        size = sum(array.nbytes for array in own)
+        assert program.memory_analysis().alias_size_in_bytes == pytest.approx(size, rel=1e-3)

@@ -10,7 +10,8 @@ from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.models.huggingface import load_config, load_params
 
-STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260K"
+ROOT = Path(__file__).parents[2]
+TRAINED = [ROOT / "stair_jax/pocket/base", ROOT.parent / "shared/data/stories260K"]
 NUM_TOKENS = 24
 PROMPTS = [(1,), (1, 403, 407, 261, 378), tuple(range(1, 24)), (1, 5, 9), (2, 2, 2, 2)]
 
@@ -31,9 +32,7 @@ def reference(model, prompt):
 def check_greedy_continuations(folder):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     config = load_config(folder)
-    engine = Engine(
-        config, load_params(folder, config), num_slots=4, max_length=64, prefill_rows=2, buckets=()
-    )
+    engine = Engine(config, load_params(folder, config), num_slots=4, max_length=64, prefill_rows=2)
     sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS)
     requests = [Request(prompt, prompt, sampling=sampling) for prompt in PROMPTS]
     completions = run_all(engine, requests)
@@ -58,7 +57,8 @@ def test_a_random_llama(tmp_path):
     check_greedy_continuations(tmp_path)
 
 
-def test_the_real_checkpoint():
-    if not STORIES.is_dir():
-        pytest.skip(f"{STORIES} is not there")
-    check_greedy_continuations(STORIES)
+@pytest.mark.parametrize("folder", TRAINED, ids=["pocket", "stories260K"])
+def test_a_trained_checkpoint(folder):
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"there is no checkpoint at {folder}")
+    check_greedy_continuations(folder)

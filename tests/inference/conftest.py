@@ -1,7 +1,9 @@
-"""The byte tokenizer and the scripted engine of the search tests."""
+"""The byte tokenizer and the scripted engine of the search tests, whose handles are counted."""
 
 import importlib.util
 import pathlib
+
+import pytest
 
 _PATH = pathlib.Path(__file__).parents[1] / "search" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("search_fixtures", _PATH)
@@ -9,4 +11,16 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MODULE)
 
 tokenizer = _MODULE.tokenizer
-make_engine = _MODULE.make_engine
+
+
+@pytest.fixture
+def make_engine(tokenizer):
+    """Makes scripted engines, of which none may keep a handle in the end."""
+    made = []
+
+    def make(**options):
+        made.append(_MODULE.ScriptedEngine(tokenizer, **options))
+        return made[-1]
+
+    yield make
+    assert not any(engine.handles for engine in made)

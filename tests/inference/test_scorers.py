@@ -46,7 +46,7 @@ def test_prm_scores_do_not_depend_on_padding_or_company():
     scores = PrmScorer(CONFIG, params, rows=3, buckets=(8, 16)).score(sequences)
     padded = np.array([sequence + [39] * (20 - len(sequence)) for sequence in sequences])
     positions = np.broadcast_to(np.arange(20), padded.shape)
-    hidden, _ = jax.jit(apply, static_argnums=0)(CONFIG, params["model"], padded, positions)
+    hidden = jax.jit(apply, static_argnums=0)(CONFIG, params["model"], padded, positions)
     for row, (sequence, score) in enumerate(zip(sequences, scores, strict=True)):
         last = np.asarray(hidden)[row, len(sequence) - 1]
         expected = float(last @ np.asarray(params["score"]["kernel"]))

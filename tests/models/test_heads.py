@@ -67,7 +67,7 @@ def test_padding_changes_no_log_probability_and_no_gradient(models, num_chunks):
     @partial(jax.jit, static_argnums=0)
     @partial(jax.grad, argnums=1, has_aux=True)
     def gradients(config, params):
-        hidden, _ = apply(config, params, tokens, positions)
+        hidden = apply(config, params, tokens, positions)
         head = output_embedding(params, config)
         logps = token_logps(hidden, head, jnp.array(tokens), num_chunks, config.vocab_size)
         return jnp.sum(jnp.sin(logps)), logps

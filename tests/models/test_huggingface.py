@@ -25,7 +25,7 @@ def load(folder):
 
 
 def logits(params, config):
-    return apply(config, params, TOKENS, POSITIONS)[0] @ output_embedding(params, config).T
+    return apply(config, params, TOKENS, POSITIONS) @ output_embedding(params, config).T
 
 
 def test_export_is_the_same_model_in_transformers(family, tokenizer, tmp_path):
@@ -76,7 +76,7 @@ def test_score_head_gives_the_score_of_transformers(family, tokenizer, tmp_path)
     assert huggingface.has_score_head(tmp_path / "prm")
     loaded, same = load(tmp_path / "prm")
     assert same == config and "head" not in loaded
-    hidden, _ = apply(config, loaded, padded, POSITIONS)
+    hidden = apply(config, loaded, padded, POSITIONS)
     found = score(hidden, huggingface.load_score_head(tmp_path / "prm"), jnp.array([4, 2]))
     np.testing.assert_allclose(found, expected[:, 0].numpy(), atol=1e-4)
 
@@ -102,7 +102,7 @@ def test_sharded_parameters_compute_the_logits_of_transformers(make_checkpoint):
     config = fit_to_mesh(huggingface.load_config(folder), mesh, vocab_multiple=12)
     params = huggingface.load_params(folder, config, mesh)
     with use_mesh(mesh):
-        hidden = jax.jit(lambda p: apply(config, p, TOKENS, POSITIONS)[0])(params)
+        hidden = jax.jit(lambda p: apply(config, p, TOKENS, POSITIONS))(params)
     found = np.asarray(hidden) @ np.asarray(output_embedding(params, config)).T
     with torch.no_grad():
         expected = reference(torch.tensor(TOKENS)).logits.numpy()

@@ -9,7 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stair_jax.errors import UserError
-from stair_jax.models.cache import empty_cache
 from stair_jax.models.config import REMAT_POLICIES
 from stair_jax.models.huggingface import load_config, load_params
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
@@ -26,11 +25,11 @@ def model(family):
 
 
 @partial(jax.jit, static_argnums=0)
-def forward(config, params, tokens, positions, segment_ids=None, cache=None):
-    hidden, cache = apply(config, params, tokens, positions, segment_ids, cache)
+def forward(config, params, tokens, positions, segment_ids=None):
+    hidden = apply(config, params, tokens, positions, segment_ids)
     head = output_embedding(params, config).astype(config.dtype)
     logits = jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=jnp.float32)
-    return hidden, logits, cache
+    return hidden, logits
 
 
 def batch(rng, vocab_size, lengths=LENGTHS):
@@ -51,7 +50,7 @@ def reference_outputs(reference, tokens, real):
 def test_padded_batch_agrees_with_transformers(model):
     config, params, reference = model
     tokens, positions, real = batch(np.random.default_rng(0), config.vocab_size)
-    hidden, logits, _ = forward(config, params, tokens, positions, real)
+    hidden, logits = forward(config, params, tokens, positions, real)
     expected_hidden, expected_logits = reference_outputs(reference, tokens, real)
     np.testing.assert_allclose(hidden[real > 0], expected_hidden[real > 0], atol=1e-4)
     np.testing.assert_allclose(logits[real > 0], expected_logits[real > 0], atol=1e-4)
@@ -65,7 +64,7 @@ def test_packed_segments_agree_with_rows_of_their_own(model):
     packed = np.zeros((3, 4, 96), np.int32)  # tokens, positions, segment ids; two rows of padding
     for rows, values in zip(packed, (tokens, positions, segments), strict=True):
         rows[0], rows[1] = values[0], values[1:][real[1:] > 0]
-    _, logits, _ = forward(config, params, *packed)
+    _, logits = forward(config, params, *packed)
     np.testing.assert_allclose(logits[0], expected[0], atol=1e-4)
     np.testing.assert_allclose(logits[1], expected[1:][real[1:] > 0], atol=1e-4)
 
@@ -75,47 +74,9 @@ def test_trained_checkpoint_agrees_with_transformers(trained):
     params = load_params(trained, config)
     reference = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
     tokens, positions, real = batch(np.random.default_rng(2), config.vocab_size, (40, 25))
-    _, logits, _ = forward(config, params, tokens, positions, real)
+    _, logits = forward(config, params, tokens, positions, real)
     _, expected = reference_outputs(reference, tokens, real)
     np.testing.assert_allclose(logits[real > 0], expected[real > 0], atol=1e-4)
-    end = reference.generation_config.eos_token_id
-    assert greedy(config, params, [[1]], 40, end) == generate(reference, [[1]], 40)
-
-
-def test_greedy_continuation_agrees_with_transformers(model):
-    config, params, reference = model
-    prompts = np.random.default_rng(5).integers(2, 32, (2, 70)).tolist()
-    assert greedy(config, params, prompts, 26, end=0) == generate(reference, prompts, 26)
-
-
-def generate(reference, prompts, steps):
-    out = reference.generate(
-        torch.tensor(prompts), do_sample=False, max_new_tokens=steps, min_new_tokens=steps
-    )
-    return out[:, len(prompts[0]) :].tolist()
-
-
-def greedy(config, params, prompts, steps, end):
-    """Prefill of all but the last token, then a loop of single tokens, the end token left out."""
-    prompts = jnp.array(prompts)
-    batch_size, length = prompts.shape
-    cache = empty_cache(config, batch_size, length + steps)
-    positions = jnp.tile(jnp.arange(length), (batch_size, 1))
-    if length > 1:
-        _, _, cache = forward(config, params, prompts[:, :-1], positions[:, :-1], cache=cache)
-
-    @jax.jit
-    def decode(cache, token, position):
-        def step(carry, _):
-            cache, token, position = carry
-            _, logits, cache = forward(config, params, token, position, cache=cache)
-            logits = logits.at[..., end].set(-jnp.inf)  # as min_new_tokens does
-            token = jnp.argmax(logits, axis=-1)
-            return (cache, token, position + 1), token[:, 0]
-
-        return jax.lax.scan(step, (cache, token, position), length=steps)[1].T
-
-    return decode(cache, prompts[:, -1:], positions[:, -1:]).tolist()
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2_tied", "qwen3_yarn", *TRAINED])
@@ -130,8 +91,8 @@ def test_bfloat16_is_close_to_float32(name, make_checkpoint, trained_folder):
     params = load_params(folder, config)
     tokens, positions, real = batch(np.random.default_rng(3), config.vocab_size)
     half = dataclasses.replace(config, dtype="bfloat16")
-    _, exact, _ = forward(config, params, tokens, positions, real)
-    rough_hidden, rough, _ = forward(half, params, tokens, positions, real)
+    _, exact = forward(config, params, tokens, positions, real)
+    rough_hidden, rough = forward(half, params, tokens, positions, real)
     assert rough_hidden.dtype == jnp.bfloat16
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     _, theirs = reference_outputs(reference, tokens, real)
@@ -144,13 +105,6 @@ def mean_kl(exact, rough):
     return float(jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1)))
 
 
-def test_the_cache_has_the_dtype_of_the_activations(tiny):
-    config = dataclasses.replace(tiny[0], dtype="bfloat16")
-    tokens = np.zeros((1, 3), np.int32)
-    hidden, _, cache = forward(config, tiny[1], tokens, tokens, cache=empty_cache(config, 1, 3))
-    assert hidden.dtype == cache.keys[0].dtype == cache.values[1].dtype == jnp.bfloat16
-
-
 def test_remat_changes_no_gradient(tiny):
     config, params = tiny
     tokens, positions, real = batch(np.random.default_rng(4), 32, (5, 3))
@@ -159,7 +113,7 @@ def test_remat_changes_no_gradient(tiny):
     @jax.grad
     def gradient(embedding, remat):
         changed = dataclasses.replace(config, remat=remat)
-        hidden, _ = apply(changed, params | {"embedding": embedding}, tokens, positions, real)
+        hidden = apply(changed, params | {"embedding": embedding}, tokens, positions, real)
         return jnp.sum(jnp.sin(hidden) * real[..., None])
 
     none, full, dots = (gradient(params["embedding"], name) for name in ("none", "full", "dots"))

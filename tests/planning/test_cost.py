@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stair_jax.models.cache import empty_cache
+from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.models import serving
+from stair_jax.models.paged_attention import View, get_paged_backend
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.decoding import abstract_served
 from stair_jax.training.logps import token_logps
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
@@ -59,7 +62,7 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
     tokens = jnp.zeros((rows.count, rows.length), jnp.int32)
 
     def loss(params):
-        hidden, _ = apply(config, params, tokens, tokens)
+        hidden = apply(config, params, tokens, tokens)
         return token_logps(hidden, output_embedding(params, config), tokens).sum()
 
     beyond = square_attention(config, rows)
@@ -67,19 +70,36 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
     assert counted(jax.grad(loss), params) == cost.training_flops(config, rows) + 3 * beyond
 
 
-def test_decode_flops_are_those_of_the_model_with_a_full_cache(config):
-    slots, context = 5, 16
-    params = shapes_of_params(config)
-    cache = jax.eval_shape(partial(empty_cache, config, slots, context))
-    # Two queries a row: a single one takes products that are padded with zeros.
-    tokens = jnp.zeros((slots, 2), jnp.int32)
+def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
+    slots, context, page_size = 5, 32, 16  # one block of pages: the loop over them has one turn
+    backend = get_paged_backend("gather")
+    serve = partial(serving.serve, config, stacked=False)
+    served = jax.eval_shape(serve, shapes_of_params(config))
+    pages = [backend.empty(config, 1 + 2 * slots, page_size, 1, "float32")] * 3
+    table = 1 + np.arange(2 * slots).reshape(slots, 2)
+    view = View(table, np.full(slots, context - 1), np.ones(slots, np.int32))
 
-    def two_steps(params, cache):
-        hidden, _ = apply(config, params, tokens, tokens, None, cache)
-        return token_logps(hidden, output_embedding(params, config), tokens)
+    def step(served):
+        tokens = jnp.zeros((slots, 1), jnp.int32)
+        hidden, _ = serving.forward(config, served, backend, tokens, pages, view)
+        return serving.logits(config, served, hidden[:, 0])
 
-    expected = cost.decode_flops(config, slots, context, steps=2)
-    assert counted(two_steps, params, cache) == expected
+    assert counted(step, served) == cost.decode_flops(config, slots, context, steps=1)
+
+
+@pytest.mark.parametrize(("weights", "bytes_each"), [("none", 2), ("int8", 1)])
+def test_traffic_of_served_weights_by_hand(config, weights, bytes_each):
+    """Kernels in 8 bits have a float32 scale for each output; fsdp gathers, tensor does not."""
+    config = dataclasses.replace(config, dtype="bfloat16")
+    mesh = make_mesh(MeshShape(fsdp=2, tensor=2), jax.devices()[:4])
+    served = abstract_served(config, EngineShapes(weights=weights, attention="gather"), mesh)
+    qkv, out, gate_up, down = 8 * (4 + 2 + 2), 16, 2 * 24, 16  # outputs
+    kernels = 3 * (qkv * 16 + out * 8 * 4 + gate_up * 16 + down * 24) // 2 * bytes_each
+    # Outputs that tensor splits, and those that only fsdp does, which is put together again.
+    scales = 3 * 4 * ((qkv + gate_up) // 2 + out + down) * (weights == "int8")
+    norms = 4 * (2 * 3 * 16 + 16)
+    assert cost.served_traffic(config, served, head=False) == kernels + scales + norms
+    assert cost.served_traffic(config, served) == kernels + scales + norms + 2 * 40 * 16 // 2
 
 
 def test_layer_params_are_the_kernels(config):

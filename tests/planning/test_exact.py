@@ -1,5 +1,6 @@
 """What is planned is what runs: functions, static arguments, shapes, dtypes, shardings."""
 
+import dataclasses
 import math
 
 import jax
@@ -9,7 +10,8 @@ from ml_collections import FrozenConfigDict
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.requests import MAX_SCORE_IDS, Request, Sampling, run_all
+from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.inference import scorers
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head
@@ -17,9 +19,10 @@ from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
 from stair_jax.planning.abstract import abstract_prm
-from stair_jax.planning.decoding import EnginePlan, prm_score, tree_round
+from stair_jax.planning.decoding import EnginePlan, plan_shapes, prm_score, tree_round
 from stair_jax.search import tree
-from stair_jax.search.tree_data import Delivery, SearchConfig
+from stair_jax.search.forest import Forest
+from stair_jax.search.tree_data import NO_NODE, Need, SearchConfig, Selection
 from stair_jax.stages import dpo, prm, sft
 from stair_jax.stages.context import PlanContext, StageContext
 from stair_jax.stages.prm import prm_axes
@@ -71,31 +74,46 @@ def recorded(monkeypatch, module, name, result):
     return recorder
 
 
-@pytest.mark.parametrize("shape", [None, MeshShape(data=2, tensor=2)], ids=["one device", "mesh"])
-def test_the_programs_of_the_engine(config, monkeypatch, shape):
+SHAPES = EngineShapes(
+    num_slots=8, max_length=12, page_size=4, prefill_rows=4, prefill_width=3, steps_per_call=2
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        (None, {}),
+        (MeshShape(data=2, tensor=2), {}),
+        (MeshShape(data=2, tensor=2), {"weights": "int8", "kv_dtype": "int8", "cache_tokens": 64}),
+    ],
+    ids=["one device", "mesh", "mesh, 8 bits"],
+)
+def test_the_programs_of_the_engine(config, monkeypatch, shape, changes):
     mesh = shape and make_mesh(shape)
+    shapes = dataclasses.replace(SHAPES, **changes)
     params = init_params(config, jax.random.key(0))
     if mesh:
         params = jax.device_put(params, shardings(logical_axes(config), mesh))
+    sampled = jax.numpy.zeros((8, 2 * 2 + MAX_SCORE_IDS), jax.numpy.int32)
     results = {
-        "admit": lambda config, params, slots, *_: slots,
-        "decode": lambda config, steps, params, slots, *_: (slots, np.zeros((8, 4), np.int32)),
-        "score": lambda *_: np.zeros((2, 8), np.float32),
+        "copy_pages": lambda config, backend, num_pages, state, *_: state,
+        "prefill": lambda config, backend, served, state, *_: state,
+        "decode": lambda config, backend, steps, way, served, state, *_: (state, sampled),
     }
     recorders = [recorded(monkeypatch, programs, *result) for result in results.items()]
-    engine = Engine(
-        config, params, num_slots=8, max_length=12, prefill_rows=2, steps_per_call=2, mesh=mesh
-    )
-    tokens = (1, 2, 3)
+    engine = Engine(config, params, shapes, mesh=mesh)
+    parent = engine.keep((1, 2, 3, 4, 5, 6, 7))  # half of its second page is copied
     requests = [
-        Request(0, tokens, sampling=Sampling(max_tokens=4)),
-        Request(1, tokens, score_ids=(1, 2, 3, 4, 5)),
+        Request(0, (8,), parent=parent, sampling=Sampling(max_tokens=4)),
+        Request(1, (8,), parent=parent, score_ids=(1, 2, 3, 4, 5)),
     ]
     run_all(engine, requests)
-    plan = EnginePlan(config, mesh or jax.devices()[0], 8, 12, 2, 2)
-    for recorder, program in zip(recorders, plan.programs(scores=True), strict=True):
+    place = mesh or jax.devices()[0]
+    plan = EnginePlan(config, place, plan_shapes(config, shapes, place))
+    for recorder, program in zip(recorders, plan.programs(), strict=True):
         assert program.function is recorder  # looked up where the engine looks it up
         assert_same(recorder.arguments, program.arguments)
+    assert_same(jax.tree.map(described, (engine._served, engine._state)), plan.resident)
 
 
 def test_the_scores_of_a_process_reward_model(config, monkeypatch):
@@ -117,14 +135,19 @@ def test_the_scores_of_a_process_reward_model(config, monkeypatch):
     assert_same(recorder.arguments, program.arguments)
 
 
-def test_a_round_of_the_trees():
-    config = SearchConfig(num_iterations=3, num_children=2)
-    words = jax.numpy.zeros((5, 2), jax.numpy.uint32)
-    trees = tree.init(config, jax.random.wrap_key_data(words, impl="threefry2x32"))
-    run = jax.tree.map(described, (config, trees, Delivery.empty(config, 5)))
-    program = tree_round(config, 5, jax.devices()[0], ())
-    assert program.function is tree.advance
-    assert_same(run, program.arguments)
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_round_of_the_trees(monkeypatch, in_flight):
+    config = SearchConfig(num_iterations=3, num_children=2, in_flight=in_flight)
+    nothing = np.full((5, in_flight), NO_NODE), np.full((5, in_flight), Need.WAIT)
+    recorder = recorded(
+        monkeypatch, tree, "advance", lambda config, trees, _: (trees, Selection(*nothing))
+    )
+    device = jax.devices()[1]
+    forest = Forest(config, 5, device)
+    assert forest.advance() == ([], [])
+    program = tree_round(config, 5, device, ())
+    assert program.function is recorder
+    assert_same(recorder.arguments, program.arguments)
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_unused_micro_batches_are_not_read(settings, make_groups):
 
 @functools.partial(jax.jit, static_argnums=0)
 def hidden_of(config, params, tokens):
-    return apply(config, params, tokens[None], jnp.arange(len(tokens))[None])[0][0]
+    return apply(config, params, tokens[None], jnp.arange(len(tokens))[None])[0]
 
 
 def hidden_alone(config, params, example):
