@@ -5,12 +5,11 @@ A judge is asked up to two questions about an answer, its helpfulness H and its 
 missing: it is never replaced by a neutral one.
 """
 
-import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stair_jax.decoding.requests import Completion, Request, Sampling
-from stair_jax.errors import UserError
+from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
+from stair_jax.search.templates import PROBES, common_start, label_ids, split_template
 from stair_jax.search.verdict import (
     LABELS,
     QUESTIONS,
@@ -35,8 +34,9 @@ class JudgeSettings:
     """How answers are judged; the fields of the config's `judge` section.
 
     Attributes:
-      mode: "generative": the judge reasons and closes with a conclusion. "expected": one forward
-        pass, the log-probs of the possible conclusions after a fixed lead-in.
+      mode: "generative": the judge reasons and closes with a conclusion, as in the paper.
+        "expected": one forward pass, the log-probs of the possible conclusions after a fixed
+        lead-in; much cheaper, and another reward.
       safety_prompts: what the model is asked about the answers to safety prompts, of "helpfulness"
         and "safety". What it is not asked is fixed: helpfulness at -1, safety at +1.
       helpfulness_prompts: the same for helpfulness prompts.
@@ -58,7 +58,7 @@ class JudgeSettings:
       attempts: replies asked for at most, until one can be read.
     """
 
-    mode: str = "expected"
+    mode: str = "generative"
     safety_prompts: tuple[str, ...] = ("helpfulness", "safety")
     helpfulness_prompts: tuple[str, ...] = ("helpfulness", "safety")
     safety_rule: str = "model"
@@ -119,15 +119,15 @@ class Judge:
         self.tokenizer = tokenizer
         self.settings = settings
         self._templates: dict[Question, tuple[str, str, str]] = {
-            "helpfulness": _split_template("helpfulness", settings.helpfulness_template),
-            "safety": _split_template("safety", settings.safety_template),
+            "helpfulness": split_template("helpfulness", settings.helpfulness_template),
+            "safety": split_template("safety", settings.safety_template),
         }
         self._labels: dict[Question, tuple[int, ...]] = {}
         self._openings: dict[Question, tuple[int, ...]] = {"helpfulness": (), "safety": ()}
         if settings.mode == "expected":
             lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
             for question, lead_in in zip(QUESTIONS, lead_ins, strict=True):
-                self._labels[question] = _label_ids(tokenizer, lead_in, LABELS[question])
+                self._labels[question] = label_ids(tokenizer, lead_in, LABELS[question])
                 self._openings[question] = tuple(tokenizer.encode_text(lead_in))
         self._sampling = Sampling(
             temperature=settings.temperature,
@@ -146,6 +146,13 @@ class Judge:
         content = f"{before}{prompt.strip()}{between}{answer.strip()}{after}"
         return (*encode_prompt(self.tokenizer, content), *self._openings[question])
 
+    def shared(self, question: Question, prompt: str | None = None) -> tuple[int, ...]:
+        """Tokens that judge prompts begin with: those about `prompt`, or (None) about any."""
+        rendered = [
+            self.tokens(question, probe if prompt is None else prompt, probe) for probe in PROBES
+        ]
+        return common_start(rendered)
+
     def requests(
         self,
         prompt: str,
@@ -153,6 +160,8 @@ class Judge:
         final_answer: str,
         key: Callable[[Question, int], RequestKey],
         id: tuple[Hashable, ...] = (),
+        parents: Mapping[Question, Handle] | None = None,
+        priority: int = 0,
     ) -> "Judging":
         """Opens the judging of one final answer.
 
@@ -162,19 +171,44 @@ class Judge:
           final_answer: text of the output block.
           key: random key by question and attempt.
           id: request ids are `(*id, question)`.
+          parents: handles of what the prompts begin with, see `request`.
+          priority: of the requests.
         """
-        return Judging(self, prompt, kind, final_answer, key, id)
+        return Judging(self, prompt, kind, final_answer, key, id, parents or {}, priority)
 
     def request(
-        self, id: Hashable, question: Question, prompt: str, answer: str, key: RequestKey
+        self,
+        id: Hashable,
+        question: Question,
+        prompt: str,
+        answer: str,
+        key: RequestKey,
+        parent: Handle | None = None,
+        priority: int = 0,
     ) -> Request:
-        """One request for one score."""
+        """One request for one score.
+
+        Args:
+          id: of the request.
+          question: to the judge.
+          prompt: the user's question.
+          answer: to judge.
+          key: random key.
+          parent: a handle whose tokens, or those of a handle above it, the judge's prompt should
+            begin with; where it does not, the request names no parent.
+          priority: of the request.
+        """
+        tokens = self.tokens(question, prompt, answer)
+        while parent is not None and tokens[: len(parent.tokens)] != parent.tokens:
+            parent = parent.parent
         return Request(
             id=id,
-            tokens=self.tokens(question, prompt, answer),
+            tokens=tokens[len(parent.tokens) :] if parent else tokens,
+            parent=parent,
             sampling=None if self.settings.mode == "expected" else self._sampling,
             score_ids=self._labels.get(question, ()),
             key=key,
+            priority=priority,
         )
 
     def read(self, question: Question, completion: Completion) -> float | None:
@@ -213,6 +247,8 @@ class Judging:
     answer: str
     key: Callable[[Question, int], RequestKey]
     id: tuple[Hashable, ...]
+    parents: Mapping[Question, Handle] = field(default_factory=dict)
+    priority: int = 0
     scores: dict[Question, float | None] = field(default_factory=dict)
     unreadable: int = 0
     _attempt: dict[Question, int] = field(default_factory=dict)
@@ -257,34 +293,6 @@ class Judging:
             self.prompt,
             self.answer,
             self.key(question, self._attempt[question]),
+            self.parents.get(question),
+            self.priority,
         )
-
-
-def _split_template(question: str, template: str) -> tuple[str, str, str]:
-    """The three pieces of a template around `{prompt}` and `{answer}`.
-
-    Texts are put between the pieces, so that a placeholder inside of one is never replaced.
-    """
-    pieces = re.split(r"\{prompt\}|\{answer\}", template)
-    in_order = 0 <= template.find("{prompt}") < template.find("{answer}")
-    if len(pieces) != 3 or not in_order:
-        raise UserError(
-            f"judge.{question}_template must hold {{prompt}} and, after it, {{answer}}, once each"
-        )
-    return pieces[0], pieces[1], pieces[2]
-
-
-def _label_ids(tokenizer: Tokenizer, lead_in: str, labels: Sequence[str]) -> tuple[int, ...]:
-    """The first token of each label where it follows the lead-in."""
-    start = tokenizer.encode_text(lead_in)
-    ids = []
-    for label in labels:
-        joined = tokenizer.encode_text(lead_in + label)
-        follows = joined[: len(start)] == start and len(joined) > len(start)
-        ids.append(joined[len(start)] if follows else tokenizer.encode_text(label)[0])
-    if len(set(ids)) != len(ids):
-        raise UserError(
-            f"the labels {', '.join(labels)} do not differ in their first token after "
-            f"{lead_in!r}: change the judge's lead-in, or set judge.mode to 'generative'"
-        )
-    return tuple(ids)

@@ -31,7 +31,12 @@ class Node:
 
 @dataclass(frozen=True)
 class TreeRecord:
-    """A finished search tree. `seconds` alone differs between two runs of the same search."""
+    """A finished search tree. `seconds` alone differs between two runs of the same search.
+
+    `prefilled_tokens` are those that no kept sequence held when they were asked about: the prompt
+    and what each judgement adds to it. An engine whose cache forgets nothing prefills just these;
+    the judge's templates, which all trees share, are not among them.
+    """
 
     id: str
     prompt: str

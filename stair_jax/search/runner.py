@@ -4,41 +4,56 @@ Each tree is a small state machine: free, expanding, rolling out, judging, backe
 again. All trees in flight feed one engine, and each goes on as soon as its own requests are
 done. The random key of a request comes from the seed, the prompt's id and the place in the tree,
 so a tree is the same whatever runs beside it.
+
+A tree with several iterations under way gets its results in the order in which they were asked
+for, one a round: an early result waits for those before it, so that the tree does not depend on
+which was ready first.
 """
 
-import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from stair_jax.data.prompts import Prompt
-from stair_jax.decoding.requests import Completion, Handle, Request, request_key
-from stair_jax.errors import UserError
-from stair_jax.search import tree as kernel
-from stair_jax.search.actor import PRIORS, Actor, Children, Reward, Room, SamplingSettings
-from stair_jax.search.judge import Judge, JudgeSettings
+from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, request_key
+from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, Room
+from stair_jax.search.admission import Admission, Load
+from stair_jax.search.entries import Entries, Entry
+from stair_jax.search.forest import Forest, Task, find_device
+from stair_jax.search.judge import Judge
+from stair_jax.search.openings import Openings
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.tree_data import Delivery, Need, SearchConfig
-from stair_jax.settings import read_settings
-from stair_jax.text.chat import encode_prompt
+from stair_jax.search.report import SearchReport, since
+from stair_jax.search.settings import SearchSettings
+from stair_jax.search.tree_data import Need
 from stair_jax.text.tokenizer import Tokenizer
+
+__all__ = ["Engine", "Progress", "SearchReport", "SearchSettings", "run_search"]
 
 
 class Engine(Protocol):
     """The part of an engine that a search needs."""
 
+    stats: EngineStats
+
     @property
     def pending(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
 
     def submit(self, requests: Iterable[Request]) -> None: ...
 
     def step(self) -> list[Completion]: ...
+
+    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle: ...
+
+    def shorten(self, handle: Handle, num_tokens: int) -> Handle: ...
 
     def release(self, handle: Handle) -> None: ...
 
@@ -47,57 +62,6 @@ class Progress(Protocol):
     """Who is told how far the search is."""
 
     def update(self, done: int, **shown: Any) -> None: ...
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Everything that a tree depends on, beside the prompt, the model and the seed.
-
-    Attributes:
-      tree: see `SearchConfig`; its fields stand in the section itself.
-      sampling: see `SamplingSettings`; its fields stand in the section itself.
-      judge: see `JudgeSettings`.
-      prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
-      max_prompt_tokens: rendered; longer prompts are left out.
-    """
-
-    tree: SearchConfig = field(default_factory=SearchConfig)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    prior: str = "arithmetic"
-    max_prompt_tokens: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.prior not in PRIORS:
-            raise UserError(f"prior {self.prior!r} is none of {', '.join(PRIORS)}")
-
-    @classmethod
-    def read(cls, section: Mapping[str, Any]) -> "SearchSettings":
-        """Reads a flat config section, whose one sub-section is `judge`.
-
-        Raises:
-          UserError: an unknown field, or a value out of range.
-        """
-        section = dict(section)
-        judge = read_settings(JudgeSettings, section.pop("judge", {}), "judge")
-        parts: dict[str, Any] = {}
-        for name, part in (("tree", SearchConfig), ("sampling", SamplingSettings)):
-            known = {f.name for f in fields(part)} & section.keys()
-            parts[name] = part(**{key: section.pop(key) for key in known})
-        return read_settings(cls, section | parts | {"judge": judge}, "search")
-
-
-@dataclass
-class SearchReport:
-    """What a search did, this time."""
-
-    trees: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (prompt id, reason)
-    counts: Counter[str] = field(default_factory=Counter)  # summed over the trees
-    generated_tokens: int = 0
-    prefilled_tokens: int = 0
-    rounds: int = 0
-    seconds: float = 0.0
 
 
 def run_search(
@@ -111,9 +75,10 @@ def run_search(
     *,
     reward: Reward,
     trees_in_flight: int = 64,
+    device: str = "host",
     model: str = "",
     fingerprint: str = "",
-    done: int = 0,
+    done: Collection[str] = (),
 ) -> SearchReport:
     """Grows one tree a prompt.
 
@@ -126,206 +91,214 @@ def run_search(
       on_tree: takes each tree as soon as it is finished.
       progress: told of finished trees.
       reward: R of helpfulness and safety.
-      trees_in_flight: how many trees grow side by side; changes cost, never a tree.
+      trees_in_flight: how many trees grow side by side at most; fewer where the engine's cache does
+        not carry them. Changes cost, never a tree.
+      device: where their statistics are, see `find_device`.
       model: fingerprint of the model, for the records.
       fingerprint: of the settings, for the records.
-      done: trees finished before (a resumed search), for the progress.
+      done: ids of prompts whose trees were finished before (a resumed search).
 
     Returns:
-      totals; prompts that are empty, too long, or repeat an id are in `skipped`.
+      totals; prompts that cannot be searched are in `skipped`, and stop nothing: empty ones, too
+      long ones, those that leave no room in the engine's context, those that repeat an id.
+
+    Raises:
+      UserError: the device is none.
     """
+    judge = Judge(tokenizer, settings.judge)
     room = Room(
-        release=engine.release,
+        engine=engine,
         tokenizer=tokenizer,
-        judge=Judge(tokenizer, settings.judge),
+        judge=judge,
+        openings=Openings(engine, judge),
         reward=reward,
         sampling=settings.sampling,
         num_children=settings.tree.num_children,
+        max_depth=settings.tree.max_depth,
         prior=settings.prior,
         seed=seed,
         model=model,
         settings=fingerprint,
     )
-    report = SearchReport()
-    usable = _usable(prompts, tokenizer, settings.max_prompt_tokens, report.skipped)
-    search = _Search(room, settings.tree, engine, max(1, trees_in_flight), report, on_tree)
-    search.run(usable, progress, done)
-    return report
+    batch = max(1, trees_in_flight)
+    forest = Forest(settings.tree, batch, find_device(device))
+    admission = Admission(engine.capacity, settings.expected_tokens)
+    entries = Entries(prompts, tokenizer, settings.max_prompt_tokens, done)
+    search = _Search(room, engine, forest, admission, entries, batch, on_tree)
+    search.run(settings.tree.num_iterations, progress, len(done))
+    room.openings.close_all()
+    return search.report
 
 
-def _usable(
-    prompts: Iterable[Prompt],
-    tokenizer: Tokenizer,
-    max_tokens: int,
-    skipped: list[tuple[str, str]],
-) -> Iterator[tuple[Prompt, list[int]]]:
-    """The prompts that can be searched, rendered; the others are written to `skipped`."""
-    seen: set[str] = set()
-    for prompt in prompts:
-        tokens = encode_prompt(tokenizer, prompt.prompt)
-        if prompt.id in seen:
-            skipped.append((prompt.id, "duplicate id"))
-        elif not prompt.prompt.strip():
-            skipped.append((prompt.id, "empty prompt"))
-        elif len(tokens) > max_tokens:
-            skipped.append((prompt.id, "prompt too long"))
-        else:
-            yield prompt, tokens
-        seen.add(prompt.id)
+@dataclass
+class _Growing:
+    """A tree in flight.
+
+    Attributes:
+      entry: its prompt.
+      actor: its texts.
+      load: its requests in flight.
+      order: lanes with a request, in the order in which they asked.
+      ready: what has come for some of them.
+      visits: of the nodes in the kernel, once the budget is used up.
+      visits_left: evaluations after the budget that have not come.
+    """
+
+    entry: Entry
+    actor: Actor
+    load: Load
+    order: deque[int] = field(default_factory=deque)
+    ready: dict[int, Children | Evaluated] = field(default_factory=dict)
+    visits: list[int] | None = None
+    visits_left: int = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the lane that has waited longest has what it waits for."""
+        return bool(self.order) and self.order[0] in self.ready
 
 
 class _Search:
-    """The scheduling of trees in flight; tree `slot` of the kernel is `_actors[slot]`."""
+    """The scheduling of trees in flight; tree `slot` of the kernel is `_trees[slot]`."""
 
     def __init__(
         self,
         room: Room,
-        config: SearchConfig,
         engine: Engine,
+        forest: Forest,
+        admission: Admission,
+        entries: Entries,
         batch: int,
-        report: SearchReport,
         on_tree: Callable[[TreeRecord], None],
     ):
-        self._room, self._config, self._engine = room, config, engine
-        self._report, self._on_tree = report, on_tree
-        self._batch = batch
-        self._actors: dict[int, Actor] = {}
-        self._visits_left: dict[int, set[int]] = {}  # of trees whose budget is used up
-        self._kernel_visits: dict[int, list[int]] = {}
-        self._delivery = Delivery.empty(config, batch)
-        self._trees = kernel.init(config, _tree_keys(np.zeros((batch, 2), np.uint32)))
-        self._start = time.monotonic()
+        self.report = SearchReport()
+        self._room, self._engine, self._forest = room, engine, forest
+        self._admission, self._entries, self._on_tree = admission, entries, on_tree
+        self._trees: dict[int, _Growing] = {}
+        self._free_slots = list(range(batch - 1, -1, -1))
+        self._with_news: set[int] = set()
+        self._num_started = 0
 
-    def run(
-        self,
-        prompts: Iterator[tuple[Prompt, list[int]]],
-        progress: Progress | None,
-        done: int,
-    ) -> None:
+    def run(self, iterations: int, progress: Progress | None, done: int) -> None:
         """Grows all trees."""
-        while self._fill(prompts):
+        report, engine = self.report, self._engine
+        start, before = time.monotonic(), EngineStats(**vars(engine.stats))
+        self._iterations = iterations
+        while self._start_trees():
             self._advance()
-            while self._actors and not self._can_advance():
-                for completion in self._engine.step():
+            while self._trees and not self._with_news and not self._may_start():
+                assert engine.pending, "the trees wait for nothing"
+                for completion in engine.step():
                     self._receive(completion)
-            self._report.seconds = time.monotonic() - self._start
+            report.seconds = time.monotonic() - start
+            report.engine = since(before, engine.stats)
             if progress is not None:
-                progress.update(done + self._report.trees, **self._shown())
+                progress.update(done + report.trees, **report.shown())
+        report.skipped = self._entries.skipped
 
-    def _can_advance(self) -> bool:
-        """Whether a tree waits for the kernel, or a slot for a prompt."""
-        delivered = self._delivery.expanded.any() or self._delivery.rewarded.any()
-        return bool(delivered) or self._slot_is_free
+    def _may_start(self) -> bool:
+        """Whether another tree may start now; one may always be in flight."""
+        if self._entries.next is None or not self._free_slots:
+            return False
+        return not self._trees or self._admission.has_room(self._engine.free)
 
-    def _fill(self, prompts: Iterator[tuple[Prompt, list[int]]]) -> bool:
+    def _start_trees(self) -> bool:
         """Starts trees in free slots; whether any tree is in flight."""
-        free = [slot for slot in range(self._batch) if slot not in self._actors]
-        started = list(zip(free, itertools.islice(prompts, len(free)), strict=False))
-        self._slot_is_free = False
-        if started:
-            words = np.zeros((self._batch, 2), np.uint32)
-            mask = np.zeros(self._batch, bool)
-            for slot, (prompt, tokens) in started:
-                self._actors[slot] = Actor(self._room, prompt, tokens, slot)
-                words[slot] = request_key(self._room.seed, prompt.id, "ties")
-                mask[slot] = True
-            self._trees = kernel.restart(self._config, self._trees, _tree_keys(words), mask)
-        return bool(self._actors)
+        keys = {}
+        while self._may_start():
+            slot, entry = self._free_slots.pop(), self._entries.take()
+            actor = Actor(self._room, entry.prompt, entry.tokens, slot, self._num_started)
+            self._trees[slot] = _Growing(entry, actor, Load(self._admission))
+            keys[slot] = request_key(self._room.seed, entry.prompt.id, "ties")
+            self._num_started += 1
+        if keys:
+            self._forest.plant(keys)
+        return bool(self._trees)
 
     def _advance(self) -> None:
         """One round of the kernel, and the requests that it asks for."""
-        self._trees, selection = kernel.advance(self._config, self._trees, self._delivery)
-        self._report.rounds += 1
-        self._delivery = Delivery.empty(self._config, self._batch)
-        nodes, needs = np.asarray(selection.node), np.asarray(selection.need)
-        finished = []
-        for slot in np.flatnonzero(needs != Need.WAIT).tolist():
-            if slot not in self._actors or slot in self._visits_left:
-                continue
-            if needs[slot] == Need.DONE:
-                finished.append(slot)
-            else:
-                self._act(slot, int(nodes[slot]), int(needs[slot]))
-        if finished:
-            visits = np.array(self._trees.visits)  # a copy: the kernel reuses its buffers
-            for slot in finished:
-                self._visit_unvisited(slot, visits[slot].tolist())
+        waiting, self._with_news = self._with_news, set()
+        for slot in waiting:
+            tree = self._trees[slot]
+            outcome = tree.ready.pop(tree.order.popleft())
+            if isinstance(outcome, Children):
+                tree.actor.grow(outcome)
+            self._forest.deliver(slot, outcome)
+            if tree.has_news:
+                self._with_news.add(slot)
+        tasks, done = self._forest.advance()
+        self.report.rounds += 1
+        for task in tasks:
+            if task.slot in self._trees:
+                self._act(task)
+        done = [slot for slot in done if slot in self._trees and self._trees[slot].visits is None]
+        if done:
+            for slot, visits in zip(done, self._forest.visits(done), strict=True):
+                self._visit_unvisited(slot, visits)
 
-    def _act(self, slot: int, node: int, need: int) -> None:
-        actor = self._actors[slot]
-        if need == Need.EXPAND:
-            self._take(slot, actor.expand(node))
-        else:
-            self._take_evaluation(slot, node, actor.evaluate(node))
+    def _act(self, task: Task) -> None:
+        tree = self._trees[task.slot]
+        tree.order.append(task.lane)
+        act = tree.actor.expand if task.need == Need.EXPAND else tree.actor.evaluate
+        self._take(task.slot, act(task.node, task.lane))
 
     def _visit_unvisited(self, slot: int, visits: list[int]) -> None:
         """Launches the visits after the budget, all at once."""
-        actor = self._actors[slot]
-        self._kernel_visits[slot] = visits
-        waiting = actor.unvisited()
-        self._visits_left[slot] = set(waiting)
+        tree = self._trees[slot]
+        tree.visits = visits
+        waiting = tree.actor.unvisited()
+        tree.visits_left = len(waiting)
         for node in waiting:
-            self._take_evaluation(slot, node, actor.evaluate(node))
+            self._take(slot, tree.actor.evaluate(node))
         self._close_if_finished(slot)
 
     def _receive(self, completion: Completion) -> None:
         assert isinstance(completion.id, tuple)
         slot = completion.id[0]
-        outcome = self._actors[slot].receive(completion)
-        if isinstance(outcome, tuple):
-            self._take_evaluation(slot, *outcome)
-            self._close_if_finished(slot)
-        else:
+        tree = self._trees[slot]
+        tree.load.completed(completion)
+        outcome = tree.actor.receive(completion)
+        if not tree.actor.no_room:
             self._take(slot, outcome)
+            self._close_if_finished(slot)
+        elif not len(tree.load):
+            self._entries.skip(
+                tree.entry.place, tree.entry.prompt, "prompt leaves no room in the context"
+            )
+            self._remove(slot, finished=False)
 
-    def _take(self, slot: int, outcome: list[Request] | Children) -> None:
-        """Submits requests, or delivers a finished expansion to the kernel."""
+    def _take(self, slot: int, outcome: Outcome) -> None:
+        """Submits requests, or keeps what is complete for the kernel; late visits are counted."""
+        tree = self._trees[slot]
         if isinstance(outcome, list):
+            for request in outcome:
+                tree.load.submitted(request)
             self._engine.submit(outcome)
-            return
-        count = len(outcome.priors)
-        expansion = self._delivery.expansion
-        self._delivery.expanded[slot] = True
-        expansion.num_children[slot] = count
-        expansion.prior[slot, :count] = outcome.priors
-        expansion.is_terminal[slot, :count] = outcome.terminal
-
-    def _take_evaluation(self, slot: int, node: int, outcome: list[Request] | float) -> None:
-        """Submits requests, or takes a reward: for the kernel, or for a visit after the budget."""
-        if isinstance(outcome, list):
-            self._engine.submit(outcome)
-        elif slot in self._visits_left:
-            self._visits_left[slot].discard(node)
+        elif tree.visits is not None:
+            tree.visits_left -= 1
         else:
-            self._delivery.rewarded[slot] = True
-            self._delivery.reward[slot] = outcome
+            tree.ready[outcome.lane] = outcome
+            if tree.has_news:
+                self._with_news.add(slot)
 
     def _close_if_finished(self, slot: int) -> None:
-        """Hands a finished tree over and frees its slot."""
-        if self._visits_left.get(slot, {slot}):
+        """Hands a finished tree over."""
+        tree = self._trees[slot]
+        if tree.visits is None or tree.visits_left:
             return
-        actor = self._actors.pop(slot)
-        del self._visits_left[slot]
-        actor.release()
-        record = actor.record(self._kernel_visits.pop(slot), self._config.num_iterations)
-        self._slot_is_free = True
-        self._report.trees += 1
-        self._report.counts.update(record.counts)
-        self._report.generated_tokens += record.generated_tokens
-        self._report.prefilled_tokens += record.prefilled_tokens
+        record = tree.actor.record(tree.visits, self._iterations)
+        self._remove(slot, finished=True)
+        report = self.report
+        report.trees += 1
+        report.counts.update(record.counts)
+        report.generated_tokens += record.generated_tokens
+        report.prefilled_tokens += record.prefilled_tokens
         self._on_tree(record)
 
-    def _shown(self) -> dict[str, Any]:
-        report = self._report
-        seconds = max(report.seconds, 1e-9)
-        return {
-            "trees/h": round(3600 * report.trees / seconds),
-            "tokens/s": round(report.generated_tokens / seconds),
-            "missing": report.counts["missing"],
-            "unreadable": report.counts["unreadable"],
-        }
-
-
-def _tree_keys(words: np.ndarray) -> jax.Array:
-    """Typed keys [B] of two words each, for ties."""
-    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+    def _remove(self, slot: int, finished: bool) -> None:
+        """Frees the slot of a tree without requests."""
+        tree = self._trees.pop(slot)
+        tree.actor.release()
+        tree.load.close(finished)
+        self._free_slots.append(slot)
+        self._with_news.discard(slot)

@@ -16,6 +16,7 @@ HostArray: TypeAlias = Any  # filled in by the host as numpy, traced inside a ji
 
 ROOT = 0
 NO_NODE = -1
+MAX_IN_FLIGHT = 4  # with 8 a tree loses pairs, as its walks know too little of each other
 
 
 class Need(enum.IntEnum):
@@ -41,6 +42,9 @@ class SearchConfig:
         tie_break: "random", from the tree's own key, or "first", the lowest child index.
         capacity: most nodes of a tree, N; a leaf that would go beyond it is rolled out instead of
             being expanded. None: as many as the budget can make.
+        in_flight: iterations of a tree under way at once, W. With more than one, those under way
+            count as visits when children are compared (WU-UCT, Liu et al., "Watch the unobserved",
+            ICLR 2020).
     """
 
     num_iterations: int = 200
@@ -50,6 +54,7 @@ class SearchConfig:
     score: str = "ucb1"
     tie_break: str = "random"
     capacity: int | None = None
+    in_flight: int = 1
 
     def __post_init__(self):
         """Raises UserError for a setting out of its range."""
@@ -58,6 +63,10 @@ class SearchConfig:
                 raise UserError(f"search.{field} is {getattr(self, field)}: it must be at least 1")
         if self.num_children > 256:
             raise UserError(f"search.num_children is {self.num_children}: it must be at most 256")
+        if not 1 <= self.in_flight <= MAX_IN_FLIGHT:
+            raise UserError(
+                f"search.in_flight is {self.in_flight}: it must be from 1 to {MAX_IN_FLIGHT}"
+            )
         if not self.c >= 0:
             raise UserError(f"search.c is {self.c}: it must not be negative")
         if self.score not in SCORES:
@@ -76,13 +85,15 @@ class SearchConfig:
 class Trees(flax.struct.PyTreeNode):
     """B trees of at most N nodes with at most M children each; unbatched, without the B axis.
 
-    Nodes are numbered in the order in which they were made, siblings in a row, the root first.
+    Nodes are numbered in the order in which they were made, siblings in a row, the root first. A
+    lane, one of W, holds one iteration under way.
     """
 
     parent: Array  # [B, N] i32, NO_NODE for the root and for slots not in use
     children: Array  # [B, N, M] i32, NO_NODE where there is none
     depth: Array  # [B, N] i32, 0 for the root
     visits: Array  # [B, N] i32, evaluations that passed through the node or ended on it
+    pending: Array  # [B, N] i32, iterations under way through the node; not counted where W is 1
     value_sum: Array  # [B, N] f32, sum of the rewards backed up through the node
     reward: Array  # [B, N] f32, of a terminal node; nan until scored and for all others
     is_terminal: Array  # [B, N] bool, the step ends the answer
@@ -90,15 +101,17 @@ class Trees(flax.struct.PyTreeNode):
     choice: Array  # [B, N] i32, the child that the next walk through the node takes, or NO_NODE
     num_nodes: Array  # [B] i32
     iterations: Array  # [B] i32, iterations done, without the visits after the budget
-    leaf: Array  # [B] i32, the node whose request is in flight, NO_NODE when the tree is free
+    leaf: Array  # [B, W] i32, the node whose request is in flight, NO_NODE when the lane is free
+    expanding: Array  # [B, W] bool, that request is an expansion
+    turn: Array  # [B] i32, how often ties were drawn
     key: Array  # [B] typed random keys, for ties
 
 
 class Selection(flax.struct.PyTreeNode):
-    """What each tree asks for."""
+    """What each lane of each tree asks for."""
 
-    node: Array  # [B] i32, NO_NODE with WAIT and DONE
-    need: Array  # [B] i32, a `Need`
+    node: Array  # [B, W] i32, NO_NODE with WAIT and DONE
+    need: Array  # [B, W] i32, a `Need`; DONE in all lanes of a tree
 
 
 class Expansion(flax.struct.PyTreeNode):
@@ -110,8 +123,13 @@ class Expansion(flax.struct.PyTreeNode):
 
 
 class Delivery(flax.struct.PyTreeNode):
-    """What the host delivers in a round; a tree gets an expansion, a reward, or nothing."""
+    """What the host delivers in a round; a tree gets an expansion, a reward, or nothing.
 
+    It is for one lane of the tree: were two lanes served in one round, the walk that starts in the
+    first would know of the second, and a tree would depend on how rounds fall.
+    """
+
+    lane: HostArray  # [B] i32
     expanded: HostArray  # [B] bool
     expansion: Expansion
     rewarded: HostArray  # [B] bool
@@ -122,6 +140,7 @@ class Delivery(flax.struct.PyTreeNode):
         """A delivery of nothing, as numpy arrays for the host to fill in."""
         shape = (batch, config.num_children)
         return Delivery(
+            lane=np.zeros(batch, np.int32),
             expanded=np.zeros(batch, bool),
             expansion=Expansion(
                 num_children=np.zeros(batch, np.int32),

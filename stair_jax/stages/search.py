@@ -1,8 +1,12 @@
 """SI-MCTS with self-reward (STAIR sections 3 and 4): one tree a prompt, into `trees.jsonl.gz`."""
 
+import time
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
-from stair_jax.data.prompts import read_prompts
+from stair_jax.data.prompts import Prompt, read_rows
+from stair_jax.decoding.requests import EngineStats
+from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
@@ -30,6 +34,9 @@ class SearchStageSettings:
       num_prompts: the first so many of the file; 0: all.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
+      weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
+        8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
+      kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
       reward: R of helpfulness and safety, see `SafetyReward`.
     """
 
@@ -39,6 +46,8 @@ class SearchStageSettings:
     num_prompts: int = 0
     context_tokens: int = 8192
     dtype: str = "float32"
+    weights: str = "none"
+    kv_dtype: str = ""
     reward: SafetyReward = field(default_factory=SafetyReward)
 
 
@@ -48,17 +57,18 @@ def run(context: StageContext) -> None:
     Trees stand in the order in which they were finished, so readers sort them by prompt.
     """
     own, settings = _read(context)
-    prompts = read_prompts(context.input("prompts") / own.file)[: own.num_prompts or None]
+    prompts = _read_prompts(context.input("prompts") / own.file)[: own.num_prompts or None]
     runtime = Runtime.read(context.runtime)
     log = RecordLog(context.folder / TREES_FILE)
     done = {record["id"] for record in log}
     hf = context.input("model") / "hf"
-    engine, tokenizer = load_engine(hf, own.context_tokens, own.dtype, runtime)
+    sizes = (own.context_tokens, own.dtype, runtime)
+    engine, tokenizer = load_engine(hf, *sizes, weights=own.weights, kv_dtype=own.kv_dtype)
     progress = Progress(context.name, len(prompts), "trees", done=len(done))
     with Metrics(context.folder, resume_step=len(done) if done else -1) as metrics:
-        writer = _Writer(log, metrics, len(done))
+        writer = _Writer(log, metrics, len(done), engine.stats)
         report = run_search(
-            [prompt for prompt in prompts if prompt.id not in done],
+            prompts,
             engine,
             tokenizer,
             settings,
@@ -67,22 +77,27 @@ def run(context: StageContext) -> None:
             progress,
             reward=own.reward,
             trees_in_flight=runtime.trees_in_flight,
+            device=runtime.tree_device,
             model=fingerprint_folder(hf),
             fingerprint=fingerprint([context.settings, context.seed]),
-            done=len(done),
+            done=done,
         )
     progress.close()
     _report(context, report)
 
 
 def programs(context: PlanContext) -> list[Program]:
-    """The engine's programs and the round of the trees."""
+    """The engine's programs, and the round of the trees where it runs on the same device."""
     own, settings = _read(context)
     runtime = Runtime.read(context.runtime)
     model = context.model("model")
-    engine = plan_engine(model, own.context_tokens, own.dtype, runtime, context.devices)
+    sizes = (own.context_tokens, own.dtype, runtime, context.devices)
+    engine = plan_engine(model, *sizes, weights=own.weights, kv_dtype=own.kv_dtype)
+    planned = engine.programs()
+    if runtime.tree_device == "host":
+        return planned
     trees = tree_round(settings.tree, runtime.trees_in_flight, context.devices[0], engine.resident)
-    return [*engine.programs(scores=settings.judge.mode == "expected"), trees]
+    return [*planned, trees]
 
 
 def _read(context: StageContext | PlanContext) -> tuple[SearchStageSettings, SearchSettings]:
@@ -95,16 +110,35 @@ def _read(context: StageContext | PlanContext) -> tuple[SearchStageSettings, Sea
     return stage, SearchSettings.read(section)
 
 
-class _Writer:
-    """Puts finished trees on the disk, and a line of metrics beside each."""
+def _read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file; ids may come again, as the search leaves repetitions out itself.
 
-    def __init__(self, log: RecordLog, metrics: Metrics, done: int):
-        self._log, self._metrics, self._done = log, metrics, done
+    Raises:
+      UserError: names the line that lacks a column.
+    """
+    rows = read_rows(path, ("prompt", "kind", "source"))
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("id"), str):
+            raise UserError(f"{path}, line {number}, lacks the column 'id': it must be text")
+    return [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
+
+
+class _Writer:
+    """Puts finished trees on the disk, and a line of metrics beside each.
+
+    The rates of a line, and the counts of the engine, are those since this start of the stage.
+    """
+
+    def __init__(self, log: RecordLog, metrics: Metrics, done: int, stats: EngineStats):
+        self._log, self._metrics, self._stats = log, metrics, stats
+        self._done = self._done_before = done
+        self._start = time.monotonic()
 
     def write(self, record: TreeRecord) -> None:
         self._log.append(record.to_dict())
         self._done += 1
-        root = record.nodes[0]
+        root, stats = record.nodes[0], self._stats
+        seconds = max(time.monotonic() - self._start, 1e-9)
         self._metrics.write(
             self._done,
             {
@@ -116,6 +150,12 @@ class _Writer:
                 "unreadable": record.counts.get("unreadable", 0),
                 "generated_tokens": record.generated_tokens,
                 "seconds": record.seconds,
+                "trees_per_hour": 3600 * (self._done - self._done_before) / seconds,
+                "tokens_per_second": stats.generated / seconds,
+                "hit_rate": stats.hit_rate,
+                "occupancy": stats.occupancy,
+                "evicted": stats.evicted,
+                "preempted": stats.preempted,
             },
         )
 
@@ -132,3 +172,9 @@ def _report(context: StageContext, report: SearchReport) -> None:
         say(f"{context.name}: {len(report.skipped)} prompts left out in all (skipped.json)")
     counts = ", ".join(f"{name} {count}" for name, count in sorted(report.counts.items()))
     say(f"{context.name}: {report.trees} trees, {report.generated_tokens} tokens; {counts}")
+    engine = report.engine
+    say(
+        f"{context.name}: {engine.hit_rate:.1%} of the prompts' tokens were in the cache, "
+        f"{engine.occupancy:.1%} of the slots busy; {engine.evicted} sequences evicted, "
+        f"{engine.preempted} requests put back"
+    )

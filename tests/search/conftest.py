@@ -2,14 +2,14 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import pytest
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from stair_jax.decoding.requests import Completion, Handle, Request
+from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
 from stair_jax.text import steps
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
@@ -35,15 +35,37 @@ def tokenizer() -> Tokenizer:
 
 
 class ScriptedEngine:
-    """Answers requests by hashing their tokens and key, some at a time and in mixed order."""
+    """Answers requests by hashing their tokens and key, some at a time and in mixed order.
 
-    def __init__(self, tokenizer: Tokenizer, disorder: int = 0, p_end: float = 0.35):
-        """`disorder` seeds the order of completions; `p_end` is how often a step is the last."""
+    Now and then a step brings nothing, as that of an engine that is a round ahead. What `Engine`
+    refuses is refused here too.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        disorder: int = 0,
+        p_end: float = 0.35,
+        capacity: int = 10**6,
+        max_length: int = 10**5,
+    ):
+        """An idle engine.
+
+        Args:
+            tokenizer: of the texts.
+            disorder: seeds the order of completions.
+            p_end: how often a step is the last.
+            capacity: tokens of the cache; nothing is ever put back.
+            max_length: of a sequence.
+        """
         self.tokenizer = tokenizer
         self.order = random.Random(disorder)
         self.p_end = p_end
+        self.capacity, self.max_length = capacity, max_length
+        self.stats = EngineStats()
         self.waiting: list[Request] = []
         self.seen: list[Request] = []
+        self.most_waiting = 0
         self.handles: set[Handle] = set()
         self.reply: Callable[[Request, str], str | None] = lambda request, text: None
 
@@ -51,18 +73,53 @@ class ScriptedEngine:
     def pending(self) -> int:
         return len(self.waiting)
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        self.waiting += requests
-        self.seen += requests
+    @property
+    def free(self) -> int:
+        return self.capacity - sum(len(request.sequence) for request in self.waiting)
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            assert request.parent is None or request.parent in self.handles
+            self.waiting.append(request)
+            self.seen.append(request)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+
+    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
+        assert parent is None or parent in self.handles
+        own = tuple(tokens)
+        assert own or parent
+        handle = Handle((parent.tokens if parent else ()) + own, parent)
+        self.handles.add(handle)
+        return handle
+
+    def shorten(self, handle: Handle, num_tokens: int) -> Handle:
+        least = len(handle.parent.tokens) if handle.parent else 1
+        assert least <= num_tokens <= len(handle.tokens)
+        self.release(handle)
+        shorter = Handle(handle.tokens[:num_tokens], handle.parent)
+        self.handles.add(shorter)
+        return shorter
 
     def release(self, handle: Handle) -> None:
         self.handles.remove(handle)
 
     def step(self) -> list[Completion]:
+        assert self.waiting, "nothing is pending"
+        if self.order.random() < 0.2:
+            return []
         self.order.shuffle(self.waiting)
         count = self.order.randint(1, max(1, len(self.waiting)))
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
-        return [self._complete(request) for request in taken]
+        return [self._answer(request) for request in taken]
+
+    def _answer(self, request: Request) -> Completion:
+        if len(request.sequence) + (request.sampling is not None) > self.max_length:
+            return Completion(request.id, finish="too_long")
+        completion = self._complete(request)
+        self.stats.generated += len(completion.tokens)
+        self.stats.prefilled += len(request.tokens)
+        self.stats.reused += len(request.parent.tokens) if request.parent else 0
+        return completion
 
     def _complete(self, request: Request) -> Completion:
         rng = random.Random(_digest(request.sequence, request.key))
@@ -83,12 +140,12 @@ class ScriptedEngine:
             if tokens[-1:] and tokens[-1] in request.sampling.stop_ids
             else (self.tokenizer.eos_id,)
         )
-        finish = "stop" if len(tokens) <= request.sampling.max_tokens else "length"
-        tokens = tokens[: request.sampling.max_tokens]
+        limit = min(request.sampling.max_tokens, self.max_length - len(request.sequence))
+        finish = "stop" if len(tokens) <= limit else "length"
+        tokens = tokens[:limit]
         handle = None
         if request.keep:
-            handle = Handle(request.sequence + tokens)
-            self.handles.add(handle)
+            handle = self.keep((*request.tokens, *tokens), request.parent)
         return Completion(
             request.id, tokens, tuple(-rng.random() for _ in tokens), finish, handle=handle
         )

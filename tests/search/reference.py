@@ -29,6 +29,7 @@ class Node:
     prior: float = 0.0
     children: list["Node"] = field(default_factory=list)
     visits: int = 0
+    pending: int = 0
     total: Any = 0.0
     own_reward: Any = None
 
@@ -139,14 +140,97 @@ class Search:
         return node.children[scores.index(best)]
 
     def value(self, child: Node) -> float:
+        """`pending` is 0 everywhere where one iteration follows the other."""
         weight = self.c if self.score == "ucb1" else self.c * child.prior
-        if child.visits == 0:
+        visits = child.visits + child.pending
+        above = child.parent.visits + child.parent.pending
+        if visits == 0:
             return 100 * weight
         if self.score == "ucb1":
-            bonus = math.sqrt(math.log(child.parent.visits) / child.visits)
+            bonus = math.sqrt(math.log(above) / visits)
         else:
-            bonus = math.sqrt(child.parent.visits) / (1 + child.visits)
+            bonus = math.sqrt(above) / (1 + visits)
         return self.mean(child) + weight * bonus
+
+
+@dataclass
+class Lanes(Search):
+    """Several iterations under way (WU-UCT): `fill` starts them, `deliver` ends or continues one.
+
+    A request is (what, path), as in `requests`; a lane holds its node, or None.
+    """
+
+    lanes: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.at: list[Node | None] = [None] * self.lanes
+        self.asked = [""] * self.lanes
+        self.launched = self.finished = 0
+
+    def fill(self) -> list[tuple[int, str, tuple[int, ...]]]:
+        """Starts iterations in the free lanes: (lane, what, path)."""
+        started = []
+        while None in self.at and self.launched < self.num_iterations:
+            node = self.root
+            while node.children:
+                node = self.pick(node)
+            if node.own_reward is not None:
+                self.launched += 1
+                self.end(node, node.own_reward)
+                continue
+            if node.is_terminal and node in self.at:
+                break
+            lane = self.at.index(None)
+            self.launched += 1
+            self.pend(node, 1)
+            what = "score" if node.is_terminal else "rollout"
+            if self.may_grow(node) and not self.grows(node):
+                what = "expand"
+            started.append(self.ask(lane, node, what))
+        return started
+
+    def deliver(self, lane: int) -> list[tuple[int, str, tuple[int, ...]]]:
+        """Answers the request of a lane: what the lane asks next, if anything."""
+        node, what = self.at[lane], self.asked[lane]
+        self.at[lane] = None
+        if what != "expand":
+            reward = self.actor.reward(node)
+            reward = None if reward is None else self.number(reward)
+            if what == "score":
+                node.own_reward = self.stand_in(node) if reward is None else reward
+            self.pend(node, -1)
+            self.end(node, reward)
+            return []
+        self.grow(node)
+        child = self.pick(node) if node.children else node
+        child.pending += child is not node
+        return [self.ask(lane, child, "score" if child.is_terminal else "rollout")]
+
+    def ask(self, lane, node, what):
+        self.at[lane], self.asked[lane] = node, what
+        return lane, what, node.path
+
+    def grows(self, node: Node) -> bool:
+        return any(n is node and a == "expand" for n, a in zip(self.at, self.asked, strict=True))
+
+    def may_grow(self, node: Node) -> bool:
+        others = sum(
+            n is not None and a == "expand" for n, a in zip(self.at, self.asked, strict=True)
+        )
+        room = len(self.nodes) + (1 + others) * self.num_children <= self.capacity
+        return room and super().may_grow(node)
+
+    def pend(self, node: Node | None, number: int) -> None:
+        while node is not None:
+            node.pending += number
+            node = node.parent
+
+    def end(self, node: Node | None, reward: Any) -> None:
+        self.finished += 1
+        while node is not None:
+            self.record(node, reward)
+            node = node.parent
 
 
 class Script:

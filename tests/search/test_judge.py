@@ -15,10 +15,12 @@ from stair_jax.text.chat import encode_prompt
 TEMPLATE = "Rate.\nQ: {prompt}\nA: {answer}"
 
 
-def make_judge(tokenizer, **settings):
+def make_judge(tokenizer, mode="expected", **settings):
     return Judge(
         tokenizer,
-        JudgeSettings(helpfulness_template=TEMPLATE, safety_template=TEMPLATE, **settings),
+        JudgeSettings(
+            mode=mode, helpfulness_template=TEMPLATE, safety_template=TEMPLATE, **settings
+        ),
     )
 
 
@@ -158,7 +160,7 @@ def test_template_without_its_placeholders_is_refused(tokenizer, template):
 def test_labels_that_cannot_be_told_apart_are_refused(tokenizer, monkeypatch):
     monkeypatch.setitem(LABELS, "safety", ("OK", "Oh no"))
     with pytest.raises(UserError, match="first token"):
-        Judge(tokenizer, JudgeSettings())
+        make_judge(tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +221,10 @@ def test_judge_prompt_without_room_is_not_asked_again(tokenizer):
     judging.start()
     assert judging.receive(Completion(("safety",), finish="too_long")) == []
     assert judging.done and judging.result.safety is None
+
+
+def test_the_judge_reasons_unless_told_otherwise():
+    assert JudgeSettings().mode == "generative"
 
 
 def test_expected_mode_reads_the_scores_of_the_labels(tokenizer, make_engine):

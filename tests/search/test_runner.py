@@ -3,7 +3,7 @@ import json
 import math
 import pathlib
 import sys
-from collections import Counter
+from collections import Counter, deque
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from stair_jax.errors import UserError
 from stair_jax.search import runner
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
+from stair_jax.search.room import PRIORS
 from stair_jax.search.runner import SearchSettings, run_search
 from stair_jax.text import steps
 
@@ -30,13 +31,22 @@ SECTION = {
     "max_step_tokens": 60,
     "max_answer_tokens": 300,
 }
+EXPECTED = {"mode": "expected"}
 PROMPTS = [
     Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
     for i in range(12)
 ]
 
 
-def search(tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, **section):
+def read(section):
+    """The settings; the judge's expected rating unless the section says otherwise."""
+    section = SECTION | section
+    return SearchSettings.read(section | {"judge": EXPECTED | section.get("judge", {})})
+
+
+def search(
+    tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, done=(), device="host", **section
+):
     """Trees by id, without their seconds, and the report."""
     trees = {}
 
@@ -49,13 +59,15 @@ def search(tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, **sect
         prompts,
         engine,
         tokenizer,
-        SearchSettings.read(SECTION | section),
+        read(section),
         seed,
         on_tree,
         reward=SafetyReward(),
         trees_in_flight=trees_in_flight,
         model="m",
         fingerprint="s",
+        done=done,
+        device=device,
     )
     return trees, report
 
@@ -84,7 +96,7 @@ def test_interrupted_and_resumed_search_gives_the_same_trees(tokenizer, make_eng
             raise Killed
         found[record.id] = json.loads(json.dumps(record.to_dict() | {"seconds": None}))
 
-    settings = SearchSettings.read(SECTION)
+    settings = read({})
     arguments = (tokenizer, settings, 3, until_killed)
     more = {"reward": SafetyReward(), "trees_in_flight": 8, "model": "m", "fingerprint": "s"}
     with pytest.raises(Killed):
@@ -97,11 +109,14 @@ def test_interrupted_and_resumed_search_gives_the_same_trees(tokenizer, make_eng
     assert found | trees == expected
 
 
-@pytest.mark.parametrize("malformed", ["missing", -1.0])
-def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed):
+@pytest.mark.parametrize(
+    "malformed, options",
+    [("missing", {}), (-1.0, {}), ("missing", {"in_flight": 3, "reuse_rollout_step": True})],
+)
+def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, options):
     # Answers of at most 150 tokens: some rollouts are cut off, and so malformed.
-    judge = {"malformed": malformed}
-    trees, report = search(tokenizer, make_engine(), judge=judge, max_answer_tokens=150)
+    options = options | {"judge": {"malformed": malformed}}
+    trees, report = search(tokenizer, make_engine(), max_answer_tokens=150, **options)
     assert report.counts["malformed"] > 0
     assert (report.counts["missing"] > 0) == (malformed == "missing")
     for data in trees.values():
@@ -134,8 +149,8 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
     close = runner._Search._visit_unvisited
 
     def spy(self, slot, visits):
-        kernel = self._trees
-        kept[self._actors[slot].prompt.id] = jax.tree.map(
+        kernel = self._forest._trees
+        kept[self._trees[slot].entry.prompt.id] = jax.tree.map(
             lambda x: np.array(x[slot]), (kernel.visits, kernel.value_sum, kernel.parent)
         )
         return close(self, slot, visits)
@@ -196,16 +211,29 @@ class Replay:
         return self.record.nodes[index].judgements[self.judged[index] - 1]["reward"]
 
 
-@pytest.mark.parametrize("score", ["ucb1", "puct"])
-def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score):
-    section = {"score": score, "tie_break": "first", "max_answer_tokens": 150}
+def in_turn(search):
+    """Serves the lanes of a search in the order in which they asked."""
+    waiting = deque(search.fill())
+    while waiting:
+        lane, *_ = waiting.popleft()
+        waiting += search.deliver(lane) + search.fill()
+    return search
+
+
+@pytest.mark.parametrize("score, lanes", [("ucb1", 1), ("puct", 1), ("ucb1", 3)])
+def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score, lanes):
+    section = {"score": score, "tie_break": "first", "max_answer_tokens": 150, "in_flight": lanes}
     trees, report = search(tokenizer, make_engine(), **section)
     assert report.counts["missing"] > 0
     compared = 0
     for data in trees.values():
         record = TreeRecord.from_dict(data | {"seconds": 0.0})
         replay = Replay(record)
-        expected = reference.Search(replay, 20, 3, 3, score=score, number=np.float32).run()
+        common = (replay, 20, 3, 3)
+        if lanes == 1:
+            expected = reference.Search(*common, score=score, number=np.float32).run()
+        else:
+            expected = in_turn(reference.Lanes(*common, number=np.float32, lanes=lanes))
         if expected.margin < 1e-5:  # a near tie may fall otherwise in float32
             continue
         compared += 1
@@ -256,21 +284,194 @@ def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):
     assert report.counts["cut_steps"] == 3 * report.counts["expansions"] > 0
 
 
-def test_prompts_that_cannot_be_searched_are_counted(tokenizer, make_engine):
-    odd = [
-        Prompt("empty", "  ", "safety"),
-        Prompt("long", "x" * 500, "safety"),
-        PROMPTS[0],
-        Prompt("p0", "again", "safety"),
-    ]
-    trees, report = search(tokenizer, make_engine(), odd, max_prompt_tokens=100)
-    assert list(trees) == ["p0"] and trees["p0"]["prompt"] == PROMPTS[0].prompt
-    assert report.skipped == [
-        ("empty", "empty prompt"),
-        ("long", "prompt too long"),
-        ("p0", "duplicate id"),
-    ]
+ODD = [
+    Prompt("empty", "  ", "safety"),
+    Prompt("long", "x" * 500, "safety"),
+    PROMPTS[0],
+    Prompt("full", "x" * 300, "safety"),
+    Prompt("p0", "again", "safety"),
+    PROMPTS[1],
+    Prompt("p1", "again", "safety"),
+]
+SKIPPED = [
+    ("empty", "empty prompt"),
+    ("long", "prompt too long"),
+    ("full", "prompt leaves no room in the context"),
+    ("p0", "duplicate id"),
+    ("p1", "duplicate id"),
+]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_prompts_that_cannot_be_searched_are_counted(tokenizer, make_engine, lanes):
+    section = {"max_prompt_tokens": 400, "max_answer_tokens": 120, "in_flight": lanes}
+    engine = make_engine(max_length=300)
+    trees, report = search(tokenizer, engine, ODD, **section)
+    assert sorted(trees) == ["p0", "p1"] and trees["p0"]["prompt"] == PROMPTS[0].prompt
+    assert report.skipped == SKIPPED and report.trees == 2
+    assert not engine.handles
+    rest, resumed = search(tokenizer, make_engine(max_length=300), ODD, done=["p0"], **section)
+    assert rest == {"p1": trees["p1"]} and resumed.skipped == SKIPPED
     assert search(tokenizer, make_engine(), [])[1].trees == 0
+
+
+def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
+    engine = make_engine()
+    engine.reply = lambda request, text: "x" * 400 if "rollout" in request.id else None
+    trees, report = search(tokenizer, engine, PROMPTS[:2])
+    assert report.counts["malformed"] == report.counts["rollouts"] == report.counts["missing"] > 0
+    for tree in trees.values():  # what can be scored still is: answers that steps bring to an end
+        assert tree["iterations"] == 20
+        values = [node["value"] for node in tree["nodes"] if node["terminal"]]
+        assert values and None not in values
+
+
+def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
+    engine = make_engine()
+    engine.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
+    trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
+    asked = sum("judge" in request.id for request in engine.seen)
+    assert report.counts["unreadable"] == asked == 4 * report.counts["judged"] > 0
+    assert all(tree["nodes"][0]["value"] is None for tree in trees.values())
+
+
+def test_a_judge_prompt_without_room_is_missing_and_counted(tokenizer, make_engine):
+    template = "x" * 400 + "{prompt}{answer}"
+    judge = {"helpfulness_template": template, "safety_prompts": ("helpfulness",)}
+    judge |= {"helpfulness_prompts": ("helpfulness",)}
+    trees, report = search(tokenizer, make_engine(max_length=400), PROMPTS[:2], judge=judge)
+    assert report.counts["too_long"] == report.counts["judged"] > 0
+    assert sorted(trees) == ["p0", "p1"]
+
+
+def test_a_tree_of_several_iterations_in_flight_depends_on_no_schedule(tokenizer, make_engine):
+    section = {"in_flight": 3}
+    engine = make_engine(disorder=1)
+    trees, _ = search(tokenizer, engine, PROMPTS[:6], **section)
+    one_by_one = make_engine(disorder=2, capacity=1)
+    others, _ = search(tokenizer, one_by_one, PROMPTS[:6], **section)
+    assert trees == others and not engine.handles
+    assert [request.id[2] for request in one_by_one.seen[:3]] == ["rollout"] * 3
+    sequential, _ = search(tokenizer, make_engine(), PROMPTS[:6])
+    assert all(trees[id] != sequential[id] for id in trees)
+
+
+def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):
+    engine = make_engine()
+    trees, report = search(tokenizer, engine, PROMPTS[:3])
+    templates, brought = {}, Counter()
+    for request in engine.seen:
+        id = PROMPTS[request.priority].id  # trees start in the order of the prompts
+        brought[id] += len(request.tokens)
+        if "judge" not in request.id:
+            assert request.tokens == () and request.parent is not None
+            continue
+        question = request.id[-1]
+        tree, template = request.parent, request.parent.parent
+        assert templates.setdefault(question, template) is template
+        text = tokenizer.decode(tree.tokens)
+        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n")
+        assert text.startswith(tokenizer.decode(template.tokens))
+        assert tokenizer.decode(template.tokens).endswith("### Question\n")
+    assert set(templates) == {"helpfulness", "safety"}
+    for id, tree in trees.items():
+        question = len(tokenizer.encode_text(tree["prompt"] + "\n\n### Answer\n"))
+        prompt = len(tree["nodes"][0]["tokens"])
+        assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
+    assert report.engine.hit_rate > 0.8
+    assert report.engine.generated == report.generated_tokens == engine.stats.generated
+    assert search(tokenizer, engine, PROMPTS[3:4])[1].engine.generated < report.generated_tokens
+
+
+def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
+    section = {"reuse_rollout_step": True, "max_step_tokens": 200}
+    engine = make_engine()
+    rollouts = {}
+    complete = engine._complete
+
+    def spy(request):
+        completion = complete(request)
+        if request.id[2] == "rollout":
+            rollouts[request.parent.tokens, request.id[3]] = completion.tokens
+        return completion
+
+    engine._complete = spy
+    trees, report = search(tokenizer, engine, PROMPTS[:6], **section)
+    assert not engine.handles
+    sampled = sum(request.id[2] == "step" for request in engine.seen)
+    assert report.counts["reused_steps"] == report.counts["expansions"] > 6
+    assert sampled == 2 * report.counts["expansions"]
+    ends = {tokenizer.tags.reasoning_close, tokenizer.tags.output_close}
+    terminal = 0
+    for tree in trees.values():
+        record = TreeRecord.from_dict(tree | {"seconds": 0.0})
+        for index, children in enumerate(record.children()):
+            if not children:
+                continue
+            sequence = record.nodes[0].tokens + tuple(record.tokens(record.path(index)))
+            first = rollouts[sequence, 1]
+            length = 1 + next(i for i, token in enumerate(first) if token in ends)
+            child = record.nodes[children[0]]
+            assert child.tokens == first[:length]
+            assert child.terminal == (first[length - 1] == tokenizer.tags.output_close)
+            terminal += child.terminal
+    assert terminal > 0
+    again, _ = search(tokenizer, make_engine(disorder=5), PROMPTS[:6], **section)
+    assert again == trees
+
+
+def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer, make_engine):
+    engine = make_engine()
+    trees, report = search(
+        tokenizer, engine, PROMPTS[:2], reuse_rollout_step=True, max_step_tokens=5
+    )
+    assert all(len(tree["nodes"]) == 1 for tree in trees.values())
+    # The first expansion of a root reuses, the later ones have nothing to reuse.
+    assert report.counts["reused_steps"] == 2
+    sampled = sum(request.id[2] == "step" for request in engine.seen)
+    assert report.counts["cut_steps"] == 3 * report.counts["expansions"] == sampled + 2
+    assert not engine.handles
+
+
+def test_trees_start_as_the_cache_carries_them(tokenizer, make_engine):
+    """A tree of this size pins some hundreds of tokens; every tree is the same all the while."""
+    roomy, tight, none = (make_engine(capacity=n) for n in (10**6, 3000, 1))
+    section = {"max_prompt_tokens": 100}  # the first guess: 100 + 300 tokens
+    most = []
+    for engine in (roomy, tight, none):
+        in_flight = [0]
+        submit = engine.submit
+
+        def watched(requests, engine=engine, submit=submit, in_flight=in_flight):
+            submit(requests)
+            in_flight.append(len({request.id[0] for request in engine.waiting}))
+
+        engine.submit = watched
+        trees, _ = search(tokenizer, engine, **section)
+        most.append(max(in_flight))
+        if engine is roomy:
+            expected = trees
+        assert trees == expected
+    assert most[0] == 8 and 1 < most[1] < 8 and most[2] == 1, most
+
+
+@pytest.mark.parametrize("device", ["host", "device"])
+def test_trees_are_the_same_wherever_their_statistics_are(tokenizer, make_engine, device):
+    trees, _ = search(tokenizer, make_engine(), PROMPTS[:2], device=device)
+    assert trees == search(tokenizer, make_engine(), PROMPTS[:2])[0]
+
+
+def test_a_device_that_is_none_is_said_clearly(tokenizer, make_engine, monkeypatch):
+    with pytest.raises(UserError, match=r"runtime\.tree_device is 'gpu'"):
+        search(tokenizer, make_engine(), device="gpu")
+
+    def no_cpu(backend=None):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    with pytest.raises(UserError, match="JAX_PLATFORMS"):
+        search(tokenizer, make_engine())
 
 
 def test_only_the_final_answer_is_judged(tokenizer, make_engine):
@@ -288,7 +489,7 @@ def test_only_the_final_answer_is_judged(tokenizer, make_engine):
 )
 def test_priors(prior, expected):
     logps = [math.log(1.0), math.log(0.25)]
-    assert runner.PRIORS[prior](logps, 2) == pytest.approx(expected)
+    assert PRIORS[prior](logps, 2) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from stair_jax.errors import UserError
+from stair_jax.search import mcts
 from stair_jax.search import tree as kernel
 from stair_jax.search.tree import Need, SearchConfig
 
@@ -37,34 +38,8 @@ def keys(batch, seed=0):
 
 def drive(config, scripts, *, seed=0, tree_keys=None, finish=True):
     """Runs the kernel by host rounds that deliver in random portions: (trees, requests, rounds)."""
-    batch, portion = len(scripts), random.Random(seed)
-    trees = kernel.init(config, keys(batch) if tree_keys is None else tree_keys)
-    paths = [[()] for _ in scripts]
-    requests = [[] for _ in scripts]
-    waiting = {}
-    done = np.zeros(batch, bool)
-    delivery, rounds = kernel.Delivery.empty(config, batch), 0
-    while not done.all():
-        trees, selection = kernel.advance(config, trees, delivery)
-        rounds += 1
-        for b, (node, need) in enumerate(
-            zip(*map(np.asarray, jax.tree.leaves(selection)), strict=True)
-        ):
-            done[b] |= need == Need.DONE
-            if need in (Need.EXPAND, Need.ROLLOUT, Need.SCORE):
-                assert b not in waiting
-                waiting[b] = (need, paths[b][node])
-                requests[b].append((Need(need).name.lower(), paths[b][node]))
-        delivery = kernel.Delivery.empty(config, batch)
-        for b in [b for b in waiting if portion.random() < 0.7]:
-            need, path = waiting.pop(b)
-            if need == Need.EXPAND:
-                children = scripts[b].children(path)
-                paths[b] += [(*path, position) for position in range(len(children))]
-                put_expansion(delivery, b, children)
-            else:
-                delivery.rewarded[b] = True
-                delivery.reward[b] = as_nan(scripts[b].score(path))
+    trees, paths, requests, rounds, _ = drive_lanes(config, scripts, seed, tree_keys)
+    requests = [[request[1:] for request in asked] for asked in requests]
     if finish:
         trees = visit_rest(config, trees, scripts, paths, requests)
     return (
@@ -72,6 +47,42 @@ def drive(config, scripts, *, seed=0, tree_keys=None, finish=True):
         requests,
         rounds,
     )
+
+
+def drive_lanes(config, scripts, seed=0, tree_keys=None):
+    """(trees, paths, requests as (lane, need, path), rounds, lanes in the order of delivery)."""
+    batch, portion = len(scripts), random.Random(seed)
+    trees = kernel.init(config, keys(batch) if tree_keys is None else tree_keys)
+    paths = [[()] for _ in scripts]
+    requests, served = ([[] for _ in scripts] for _ in range(2))
+    waiting = [{} for _ in scripts]
+    done = np.zeros(batch, bool)
+    delivery, rounds = kernel.Delivery.empty(config, batch), 0
+    while not done.all():
+        trees, selection = kernel.advance(config, trees, delivery)
+        rounds += 1
+        nodes, needs = np.asarray(selection.node), np.asarray(selection.need)
+        for b, lane in np.ndindex(needs.shape):
+            need = needs[b, lane]
+            done[b] |= need == Need.DONE
+            if need in (Need.EXPAND, Need.ROLLOUT, Need.SCORE):
+                assert lane not in waiting[b]
+                waiting[b][lane] = (need, paths[b][nodes[b, lane]])
+                requests[b].append((lane, Need(need).name.lower(), waiting[b][lane][1]))
+        delivery = kernel.Delivery.empty(config, batch)
+        for b in [b for b in range(batch) if waiting[b] and portion.random() < 0.7]:
+            lane = portion.choice(sorted(waiting[b]))
+            need, path = waiting[b].pop(lane)
+            delivery.lane[b] = lane
+            served[b].append(lane)
+            if need == Need.EXPAND:
+                children = scripts[b].children(path)
+                paths[b] += [(*path, position) for position in range(len(children))]
+                put_expansion(delivery, b, children)
+            else:
+                delivery.rewarded[b] = True
+                delivery.reward[b] = as_nan(scripts[b].score(path))
+    return trees, paths, requests, rounds, served
 
 
 def put_expansion(delivery, b, children):
@@ -95,13 +106,14 @@ def as_nan(reward):
     return np.nan if reward is None else reward
 
 
-def refer(config, actor):
+def refer(config, actor, kind=reference.Search, **more):
     fields = ("num_iterations", "num_children", "max_depth", "c", "score")
-    return reference.Search(
+    return kind(
         actor,
         **{name: getattr(config, name) for name in fields},
         capacity=config.capacity or math.inf,
         number=np.float32,
+        **more,
     )
 
 
@@ -154,6 +166,115 @@ def test_host_rounds_match_the_plain_python_search(name):
             compared += 1
     assert compared >= 0.75 * batch
     assert config.capacity is None or trees.num_nodes.max() == config.capacity
+
+
+@pytest.mark.parametrize("name, lanes", [*zip(CASES, (2, 4, 3, 2, 4), strict=True)])
+def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
+    """Both are served in one random order; requests, nodes and statistics are the same."""
+    config, options = CASES[name]
+    config = dataclasses.replace(config, in_flight=lanes)
+    batch, compared, crowded = 8, 0, 0
+    scripts = [Script(b, config.num_children, **options) for b in range(batch)]
+    trees, _, requests, _, served = drive_lanes(config, scripts, seed=lanes)
+    trees = jax.tree.map(np.asarray, trees.replace(key=None))
+    assert (trees.iterations == config.num_iterations).all()
+    assert not trees.pending.any() and not trees.expanding.any() and (trees.leaf < 0).all()
+    for b in range(batch):
+        actor = Script(b, config.num_children, **options)
+        expected = refer(config, actor, reference.Lanes, lanes=lanes)
+        asked = expected.fill()
+        for lane in served[b]:
+            asked += expected.deliver(lane) + expected.fill()
+        if expected.margin > 1e-5 * actor.scale:
+            assert asked == requests[b]
+            assert expected.launched == expected.finished == config.num_iterations
+            assert_same(trees, b, expected.nodes)
+            compared += 1
+        crowded += len(expected.nodes) > 1
+    assert compared >= 0.75 * batch and crowded >= batch - 2
+
+
+def test_one_lane_of_the_reference_is_the_sequential_search():
+    for seed in range(6):
+        config = SearchConfig(40, 3, 4)
+        lanes = refer(config, Script(seed, 3, missing=0.2), reference.Lanes)
+        while lanes.fill() or lanes.at[0] is not None:
+            lanes.deliver(0)
+        whole = refer(config, Script(seed, 3, missing=0.2)).run()
+        assert [(n.path, n.visits, n.total) for n in lanes.nodes] == [
+            (n.path, n.visits, n.total) for n in whole.nodes
+        ]
+
+
+def test_iterations_under_way_spread_over_the_children():
+    """By hand: four lanes at a root with three unvisited children and no reward yet."""
+    config = SearchConfig(20, 3, 2, 1.0, "ucb1", "first", in_flight=4)
+    trees, delivery = kernel.init(config, keys(1)), kernel.Delivery.empty(config, 1)
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert selection.need.tolist() == [[Need.ROLLOUT] * 4]  # nothing to expand before a visit
+    delivery.rewarded[0] = True
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert selection.need.tolist() == [[Need.EXPAND, *[Need.WAIT] * 3]]
+    # The root is being expanded: a lane that comes free does a further rollout of it.
+    delivery.lane[0] = 1
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert selection.need.tolist() == [[Need.WAIT, Need.ROLLOUT, Need.WAIT, Need.WAIT]]
+    delivery = kernel.Delivery.empty(config, 1)
+    put_expansion(delivery, 0, [(False, 1.0), (True, 1.0), (False, 1.0)])
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert selection.node.tolist() == [[1, *[kernel.NO_NODE] * 3]]
+    for lane, (node, need) in ((1, (2, Need.SCORE)), (2, (3, Need.ROLLOUT))):
+        delivery = kernel.Delivery.empty(config, 1)
+        delivery.rewarded[0], delivery.lane[0] = True, lane
+        trees, selection = kernel.advance(config, trees, delivery)
+        assert (selection.node[0, lane], selection.need[0, lane]) == (node, need)
+    # 5 + 3 at the root, 0 + 1 at each child, all of mean 0: the first is taken again.
+    delivery.lane[0] = 3
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert (selection.node[0, 3], selection.need[0, 3]) == (1, Need.ROLLOUT)
+    np.testing.assert_array_equal(trees.pending[0, :4], [4, 2, 1, 1])
+    np.testing.assert_array_equal(trees.visits[0, :4], [5, 0, 0, 0])
+
+
+def test_a_lane_waits_for_the_one_score_of_a_terminal():
+    config = SearchConfig(9, 1, 2, 1.0, "ucb1", "first", in_flight=2)
+    trees, delivery = kernel.init(config, keys(1)), kernel.Delivery.empty(config, 1)
+    trees, _ = kernel.advance(config, trees, delivery)
+    delivery.rewarded[0] = True
+    trees, _ = kernel.advance(config, trees, delivery)
+    delivery = kernel.Delivery.empty(config, 1)
+    put_expansion(delivery, 0, [(True, 1.0)])
+    trees, selection = kernel.advance(config, trees, delivery)
+    assert selection.need.tolist() == [[Need.SCORE, Need.WAIT]]
+    rewarded = kernel.Delivery.empty(config, 1)
+    rewarded.rewarded[0], rewarded.lane[0] = True, 1
+    trees, selection = kernel.advance(config, trees, rewarded)
+    assert selection.need.tolist() == [[Need.WAIT, Need.WAIT]]
+    assert trees.leaf.tolist() == [[1, kernel.NO_NODE]]
+    rewarded.lane[0], rewarded.reward[0] = 0, 0.5
+    trees, selection = kernel.advance(config, trees, rewarded)
+    assert selection.need.tolist() == [[Need.DONE, Need.DONE]]
+    assert (trees.iterations[0], trees.visits[0, 1], trees.value_sum[0, 1]) == (9, 7, 3.5)
+
+
+def test_random_ties_keep_what_holds_of_every_tree():
+    config = SearchConfig(40, 4, 4, in_flight=3)
+    scripts = [Script(b, 4) for b in range(8)]
+    trees, _, requests, _, _ = drive_lanes(config, scripts)
+    again = drive_lanes(config, [Script(b, 4) for b in range(8)])[2]
+    assert requests == again
+    assert requests != drive_lanes(config, [Script(b, 4) for b in range(8)], 0, keys(8, 1))[2]
+    trees = jax.tree.map(np.asarray, trees.replace(key=None))
+    for b in range(8):
+        count = trees.num_nodes[b]
+        below = np.zeros(count, int)
+        np.add.at(below, trees.parent[b, 1:count], trees.visits[b, 1:count])
+        own = trees.visits[b, :count] - below
+        assert (own >= 0).all() and own.sum() == 40 == trees.visits[b, 0]
+        inner = trees.children[b, :count, 0] >= 0
+        chosen = trees.choice[b, :count]
+        assert (trees.parent[b, chosen[inner]] == np.flatnonzero(inner)).all()
+        assert (chosen[~inner] == kernel.NO_NODE).all()
 
 
 def mix(word):
@@ -251,7 +372,7 @@ def test_ties_are_drawn_uniformly(score):
             visits=tree.visits.at[:5].set(jnp.array([8, 2, 2, 2, 2])),
             value_sum=tree.value_sum.at[:5].set(jnp.array([0.0, 2.0, 1.0, 2.0, 2.0])),
         )
-        renewed = kernel._choose(config, tree, jnp.int32(0), kernel._tie_words(config, tree)[0])
+        renewed = mcts._choose(config, tree, jnp.int32(0), mcts._tie_words(config, tree)[0])
         return first, renewed
 
     first, renewed = jax.jit(jax.vmap(choices))(kernel.init(config, keys(6000)))
@@ -272,8 +393,8 @@ def assert_uniform(drawn, values):
 def test_tie_words_of_successive_iterations_and_keys_are_independent():
     config = SearchConfig(max_depth=7)
     trees = kernel.init(config, keys(400))
-    trees = jax.vmap(lambda t: trees.replace(iterations=trees.iterations + t))(jnp.arange(20))
-    words = jax.jit(jax.vmap(jax.vmap(functools.partial(kernel._tie_words, config))))(trees)
+    trees = jax.vmap(lambda t: trees.replace(turn=trees.turn + t))(jnp.arange(20))
+    words = jax.jit(jax.vmap(jax.vmap(functools.partial(mcts._tie_words, config))))(trees)
     bits = (np.asarray(words).reshape(-1)[:, None] >> np.arange(32)) & 1
     assert np.abs(bits.mean(0) - 0.5).max() < 0.01
     assert len(np.unique(words)) > words.size - 20
@@ -332,9 +453,9 @@ def test_delivery_to_a_tree_without_a_request_is_ignored():
     delivery.rewarded[:] = True
     trees, selection = kernel.advance(SMALL, kernel.init(SMALL, keys(2)), delivery)
     assert np.asarray(trees.visits).sum() == 0
-    assert selection.need.tolist() == [Need.ROLLOUT] * 2
+    assert selection.need.tolist() == [[Need.ROLLOUT]] * 2
     trees, selection = kernel.advance(SMALL, trees, kernel.Delivery.empty(SMALL, 2))
-    assert selection.need.tolist() == [Need.WAIT] * 2
+    assert selection.need.tolist() == [[Need.WAIT]] * 2
 
 
 def test_an_expansion_delivered_with_a_reward_is_applied_alone():
@@ -344,8 +465,8 @@ def test_an_expansion_delivered_with_a_reward_is_applied_alone():
     put_expansion(delivery, 0, [(False, 0.5)])
     trees, selection = kernel.advance(SMALL, trees, delivery)
     assert trees.visits.sum() == 0
-    assert selection.node.tolist() == [1, kernel.NO_NODE]
-    assert selection.need.tolist()[1] == Need.WAIT
+    assert selection.node.tolist() == [[1], [kernel.NO_NODE]]
+    assert selection.need[1, 0] == Need.WAIT
 
 
 def test_restart_and_finish_touch_the_trees_of_the_mask_alone():
@@ -391,6 +512,8 @@ def test_other_trees_of_a_config_compile_nothing():
         ("score", "ucb"),
         ("tie_break", "last"),
         ("capacity", 0),
+        ("in_flight", 0),
+        ("in_flight", 5),
     ],
 )
 def test_wrong_settings_are_named(field, value):

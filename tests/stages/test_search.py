@@ -23,7 +23,8 @@ SETTINGS = {
     "model": "base",
     "prompts": "data",
     "file": "prompts.jsonl",
-    "num_prompts": 5,
+    "num_prompts": 9,
+    "max_prompt_tokens": 80,
     "context_tokens": 64,
     "num_iterations": 12,
     "num_children": 3,
@@ -34,13 +35,26 @@ SETTINGS = {
     "max_step_tokens": 24,
     "max_answer_tokens": 40,
     "judge": {
+        "mode": "expected",
         "helpfulness_template": "rate {prompt} : {answer}",
         "safety_template": "safe {prompt} : {answer}",
         "safety_score": "expected",
-        "malformed": "missing",
+        "malformed": -2.5,
     },
     "reward": {"family": "s"},
 }
+ODD = [
+    {"id": "empty", "prompt": " "},
+    {"id": "full", "prompt": "1 " * 70},
+    {"id": "p1", "prompt": "1 2"},
+    {"id": "long", "prompt": "1 " * 200},
+]
+SKIPPED = [
+    {"id": "empty", "reason": "empty prompt"},
+    {"id": "full", "reason": "prompt leaves no room in the context"},
+    {"id": "p1", "reason": "duplicate id"},
+    {"id": "long", "reason": "prompt too long"},
+]
 PAIRS = {
     "trees": "search",
     "v0": 0.0,
@@ -85,15 +99,16 @@ def inputs(tmp_path_factory):
         {"id": f"p{i}", "prompt": "1 2 " * i + "3", "kind": kind, "source": "test"}
         for i, kind in enumerate(["safety", "helpfulness"] * 3)
     ]
+    rows = [*rows[:5], *({"kind": "safety", "source": "odd"} | row for row in ODD), rows[5]]
     storage.write_jsonl(root / "data" / "prompts.jsonl", rows)
     return {"model": root / "base", "prompts": root / "data"}
 
 
-def run_search(folder, inputs, slots=8, **settings):
+def run_search(folder, inputs, slots=8, trees_in_flight=4, **settings):
     context = StageContext(
         "search",
         FrozenConfigDict(SETTINGS | settings),
-        FrozenConfigDict({"slots": slots, "trees_in_flight": 4}),
+        FrozenConfigDict({"slots": slots, "trees_in_flight": trees_in_flight}),
         0,
         folder,
         inputs,
@@ -127,8 +142,16 @@ def test_search_writes_one_tree_a_prompt(finished):
     assert sorted(record.id for record in records) == [f"p{i}" for i in range(5)]
     assert sum(len(record.nodes) for record in records) > 20
     assert all(record.iterations == 12 and record.generated_tokens for record in records)
-    assert len(storage.read_jsonl(finished / "metrics.jsonl")) == 5
-    assert storage.read_json(finished / "skipped.json") == []
+    metrics = storage.read_jsonl(finished / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
+    assert metrics[-1]["hit_rate"] > 0.3 and 0 < metrics[-1]["occupancy"] <= 1
+    assert storage.read_json(finished / "skipped.json") == SKIPPED
+
+
+def trees(folder):
+    """The records by prompt, without the one field that may differ."""
+    records = storage.RecordLog(folder / search.TREES_FILE).read()
+    return {record["id"]: record | {"seconds": None} for record in records}
 
 
 def test_killed_and_resumed_search_gives_the_same_preferences(
@@ -149,7 +172,8 @@ def test_killed_and_resumed_search_gives_the_same_preferences(
     with open(folder / search.TREES_FILE, "ab") as file:
         file.write(b"\x1f\x8b\x08 torn")
     run_search(folder, inputs)
-    assert len(storage.RecordLog(folder / search.TREES_FILE).read()) == 5
+    assert trees(folder) == trees(finished) and len(trees(folder)) == 5
+    assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
     # A finished search has nothing left to do.
@@ -182,6 +206,28 @@ def test_trajectories_can_be_as_many_as_steps(finished, tmp_path):
     every = storage.read_jsonl(tmp_path / "all" / "dpo.jsonl")
     assert len(matched) == min(steps, len(every)) > 0
     assert all(pair["path"] == [] for pair in every)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"in_flight": 3, "reuse_rollout_step": True},
+        {"judge": SETTINGS["judge"] | {"mode": "generative", "max_tokens": 8, "attempts": 2}},
+    ],
+)
+def test_options_give_the_same_trees_in_any_company(inputs, tmp_path, options):
+    run_search(tmp_path / "together", inputs, **options)
+    run_search(tmp_path / "one", inputs, trees_in_flight=1, **options)
+    assert trees(tmp_path / "together") == trees(tmp_path / "one")
+    assert len(trees(tmp_path / "one")) == 5
+
+
+def test_a_prompt_without_an_id_is_named(inputs, tmp_path):
+    storage.write_jsonl(
+        tmp_path / "prompts.jsonl", [{"prompt": "1", "kind": "safety", "source": ""}]
+    )
+    with pytest.raises(UserError, match="line 1, lacks the column 'id'"):
+        run_search(tmp_path / "search", inputs | {"prompts": tmp_path})
 
 
 def test_wrong_settings_and_missing_trees_are_said_clearly(inputs, tmp_path):

@@ -1,0 +1,68 @@
+"""The prompts of a search: which of them get a tree, and why the others do not."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prompt that can be searched, rendered, and its place among all prompts."""
+
+    place: int
+    prompt: Prompt
+    tokens: list[int]
+
+
+class Entries:
+    """The prompts that are left to search, one at a time.
+
+    Attributes:
+      next: the one that `take` gives; None when none is left.
+    """
+
+    def __init__(
+        self,
+        prompts: Iterable[Prompt],
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        done: Collection[str],
+    ):
+        self._tokenizer, self._max_tokens, self._done = tokenizer, max_tokens, frozenset(done)
+        self._skipped: dict[int, tuple[str, str]] = {}
+        self._usable = self._read(prompts)
+        self.next = next(self._usable, None)
+
+    def take(self) -> Entry:
+        """Removes the next one."""
+        entry, self.next = self.next, next(self._usable, None)
+        assert entry is not None
+        return entry
+
+    def skip(self, place: int, prompt: Prompt, reason: str) -> None:
+        """Writes down that a prompt gets no tree."""
+        self._skipped[place] = prompt.id, reason
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(prompt id, reason), in the order of the prompts."""
+        return [self._skipped[place] for place in sorted(self._skipped)]
+
+    def _read(self, prompts: Iterable[Prompt]) -> Iterator[Entry]:
+        seen: set[str] = set()
+        for place, prompt in enumerate(prompts):
+            is_new = prompt.id not in seen
+            seen.add(prompt.id)
+            if not is_new:
+                self.skip(place, prompt, "duplicate id")
+            elif prompt.id in self._done:
+                continue
+            elif not prompt.prompt.strip():
+                self.skip(place, prompt, "empty prompt")
+            elif len(tokens := encode_prompt(self._tokenizer, prompt.prompt)) > self._max_tokens:
+                self.skip(place, prompt, "prompt too long")
+            else:
+                yield Entry(place, prompt, tokens)

@@ -1,0 +1,100 @@
+"""The tree kernel as the host drives it: what is ready goes in, what to do next comes out."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from stair_jax.errors import UserError
+from stair_jax.search import tree as kernel
+from stair_jax.search.actor import Children, Evaluated
+from stair_jax.search.tree_data import Delivery, Need, SearchConfig
+
+
+class Task(NamedTuple):
+    """What a lane of a tree asks for."""
+
+    slot: int
+    lane: int
+    node: int
+    need: Need
+
+
+class Forest:
+    """`batch` trees on one device; slots without a prompt hold a tree that nobody serves."""
+
+    def __init__(self, config: SearchConfig, batch: int, device: jax.Device):
+        """Trees that hold their roots.
+
+        Args:
+          config: of the search.
+          batch: slots.
+          device: where the trees are.
+        """
+        self._config, self._batch, self._device = config, batch, device
+        self._delivery = Delivery.empty(config, batch)
+        self._trees = kernel.init(config, self._keys({}))
+
+    def plant(self, keys: Mapping[int, tuple[int, int]]) -> None:
+        """Puts fresh trees into slots, each with the two words of its key, for ties."""
+        mask = np.zeros(self._batch, bool)
+        mask[list(keys)] = True
+        self._trees = kernel.restart(self._config, self._trees, self._keys(keys), mask)
+
+    def deliver(self, slot: int, outcome: Children | Evaluated) -> None:
+        """Gives a tree what one of its lanes waits for; once a round."""
+        delivery = self._delivery
+        delivery.lane[slot] = outcome.lane
+        if isinstance(outcome, Evaluated):
+            delivery.rewarded[slot] = True
+            delivery.reward[slot] = outcome.reward
+            return
+        count = len(outcome.steps)
+        delivery.expanded[slot] = True
+        delivery.expansion.num_children[slot] = count
+        delivery.expansion.prior[slot, :count] = [step.prior for step in outcome.steps]
+        delivery.expansion.is_terminal[slot, :count] = [step.terminal for step in outcome.steps]
+
+    def advance(self) -> tuple[list[Task], list[int]]:
+        """A round: what the trees ask for now, and the slots of those that are done."""
+        self._trees, selection = kernel.advance(self._config, self._trees, self._delivery)
+        self._delivery = Delivery.empty(self._config, self._batch)
+        nodes, needs = np.asarray(selection.node), np.asarray(selection.need)
+        news = np.argwhere((needs != Need.WAIT) & (needs != Need.DONE)).tolist()
+        tasks = [
+            Task(slot, lane, int(nodes[slot, lane]), Need(needs[slot, lane])) for slot, lane in news
+        ]
+        return tasks, np.flatnonzero(needs[:, 0] == Need.DONE).tolist()
+
+    def visits(self, slots: list[int]) -> list[list[int]]:
+        """Visits of each node of some trees."""
+        return np.asarray(self._trees.visits)[slots].tolist()
+
+    def _keys(self, words: Mapping[int, tuple[int, int]]) -> jax.Array:
+        """Typed keys [B], on the device."""
+        rows = np.zeros((self._batch, 2), np.uint32)
+        for slot, pair in words.items():
+            rows[slot] = pair
+        return jax.random.wrap_key_data(jax.device_put(rows, self._device), impl="threefry2x32")
+
+
+def find_device(name: str) -> jax.Device:
+    """Where the trees run: "host", the first CPU device, or "device", the default device.
+
+    On the host a round never waits behind the programs that are queued on an accelerator.
+
+    Raises:
+      UserError: another name, or JAX was told to leave the CPU out.
+    """
+    if name == "device":
+        return jax.local_devices()[0]
+    if name != "host":
+        raise UserError(f"runtime.tree_device is {name!r}: choose 'host' or 'device'")
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "runtime.tree_device is 'host', but JAX has no CPU device here: add cpu to "
+            "JAX_PLATFORMS, or set runtime.tree_device to 'device'"
+        ) from error
