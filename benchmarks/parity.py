@@ -5,7 +5,7 @@ figures, over the real tokens of a batch:
 
     padded_hidden, padded_logits   largest absolute difference in float32, rows padded on the right
     packed_hidden, packed_logits   the same for the rows packed into one, against rows of their own
-    greedy_equal, greedy_of        tokens of greedy continuations through the cache that are equal
+    greedy_equal, greedy_of        tokens of greedy continuations by the engine that are equal
     kl_bfloat16                    mean KL(float32 || bfloat16) of next-token distributions, nats
     kl_bfloat16_transformers       the same of transformers, computing in its own bfloat16
 
@@ -33,7 +33,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from stair_jax.models.cache import empty_cache
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import load_config, load_params
 from stair_jax.models.transformer import Params, apply, output_embedding
@@ -179,13 +180,9 @@ def forward(config: ModelConfig, params: Params, batch: Batch) -> tuple[np.ndarr
 
 @partial(jax.jit, static_argnums=0)
 def _forward(config: ModelConfig, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    hidden, _ = apply(config, params, batch.tokens, batch.positions, batch.segment_ids)
-    return hidden, _logits(config, params, hidden)
-
-
-def _logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
+    hidden = apply(config, params, batch.tokens, batch.positions, batch.segment_ids)
     head = output_embedding(params, config).astype(config.dtype)
-    return jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=jnp.float32)
+    return hidden, jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=jnp.float32)
 
 
 @torch.no_grad()
@@ -197,22 +194,25 @@ def reference_outputs(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]
     return out.hidden_states[-1].float().numpy(), out.logits.float().numpy()
 
 
-@partial(jax.jit, static_argnums=0)
-def greedy(config: ModelConfig, params: Params, prompts: jax.Array) -> jax.Array:
-    """Continuations: the prompt without its last token goes into the cache, then one by one."""
+def greedy(config: ModelConfig, params: Params, prompts: np.ndarray) -> np.ndarray:
+    """Continuations `[N, CONTINUATION]` of prompts `[N, T]`."""
     count, length = prompts.shape
-    empty = empty_cache(config, count, length + CONTINUATION)
-    positions = jnp.broadcast_to(jnp.arange(length), prompts.shape)
-    _, cache = apply(config, params, prompts[:, :-1], positions[:, :-1], None, empty)
-
-    def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
-        cache, token, position = carry
-        hidden, cache = apply(config, params, token, position, None, cache)
-        token = jnp.argmax(_logits(config, params, hidden), axis=-1)
-        return (cache, token, position + 1), token[:, 0]
-
-    start = (cache, prompts[:, -1:], positions[:, -1:])
-    return jax.lax.scan(step, start, length=CONTINUATION)[1].T
+    engine = Engine(
+        config,
+        params,
+        num_slots=count,
+        max_length=length + CONTINUATION,
+        attention="gather",  # the only one for float32 on all platforms
+    )
+    sampling = Sampling(temperature=0.0, max_tokens=CONTINUATION)
+    completions = run_all(
+        engine,
+        [
+            Request(index, tuple(prompt.tolist()), sampling=sampling)
+            for index, prompt in enumerate(prompts)
+        ],
+    )
+    return np.array([completions[index].tokens for index in range(count)])
 
 
 def reference_greedy(model: Any, prompts: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PARTS = ("make", "sft", "dpo", "decode", "logits", "compare")
-PROMPT_TOKENS = 512
+PROMPT_TOKENS, CONTEXT = 512, 1024
 
 
 def main() -> None:
@@ -237,7 +237,15 @@ def _decode(arguments: argparse.Namespace) -> None:
     config, params, _ = _load(arguments.folder / "trained", "bfloat16", "bfloat16")
     slots = arguments.slots
     engine = Engine(
-        config, params, num_slots=slots, max_length=1024, prefill_rows=8, steps_per_call=16
+        config,
+        params,
+        consume=True,
+        num_slots=slots,
+        max_length=CONTEXT,
+        cache_tokens=slots * CONTEXT,
+        prefill_rows=64,
+        prefill_width=64,
+        steps_per_call=16,
     )
     rng = np.random.default_rng(0)
 
@@ -290,14 +298,21 @@ def _logits(arguments: argparse.Namespace) -> None:
     @jax.jit
     def forward(params: Any, tokens: Any) -> Any:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        hidden, _ = apply(config, params, tokens, positions)
+        hidden = apply(config, params, tokens, positions)
         return hidden @ output_embedding(params, config)[: config.vocab_size].T
 
     logits, seconds = _timed(lambda: forward(params, tokens))
     _report("logits", seconds_with_compile=seconds)
     start = time.perf_counter()
     engine = Engine(
-        config, params, num_slots=2, max_length=128, prefill_rows=2, buckets=(), steps_per_call=16
+        config,
+        params,
+        consume=True,
+        num_slots=2,
+        max_length=128,
+        cache_tokens=512,
+        steps_per_call=16,
+        attention="gather",  # the only one for float32 on GPUs
     )
     sampling = Sampling(temperature=0.0, max_tokens=16)
     requests = [Request(i, tuple(row.tolist()), sampling=sampling) for i, row in enumerate(tokens)]

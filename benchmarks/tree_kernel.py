@@ -127,7 +127,7 @@ def round_milliseconds(batch: int, iterations: int) -> float:
         delivery = kernel.Delivery.empty(config, batch)
         for _ in range(rounds):
             trees, selection = kernel.advance(config, trees, delivery)
-            needs = jax.device_get(selection).need
+            needs = jax.device_get(selection).need[:, 0]
             delivery = kernel.Delivery.empty(config, batch)
             delivery.expanded[:] = needs == kernel.Need.EXPAND
             delivery.expansion.num_children[:] = CHILDREN

@@ -1,0 +1,320 @@
+"""SI-MCTS over the rollout engine: a workload of its shape, and complete searches.
+
+    python -m benchmarks.search [--parts shaped,drawn,search] [--rewards sign,paper] [--prompts 256]
+    python -m benchmarks.search --devices 2 --parts shaped,search     # two against one, as a ratio
+    python -m benchmarks.search --tiny                                # a minute, on a CPU
+
+Weights are random, lengths and texts are scripted (shaped.py, scripted.py). Lines:
+
+    shaped  iterations/s of 128 trees whose iterations are 4 steps of 120 tokens after one path, a
+            rollout of 300, and a judgement of 100 on 500 fresh tokens; trees never wait
+    drawn   the same with drawn lengths of these means, and the ratio to the same in lockstep
+    search  run_search with 200 iterations and 4 children: seconds a prompt, tokens a tree, what the
+            cache saved, and how the time was spent
+    scaling what several devices reach against one
+
+iterations/s are sampled tokens/s by the 880 of an iteration, as those that are under way at the
+ends of the window count too. A search that does not end in --search-seconds is stopped: its
+seconds a prompt are then those of as many sampled tokens as a whole tree takes (`extrapolated`),
+without the end of a run, where few trees are left.
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import shaped
+from benchmarks.common import Lines, add_model_flags, make_engine, model_config, random_model
+from benchmarks.roofline import Floor, measure_ceilings
+from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_prompts
+from benchmarks.scripted import InstantEngine, OutOfTime, ScriptedEngine
+from benchmarks.trace import Clock
+from stair_jax import pocket
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.requests import EngineStats, Request, run_all
+from stair_jax.search.judge import JudgeSettings
+from stair_jax.search.records import TreeRecord
+from stair_jax.search.report import since
+from stair_jax.search.reward import SafetyReward
+from stair_jax.search.room import Reward, SamplingSettings
+from stair_jax.search.runner import run_search
+from stair_jax.search.settings import SearchSettings
+from stair_jax.search.tree_data import SearchConfig
+from stair_jax.text.chat import prepare_tokenizer
+
+# vLLM 0.20.2 on one H200, the shaped workload in lockstep.
+VLLM_ITERATIONS = 13.7
+_PLAYED = 32  # trees that are grown without a model, to know what a tree comes to
+
+# What a judge is asked, and R of helpfulness and safety. "sign": -1 or +1. "paper": the paper's
+# scale, -3 or +3, from one question. "both": the paper's, from both questions.
+REWARDS: dict[str, tuple[tuple[str, ...], Reward]] = {
+    "sign": (("safety",), SafetyReward()),
+    "paper": (("safety",), lambda _, safety: SafetyReward()(1.0, safety)),
+    "both": (("helpfulness", "safety"), SafetyReward()),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the scripted search and of the shaped workload."""
+
+    lengths: Lengths = field(default_factory=Lengths)
+    prompt: int = 110
+    template: int = 220
+    max_step: int = 512
+    max_answer: int = 1536
+    max_length: int = 2048
+    scale: float = 1.0  # of the lengths of the shaped workload
+
+
+_TINY = Sizes(Lengths(Spread(16, 4, 10), Spread(14, 2, 12)), 10, 20, 40, 120, 256, 0.1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An engine, and what it is measured with.
+
+    Attributes:
+        engine: idle.
+        devices: of the engine.
+        floor: of these.
+        lines: prints.
+        sizes: of the work.
+        flags: of the command line.
+    """
+
+    engine: Engine
+    devices: int
+    floor: Floor
+    lines: Lines
+    sizes: Sizes
+    flags: argparse.Namespace
+
+
+def main() -> None:
+    """Prints the figures as they are found."""
+    flags = parse()
+    lines = Lines(vars(flags))
+    sizes = _TINY if flags.tiny else Sizes()
+    ceilings = measure_ceilings(small=flags.tiny)
+    copied, product = ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12
+    lines("ceilings", copy_tb_per_s=copied, matmul_tflops_per_s=product)
+    rates: list[dict[str, float]] = []
+    for devices in sorted({1, flags.devices}):
+        start = time.perf_counter()
+        model = random_model(flags, devices)
+        engine = make_engine(model, flags, flags.slots * devices, sizes.max_length)
+        floor = Floor(model_config(flags), ceilings, devices)
+        setting = Setting(engine, devices, floor, lines, sizes, flags)
+        shaped.drive(engine, 1, shaped.fixed_length, warm=0, seconds=0, scale=sizes.scale)
+        seconds = time.perf_counter() - start
+        lines("engine", devices=devices, seconds_with_compile=seconds, capacity=engine.capacity)
+        rates.append(measure(setting))
+        del model, engine, setting
+        gc.collect()  # the cache of this engine, before that of the next
+    if len(rates) > 1:
+        ratios = {name: rate / rates[0][name] for name, rate in rates[1].items()}
+        lines("scaling", devices=flags.devices, **ratios)
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_model_flags(parser)
+    parser.add_argument("--parts", default="shaped,drawn,search", help="comma-separated")
+    parser.add_argument("--slots", type=int, default=256, help="of each device")
+    parser.add_argument("--devices", type=int, default=1, help="compared with one, if more")
+    parser.add_argument("--trees", type=int, default=128, help="of shaped and drawn, a device")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of each drive of shaped trees")
+    parser.add_argument("--rewards", default="sign,paper", help="of sign, paper, both")
+    parser.add_argument("--prompts", default="256", help="of each search, comma-separated")
+    parser.add_argument(
+        "--trees-in-flight", type=int, default=0, help="most, a device; 0: slots / 2"
+    )
+    parser.add_argument("--num-iterations", type=int, default=200)
+    parser.add_argument("--in-flight", type=int, default=1, help="iterations of a tree at once")
+    parser.add_argument("--search-seconds", type=float, default=150.0, help="of each search")
+    parser.add_argument("--trace-seconds", type=float, default=0.0, help="profiled after them")
+    flags = parser.parse_args()
+    if flags.tiny:
+        flags.slots, flags.trees, flags.seconds = 8, 4, min(flags.seconds, 2.0)
+        flags.num_iterations, flags.prompts = min(flags.num_iterations, 12), "6"
+        flags.search_seconds = min(flags.search_seconds, 5.0)
+    return flags
+
+
+def measure(setting: Setting) -> dict[str, float]:
+    """All parts on one engine; rates by name, for ratios."""
+    parts = setting.flags.parts.split(",")
+    rates = {}
+    if "shaped" in parts:
+        rates["shaped"] = shaped_line(setting)
+    if "drawn" in parts:
+        rates["drawn"] = drawn_line(setting)
+    if "search" in parts:
+        for rewards in setting.flags.rewards.split(","):
+            for count in map(int, setting.flags.prompts.split(",")):
+                rates[f"search_{rewards}_{count}"] = search_line(setting, rewards, count)
+    return rates
+
+
+def _drive(setting: Setting, length: shaped.Length, lockstep: bool = False) -> shaped.Measured:
+    seconds = setting.flags.seconds
+    return shaped.drive(
+        setting.engine,
+        setting.flags.trees * setting.devices,
+        length,
+        warm=0.25 * seconds,
+        seconds=0.75 * seconds,
+        lockstep=lockstep,
+        scale=setting.sizes.scale,
+    )
+
+
+def _shaped_values(setting: Setting, measured: shaped.Measured) -> dict[str, Any]:
+    rate = measured.tokens / measured.seconds
+    floor = setting.floor.workload(
+        setting.flags.slots * setting.devices,
+        measured.tokens,
+        measured.prefilled,
+        measured.tokens * measured.mean_seen,
+    )
+    an_iteration = shaped.ITERATION * setting.sizes.scale
+    return {
+        "devices": setting.devices,
+        "trees": setting.flags.trees * setting.devices,
+        "iterations_per_s": rate / an_iteration,
+        "tokens_per_s": rate,
+        "prefilled_tokens_per_s": measured.prefilled / measured.seconds,
+        "floor_iterations_per_s": measured.tokens / an_iteration / floor,
+        "ratio_to_floor": measured.seconds / floor,
+        "mean_context": measured.mean_seen,
+        "occupancy": measured.occupancy,
+        "judgements": measured.iterations,
+        "seconds": measured.seconds,
+    }
+
+
+def shaped_line(setting: Setting) -> float:
+    """Fixed lengths; iterations/s."""
+    values = _shaped_values(setting, _drive(setting, shaped.fixed_length))
+    rate = values["iterations_per_s"]
+    compared = {}
+    if not setting.flags.tiny and not setting.flags.layers and setting.devices == 1:
+        compared = {
+            "vllm_iterations_per_s": VLLM_ITERATIONS,
+            "ratio_to_vllm": rate / VLLM_ITERATIONS,
+        }
+    setting.lines("shaped", **values, **compared)
+    return rate
+
+
+def drawn_line(setting: Setting) -> float:
+    """Drawn lengths, continuously and in lockstep; iterations/s of the former."""
+    lockstep = _shaped_values(setting, _drive(setting, shaped.drawn_length, lockstep=True))
+    setting.lines("drawn_lockstep", **lockstep)
+    values = _shaped_values(setting, _drive(setting, shaped.drawn_length))
+    rate = values["iterations_per_s"]
+    setting.lines("drawn", **values, ratio_to_lockstep=rate / lockstep["iterations_per_s"])
+    return rate
+
+
+def search_line(setting: Setting, rewards: str, num_prompts: int) -> float:
+    """A complete search, as far as its time goes; prompts/s."""
+    flags, sizes = setting.flags, setting.sizes
+    script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), sizes.lengths)
+    in_flight = (flags.trees_in_flight or flags.slots // 2) * setting.devices
+    # The same trees without a model: what they come to, and the tree kernel is compiled.
+    instant = ScriptedEngine(InstantEngine(), script)
+    few = min(num_prompts, _PLAYED)
+    _search(setting, instant, rewards, few, in_flight, lambda tree: None)
+    # The engine has been waiting meanwhile: its time starts anew with a request.
+    run_all(setting.engine, [Request("wake", (1, 2), score_ids=(0,))])
+    before = EngineStats(**vars(setting.engine.stats))
+    clock = Clock(setting.engine.stats, flags.search_seconds, flags.trace_seconds)
+    scripted = ScriptedEngine(setting.engine, script, clock)
+    trees: list[TreeRecord] = []
+    with suppress(OutOfTime):
+        _search(setting, scripted, rewards, num_prompts, in_flight, trees.append)
+    clock.close()
+    assert clock.stats is not None
+    stats = since(before, clock.stats)
+    finished = len(trees) == num_prompts
+    tree_tokens = stats.generated / num_prompts if finished else instant.work.tokens / few
+    done = num_prompts if finished else stats.busy_steps / tree_tokens
+    slots = flags.slots * setting.devices
+    seen = scripted.work.seen / max(scripted.work.tokens, 1) * stats.busy_steps
+    floor = setting.floor.workload(slots, stats.busy_steps, stats.prefilled, seen)
+    setting.lines(
+        "search",
+        rewards=rewards,
+        devices=setting.devices,
+        prompts=num_prompts,
+        trees_in_flight=in_flight,
+        extrapolated=not finished,
+        trees_finished=len(trees),
+        trees_done=done,
+        seconds=clock.seconds,
+        seconds_a_prompt=clock.seconds / done,
+        generated_a_tree=tree_tokens,
+        prefilled_a_tree=stats.prefilled / done,
+        tokens_per_s=stats.busy_steps / clock.seconds,
+        hit_rate=stats.hit_rate,
+        occupancy=stats.occupancy,
+        preempted=stats.preempted,
+        evicted=stats.evicted,
+        idle_share=stats.starved_seconds / clock.seconds,
+        host_share=1 - stats.wait_seconds / clock.seconds,
+        device_busy_in_trace=clock.busy,
+        floor_seconds_a_prompt=floor / done,
+        ratio_to_floor=clock.seconds / floor,
+        mean_context=seen / max(stats.busy_steps, 1),
+    )
+    return done / clock.seconds
+
+
+def _search(
+    setting: Setting,
+    engine: ScriptedEngine,
+    rewards: str,
+    num_prompts: int,
+    in_flight: int,
+    on_tree: Callable[[TreeRecord], None],
+) -> None:
+    sizes, flags = setting.sizes, setting.flags
+    questions, reward = REWARDS[rewards]
+    template = judge_template(engine.script, sizes.template)
+    settings = SearchSettings(
+        tree=SearchConfig(num_iterations=flags.num_iterations, in_flight=flags.in_flight),
+        sampling=SamplingSettings(
+            max_step_tokens=sizes.max_step, max_answer_tokens=sizes.max_answer
+        ),
+        judge=JudgeSettings(
+            mode="generative",
+            safety_prompts=questions,
+            helpfulness_template=template,
+            safety_template=template,
+            max_tokens=sizes.max_step,
+        ),
+        max_prompt_tokens=2 * sizes.prompt + 32,
+    )
+    run_search(
+        scripted_prompts(engine.script, num_prompts, sizes.prompt),
+        engine,
+        engine.script.tokenizer,
+        settings,
+        0,
+        on_tree,
+        reward=reward,
+        trees_in_flight=in_flight,
+    )
+
+
+if __name__ == "__main__":
+    main()

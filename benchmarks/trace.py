@@ -1,0 +1,126 @@
+"""When a measurement ends, and how long the devices were busy, by the profiler's trace."""
+
+import gzip
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from stair_jax.decoding.requests import EngineStats
+
+Spans = list[tuple[float, float]]
+
+
+class Trace:
+    """A window that is profiled: `start()`, work, `stop()`."""
+
+    def __init__(self) -> None:
+        """Writes nothing yet."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def start(self) -> None:
+        """Starts to profile the devices; the host's Python is left alone."""
+        self._folder = tempfile.TemporaryDirectory()
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0
+        options.host_tracer_level = 1
+        jax.profiler.start_trace(self._folder.name, profiler_options=options)
+
+    def stop(self) -> list[float]:
+        """Seconds that each device computed in the window; empty where no device is traced."""
+        assert self._folder is not None, "start() comes first"
+        jax.profiler.stop_trace()
+        with self._folder as folder:
+            files = sorted(Path(folder).rglob("*.trace.json.gz"))
+            return [seconds for file in files for seconds in busy_seconds(_events(file))]
+
+
+def _events(file: Path) -> list[dict[str, Any]]:
+    with gzip.open(file, "rt", encoding="utf-8") as text:
+        return json.load(text)["traceEvents"]
+
+
+def busy_seconds(events: Iterable[dict[str, Any]]) -> list[float]:
+    """For each device, the time in which at least one of its kernels ran.
+
+    Args:
+        events: of a trace in Chrome's format, times in microseconds.
+    """
+    devices: dict[int, str] = {}
+    rows: set[tuple[int, int]] = set()
+    kernels: dict[int, dict[int, Spans]] = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        if event.get("ph") == "M":
+            name = event["args"].get("name", "")
+            if event["name"] == "process_name" and name.startswith("/device:"):
+                devices[event["pid"]] = name
+            # Other rows repeat the same time by module, by step and by name.
+            if event["name"] == "thread_name" and (name.startswith("Stream") or name == "XLA Ops"):
+                rows.add((event["pid"], event["tid"]))
+        elif event.get("ph") == "X":
+            span = (event["ts"], event["ts"] + event.get("dur", 0.0))
+            kernels[event["pid"]][event["tid"]].append(span)
+    return [
+        covered(
+            [span for row, spans in kernels[pid].items() if (pid, row) in rows for span in spans]
+        )
+        / 1e6
+        for pid, _ in sorted(devices.items(), key=lambda item: item[1])
+        if any((pid, row) in rows for row in kernels[pid])
+    ]
+
+
+def covered(spans: Spans) -> float:
+    """Length of the union of spans (start, end)."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+class Clock:
+    """Says when a search is over: after `seconds`, and a window that is profiled.
+
+    Attributes:
+        seconds: until the end of what is measured, of the time that there was or was needed.
+        stats: at that moment.
+        busy: share of the profiled window in which the devices computed; None: not profiled.
+    """
+
+    def __init__(self, counted: EngineStats, seconds: float, trace_seconds: float):
+        """Starts now; `counted` is what an engine counts in."""
+        self.busy: float | None = None
+        self.stats: EngineStats | None = None
+        self.seconds = 0.0
+        self._counted, self._trace = counted, Trace() if trace_seconds else None
+        self._start = self._opened = time.perf_counter()
+        self._end, self._trace_seconds = self._start + seconds, trace_seconds
+
+    def close(self) -> None:
+        """Notes the end of what is measured, once."""
+        if self.stats is None:
+            self.seconds = time.perf_counter() - self._start
+            self.stats = EngineStats(**vars(self._counted))
+
+    def __call__(self) -> bool:
+        """Whether it is over."""
+        if time.perf_counter() < self._end:
+            return False
+        if self._trace is None:
+            return True
+        if self.stats is None:
+            self.close()
+            self._trace.start()
+            self._opened = time.perf_counter()
+        elapsed = time.perf_counter() - self._opened
+        if elapsed < self._trace_seconds:
+            return False
+        busy = self._trace.stop()
+        self.busy = min(busy) / elapsed if busy else None
+        return True

@@ -1,0 +1,68 @@
+"""The workload in the shape of a search: what its trees ask for, and when."""
+
+import pytest
+
+from benchmarks import shaped
+from benchmarks.scripted import InstantEngine
+from stair_jax.decoding.requests import EngineStats
+
+
+class Slow(InstantEngine):
+    """Completes one request a step, the oldest or the newest, and writes down what comes in."""
+
+    def __init__(self, newest=False):
+        super().__init__()
+        self.newest, self.seen, self.busiest = newest, [], 0
+
+    def submit(self, requests):
+        requests = list(requests)
+        assert {r.parent for r in requests} <= self.handles | {None}
+        self.seen += requests
+        super().submit(requests)
+
+    def step(self):
+        self.busiest = max(self.busiest, len(self._waiting))
+        return [self._complete(self._waiting.pop(-1 if self.newest else 0))]
+
+
+def drive(engine, trees, **options):
+    return shaped.drive(
+        engine, trees, shaped.fixed_length, warm=0.0, seconds=0.05, scale=0.1, **options
+    )
+
+
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_an_iteration_asks_for_steps_a_rollout_and_a_judgement(lockstep):
+    engine = Slow()
+    measured = drive(engine, 3, lockstep=lockstep)
+    assert not engine.handles and not engine.pending
+    own = [request for request in engine.seen if request.id[0] == 1]
+    whats = [request.id[2] for request in own]
+    assert whats[:12] == (["step"] * 4 + ["rollout", "judge"]) * 2
+    lengths = {request.id[2]: request.sampling.max_tokens for request in own}
+    assert lengths == {"step": 12, "rollout": 30, "judge": 10}
+    # A path of four iterations, then the prompt again.
+    starts = [len(r.parent.tokens) for r in own if r.id[2] == "step" and r.id[3] == 0]
+    assert starts[:6] == [12, 24, 36, 48, 12, 24]
+    assert all(len(r.sequence) == 50 for r in own if r.id[2] == "judge")
+    assert measured.tokens > 0 and measured.iterations > 0
+    assert isinstance(measured.stats, EngineStats)
+
+
+def test_only_in_lockstep_do_trees_wait_for_each_other():
+    alone, together = Slow(newest=True), Slow(newest=True)
+    drive(alone, 3)
+    drive(together, 3, lockstep=True)
+    assert {request.id[0] for request in alone.seen[12:]} == {
+        2
+    }  # the others never come to their turn
+    ahead = [request.id[1] for request in together.seen]
+    assert ahead == sorted(ahead)
+
+
+def test_drawn_lengths_have_the_means():
+    for what, mean in (("step", 120), ("rollout", 300), ("judge", 100)):
+        drawn = [shaped.drawn_length(what, mean, (what, i)) for i in range(2000)]
+        assert drawn == [shaped.drawn_length(what, mean, (what, i)) for i in range(2000)]
+        assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.03)
+        assert min(drawn) >= 0.1 * mean and max(drawn) <= 1.9 * mean and len(set(drawn)) > 50
