@@ -146,7 +146,8 @@ class EngineShapes:
                 free_bytes = min(map(_free_bytes, _devices(place)))
             free_bytes -= self._temporary_bytes(config)
             tokens = max(0, free_bytes) // self.token_bytes(config, place)
-            tokens = min(tokens, _MOST_CONTEXTS * self.num_slots * self.max_length)
+            slots = self.num_slots // self.num_shards
+            tokens = min(tokens, _MOST_CONTEXTS * slots * self.max_length)
         # One page is nobody's, one more is needed while a partial page is copied.
         num_pages, least = tokens // self.page_size + 1, self.table_width + 2
         if num_pages < least:

@@ -137,4 +137,4 @@ def _paged(
     return found if length > 1 else (found, found)
 
 
-BACKEND = PagedBackend(False, _empty, _attend, lambda batch, num_pages, max_pages: max_pages)
+BACKEND = PagedBackend(False, _empty, _attend)

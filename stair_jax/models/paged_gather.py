@@ -90,4 +90,4 @@ def _read(
     return tokens.astype(dtype).reshape(len(ids), -1, *pages.shape[2:])
 
 
-BACKEND = PagedBackend(False, _empty, _attend, lambda batch, num_pages, max_pages: max_pages)
+BACKEND = PagedBackend(False, _empty, _attend)

@@ -104,4 +104,4 @@ def _in_lanes(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, -x.shape[-1] % _LANES),))
 
 
-BACKEND = PagedBackend(True, _empty, _attend, lambda batch, num_pages, max_pages: max_pages)
+BACKEND = PagedBackend(True, _empty, _attend)

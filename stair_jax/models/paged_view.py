@@ -43,14 +43,10 @@ class PagedBackend(NamedTuple):
     scaled yet, key and value are [B, T, kv_heads, head_dim]; gives ([B, T, heads, head_dim],
     pages). What tokens that do not count give is finite.
 
-    `table_width(batch, num_pages, max_pages)`: W of the tables of `batch` rows with sequences of
-    up to `max_pages` pages; the numbers of one shard.
-
     Attributes:
         stacked: one set of arrays for all layers, for a scan over them; else one a layer.
         empty: see above.
         attend: see above.
-        table_width: see above.
     """
 
     stacked: bool
@@ -58,7 +54,6 @@ class PagedBackend(NamedTuple):
     attend: Callable[
         [jax.Array, jax.Array, jax.Array, LayerPages, View], tuple[jax.Array, LayerPages]
     ]
-    table_width: Callable[[int, int, int], int]
 
 
 def token_slots(view: View, length: int, pages: jax.Array) -> tuple[jax.Array, jax.Array]:

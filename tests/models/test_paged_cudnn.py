@@ -61,7 +61,7 @@ def test_lowers_for_cuda(monkeypatch, length):
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
     config = dataclasses.replace(CONFIG, head_dim=128)
     pages = jax.eval_shape(lambda: CUDNN.empty(config, 50, 64, 1, "bfloat16"))
-    width = CUDNN.table_width(8, 50, 12)
+    width = 12
     shapes = [jax.ShapeDtypeStruct((8, length, n, 128), jnp.bfloat16) for n in (4, 2, 2)]
     rows = jax.ShapeDtypeStruct((8,), jnp.int32)
     view = View(jax.ShapeDtypeStruct((8, width), jnp.int32), rows, rows)
