@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.paged_slots import EIGHT_BIT, require_kv_dtype
+from stair_jax.models.paged_slots import require_kv_dtype
 from stair_jax.models.paged_view import PagedBackend, View, put, token_slots
+from stair_jax.models.quantization import LIMITS
 
 _FP8 = "float8_e4m3fn"
 _LANES = 128
@@ -48,7 +49,7 @@ def _attend(
     pages = _write(pages, key, value, view)
     lengths, offsets = ragged_rows(view, length)
     # Pages of 8 bits hold the numbers themselves, and must be told to be converted.
-    scale = 1.0 if pages.dtype.name in EIGHT_BIT else None
+    scale = 1.0 if pages.dtype.name in LIMITS else None
     out = ragged_paged_attention(
         _in_lanes(query).reshape(batch * length, heads, pages.shape[-1]),
         pages,
@@ -94,7 +95,7 @@ def _write(pages: jax.Array, key: jax.Array, value: jax.Array, view: View) -> ja
     new = jnp.stack([_in_lanes(key), _in_lanes(value)], axis=3)
     new = new.reshape(batch, length, 2 * kv_heads, -1)
     if pages.dtype == _FP8:
-        largest = EIGHT_BIT[_FP8]  # what is beyond would become a NaN
+        largest = LIMITS[_FP8]  # what is beyond would become a NaN
         new = jnp.clip(new, -largest, largest)
     return put(pages, new, token_slots(view, length, pages))
 

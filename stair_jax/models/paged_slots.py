@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_view import View, put, token_slots
-
-# The largest number of each dtype that a scale brings the largest of a head to.
-EIGHT_BIT = {"int8": 127.0, "float8_e4m3fn": 448.0}
+from stair_jax.models.quantization import LIMITS, quantize
 
 
 class Pages(NamedTuple):
@@ -32,7 +30,7 @@ class Pages(NamedTuple):
 
 def require_kv_dtype(config: ModelConfig, kv_dtype: str) -> None:
     """Raises a UserError where `kv_dtype` is neither that of the model nor one of 8 bits."""
-    known = (config.dtype, *EIGHT_BIT)
+    known = (config.dtype, *LIMITS)
     if kv_dtype not in known:
         raise UserError(f"kv_dtype {kv_dtype!r} is unknown: choose one of {', '.join(known)}")
 
@@ -47,7 +45,7 @@ def empty_pages(config: ModelConfig, num_pages: int, page_size: int, kv_dtype: s
     shape = (num_pages, page_size, config.num_key_value_heads, config.head_dim)
     # Each array is a buffer of its own, so that the pages can be donated.
     pages = Pages(jnp.zeros(shape, kv_dtype), jnp.zeros(shape, kv_dtype))
-    if kv_dtype not in EIGHT_BIT:
+    if kv_dtype not in LIMITS:
         return pages
     scales = (jnp.zeros(shape[:3], jnp.float32), jnp.zeros(shape[:3], jnp.float32))
     return Pages(*pages[:2], *scales)
@@ -58,20 +56,11 @@ def write(pages: Pages, key: jax.Array, value: jax.Array, view: View) -> Pages:
     slots = token_slots(view, key.shape[1], pages.keys)
     if pages.key_scales is None or pages.value_scales is None:
         return Pages(put(pages.keys, key, slots), put(pages.values, value, slots))
-    key, key_scale = quantise(key, pages.keys.dtype)
-    value, value_scale = quantise(value, pages.values.dtype)
+    key, key_scale = quantize(key, pages.keys.dtype)
+    value, value_scale = quantize(value, pages.values.dtype)
     return Pages(
         put(pages.keys, key, slots),
         put(pages.values, value, slots),
         put(pages.key_scales, key_scale, slots),
         put(pages.value_scales, value_scale, slots),
     )
-
-
-def quantise(x: jax.Array, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
-    """`x[..., H]` in 8 bits, and the float32 scale `[...]` that gives it back."""
-    dtype = jnp.dtype(dtype)
-    x = x.astype(jnp.float32)
-    scale = jnp.max(jnp.abs(x), axis=-1) / EIGHT_BIT[dtype.name]
-    x = x / jnp.where(scale > 0, scale, 1.0)[..., None]
-    return (jnp.round(x) if dtype == jnp.int8 else x).astype(dtype), scale

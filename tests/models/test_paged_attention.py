@@ -18,6 +18,7 @@ from stair_jax.models.paged_attention import (
     get_paged_backend,
     page_axes,
 )
+from stair_jax.models.quantization import quantize
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, batch_devices, make_mesh, use_mesh
 
@@ -189,7 +190,7 @@ def test_pages_of_8_bits_hold_numbers_within_their_rounding(kv_dtype):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((64, 8)).astype(np.float32) * 10.0 ** rng.uniform(-6, 6, (64, 1))
     x = np.concatenate([x, np.zeros((1, 8))]).astype(np.float32)
-    entries, scale = paged_slots.quantise(jnp.asarray(x), kv_dtype)
+    entries, scale = quantize(jnp.asarray(x), kv_dtype)
     assert entries.dtype == kv_dtype and scale.dtype == np.float32
     largest = np.abs(x).max(-1, keepdims=True)
     if kv_dtype == "int8":
@@ -206,7 +207,7 @@ def test_attention_over_pages_of_8_bits(kv_dtype, most, length):
     rng = np.random.default_rng(4)
     view = random_view(rng, 8, length, 4, 5)
     query, key, value, *pages = random_call(rng, CONFIG, view, length, 41, 4)
-    quantised = [paged_slots.quantise(jnp.asarray(x), kv_dtype) for x in pages]
+    quantised = [quantize(jnp.asarray(x), kv_dtype) for x in pages]
     (keys, key_scales), (values, value_scales) = quantised
     empty = GATHER.empty(CONFIG, 41, 4, 1, kv_dtype)
     given = paged_slots.Pages(keys, values, key_scales, value_scales)
@@ -286,5 +287,5 @@ def test_a_kv_dtype_that_is_not_known():
     with pytest.raises(UserError) as caught:
         GATHER.empty(CONFIG, 4, 4, 1, "bfloat16")
     assert str(caught.value) == (
-        "kv_dtype 'bfloat16' is unknown: choose one of float32, int8, float8_e4m3fn"
+        "kv_dtype 'bfloat16' is unknown: choose one of float32, float8_e4m3fn, int8"
     )
