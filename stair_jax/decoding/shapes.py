@@ -110,6 +110,7 @@ class EngineShapes:
             UserError: slots or rows of a prefill cannot be split over the mesh.
         """
         device = _devices(place)[0]
+        kv_dtype = self.kv_dtype or config.dtype
         shards = batch_devices(place) if isinstance(place, Mesh) else 1
         for name in ("num_slots", "prefill_rows"):
             if getattr(self, name) % shards:
@@ -121,8 +122,9 @@ class EngineShapes:
             self,
             num_shards=shards,
             platform=device.platform,
-            attention=self.attention or default_paged_backend(device.platform),
-            kv_dtype=self.kv_dtype or config.dtype,
+            attention=self.attention
+            or default_paged_backend(device.platform, config.dtype, kv_dtype),
+            kv_dtype=kv_dtype,
         )
 
     def with_pages(

@@ -44,9 +44,19 @@ def get_paged_backend(name: str) -> PagedBackend:
     return backend._replace(attend=partial(_attend_on_mesh, backend))
 
 
-def default_paged_backend(platform: str) -> str:
-    """The fastest backend of a platform, as `jax.Device.platform` names it."""
-    return _DEFAULTS.get(platform, "gather")
+def default_paged_backend(platform: str, dtype: str, kv_dtype: str) -> str:
+    """The fastest backend of a platform, as `jax.Device.platform` names it, for these dtypes.
+
+    Args:
+        platform: of the devices.
+        dtype: of the model.
+        kv_dtype: of the pages.
+    """
+    name = _DEFAULTS.get(platform, "gather")
+    is_wide = kv_dtype == dtype
+    if name == "cudnn" and not (is_wide and dtype in ("bfloat16", "float16")):
+        return "gather"
+    return "gather" if name == "ragged" and kv_dtype == "int8" else name
 
 
 def page_axes(config: ModelConfig, pages: LayerPages) -> Any:

@@ -28,7 +28,7 @@ class Runtime:
       prefill_width: see above.
       steps_per_call: tokens that a slot may sample between two looks at the results.
       attention: how the cache is read: "cudnn" (GPUs, bfloat16), "ragged" (TPUs), "gather" (all);
-        "": the first that the devices have.
+        "": the first of these that devices and dtypes allow.
       tree_device: where the statistics of the trees are: "host", beside the devices that decode, or
         "device", on the first of them.
       compilation_cache: folder of compiled programs that the next start uses again; None: in the

@@ -275,12 +275,17 @@ def test_backends_by_name_and_by_platform():
     assert str(caught.value) == (
         "runtime.attention 'flash' is unknown: choose one of cudnn, gather, ragged"
     )
-    assert [default_paged_backend(name) for name in ("cpu", "gpu", "tpu", "metal")] == [
-        "gather",
-        "cudnn",
-        "ragged",
-        "gather",
-    ]
+    found = {
+        (platform, dtype, kv_dtype): default_paged_backend(platform, dtype, kv_dtype)
+        for platform in ("cpu", "gpu", "tpu", "metal")
+        for dtype in ("bfloat16", "float32")
+        for kv_dtype in (dtype, "int8", "float8_e4m3fn")
+    }
+    assert {key for key, name in found.items() if name == "cudnn"} == {
+        ("gpu", "bfloat16", "bfloat16")
+    }
+    ragged = {key for key, name in found.items() if name == "ragged"}
+    assert ragged == {key for key in found if key[0] == "tpu" and key[2] != "int8"}
 
 
 def test_a_kv_dtype_that_is_not_known():
