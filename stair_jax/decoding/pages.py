@@ -3,26 +3,24 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-TRASH_PAGE = 0
-
 PageIds = NDArray[np.int32]
 
 
 class PagePool:
     """Reference counts of pages 0 to `num_pages` - 1, on the host.
 
-    Page 0 is the trash page: padding is written there, and it is never given out. Each call handles
+    Page 0 is never given out: it fills up tables, and nothing is written there. Each call handles
     all of its pages at once; one that raises changes nothing.
     """
 
     def __init__(self, num_pages: int) -> None:
-        """All pages but the trash page are free.
+        """All pages but page 0 are free.
 
         Raises:
-            ValueError: when there is no room for a trash page.
+            ValueError: when there is no room for page 0.
         """
         if num_pages < 1:
-            raise ValueError(f"a pool needs at least the trash page, not {num_pages} pages")
+            raise ValueError(f"a pool needs at least page 0, not {num_pages} pages")
         self._counts = np.zeros(num_pages, np.int32)
         # A stack: the first `num_free` elements are the free pages, the last of them goes first.
         self._free = np.arange(num_pages - 1, -1, -1, dtype=np.int32)
@@ -30,7 +28,7 @@ class PagePool:
 
     @property
     def num_pages(self) -> int:
-        """All pages, the trash page too."""
+        """All pages, page 0 too."""
         return len(self._counts)
 
     @property

@@ -31,7 +31,7 @@ class Sizes:
 
     Attributes:
         num_slots: sequences that decode side by side.
-        num_pages: of the pool, the trash page too.
+        num_pages: of the pool, page 0 too.
         page_size: tokens of a page.
         table_width: pages of a sequence at most.
         chunk: tokens of one row of a prefill.

@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from stair_jax.decoding.pages import TRASH_PAGE, PagePool
+from stair_jax.decoding.pages import PagePool
 
 
-def test_take_gives_each_page_once_and_never_the_trash_page():
+def test_take_gives_each_page_once_and_never_page_0():
     pool = PagePool(8)
     assert (pool.num_pages, pool.num_free) == (8, 7)
     first, second = pool.take(3), pool.take(4)
@@ -40,7 +40,7 @@ def test_references_are_counted_with_duplicates():
     pool = PagePool(5)
     a, b = pool.take(2)
     pool.share([a, a, b])
-    assert pool.count([a, b, TRASH_PAGE]).tolist() == [3, 2, 0]
+    assert pool.count([a, b, 0]).tolist() == [3, 2, 0]
     pool.drop([a, b, a])
     assert pool.count([a, b]).tolist() == [1, 1]
     assert pool.num_free == 2
@@ -51,7 +51,7 @@ def test_references_are_counted_with_duplicates():
 
 
 @pytest.mark.parametrize("operation", ["share", "drop"])
-@pytest.mark.parametrize("wrong", [TRASH_PAGE, 3, 5, -1], ids=["trash", "free", "beyond", "below"])
+@pytest.mark.parametrize("wrong", [0, 3, 5, -1], ids=["nobody", "free", "beyond", "below"])
 def test_a_page_that_is_not_in_use_is_refused_and_nothing_changes(operation, wrong):
     pool = PagePool(5)
     ids = pool.take(2)
@@ -73,7 +73,7 @@ def test_dropping_more_than_there_are_references_changes_nothing():
 
 
 def test_other_misuse_is_refused():
-    with pytest.raises(ValueError, match="trash"):
+    with pytest.raises(ValueError, match="page 0"):
         PagePool(0)
     with pytest.raises(ValueError, match="-1"):
         PagePool(3).take(-1)
@@ -96,7 +96,7 @@ def test_millions_of_random_operations_lose_no_page():
             ids = pool.take(want)
             assert (ids is None) == (want > free)
             for page in [] if ids is None else ids.tolist():
-                assert page != TRASH_PAGE
+                assert page != 0
                 assert references[page] == 0
                 references[page] = 1
                 held.append(page)
