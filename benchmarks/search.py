@@ -275,8 +275,26 @@ def search_line(setting: Setting, rewards: str, num_prompts: int) -> float:
         floor_seconds_a_prompt=floor / done,
         ratio_to_floor=clock.seconds / floor,
         mean_context=seen / max(stats.busy_steps, 1),
+        **_second_half(clock, tree_tokens),
     )
     return done / clock.seconds
+
+
+def _second_half(clock: Clock, tree_tokens: float) -> dict[str, float]:
+    """The same for the second half of the time, when the cache has filled up."""
+    if clock.halfway is None or clock.stats is None:
+        return {}
+    middle, before = clock.halfway
+    stats, seconds = since(before, clock.stats), clock.seconds - middle
+    rate = stats.busy_steps / seconds
+    return {
+        "late_seconds_a_prompt": tree_tokens / max(rate, 1e-9),
+        "late_tokens_per_s": rate,
+        "late_prefilled_a_tree": stats.prefilled / max(stats.busy_steps, 1) * tree_tokens,
+        "late_hit_rate": stats.hit_rate,
+        "late_occupancy": stats.occupancy,
+        "late_evicted": stats.evicted,
+    }
 
 
 def _search(

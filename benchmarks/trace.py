@@ -90,6 +90,7 @@ class Clock:
     Attributes:
         seconds: until the end of what is measured, of the time that there was or was needed.
         stats: at that moment.
+        halfway: seconds, and what was counted, once half of the time was over.
         busy: share of the profiled window in which the devices computed; None: not profiled.
     """
 
@@ -97,10 +98,12 @@ class Clock:
         """Starts now; `counted` is what an engine counts in."""
         self.busy: float | None = None
         self.stats: EngineStats | None = None
+        self.halfway: tuple[float, EngineStats] | None = None
         self.seconds = 0.0
         self._counted, self._trace = counted, Trace() if trace_seconds else None
         self._start = self._opened = time.perf_counter()
-        self._end, self._trace_seconds = self._start + seconds, trace_seconds
+        self._middle, self._end = self._start + seconds / 2, self._start + seconds
+        self._trace_seconds = trace_seconds
 
     def close(self) -> None:
         """Notes the end of what is measured, once."""
@@ -110,7 +113,10 @@ class Clock:
 
     def __call__(self) -> bool:
         """Whether it is over."""
-        if time.perf_counter() < self._end:
+        now = time.perf_counter()
+        if self.halfway is None and now >= self._middle:
+            self.halfway = now - self._start, EngineStats(**vars(self._counted))
+        if now < self._end:
             return False
         if self._trace is None:
             return True
