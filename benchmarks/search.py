@@ -174,6 +174,7 @@ def _drive(setting: Setting, length: shaped.Length, lockstep: bool = False) -> s
         seconds=0.75 * seconds,
         lockstep=lockstep,
         scale=setting.sizes.scale,
+        trace_seconds=setting.flags.trace_seconds,
     )
 
 
@@ -197,6 +198,7 @@ def _shaped_values(setting: Setting, measured: shaped.Measured) -> dict[str, Any
         "mean_context": measured.mean_seen,
         "occupancy": measured.occupancy,
         "judgements": measured.iterations,
+        "program_seconds_in_trace": measured.programs,
         "seconds": measured.seconds,
     }
 
@@ -272,6 +274,7 @@ def search_line(setting: Setting, rewards: str, num_prompts: int) -> float:
         idle_share=stats.starved_seconds / clock.seconds,
         host_share=1 - stats.wait_seconds / clock.seconds,
         device_busy_in_trace=clock.busy,
+        program_seconds_in_trace=clock.programs,
         floor_seconds_a_prompt=floor / done,
         ratio_to_floor=clock.seconds / floor,
         mean_context=seen / max(stats.busy_steps, 1),

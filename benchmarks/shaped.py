@@ -2,7 +2,8 @@
 
 An iteration of a tree is four steps after one path, a rollout after one of them, and a judgement
 of fresh tokens. The path goes on from that step; after four iterations it starts anew at the
-prompt, and the tree gives its handles back.
+prompt, and the tree gives its handles back. Trees start where others would be by then, each in
+another part of an iteration and at another depth: a window then sees what goes on in the long run.
 """
 
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmarks.trace import Trace
 from stair_jax.decoding.requests import (
     Completion,
     EngineStats,
@@ -51,12 +53,14 @@ class Tree:
         engine: keeps the handles.
         length: of steps, rollouts and replies.
         scale: of all lengths, for tests.
+        phase: the share of its first four iterations that it is taken to have behind it.
     """
 
     number: int
     engine: Engine
     length: Length
     scale: float = 1.0
+    phase: float = 0.0
     iterations: int = 0
     seen: float = 0.0  # summed over the sampled tokens: the tokens that each sees
     waiting: int = 0
@@ -93,12 +97,23 @@ class Tree:
 
     def _run(self) -> Iterator[list[Request]]:
         self._root = self._path = self.engine.keep(self._tokens("prompt", PROMPT))
+        self.iterations = int(DEPTH * self.phase)
+        if self.iterations:
+            tokens = self._tokens("path", self.iterations * STEP)
+            self._path = self.engine.keep(tokens, self._root)
+            self._kept.append(self._path)
+        step, rollout, reply = map(self._scaled, (STEP, ROLLOUT, REPLY))
+        # Sampled one after another, of the iteration that is taken to be under way.
+        passed = round(DEPTH * self.phase % 1 * (step + rollout + reply))
         while True:
-            yield [self._request("step", STEP, number) for number in range(CHILDREN)]
+            yield [self._request("step", STEP, passed, number) for number in range(CHILDREN)]
             first = min(self._completed, key=lambda completion: completion.id)  # type: ignore
             self._path = first.handle
-            yield [self._request("rollout", ROLLOUT)]
-            yield [self._request("judge", REPLY)]
+            passed = max(0, passed - step)
+            yield [self._request("rollout", ROLLOUT, passed)]
+            passed = max(0, passed - rollout)
+            yield [self._request("judge", REPLY, passed)]
+            passed = 0
             self.iterations += 1
             if self.iterations % DEPTH == 0:
                 self.release()
@@ -109,14 +124,14 @@ class Tree:
         # Of the pocket tokenizer's size: any model has these ids.
         return tuple(rng.integers(0, 512, self._scaled(count)).tolist())
 
-    def _request(self, what: str, mean: int, number: int = 0) -> Request:
+    def _request(self, what: str, mean: int, passed: int, number: int = 0) -> Request:
         name = (self.number, self.iterations, what, number)
         judge = what == "judge"
         sampling = Sampling(
             temperature=0.6 if judge else 1.2,
             top_k=0 if judge else 50,
             top_p=0.9,
-            max_tokens=self.length(what, self._scaled(mean), name),
+            max_tokens=max(1, self.length(what, self._scaled(mean), name) - passed),
         )
         return Request(
             name,
@@ -143,6 +158,7 @@ class Measured:
         iterations: judgements that came back in it.
         occupancy: share of the slots' steps that sampled a token.
         stats: of the whole drive.
+        programs: seconds of each program's kernels in what was profiled after the window.
     """
 
     seconds: float
@@ -152,6 +168,7 @@ class Measured:
     iterations: int
     occupancy: float
     stats: EngineStats
+    programs: dict[str, float]
 
 
 def drive(
@@ -163,6 +180,7 @@ def drive(
     seconds: float,
     lockstep: bool = False,
     scale: float = 1.0,
+    trace_seconds: float = 0.0,
 ) -> Measured:
     """Runs trees on an idle engine, which is idle again afterwards.
 
@@ -174,8 +192,10 @@ def drive(
         seconds: of the window.
         lockstep: no tree goes on before all are done with what they asked for.
         scale: of all lengths.
+        trace_seconds: that are profiled after the window.
     """
-    trees = [Tree(number, engine, length, scale) for number in range(num_trees)]
+    phases = [0.0 if lockstep else number / num_trees for number in range(num_trees)]
+    trees = [Tree(number, engine, length, scale, phase) for number, phase in enumerate(phases)]
     asked: dict[Hashable, Request] = {}
     totals = [0, 0]  # sampled tokens of completions, and iterations
 
@@ -216,9 +236,19 @@ def drive(
         iterations=iterations,
         occupancy=tokens / max(slot_steps, 1),
         stats=EngineStats(**vars(stats)),
+        programs=_profiled(lambda: run(time.perf_counter() + trace_seconds), trace_seconds),
     )
     _drain(engine, trees)
     return measured
+
+
+def _profiled(run: Callable[[], None], trace_seconds: float) -> dict[str, float]:
+    if not trace_seconds:
+        return {}
+    trace = Trace()
+    trace.start()
+    run()
+    return trace.stop()[1]
 
 
 def _drain(engine: Engine, trees: list[Tree]) -> None:

@@ -31,13 +31,17 @@ class Trace:
         options.host_tracer_level = 1
         jax.profiler.start_trace(self._folder.name, profiler_options=options)
 
-    def stop(self) -> list[float]:
-        """Seconds that each device computed in the window; empty where no device is traced."""
+    def stop(self) -> tuple[list[float], dict[str, float]]:
+        """Seconds that each device computed in the window, and those of each program.
+
+        Both are empty where no device is traced.
+        """
         assert self._folder is not None, "start() comes first"
         jax.profiler.stop_trace()
         with self._folder as folder:
             files = sorted(Path(folder).rglob("*.trace.json.gz"))
-            return [seconds for file in files for seconds in busy_seconds(_events(file))]
+            events = [event for file in files for event in _events(file)]
+        return busy_seconds(events), program_seconds(events)
 
 
 def _events(file: Path) -> list[dict[str, Any]]:
@@ -75,6 +79,20 @@ def busy_seconds(events: Iterable[dict[str, Any]]) -> list[float]:
     ]
 
 
+def program_seconds(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of the kernels of each compiled program, all devices together.
+
+    Args:
+        events: of a trace in Chrome's format, times in microseconds; kernels name their program.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        module = event.get("args", {}).get("hlo_module") if event.get("ph") == "X" else None
+        if module:
+            seconds[module] += event.get("dur", 0.0) / 1e6
+    return dict(seconds)
+
+
 def covered(spans: Spans) -> float:
     """Length of the union of spans (start, end)."""
     total, reached = 0.0, float("-inf")
@@ -92,11 +110,13 @@ class Clock:
         stats: at that moment.
         halfway: seconds, and what was counted, once half of the time was over.
         busy: share of the profiled window in which the devices computed; None: not profiled.
+        programs: seconds in that window of the kernels of each program.
     """
 
     def __init__(self, counted: EngineStats, seconds: float, trace_seconds: float):
         """Starts now; `counted` is what an engine counts in."""
         self.busy: float | None = None
+        self.programs: dict[str, float] = {}
         self.stats: EngineStats | None = None
         self.halfway: tuple[float, EngineStats] | None = None
         self.seconds = 0.0
@@ -127,6 +147,6 @@ class Clock:
         elapsed = time.perf_counter() - self._opened
         if elapsed < self._trace_seconds:
             return False
-        busy = self._trace.stop()
+        busy, self.programs = self._trace.stop()
         self.busy = min(busy) / elapsed if busy else None
         return True

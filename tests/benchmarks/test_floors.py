@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.roofline import Ceilings, Floor
-from benchmarks.trace import busy_seconds, covered
+from benchmarks.trace import busy_seconds, covered, program_seconds
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.known import KNOWN
 
@@ -63,3 +63,15 @@ def test_only_kernels_on_devices_are_busy():
         span(9, 1, 0, 9e6),
     ]
     assert busy_seconds(events) == [1.5, 0.25]
+
+
+def test_kernels_are_added_up_by_program():
+    kernel = {"ph": "X", "pid": 1, "tid": 2, "ts": 0, "dur": 250_000.0}
+    events = [
+        kernel | {"args": {"hlo_module": "jit_decode"}},
+        kernel | {"args": {"hlo_module": "jit_prefill"}, "dur": 1e6},
+        kernel | {"args": {"hlo_module": "jit_decode"}, "ts": 9},
+        kernel,
+        {"ph": "M", "args": {"hlo_module": "jit_decode"}},
+    ]
+    assert program_seconds(events) == {"jit_decode": 0.5, "jit_prefill": 1.0}

@@ -39,11 +39,13 @@ def test_an_iteration_asks_for_steps_a_rollout_and_a_judgement(lockstep):
     own = [request for request in engine.seen if request.id[0] == 1]
     whats = [request.id[2] for request in own]
     assert whats[:12] == (["step"] * 4 + ["rollout", "judge"]) * 2
-    lengths = {request.id[2]: request.sampling.max_tokens for request in own}
-    assert lengths == {"step": 12, "rollout": 30, "judge": 10}
-    # A path of four iterations, then the prompt again.
+    lengths = {(r.id[2], r.sampling.max_tokens) for r in own[6:]}
+    assert lengths == {("step", 12), ("rollout", 30), ("judge", 10)}
+    # A path of four iterations, then the prompt again; tree 1 of 3 is a third on its way.
     starts = [len(r.parent.tokens) for r in own if r.id[2] == "step" and r.id[3] == 0]
-    assert starts[:6] == [12, 24, 36, 48, 12, 24]
+    assert starts[:6] == ([12, 24, 36, 48, 12, 24] if lockstep else [24, 25, 37, 12, 24, 36])
+    firsts = [request.sampling.max_tokens for request in own[3:6]]
+    assert firsts == ([12, 30, 10] if lockstep else [1, 25, 10])
     assert all(len(r.sequence) == 50 for r in own if r.id[2] == "judge")
     assert measured.tokens > 0 and measured.iterations > 0
     assert isinstance(measured.stats, EngineStats)
