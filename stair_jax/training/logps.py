@@ -1,10 +1,14 @@
 """Log-probabilities of given tokens, without the logits of a whole batch."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from stair_jax.models.heads import mask_padding
+from stair_jax.parallel.rules import BATCH_AXES
 
 
 def token_logps(
@@ -13,57 +17,91 @@ def token_logps(
     targets: jax.Array,
     num_chunks: int = 1,
     vocab_size: int | None = None,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """Log p(target) at each position, p = softmax(hidden @ head.T), in float32.
 
-    The positions are taken in `num_chunks` pieces along T, and the logits of a piece are computed
-    again in the backward pass: `[B, T, V]` never exists, but `[B, T / num_chunks, V]`. One chunk
-    keeps its logits, which is fastest where the vocabulary is small.
+    The positions of each device are taken in `num_chunks` pieces, and the logits of a piece are
+    computed again in the backward pass: `[B, T, V]` never exists, but `[B * T / num_chunks, V]`.
+    One chunk keeps its logits, which is fastest where the vocabulary is small.
 
     Args:
       hidden: `[B, T, D]`.
       head: `[V, D]`.
       targets: `[B, T]` token ids.
-      num_chunks: 1 or more; T need not be a multiple.
+      num_chunks: 1 or more; the number of positions need not be a multiple.
       vocab_size: rows of the head from this one on are padding and stand for no token (None: V).
+      weights: `[B, T]`; with several chunks, positions of weight 0 may be left out, and are 0 then:
+        they come last, and pieces with no other are skipped. None: all count.
 
     Returns:
       `[B, T]` float32.
     """
-    length = targets.shape[1]
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        return _chunk_logps(hidden, head, targets, vocab_size)
-    size = -(-length // num_chunks)
-    padding = size * num_chunks - length
-    hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, padding)))
-
-    # Chunks along T, not B: the rows stay where the mesh has put them.
-    @jax.checkpoint
-    def body(carry: None, chunk: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-        return carry, _chunk_logps(chunk[0], head, chunk[1], vocab_size)
-
-    chunks = (_chunked(hidden, num_chunks), _chunked(targets, num_chunks))
-    _, logps = jax.lax.scan(body, None, chunks)
-    return jnp.moveaxis(logps, 0, 1).reshape(targets.shape)[:, :length]
-
-
-def _chunked(array: jax.Array, num_chunks: int) -> jax.Array:
-    """`[B, T, ...]` -> `[num_chunks, B, T / num_chunks, ...]`."""
-    batch, length, *rest = array.shape
-    return jnp.moveaxis(array.reshape(batch, num_chunks, length // num_chunks, *rest), 1, 0)
+        logits = jnp.einsum(
+            "btd,vd->btv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+        )
+        logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
+        return _chosen(logits, targets, vocab_size)
+    local = partial(_in_chunks, num_chunks=num_chunks, vocab_size=vocab_size)
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return local(hidden, head, targets, weights)
+    # The head is put together once, and its gradients are added up once, not for each chunk.
+    head = nn.with_logical_constraint(head.astype(hidden.dtype), ("vocab", "activation_embed"))
+    rows = PartitionSpec(BATCH_AXES)
+    return jax.shard_map(
+        local,
+        in_specs=(rows, PartitionSpec(), rows, rows),
+        out_specs=rows,
+        axis_names=set(BATCH_AXES),
+        check_vma=False,
+    )(hidden, head, targets, weights)
 
 
-def _chunk_logps(
-    hidden: jax.Array, head: jax.Array, targets: jax.Array, vocab_size: int
+def _in_chunks(
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None,
+    *,
+    num_chunks: int,
+    vocab_size: int,
 ) -> jax.Array:
-    logits = jnp.einsum(
-        "btd,vd->btv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
-    )
-    logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
+    """`token_logps` of the rows of one device."""
+    shape, count = targets.shape, targets.size
+    order, wanted = jnp.arange(count), jnp.int32(count)
+    if weights is not None:
+        order = jnp.argsort(weights.ravel() == 0, stable=True)
+        wanted = jnp.count_nonzero(weights)
+    size = -(-count // num_chunks)
+    index = jnp.pad(order, (0, size * num_chunks - count)).reshape(num_chunks, size)
+    wide = head.astype(jnp.float32)  # so that the chunks' gradients are summed in float32
+
+    def logps(hidden: jax.Array, targets: jax.Array) -> jax.Array:
+        logits = jnp.einsum(
+            "td,vd->tv", hidden, wide.astype(hidden.dtype), preferred_element_type=jnp.float32
+        )
+        return _chosen(logits, targets, vocab_size)
+
+    @jax.checkpoint
+    def body(start: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        if weights is None:
+            return start + size, logps(*chunk)
+        none = jnp.zeros(size, jnp.float32)
+        return start + size, jax.lax.cond(start < wanted, logps, lambda *_: none, *chunk)
+
+    chunks = hidden.reshape(count, -1)[index], targets.ravel()[index]
+    _, found = jax.lax.scan(body, jnp.int32(0), chunks)
+    flat = jnp.zeros(count, jnp.float32).at[order].set(found.ravel()[:count], unique_indices=True)
+    return flat.reshape(shape)
+
+
+def _chosen(logits: jax.Array, targets: jax.Array, vocab_size: int) -> jax.Array:
+    """Log-probabilities of the targets by their logits `[..., V]`."""
     logits = mask_padding(logits, vocab_size)
     # A comparison instead of a gather: its gradient is no scatter, and V may be sharded.
-    is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets[..., None]
+    last = logits.ndim - 1
+    is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, last) == targets[..., None]
     chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
     return chosen - jax.nn.logsumexp(logits, axis=-1)

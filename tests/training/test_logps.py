@@ -1,9 +1,12 @@
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.training.logps import token_logps
 
 B, T, D, V = 3, 10, 5, 17
@@ -34,6 +37,37 @@ def test_values_and_gradients_are_those_of_torch(inputs, num_chunks):
     np.testing.assert_allclose(logps, expected.detach(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(gradients[0], torch_hidden.grad, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradients[1], torch_head.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh_shape", [None, MeshShape(2, 2, 2), MeshShape(fsdp=4)], ids=str)
+@pytest.mark.parametrize("num_chunks", [2, 3, 7])
+def test_positions_without_weight_are_left_out(mesh_shape, num_chunks):
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(4, T, 6)).astype(np.float32)
+    head = rng.normal(size=(20, 6)).astype(np.float32)
+    targets = rng.integers(0, 18, (4, T))
+    weights = (rng.random((4, T)) < 0.4) * rng.random((4, T)).astype(np.float32)
+    weights[1] = 0
+
+    def loss(hidden, head, num_chunks, weights):
+        logps = token_logps(hidden, head, jnp.array(targets), num_chunks, 18, weights)
+        return jnp.sum(jnp.sin(logps) * (0 if weights is None else weights)), logps
+
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
+    with nullcontext() if mesh_shape is None else use_mesh(make_mesh(mesh_shape)):
+        gradients, logps = gradient(hidden, head, num_chunks, weights)
+        dense, all_logps = gradient(hidden, head, 1, weights)
+        _, chunked = gradient(hidden, head, num_chunks, None)
+    np.testing.assert_allclose(chunked, all_logps, rtol=1e-5)
+    np.testing.assert_allclose(logps[weights > 0], all_logps[weights > 0], rtol=1e-5)
+    for found, expected in zip(gradients, dense, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pieces_without_weight_cost_nothing():
+    hidden, head = jnp.ones((2, 8, 4)), jnp.ones((6, 4)).at[0, 0].set(jnp.nan)
+    logps = token_logps(hidden, head, jnp.zeros((2, 8), int), 4, None, jnp.zeros((2, 8)))
+    assert not np.any(logps)  # and not what NaN comes to
 
 
 def shapes_in(jaxpr):
