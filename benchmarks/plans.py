@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from stair_jax import launch, planner
 from stair_jax.monitoring import say
-from stair_jax.planning.chips import GIB
+from stair_jax.parallel.chips import GIB
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.report import Planned

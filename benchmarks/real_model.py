@@ -187,13 +187,14 @@ def _train(
     import jax
     import jax.numpy as jnp
 
+    from stair_jax.models.flops import Rows, training_flops
     from stair_jax.models.transformer import logical_axes
     from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
-    from stair_jax.planning.cost import Rows, training_flops
     from stair_jax.training.batches import Batches
+    from stair_jax.training.feeding import put_batch
     from stair_jax.training.optimizer import make_optimizer
     from stair_jax.training.settings import TrainingSettings
-    from stair_jax.training.step import init_state, make_train_step, put_batch
+    from stair_jax.training.step import init_state, make_train_step
 
     config, rows, length = objective.config, arguments.rows, arguments.length
     settings = TrainingSettings(learning_rate=1e-5, mu_dtype=arguments.param_dtype)

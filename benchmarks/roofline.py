@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from stair_jax.models.config import ModelConfig
-from stair_jax.planning.cost import layer_params
+from stair_jax.models.flops import layer_params
 
 _CALLS = 10  # between two looks at the clock
 

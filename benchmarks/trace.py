@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import tempfile
 import time
 from collections import defaultdict
@@ -14,6 +15,13 @@ import jax
 from stair_jax.decoding.requests import EngineStats
 
 Spans = list[tuple[float, float]]
+# Kinds of kernels by their names, the first that fits; all else is elementwise work of XLA.
+_KINDS = (
+    ("communication", re.compile("nccl|all-reduce|all-gather|reduce-scatter|all-to-all", re.I)),
+    ("attention", re.compile("cudnn|flash|fmha|sdpa|splash", re.I)),
+    ("products", re.compile("gemm|nvjet|cutlass|cublas|xmma|dot", re.I)),
+    ("copies", re.compile("copy|memcpy|memset|slice", re.I)),
+)
 
 
 class Trace:
@@ -31,17 +39,24 @@ class Trace:
         options.host_tracer_level = 1
         jax.profiler.start_trace(self._folder.name, profiler_options=options)
 
+    def kernels(self) -> dict[str, float]:
+        """Stops; seconds of the kernels of each kind, see `kernel_seconds`."""
+        return kernel_seconds(self._stopped())
+
     def stop(self) -> tuple[list[float], dict[str, float]]:
         """Seconds that each device computed in the window, and those of each program.
 
         Both are empty where no device is traced.
         """
+        events = self._stopped()
+        return busy_seconds(events), program_seconds(events)
+
+    def _stopped(self) -> list[dict[str, Any]]:
         assert self._folder is not None, "start() comes first"
         jax.profiler.stop_trace()
         with self._folder as folder:
             files = sorted(Path(folder).rglob("*.trace.json.gz"))
-            events = [event for file in files for event in _events(file)]
-        return busy_seconds(events), program_seconds(events)
+            return [event for file in files for event in _events(file)]
 
 
 def _events(file: Path) -> list[dict[str, Any]]:
@@ -90,6 +105,21 @@ def program_seconds(events: Iterable[dict[str, Any]]) -> dict[str, float]:
         module = event.get("args", {}).get("hlo_module") if event.get("ph") == "X" else None
         if module:
             seconds[module] += event.get("dur", 0.0) / 1e6
+    return dict(seconds)
+
+
+def kernel_seconds(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of the kernels of each kind, all devices together.
+
+    Args:
+        events: of a trace in Chrome's format, times in microseconds.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event.get("ph") == "X" and "hlo_module" in event.get("args", {}):
+            name = f"{event['name']} {event['args'].get('hlo_op', '')}"
+            kind = next((kind for kind, names in _KINDS if names.search(name)), "other")
+            seconds[kind] += event.get("dur", 0.0) / 1e6
     return dict(seconds)
 
 

@@ -107,6 +107,7 @@ def get_config() -> ConfigDict:
     config.dpo.sft_weight = 0.2
     config.dpo.epochs = 1.0
     config.dpo.batch_size = 16
+    config.dpo.together = "pairs"  # of so few, those of one prompt would pull too much alike
     config.dpo.learning_rate = 7e-5
     config.dpo.max_length = 128
     config.dpo.microbatch_rows = 8

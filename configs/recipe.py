@@ -84,6 +84,7 @@ def _config(model: str, init: str) -> ConfigDict:
     config.files.prompts = ()
     config.files.dpo = ""
     config.files.prm = ()
+    config.files.kinds = ConfigDict()
 
     config.model = ConfigDict()
     config.model.init = init
@@ -155,6 +156,8 @@ def _config(model: str, init: str) -> ConfigDict:
     config.dpo.sft_weight = 0.2  # [P]
     config.dpo.epochs = 1.0  # [P]
     config.dpo.max_length = 2048  # [C]
+    config.dpo.layout = "tree"
+    config.dpo.together = "siblings"  # [ours]
 
     config.prm = _training(learning_rate=5e-6, batch_size=256)  # [P]
     config.prm.model = "base"
@@ -201,4 +204,5 @@ def _training(learning_rate: float, batch_size: int) -> ConfigDict:
     section.hf_dtype = "float32"
     section.remat = "full"
     section.checkpoint_every = 50
+    section.keep = 2
     return section

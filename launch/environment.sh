@@ -49,3 +49,16 @@ make_environment() {
   echo "$id" >"$stamp"
   echo "Installed in $((SECONDS - start)) s." >&2
 }
+
+# Prints the extra of setup.cfg for the accelerators of this host; nothing where it has none.
+find_accelerator() {
+  case "${STAIR_EXTRA:-}" in
+    none) return ;;
+    ?*) echo "$STAIR_EXTRA" && return ;;
+  esac
+  if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+    echo cuda
+  elif compgen -G "/dev/accel*" >/dev/null || compgen -G "/dev/vfio/[0-9]*" >/dev/null; then
+    echo tpu
+  fi
+}

@@ -11,8 +11,15 @@ weights, data or the devices themselves, and nothing is written:
 compiles every jitted step for a TPU slice (v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 and other shapes)
 or for this machine (local), and prints the memory, FLOPs and least time of each.
 
+A run over several hosts is the same command on each of them, with the same shared working folder,
+and either --distributed on a TPU slice, under SLURM or in Kubernetes, where the processes find each
+other, or --coordinator=host:port --num_processes=N --process_id=I (process 0 is at host:port).
+--start_timeout (300) is how long they wait for each other, --heartbeat_timeout (900) how long a
+machine may give no sign of life; both in seconds. docs/clusters.md tells more.
+
 Exit status: 0 done; 2 a mistake that the user can correct (one line says what); 3 a plan that does
-not fit; 1 a fault of ours (with a traceback); 130 or 143 stopped from outside (Ctrl-C or SIGTERM).
+not fit; 4 another process of the run was lost, start all again; 1 a fault of ours (with a
+traceback); 130 or 143 stopped from outside (Ctrl-C or SIGTERM).
 """
 
 import os
@@ -31,7 +38,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.monitoring import say
+from stair_jax.parallel import distributed
+from stair_jax.parallel.cluster import join, take_flags
+from stair_jax.parallel.peers import LOST, Peers
 from stair_jax.storage import fingerprint
 
 _QUIET = {
@@ -50,19 +59,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv if argv is None else argv)
     is_plan = _take(argv, "plan")[0] is not None
     then = "nothing was written" if is_plan else "the same command goes on where it stopped"
+    line = _Line()
     try:
-        return _run(argv)
+        return _run(argv, line)
     except UserError as error:
-        say(f"stair_jax: error: {' '.join(str(error).split())}")
-        return 2
+        return line.end(2, f"error: {' '.join(str(error).split())}")
+    except distributed.LostProcess as error:
+        return line.end(LOST, f"{error}; the same command goes on where it stopped")
     except KeyboardInterrupt:
-        say(f"stair_jax: interrupted: {then}")
-        return 128 + signal.SIGINT
+        return line.end(128 + signal.SIGINT, f"interrupted: {then}")
     except _Terminated:
-        say(f"stair_jax: terminated: {then}")
-        return 128 + signal.SIGTERM
+        return line.end(128 + signal.SIGTERM, f"terminated: {then}")
+    except Exception as error:
+        line.fail(error)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class _Line:
+    """What this process says at its end, to the user and to the other processes of the run."""
+
+    def __init__(self) -> None:
+        self.peers: Peers | None = None
+
+    def end(self, status: int, text: str) -> int:
+        """Says how it ends; with other processes, it ends here."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.peers is None:
+            print(f"stair_jax: {text}", file=sys.stderr, flush=True)
+            return status
+        if status == 2 and not distributed.is_main():
+            self.peers.settle()  # most mistakes are everybody's: the first one tells
+        self._leave(self.peers, status, text)
+        raise AssertionError("a process that left is still there")
+
+    def fail(self, error: Exception) -> None:
+        """With other processes, ends here with a traceback, unless it is their end that shows."""
+        if self.peers is not None:
+            self.peers.settle()
+            traceback.print_exc()
+            self._leave(self.peers, 1, f"{type(error).__name__}: {error}"[:500])
+
+    def _leave(self, peers: Peers, status: int, text: str) -> None:
+        """Ends the process without JAX's own end, which waits for the others."""
+        who = f"process {distributed.process_index()} of {distributed.num_processes()}"
+        print(f"stair_jax: {who}: {text}", file=sys.stderr, flush=True)
+        peers.leave(status, text)
+        sys.stdout.flush()
+        os._exit(status)
 
 
 class _Terminated(BaseException):
@@ -73,7 +118,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], line: _Line) -> int:
     """Does what the command line says; returns the exit status."""
     if {"-h", "-help", "--help", "--helpfull"} & set(argv):
         print(__doc__)
@@ -81,11 +126,18 @@ def _run(argv: list[str]) -> int:
     topology, argv = _take(argv, "plan")
     if topology is not None:
         return _plan(argv, topology)
+    cluster, argv = take_flags(argv)
     config, workdir = parse(argv)
     _use_compilation_cache(config, workdir)
+    if cluster is not None:
+        line.peers = join(cluster)
+        signal.signal(signal.SIGTERM, _on_sigterm)  # JAX has put its own in this place
     from stair_jax import pipeline  # the flags are checked before anything slow is imported
 
     pipeline.run(config, workdir)
+    if line.peers is not None:
+        distributed.barrier("the end of the run", distributed.PATIENCE)
+        line.peers.leave(0)
     return 0
 
 

@@ -3,6 +3,10 @@
 A stage is finished when its folder holds `complete.json`. Its fingerprint covers its settings, the
 seed and the fingerprints of its inputs, so that a finished stage is used again only by a run that
 would make the same artifact. `started.json` says the same of a stage that was interrupted.
+
+In a run of several processes all of them go through the stages in step. The first one alone looks
+at records, writes them, and tells the others what there is to do. A stage whose module says
+`PROCESSES = "first"` is done by the first one, on its own devices, while the others wait.
 """
 
 import fcntl
@@ -10,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.graph import Stage, leaves, make_graph
 from stair_jax.monitoring import duration, say
+from stair_jax.parallel import distributed
 from stair_jax.stages.context import StageContext
 from stair_jax.stages.runtime import Runtime
 
@@ -27,6 +32,8 @@ COMPLETE_FILE = "complete.json"
 STARTED_FILE = "started.json"
 _LOCK_FILE = ".lock"
 _ABSENT = "(no such field)"
+_BARRIER = 3600.0  # seconds between the first and the last process at a barrier; files are hashed
+_SEEN_AFTER = 60.0  # seconds until a file of one machine is seen on another
 
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
@@ -37,11 +44,47 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     """
     graph = make_graph(config)
     Runtime.read(config.get("runtime") or {})  # its mistakes are told before anything runs
-    workdir = storage.make_folder(workdir)
-    with _lock(workdir):
-        finished = {stage.name for stage in graph if _is_finished(stage, graph, workdir)}
-        storage.write_json(workdir / "config.json", config.to_dict())
-        _run_rest(graph, finished, workdir, FrozenConfigDict(config.get("runtime") or {}))
+    workdir = Path(workdir)
+    with _lock(workdir) if distributed.is_main() else nullcontext():
+        finished = _look(graph, config, workdir) if distributed.is_main() else []
+        _check_agreement(graph, workdir)
+        finished = distributed.broadcast(finished)
+        _run_rest(graph, set(finished), workdir, FrozenConfigDict(config.get("runtime") or {}))
+
+
+def _look(graph: Sequence[Stage], config: ConfigDict, workdir: Path) -> list[str]:
+    """Names of the finished stages; writes the config beside them."""
+    finished = [stage.name for stage in graph if _is_finished(stage, graph, workdir)]
+    storage.write_json(workdir / "config.json", config.to_dict())
+    return finished
+
+
+def _check_agreement(graph: Sequence[Stage], workdir: Path) -> None:
+    """Checks that all processes run the same config in the same folder.
+
+    Raises:
+      UserError: names a process that does not.
+    """
+    if distributed.num_processes() == 1:
+        return
+    own = [stage.fingerprint for stage in graph]
+    mark = distributed.broadcast(_read_lock(workdir) if distributed.is_main() else None)
+    deadline = time.monotonic() + _SEEN_AFTER
+    while (is_shared := _read_lock(workdir) == mark) is False and time.monotonic() < deadline:
+        time.sleep(0.5)
+    for process, (stages, sees) in enumerate(
+        distributed.gather("the start of the run", [own, is_shared])
+    ):
+        if not sees:
+            raise UserError(
+                f"process {process} does not see the files of process 0 in {workdir}: "
+                "--workdir must be a folder that all processes share"
+            )
+        if stages != own:
+            raise UserError(
+                f"process {process} was started with another config than process 0: "
+                "give all processes the same command"
+            )
 
 
 def _run_rest(
@@ -54,8 +97,9 @@ def _run_rest(
             say(f"{title}: finished before")
             _summarize(stage, workdir)
             continue
-        for name in set(stage.input_names) - intact:
-            _check_bytes(workdir / name)
+        if distributed.is_main():
+            for name in set(stage.input_names) - intact:
+                _check_bytes(workdir / name)
         say(f"{title}: starts")
         seconds = _run_stage(stage, workdir, runtime)
         intact |= {stage.name, *stage.input_names}
@@ -65,14 +109,19 @@ def _run_rest(
 
 def _summarize(stage: Stage, workdir: Path) -> None:
     """Says what a stage that sums up (`summary(folder) -> str`) has to say, new or old."""
+    if not distributed.is_main():
+        return
     if summary := getattr(stage.module, "summary", None):
         say(summary(workdir / stage.name))
 
 
 def _run_stage(stage: Stage, workdir: Path, runtime: FrozenConfigDict) -> float:
     """Runs one stage and writes its records; returns its seconds."""
-    folder = storage.make_folder(workdir / stage.name)
-    storage.write_json(folder / STARTED_FILE, stage.identity)
+    folder = workdir / stage.name
+    if distributed.is_main():
+        storage.make_folder(folder)
+        storage.write_json(folder / STARTED_FILE, stage.identity)
+    distributed.barrier(f"the start of stage {stage.name}", _BARRIER)
     context = StageContext(
         name=stage.name,
         settings=FrozenConfigDict(dict(stage.settings)),
@@ -85,16 +134,27 @@ def _run_stage(stage: Stage, workdir: Path, runtime: FrozenConfigDict) -> float:
         },
     )
     start = time.monotonic()
-    try:
-        with storage.using_disk(folder):
-            stage.module.run(context)
-    except UserError as error:
-        raise UserError(f"stage {stage.name}: {error}") from error
+    by_first = getattr(stage.module, "PROCESSES", "all") == "first"
+    if distributed.is_main() or not by_first:
+        try:
+            with storage.using_disk(folder):
+                stage.module.run(context)
+        except UserError as error:
+            raise UserError(f"stage {stage.name}: {error}") from error
+    seconds = distributed.PATIENCE if by_first else _BARRIER
+    distributed.barrier(f"the end of stage {stage.name}", seconds)
+    if distributed.is_main():
+        _complete(stage, folder)
+    distributed.barrier(f"the record of stage {stage.name}", _BARRIER)
+    return time.monotonic() - start
+
+
+def _complete(stage: Stage, folder: Path) -> None:
+    """Writes the record of a stage that has run."""
     files = {path: _describe(folder / path) for path in _artifact_files(folder)}
     record = {**stage.identity, "fingerprint": stage.fingerprint, "files": files}
     storage.write_json(folder / COMPLETE_FILE, record)
     (folder / STARTED_FILE).unlink()
-    return time.monotonic() - start
 
 
 def _is_finished(stage: Stage, graph: Sequence[Stage], workdir: Path) -> bool:
@@ -215,10 +275,18 @@ def _made_anew(path: Path, what: str, folder: Path) -> str:
     )
 
 
+def _read_lock(workdir: Path) -> str:
+    """Which run uses `workdir`, as far as can be seen from here."""
+    try:
+        return (workdir / _LOCK_FILE).read_text()
+    except OSError:
+        return ""
+
+
 @contextmanager
 def _lock(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of `workdir`; the lock of a process that died counts for nothing."""
-    path = workdir / _LOCK_FILE
+    path = storage.make_folder(workdir) / _LOCK_FILE
     with storage.writing(path):
         file = open(path, "a+")  # noqa: SIM115 (closed below, which gives the lock up)
     with file:

@@ -281,18 +281,18 @@ class RecordLog:
         Raises:
           UserError: a record with others behind it is damaged.
         """
-        for record, _ in self._members():
+        for record, _ in self.members():
             yield record
 
     def _cut_torn_tail(self) -> None:
         if not self._tail_is_whole and self.path.exists():
-            end = max((end for _, end in self._members()), default=0)
+            end = max((end for _, end in self.members()), default=0)
             if end < self.path.stat().st_size:
                 with writing(self.path):
                     os.truncate(self.path, end)
         self._tail_is_whole = True
 
-    def _members(self) -> Iterator[tuple[dict[str, Any], int]]:
+    def members(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Each whole record, with the position in the file of its end."""
         if not self.path.exists():
             return

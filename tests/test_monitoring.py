@@ -1,10 +1,13 @@
 """Metrics go on after a resume without steps twice; progress speaks of rate and time left."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from stair_jax import monitoring
+from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress
 
 
@@ -46,6 +49,83 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     with Metrics(tmp_path) as metrics:
         metrics.write(2, {"loss": 2.0})
     assert [row["step"] for row in lines(tmp_path)] == [1, 2]
+
+
+def test_what_the_clock_decides_has_a_file_of_its_own(tmp_path):
+    with Metrics(tmp_path) as metrics:
+        for step in range(3):
+            metrics.write(step, {"loss": step}, {"seconds": 2.0 + step} if step else None)
+    with Metrics(tmp_path, resume_step=1) as metrics:
+        metrics.write(2, {"loss": 5}, {"seconds": 9.0})
+    assert lines(tmp_path)[-1] == {"step": 2, "loss": 5.0}
+    speeds = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert speeds == [{"step": 1, "seconds": 3.0}, {"step": 2, "seconds": 9.0}]
+
+
+def test_a_silent_process_writes_and_says_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    with Metrics(tmp_path / "stage", silent=True) as metrics:
+        metrics.write(1, {"loss": 0.5}, {"seconds": 1.0})
+    clock = Clock(monkeypatch)
+    progress = Progress("sft", 10, "steps", done=2, silent=True)
+    clock.now = 60.0
+    progress.update(5)
+    progress.close()
+    assert not (tmp_path / "stage").exists()
+    assert capsys.readouterr().err == ""
+
+
+class FakeWandb:
+    """Takes the place of the package; `runs` holds what was started and logged."""
+
+    def __init__(self):
+        self.runs = []
+
+    def init(self, **options):
+        """A run as a list of what it is told."""
+        run = SimpleNamespace(options=options, logged=[], is_finished=False)
+        run.log = lambda values, step: run.logged.append((step, values))
+        run.finish = lambda: setattr(run, "is_finished", True)
+        self.runs.append(run)
+        return run
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    return fake
+
+
+def test_wandb_gets_the_metrics_and_goes_on_with_its_run(tmp_path, wandb):
+    folder = tmp_path / "run" / "sft"
+    for resume_step in (-1, 0, -1):
+        with Metrics(folder, resume_step=resume_step) as metrics:
+            metrics.write(resume_step + 1, {"loss": 0.5}, {"mfu": 0.25})
+    first, resumed, anew = wandb.runs
+    assert first.logged == [(0, {"loss": 0.5, "mfu": 0.25})] and first.is_finished
+    assert first.options["project"] == "ours" and first.options["name"] == "run/sft"
+    assert resumed.options["id"] == first.options["id"] != anew.options["id"]
+
+
+def test_wandb_is_left_alone_unless_a_project_is_named(tmp_path, wandb, monkeypatch):
+    monkeypatch.delenv("WANDB_PROJECT")
+    with Metrics(tmp_path) as metrics:
+        metrics.write(1, {"loss": 0.5})
+    assert wandb.runs == []
+
+
+def test_wandb_that_is_missing_or_fails_is_one_line(tmp_path, wandb, monkeypatch):
+    def fail(**options):
+        raise RuntimeError("no API key")
+
+    wandb.init = fail
+    with pytest.raises(UserError, match="Weights & Biases cannot be used: no API key: see"):
+        Metrics(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="WANDB_PROJECT is set, but wandb is not there: pip inst"):
+        Metrics(tmp_path)
 
 
 def test_progress_is_silent_between_its_lines(monkeypatch, capsys):

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_dict
 from stair_jax import pipeline, stages, storage
 from stair_jax.errors import UserError
 from stair_jax.graph import make_graph
+from stair_jax.parallel import distributed
 
 
 class FakeStages:
@@ -345,6 +346,56 @@ def test_two_runs_cannot_share_a_folder(fake, tmp_path):
     pipeline.run(config(stages=("make",)), tmp_path)
     assert fake.runs == ["make"]
     assert (tmp_path / ".lock").read_text() == ""
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """The first of two processes, whose other one answers what a test sets."""
+    answers = SimpleNamespace(other=None, meetings=[])
+
+    def gather(name, value, seconds=0.0):
+        answers.meetings.append(name)
+        return [value, value if answers.other is None else answers.other(value)]
+
+    state = SimpleNamespace(num_processes=2, process_id=0)
+    monkeypatch.setattr(distributed, "_state", lambda: state)
+    monkeypatch.setattr(distributed, "broadcast", lambda value: value)
+    monkeypatch.setattr(distributed, "gather", gather)
+    return answers
+
+
+def test_the_processes_of_a_run_meet_around_each_stage(fake, tmp_path, two_processes):
+    pipeline.run(config(stages=("make",)), tmp_path)
+    assert two_processes.meetings == ["the start of the run"] + [
+        f"the {part} of stage make" for part in ("start", "end", "record")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda own: [["x"], True], "process 1 was started with another config than process 0"),
+        (lambda own: [own[0], False], "process 1 does not see the files of process 0 in"),
+    ],
+)
+def test_processes_of_another_config_or_folder_are_named(
+    fake, tmp_path, two_processes, other, said
+):
+    two_processes.other = other
+    check_fails(tmp_path, said)
+    assert fake.runs == []
+
+
+def test_the_other_processes_run_what_is_for_all_and_write_no_record(
+    fake, tmp_path, two_processes, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["stair_jax.stages.add"], "PROCESSES", "first", raising=False)
+    state = SimpleNamespace(num_processes=2, process_id=1)
+    monkeypatch.setattr(distributed, "_state", lambda: state)
+    monkeypatch.setattr(distributed, "broadcast", lambda value: [] if value == [] else "")
+    pipeline.run(config(), tmp_path)
+    assert fake.runs == ["make", "more"]
+    assert not list(tmp_path.rglob("*ed.json")) and not list(tmp_path.rglob("complete.json"))
 
 
 SCRIPT = """

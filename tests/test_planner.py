@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from stair_jax import launch, planner
 from stair_jax.errors import UserError
-from stair_jax.planning.chips import Chip
+from stair_jax.parallel.chips import Chip
 from stair_jax.planning.program import compile_program
 from stair_jax.planning.topology import Topology, get_topology
 

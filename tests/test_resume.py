@@ -81,22 +81,44 @@ def finish(workdir: Path, log: Path) -> str:
 
 def kill_inside(stage: Path, is_inside: Callable[[Path], bool], log: Path) -> str:
     """Runs the command and kills it as soon as `is_inside(stage)`; returns what it said."""
+    return stop_inside(stage, is_inside, log, signal.SIGKILL, -signal.SIGKILL)
+
+
+def terminate_inside(stage: Path, log: Path) -> str:
+    """Runs the command, and sends SIGTERM when the stage has a checkpoint: it saves another one."""
+    said = stop_inside(stage, saved_steps, log, signal.SIGTERM, 128 + signal.SIGTERM)
+    assert "terminated: the same command goes on" in said
+    lines = (stage / "metrics.jsonl").read_bytes().count(b"\n")
+    assert max(saved_steps(stage)) == lines, "what was done is not what was saved"
+    return said
+
+
+def stop_inside(
+    stage: Path, is_inside: Callable[[Path], Any], log: Path, number: int, expected: int
+) -> str:
+    """Runs the command, and sends it a signal as soon as `is_inside(stage)`."""
     process = start(stage.parent, log)
     try:
         while not is_inside(stage):
             assert process.poll() is None, f"ended before the kill:\n{log.read_text()}"
             assert not (stage / "complete.json").exists(), f"{stage.name} ended before the kill"
             time.sleep(0.005)
+        process.send_signal(number)
+        status = process.wait(60)
     finally:
         process.kill()
-        status = process.wait()
-    assert status == -signal.SIGKILL, f"ended before the kill:\n{log.read_text()}"
+    assert status == expected, f"ended otherwise:\n{log.read_text()}"
     return log.read_text()
+
+
+def saved_steps(stage: Path) -> list[int]:
+    """Steps of the checkpoints that are whole."""
+    return [int(path.name) for path in stage.glob("checkpoints/*") if path.name.isdigit()]
 
 
 def is_past_a_checkpoint(stage: Path) -> bool:
     """Whether steps behind the newest checkpoint are done, which a killed run has to repeat."""
-    saved = [int(path.name) for path in stage.glob("checkpoints/*") if path.name.isdigit()]
+    saved = saved_steps(stage)
     metrics = stage / "metrics.jsonl"
     return bool(saved) and metrics.exists() and metrics.read_bytes().count(b"\n") > max(saved)
 
@@ -123,16 +145,20 @@ def trees(workdir: Path) -> list[dict[str, Any]]:
 
 
 def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
-    """SIGKILL in the middle of SFT, of the search and of DPO; then the run is left to its end."""
+    """SIGTERM and SIGKILL in the middle of SFT and of DPO, SIGKILL in that of the search."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     finish(calm, tmp_path / "calm.txt")
 
-    kill_inside(killed / "sft", is_past_a_checkpoint, tmp_path / "1.txt")
-    said = kill_inside(killed / "search1", has_some_trees, tmp_path / "2.txt")
+    terminate_inside(killed / "sft", tmp_path / "1.txt")
+    said = kill_inside(killed / "sft", is_past_a_checkpoint, tmp_path / "2.txt")
     check_goes_on("sft", said)
-    said = kill_inside(killed / "iter1", is_past_a_checkpoint, tmp_path / "3.txt")
+    said = kill_inside(killed / "search1", has_some_trees, tmp_path / "3.txt")
+    check_goes_on("sft", said)
+    said = terminate_inside(killed / "iter1", tmp_path / "4.txt")
     check_goes_on("search1", said)
-    said = finish(killed, tmp_path / "4.txt")
+    said = kill_inside(killed / "iter1", is_past_a_checkpoint, tmp_path / "5.txt")
+    check_goes_on("iter1", said)
+    said = finish(killed, tmp_path / "6.txt")
     check_goes_on("iter1", said)
 
     assert len(trees(calm)) == NUM_TREES

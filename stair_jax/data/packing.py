@@ -1,16 +1,15 @@
 """Several sequences in one row: explicit lengths, first fit, static shapes.
 
+Best fit fills rows no better than first fit once the longest come first (batches.py sees to it).
+
 No mask is ever derived from a token id: padding is where `segment_ids` is 0, and the loss is
 where `weights` is not 0.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-
-Overlong = Literal["drop", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Example:
 
     def __post_init__(self) -> None:
         """Raises a ValueError for an empty sequence or a mask of another length."""
-        if not self.tokens or len(self.tokens) != len(self.loss_mask):
+        if len(self.tokens) == 0 or len(self.tokens) != len(self.loss_mask):
             raise ValueError(
                 f"example {self.id!r}: {len(self.tokens)} tokens, mask of {len(self.loss_mask)}"
             )
@@ -34,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences packed into B rows of T tokens; N sequences in all.
+    """Sequences packed into B rows of T tokens, or a part of these rows; N sequences in all.
 
     The weight of a position is the loss mask of its target, the next token of the same sequence;
     the last position of a sequence has no target (0) and weight 0.
@@ -46,7 +45,7 @@ class Packed:
     segment_ids: np.ndarray  # [B, T] int32, 1, 2, ... along a row; 0 is padding
     weights: np.ndarray  # [B, T] float32
     sequence_ids: np.ndarray  # [B, T] int32, index of the example; N is padding
-    last: np.ndarray  # [N] int32, place of each example's last token in the flat [B * T]
+    last: np.ndarray  # [N] int32, place of each example's last token in all B rows, flat [B * T]
 
     @property
     def utilization(self) -> float:
@@ -54,41 +53,35 @@ class Packed:
         return float(np.mean(self.segment_ids > 0))
 
 
-def fit(
-    examples: Iterable[Example], length: int, overlong: Overlong = "drop"
-) -> tuple[list[Example], int]:
-    """Examples of at most `length` tokens, and how many were longer.
-
-    A longer example is dropped, or loses its end ("truncate").
-    """
-    kept, count = [], 0
-    for example in examples:
-        if len(example) <= length:
-            kept.append(example)
-            continue
-        count += 1
-        if overlong == "truncate":
-            kept.append(Example(example.tokens[:length], example.loss_mask[:length], example.id))
-    return kept, count
+def most_sequences(length: int) -> int:
+    """Sequences in a row of that many tokens: as many as all attention kernels take."""
+    return max(15, length // 64 - 1)
 
 
-def pack(examples: Sequence[Example], length: int, num_rows: int | None = None) -> Packed:
+def pack(
+    examples: Sequence[Example],
+    length: int,
+    num_rows: int | None = None,
+    part: slice | None = None,
+) -> Packed:
     """Packs examples in order, each into the first row with room for it.
 
     Args:
-      examples: each at most `length` tokens long (`fit`).
+      examples: each at most `length` tokens long.
       length: T.
       num_rows: B; as many rows as it takes when None.
+      part: the rows to make, one after another; None: all. No token outside of them is read.
 
     Raises:
       ValueError: an example is longer than a row, or the rows do not suffice.
     """
-    rows = _Rows(len(examples) if num_rows is None else num_rows, length)
+    rows = Rows(len(examples) if num_rows is None else num_rows, length)
     places = rows.place([len(example) for example in examples])
     if places is None:
         raise ValueError(f"{len(examples)} examples do not fit into {rows.count} rows of {length}")
     count = rows.used if num_rows is None else num_rows
-    shape = (count, length)
+    own = range(count)[part or slice(None)]
+    shape = (len(own), length)
     packed = Packed(
         tokens=np.zeros(shape, np.int32),
         targets=np.zeros(shape, np.int32),
@@ -100,17 +93,20 @@ def pack(examples: Sequence[Example], length: int, num_rows: int | None = None) 
     )
     for index, (example, (row, start)) in enumerate(zip(examples, places, strict=True)):
         end = start + len(example)
-        packed.tokens[row, start:end] = example.tokens
-        packed.targets[row, start : end - 1] = example.tokens[1:]
-        packed.positions[row, start:end] = np.arange(len(example))
-        packed.segment_ids[row, start:end] = packed.segment_ids[row].max() + 1
-        packed.weights[row, start : end - 1] = example.loss_mask[1:]
-        packed.sequence_ids[row, start:end] = index
         packed.last[index] = row * length + end - 1
+        if row not in own:
+            continue
+        place, tokens = own.index(row), np.asarray(example.tokens)
+        packed.tokens[place, start:end] = tokens
+        packed.targets[place, start : end - 1] = tokens[1:]
+        packed.positions[place, start:end] = np.arange(len(example))
+        packed.segment_ids[place, start:end] = packed.segment_ids[place].max() + 1
+        packed.weights[place, start : end - 1] = np.asarray(example.loss_mask)[1:]
+        packed.sequence_ids[place, start:end] = index
     return packed
 
 
-def split(groups: Sequence[Sequence[Example]], length: int, num_rows: int) -> list[list[int]]:
+def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list[list[int]]:
     """Divides groups of examples among blocks of `num_rows` rows, first fit; no group is cut.
 
     Returns the indices of the groups in each block; `pack` puts a block's examples, in this
@@ -120,24 +116,25 @@ def split(groups: Sequence[Sequence[Example]], length: int, num_rows: int) -> li
     Raises:
       ValueError: a group does not fit into an empty block.
     """
-    blocks: list[tuple[_Rows, list[int]]] = []
+    blocks: list[tuple[Rows, list[int]]] = []
     for index, group in enumerate(groups):
         lengths = [len(example) for example in group]
         members = next((m for rows, m in blocks if rows.place(lengths) is not None), None)
         if members is None:
-            blocks.append((_Rows(num_rows, length), members := []))
+            blocks.append((Rows(num_rows, length), members := []))
             if blocks[-1][0].place(lengths) is None:
                 raise ValueError(f"{lengths} tokens do not fit into {num_rows} rows of {length}")
         members.append(index)
     return [members for _, members in blocks]
 
 
-class _Rows:
+class Rows:
     """Rows that are being filled, each from its start."""
 
     def __init__(self, count: int, length: int):
         self.count, self.length = count, length
         self._free = [length] * count
+        self._left = [most_sequences(length)] * count
 
     @property
     def used(self) -> int:
@@ -145,13 +142,15 @@ class _Rows:
 
     def place(self, lengths: Sequence[int]) -> list[tuple[int, int]] | None:
         """(row, start) of sequences of these lengths; None, and no change, if one has no room."""
-        free = list(self._free)
+        free, left = list(self._free), list(self._left)
         places = []
         for length in lengths:
-            row = next((row for row, space in enumerate(free) if space >= length), None)
+            rows = range(self.count)
+            row = next((row for row in rows if free[row] >= length and left[row]), None)
             if row is None:
                 return None
             places.append((row, self.length - free[row]))
             free[row] -= length
-        self._free = free
+            left[row] -= 1
+        self._free, self._left = free, left
         return places

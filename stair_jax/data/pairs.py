@@ -1,9 +1,13 @@
 """Preference pairs as JSON lines, and as pairs of token sequences."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stair_jax.data.encoded import Encoded
 from stair_jax.data.packing import Example
 from stair_jax.data.sequences import Row, joined, step_ids
 from stair_jax.errors import UserError
@@ -24,7 +28,15 @@ def read_pairs(path: str | Path, fields: Fields) -> list[dict[str, Any]]:
     Raises:
       UserError: names the line of a field that is missing or of another type.
     """
-    rows = read_jsonl(path)
+    return check_pairs(read_jsonl(path), fields, path)
+
+
+def check_pairs(rows: list[dict[str, Any]], fields: Fields, path: Any) -> list[dict[str, Any]]:
+    """The pairs, checked as `read_pairs` says.
+
+    Raises:
+      UserError: as `read_pairs`.
+    """
     for number, row in enumerate(rows, start=1):
         for name, kind in fields.items():
             if not isinstance(row.get(name), kind):
@@ -39,10 +51,14 @@ def encode_pairs(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> tuple[list[Row], list[Pair]]:
-    """The pairs of which both sides have at most `max_length` tokens, as rows and as sequences."""
-    encoded = [(row, encode(tokenizer, row)) for row in rows]
-    kept = [(row, pair) for row, pair in encoded if max(map(len, pair)) <= max_length]
-    return [row for row, _ in kept], [pair for _, pair in kept]
+    """The pairs of which both sides have at most `max_length` tokens, as rows and as sequences.
+
+    Called by all processes of a run: each tokenises its share of the rows (see `Encoded`).
+    """
+    encoded = Encoded(rows, partial(encode, tokenizer), 2)
+    kept = np.flatnonzero((encoded.lengths <= max_length).all(1)).tolist()
+    pairs = [(chosen, rejected) for chosen, rejected in (encoded[index] for index in kept)]
+    return [rows[index] for index in kept], pairs
 
 
 def step_examples(tokenizer: Tokenizer, row: Row) -> Pair:

@@ -38,12 +38,22 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 def read_rows(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Reads JSON lines whose `columns` are strings, with known kinds and unique ids.
 
+    Raises:
+      UserError: as `read_prompts`.
+    """
+    return check_rows(read_jsonl(path), columns, path)
+
+
+def check_rows(
+    rows: list[dict[str, Any]], columns: Sequence[str], path: Any
+) -> list[dict[str, Any]]:
+    """The rows, checked as `read_rows` says.
+
     The checks of `kind` and `id` apply where these are among `columns`.
 
     Raises:
       UserError: as `read_prompts`.
     """
-    rows = read_jsonl(path)
     if not rows:
         raise UserError(f"{path} is empty: it needs at least one line")
     first_lines: dict[str, int] = {}

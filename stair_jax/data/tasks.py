@@ -1,4 +1,4 @@
-"""The mixture of safety and helpfulness data, read through seqio or through datasets.
+"""Mixtures of safety and helpfulness data, drawn through seqio or through datasets.
 
 Both readers mix row numbers: the texts stay in Python, and nothing but the rates, the shuffling
 and the repetition is left to the library. (seqio's own packing fixes the pad id at 0, a real
@@ -6,12 +6,13 @@ token in Llama 3, so its feature converters are not used.)
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from stair_jax.data.orders import grouped_passes
 from stair_jax.data.prompts import KINDS, read_rows
 from stair_jax.errors import UserError
 
@@ -47,11 +48,56 @@ def read_mixture(
       UserError: a bad file, bad rates, or an unknown reader.
     """
     rows = read_rows(path, columns)
-    if reader not in _READERS:
-        raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
-    kinds = [row["kind"] for row in rows]
-    sources = _sources(kinds, rates, path)
+    _check_reader(reader)
+    sources = _sources([row["kind"] for row in rows], rates, path)
     return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    rates: Rates | None,
+    num_examples: int,
+    seed: int,
+    reader: Reader = "seqio",
+    where: str | Path = "the data",
+    keys: Sequence[Hashable] | None = None,
+) -> list[int]:
+    """Numbers of the rows that training takes, in its order; the rows may be pairs.
+
+    Args:
+      rows: with a `kind` each, where there are rates.
+      rates: relative rate of the rows of each kind; None: whole passes, shuffled without a reader.
+      num_examples: how many numbers to draw.
+      seed: of the choice of kinds and of the shuffling.
+      reader: "seqio" or "datasets".
+      where: what messages call the rows.
+      keys: of each row; those with equal ones (and of one kind) come side by side, as a whole.
+        None: each row is alone.
+
+    Raises:
+      UserError: a row without a known kind, bad rates, or an unknown reader.
+    """
+    check_mixing(rates, reader)
+    keys = range(len(rows)) if keys is None else keys
+    if rates is None:
+        return grouped_passes(keys, num_examples, seed)
+    groups: dict[tuple[str, Hashable], list[int]] = {}
+    for index, (row, key) in enumerate(zip(rows, keys, strict=True)):
+        if row.get("kind") not in KINDS:
+            raise UserError(
+                f"{where}: row {row.get('id')!r} has the kind {row.get('kind')!r}: rates need "
+                f"{' or '.join(KINDS)} in each row; or leave rates unset"
+            )
+        groups.setdefault((row["kind"], key), []).append(index)
+    members = list(groups.values())
+    by_kind = _sources([kind for kind, _ in groups], rates, where)
+    # Large groups are drawn less often: the rates are those of rows.
+    sources = {
+        kind: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
+        for kind, (rate, numbers) in by_kind.items()
+    }
+    drawn = _READERS[reader](sources, num_examples, seed)
+    return [index for number in drawn for index in members[number]][:num_examples]
 
 
 def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> list[int]:
@@ -61,13 +107,40 @@ def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> 
     return np.concatenate(passes)[:num_examples].tolist()
 
 
+def check_mixing(rates: Rates | None, reader: str) -> None:
+    """Checks settings before any data are read.
+
+    Raises:
+      UserError: an unknown kind, a rate below 0, no rate above 0, or an unknown reader.
+    """
+    _check_reader(reader)
+    if rates is not None:
+        _wanted(rates)
+
+
+def _check_reader(reader: str) -> None:
+    if reader not in _READERS:
+        raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
+
+
 # Name of a source -> (its rate, the numbers of its rows).
 _Sources = Mapping[str, tuple[float, Sequence[int]]]
 
 
-def _sources(kinds: Sequence[str], rates: Rates | None, path: str | Path) -> _Sources:
+def _sources(kinds: Sequence[Any], rates: Rates | None, path: str | Path) -> _Sources:
     if rates is None:
         return {"all": (1.0, range(len(kinds)))}
+    sources = {}
+    for kind, rate in _wanted(rates).items():
+        indices = [index for index, of_row in enumerate(kinds) if of_row == kind]
+        if not indices:
+            raise UserError(f"{path} has no {kind} row, but its rate is {rate}: set it to 0")
+        sources[kind] = (rate, indices)
+    return sources
+
+
+def _wanted(rates: Rates) -> dict[str, float]:
+    """The rates above 0."""
     for kind, rate in rates.items():
         if kind not in KINDS:
             raise UserError(f"rates name the unknown kind {kind!r}: use {' and '.join(KINDS)}")
@@ -76,13 +149,7 @@ def _sources(kinds: Sequence[str], rates: Rates | None, path: str | Path) -> _So
     wanted = {kind: float(rate) for kind, rate in rates.items() if rate > 0}
     if not wanted:
         raise UserError("all rates are 0: at least one kind needs a rate above 0")
-    sources = {}
-    for kind, rate in wanted.items():
-        indices = [index for index, of_row in enumerate(kinds) if of_row == kind]
-        if not indices:
-            raise UserError(f"{path} has no {kind} row, but its rate is {rate}: set it to 0")
-        sources[kind] = (rate, indices)
-    return sources
+    return wanted
 
 
 def _read_with_seqio(sources: _Sources, num_examples: int, seed: int) -> list[int]:

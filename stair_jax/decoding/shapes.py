@@ -192,7 +192,7 @@ class EngineShapes:
 def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:
     if isinstance(place, Mesh):
         return list(place.devices.flat)
-    return [jax.devices()[0] if place is None else place]
+    return [jax.local_devices()[0] if place is None else place]
 
 
 def _free_bytes(device: jax.Device) -> int:

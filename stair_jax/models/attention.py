@@ -1,45 +1,121 @@
-"""Attention over whole sequences behind one interface, with a backend chosen by name."""
+"""Attention over whole sequences behind one function, with a backend chosen by name."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from stair_jax.errors import UserError
+from stair_jax.models import attention_cudnn, attention_splash, attention_xla
+from stair_jax.parallel.rules import BATCH_AXES
 
-Backend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
-"""`attend(query, key, value, segment_ids)`: tokens `[B, T]` of packed rows see the earlier tokens
-of their own segment, and themselves. `segment_ids` None: one segment a row.
+Backend: TypeAlias = Callable[..., jax.Array]
+"""`attend(query, key, value, segment_ids=None, ends=None)`, for rows of T tokens.
 
 query is `[B, T, heads, head_dim]`, and so is the result; key and value are
-`[B, T, kv_heads, head_dim]`, where heads is a multiple of kv_heads.
+`[B, T, kv_heads, head_dim]`, where heads is a multiple of kv_heads. A token sees itself and those
+earlier tokens s of its row that are of its own segment (`segment_ids[B, T]`; None: one segment a
+row) and, where the row holds trees in preorder, of its path: `ends[B, T]` is the first position
+behind the subtree of the segment of s (see `attention_mask.visible`). Equal segment ids are
+neighbours. With a mesh in use, rows and heads are split over it.
 """
+
+BACKENDS: dict[str, Backend] = {
+    "cudnn": attention_cudnn.attend,
+    "splash": attention_splash.attend,
+    "xla": attention_xla.attend,
+}
+_KERNELS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name, or a UserError that lists those there are."""
-    if name not in BACKENDS:
+    """The backend of that name ("": by platform), or a UserError that lists those there are."""
+    if name and name not in BACKENDS:
         known = ", ".join(sorted(BACKENDS))
-        raise UserError(f"attention backend {name!r} is unknown: choose one of {known}")
-    return BACKENDS[name]
+        raise UserError(
+            f'attention backend {name!r} is unknown: choose one of {known}, or "" (by platform)'
+        )
+    return partial(_attend, name)
+
+
+def default_backend(platform: str, dtype: Any, length: int, head_dim: int) -> str:
+    """The fastest backend of a platform, as `jax.Device.platform` names it, for these rows."""
+    name = _KERNELS.get(platform, "xla")
+    # Shorter rows would be padded to the blocks of the kernels.
+    if name == "splash" and length < attention_splash.LANES:
+        return "xla"
+    return "xla" if _problem(name, dtype, length, head_dim) else name
+
+
+def _problem(name: str, dtype: Any, length: int, head_dim: int) -> str:
+    """What keeps a backend from it, or ""."""
+    if name == "cudnn":
+        return attention_cudnn.problem(dtype, length, head_dim)
+    return attention_splash.problem(dtype) if name == "splash" else ""
 
 
 def _attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array | None
+    name: str,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segment_ids: jax.Array | None = None,
+    ends: jax.Array | None = None,
 ) -> jax.Array:
-    """Products over all pairs of tokens; keys and values are not repeated for their groups."""
-    batch, length, heads, head_dim = query.shape
-    kv_heads = key.shape[2]
-    index = jnp.arange(length)
-    mask = (index[:, None] >= index)[None]
-    if segment_ids is not None:
-        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
-    logits = jnp.where(mask[:, None, None], logits * head_dim**-0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(query.shape)
+    form = (query.dtype, query.shape[1], query.shape[3])
+    name = name or default_backend(_platform(), *form)
+    if problem := _problem(name, *form):
+        raise UserError(f'attention "{name}": {problem}: set attention="xla", or "" (by platform)')
+    # XLA splits its own operations over a mesh, but no kernels.
+    attend = BACKENDS[name] if name == "xla" else partial(_attend_on_mesh, BACKENDS[name])
+    return attend(query, key, value, segment_ids, ends)
 
 
-BACKENDS: dict[str, Backend] = {"xla": _attend}
+def _platform() -> str:
+    """That of the mesh in use, for which a program may be compiled on another machine."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _attend_on_mesh(
+    attend: Backend,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segment_ids: jax.Array | None,
+    ends: jax.Array | None,
+) -> jax.Array:
+    """Each device attends with its own rows and heads."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return attend(query, key, value, segment_ids, ends)
+    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # as of `layout.fit_to_mesh`
+    rows, heads = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, None, "tensor")
+    kv_heads = rows if is_whole else heads
+    specs: Any = (heads, kv_heads, kv_heads, rows, rows)
+    return jax.shard_map(
+        partial(_attend_whole, attend, query.shape[2]) if is_whole else attend,
+        in_specs=specs,
+        out_specs=heads,
+        check_vma=False,
+    )(query, key, value, segment_ids, ends)
+
+
+def _attend_whole(
+    attend: Backend,
+    num_heads: int,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segment_ids: jax.Array | None,
+    ends: jax.Array | None,
+) -> jax.Array:
+    """A part of the query heads with all KV heads: each query head gets a copy of its own one."""
+    heads = query.shape[2]
+    own = jax.lax.axis_index("tensor") * heads + jnp.arange(heads)
+    own //= num_heads // key.shape[2]
+    key, value = (jnp.take(array, own, axis=2) for array in (key, value))
+    return attend(query, key, value, segment_ids, ends)

@@ -8,7 +8,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.rotary import RopeScaling
 
 DTYPES = ("float32", "bfloat16", "float16")
-REMAT_POLICIES = ("none", "full", "dots")
+REMAT_POLICIES = ("none", "full", "dots", "attention", "attention_mlp", "offload")
 
 # What transformers takes for a field that a config.json does not have, by model type.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -52,10 +52,18 @@ class ModelConfig:
     (biases of queries, keys and values) or "qwen3" (norms of queries and keys).
 
     Four fields say how it is computed. `dtype` is that of the activations, `param_dtype` that of
-    the parameters; norms, softmax and rotary angles are float32 always. `remat` is what the
-    scanned layers recompute in the backward pass: "none", "full" (all but the input of each layer)
-    or "dots" (all but the results of matrix products). `attention` names a backend of
-    `attention.py`, for whole sequences.
+    the parameters; norms, softmax and rotary angles are float32 always. `attention` names a
+    backend of `attention.py`, for whole sequences: "xla" (all platforms), "cudnn" (GPUs, 16 bits),
+    "splash" (TPUs), or "", the fastest of the platform. `remat` is what the scanned layers compute
+    again in the backward pass:
+
+      none: nothing; all is kept.
+      full: all but the input of each layer, the least that can be kept.
+      dots: all but the results of products with weights, so attention too.
+      attention: products of the MLP and after attention; queries, keys, values and attention's
+        result are kept.
+      attention_mlp: no product and no attention, only what is cheap: norms and activations.
+      offload: as full, with the inputs of the layers in the memory of the host.
 
     Two say how it is laid out on a mesh. Embedding and head have rows up to a multiple of
     `vocab_multiple`; `vocab_size` is the true number of tokens, the rows beyond it are zeros and
@@ -77,7 +85,7 @@ class ModelConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
-    attention: str = "xla"
+    attention: str = ""
     model_type: str = "llama"
     rope_scaling: RopeScaling | None = None
     vocab_multiple: int = 1

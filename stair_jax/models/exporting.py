@@ -20,11 +20,13 @@ from stair_jax.models.checkpoint_files import INDEX_FILE, SINGLE_FILE, write_fil
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.models.weights import Tensor
+from stair_jax.parallel import distributed
 from stair_jax.storage import make_folder, write_json, writing
 from stair_jax.text.tokenizer import Tokenizer
 
 _CHUNK_BYTES = 16 * 2**20
 _SHARD_BYTES = 5 * 10**9
+_WRITING = 4 * 3600.0  # seconds, on a slow disk
 
 
 def save(
@@ -43,7 +45,7 @@ def save(
     are left out.
 
     Parameters may be split over devices; one tensor at a time is put together on the host. In a
-    run of several processes all of them call this, and the first one writes.
+    run of several processes all of them call this, the first one writes, and the others wait.
 
     Args:
         folder: where to; what is there is replaced.
@@ -65,9 +67,10 @@ def save(
         tensors[weights.SCORE] = Tensor("score", None, (1, config.hidden_size))
         params = {**params, "score": score_head["kernel"][None]}
     shards = _shards(tensors, np.dtype(dtype).itemsize, shard_bytes)
-    if jax.process_index() != 0:
+    if not distributed.is_main():
         for name in (name for shard in shards for name in shard):
             _on_host(params, tensors[name])
+        distributed.barrier(f"the end of writing {folder}", _WRITING)
         return
     with _replacing(Path(folder)) as partial_folder:
         _write_tensors(partial_folder, params, tensors, shards, dtype)
@@ -77,6 +80,7 @@ def save(
         write_json(partial_folder / "generation_config.json", _generation_values(tokenizer))
         with writing(folder):
             tokenizer.save(partial_folder)
+    distributed.barrier(f"the end of writing {folder}", _WRITING)
 
 
 def _config_values(

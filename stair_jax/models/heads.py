@@ -8,15 +8,17 @@ import jax.numpy as jnp
 from stair_jax.models.config import ModelConfig
 
 
-def mask_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
+def mask_padding(logits: jax.Array, vocab_size: int, first: int | jax.Array = 0) -> jax.Array:
     """Logits `[..., V]` with -inf beyond the true vocabulary; unchanged where nothing is beyond.
+
+    `first` is the token of the first logit, where these are a part of the vocabulary.
 
     A masked logit adds nothing to a log-sum-exp, is never sampled, and gives its row of the head a
     gradient of zero.
     """
     if logits.shape[-1] == vocab_size:
         return logits
-    index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) + first
     return jnp.where(index < vocab_size, logits, -jnp.inf)
 
 

@@ -1,6 +1,7 @@
 """Attention over pages by cuDNN, on GPUs."""
 
 import importlib
+import inspect
 from types import ModuleType
 
 import jax
@@ -113,27 +114,32 @@ def _paged(
     unused = jnp.zeros(0, query.dtype)
     # The public function wants as many pages as all tables have entries, cuDNN itself does not:
     # so it is called as that one calls it, without its check.
-    found = cudnn._dot_product_attention(
-        query,
-        pages.keys,
-        pages.values,
-        unused,  # bias
-        jnp.full(batch, length, jnp.int32),
-        seen,
-        unused,  # offsets of packed queries
-        unused,  # and keys
-        table,
-        table,
-        query.shape[-1] ** -0.5,
-        42,  # seed of a dropout
-        0.0,  # of this rate
-        (False, False),  # no bias, no gradient of one
-        cudnn.MaskType.PADDING,
-        cudnn.AttentionLayout.BTNH.value,
-        None,  # no sliding window
-        cudnn.check_cudnn_version(),
-        length > 1,
-    )
+    values = {
+        "query": query,
+        "key": pages.keys,
+        "value": pages.values,
+        "bias": unused,
+        "q_seqlen": jnp.full(batch, length, jnp.int32),
+        "kv_seqlen": seen,
+        "q_offsets": unused,  # of packed queries
+        "kv_offsets": unused,  # and keys
+        "page_table_k": table,
+        "page_table_v": table,
+        "score_mod_args": (),
+        "scale": query.shape[-1] ** -0.5,
+        "seed": 42,  # of a dropout
+        "dropout_rate": 0.0,
+        "variadic_args": (False, False),  # no bias, no gradient of one
+        "mask_type": cudnn.MaskType.PADDING,
+        "layout": cudnn.AttentionLayout.BTNH.value,
+        "sliding_window_length": None,
+        "score_mod": None,
+        "cudnn_version": cudnn.check_cudnn_version(),
+        "return_residual": length > 1,
+    }
+    attend = cudnn._dot_product_attention
+    # JAX 0.12 has two more of them, in between; keywords do not go with its `nondiff_argnums`.
+    found = attend(*(values[name] for name in inspect.signature(attend).parameters))
     return found if length > 1 else (found, found)
 
 

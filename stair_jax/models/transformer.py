@@ -18,9 +18,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from stair_jax.models import remat
 from stair_jax.models.attention import get_backend
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.embedding import look_up
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 
 Params = dict[str, Any]
@@ -36,17 +39,27 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, rotation: Rotation, segment_ids: jax.Array | None
+        self,
+        hidden: jax.Array,
+        rotation: Rotation,
+        segment_ids: jax.Array | None,
+        ends: jax.Array | None,
     ) -> tuple[jax.Array, None]:
         """Maps `hidden[B, T, D]`; a scan wants a second result."""
+        hidden = checkpoint_name(hidden, remat.INPUT)
         normed = rms_norm(hidden, self._scale("attention_norm"), self.config.rms_norm_eps)
-        attended = self._attend(normed, rotation, segment_ids)
+        attended = self._attend(normed, rotation, segment_ids, ends)
         hidden = nn.with_logical_constraint(hidden + attended, _ACTIVATION_AXES)
+        hidden = checkpoint_name(hidden, remat.MIDDLE)
         normed = rms_norm(hidden, self._scale("mlp_norm"), self.config.rms_norm_eps)
         return nn.with_logical_constraint(hidden + self._mlp(normed), _ACTIVATION_AXES), None
 
     def _attend(
-        self, normed: jax.Array, rotation: Rotation, segment_ids: jax.Array | None
+        self,
+        normed: jax.Array,
+        rotation: Rotation,
+        segment_ids: jax.Array | None,
+        ends: jax.Array | None,
     ) -> jax.Array:
         config = self.config
         attend = get_backend(config.attention)
@@ -56,7 +69,12 @@ class Layer(nn.Module):
         queries = nn.with_logical_constraint(queries, _HEAD_AXES)
         keys = nn.with_logical_constraint(self._project("key", normed, rotation), kv_axes)
         values = nn.with_logical_constraint(self._project("value", normed), kv_axes)
-        attended = attend(queries, keys, values, segment_ids)
+        queries = checkpoint_name(queries, remat.QUERY)
+        keys, values = checkpoint_name(keys, remat.KEY), checkpoint_name(values, remat.VALUE)
+        # The one row that parameters are made with cannot be split over a mesh.
+        attended = queries
+        if not self.is_initializing():
+            attended = attend(queries, keys, values, segment_ids, ends)
         attended = nn.with_logical_constraint(attended, _HEAD_AXES)
         shape = (config.num_attention_heads, config.head_dim, config.hidden_size)
         out = self._kernel("out", ("heads", "head_dim", "embed"), shape)
@@ -88,7 +106,8 @@ class Layer(nn.Module):
         down = self._kernel("down", ("mlp", "embed"), (mlp, embed))
         # Tokens in one axis: with two, XLA's CPU backend takes a slow path for the gradients.
         flat = normed.reshape(-1, embed)
-        inner = nn.silu(flat @ gate) * (flat @ up)
+        gated = checkpoint_name(flat @ gate, remat.GATE)
+        inner = nn.silu(gated) * checkpoint_name(flat @ up, remat.UP)
         inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
         return (inner @ down).reshape(normed.shape)
 
@@ -107,12 +126,18 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array | None = None
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array | None = None,
+        ends: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states `[B, T, D]` of `tokens[B, T]`.
 
         A token sees the earlier ones of its row that have the same of `segment_ids[B, T]` (None:
-        one segment a row), and itself. `positions[B, T]` are the angles of the rotary embedding.
+        one segment a row), and itself; in a row that is a tree, laid out in preorder, it sees of
+        these those that it stands below: `ends[B, T]` is the first position behind the subtree that
+        a token is in. `positions[B, T]` are the angles of the rotary embedding.
         """
         config = self.config
         shape = (config.padded_vocab_size, config.hidden_size)
@@ -123,14 +148,12 @@ class Transformer(nn.Module):
             # Applied outside (`output_embedding`), so that [B, T, V] need never exist.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
-        # Whole rows: of parts of them, XLA would compute those of all tokens on each device.
-        table = nn.with_logical_constraint(embedding, ("vocab", "activation_embed"))
-        hidden = jnp.take(table, tokens, axis=0).astype(config.dtype)
+        hidden = look_up(embedding, tokens, config.dtype)
         hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
         rotation = rotary_embedding(
             positions, config.head_dim, config.rope_theta, config.rope_scaling
         )
-        hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids)
+        hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids, ends)
         return rms_norm(hidden, final_norm, config.rms_norm_eps)
 
 
@@ -155,10 +178,11 @@ def apply(
     tokens: jax.Array,
     positions: jax.Array,
     segment_ids: jax.Array | None = None,
+    ends: jax.Array | None = None,
 ) -> jax.Array:
     """`Transformer.__call__` as a function of plain parameters."""
     model: Any = Transformer(config)
-    return model.apply({"params": params}, tokens, positions, segment_ids)
+    return model.apply({"params": params}, tokens, positions, segment_ids, ends)
 
 
 def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
@@ -203,8 +227,7 @@ def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
 def _scanned_layers(config: ModelConfig) -> Any:
     layer: Any = Layer
     if config.remat != "none":
-        policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-        layer = nn.remat(Layer, policy=policies[config.remat], prevent_cse=False)
+        layer = nn.remat(Layer, policy=remat.get_policy(config.remat), prevent_cse=False)
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},

@@ -94,6 +94,43 @@ def batch_devices(mesh: Mesh) -> int:
     return count
 
 
+def local_rows(mesh: Mesh, rows: int, process_index: int | None = None) -> slice:
+    """Which of the `rows` of a batch are on devices of a process (default: of this one).
+
+    All of them where there is one process. Processes whose devices share rows (`tensor` runs
+    across them) get the same ones.
+
+    Raises:
+      UserError: the mesh does not divide the rows, has no device of the process, or scatters the
+        rows of the process over the batch.
+    """
+    parts, shape = batch_devices(mesh), MeshShape(**mesh.shape)
+    if rows % parts:
+        raise UserError(
+            f"{rows} rows cannot be split over a mesh of {shape}: their number must be a multiple "
+            f"of {parts}, data x fsdp"
+        )
+    process_index = jax.process_index() if process_index is None else process_index
+    by_part = mesh.devices.reshape(parts, -1)
+    mine = [
+        part
+        for part, devices in enumerate(by_part)
+        if any(device.process_index == process_index for device in devices)
+    ]
+    if not mine:
+        raise UserError(
+            f"no device of process {process_index} is in the mesh of {shape}: "
+            "set one of its axes to -1, so that it has the devices of all processes"
+        )
+    if mine != list(range(mine[0], mine[-1] + 1)):
+        raise UserError(
+            f"process {process_index} would hold rows that do not lie side by side in a mesh of "
+            f"{shape}: let data x fsdp be a multiple of the number of processes"
+        )
+    each = rows // parts
+    return slice(mine[0] * each, (mine[-1] + 1) * each)
+
+
 @contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[None]:
     """Within, the logical axes of a traced model stand for axes of `mesh`."""

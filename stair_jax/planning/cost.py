@@ -1,17 +1,10 @@
-"""What a step costs at least, by hand: floating-point operations and bytes of memory traffic.
-
-FLOPs are those of matrix products, a multiply and an add each: 2 N a token forward, with N the
-parameters of the layers' kernels, 2 D V for each position whose logits are needed, and the two
-products of attention with the keys that a token sees. A backward pass costs twice the forward pass;
-what remat computes again, norms, softmax, sampling and the optimizer are not counted. They are work
-that has to be done, so that FLOPs / (chips x peak) is a bound from below on the time of a step.
+"""What a step costs at least, by hand: bytes of memory traffic (operations: models/flops.py).
 
 Traffic is the bytes that one device has to move between its memory and the chip: weights,
 gradients, optimizer state and KV cache. Activations and logits are not counted: how often they
-leave the chip is up to the compiler. No real program reaches either bound.
+leave the chip is up to the compiler. No real program reaches this bound, nor that of its FLOPs.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,65 +12,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from stair_jax.models.config import ModelConfig
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of tokens that go through a model, each of one segment.
-
-    Attributes:
-      count: rows.
-      length: tokens a row.
-      logits: positions a row whose logits over the vocabulary are needed.
-    """
-
-    count: int
-    length: int
-    logits: int = 0
-
-
-def layer_params(config: ModelConfig) -> int:
-    """Parameters of the kernels of all layers: what a token is multiplied with."""
-    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-    attention = heads * config.head_dim * config.hidden_size
-    mlp = 3 * config.hidden_size * config.intermediate_size
-    return config.num_hidden_layers * (attention + mlp)
-
-
-def forward_flops(config: ModelConfig, rows: Rows) -> int:
-    """Of a forward pass over whole sequences."""
-    tokens = rows.count * rows.length
-    seen = rows.count * rows.length * (rows.length + 1) // 2  # a token sees itself too
-    return (
-        2 * layer_params(config) * tokens
-        + _attention_flops(config, seen)
-        + _logits_flops(config, rows.count * rows.logits)
-    )
-
-
-def training_flops(config: ModelConfig, rows: Rows) -> int:
-    """Of forward and backward pass: 6 N a token, and three times the attention."""
-    return 3 * forward_flops(config, rows)
-
-
-def decode_flops(config: ModelConfig, slots: int, context: int, steps: int) -> int:
-    """Of `steps` tokens in each slot, each of which sees `context` tokens."""
-    tokens = slots * steps
-    return (
-        2 * layer_params(config) * tokens
-        + _attention_flops(config, tokens * context)
-        + _logits_flops(config, tokens)
-    )
-
-
-def _attention_flops(config: ModelConfig, seen: int) -> int:
-    """Queries with keys, weights with values, for `seen` pairs of tokens in each layer."""
-    width = config.num_attention_heads * config.head_dim
-    return 4 * config.num_hidden_layers * width * seen
-
-
-def _logits_flops(config: ModelConfig, positions: int) -> int:
-    return 2 * config.vocab_size * config.hidden_size * positions
 
 
 def local_bytes(arrays: Any) -> int:

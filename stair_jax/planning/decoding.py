@@ -13,14 +13,15 @@ from stair_jax.decoding import programs
 from stair_jax.decoding.rows import WIDTH
 from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.inference.scorers import PrmScorer, prm_scores
+from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_attention import get_paged_backend
 from stair_jax.models.serving import serve, served_axes
 from stair_jax.models.transformer import init_params
+from stair_jax.parallel.chips import device_chip
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import Place, abstract, on_place, rows_on
-from stair_jax.planning.chips import device_chip
 from stair_jax.planning.program import Program
 from stair_jax.search import tree
 from stair_jax.search.tree_data import Delivery, SearchConfig
@@ -120,7 +121,7 @@ class EnginePlan:
                 *rows_on(self.place, arrays),
             ),
             self.place,
-            cost.forward_flops(self.config, cost.Rows(count, length)),
+            flops.forward_flops(self.config, flops.Rows(count, length)),
             weights + written // sizes.num_shards,
             beside,
         )
@@ -145,7 +146,7 @@ class EnginePlan:
                 *rows_on(self.place, arrays),
             ),
             self.place,
-            cost.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
+            flops.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
             steps * (cost.served_traffic(self.config, self.served) + cache),
             beside,
         )
@@ -200,7 +201,7 @@ def prm_score(
         prm_scores,
         (config, params, *rows_on(place, arrays)),
         place,
-        cost.forward_flops(config, cost.Rows(count, padded)),
+        flops.forward_flops(config, flops.Rows(count, padded)),
         cost.weights_traffic(config, params["model"], head=False),
         beside,
     )

@@ -26,7 +26,7 @@ class Program:
       function: jitted.
       arguments: static ones as they are, arrays as `jax.ShapeDtypeStruct` with their shardings.
       place: a mesh, within which the function is traced, or one device, then outside of any.
-      flops: of all devices together, see `cost.py`; 0: no matrix product.
+      flops: of all devices together, see `models/flops.py`; 0: no matrix product.
       traffic: bytes that each device moves between memory and chip at least, see `cost.py`; 0: not
         counted.
       beside: shapes of what the stage keeps on these devices meanwhile, and is no argument.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stair_jax.planning.chips import GIB, Chip
+from stair_jax.parallel.chips import GIB, Chip
 from stair_jax.planning.program import Compiled, Program
 from stair_jax.planning.topology import Topology
 

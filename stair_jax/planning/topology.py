@@ -12,7 +12,7 @@ import jax
 from jax.experimental import topologies
 
 from stair_jax.errors import UserError
-from stair_jax.planning.chips import TPUS, Chip, local_chip
+from stair_jax.parallel.chips import TPUS, Chip, local_chip
 
 LOCAL = "local"
 KNOWN_FORMS = "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local"

@@ -8,18 +8,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.data.packing import Example
+from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
 from stair_jax.parallel import rules
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract
 from stair_jax.planning.program import Program
 from stair_jax.training.batches import Batch
+from stair_jax.training.feeding import batch_shardings
 from stair_jax.training.optimizer import Optimizer
 from stair_jax.training.step import (
     Objective,
     Params,
     abstract_state,
-    batch_shardings,
     make_train_step,
 )
 
@@ -53,13 +54,13 @@ def train_step(
     state = abstract_state(params, axes, optimizer.tx, mesh)
     scalar = jax.ShapeDtypeStruct((), np.float32, sharding=rules.replicated(mesh))
     passes, count, length = batch.arrays["micro"]["tokens"].shape
-    rows = cost.Rows(passes * count, length, logits=length if head else 0)
+    rows = flops.Rows(passes * count, length, logits=length if head else 0)
     return Program(
         f"{what}: {passes} x {count} x {length} tokens",
         make_train_step(objective, optimizer.tx, state),
         (state, abstract_batch(batch, mesh), scalar),
         mesh,
-        cost.training_flops(config, rows),
+        flops.training_flops(config, rows),
         cost.training_traffic(config, state, passes, head),
     )
 
@@ -88,13 +89,13 @@ def forward_pass(
     """
     micros = abstract_batch(batch, mesh)["micro"]
     _, count, length = micros["tokens"].shape
-    rows = cost.Rows(count, length, logits=length if head else 0)
+    rows = flops.Rows(count, length, logits=length if head else 0)
     return Program(
         f"{what}: {count} x {length} tokens",
         function,
         (*arguments, micros, 0),
         mesh,
-        cost.forward_flops(config, rows),
+        flops.forward_flops(config, rows),
         cost.weights_traffic(config, params, head),
     )
 

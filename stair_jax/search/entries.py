@@ -7,6 +7,8 @@ from stair_jax.data.prompts import Prompt
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
+DUPLICATE = "duplicate id"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -57,7 +59,7 @@ class Entries:
             is_new = prompt.id not in seen
             seen.add(prompt.id)
             if not is_new:
-                self.skip(place, prompt, "duplicate id")
+                self.skip(place, prompt, DUPLICATE)
             elif prompt.id in self._done:
                 continue
             elif not prompt.prompt.strip():

@@ -1,6 +1,7 @@
 """What a search did."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -43,6 +44,25 @@ class SearchReport:
             "missing": self.counts["missing"],
             "preempted": self.engine.preempted,
         }
+
+
+def merge(reports: Sequence[SearchReport]) -> SearchReport:
+    """What several processes did, each in a part of the same time."""
+    names = [counted.name for counted in fields(EngineStats)]
+    engine = {name: sum(getattr(report.engine, name) for report in reports) for name in names}
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update(report.counts)
+    return SearchReport(
+        trees=sum(report.trees for report in reports),
+        skipped=[pair for report in reports for pair in report.skipped],
+        counts=counts,
+        generated_tokens=sum(report.generated_tokens for report in reports),
+        prefilled_tokens=sum(report.prefilled_tokens for report in reports),
+        rounds=sum(report.rounds for report in reports),
+        seconds=max(report.seconds for report in reports),
+        engine=EngineStats(**engine),
+    )
 
 
 def since(before: EngineStats, now: EngineStats) -> EngineStats:

@@ -4,7 +4,7 @@ Pairs with an empty path and whole answers on both sides give plain DPO on full 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from stair_jax.data.orders import TOGETHER, keys_of, prompt_of
 from stair_jax.data.packing import Example
 from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
-from stair_jax.data.sequences import describe
-from stair_jax.data.tasks import shuffled_passes
+from stair_jax.data.sequences import Row, describe
+from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import logical_axes
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import make_mesh
+from stair_jax.parallel.mesh import local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
@@ -40,12 +41,15 @@ from stair_jax.training.settings import (
     is_exported,
     load_model,
 )
+from stair_jax.training.tree_batches import TreeBatches
 
 INPUTS = ("model", "preferences")
 
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
 # the reference comes from another program, which rounds in another order.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+
+_LAYOUTS = ("tree", "pairs")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,25 @@ class DpoSettings(TrainingSettings):
       file: JSON lines, the preference pairs of docs/architecture.md.
       beta: of the DPO loss.
       sft_weight: of the SFT loss on the chosen step: for each pair the mean over its tokens.
+      layout: "tree": what the pairs of one prompt in one batch begin with alike (prompt, path,
+        steps that are chosen in one pair and path of another) goes through the model once; the
+        log-probabilities are those of separate sequences but for rounding. "pairs": each side of
+        each pair is a sequence of its own.
+      row_length: tokens a row, in which several sequences or trees lie one after another; 0:
+        `max_length`. A pair whose two sides do not fit into one row together is laid out as two
+        sequences, and the pairs of a prompt that do not as several trees: with the layout "tree",
+        longer rows share more, at the same `microbatch_rows` for more memory.
+      together: what the shuffle keeps together. "pairs": nothing, so that a batch is a random
+        draw of pairs. "siblings": the pairs of one prompt and path, so that they share a step.
+        "prompts": all pairs of a prompt. A group that does not fit into what is left of a batch is
+        cut: each step has `batch_size` pairs, and each pair comes once in each epoch whatever is
+        kept together, so the gradients of an epoch add up to the same. But pairs of one prompt pull
+        in directions that are alike: a step sees fewer prompts, and its gradient has the noise of
+        a smaller batch, of as few as one prompt where its pairs fill the batch; a larger
+        `batch_size` makes up for it.
+      rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
+        passes over the pairs. With rates, an epoch is as many draws as there are pairs.
+      reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
     """
 
     model: str = ""
@@ -65,13 +88,29 @@ class DpoSettings(TrainingSettings):
     file: str = "dpo.jsonl"
     beta: float = 0.1
     sft_weight: float = 0.2
+    layout: str = "tree"
+    row_length: int = 0
+    together: str = "siblings"
+    rates: Mapping[str, float] | None = None
+    reader: Reader = "seqio"
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
+        check_mixing(self.rates, self.reader)
         if not self.beta > 0 or not self.sft_weight >= 0:
             raise UserError(
                 f"beta {self.beta} must be above 0, sft_weight {self.sft_weight} not below"
+            )
+        for name, choices in (("layout", _LAYOUTS), ("together", tuple(TOGETHER))):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}"
+                )
+        if self.row_length and self.row_length < self.max_length:
+            raise UserError(
+                f"row_length is {self.row_length}: it must be at least max_length "
+                f"{self.max_length}, or 0, which means max_length"
             )
 
 
@@ -95,14 +134,20 @@ def run(context: StageContext) -> None:
         )
     say(f"{context.name}: {len(pairs)} pairs, {len(rows) - len(pairs)} above max_length left out")
     say(f"{context.name}: first chosen step between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
-    reference = _reference(context, settings, config, params, pairs, mesh)
+    reference = _reference(context, settings, config, params, kept, pairs, mesh)
     groups = [
         Group(str(row["id"]), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
         for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
     ]
-    num_pairs = max(1, round(settings.epochs * len(groups)))
-    order = shuffled_passes(len(groups), num_pairs, context.seed)
-    batches = _batches([groups[index] for index in order], settings)
+    order = training_order(kept, settings, context.seed)
+    batches = lay_out(
+        [groups[index] for index in order],
+        [kept[index] for index in order],
+        settings,
+        local_rows(mesh, settings.microbatch_rows),
+        len(groups),
+    )
+    say(f"{context.name}: {batches.fill()}")
     trained = train(
         Run(
             name=context.name,
@@ -112,6 +157,8 @@ def run(context: StageContext) -> None:
             batches=batches,
             mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
+            checkpoint_minutes=settings.checkpoint_minutes,
+            keep=settings.kept,
             shown=("loss", "margin", "accuracy"),
         ),
         params,
@@ -128,7 +175,7 @@ def programs(context: PlanContext) -> list[Program]:
     mesh = make_mesh(runtime.training_mesh, context.devices)
     config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
     params = abstract_params(config, mesh)
-    pair = (ANY_EXAMPLE, ANY_EXAMPLE)
+    pair, row = (ANY_EXAMPLE, ANY_EXAMPLE), {"prompt": ""}
     group = Group("", pair, {"ref_chosen": 0.0, "ref_rejected": 0.0})
     return [
         forward_pass(
@@ -137,7 +184,7 @@ def programs(context: PlanContext) -> list[Program]:
             sequence_logps,
             (config, settings.logps_chunks, params),
             params,
-            _batches([Group("", pair)], settings)[0],
+            lay_out([Group("", pair)], [row], settings)[0],
             mesh,
         ),
         train_step(
@@ -147,10 +194,48 @@ def programs(context: PlanContext) -> list[Program]:
             make_optimizer(settings, 1),
             params,
             logical_axes(config),
-            _batches([group], settings)[0],
+            lay_out([group], [row], settings)[0],
             mesh,
         ),
     ]
+
+
+def training_order(rows: Sequence[Row], settings: DpoSettings, seed: int) -> list[int]:
+    """Numbers of the pairs in the order in which training takes them."""
+    num_pairs = max(1, round(settings.epochs * len(rows)))
+    keys = keys_of(rows, settings.together)
+    return draw(rows, settings.rates, num_pairs, seed, settings.reader, settings.file, keys)
+
+
+def lay_out(
+    groups: Sequence[Group],
+    rows: Sequence[Row],
+    settings: DpoSettings,
+    part: slice | None = None,
+    pass_size: int | None = None,
+) -> Batches:
+    """Batches of pairs in the order given, in the layout of the settings.
+
+    Args:
+      groups: (chosen, rejected) of each pair.
+      rows: the pairs themselves, for their prompts.
+      settings: sizes and layout.
+      part: rows of a micro-batch that are made here; None: all.
+      pass_size: pairs of one epoch; None: all of them.
+    """
+    size, length = settings.batch_size, settings.row_length or settings.max_length
+    if settings.layout == "pairs":
+        return Batches(groups, size, length, settings.microbatch_rows, part, pass_size)
+    return TreeBatches(
+        groups,
+        [prompt_of(row) for row in rows],
+        size,
+        length,
+        settings.microbatch_rows,
+        settings.max_length,
+        part,
+        pass_size,
+    )
 
 
 def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -> None:
@@ -173,15 +258,12 @@ def _objective(config: ModelConfig, settings: DpoSettings) -> DpoObjective:
     return DpoObjective(config, settings.beta, settings.sft_weight, settings.logps_chunks)
 
 
-def _batches(groups: Sequence[Group], settings: DpoSettings) -> Batches:
-    return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
-
-
 def _reference(
     context: StageContext,
     settings: DpoSettings,
     config: ModelConfig,
     params: Any,
+    rows: Sequence[Row],
     pairs: Sequence[Pair],
     mesh: Mesh,
 ) -> np.ndarray:
@@ -195,9 +277,18 @@ def _reference(
     )
 
     def compute() -> np.ndarray:
-        batches = _batches([Group("", pair) for pair in pairs], settings)
+        order = list(range(len(pairs)))
+        if settings.layout == "tree":
+            first: dict[Hashable, int] = {}
+            order.sort(key=lambda index: first.setdefault(prompt_of(rows[index]), index))
+        batches = lay_out(
+            [Group("", pairs[index]) for index in order],
+            [rows[index] for index in order],
+            settings,
+            local_rows(mesh, settings.microbatch_rows),
+        )
         function = partial(sequence_logps, config, settings.logps_chunks, params)
-        return for_each_group(function, batches, mesh)
+        return for_each_group(function, batches, mesh)[np.argsort(order)]
 
     return cached(context.folder / "reference.npz", key, compute)
 

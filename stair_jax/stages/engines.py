@@ -89,8 +89,11 @@ def engine_shapes(
 
 
 def decoding_mesh(runtime: Runtime, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
-    """The mesh that decodes; None for one device, where plain programs do the same."""
-    mesh = make_mesh(runtime.decoding_mesh, devices)
+    """The mesh that decodes; None for one device, where plain programs do the same.
+
+    Without `devices` it is over those of this process: each process decodes on its own.
+    """
+    mesh = make_mesh(runtime.decoding_mesh, jax.local_devices() if devices is None else devices)
     runtime.check_decoding(mesh)
     return mesh if mesh.size > 1 else None
 

@@ -33,6 +33,7 @@ from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
 INPUTS = ("data", "models", "prompted", "searched", "prm")
+PROCESSES = "first"
 _METHODS = {"best_of_n": best_of_n, "beam_search": beam_search}
 Row = dict[str, Any]
 

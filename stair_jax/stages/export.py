@@ -10,6 +10,7 @@ from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
+from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import make_mesh
 from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
@@ -49,7 +50,7 @@ def run(context: StageContext) -> None:
     runtime = Runtime.read(context.runtime)
     source = context.input("model") / "hf"
     dtype = settings.dtype or huggingface.stored_dtype(source)
-    target = _claim(context.folder, settings.path, dtype)
+    target = Path(distributed.broadcast(_claim(context.folder, settings.path, dtype)))
     mesh = make_mesh(runtime.training_mesh)
     config = dataclasses.replace(huggingface.load_config(source), param_dtype=dtype)
     config = fit_to_mesh(config, mesh, math.lcm(runtime.vocab_multiple, mesh.shape["tensor"]))
@@ -61,20 +62,22 @@ def run(context: StageContext) -> None:
     say(f"exported to {target} in {dtype}")
 
 
-def _claim(folder: Path, path: str, dtype: str) -> Path:
-    """The folder to write to, with a record of it in the stage's own.
+def _claim(folder: Path, path: str, dtype: str) -> str:
+    """The folder to write to, with a record of it in the stage's own; the first process decides.
 
     Raises:
       UserError: it holds files of someone else's.
     """
+    if not distributed.is_main():
+        return ""
     record = folder / "export.json"
     if not path:
         write_json(record, {"path": "hf", "dtype": dtype})
-        return folder / "hf"
+        return str(folder / "hf")
     target = Path(path).expanduser().absolute()
     # A former attempt of this stage may have written the folder; anything else is the user's.
     is_ours = record.exists() and read_json(record).get("path") == str(target)
     if not is_ours and target.exists() and (target.is_file() or any(target.iterdir())):
         raise UserError(f"export.path: {target} is there already; name another, or remove it")
     write_json(record, {"path": str(target), "dtype": dtype})
-    return target
+    return str(target)

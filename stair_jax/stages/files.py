@@ -1,12 +1,14 @@
-"""The user's own data: JSON lines, checked, and copied into the run."""
+"""The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
-from stair_jax.data.pairs import PATH_FIELDS, STEP_FIELDS, read_pairs
-from stair_jax.data.prompts import read_rows
+from stair_jax.data.pairs import PATH_FIELDS, STEP_FIELDS, check_pairs
+from stair_jax.data.prompts import check_rows
+from stair_jax.data.public import Use
+from stair_jax.data.schemas import convert
+from stair_jax.data.sources import read_source
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.settings import read_settings
@@ -14,28 +16,40 @@ from stair_jax.stages.context import StageContext
 from stair_jax.storage import write_jsonl
 
 INPUTS: tuple[str, ...] = ()
-_EXAMPLE = ("id", "prompt", "answer", "kind")
-_PROMPT = ("id", "prompt", "kind", "source")
+PROCESSES = "first"
 
 Rows = list[dict[str, Any]]
+Sources = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class FilesSettings:
-    """Settings of `files`: paths of JSON lines, from where the command is run.
+    """Settings of `files`: where data are, one source or several whose rows follow one another.
+
+    A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, `.parquet` or a
+    folder of datasets' `save_to_disk`; or a data set of the Hugging Face hub, `owner/name` or
+    `owner/name:config/split`. Rows have our columns, which are below, or those of a public data set
+    (PKU-SafeRLHF, UltraFeedback and its binarized form, JailbreakV-28k, STAIR-SFT, STAIR-Prompts,
+    what the released search reads), see data/public.py. Of PKU-SafeRLHF the safer answer is taken,
+    of UltraFeedback the one with the highest score; the rejected one is the other, or the one with
+    the lowest score. Of JailbreakV-28k the attacks in images are left out.
 
     Attributes:
       sft: examples {id, prompt, answer, kind: "safety" or "helpfulness"}, into `sft.jsonl`.
-      prompts: prompts {id, prompt, kind, source}, a file an iteration, into `prompts1.jsonl`,
-        `prompts2.jsonl`, ...
+      prompts: prompts {id, prompt, kind, source}, one or several sources an iteration, into
+        `prompts1.jsonl`, `prompts2.jsonl`, ...
       dpo: preference pairs for DPO (docs/architecture.md), into `dpo.jsonl`.
-      prm: pairs for the process reward model, of any number of files, into `prm.jsonl`.
+      prm: pairs for the process reward model, of our columns, into `prm.jsonl`.
+      kinds: kind by the `source` of a row, for STAIR-SFT and STAIR-Prompts: "safety" or
+        "helpfulness"; "*" stands for any other source. Sources whose name has SafeRLHF, JailbreakV,
+        UltraFeedback, safety or helpfulness in it need none.
     """
 
-    sft: str = ""
-    prompts: tuple[str, ...] = ()
-    dpo: str = ""
-    prm: tuple[str, ...] = ()
+    sft: Sources = ""
+    prompts: tuple[Sources, ...] = ()
+    dpo: Sources = ""
+    prm: Sources = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
@@ -43,34 +57,70 @@ class FilesSettings:
             raise UserError("config.files names no file: set files.sft, .prompts, .dpo or .prm")
 
 
+@dataclass(frozen=True)
+class _Artifact:
+    """A file of the stage: what it is for, and how rows with `columns` of ours are checked."""
+
+    name: str
+    sources: tuple[str, ...]
+    use: str
+    columns: Iterable[str]
+    check: Callable[[Rows, Any], Rows]
+
+
 def run(context: StageContext) -> None:
     """Writes each file into the folder of the stage, so that later stages know it by its bytes."""
     settings = read_settings(FilesSettings, context.settings, context.name)
-    for name, paths, read in _artifacts(settings):
-        rows = [row for path in paths for row in read(Path(path).expanduser())]
-        write_jsonl(context.folder / name, rows)
-        say(f"{context.name}: {len(rows)} rows in {name}, from {', '.join(paths)}")
+    for artifact in _artifacts(settings):
+        kinds = dict(settings.kinds)
+        parts = [_read(context, artifact, source, kinds) for source in artifact.sources]
+        rows = [row for part in parts for row in part]
+        if len(parts) > 1:
+            artifact.check(rows, " and ".join(artifact.sources))
+        write_jsonl(context.folder / artifact.name, rows)
+        sources = ", ".join(artifact.sources)
+        say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
 
 
-def _artifacts(
-    settings: FilesSettings,
-) -> list[tuple[str, Sequence[str], Callable[[Path], Rows]]]:
-    """(name, paths, reader) of each artifact."""
-    named: list[tuple[str, Sequence[str], Callable[[Path], Rows]]] = [
-        ("sft.jsonl", [settings.sft], _rows_of(_EXAMPLE)),
+def _read(
+    context: StageContext, artifact: _Artifact, source: str, kinds: Mapping[str, str]
+) -> Rows:
+    """The rows of a source, as ours."""
+    rows = read_source(source)
+    columns = set(artifact.columns)
+    if not rows or columns <= rows[0].keys() or artifact.use not in get_args(Use):
+        return artifact.check(rows, source)
+    made = convert(rows, artifact.use, kinds, source)  # type: ignore[arg-type]
+    reasons = ", ".join(f"{count} ({reason})" for reason, count in made.left_out.most_common())
+    left_out = f"; left out: {reasons}" if reasons else ""
+    say(f"{context.name}: {source} is {made.name}: {len(made.rows)} of {len(rows)} rows{left_out}")
+    return artifact.check(made.rows, source)
+
+
+def _artifacts(settings: FilesSettings) -> list[_Artifact]:
+    named = [
+        _rows("sft.jsonl", settings.sft, "sft", ("id", "prompt", "answer", "kind")),
         *(
-            (f"prompts{number}.jsonl", [path], _rows_of(_PROMPT))
-            for number, path in enumerate(settings.prompts, start=1)
+            _rows(f"prompts{number}.jsonl", sources, "prompts", ("id", "prompt", "kind", "source"))
+            for number, sources in enumerate(settings.prompts, start=1)
         ),
-        ("dpo.jsonl", [settings.dpo], _pairs_of(STEP_FIELDS)),
-        ("prm.jsonl", settings.prm, _pairs_of(PATH_FIELDS)),
+        _pairs("dpo.jsonl", settings.dpo, "dpo", STEP_FIELDS),
+        _pairs("prm.jsonl", settings.prm, "prm", PATH_FIELDS),
     ]
-    return [(name, paths, read) for name, paths, read in named if any(paths)]
+    return [artifact for artifact in named if artifact.sources]
 
 
-def _rows_of(columns: Sequence[str]) -> Callable[[Path], Rows]:
-    return lambda path: read_rows(path, columns)
+def _rows(name: str, sources: Sources, use: str, columns: Sequence[str]) -> _Artifact:
+    return _Artifact(
+        name, _tuple(sources), use, columns, lambda rows, path: check_rows(rows, columns, path)
+    )
 
 
-def _pairs_of(fields: Mapping[str, type]) -> Callable[[Path], Rows]:
-    return lambda path: read_pairs(path, fields)
+def _pairs(name: str, sources: Sources, use: str, fields: Mapping[str, type]) -> _Artifact:
+    return _Artifact(
+        name, _tuple(sources), use, fields, lambda rows, path: check_pairs(rows, fields, path)
+    )
+
+
+def _tuple(sources: Sources) -> tuple[str, ...]:
+    return (sources,) if isinstance(sources, str) and sources else tuple(sources)

@@ -9,6 +9,7 @@ from stair_jax.settings import read_settings
 from stair_jax.stages.context import StageContext
 
 INPUTS: tuple[str, ...] = ()
+PROCESSES = "first"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from stair_jax.stages.search import TREES_FILE
 from stair_jax.storage import RecordLog, write_json, write_jsonl
 
 INPUTS = ("trees",)
+PROCESSES = "first"
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def run(context: StageContext) -> None:
             batches=batches,
             mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
+            checkpoint_minutes=settings.checkpoint_minutes,
+            keep=settings.kept,
         ),
         init_params(config, jax.random.key(context.seed)),
         logical_axes(config),

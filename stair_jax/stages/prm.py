@@ -1,6 +1,6 @@
 """Process reward model: the policy with a scalar head, trained on pairs (STAIR section 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,13 +11,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from stair_jax.data.pairs import PATH_FIELDS, encode_pairs, path_examples, read_pairs
 from stair_jax.data.sequences import Row, describe
-from stair_jax.data.tasks import shuffled_passes
+from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import make_mesh
+from stair_jax.parallel.mesh import local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
@@ -50,12 +50,17 @@ class PrmSettings(TrainingSettings):
       preferences: the stages that hold `file`; the pairs of all are taken.
       file: JSON lines, the PRM pairs of docs/architecture.md.
       held_out: share of the prompts whose pairs are kept for `validation.json`.
+      rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
+        passes over the pairs. With rates, an epoch is as many draws as there are pairs.
+      reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
     """
 
     model: str = ""
     preferences: str | tuple[str, ...] = ()
     file: str = "prm.jsonl"
     held_out: float = 0.05
+    rates: Mapping[str, float] | None = None
+    reader: Reader = "seqio"
     batch_size: int = 256
     learning_rate: float = 5e-6
 
@@ -64,6 +69,7 @@ class PrmSettings(TrainingSettings):
         super().__post_init__()
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out is {self.held_out}: it must be at least 0 and below 1")
+        check_mixing(self.rates, self.reader)
 
 
 def run(context: StageContext) -> None:
@@ -93,10 +99,17 @@ def run(context: StageContext) -> None:
         f"out, {len(rows) - len(groups)} above max_length left out"
     )
     say(f"{context.name}: first chosen path between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
-    order = shuffled_passes(
-        len(training), max(1, round(settings.epochs * len(training))), context.seed
+    order = draw(
+        [row for row in kept if row["prompt"] not in held],
+        settings.rates,
+        max(1, round(settings.epochs * len(training))),
+        context.seed,
+        settings.reader,
+        settings.file,
     )
-    batches = _batches([training[index] for index in order], settings)
+    part = local_rows(mesh, settings.microbatch_rows)
+    batches = _batches([training[index] for index in order], settings, part, len(training))
+    say(f"{context.name}: {batches.fill()}")
     axes = prm_axes(config)
     params = {name: params[name] for name in axes["model"]}
     head = init_score_head(config, jax.random.key(context.seed))
@@ -109,6 +122,8 @@ def run(context: StageContext) -> None:
             batches=batches,
             mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
+            checkpoint_minutes=settings.checkpoint_minutes,
+            keep=settings.kept,
             shown=("loss", "accuracy"),
         ),
         {"model": params, "score": head},
@@ -164,8 +179,20 @@ def held_out_prompts(rows: Sequence[Row], share: float, seed: int) -> set[str]:
     return {prompts[index] for index in order[: int(share * len(prompts))]}
 
 
-def _batches(groups: Sequence[Group], settings: PrmSettings) -> Batches:
-    return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
+def _batches(
+    groups: Sequence[Group],
+    settings: PrmSettings,
+    part: slice | None = None,
+    pass_size: int | None = None,
+) -> Batches:
+    return Batches(
+        groups,
+        settings.batch_size,
+        settings.max_length,
+        settings.microbatch_rows,
+        part,
+        pass_size,
+    )
 
 
 def _validate(
@@ -181,7 +208,8 @@ def _validate(
     accuracy = None
     if groups:
         function = partial(sequence_scores, config, params)
-        scores = for_each_group(function, _batches(groups, settings), mesh)
+        part = local_rows(mesh, settings.microbatch_rows)
+        scores = for_each_group(function, _batches(groups, settings, part), mesh)
         accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
         say(f"{context.name}: accuracy {accuracy:.3f} on {len(groups)} held-out pairs")
     write_json(

@@ -8,6 +8,7 @@ from stair_jax.data.prompts import Prompt, read_rows
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
+from stair_jax.parallel import distributed
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.search.records import TreeRecord
@@ -17,10 +18,12 @@ from stair_jax.settings import read_settings
 from stair_jax.stages.context import PlanContext, StageContext
 from stair_jax.stages.engines import load_engine, plan_engine
 from stair_jax.stages.runtime import Runtime
+from stair_jax.stages.search_parts import TREES_FILE, Parts
 from stair_jax.storage import RecordLog, fingerprint, fingerprint_folder, write_json
 
+__all__ = ["INPUTS", "TREES_FILE", "SearchStageSettings", "programs", "run"]
+
 INPUTS = ("model", "prompts")
-TREES_FILE = "trees.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,25 @@ class SearchStageSettings:
 def run(context: StageContext) -> None:
     """Searches the prompts that have no tree yet; each tree is written as it is finished.
 
-    Trees stand in the order in which they were finished, so readers sort them by prompt.
+    Trees stand in the order in which they were finished, so readers sort them by prompt. In a run
+    of several processes each searches its own part of the prompts on its own devices; metrics and
+    progress are those of the first one.
     """
     own, settings = _read(context)
     prompts = _read_prompts(context.input("prompts") / own.file)[: own.num_prompts or None]
     runtime = Runtime.read(context.runtime)
-    log = RecordLog(context.folder / TREES_FILE)
-    done = {record["id"] for record in log}
+    parts = Parts(context.folder, prompts)
+    done = parts.done
     hf = context.input("model") / "hf"
     sizes = (own.context_tokens, own.dtype, runtime)
     engine, tokenizer = load_engine(hf, *sizes, weights=own.weights, kv_dtype=own.kv_dtype)
-    progress = Progress(context.name, len(prompts), "trees", done=len(done))
-    with Metrics(context.folder, resume_step=len(done) if done else -1) as metrics:
-        writer = _Writer(log, metrics, len(done), engine.stats)
+    is_silent = not distributed.is_main()
+    progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
+    resume_step = len(done) if done else -1
+    with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
+        writer = _Writer(parts.log, metrics, len(done), engine.stats)
         report = run_search(
-            prompts,
+            parts.prompts,
             engine,
             tokenizer,
             settings,
@@ -78,12 +85,13 @@ def run(context: StageContext) -> None:
             reward=own.reward,
             trees_in_flight=runtime.trees_in_flight,
             device=runtime.tree_device,
-            model=fingerprint_folder(hf),
+            model=distributed.broadcast(fingerprint_folder(hf) if distributed.is_main() else None),
             fingerprint=fingerprint([context.settings, context.seed]),
             done=done,
         )
     progress.close()
-    _report(context, report)
+    if (whole := parts.join(report)) is not None:
+        _report(context, whole)
 
 
 def programs(context: PlanContext) -> list[Program]:

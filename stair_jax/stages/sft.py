@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from stair_jax.data.packing import Example, Overlong, fit
+import numpy as np
+
+from stair_jax.data.encoded import Encoded
+from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.sequences import Row, answer_example, describe
 from stair_jax.data.tasks import Reader, read_mixture
 from stair_jax.errors import UserError
 from stair_jax.models.transformer import logical_axes
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import make_mesh
+from stair_jax.parallel.mesh import local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, train_step
@@ -18,6 +22,7 @@ from stair_jax.settings import read_settings
 from stair_jax.stages.context import PlanContext, StageContext
 from stair_jax.stages.runtime import Runtime
 from stair_jax.text.steps import FormatError, parse
+from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
@@ -55,7 +60,7 @@ class SftSettings(TrainingSettings):
     rates: Mapping[str, float] | None = None
     reader: Reader = "seqio"
     answer_format: str = "structured"
-    overlong: Overlong = "drop"
+    overlong: Literal["drop", "truncate"] = "drop"
     learning_rate: float = 5e-6
     epochs: float = 3.0
 
@@ -84,17 +89,9 @@ def run(context: StageContext) -> None:
         context.input("model"), settings, mesh, runtime.vocab_multiple
     )
     rows = _rows(context, settings)
-    made: dict[str, Example] = {}
-    for row in rows:
-        if row["id"] not in made:
-            made[row["id"]] = answer_example(tokenizer, row)
-    examples, overlong = fit(
-        [made[row["id"]] for row in rows], settings.max_length, settings.overlong
-    )
-    if overlong:
-        verb = "truncated" if settings.overlong == "truncate" else "dropped"
-        say(f"{context.name}: {overlong} of {len(rows)} examples above max_length, {verb}")
-    batches = _batches([Group(str(example.id), (example,)) for example in examples], settings)
+    examples = _examples(context, settings, rows, tokenizer)
+    batches = _batches(examples, settings, local_rows(mesh, settings.microbatch_rows))
+    say(f"{context.name}: {batches.fill()}")
     say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
     trained = train(
         Run(
@@ -105,6 +102,8 @@ def run(context: StageContext) -> None:
             batches=batches,
             mesh=mesh,
             checkpoint_every=settings.checkpoint_every,
+            checkpoint_minutes=settings.checkpoint_minutes,
+            keep=settings.kept,
         ),
         params,
         logical_axes(config),
@@ -125,14 +124,42 @@ def programs(context: PlanContext) -> list[Program]:
         make_optimizer(settings, 1),
         abstract_params(config, mesh),
         logical_axes(config),
-        _batches([Group("", (ANY_EXAMPLE,))], settings)[0],
+        _batches([ANY_EXAMPLE], settings)[0],
         mesh,
     )
     return [step]
 
 
-def _batches(groups: Sequence[Group], settings: SftSettings) -> Batches:
-    return Batches(groups, settings.batch_size, settings.max_length, settings.microbatch_rows)
+def _batches(
+    examples: Sequence[Example], settings: SftSettings, part: slice | None = None
+) -> Batches:
+    return Batches(
+        [Group(str(example.id), (example,)) for example in examples],
+        settings.batch_size,
+        settings.max_length,
+        settings.microbatch_rows,
+        part,
+        pass_size=round(len(examples) / settings.epochs),
+    )
+
+
+def _examples(
+    context: StageContext, settings: SftSettings, rows: Sequence[Row], tokenizer: Tokenizer
+) -> list[Example]:
+    """The rows as sequences of at most `max_length` tokens; each row is tokenised once."""
+    unique = {row["id"]: row for row in rows}
+    places = {name: place for place, name in enumerate(unique)}
+    draws = np.array([places[row["id"]] for row in rows])
+    encoded = Encoded(list(unique.values()), lambda row: (answer_example(tokenizer, row),), 1)
+    long = encoded.lengths[draws, 0] > settings.max_length
+    if settings.overlong == "truncate":
+        encoded = encoded.truncated(settings.max_length)
+    else:
+        draws = draws[~long]
+    if long.any():
+        verb = "truncated" if settings.overlong == "truncate" else "dropped"
+        say(f"{context.name}: {long.sum()} of {len(rows)} examples above max_length, {verb}")
+    return [encoded[place][0] for place in draws.tolist()]
 
 
 def _rows(context: StageContext, settings: SftSettings) -> Sequence[Row]:

@@ -10,12 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.storage import atomic_file
 from stair_jax.training import objectives
 from stair_jax.training.batches import Batches
-from stair_jax.training.step import Micro, Params, micro_at, put_batch
+from stair_jax.training.feeding import put_batch
+from stair_jax.training.step import Micro, Params, micro_at
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -52,7 +55,7 @@ def for_each_group(
     found: dict[int, np.ndarray] = {}
     with use_mesh(mesh):
         for batch in batches:
-            micros = put_batch(batch.arrays, mesh)["micro"]
+            micros = put_batch(batch.arrays, mesh, batch.num_rows)["micro"]
             for index, members in enumerate(batch.members):
                 values = np.asarray(function(micros, index))
                 found |= zip(members, values, strict=False)  # the rest of `values` is padding
@@ -60,15 +63,30 @@ def for_each_group(
 
 
 def cached(path: Path, fingerprint: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in the `.npz` file at `path` if its fingerprint is this one, else a new one."""
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                if str(file["fingerprint"]) == fingerprint:
-                    return file["values"]
-        except (ValueError, OSError, KeyError, BadZipFile):
-            pass  # damaged: it is computed again, and replaced
+    """The array in the `.npz` file at `path` if its fingerprint is this one, else a new one.
+
+    Raises:
+      UserError: the first process sees the file, and this one does not.
+    """
+    stored = _stored(path, fingerprint)
+    if distributed.broadcast(stored is not None):  # all read it, or all compute it
+        if stored is None:
+            raise UserError(
+                f"process 0 reads {path}, process {distributed.process_index()} cannot: "
+                "--workdir must be a folder that all processes share"
+            )
+        return stored
     values = compute()
-    with atomic_file(path) as file:
-        np.savez(file, values=values, fingerprint=np.array(fingerprint))
+    if distributed.is_main():
+        with atomic_file(path) as file:
+            np.savez(file, values=values, fingerprint=np.array(fingerprint))
     return values
+
+
+def _stored(path: Path, fingerprint: str) -> np.ndarray | None:
+    """The array in the file; None where it is not there, damaged, or of another fingerprint."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["values"] if str(file["fingerprint"]) == fingerprint else None
+    except (ValueError, OSError, KeyError, BadZipFile):
+        return None

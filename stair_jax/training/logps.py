@@ -1,6 +1,7 @@
 """Log-probabilities of given tokens, without the logits of a whole batch."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -47,16 +48,19 @@ def token_logps(
     local = partial(_in_chunks, num_chunks=num_chunks, vocab_size=vocab_size)
     if jax.sharding.get_abstract_mesh().size <= 1:
         return local(hidden, head, targets, weights)
-    # The head is put together once, and its gradients are added up once, not for each chunk.
-    head = nn.with_logical_constraint(head.astype(hidden.dtype), ("vocab", "activation_embed"))
+
+    def on_device(hidden: jax.Array, head: jax.Array, *rest: Any) -> jax.Array:
+        # Put together once, and its gradients are added up once, not for each chunk.
+        head = jax.lax.all_gather(head, "fsdp", axis=1, tiled=True)
+        return local(hidden, head, *rest, axis="tensor")
+
     rows = PartitionSpec(BATCH_AXES)
     return jax.shard_map(
-        local,
-        in_specs=(rows, PartitionSpec(), rows, rows),
+        on_device,
+        in_specs=(rows, PartitionSpec("tensor", "fsdp"), rows, rows),
         out_specs=rows,
-        axis_names=set(BATCH_AXES),
         check_vma=False,
-    )(hidden, head, targets, weights)
+    )(hidden, head.astype(hidden.dtype), targets, weights)
 
 
 def _in_chunks(
@@ -67,8 +71,9 @@ def _in_chunks(
     *,
     num_chunks: int,
     vocab_size: int,
+    axis: str | None = None,
 ) -> jax.Array:
-    """`token_logps` of the rows of one device."""
+    """`token_logps` of the rows of one device; the vocabulary is split over a mesh's `axis`."""
     shape, count = targets.shape, targets.size
     order, wanted = jnp.arange(count), jnp.int32(count)
     if weights is not None:
@@ -82,7 +87,7 @@ def _in_chunks(
         logits = jnp.einsum(
             "td,vd->tv", hidden, wide.astype(hidden.dtype), preferred_element_type=jnp.float32
         )
-        return _chosen(logits, targets, vocab_size)
+        return _chosen(logits, targets, vocab_size, axis)
 
     @jax.checkpoint
     def body(start: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -97,11 +102,19 @@ def _in_chunks(
     return flat.reshape(shape)
 
 
-def _chosen(logits: jax.Array, targets: jax.Array, vocab_size: int) -> jax.Array:
-    """Log-probabilities of the targets by their logits `[..., V]`."""
-    logits = mask_padding(logits, vocab_size)
+def _chosen(
+    logits: jax.Array, targets: jax.Array, vocab_size: int, axis: str | None = None
+) -> jax.Array:
+    """Log-probabilities of the targets by their logits `[..., V]`, or `[..., V / N]` of N parts."""
+    rows = logits.shape[-1]
+    first = jax.lax.axis_index(axis) * rows if axis else 0
+    logits = mask_padding(logits, vocab_size, first)
     # A comparison instead of a gather: its gradient is no scatter, and V may be sharded.
-    last = logits.ndim - 1
-    is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, last) == targets[..., None]
-    chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) + first
+    chosen = jnp.sum(jnp.where(index == targets[..., None], logits, 0.0), axis=-1)
+    if axis is None:
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+    largest = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(logits, axis=-1)), axis)
+    total = jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
+    chosen, total = jax.lax.psum((chosen, total), axis)
+    return chosen - largest - jnp.log(total)

@@ -1,7 +1,7 @@
 """The losses over packed micro-batches of a model: what a training step differentiates.
 
 Each objective is a frozen dataclass, so that stages with equal settings share a compiled step.
-The fields of a micro-batch are described in batches.py.
+The fields of a micro-batch are described in batches.py, those of trees in tree_batches.py.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,11 @@ class DpoObjective:
     The weight is the number of pairs. The SFT loss of a pair is the mean over the tokens of its
     chosen step, and both terms are means over pairs: a long step weighs no more than a short one.
     Groups are (chosen, rejected), with values ref_chosen and ref_rejected.
+
+    Of the metrics, which are means over pairs, `kl_chosen` is what a token of the chosen step lost
+    against the reference, (log ref - log pi) / its tokens, in nats. The steps being samples of the
+    reference, it estimates KL(reference || policy) a token, biased by their selection: they are
+    those of high value, whose probability the loss raises, so that it may be below 0.
     """
 
     config: ModelConfig
@@ -61,6 +66,7 @@ class DpoObjective:
             "rejected_logp": rejected,
             "chosen_length": chosen_length,
             "rejected_length": rejected_length,
+            "kl_chosen": (micro["ref_chosen"] - chosen) / jnp.maximum(chosen_length, 1.0),
         }
         return Sums(
             jnp.sum(weight * (dpo + self.sft_weight * sft)),
@@ -92,14 +98,19 @@ class PrmObjective:
 
 
 def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Micro) -> jax.Array:
-    """Log-probabilities `[R, T]` of the targets of a micro-batch."""
+    """Log-probabilities `[R, T]` of the targets of a micro-batch; of weight 0, maybe just 0."""
     hidden = _hidden(config, params, micro)
     head = transformer.output_embedding(params, config)
-    return token_logps(hidden, head, micro["targets"], num_chunks, config.vocab_size)
+    targets, weights = micro["targets"], micro["weights"]
+    return token_logps(hidden, head, targets, num_chunks, config.vocab_size, weights)
 
 
 def sequence_sums(values: jax.Array, micro: Micro) -> jax.Array:
-    """Sums of `values[R, T]` over each sequence: `[S, G]`."""
+    """Sums of `values[R, T]`, 0 where the weight is 0, over each sequence: `[S, G]`."""
+    if "runs" in micro:  # of trees: sums over the nodes that count for the sequence
+        runs = micro["runs"]
+        nodes = jax.ops.segment_sum(values.ravel(), micro["node_ids"].ravel(), runs.size)
+        return jnp.sum(nodes.at[runs].get(mode="fill", fill_value=0.0), axis=-1)
     count = micro["last"].shape[0]
     sums = jax.ops.segment_sum(values.ravel(), micro["sequence_ids"].ravel(), count + 1)
     return sums[:count].reshape(micro["group_weight"].shape[0], -1)
@@ -115,5 +126,10 @@ def sequence_scores(config: ModelConfig, params: Params, micro: Micro) -> jax.Ar
 
 def _hidden(config: ModelConfig, params: Params, micro: Micro) -> jax.Array:
     return transformer.apply(
-        config, params, micro["tokens"], micro["positions"], micro["segment_ids"]
+        config,
+        params,
+        micro["tokens"],
+        micro["positions"],
+        micro["segment_ids"],
+        micro.get("ends"),
     )

@@ -1,7 +1,6 @@
 """What the three kinds of training have in common: settings, the model, the end of a stage."""
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
+from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import batch_devices
 from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training.checkpoints import Keep, discard
 
 _TRAINED_DTYPES = ("float32", "bfloat16")
 
@@ -44,7 +45,16 @@ class TrainingSettings:
       mu_dtype: of Adam's first moment, "float32" or "bfloat16"; the second is float32.
       hf_dtype: of the tensors in `hf/`.
       remat: what the backward pass computes again (see `ModelConfig`).
-      checkpoint_every: steps between checkpoints; 0: none.
+      attention: "cudnn" (GPUs, bfloat16), "splash" (TPUs), "xla" (all); "": by platform and dtype.
+      checkpoint_every: steps between checkpoints; 0: none by their number. Where there are any, the
+        state is saved at SIGTERM too. A save goes on beside the steps behind it, and meanwhile
+        holds a copy of the state in the memory of the host.
+      checkpoint_minutes: between checkpoints, in addition; 0: none by the clock.
+      keep: how many of the newest checkpoints are kept.
+      keep_best: metric of the training steps, such as "loss" or "accuracy", by which checkpoints
+        are kept too; "": none. They stay in `checkpoints/` when the stage is finished. Of a name
+        that ends in "loss" or "norm" the lowest value is the best, else the highest.
+      num_best: how many of the best are kept.
     """
 
     learning_rate: float = 1e-6
@@ -65,13 +75,28 @@ class TrainingSettings:
     mu_dtype: str = "float32"
     hf_dtype: str = "float32"
     remat: str = "none"
+    attention: str = ""
     checkpoint_every: int = 100
+    checkpoint_minutes: float = 0.0
+    keep: int = 1
+    keep_best: str = ""
+    num_best: int = 1
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
-        for name in ("batch_size", "max_length", "microbatch_rows", "logps_chunks"):
+        for name in (
+            "batch_size",
+            "max_length",
+            "microbatch_rows",
+            "logps_chunks",
+            "keep",
+            "num_best",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("checkpoint_every", "checkpoint_minutes"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 0 (none) or more")
         if not self.epochs > 0:
             raise UserError(f"epochs is {self.epochs}: it must be above 0")
         for name, choices in (
@@ -84,6 +109,11 @@ class TrainingSettings:
                     f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}"
                 )
 
+    @property
+    def kept(self) -> Keep:
+        """Which checkpoints are kept."""
+        return Keep(self.keep, self.keep_best, self.num_best)
+
 
 def configure(
     config: ModelConfig, settings: TrainingSettings, mesh: Mesh, vocab_multiple: int = 1
@@ -95,7 +125,11 @@ def configure(
     """
     check_rows("microbatch_rows", settings.microbatch_rows, mesh)
     config = dataclasses.replace(
-        config, dtype=settings.dtype, param_dtype=settings.param_dtype, remat=settings.remat
+        config,
+        dtype=settings.dtype,
+        param_dtype=settings.param_dtype,
+        remat=settings.remat,
+        attention=settings.attention,
     )
     return fit_to_mesh(config, mesh, vocab_multiple)
 
@@ -121,7 +155,7 @@ def load_model(
 
 def is_exported(folder: Path) -> bool:
     """Whether `export` has finished in this stage's folder."""
-    return (folder / "hf").is_dir()
+    return distributed.broadcast((folder / "hf").is_dir())
 
 
 def export(
@@ -132,6 +166,10 @@ def export(
     score_head: Any = None,
     dtype: str = "float32",
 ) -> None:
-    """Writes `hf/` in `dtype`, whole or not at all, and then deletes `checkpoints/`."""
+    """Writes `hf/` in `dtype`, whole or not at all, and then deletes `checkpoints/`.
+
+    Checkpoints that `keep_best` holds are left.
+    """
     huggingface.save(folder / "hf", params, config, tokenizer, score_head, dtype)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if distributed.is_main():
+        discard(folder / "checkpoints")

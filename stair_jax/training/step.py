@@ -129,17 +129,6 @@ def abstract_state(
     )
 
 
-def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """A batch on the mesh."""
-    return jax.device_put(batch, batch_shardings(batch, mesh))
-
-
-def batch_shardings(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """How a batch lies on the mesh: `[A, rows, T]` arrays split by rows, all else replicated."""
-    rows, whole = rules.rows_sharding(mesh, axis=1), rules.replicated(mesh)
-    return jax.tree.map(lambda array: rows if array.ndim == 3 else whole, batch)
-
-
 def micro_at(micros: Micro, index: int | jax.Array) -> Micro:
     """One micro-batch of arrays with a leading axis A."""
     return {name: array[index] for name, array in micros.items()}
@@ -168,6 +157,9 @@ def _summed(
     def add(index: jax.Array, total: tuple[Sums, Params]) -> tuple[Sums, Params]:
         return jax.tree.map(jnp.add, total, value_and_grad(micro_at(batch["micro"], index)))
 
-    shapes = jax.eval_shape(value_and_grad, micro_at(batch["micro"], 0))
+    first = micro_at(batch["micro"], 0)
+    if all(len(array) == 1 for array in batch["micro"].values()):
+        return value_and_grad(first)  # no sum to keep beside it
+    shapes = jax.eval_shape(value_and_grad, first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.fori_loop(0, batch["count"], add, zeros)

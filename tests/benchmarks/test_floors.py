@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.roofline import Ceilings, Floor
-from benchmarks.trace import busy_seconds, covered, program_seconds
+from benchmarks.trace import busy_seconds, covered, kernel_seconds, program_seconds
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.known import KNOWN
 
@@ -75,3 +75,20 @@ def test_kernels_are_added_up_by_program():
         {"ph": "M", "args": {"hlo_module": "jit_decode"}},
     ]
     assert program_seconds(events) == {"jit_decode": 0.5, "jit_prefill": 1.0}
+
+
+def test_kernels_are_added_up_by_kind():
+    def kernel(name, seconds):
+        args = {"hlo_module": "jit_step"}
+        return {"ph": "X", "name": name, "dur": 1e6 * seconds, "args": args}
+
+    events = [
+        kernel("nvjet_hsh_256x128", 2.0),
+        kernel("cudnn_generated_fort_native_sdpa_sm90_flash_bprop", 1.0),
+        kernel("loop_add_fusion", 0.25),
+        kernel("ncclDevKernel_AllGather_RING_LL", 0.5),
+        kernel("sm90_xmma_gemm_bf16", 0.5),
+        {"ph": "X", "name": "python", "dur": 1e6},
+    ]
+    expected = {"products": 2.5, "attention": 1.0, "other": 0.25, "communication": 0.5}
+    assert kernel_seconds(events) == expected

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stair_jax.data.packing import Example, fit, pack, split
+from stair_jax.data.packing import Example, pack, split
 
 LENGTH = 12
 
@@ -61,14 +61,6 @@ def test_first_fit_fills_the_first_row_with_room():
     ]
     with pytest.raises(ValueError, match="do not fit"):
         pack(examples, 7, num_rows=1)
-
-
-def test_overlong_examples_are_dropped_or_truncated_and_counted():
-    examples = [Example([1, 2, 3, 4], [0, 0, 1, 1], "a"), Example([5, 6], [0, 1], "b")]
-    assert fit(examples, 3, "drop") == ([examples[1]], 1)
-    kept, count = fit(examples, 3, "truncate")
-    assert count == 1
-    assert kept == [Example([1, 2, 3], [0, 0, 1], "a"), examples[1]]
 
 
 @given(st.lists(st.tuples(st.integers(1, LENGTH), st.integers(1, LENGTH)), min_size=1, max_size=20))

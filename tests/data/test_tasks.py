@@ -1,8 +1,10 @@
 from collections import Counter
+from itertools import groupby
 
 import pytest
 
-from stair_jax.data.tasks import read_mixture, shuffled_passes
+from stair_jax.data.orders import grouped_passes
+from stair_jax.data.tasks import check_mixing, draw, read_mixture, shuffled_passes
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 
@@ -78,3 +80,50 @@ def test_shuffled_passes_take_all_before_any_again():
     assert len(order) == 17
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))
     assert order == shuffled_passes(7, 17, 3) != shuffled_passes(7, 17, 4)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_pairs_are_drawn_at_rates_as_rows_are(reader):
+    pairs = [{"id": str(i), "kind": "safety" if i < 20 else "helpfulness"} for i in range(80)]
+    numbers = draw(pairs, {"safety": 3, "helpfulness": 1}, 1200, 5, reader)
+    safe = [number for number in numbers if number < 20]
+    assert len(safe) / len(numbers) == pytest.approx(0.75, abs=0.05)  # 4 standard deviations
+    assert all(
+        len(set(safe[i : i + 20])) == 20 for i in range(0, len(safe) - 19, 20)
+    )  # whole passes
+    assert numbers == draw(pairs, {"safety": 3, "helpfulness": 1}, 1200, 5, reader)
+
+
+def test_without_rates_pairs_come_in_shuffled_passes_and_need_no_kind():
+    pairs = [{"id": str(i)} for i in range(7)]
+    assert draw(pairs, None, 17, 3) == shuffled_passes(7, 17, 3)
+    with pytest.raises(UserError, match=r"prm\.jsonl: row '0' has the kind None"):
+        draw(pairs, {"safety": 1}, 17, 3, where="prm.jsonl")
+
+
+def test_mixing_is_checked_before_any_data_are_read():
+    check_mixing(None, "datasets")
+    with pytest.raises(UserError, match="unknown kind 'rude'"):
+        check_mixing({"rude": 1}, "seqio")
+    with pytest.raises(UserError, match="reader 'csv' is unknown"):
+        check_mixing(None, "csv")
+
+
+def test_rates_are_of_pairs_where_those_of_a_prompt_stay_together():
+    sizes = {"safety": [1] * 30, "helpfulness": [4, 2] * 10}
+    pairs = [
+        {"id": "x", "kind": kind, "prompt": f"{kind}{number}"}
+        for kind, counts in sizes.items()
+        for number, count in enumerate(counts)
+        for _ in range(count)
+    ]
+    prompts = [pair["prompt"] for pair in pairs]
+    drawn = draw(pairs, {"safety": 1, "helpfulness": 1}, 3000, 2, "datasets", keys=prompts)
+    assert len(drawn) == 3000
+    share = sum(pairs[index]["kind"] == "safety" for index in drawn) / 3000
+    assert share == pytest.approx(0.5, abs=0.06)  # 3 standard deviations, of 1875 draws
+    runs = [list(run) for _, run in groupby(drawn, lambda index: prompts[index])]
+    for run in runs[:-1]:  # whole prompts, in their order; one may come twice in a row
+        whole = [index for index, name in enumerate(prompts) if name == prompts[run[0]]]
+        assert run == whole * (len(run) // len(whole))
+    assert draw(pairs, None, 90, 2, keys=prompts) == grouped_passes(prompts, 90, 2)

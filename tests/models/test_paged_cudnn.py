@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from inspect import signature
 from types import SimpleNamespace
 
 import jax
@@ -18,12 +19,16 @@ CONFIG = ModelConfig(40, 32, 48, 2, 4, 2, 8, dtype="bfloat16")
 CUDNN, GATHER = get_paged_backend("cudnn"), get_paged_backend("gather")
 
 
-def padded_attention(query, keys, values, *more):
+def padded_attention(
+    query, key, value, bias, q_seqlen, kv_seqlen, q_offsets, kv_offsets, page_table_k, page_table_v,
+    scale, seed, dropout_rate, variadic_args, mask_type, layout, sliding_window_length,
+    cudnn_version, return_residual,
+):  # fmt: skip
     """What cuDNN computes: all queries of a row see its first `seen[b]` tokens; NaN for none."""
-    (_, counted, seen, _, _, table, same, scale, *_, residual) = more
-    assert table is same and table.ndim == 4
-    rows, width = table.shape[0], table.shape[2] * keys.shape[1]
-    keys, values = (x[table[:, 0, :, 0]].reshape(rows, width, -1, 8) for x in (keys, values))
+    counted, seen, table, residual = q_seqlen, kv_seqlen, page_table_k, return_residual
+    assert table is page_table_v and table.ndim == 4
+    rows, width = table.shape[0], table.shape[2] * key.shape[1]
+    keys, values = (x[table[:, 0, :, 0]].reshape(rows, width, -1, 8) for x in (key, value))
     keys, values = (jnp.repeat(x, query.shape[2] // x.shape[2], 2) for x in (keys, values))
     logits = jnp.einsum("btnh,bsnh->bnts", query, keys) * scale
     logits = jnp.where(jnp.arange(width) < seen[:, None, None, None], logits, -jnp.inf)
@@ -32,10 +37,24 @@ def padded_attention(query, keys, values, *more):
     return (out, jax.nn.logsumexp(logits, -1)) if residual else out
 
 
+def of_jax_0_12(
+    query, key, value, bias, q_seqlen, kv_seqlen, q_offsets, kv_offsets, page_table_k, page_table_v,
+    score_mod_args, scale, seed, dropout_rate, variadic_args, mask_type, layout,
+    sliding_window_length, score_mod, cudnn_version, return_residual,
+):  # fmt: skip
+    """The same with two more arguments."""
+    assert score_mod_args == () and score_mod is None
+    values = locals()
+    return padded_attention(
+        **{name: values[name] for name in signature(padded_attention).parameters}
+    )
+
+
+@pytest.mark.parametrize("kernel", [padded_attention, of_jax_0_12])
 @pytest.mark.parametrize("length", [1, 3])
-def test_calls_of_cudnn_add_up_to_causal_attention(monkeypatch, length):
+def test_calls_of_cudnn_add_up_to_causal_attention(monkeypatch, length, kernel):
     fake = SimpleNamespace(
-        _dot_product_attention=padded_attention,
+        _dot_product_attention=kernel,
         MaskType=SimpleNamespace(PADDING=1),
         AttentionLayout=SimpleNamespace(BTNH=SimpleNamespace(value=0)),
         check_cudnn_version=lambda: 91000,

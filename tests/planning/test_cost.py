@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stair_jax.decoding.shapes import EngineShapes
-from stair_jax.models import serving
+from stair_jax.models import flops, serving
 from stair_jax.models.paged_attention import View, get_paged_backend
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
 from stair_jax.parallel.mesh import MeshShape, make_mesh
@@ -57,7 +57,7 @@ def square_attention(config, rows):
 @pytest.mark.parametrize("tied", [False, True])
 def test_forward_and_training_flops_are_those_of_the_program(config, tied):
     config = dataclasses.replace(config, tie_word_embeddings=tied)
-    rows = cost.Rows(2, 8, logits=8)
+    rows = flops.Rows(2, 8, logits=8)
     params = shapes_of_params(config)
     tokens = jnp.zeros((rows.count, rows.length), jnp.int32)
 
@@ -66,8 +66,8 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
         return token_logps(hidden, output_embedding(params, config), tokens).sum()
 
     beyond = square_attention(config, rows)
-    assert counted(loss, params) == cost.forward_flops(config, rows) + beyond
-    assert counted(jax.grad(loss), params) == cost.training_flops(config, rows) + 3 * beyond
+    assert counted(loss, params) == flops.forward_flops(config, rows) + beyond
+    assert counted(jax.grad(loss), params) == flops.training_flops(config, rows) + 3 * beyond
 
 
 def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
@@ -84,7 +84,7 @@ def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
         hidden, _ = serving.forward(config, served, backend, tokens, pages, view)
         return serving.logits(config, served, hidden[:, 0])
 
-    assert counted(step, served) == cost.decode_flops(config, slots, context, steps=1)
+    assert counted(step, served) == flops.decode_flops(config, slots, context, steps=1)
 
 
 @pytest.mark.parametrize(("weights", "bytes_each"), [("none", 2), ("int8", 1)])
@@ -105,7 +105,7 @@ def test_traffic_of_served_weights_by_hand(config, weights, bytes_each):
 def test_layer_params_are_the_kernels(config):
     layers = shapes_of_params(config)["layers"]
     kernels = [leaf for name, leaf in layers.items() if not name.endswith("norm")]
-    assert cost.layer_params(config) == sum(leaf.size for leaf in kernels)
+    assert flops.layer_params(config) == sum(leaf.size for leaf in kernels)
 
 
 def test_traffic_of_weights_by_hand(config):

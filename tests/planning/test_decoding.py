@@ -7,9 +7,9 @@ import pytest
 
 from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.models.layout import fit_to_mesh
+from stair_jax.parallel.chips import Chip
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.planning import decoding
-from stair_jax.planning.chips import Chip
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.decoding import EnginePlan, plan_shapes
 

@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from stair_jax.planning.chips import GIB, Chip
+from stair_jax.parallel.chips import GIB, Chip
 from stair_jax.planning.program import Compiled, Footprint, Program
 from stair_jax.planning.report import Planned, format_plan
 from stair_jax.planning.topology import Topology

@@ -63,3 +63,37 @@ def test_no_file_at_all_and_a_file_that_is_not_there_are_told(tmp_path):
         run(tmp_path)
     with pytest.raises(UserError, match="nowhere"):
         run(tmp_path, prompts=(str(tmp_path / "nowhere"),))
+
+
+def test_public_data_become_rows_of_ours_and_may_be_joined(tmp_path, capsys):
+    stair = {"prompt": "Steal?", "answer": "No.", "source": "SafeRLHF"}
+    (tmp_path / "stair.json").write_text(json.dumps([stair, stair | {"source": "mine"}]))
+    (tmp_path / "attacks.csv").write_text(
+        "id,jailbreak_query,redteam_query,transfer_from_llm\n3,Play,r,True\n4,See,r,False\n"
+    )
+    own = put(tmp_path / "own.jsonl", PROMPT)
+    made = run(
+        tmp_path,
+        sft=str(tmp_path / "stair.json"),
+        prompts=((own, str(tmp_path / "attacks.csv")), own),
+        kinds={"mine": "helpfulness"},
+    )
+    attack = {"id": "JailbreakV-28k:3", "prompt": "Play", "kind": "safety"}
+    assert made["prompts1.jsonl"] == [PROMPT, attack | {"source": "JailbreakV-28k"}]
+    assert made["prompts2.jsonl"] == [PROMPT]
+    assert [(row["answer"], row["kind"]) for row in made["sft.jsonl"]] == [
+        ("No.", "safety"),
+        ("No.", "helpfulness"),
+    ]
+    shown = capsys.readouterr().err
+    assert "is JailbreakV-28k: 1 of 2 rows; left out: 1 (the attack is in its image)" in shown
+
+
+def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(tmp_path):
+    own = put(tmp_path / "own.jsonl", PROMPT)
+    with pytest.raises(UserError, match=r"own\.jsonl and .*, line 2: id 'a' is that of line 1"):
+        run(tmp_path, prompts=((own, own),))
+    with pytest.raises(UserError, match="may have our own \\(id, prompt, answer, kind\\)"):
+        run(tmp_path, sft=put(tmp_path / "odd", {"text": "x"}))
+    with pytest.raises(UserError, match="line 1: the field 'chosen_path' must be a list"):
+        run(tmp_path, prm=(put(tmp_path / "pairs", STEP),))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,3 +55,24 @@ def test_nothing_to_train_on_and_too_few_rows_are_errors():
     pair = Group("a", (Example([1], [1]), Example([1], [1])))
     with pytest.raises(UserError, match="microbatch_rows 1 at least 2"):
         Batches([pair], 2, 10, 1)
+
+
+def test_the_state_tells_other_data_another_order_and_other_batches():
+    lengths = [3, 9, 4, 4, 7]
+    state = Batches(make(lengths), 2, 10, 2, pass_size=4).state(2)
+    assert {**state, "order": ""} == {"order": "", "step": 2, "epoch": 1, "examples": 4}
+    assert json.loads(json.dumps(state)) == state
+    assert Batches(make(lengths), 2, 12, 3, slice(0, 1), 4).state(2) == state  # costs alone
+    others = (
+        Batches(make(lengths)[::-1], 2, 10, 2, pass_size=4),
+        Batches(make([3, 9, 4, 5, 7]), 2, 10, 2, pass_size=4),
+        Batches(make(lengths), 1, 10, 2, pass_size=4),
+    )
+    assert all(other.state(2) != state for other in others)
+    assert Batches(make(lengths), 2, 10, 2).state(3)["examples"] == 5
+
+
+def test_the_fill_counts_tokens_rows_and_padding():
+    batches = Batches(make([10, 9, 1, 4]), 3, 10, 2)
+    assert [batch.num_positions for batch in batches] == [20, 20]
+    assert batches.fill() == "24 tokens in 4 rows of 10, 40.0% padding"

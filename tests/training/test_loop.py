@@ -1,11 +1,15 @@
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +20,9 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.training import loop
 from stair_jax.training.batches import Batches, Group
+from stair_jax.training.checkpoints import Keep
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
 from stair_jax.training.optimizer import make_optimizer
@@ -33,7 +39,7 @@ CONFIG = ModelConfig(
     head_dim=8,
     tie_word_embeddings=True,
 )
-NUM_STEPS = 12
+NUM_STEPS = 16
 
 
 class SlowBatches(Batches):
@@ -82,27 +88,44 @@ def bits(params):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
 
 
-def start_and_kill(folder, after):
-    """Runs `main` in a process of its own, and kills it when step `after` has been written."""
+def start_and_stop(folder, after, number):
+    """Runs `main` in a process of its own, and sends a signal when step `after` has been written.
+
+    A checkpoint is then on the disk. Returns how the process ended.
+    """
     code = f"import runpy; runpy.run_path({__file__!r})['main']({str(folder)!r})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         metrics = folder / "metrics.jsonl"
-        while not (metrics.exists() and f'"step": {after},' in metrics.read_text()):
-            assert process.poll() is None, "the process ended before it was killed"
+        while not (
+            metrics.exists() and f'"step": {after},' in metrics.read_text() and saved(folder)
+        ):
+            assert process.poll() is None, "the process ended before it was stopped"
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.send_signal(number)
+        return process.wait()
 
 
+def saved(folder):
+    """Steps of the checkpoints that have got their names."""
+    return sorted(int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit())
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    start_and_kill(tmp_path / "killed", after=6)
+    """SIGKILL, and then SIGTERM, which saves the step that was under way."""
+    assert start_and_stop(tmp_path / "killed", 5, signal.SIGKILL) == -signal.SIGKILL
+    before = len(metrics_of(tmp_path / "killed"))
+    assert start_and_stop(tmp_path / "killed", 9, signal.SIGTERM) == -signal.SIGTERM
+    (notice,) = saved(tmp_path / "killed")
+    assert before <= 9 < notice == len(metrics_of(tmp_path / "killed"))
     steps = []
     resumed = train_run(
         make_run(tmp_path / "killed"), inspect=lambda step, values: steps.append(step)
     )
     whole = train_run(make_run(tmp_path / "whole"))
-    assert steps[0] in (4, 8) and steps[-1] == NUM_STEPS - 1
+    assert steps == list(range(notice, NUM_STEPS))
     assert bits(resumed) == bits(whole)
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
     assert len(metrics_of(tmp_path / "whole")) == NUM_STEPS
@@ -127,8 +150,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
             return batch
 
     broken = make_run(tmp_path, Broken)
-    with pytest.raises(UserError, match=r"loss is nan at step 5 \(examples g20, g21, g22, g23\)"):
+    with pytest.raises(UserError, match=r"loss is nan at step 5, .*nonfinite.json"):
         train_run(broken)
+    found = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert sorted(chain(*found["micro_batches"])) == ["g20", "g21", "g22", "g23"]
     lines = metrics_of(tmp_path)
     assert [line["step"] for line in lines] == list(range(5))
     # The checkpoint is the one from before, and a mended run goes on from it.
@@ -142,5 +167,60 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
     for file in (tmp_path / "checkpoints").rglob("*"):
         if file.is_file() and "metadata" not in file.name.lower():
             file.write_bytes(b"")
-    with pytest.raises(UserError, match="checkpoints cannot be read"):
+    with pytest.raises(UserError, match="checkpoints/2 cannot be read"):
         train_run(make_run(tmp_path, num_groups=8))
+
+
+def test_a_checkpoint_says_what_it_is_of(tmp_path):
+    run = make_run(tmp_path)
+    train_run(run)
+    about = json.loads((tmp_path / "checkpoints" / "16" / "about" / "metadata").read_text())
+    assert about["step"] == NUM_STEPS and about["data"] == run.batches.state(NUM_STEPS)
+    assert about["metrics"] == {
+        name: value for name, value in metrics_of(tmp_path)[-1].items() if name != "step"
+    }
+    assert about["versions"]["jax"] == jax.__version__
+
+
+def test_other_data_and_settings_are_named(tmp_path):
+    train_run(make_run(tmp_path))
+    with pytest.raises(UserError, match=r"of step 16 in .* another data \(examples was 63, now 59"):
+        train_run(make_run(tmp_path, num_groups=59))
+    run = make_run(tmp_path)
+    changed = make_optimizer(TrainingSettings(learning_rate=2e-2), len(run.batches))
+    with pytest.raises(UserError, match=r"another schedule \(peak was 0.01, now 0.02\)"):
+        train_run(dataclasses.replace(run, optimizer=changed))
+
+
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    """Minutes that pass with each step: saved every third one, and behind the last."""
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    run = dataclasses.replace(
+        make_run(tmp_path), checkpoint_every=0, checkpoint_minutes=3, keep=Keep(newest=100)
+    )
+    train_run(run)
+    assert saved(tmp_path) == [3, 6, 9, 12, 15, 16]
+    shutil.rmtree(tmp_path / "checkpoints")
+    train_run(dataclasses.replace(run, checkpoint_minutes=0))
+    assert saved(tmp_path) == []
+
+
+def test_an_error_of_a_save_ends_the_run_within_a_step(tmp_path, monkeypatch):
+    """The run goes on from the checkpoint before it when the disk has room again."""
+    import orbax.checkpoint as ocp
+
+    save = ocp.JsonCheckpointHandler._save_fn
+
+    async def fail(self, about, directory):
+        if about["step"] == 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return await save(self, about, directory)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="the disk is full"):
+        patch.setattr(ocp.JsonCheckpointHandler, "_save_fn", fail)
+        train_run(make_run(tmp_path, SlowBatches))
+    assert saved(tmp_path) == [4] and 8 <= len(metrics_of(tmp_path)) < 12
+    steps = []
+    train_run(make_run(tmp_path), inspect=lambda step, values: steps.append(step))
+    assert steps == list(range(4, NUM_STEPS))

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from stair_jax.planning.chips import GIB, TPUS, local_chip
+from stair_jax.parallel.chips import GIB, TPUS, local_chip
 
 
 def gpu(kind, limit):

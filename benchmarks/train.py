@@ -1,0 +1,200 @@
+"""Training steps beside what the device could do, and beside plain torch on the same device.
+
+    python -m benchmarks.train [--parts sft,dpo,torch] [--layers 8] [--rows 8] [--length 2048]
+    python -m benchmarks.train --parts sft --remat none,attention,dots,full --attention cudnn,xla
+    python -m benchmarks.train --parts dpo --layers 0 --fsdp 2 --param-dtype float32
+    python -m benchmarks.train --tiny                                # seconds, on a CPU
+
+Weights are random, rows are full: one sequence each. Of SFT all tokens count, of DPO the second
+half of each sequence. A line has
+
+    step_ms, tokens_per_s    of the jitted step that the stages run, the median of several
+    mfu                      FLOPs that have to be done (6 N a token, logits of tokens that count,
+                             causal attention, nothing that remat repeats) by the peak of the chips
+    argument_gb, temporary_gb, compile_s   of each device, as the compiler says
+    split                    share of the kernels' time by kind, in a profile of one step
+
+The lines `torch` are of transformers on the same device: SDPA, pure bfloat16 or autocast, with and
+without gradient checkpointing, fused AdamW.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.common import Lines, add_model_flags, model_config
+from benchmarks.trace import Trace
+from stair_jax.data.packing import Example
+from stair_jax.models import flops
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import init_params, logical_axes
+from stair_jax.parallel import chips, rules
+from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
+from stair_jax.training.batches import Batch, Batches, Group
+from stair_jax.training.feeding import put_batch
+from stair_jax.training.objectives import DpoObjective, SftObjective
+from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.settings import TrainingSettings
+from stair_jax.training.step import TrainState, init_state, make_train_step
+
+TORCH_VARIANTS = ("autocast+checkpoint", "bfloat16+checkpoint", "bfloat16")
+
+
+def main() -> None:
+    """Prints the figures as they are found."""
+    flags = parse()
+    lines = Lines(vars(flags))
+    parts = flags.parts.split(",")
+    for part in ("sft", "dpo"):
+        if part in parts:
+            for remat, attention in itertools.product(
+                flags.remat.split(","), flags.attention.split(",")
+            ):
+                train_line(flags, lines, part, remat, attention)
+    if "torch" in parts:
+        torch_lines(flags)
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_model_flags(parser)
+    parser.set_defaults(layers=8)
+    parser.add_argument("--parts", default="sft,dpo,torch", help="comma-separated")
+    parser.add_argument("--rows", type=int, default=8, help="of a micro-batch")
+    parser.add_argument("--length", type=int, default=2048, help="tokens a row")
+    parser.add_argument("--passes", type=int, default=1, help="micro-batches a step")
+    parser.add_argument("--remat", default="none,full", help="policies, comma-separated")
+    parser.add_argument("--chunks", type=int, default=8, help="logps_chunks")
+    parser.add_argument("--param-dtype", default="float32", help="of parameters in training")
+    parser.add_argument("--mu-dtype", default="float32", help="of Adam's first moment")
+    parser.add_argument("--fsdp", type=int, default=1, help="devices")
+    parser.add_argument("--steps", type=int, default=6, help="of a figure")
+    flags = parser.parse_args()
+    if flags.tiny:
+        flags.layers, flags.rows, flags.length, flags.steps = 2, 2, 64, 2
+    return flags
+
+
+def train_line(
+    flags: argparse.Namespace, lines: Lines, part: str, remat: str, attention: str
+) -> None:
+    """The step of one part with one way of computing it."""
+    mesh = make_mesh(MeshShape(fsdp=flags.fsdp))
+    config = dataclasses.replace(
+        model_config(flags), param_dtype=flags.param_dtype, remat=remat, attention=attention
+    )
+    settings = TrainingSettings(learning_rate=1e-6, mu_dtype=flags.mu_dtype)
+    optimizer = make_optimizer(settings, 100)
+    objective = (
+        SftObjective(config, flags.chunks)
+        if part == "sft"
+        else DpoObjective(config, beta=0.1, sft_weight=0.2, num_chunks=flags.chunks)
+    )
+    batch = make_batch(flags, config, pairs=part == "dpo")
+    what: dict[str, Any] = {"remat": remat, "attention": attention, "devices": mesh.size}
+    try:
+        with use_mesh(mesh):
+            state = random_state(config, optimizer.tx, mesh)
+            values = measure(flags, objective, optimizer.tx, state, batch, mesh)
+    except jax.errors.JaxRuntimeError as error:  # no room, most likely
+        lines(part, **what, skipped=str(error).splitlines()[0])
+        return
+    needed = flops.micro_training_flops(config, batch.arrays["micro"])
+    rate = needed / values["step_ms"] * 1e3 / mesh.size
+    peak = chips.device_chip(jax.devices()[0]).flops
+    lines(
+        part,
+        **what,
+        **values,
+        tokens_per_s=batch.num_tokens / values["step_ms"] * 1e3,
+        tflops_per_s=rate / 1e12,
+        mfu=rate / peak if peak else None,
+    )
+
+
+def make_batch(flags: argparse.Namespace, config: ModelConfig, pairs: bool) -> Batch:
+    """Random sequences that fill the rows."""
+    count, length = flags.rows * flags.passes, flags.length
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, config.vocab_size, (count, length)).tolist()
+    masks = [0] * (length // 2) + [1] * (length - length // 2) if pairs else [1] * length
+    examples = [Example(row, masks, str(number)) for number, row in enumerate(tokens)]
+    if pairs:
+        values = {"ref_chosen": -1.0, "ref_rejected": -1.0}
+        groups = [
+            Group(str(number), (examples[2 * number], examples[2 * number + 1]), values)
+            for number in range(count // 2)
+        ]
+    else:
+        groups = [Group(str(number), (example,)) for number, example in enumerate(examples)]
+    return Batches(groups, len(groups), length, flags.rows)[0]
+
+
+def random_state(config: ModelConfig, tx: Any, mesh: Any) -> TrainState:
+    """Parameters and moments, made where they belong."""
+    axes = logical_axes(config)
+    made = jax.jit(init_params, static_argnums=0, out_shardings=rules.shardings(axes, mesh))
+    return init_state(made(config, jax.random.key(0)), axes, tx, mesh)
+
+
+def measure(
+    flags: argparse.Namespace, objective: Any, tx: Any, state: TrainState, batch: Batch, mesh: Any
+) -> dict[str, Any]:
+    """Compiles the step, runs it, and profiles it once."""
+    arrays = put_batch(batch.arrays, mesh, flags.rows)
+    rate = jax.device_put(np.float32(1e-6), rules.replicated(mesh))
+    start = time.perf_counter()
+    jitted: Any = make_train_step(objective, tx, state)
+    step = jitted.lower(state, arrays, rate).compile()
+    compiled = time.perf_counter() - start
+    memory = step.memory_analysis()
+    state, metrics = jax.block_until_ready(step(state, arrays, rate))
+    seconds = []
+    for _ in range(flags.steps):
+        start = time.perf_counter()
+        state, metrics = jax.block_until_ready(step(state, arrays, rate))
+        seconds.append(time.perf_counter() - start)
+    trace = Trace()
+    trace.start()
+    state, metrics = jax.block_until_ready(step(state, arrays, rate))
+    kernels = trace.kernels()
+    total = sum(kernels.values())
+    return {
+        "step_ms": 1e3 * statistics.median(seconds),
+        "compile_s": compiled,
+        "argument_gb": memory.argument_size_in_bytes / 1e9,
+        "temporary_gb": memory.temp_size_in_bytes / 1e9,
+        "loss": float(metrics["loss"]),
+        "split": {kind: round(spent / total, 3) for kind, spent in kernels.items()},
+    }
+
+
+def torch_lines(flags: argparse.Namespace) -> None:
+    """Transformers, in processes of their own: JAX holds its memory until it ends."""
+    parts = [part for part in ("sft", "dpo") if part in flags.parts.split(",")]
+    for variant in TORCH_VARIANTS:
+        for part in parts or ("sft", "dpo"):
+            values = model_config(flags).to_huggingface()
+            wanted = json.dumps([part, variant, values, flags.rows, flags.length, flags.steps])
+            run = subprocess.run(
+                [sys.executable, "-m", "benchmarks.train_torch", wanted],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            error = {"name": f"torch_{part}", "variant": variant, "failed": run.stderr[-300:]}
+            print(run.stdout.strip() or json.dumps(error), flush=True)
+
+
+if __name__ == "__main__":
+    main()

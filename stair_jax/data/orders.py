@@ -1,0 +1,51 @@
+"""The order in which training takes its pairs, and what of them it keeps together."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+
+from stair_jax.data.sequences import Row
+
+
+def prompt_of(row: Row) -> Hashable:
+    """What pairs of one prompt have in common."""
+    return row["prompt"]
+
+
+def path_of(row: Row) -> Hashable:
+    """What pairs of one prompt and path have in common; as sampled, where that is known."""
+    sampled = row.get("path_tokens")
+    return row["prompt"], tuple(row["path"] if sampled is None else sampled)
+
+
+# What the shuffle may keep together -> the key of a pair; None: each for itself.
+TOGETHER: Mapping[str, Callable[[Row], Hashable] | None] = {
+    "pairs": None,
+    "siblings": path_of,
+    "prompts": prompt_of,
+}
+
+
+def keys_of(rows: Sequence[Row], together: str) -> list[Hashable] | None:
+    """A key for each pair, alike where the shuffle keeps them together, as `TOGETHER` says."""
+    key = TOGETHER[together]
+    return None if key is None else [key(row) for row in rows]
+
+
+def grouped_passes(keys: Sequence[Hashable], num_examples: int, seed: int) -> list[int]:
+    """`num_examples` indices of `keys`: those of equal keys side by side, the groups shuffled.
+
+    All indices come in a new order of the groups, again and again; within a group they keep theirs.
+    With keys that all differ this is `tasks.shuffled_passes`, index for index.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    members = list(groups.values())
+    generator = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < num_examples:
+        order += [
+            index for group in generator.permutation(len(members)) for index in members[group]
+        ]
+    return order[:num_examples]

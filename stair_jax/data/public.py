@@ -1,0 +1,244 @@
+"""What the columns of public data sets mean: a table of readers, one a data set and use."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stair_jax.data.prompts import KINDS
+from stair_jax.errors import UserError
+
+Row = Mapping[str, Any]
+Use = Literal["prompts", "sft", "dpo"]
+
+
+class LeftOut(Exception):
+    """A row that is not taken, and why."""
+
+
+class Kinds:
+    """The kind of a row by the name of its source."""
+
+    def __init__(self, given: Mapping[str, str], unknown: set[str]):
+        """Kinds that are given by source ("*": any other); `unknown` collects sources without."""
+        for source, kind in given.items():
+            if kind not in KINDS:
+                raise UserError(
+                    f"files.kinds gives {source!r} the unknown kind {kind!r}: "
+                    f"use {' or '.join(KINDS)}"
+                )
+        self._given, self._unknown = given, unknown
+
+    def __call__(self, source: str) -> str:
+        """The kind: as given, as the source's name says, or of "*"."""
+        if source in self._given:
+            return self._given[source]
+        letters = re.sub("[^a-z]", "", source.lower())
+        for name, kind in _NAMES.items():
+            if name in letters:
+                return kind
+        if "*" not in self._given:
+            self._unknown.add(source)
+        return self._given.get("*", KINDS[0])
+
+
+# Parts of the names of sources, in small letters alone.
+_NAMES = {
+    "saferlhf": "safety",
+    "jailbreak": "safety",
+    "ultrafeedback": "helpfulness",
+    "safety": "safety",
+    "helpfulness": "helpfulness",
+}
+
+Reader = Callable[[Row, Kinds], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A data set.
+
+    Attributes:
+      name: for messages and ids.
+      columns: that tell it apart; others may stand beside them.
+      uses: for each use, the function that reads a row; raises `LeftOut`.
+      id_column: of the ids of its rows, if it has any.
+      others: the only columns that may stand beside; None: any.
+    """
+
+    name: str
+    columns: frozenset[str]
+    uses: Mapping[Use, Reader]
+    id_column: str = ""
+    others: frozenset[str] | None = None
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row has these columns."""
+        extra = row.keys() - self.columns
+        return self.columns <= row.keys() and (self.others is None or extra <= self.others)
+
+
+def _prompt(prompt: Any, kind: str, source: str) -> dict[str, Any]:
+    return {"prompt": prompt, "kind": kind, "source": source}
+
+
+def _example(prompt: Any, answer: Any, kind: str) -> dict[str, Any]:
+    return {"prompt": prompt, "answer": answer, "kind": kind}
+
+
+def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> dict[str, Any]:
+    if chosen == rejected:
+        raise LeftOut("both answers alike")
+    return {"prompt": prompt, "kind": kind, "path": [], "chosen": chosen, "rejected": rejected}
+
+
+def _flag(value: Any) -> bool:
+    """True or False, also as the texts of a CSV file."""
+    texts = {"true": True, "1": True, "false": False, "0": False}
+    return texts[str(value).strip().lower()]
+
+
+def _safer_answer(row: Row, kinds: Kinds) -> dict[str, Any]:
+    safer = int(row["safer_response_id"])
+    if not _flag(row[f"is_response_{safer}_safe"]):
+        raise LeftOut("no answer is safe")
+    return _example(row["prompt"], row[f"response_{safer}"], "safety")
+
+
+def _safer_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+    safer = int(row["safer_response_id"])
+    return _pair(row["prompt"], row[f"response_{safer}"], row[f"response_{1 - safer}"], "safety")
+
+
+def _ranked(row: Row) -> list[str]:
+    """The completions that have a score, the best first; of equal ones, in their order."""
+    scored = []
+    for completion in row["completions"]:
+        scores = (completion.get(name) for name in ("overall_score", "fine-grained_score"))
+        score = next((float(value) for value in scores if value is not None), None)
+        if score is not None:
+            scored.append((score, completion["response"]))
+    if not scored:
+        raise LeftOut("no answer has a score")
+    if len({score for score, _ in scored}) == 1 < len(scored):
+        raise LeftOut("all scores alike")
+    return [response for _, response in sorted(scored, key=lambda item: -item[0])]
+
+
+def _best_completion(row: Row, kinds: Kinds) -> dict[str, Any]:
+    return _example(row["instruction"], _ranked(row)[0], "helpfulness")
+
+
+def _ranked_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+    ranked = _ranked(row)
+    return _pair(row["instruction"], ranked[0], ranked[-1], "helpfulness")
+
+
+def _answer(messages: Any) -> str:
+    """The answer of a conversation of one turn."""
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    if roles != ["user", "assistant"]:
+        raise LeftOut("more than one turn")
+    return messages[-1]["content"]
+
+
+def _chosen_example(row: Row, kinds: Kinds) -> dict[str, Any]:
+    return _example(row["prompt"], _answer(row["chosen"]), "helpfulness")
+
+
+def _chosen_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+    chosen, rejected = _answer(row["chosen"]), _answer(row["rejected"])
+    return _pair(row["prompt"], chosen, rejected, "helpfulness")
+
+
+def _jailbreak(row: Row, kinds: Kinds) -> dict[str, Any]:
+    """Attacks that were made for language models: those in images lose their meaning as text."""
+    if not _flag(row.get("transfer_from_llm", True)):
+        raise LeftOut("the attack is in its image")
+    return _prompt(row["jailbreak_query"], "safety", "JailbreakV-28k")
+
+
+def _source(row: Row) -> str:
+    return str(row.get("source") or "")
+
+
+def _stair_prompt(row: Row, kinds: Kinds) -> dict[str, Any]:
+    return _prompt(row["prompt"], kinds(_source(row)), _source(row))
+
+
+def _stair_example(row: Row, kinds: Kinds) -> dict[str, Any]:
+    return _example(row["prompt"], row["answer"], kinds(_source(row)))
+
+
+def _question(row: Row, kinds: Kinds) -> dict[str, Any]:
+    if row["type"] not in KINDS:
+        raise ValueError(f"type {row['type']!r} is not {' or '.join(KINDS)}")
+    prompt = _prompt(row["question"], row["type"], "STAIR")
+    reference = row.get("ground_truth")
+    return prompt if reference in (None, "") else {**prompt, "reference": str(reference)}
+
+
+SCHEMAS = (
+    Schema(
+        "PKU-SafeRLHF",
+        frozenset(
+            (
+                "prompt",
+                "response_0",
+                "response_1",
+                "is_response_0_safe",
+                "is_response_1_safe",
+                "safer_response_id",
+            )
+        ),
+        {
+            "prompts": lambda row, kinds: _prompt(row["prompt"], "safety", "PKU-SafeRLHF"),
+            "sft": _safer_answer,
+            "dpo": _safer_pair,
+        },
+    ),
+    Schema(
+        "UltraFeedback",
+        frozenset(("instruction", "completions")),
+        {
+            "prompts": lambda row, _: _prompt(row["instruction"], "helpfulness", "UltraFeedback"),
+            "sft": _best_completion,
+            "dpo": _ranked_pair,
+        },
+    ),
+    Schema(
+        "UltraFeedback-binarized",
+        frozenset(("prompt", "prompt_id", "chosen", "rejected")),
+        {
+            "prompts": lambda row, _: _prompt(row["prompt"], "helpfulness", "UltraFeedback"),
+            "sft": _chosen_example,
+            "dpo": _chosen_pair,
+        },
+    ),
+    Schema(
+        "JailbreakV-28k",
+        frozenset(("jailbreak_query", "redteam_query")),
+        {"prompts": _jailbreak},
+        id_column="id",
+    ),
+    Schema(
+        "STAIR-SFT",
+        frozenset(("prompt", "answer", "source")),
+        {"prompts": _stair_prompt, "sft": _stair_example},
+        id_column="id",
+        others=frozenset(("id", "kind")),
+    ),
+    Schema(
+        "STAIR-Prompts",
+        frozenset(("prompt",)),
+        {"prompts": _stair_prompt},
+        id_column="id",
+        others=frozenset(("id", "source")),
+    ),
+    Schema(
+        "STAIR-search",
+        frozenset(("question", "type")),
+        {"prompts": _question},
+        id_column="id",
+    ),
+)

@@ -1,0 +1,134 @@
+"""Rows of a file, of a folder of `datasets`, or of a data set on the Hugging Face hub.
+
+JSON lines, JSON and CSV are read by Python alone; the rest through `datasets`, which takes seconds
+to import, and which neither runs code of a data set nor reads pickles.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stair_jax.errors import UserError
+from stair_jax.storage import read_json, read_jsonl
+
+Rows = list[dict[str, Any]]
+
+_HUB_ID = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)/(?P<split>[\w.-]+))?"
+)
+_LONGEST_FIELD = 2**31 - 1  # the csv module's own bound is 128 KiB
+_SPLIT = "train"
+
+
+def read_source(source: str | Path) -> Rows:
+    """The rows of a data set, as they are there.
+
+    Args:
+      source: a file of JSON lines (whatever its name), `.json` (a list of objects, or JSON lines),
+        `.csv` or `.parquet`; a folder of `save_to_disk`; or, if there is nothing of that name, a
+        data set of the hub, `owner/name` or `owner/name:config/split`. Of several splits, "train"
+        is read where none is named.
+
+    Raises:
+      UserError: there is no such thing, or it cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path)
+    found = _HUB_ID.fullmatch(str(source))
+    if found and not path.exists() and path.suffix not in (*_READERS, ".jsonl"):
+        return _read_hub(**found.groupdict())
+    return _READERS.get(path.suffix, read_jsonl)(path)
+
+
+def _read_json(path: Path) -> Rows:
+    try:
+        rows = read_json(path)
+    except UserError:
+        return read_jsonl(path)  # its message tells the line, or that there is no file
+    rows = rows if isinstance(rows, list) else [rows]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, item {number}, is not a JSON object")
+    try:
+        json.dumps(rows, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} has half of a surrogate pair (\\ud800 to \\udfff), which is no text: "
+            "take it out"
+        ) from error
+    return rows
+
+
+def _read_csv(path: Path) -> Rows:
+    csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {number}, has not as many fields as the header")
+    return rows
+
+
+def _read_parquet(path: Path) -> Rows:
+    if not path.exists():
+        raise UserError(f"there is no file {path}")
+
+    def read(datasets: Any) -> Any:
+        with TemporaryDirectory() as folder:
+            return datasets.Dataset.from_parquet(str(path), cache_dir=folder, keep_in_memory=True)
+
+    return _through_datasets(read, str(path), _SPLIT)
+
+
+def _read_folder(path: Path) -> Rows:
+    if not (path / "state.json").exists() and not (path / "dataset_dict.json").exists():
+        raise UserError(f"{path} is a folder, but not of datasets' save_to_disk: name a file in it")
+    return _through_datasets(lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT)
+
+
+def _read_hub(name: str, config: str | None, split: str | None) -> Rows:
+    return _through_datasets(
+        lambda datasets: datasets.load_dataset(name, config),
+        name,
+        split or _SPLIT,
+        " (which is no file here)",
+    )
+
+
+_READERS: dict[str, Callable[[Path], Rows]] = {
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _through_datasets(read: Callable[[Any], Any], source: str, split: str, note: str = "") -> Rows:
+    """The rows of what `read` gives of the module `datasets`, or of its split."""
+    import datasets
+
+    try:
+        found = read(datasets)
+    except Exception as error:  # errors of its builders share no class
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"cannot read {source}{note} through datasets ({reason}): correct the name, or "
+            "save the data as JSON lines and name that file"
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found and len(found) > 1:
+            raise UserError(
+                f"{source} has no split {split!r}: name one of {', '.join(found)}, as "
+                "owner/name:config/split, or as the split's own folder"
+            )
+        found = found[split] if split in found else next(iter(found.values()))
+    return found.to_list()

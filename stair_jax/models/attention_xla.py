@@ -1,0 +1,56 @@
+"""Attention in plain XLA: the reference, for any platform and dtype."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from stair_jax.models import remat
+from stair_jax.models.attention_mask import visible
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segment_ids: jax.Array | None,
+    ends: jax.Array | None,
+) -> jax.Array:
+    """Products over all pairs of tokens; keys and values are not repeated for their groups."""
+    batch, length, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    mask = visible(length, segment_ids, ends)
+    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
+    logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
+    weights = _softmax(logits * head_dim**-0.5, mask[:, None, None], value.dtype)
+    out = jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(query.shape)
+    return checkpoint_name(out, remat.ATTENTION)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _softmax(logits: jax.Array, mask: jax.Array, dtype: Any) -> jax.Array:
+    """Softmax in float32 over the last axis, of what is not masked, rounded to `dtype`.
+
+    For the backward pass it keeps the rounded weights, which the product with the values keeps
+    too: neither wide ones nor the mask, since a masked weight is 0.
+    """
+    masked = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(masked, axis=-1).astype(dtype)
+
+
+def _softmax_forward(logits: jax.Array, mask: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    weights = _softmax(logits, mask, dtype)
+    return weights, weights
+
+
+def _softmax_backward(
+    dtype: Any, weights: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    wide = weights.astype(jnp.float32)
+    weighted = wide * gradient.astype(jnp.float32)
+    return weighted - wide * jnp.sum(weighted, axis=-1, keepdims=True), None
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)

@@ -1,0 +1,166 @@
+"""How a process finds the others of its run: by flags, or by what a cluster says of itself."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from absl import flags
+
+from stair_jax.errors import UserError
+from stair_jax.parallel.peers import Peers
+from stair_jax.parallel.rendezvous import Member
+
+_FLAGS = ("coordinator", "num_processes", "process_id")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The processes of a run, as the command line names them.
+
+    Attributes:
+      coordinator: host:port of process 0, the same for all; "": JAX finds it and the other two,
+        from the metadata of a TPU slice, SLURM or Kubernetes.
+      num_processes: of the run; None: found.
+      process_id: which one this is, from 0; None: found.
+      start_timeout: seconds in which all have to be there.
+      heartbeat_timeout: seconds without a sign of life after which JAX ends the run: above the
+        longest time that a machine may be too busy (a compilation) to give one. A process that dies
+        is noticed at once, without this.
+    """
+
+    coordinator: str = ""
+    num_processes: int | None = None
+    process_id: int | None = None
+    start_timeout: int = 300
+    heartbeat_timeout: int = 900
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names the flag that is missing or cannot be."""
+        given = (
+            bool(self.coordinator),
+            self.num_processes is not None,
+            self.process_id is not None,
+        )
+        if any(given) and not all(given):
+            missing = ", ".join(
+                f"--{name}" for name, there in zip(_FLAGS, given, strict=True) if not there
+            )
+            raise UserError(
+                f"{missing} is missing: give --coordinator=host:port --num_processes=N "
+                "--process_id=I together, or --distributed on a cluster that JAX knows"
+            )
+        for name in ("start_timeout", "heartbeat_timeout"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}: it must be at least 1 second")
+        if self.num_processes is None or self.process_id is None:
+            return
+        if not re.fullmatch(r".+:\d+", self.coordinator):
+            raise UserError(
+                f"--coordinator is {self.coordinator!r}: it must be host:port of process 0, "
+                "e.g. --coordinator=10.0.0.1:12345"
+            )
+        if self.num_processes < 1:
+            raise UserError(f"--num_processes is {self.num_processes}: it must be at least 1")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(
+                f"--process_id is {self.process_id}: it must be from 0 to "
+                f"{self.num_processes - 1}, one below --num_processes"
+            )
+
+
+def take_flags(argv: Sequence[str]) -> tuple[Cluster | None, list[str]]:
+    """What a command line says of processes (None: nothing, one process), and the rest of it.
+
+    Only flags make a run of several processes, never a look around: a command that is tried on one
+    machine of a cluster waits for no other.
+
+    Raises:
+      UserError: a flag has a wrong value.
+    """
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    flags.DEFINE_bool("distributed", False, "One of several processes.", flag_values=values)
+    for field in fields(Cluster):
+        define = flags.DEFINE_string if field.type is str else flags.DEFINE_integer
+        define(field.name, None, "See Cluster.", flag_values=values)
+    try:
+        rest = values(argv, known_only=True)
+    except flags.Error as error:
+        raise UserError(f"{error} (--help shows the usage)") from error
+    found = {field.name: values[field.name].value for field in fields(Cluster)}
+    given: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
+    if not values["distributed"].value:
+        return (Cluster(**given) if given.keys() & set(_FLAGS) else None), rest
+    if both := [name for name in _FLAGS if name in given]:
+        raise UserError(f"--distributed finds out what --{both[0]} says: give one of the two")
+    return Cluster(**given), rest
+
+
+def join(cluster: Cluster) -> Peers | None:
+    """Makes this process one of a run of several, before JAX looks for its devices.
+
+    Returns:
+      its line to the others; None if it is the only one after all.
+
+    Raises:
+      UserError: no cluster was found; the command lines of the processes contradict each other.
+      LostProcess: not all processes came in time; names them.
+    """
+    import jax
+
+    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # its notes on proxies
+    member, devices = _find(cluster)
+    if member.count == 1:
+        return None
+    peers = Peers.join(member, cluster.start_timeout)
+    jax.distributed.initialize(
+        member.coordinator,
+        member.count,
+        member.index,
+        local_device_ids=devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=cluster.start_timeout,
+        heartbeat_timeout_seconds=cluster.heartbeat_timeout,
+    )
+    return peers
+
+
+def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
+    """Which process this is, and which of the devices here are its own (None: all)."""
+    if cluster.num_processes is not None and cluster.process_id is not None:
+        return Member(cluster.coordinator, cluster.num_processes, cluster.process_id), None
+    from jax._src.clusters import ClusterEnv
+
+    try:
+        detected = ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"),
+            None,
+            None,
+            slurm_devices(os.environ),
+            None,
+            cluster.start_timeout,
+        )
+    except Exception as error:  # of the API of a cluster: what it says is what helps
+        raise UserError(f"--distributed: {error}") from error
+    coordinator, count, index, devices = detected
+    if coordinator is None or count is None or index is None:
+        raise UserError(
+            "--distributed found no TPU slice, SLURM or Kubernetes around this process: give "
+            "--coordinator=host:port --num_processes=N --process_id=I to each process instead"
+        )
+    return Member(coordinator, count, index), None if devices is None else list(devices)
+
+
+def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of a SLURM task that has its node for itself; JAX would give it the first one only.
+
+    None: JAX decides (one GPU a task, all devices outside of SLURM).
+    """
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    if "JAX_LOCAL_DEVICE_IDS" in environment or not gpus.isdigit():
+        return None
+    return list(range(int(gpus))) if re.fullmatch(r"1(\(x\d+\))?", tasks) else None

@@ -1,0 +1,118 @@
+"""A search over several processes: each grows the trees of its part of the prompts.
+
+A process writes a file of its own, and the first one puts all together at the end. A tree depends
+on its prompt, the model and the settings alone, so that it is the same whoever grows it; also when
+a search goes on with another number of processes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.requests import EngineStats
+from stair_jax.parallel import distributed
+from stair_jax.search.entries import DUPLICATE
+from stair_jax.search.report import SearchReport, merge
+from stair_jax.storage import RecordLog, atomic_file, plain
+
+TREES_FILE = "trees.jsonl.gz"
+
+
+class Parts:
+    """The records of a search in its folder.
+
+    Attributes:
+      prompts: those of this process, all where it is the only one. Prompts of the same id are in
+        one part.
+    """
+
+    def __init__(self, folder: Path, prompts: Sequence[Prompt]):
+        """Looks at nothing yet."""
+        self._folder, self._all = folder, prompts
+        owners: dict[str, int] = {}
+        for prompt in prompts:
+            owners.setdefault(prompt.id, len(owners) % distributed.num_processes())
+        own = distributed.process_index()
+        self.prompts = [prompt for prompt in prompts if owners[prompt.id] == own]
+
+    @property
+    def log(self) -> RecordLog:
+        """Where this process writes its trees."""
+        if distributed.num_processes() == 1:
+            return RecordLog(self._folder / TREES_FILE)
+        return RecordLog(self._folder / f".part{distributed.process_index()}.{TREES_FILE}")
+
+    @cached_property
+    def done(self) -> set[str]:
+        """Ids of the prompts of this process whose trees were finished at the start."""
+        finished = {record["id"] for path in self._files() for record in RecordLog(path)}
+        distributed.barrier("the start of the search", 3600.0)  # now the files may grow
+        return finished & {prompt.id for prompt in self.prompts}
+
+    def join(self, report: SearchReport) -> SearchReport | None:
+        """Puts the trees into one file, in the order of the prompts; one process has but one.
+
+        Returns:
+          what all processes did, in the first one; None in the others.
+        """
+        own = plain(report)
+        reports = distributed.gather("the end of the search", own, distributed.PATIENCE)
+        if not distributed.is_main():
+            return None
+        files = self._files()
+        if len(files) > 1 or not (self._folder / TREES_FILE).exists():
+            self._join_files(files)
+        whole = merge([_read(values) for values in reports])
+        whole.skipped = self._in_order(whole.skipped)
+        return whole
+
+    def _files(self) -> list[Path]:
+        """The joined file first, where it is there."""
+        names = (TREES_FILE, f".part*.{TREES_FILE}")
+        return [path for name in names for path in sorted(self._folder.glob(name))]
+
+    def _join_files(self, files: Sequence[Path]) -> None:
+        """Copies the records as they are, none twice: an earlier join may have been cut short."""
+        places: dict[str, tuple[Path, int, int]] = {}
+        for path in files:
+            start = 0
+            for record, end in RecordLog(path).members():
+                places.setdefault(record["id"], (path, start, end))
+                start = end
+        ids = dict.fromkeys(prompt.id for prompt in self._all)
+        with atomic_file(self._folder / TREES_FILE) as joined:
+            for id in (id for id in ids if id in places):
+                path, start, end = places[id]
+                with open(path, "rb") as file:
+                    file.seek(start)
+                    joined.write(file.read(end - start))
+        for path in files:
+            if path.name != TREES_FILE:
+                path.unlink()
+
+    def _in_order(self, skipped: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """By place among all prompts; those that repeat an id stand behind its first prompt."""
+        places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(self._all):
+            places.setdefault(prompt.id, []).append(place)
+        repeated: Counter[str] = Counter()
+        ordered = {}
+        for id, reason in skipped:
+            repeated[id] += reason == DUPLICATE
+            ordered[places[id][repeated[id] if reason == DUPLICATE else 0]] = id, reason
+        return [ordered[place] for place in sorted(ordered)]
+
+
+def _read(values: dict[str, Any]) -> SearchReport:
+    """A report that came as JSON."""
+    return SearchReport(
+        **values
+        | {
+            "skipped": [tuple(pair) for pair in values["skipped"]],
+            "counts": Counter(values["counts"]),
+            "engine": EngineStats(**values["engine"]),
+        }
+    )

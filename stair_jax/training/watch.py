@@ -1,0 +1,166 @@
+"""What a run says of its steps: metrics, speed, and a loss that is not finite."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from stair_jax.errors import UserError, did_you_mean
+from stair_jax.models import flops
+from stair_jax.monitoring import Metrics, Progress
+from stair_jax.parallel import distributed
+from stair_jax.parallel.chips import device_chip
+from stair_jax.storage import write_json
+from stair_jax.training.batches import Batch
+from stair_jax.training.objectives import PrmObjective
+from stair_jax.training.step import Objective
+
+Inspect = Callable[[int, Mapping[str, float]], None]
+
+NONFINITE_FILE = "nonfinite.json"
+
+
+class Watch:
+    """Reads the metrics of a step when the next one is under way: the device never waits.
+
+    `metrics.jsonl` gets what the step gives (loss, grad_norm, what the objective adds), and
+    learning_rate, tokens and padding, the share of the positions without a token. `speed.jsonl`
+    gets seconds, tokens_per_second and mfu: from the end of the step before to the end of this one,
+    with all that lies between. The first step of a process, which compiles, has none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metrics: Metrics,
+        progress: Progress,
+        speed: "Speed",
+        shown: Iterable[str] = ("loss",),
+        best: str = "",
+        inspect: Inspect | None = None,
+    ):
+        """Watches from the step that comes next.
+
+        Args:
+          folder: gets `nonfinite.json`.
+          metrics: where the values go.
+          progress: lines for whoever looks on.
+          speed: of the devices.
+          shown: metrics shown with the progress.
+          best: the metric by which checkpoints are kept; "": none.
+          inspect: called with the metrics of each step; may raise.
+        """
+        self._folder, self._metrics, self._progress = folder, metrics, progress
+        self._speed, self._shown, self._best, self._inspect = speed, tuple(shown), best, inspect
+        self._pending: tuple[int, Batch, float, Mapping[str, jax.Array]] | None = None
+
+    def add(
+        self, step: int, batch: Batch, learning_rate: float, values: Mapping[str, jax.Array]
+    ) -> None:
+        """Takes the metrics of a step just started, and reads those of the one before.
+
+        Raises:
+          UserError: the loss or the gradient of that one is not finite.
+        """
+        if self._best and self._best not in values:
+            raise UserError(
+                f"keep_best is {self._best!r}: no metric of these steps has this name: "
+                f"{did_you_mean(self._best, values)}"
+            )
+        self.flush()
+        self._pending = (step, batch, learning_rate, values)
+
+    def flush(self) -> dict[str, float]:
+        """Reads, checks and writes what is pending; waits for its step, and returns its metrics."""
+        if self._pending is None:
+            return {}
+        step, batch, learning_rate, pending = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in jax.device_get(pending).items()}
+        clock = self._speed.measure(batch)
+        self._check(step, batch, values)
+        if self._inspect is not None:
+            self._inspect(step, values)
+        values |= {
+            "learning_rate": learning_rate,
+            "tokens": batch.num_tokens,
+            "padding": 1 - batch.num_tokens / batch.num_positions,
+        }
+        self._metrics.write(step, values, clock)
+        shown = {name: values[name] for name in self._shown}
+        shown |= {name: clock[name] for name in ("mfu",) if name in clock}
+        self._progress.update(step + 1, **shown)
+        return values
+
+    def _check(self, step: int, batch: Batch, values: Mapping[str, float]) -> None:
+        """Stops the run, with what was in the step written down."""
+        for name in ("loss", "grad_norm"):
+            if math.isfinite(values[name]):
+                continue
+            path = self._folder / NONFINITE_FILE
+            if distributed.is_main():
+                found = {"step": step, **values, "micro_batches": _groups(batch)}
+                write_json(path, found)
+            raise UserError(
+                f"{name} is {values[name]} at step {step}, whose examples are in {path}: "
+                "lower learning_rate, or check these examples"
+            )
+
+
+class Speed:
+    """Seconds, tokens and useful work between the ends of two steps."""
+
+    def __init__(self, objective: Objective, mesh: Mesh):
+        """The clock starts at the end of the first step.
+
+        Args:
+          objective: whose model is trained; of one without `config`, FLOPs are not known.
+          mesh: the devices, all of a kind.
+        """
+        self._config = getattr(objective, "config", None)
+        self._head = not isinstance(objective, PrmObjective)
+        peak = device_chip(mesh.devices.flat[0]).flops
+        self._peak = None if peak is None else peak * mesh.devices.size
+        self._last: float | None = None
+
+    def measure(self, batch: Batch) -> dict[str, float]:
+        """Of the step that has just ended; empty for the first one.
+
+        "mfu" is the share of the chips' peak that went into `micro_training_flops`; it is left out
+        where either is not known.
+        """
+        now, before = time.perf_counter(), self._last
+        self._last = now
+        if before is None or now <= before:
+            return {}
+        seconds = now - before
+        found = {"seconds": seconds, "tokens_per_second": batch.num_tokens / seconds}
+        if self._config is not None and self._peak is not None:
+            found["mfu"] = self._flops(batch) / (seconds * self._peak)
+        return found
+
+    def _flops(self, batch: Batch) -> float:
+        """Of all processes: where each has rows of its own, these stand for the others' too."""
+        assert self._config is not None
+        count = int(batch.arrays["count"])
+        micro = {
+            name: np.asarray(batch.arrays["micro"][name])[:count]
+            for name in ("segment_ids", "weights", "ends")
+            if name in batch.arrays["micro"]
+        }
+        rows = micro["segment_ids"].shape[1]
+        share = rows / (batch.num_rows or rows)
+        return flops.micro_training_flops(self._config, micro, self._head) / share
+
+
+def _groups(batch: Batch) -> list[list[str]]:
+    """Ids of the groups of each micro-batch in use; of all at once where they are not known."""
+    numbers = sorted({number for micro in batch.members for number in micro})
+    if len(numbers) != len(batch.ids):
+        return [list(batch.ids)]
+    names = dict(zip(numbers, batch.ids, strict=True))
+    return [[names[number] for number in micro] for micro in batch.members]

@@ -1,0 +1,123 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from stair_jax.data.sources import read_source
+from stair_jax.errors import UserError
+
+ROWS = [{"prompt": 'a, "b"\nc', "n": "1"}, {"prompt": "ü", "n": "2"}]
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a", "a.txt", "a.json"])
+def test_json_lines_whatever_their_name(tmp_path, name):
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    assert read_source(write(tmp_path / name, text)) == ROWS
+
+
+def test_json(tmp_path):
+    assert read_source(write(tmp_path / "a.json", json.dumps(ROWS, indent=1))) == ROWS
+    assert read_source(write(tmp_path / "b.json", json.dumps(ROWS[0], indent=1))) == ROWS[:1]
+    for text, message in (("[1]", "item 1, is not a JSON object"), ("[{}", "line 1, is not JSON")):
+        with pytest.raises(UserError, match=message):
+            read_source(write(tmp_path / "c.json", text))
+    with pytest.raises(UserError, match="surrogate"):
+        read_source(write(tmp_path / "d.json", '[{"a": "\\ud800"}]'))
+
+
+def test_csv(tmp_path):
+    with open(tmp_path / "a.csv", "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "n"])
+        writer.writeheader()
+        writer.writerows(ROWS)
+    assert read_source(tmp_path / "a.csv") == ROWS
+    for text in ("a,b\n1\n", "a,b\n1,2,3\n"):
+        with pytest.raises(UserError, match="row 1, has not as many fields"):
+            read_source(write(tmp_path / "b.csv", text))
+
+
+def test_what_datasets_writes(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    nested = [{"instruction": "x", "completions": [{"response": "y", "overall_score": 1.5}]}]
+    data = Dataset.from_list(nested)
+    data.to_parquet(tmp_path / "a.parquet")
+    assert read_source(tmp_path / "a.parquet") == nested
+    data.save_to_disk(tmp_path / "one")
+    assert read_source(tmp_path / "one") == nested
+    DatasetDict({"test": data, "train": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
+    assert read_source(tmp_path / "splits") == ROWS
+    assert read_source(tmp_path / "splits" / "test") == nested
+    DatasetDict({"a": data, "b": data}).save_to_disk(tmp_path / "odd")
+    with pytest.raises(UserError, match="no split 'train': name one of a, b"):
+        read_source(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        ("owner/name", ("owner/name", None)),
+        ("owner/name:default/test", ("owner/name", "default")),
+    ],
+)
+def test_a_hub_id_is_read_through_datasets(monkeypatch, tmp_path, source, given):
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def load_dataset(*arguments):
+        asked.append(arguments)
+        parts = {name: datasets.Dataset.from_list([{"s": name}]) for name in ("train", "test")}
+        return datasets.DatasetDict(parts)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    split = "test" if source.endswith("test") else "train"
+    assert read_source(source) == [{"s": split}]
+    assert asked == [given]
+    with pytest.raises(UserError, match="owner/name has no split 'other': name one of train, test"):
+        read_source("owner/name:default/other")
+    # A file of that name comes first.
+    (tmp_path / "owner").mkdir()
+    write(tmp_path / "owner" / "name", '{"s": "file"}\n')
+    assert read_source("owner/name") == [{"s": "file"}]
+
+
+def test_what_cannot_be_read_is_told_in_one_line(tmp_path, monkeypatch):
+    import datasets
+
+    def unreachable(*arguments):
+        raise ConnectionError("Couldn't reach\nthe hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(
+        UserError, match=r"no/where \(which is no file here\) .*Couldn't reach the hub.*: correct"
+    ):
+        read_source("no/where")
+    for name in ("a.jsonl", "a.json", "a.csv", "a.parquet"):
+        with pytest.raises(UserError, match=f"there is no file .*{name}"):
+            read_source(tmp_path / name)
+    with pytest.raises(UserError, match="is a folder, but not of datasets' save_to_disk"):
+        read_source(tmp_path)
+    with pytest.raises(UserError, match=r"cannot read .*b\.parquet through datasets"):
+        read_source(write(tmp_path / "b.parquet", "no parquet"))
+
+
+def test_json_lines_need_no_datasets(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"prompt": "x"}\n')
+    program = (
+        "import sys; from stair_jax.data.sources import read_source\n"
+        f"read_source({str(path)!r})\n"
+        "print(sorted({'datasets', 'pyarrow', 'tensorflow', 'seqio'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"

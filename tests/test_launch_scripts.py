@@ -1,0 +1,182 @@
+"""The scripts of launch/, with commands of clusters that only write down what they are told."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ("host.sh", "slurm.sh", "tpu_pod.sh", "gke.sh")
+COMMAND = ("--config=a.py", "--workdir=/runs/a b", "--config.sft.rates={'x': 1}")
+PYTHON = """#!/bin/bash
+[[ "$1 $2" == "-m pip" ]] && exit 0
+echo "python $*" >>"$LOG"
+[[ -n "${WORKS:-}" ]] || exit 0
+trap 'echo "python got TERM" >>"$LOG"; exit 143' TERM
+echo "at work" >>"$LOG"
+while true; do sleep 0.05; done
+"""
+FAKES = {
+    "srun": 'echo "srun $*" >>"$LOG"; echo $$ >"$LOG.pid"\n'
+    'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "scancel": 'echo "scancel $*" >>"$LOG"; kill -TERM "$(cat "$LOG.pid")"',
+    "scontrol": 'echo "scontrol $*" >>"$LOG"',
+    "xpk": 'printf "%s\\n" xpk "$@" >>"$LOG"',
+    "gcloud": 'printf "%s " gcloud "$@" >>"$LOG"; echo >>"$LOG"\n'
+    'if [[ "$*" == *describe* ]]; then head -1 "$LOG.states"; sed -i 1d "$LOG.states"; fi',
+    "git": 'printf "setup.cfg\\0"',
+    "nvidia-smi": "exit 1",
+}
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone where all is installed, and fakes of what is outside."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "launch", clone / "launch")
+    for name in ("setup.cfg", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, clone)
+    fakes = {clone / ".venv" / "bin" / "python": PYTHON}
+    fakes |= {tmp_path / "bin" / name: f"#!/bin/bash\n{text}\n" for name, text in FAKES.items()}
+    for path, text in fakes.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    for stamp in ("installed", "installed-cuda", "installed-tpu"):
+        command = "source launch/environment.sh; installation_id"
+        known = subprocess.run(
+            ["bash", "-c", command], cwd=clone, capture_output=True, text=True, check=True
+        )
+        (clone / ".venv" / stamp).write_text(known.stdout)
+    return clone
+
+
+def start(clone, script, *arguments, **environment):
+    known = os.environ | {
+        "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}",
+        "LOG": str(clone.parent / "log"),
+        "POLL_SECONDS": "0",
+    }
+    known.pop("STAIR_EXTRA", None)
+    return subprocess.Popen(
+        ["bash", clone / "launch" / script, *arguments],
+        cwd=clone,
+        env=known | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(clone, script, *arguments, **environment):
+    """The exit status, what was said, and what the commands were told."""
+    process = start(clone, script, *arguments, **environment)
+    _, said = process.communicate(timeout=30)
+    log = clone.parent / "log"
+    return process.returncode, said, log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_can_be_run_and_begin_with_their_usage(script):
+    path = ROOT / "launch" / script
+    assert path.stat().st_mode & stat.S_IXUSR
+    subprocess.run(["bash", "-n", path], check=True)
+    head = [line for line in path.read_text().splitlines() if not line.startswith("#SBATCH")][:14]
+    assert any(f"launch/{script}" in line and line.startswith("# ") for line in head)
+
+
+def test_shellcheck_has_nothing_to_say():
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    scripts = [f"launch/{script}" for script in SCRIPTS]
+    result = subprocess.run(
+        ["shellcheck", "--external-sources", *scripts], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_one_host_runs_the_command(clone):
+    status, _, log = run(clone, "host.sh", *COMMAND, STAIR_EXTRA="none")
+    assert status == 0
+    assert log == ["python -u -m stair_jax.launch " + " ".join(COMMAND)]
+
+
+def test_slurm_runs_a_process_on_each_node(clone):
+    status, _, log = run(clone, "slurm.sh", *COMMAND, SLURM_SUBMIT_DIR=str(clone), SLURM_JOB_ID="7")
+    assert status == 0
+    assert log[0].startswith("srun --kill-on-bad-exit=0 --wait=120 .venv/bin/python -u -m")
+    assert log[1:] == ["python -u -m stair_jax.launch --distributed " + " ".join(COMMAND)]
+
+
+def test_slurm_saves_before_the_time_is_up_and_is_queued_again(clone):
+    log = clone.parent / "log"
+    process = start(
+        clone, "slurm.sh", *COMMAND, SLURM_SUBMIT_DIR=str(clone), SLURM_JOB_ID="7", WORKS="yes"
+    )
+    while not (log.exists() and "at work" in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert log.read_text().splitlines()[3:] == [
+        "scancel --signal=TERM 7",
+        "python got TERM",
+        "scontrol requeue 7",
+    ]
+
+
+def test_a_tpu_slice_is_asked_for_awaited_and_used(clone):
+    states = ["", "WAITING_FOR_RESOURCES", "SUSPENDED", "", "PROVISIONING", "ACTIVE"]
+    (clone.parent / "log.states").write_text("\n".join(states) + "\n")
+    where = {"ZONE": "z", "TYPE": "v5p-32", "VERSION": "v2", "OPTIONS": "--spot --labels=a=b"}
+    status, said, log = run(clone, "tpu_pod.sh", "run", "pod", *COMMAND, **where)
+    assert status == 0, said
+    assert "pod is WAITING_FOR_RESOURCES" in said
+    told = [line for line in log if line.startswith("gcloud") and "describe" not in line]
+    create = (
+        "gcloud compute tpus queued-resources create pod --node-id=pod --accelerator-type=v5p-32 "
+        "--runtime-version=v2 --spot --labels=a=b --zone=z "
+    )
+    delete = "gcloud compute tpus queued-resources delete pod --force --quiet --zone=z "
+    assert told[:3] == [create, delete, create]
+    assert told[3].startswith("gcloud compute tpus tpu-vm scp ") and "--worker=all" in told[3]
+    assert "tpu-vm ssh pod --worker=all --command=set -e; true; mkdir -p stair_jax" in told[4]
+    assert (
+        log[-1]
+        .strip()
+        .endswith(
+            "stair_jax.launch --distributed       --config=a.py --workdir=/runs/a\\ b "
+            "--config.sft.rates=\\{\\'x\\':\\ 1\\}  --zone=z"
+        )
+    )
+    assert run(clone, "tpu_pod.sh", "delete", "pod", ZONE="z")[2][-1] == delete
+    stop = run(clone, "tpu_pod.sh", "stop", "pod", ZONE="z")[2][-1]
+    assert "--command=pkill -TERM -f '[s]tair_jax.launch'" in stop
+
+
+def test_a_jobset_runs_the_command_in_each_pod(clone):
+    where = {"CLUSTER": "c", "PROJECT": "p", "ZONE": "z", "TYPE": "v5p-32"}
+    status, _, log = run(
+        clone, "gke.sh", "run", "job", *COMMAND, **where, OPTIONS="--storage=runs --priority=high"
+    )
+    assert status == 0
+    where_to = ["--cluster=c", "--project=p", "--zone=z", "--workload=job"]
+    assert log[:7] == ["xpk", "workload", "create", *where_to]
+    assert {"--storage=runs", "--priority=high", "--max-restarts=10"} < set(log)
+    assert log[-1] == (
+        "--command=STAIR_EXTRA=tpu exec bash launch/host.sh --distributed --config=a.py "
+        "--workdir=/runs/a\\ b --config.sft.rates=\\{\\'x\\':\\ 1\\} "
+    )
+    status, _, log = run(clone, "gke.sh", "delete", "job", **where)
+    assert log[-7:-4] == ["xpk", "workload", "delete"]
+
+
+@pytest.mark.parametrize("script", ["tpu_pod.sh", "gke.sh"])
+def test_without_arguments_the_usage_is_shown(clone, script):
+    status, said, log = run(clone, script)
+    assert (status, log) == (2, []) and f"bash launch/{script} run NAME --config=FILE" in said

@@ -1,0 +1,126 @@
+"""The DPO stage in both layouts, on pairs of a searched tree."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from stair_jax.data.pairs import encode_pairs, step_examples
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.search.preferences import StepSettings, sibling_pairs
+from stair_jax.search.records import Node, TreeRecord
+from stair_jax.stages import dpo
+from stair_jax.stages.context import StageContext
+from stair_jax.storage import write_jsonl
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.steps import format_output, format_step
+from stair_jax.training.batches import Group
+
+MAX_LENGTH = 176
+COMMON = {
+    "model": "model", "preferences": "data", "max_length": MAX_LENGTH, "microbatch_rows": 4,
+    "batch_size": 3, "learning_rate": 2e-3, "epochs": 1.0, "eps": 1e-3,
+}  # fmt: skip
+
+
+def tree(tokenizer, number):
+    """Two steps after the prompt, two behind the better one of them, and two answers behind that.
+
+    Each step is right with a value of 1, or wrong with one of 0.
+    """
+    prompt = f"{number} + 2?"
+    texts = [
+        (0, format_step("Sum", f"It is {number} + 2."), 1.0),
+        (0, format_step("Sum", f"It is {number} - 2."), 0.0),
+        (1, "\n\n" + format_step("Check", "Count up."), 1.0),
+        (1, "\n\n" + format_step("Guess", "It is odd."), 0.0),
+        (3, "\n\n" + format_output(str(number + 2)), 1.0),
+        (3, "\n\n" + format_output("none"), 0.0),
+    ]
+    nodes = [Node(-1, "", tuple(encode_prompt(tokenizer, prompt)), 0, visits=9, value=0.5)]
+    for parent, text, value in texts:
+        tokens = tuple(tokenizer.encode_answer(text))
+        depth = nodes[parent].depth + 1
+        nodes.append(Node(parent, text, tokens, depth, visits=9, value=value, terminal=depth == 3))
+    return TreeRecord(f"t{number}", prompt, "safety", "", "", "", tuple(nodes))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
+    """Folders of a model stage and of a data stage; nine pairs of three trees."""
+    workdir = make_stage_inputs(tmp_path_factory.mktemp("layouts"), rows=1)
+    rows = []
+    for number in range(3):
+        rows += sibling_pairs(tree(chat_tokenizer, number), StepSettings())[0]
+    write_jsonl(workdir / "data" / "dpo.jsonl", rows)
+    return workdir
+
+
+def run_stage(workdir, name, **settings):
+    inputs = {"model": workdir / "model", "preferences": workdir / "data"}
+    (workdir / name).mkdir()
+    fields, runtime = FrozenConfigDict(COMMON | settings), FrozenConfigDict()
+    dpo.run(StageContext(name, fields, runtime, 3, workdir / name, inputs))
+    lines = (workdir / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_both_layouts_train_alike(workdir, capsys):
+    """The same pairs in each step, so the same losses but for rounding, and the same model."""
+    both = [
+        run_stage(workdir, name, layout=name, together="pairs", **changes)
+        for name, changes in (
+            ("pairs", {}),
+            ("tree", {"row_length": 2 * MAX_LENGTH, "microbatch_rows": 1}),
+        )
+    ]
+    assert len(both[0]) == len(both[1]) == 3
+    for pairs, trees in zip(*both, strict=True):
+        for name in ("loss", "dpo_loss", "sft_loss", "margin", "grad_norm", "chosen_length"):
+            assert trees[name] == pytest.approx(pairs[name], rel=1e-3, abs=1e-4), name
+        assert trees["tokens"] < pairs["tokens"]
+    assert both[1][0]["dpo_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    config = huggingface.load_config(workdir / "tree" / "hf")
+    models = [huggingface.load_params(workdir / n / "hf", config) for n in ("pairs", "tree")]
+    before = huggingface.load_params(workdir / "model" / "hf", config)
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), models[0], before)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), *models)
+    assert "tree: 9 pairs of " in capsys.readouterr().err
+
+
+def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
+    """The places of a prompt's tree are the tokens of its path and branches, each counted once."""
+    records = [tree(chat_tokenizer, number) for number in range(3)]
+    rows = [row for record in records for row in sibling_pairs(record, StepSettings())[0]]
+    kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)
+    assert len(kept) == 9
+    groups = [Group(row["id"], pair) for row, pair in zip(kept, pairs, strict=True)]
+    settings = dpo.DpoSettings(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
+    batches = dpo.lay_out(groups, kept, settings)
+    (batch,) = batches
+    expected = {
+        (row["prompt"], *example.tokens[:end])
+        for row, pair in zip(kept, pairs, strict=True)
+        for example in pair
+        for end in range(2, len(example) + 1)
+    }
+    assert batch.num_tokens == len(expected)
+    assert batch.num_tokens < 0.5 * sum(len(example) for pair in pairs for example in pair)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": "trees"}, "layout is 'trees': it must be one of tree, pairs"),
+        ({"together": "all"}, "together is 'all': it must be one of pairs, siblings, prompts"),
+        ({"row_length": 100}, "row_length is 100: it must be at least max_length 2048"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        dpo.DpoSettings(**settings)
