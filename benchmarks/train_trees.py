@@ -13,12 +13,12 @@ tokens alone. Lines: `pairs` and `tree` with pairs/s, places and padding, then `
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_data import SearchConfig
 from stair_jax.stages.dpo import DpoSettings, lay_out, training_order
+from stair_jax.storage import write_json, write_jsonl
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.training.batches import Group
 from stair_jax.training.feeding import put_batch
@@ -52,18 +53,39 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Prints the figures as they are found."""
+    """Prints the figures as they are found; the devices are left to processes of their own."""
     flags = parse()
-    lines = Lines(vars(flags))
+    if flags.child:
+        measure(flags, Lines(vars(flags)), *read(flags))
+        return
+    os.environ["JAX_PLATFORMS"], platforms = "cpu", os.environ.get("JAX_PLATFORMS")
     rows, pairs = read(flags)
-    rates = {
-        layout: measure(flags, lines, layout, rows, pairs) for layout in flags.layouts.split(",")
-    }
-    if flags.torch:
-        rates["torch"] = measure_torch(flags, rows, pairs)
+    os.environ.pop("JAX_PLATFORMS")
+    if platforms is not None:
+        os.environ["JAX_PLATFORMS"] = platforms
+    rates = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "dpo.jsonl")
+        write_jsonl(path, rows)
+        for layout in flags.layouts.split(","):
+            command = [*sys.argv[1:], "--child", layout, "--pairs", str(path)]
+            rates[layout] = _run("benchmarks.train_trees", *command)
+        if flags.torch:
+            path = Path(folder, "torch.json")
+            write_json(path, for_torch(flags, rows, pairs))
+            rates["torch"] = _run("benchmarks.train_torch", "--pairs", str(path))
     for name, rate in rates.items():
         if name != "tree" and "tree" in rates:
-            lines("ratio", of="tree", to=name, pairs_per_s=rates["tree"] / rate)
+            ratio = {"name": "ratio", "of": "tree", "to": name}
+            print(json.dumps(ratio | {"pairs_per_s": rates["tree"] / rate}), flush=True)
+
+
+def _run(module: str, *arguments: str) -> float:
+    """Pairs/s that the last line of a process says; prints it."""
+    command = [sys.executable, "-m", module, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(run.stdout.strip() or json.dumps({"failed": run.stderr[-500:]}), flush=True)
+    return json.loads(run.stdout.splitlines()[-1])["pairs_per_s"] if run.stdout else float("nan")
 
 
 def parse() -> argparse.Namespace:
@@ -81,6 +103,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=8, help="logps_chunks")
     parser.add_argument("--remat", default="none")
     parser.add_argument("--param-dtype", default="float32")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     parser.add_argument("--torch", action="store_true", help="compare with torch")
     parser.add_argument("--torch-pairs", type=int, default=4, help="of a micro-batch of torch")
     flags = parser.parse_args()
@@ -121,19 +144,15 @@ def scripted_pairs(script: Script, prompts: int) -> list[Row]:
 
 
 def measure(
-    flags: argparse.Namespace,
-    lines: Lines,
-    layout: str,
-    rows: Sequence[Row],
-    pairs: Sequence[Pair],
-) -> float:
+    flags: argparse.Namespace, lines: Lines, rows: Sequence[Row], pairs: Sequence[Pair]
+) -> None:
     """The line of one layout; pairs/s of all steps, the first of which was run once before."""
     settings = DpoSettings(
         learning_rate=1e-6,
         batch_size=flags.batch_size,
         max_length=flags.max_length,
         microbatch_rows=flags.rows,
-        layout=layout,
+        layout=flags.child,
         together=flags.together,
     )
     mesh = make_mesh(MeshShape())
@@ -166,7 +185,7 @@ def measure(
     made = batches[:]
     positions = sum(batch.num_positions for batch in made)
     lines(
-        layout,
+        flags.child,
         pairs=len(pairs),
         pairs_per_s=len(pairs) / seconds,
         seconds=seconds,
@@ -177,25 +196,13 @@ def measure(
         padding=1 - sum(batch.num_tokens for batch in made) / positions,
         loss=float(metrics["loss"]),
     )
-    return len(pairs) / seconds
 
 
-def measure_torch(flags: argparse.Namespace, rows: Sequence[Row], pairs: Sequence[Pair]) -> float:
-    """Pairs/s of plain DPO in torch, in a process of its own; prints its line."""
+def for_torch(flags: argparse.Namespace, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Any]:
+    """What `train_torch --pairs` reads."""
     order = training_order(rows, DpoSettings(together="pairs"), 0)
-    sides = [
-        [(list(map(int, side.tokens)), sum(side.loss_mask)) for side in pairs[index]]
-        for index in order
-    ]
-    values = model_config(flags).to_huggingface()
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump([values, sides, flags.batch_size, flags.torch_pairs], file)
-        file.flush()
-        command = [sys.executable, "-m", "benchmarks.train_torch", "--pairs", file.name]
-        run = partial(subprocess.run, capture_output=True, text=True, check=False)
-        result = run(command)
-    print(result.stdout.strip() or json.dumps({"failed": result.stderr[-500:]}), flush=True)
-    return json.loads(result.stdout)["pairs_per_s"] if result.stdout else float("nan")
+    sides = [[(side.tokens, sum(side.loss_mask)) for side in pairs[index]] for index in order]
+    return [model_config(flags).to_huggingface(), sides, flags.batch_size, flags.torch_pairs]
 
 
 if __name__ == "__main__":

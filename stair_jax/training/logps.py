@@ -40,9 +40,7 @@ def token_logps(
     """
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        logits = jnp.einsum(
-            "btd,vd->btv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
-        )
+        logits = _product(hidden, head)
         logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
         return _chosen(logits, targets, vocab_size)
     local = partial(_in_chunks, num_chunks=num_chunks, vocab_size=vocab_size)
@@ -84,9 +82,7 @@ def _in_chunks(
     wide = head.astype(jnp.float32)  # so that the chunks' gradients are summed in float32
 
     def logps(hidden: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = jnp.einsum(
-            "td,vd->tv", hidden, wide.astype(hidden.dtype), preferred_element_type=jnp.float32
-        )
+        logits = _product(hidden, wide)
         return _chosen(logits, targets, vocab_size, axis)
 
     @jax.checkpoint
@@ -100,6 +96,37 @@ def _in_chunks(
     _, found = jax.lax.scan(body, jnp.int32(0), chunks)
     flat = jnp.zeros(count, jnp.float32).at[order].set(found.ravel()[:count], unique_indices=True)
     return flat.reshape(shape)
+
+
+@jax.custom_vjp
+def _product(hidden: jax.Array, head: jax.Array) -> jax.Array:
+    """Logits `[..., V]` in float32 of `hidden[..., D]` and `head[V, D]`, in the dtype of `hidden`.
+
+    The gradients of the logits are taken in that dtype too: as they come, in float32, GPUs would
+    multiply with them in TF32, at half the rate.
+    """
+    head = head.astype(hidden.dtype)
+    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+
+def _product_fwd(
+    hidden: jax.Array, head: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(hidden, head), (hidden, head)
+
+
+def _product_bwd(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    hidden, head = kept
+    gradient = gradient.astype(hidden.dtype)
+    return (
+        jnp.einsum("...v,vd->...d", gradient, head.astype(hidden.dtype)),
+        jnp.einsum("...v,...d->vd", gradient, hidden, preferred_element_type=head.dtype),
+    )
+
+
+_product.defvjp(_product_fwd, _product_bwd)
 
 
 def _chosen(

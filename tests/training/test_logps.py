@@ -101,3 +101,21 @@ def test_bfloat16_activations_give_float32_log_probabilities(inputs):
     assert logps.dtype == jnp.float32
     exact = token_logps(jnp.array(hidden), jnp.array(head), jnp.array(targets))
     np.testing.assert_allclose(logps, exact, atol=0.1)
+
+
+def test_gradients_of_bfloat16_logits_are_near_the_exact_ones(inputs):
+    hidden, head, targets, weights = inputs
+
+    def gradients(hidden, num_chunks):
+        def loss(hidden, head):
+            logps = token_logps(hidden, head, jnp.array(targets), num_chunks)
+            return jnp.sum(logps * weights)
+
+        return jax.grad(loss, (0, 1))(jnp.array(hidden), jnp.array(head))
+
+    exact = gradients(hidden, 1)
+    for num_chunks in (1, 3):
+        found = gradients(jnp.array(hidden, jnp.bfloat16), num_chunks)
+        assert [g.dtype for g in found] == [jnp.bfloat16, jnp.float32]
+        for near, far in zip(found, exact, strict=True):
+            np.testing.assert_allclose(near.astype(jnp.float32), far, atol=0.05)
