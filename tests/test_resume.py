@@ -145,20 +145,16 @@ def trees(workdir: Path) -> list[dict[str, Any]]:
 
 
 def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
-    """SIGTERM and SIGKILL in the middle of SFT and of DPO, SIGKILL in that of the search."""
+    """SIGKILL in the middle of SFT and of the search, SIGTERM in that of DPO."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     finish(calm, tmp_path / "calm.txt")
 
-    terminate_inside(killed / "sft", tmp_path / "1.txt")
-    said = kill_inside(killed / "sft", is_past_a_checkpoint, tmp_path / "2.txt")
+    kill_inside(killed / "sft", is_past_a_checkpoint, tmp_path / "1.txt")
+    said = kill_inside(killed / "search1", has_some_trees, tmp_path / "2.txt")
     check_goes_on("sft", said)
-    said = kill_inside(killed / "search1", has_some_trees, tmp_path / "3.txt")
-    check_goes_on("sft", said)
-    said = terminate_inside(killed / "iter1", tmp_path / "4.txt")
+    said = terminate_inside(killed / "iter1", tmp_path / "3.txt")
     check_goes_on("search1", said)
-    said = kill_inside(killed / "iter1", is_past_a_checkpoint, tmp_path / "5.txt")
-    check_goes_on("iter1", said)
-    said = finish(killed, tmp_path / "6.txt")
+    said = finish(killed, tmp_path / "4.txt")
     check_goes_on("iter1", said)
 
     assert len(trees(calm)) == NUM_TREES
