@@ -49,8 +49,7 @@ def token_logps(
 
     def on_device(hidden: jax.Array, head: jax.Array, *rest: Any) -> jax.Array:
         # Put together once, and its gradients are added up once, not for each chunk.
-        head = jax.lax.all_gather(head, "fsdp", axis=1, tiled=True)
-        return local(hidden, head, *rest, axis="tensor")
+        return local(hidden, _put_together(head), *rest, axis="tensor")
 
     rows = PartitionSpec(BATCH_AXES)
     return jax.shard_map(
@@ -59,6 +58,21 @@ def token_logps(
         out_specs=rows,
         check_vma=False,
     )(hidden, head.astype(hidden.dtype), targets, weights)
+
+
+@jax.custom_vjp
+def _put_together(head: jax.Array) -> jax.Array:
+    """`[V, D]` on each device of `fsdp` out of their parts `[V, D / fsdp]`."""
+    return jax.lax.all_gather(head, "fsdp", axis=1, tiled=True)
+
+
+def _put_together_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    summed = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=1, tiled=True)
+    # Else XLA for TPUs fails where it wants to take the sum out of a loop over micro-batches.
+    return (jax.lax.optimization_barrier(summed),)
+
+
+_put_together.defvjp(lambda head: (_put_together(head), None), _put_together_bwd)
 
 
 def _in_chunks(

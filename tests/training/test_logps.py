@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.sharding import NamedSharding, PartitionSpec
 
+from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
+from stair_jax.planning.topology import get_topology
 from stair_jax.training.logps import token_logps
 
 B, T, D, V = 3, 10, 5, 17
@@ -119,3 +122,27 @@ def test_gradients_of_bfloat16_logits_are_near_the_exact_ones(inputs):
         assert [g.dtype for g in found] == [jnp.bfloat16, jnp.float32]
         for near, far in zip(found, exact, strict=True):
             np.testing.assert_allclose(near.astype(jnp.float32), far, atol=0.05)
+
+
+def test_gradients_of_a_head_of_its_own_are_summed_in_a_loop_on_tpus():
+    """XLA's compiler for them failed on the sum of what devices had added up."""
+    pytest.importorskip("libtpu")
+    mesh = make_mesh(MeshShape(fsdp=4), get_topology("v5p:2x2x1").devices)
+    split, rows = NamedSharding(mesh, PartitionSpec(None, "fsdp")), rules.rows_sharding(mesh, 1)
+    head = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=split)
+    hidden = jax.ShapeDtypeStruct((2, 8, 64, 128), jnp.bfloat16, sharding=rows)
+    targets = jax.ShapeDtypeStruct((2, 8, 64), jnp.int32, sharding=rows)
+
+    @jax.jit
+    def summed(head, hidden, targets):
+        def add(index, total):
+            def loss(head):
+                return jnp.sum(token_logps(hidden[index], head, targets[index], 4))
+
+            return total + jax.lax.with_sharding_constraint(jax.grad(loss)(head), split)
+
+        return jax.lax.fori_loop(0, 2, add, jnp.zeros_like(head))
+
+    with use_mesh(mesh):
+        compiled = summed.lower(head, hidden, targets).compile()
+    assert compiled.output_shardings.is_equivalent_to(split, 2)
