@@ -54,14 +54,14 @@ def main() -> None:
     flags = parse()
     lines = Lines(vars(flags))
     parts = flags.parts.split(",")
+    if "torch" in parts:
+        torch_lines(flags)
     for part in ("sft", "dpo"):
         if part in parts:
             for remat, attention in itertools.product(
                 flags.remat.split(","), flags.attention.split(",")
             ):
                 train_line(flags, lines, part, remat, attention)
-    if "torch" in parts:
-        torch_lines(flags)
 
 
 def parse() -> argparse.Namespace:
@@ -180,7 +180,7 @@ def measure(
 
 
 def torch_lines(flags: argparse.Namespace) -> None:
-    """Transformers, in processes of their own: JAX holds its memory until it ends."""
+    """Transformers, in processes of their own, before JAX takes the memory and keeps it."""
     parts = [part for part in ("sft", "dpo") if part in flags.parts.split(",")]
     for variant in TORCH_VARIANTS:
         for part in parts or ("sft", "dpo"):

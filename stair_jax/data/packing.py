@@ -47,11 +47,6 @@ class Packed:
     sequence_ids: np.ndarray  # [B, T] int32, index of the example; N is padding
     last: np.ndarray  # [N] int32, place of each example's last token in all B rows, flat [B * T]
 
-    @property
-    def utilization(self) -> float:
-        """Share of the positions that hold a token."""
-        return float(np.mean(self.segment_ids > 0))
-
 
 def most_sequences(length: int) -> int:
     """Sequences in a row of that many tokens: as many as all attention kernels take."""

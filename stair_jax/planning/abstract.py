@@ -33,11 +33,6 @@ def rows_on(place: Place, tree: Any) -> Any:
     return abstract(tree, rules.rows_sharding(place) if isinstance(place, Mesh) else None)
 
 
-def whole_on(place: Place, tree: Any) -> Any:
-    """Arrays or shapes as `Placement.whole` puts them."""
-    return abstract(tree, rules.replicated(place) if isinstance(place, Mesh) else None)
-
-
 def abstract_params(config: ModelConfig, place: Place) -> Any:
     """The parameters of a model."""
     shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
