@@ -40,7 +40,7 @@ def token_logps(
     """
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        logits = _product(hidden, head)
+        logits = _product(hidden, _narrow(head, hidden), head)
         logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
         return _chosen(logits, targets, vocab_size)
     local = partial(_in_chunks, num_chunks=num_chunks, vocab_size=vocab_size)
@@ -93,10 +93,11 @@ def _in_chunks(
         wanted = jnp.count_nonzero(weights)
     size = -(-count // num_chunks)
     index = jnp.pad(order, (0, size * num_chunks - count)).reshape(num_chunks, size)
+    narrow = _narrow(head, hidden)  # once, and not in each chunk
     wide = head.astype(jnp.float32)  # so that the chunks' gradients are summed in float32
 
     def logps(hidden: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = _product(hidden, wide)
+        logits = _product(hidden, narrow, wide)
         return _chosen(logits, targets, vocab_size, axis)
 
     @jax.checkpoint
@@ -112,30 +113,36 @@ def _in_chunks(
     return flat.reshape(shape)
 
 
+def _narrow(head: jax.Array, hidden: jax.Array) -> jax.Array:
+    """The head to multiply with; its gradients go to the head itself."""
+    return jax.lax.stop_gradient(head).astype(hidden.dtype)
+
+
 @jax.custom_vjp
-def _product(hidden: jax.Array, head: jax.Array) -> jax.Array:
+def _product(hidden: jax.Array, narrow: jax.Array, head: jax.Array) -> jax.Array:
     """Logits `[..., V]` in float32 of `hidden[..., D]` and `head[V, D]`, in the dtype of `hidden`.
 
     The gradients of the logits are taken in that dtype too: as they come, in float32, GPUs would
     multiply with them in TF32, at half the rate.
     """
-    head = head.astype(hidden.dtype)
-    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+    return jnp.einsum("...d,vd->...v", hidden, narrow, preferred_element_type=jnp.float32)
 
 
 def _product_fwd(
-    hidden: jax.Array, head: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(hidden, head), (hidden, head)
+    hidden: jax.Array, narrow: jax.Array, head: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    # Of the head nothing but its dtype is wanted.
+    return _product(hidden, narrow, head), (hidden, narrow, head[:0])
 
 
 def _product_bwd(
-    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    hidden, head = kept
+    kept: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, None, jax.Array]:
+    hidden, narrow, head = kept
     gradient = gradient.astype(hidden.dtype)
     return (
-        jnp.einsum("...v,vd->...d", gradient, head.astype(hidden.dtype)),
+        jnp.einsum("...v,vd->...d", gradient, narrow),
+        None,
         jnp.einsum("...v,...d->vd", gradient, hidden, preferred_element_type=head.dtype),
     )
 
