@@ -51,7 +51,8 @@ def _cudnn() -> ModuleType:
     try:
         module = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
         module.check_cudnn_version()
-        _ = module._dot_product_attention, module.MaskType.PADDING, module.AttentionLayout
+        _ = module.dot_product_attention, module.MaskType.CAUSAL, module.AttentionLayout
+        _ = module._dot_product_attention, module.MaskType.PADDING
     except (ImportError, AttributeError, RuntimeError) as error:
         raise UserError(
             f'runtime.attention "cudnn" is not there in this installation of JAX ({error}): '
@@ -84,22 +85,16 @@ def _chunks(
     own, own_sum = _causal(query, key.astype(pages.keys.dtype), value.astype(pages.values.dtype))
     # A softmax over both is the mean of theirs, weighted by their shares of its denominator.
     share = jax.nn.sigmoid(before_sum - own_sum).transpose(0, 2, 1)[..., None]
-    out = share * before.astype(jnp.float32) + (1 - share) * own
+    out = share * before.astype(jnp.float32) + (1 - share) * own.astype(jnp.float32)
     return out.astype(query.dtype)
 
 
 def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Attention within chunks: `[B, T, heads, H]` float32, and log-sum-exp `[B, heads, T]`."""
-    batch, length, heads, head_dim = query.shape
-    kv_heads = key.shape[2]
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
-    index = jnp.arange(length)
-    logits = jnp.where(index[:, None] >= index, logits * head_dim**-0.5, -jnp.inf)
-    log_sum = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    weights = jnp.exp(logits - log_sum).astype(value.dtype)
-    out = jnp.einsum("bkgts,bskh->btkgh", weights, value, preferred_element_type=jnp.float32)
-    return out.reshape(query.shape), log_sum.reshape(batch, heads, length)
+    """Attention within chunks: `[B, T, heads, H]`, and log-sum-exp `[B, heads, T]`."""
+    cudnn, scale = _cudnn(), query.shape[-1] ** -0.5
+    return cudnn.dot_product_attention(
+        query, key, value, scale=scale, mask_type=cudnn.MaskType.CAUSAL, return_residual=True
+    )
 
 
 def _paged(

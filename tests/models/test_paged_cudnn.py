@@ -37,6 +37,17 @@ def padded_attention(
     return (out, jax.nn.logsumexp(logits, -1)) if residual else out
 
 
+def causal_attention(query, key, value, scale, mask_type, return_residual):
+    """What cuDNN's public function computes of chunks."""
+    assert return_residual and mask_type == "causal"
+    keys, values = (jnp.repeat(x, query.shape[2] // x.shape[2], 2) for x in (key, value))
+    logits = jnp.einsum("btnh,bsnh->bnts", query, keys) * scale
+    index = jnp.arange(query.shape[1])
+    logits = jnp.where(index[:, None] >= index, logits, -jnp.inf)
+    out = jnp.einsum("bnts,bsnh->btnh", jax.nn.softmax(logits, -1), values)
+    return out, jax.nn.logsumexp(logits, -1)
+
+
 def of_jax_0_12(
     query, key, value, bias, q_seqlen, kv_seqlen, q_offsets, kv_offsets, page_table_k, page_table_v,
     score_mod_args, scale, seed, dropout_rate, variadic_args, mask_type, layout,
@@ -55,7 +66,8 @@ def of_jax_0_12(
 def test_calls_of_cudnn_add_up_to_causal_attention(monkeypatch, length, kernel):
     fake = SimpleNamespace(
         _dot_product_attention=kernel,
-        MaskType=SimpleNamespace(PADDING=1),
+        dot_product_attention=causal_attention,
+        MaskType=SimpleNamespace(PADDING="padding", CAUSAL="causal"),
         AttentionLayout=SimpleNamespace(BTNH=SimpleNamespace(value=0)),
         check_cudnn_version=lambda: 91000,
     )
@@ -89,8 +101,9 @@ def test_lowers_for_cuda(monkeypatch, length):
     assert (out.shape, out.dtype) == (shapes[0].shape, jnp.bfloat16)
     assert jax.tree.map(lambda x: x.shape, found) == jax.tree.map(lambda x: x.shape, pages)
     module = traced.lower(lowering_platforms=("cuda",)).as_text()
-    (call,) = re.findall(r"custom_call @__cudnn\$fmhaSoftmax\(.*", module)
-    assert "mask_type\\22: \\22PADDING\\22" in call and "is_paged_attention\\22: true" in call
+    paged, *own = re.findall(r"custom_call @__cudnn\$fmhaSoftmax\(.*", module)
+    assert "mask_type\\22: \\22PADDING\\22" in paged and "is_paged_attention\\22: true" in paged
+    assert len(own) == (length > 1) and all("mask_type\\22: \\22CAUSAL\\22" in call for call in own)
 
 
 @pytest.mark.parametrize(
