@@ -138,18 +138,9 @@ class EngineShapes:
             free_bytes: of a device, beside the weights; None: as the devices say.
 
         Raises:
-            UserError: the cache is too small for the longest sequence.
+            UserError: the cache is too small for the longest sequence, or does not fit.
         """
-        tokens = self.cache_tokens // self.num_shards
-        if not tokens and self.on_cpu:
-            tokens = 2 * self.num_slots // self.num_shards * self.max_length
-        elif not tokens:
-            if free_bytes is None:
-                free_bytes = min(map(_free_bytes, _devices(place)))
-            free_bytes -= self._temporary_bytes(config)
-            tokens = max(0, free_bytes) // self.token_bytes(config, place)
-            slots = self.num_slots // self.num_shards
-            tokens = min(tokens, _MOST_CONTEXTS * slots * self.max_length)
+        tokens = self._shard_tokens(config, place, free_bytes)
         # One page is nobody's, one more is needed while a partial page is copied.
         num_pages, least = tokens // self.page_size + 1, self.table_width + 2
         if num_pages < least:
@@ -159,6 +150,32 @@ class EngineShapes:
                 "runtime.cache_tokens, or lower context_tokens or runtime.slots"
             )
         return dataclasses.replace(self, num_pages=num_pages)
+
+    def _shard_tokens(
+        self, config: ModelConfig, place: Mesh | jax.Device | None, free_bytes: int | None
+    ) -> int:
+        """Tokens of a shard's cache: those that were asked for, or as many as fit."""
+        asked, slots = self.cache_tokens // self.num_shards, self.num_slots // self.num_shards
+        if not asked and self.on_cpu:
+            return 2 * slots * self.max_length
+        if asked and (self.on_cpu or free_bytes is not None):
+            return asked
+        free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
+        if free_bytes is None:
+            if not asked:
+                raise UserError(
+                    "this device does not say how much memory it has: set runtime.cache_tokens"
+                )
+            return asked
+        token = self.token_bytes(config, place)
+        most = free_bytes // token
+        if asked > most:
+            raise UserError(
+                f"a cache of {self.cache_tokens} tokens does not fit beside the weights: lower "
+                f"runtime.cache_tokens below {self.num_shards * most}, or set it to 0"
+            )
+        fitting = max(0, free_bytes - self._temporary_bytes(config)) // token
+        return asked or min(fitting, _MOST_CONTEXTS * slots * self.max_length)
 
     def token_bytes(self, config: ModelConfig, place: Mesh | jax.Device | None) -> int:
         """Bytes of a token's keys and values on one device, as the backend keeps them."""
@@ -195,11 +212,20 @@ def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:
     return [jax.local_devices()[0] if place is None else place]
 
 
-def _free_bytes(device: jax.Device) -> int:
-    """What is left of an accelerator's memory."""
-    statistics = device.memory_stats()
-    if not statistics or "bytes_limit" not in statistics:
-        raise UserError(
-            f"{device.device_kind} does not say how much memory it has: set runtime.cache_tokens"
-        )
-    return statistics["bytes_limit"] - statistics["bytes_in_use"]
+def _free_bytes(place: Mesh | jax.Device | None) -> int | None:
+    """What is free in one piece of each accelerator's memory; None: they do not say, or are CPUs.
+
+    Weights that were converted leave gaps behind, into which the arrays of the cache may not fit;
+    and what a program needs for a while it needs in one piece.
+    """
+    found = []
+    for device in _devices(place):
+        statistics = device.memory_stats() or {}
+        if device.platform == "cpu" or "bytes_limit" not in statistics:
+            return None
+        limit, used = statistics["bytes_limit"], statistics["bytes_in_use"]
+        # A pool that does not hold all memory yet can grow.
+        pool = statistics.get("pool_bytes", limit)
+        largest = statistics.get("largest_free_block_bytes", limit) + limit - pool
+        found.append(min(limit - used, largest))
+    return min(found)
