@@ -106,7 +106,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page-size", type=int, default=16)
     parser.add_argument("--cache-tokens", type=int, default=0, help="0: what the device has left")
     parser.add_argument("--steps-per-call", type=int, default=4)
-    parser.add_argument("--prefill-rows", type=int, default=16)
+    parser.add_argument("--prefill-rows", type=int, default=16, help="of each device")
     parser.add_argument("--prefill-width", type=int, default=128, help="tokens of one of its rows")
 
 
@@ -165,7 +165,7 @@ def make_engine(model: Model, flags: argparse.Namespace, num_slots: int, max_len
         max_length=max_length,
         page_size=flags.page_size,
         cache_tokens=flags.cache_tokens,
-        prefill_rows=flags.prefill_rows,
+        prefill_rows=flags.prefill_rows * (1 if model.mesh is None else model.mesh.size),
         prefill_width=flags.prefill_width,
         steps_per_call=flags.steps_per_call,
         attention=flags.attention,

@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=2048, help="tokens a row")
     parser.add_argument("--passes", type=int, default=1, help="micro-batches a step")
     parser.add_argument("--remat", default="none,full", help="policies, comma-separated")
-    parser.add_argument("--chunks", type=int, default=8, help="logps_chunks")
+    parser.add_argument("--chunks", type=int, default=4, help="logps_chunks")
     parser.add_argument("--param-dtype", default="float32", help="of parameters in training")
     parser.add_argument("--mu-dtype", default="float32", help="of Adam's first moment")
     parser.add_argument("--fsdp", type=int, default=1, help="devices")
