@@ -33,11 +33,13 @@ class Keep:
       best: metric of their step by which others are kept too; "": none. Of a name that ends in
         "loss" or "norm" the lowest values are the best, of others the highest.
       num_best: how many of the best.
+      use_best: whether a run ends with the state of the very best one instead of its last.
     """
 
     newest: int = 1
     best: str = ""
     num_best: int = 1
+    use_best: bool = False
 
 
 class Checkpoints:
@@ -71,6 +73,12 @@ class Checkpoints:
     def step(self) -> int | None:
         """Number of steps done in the newest checkpoint; None when there is none."""
         return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Steps done in the best of the checkpoints that are written; None where none is kept."""
+        self.wait()
+        return self._manager.best_step() if self._keep.best else None
 
     @property
     def steps(self) -> list[int]:
@@ -129,15 +137,19 @@ class Checkpoints:
             self._pending = None
             self._manager.wait_until_finished()
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any]]:
-        """The newest state, with the shapes, types and shardings of `like`, and what is beside it.
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """A state, with the shapes, types and shardings of `like`, and what is beside it.
 
         The devices may be others, and more or fewer, than those that saved it.
+
+        Args:
+          like: arrays, or shapes of them.
+          step: of the checkpoint; None: the newest one.
 
         Raises:
           UserError: the checkpoint is damaged, or of another model.
         """
-        step = self.step
+        step = self.step if step is None else step
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             **{_STATE: ocp.args.StandardRestore(abstract), _ABOUT: ocp.args.JsonRestore()}
@@ -235,14 +247,17 @@ def _options(keep: Keep) -> ocp.CheckpointManagerOptions:
     def value(metrics: Mapping[str, float]) -> float:
         return metrics[keep.best]
 
+    lowest = keep.best.endswith(("loss", "norm"))
     kept.append(
         policies.BestN(
             get_metric_fn=value,
-            reverse=keep.best.endswith(("loss", "norm")),
+            reverse=lowest,
             n=keep.num_best,
             keep_checkpoints_without_metrics=False,
         )
     )
     return ocp.CheckpointManagerOptions(
-        best_fn=value, preservation_policy=policies.AnyPreservationPolicy(kept)
+        best_fn=value,
+        best_mode="min" if lowest else "max",
+        preservation_policy=policies.AnyPreservationPolicy(kept),
     )

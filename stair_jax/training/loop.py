@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
-from stair_jax.monitoring import Metrics, Progress
+from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.training.batches import Batch
@@ -97,6 +97,7 @@ def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | Non
             speed = Speed(run.objective, run.mesh)
             watch = Watch(run.folder, metrics, progress, speed, run.shown, run.keep.best, inspect)
             state = _steps(run, state, start, watch, checkpoints)
+        state = _chosen(run, state, checkpoints)
     progress.close()
     return state.params
 
@@ -140,6 +141,20 @@ def _steps(
                 preemption.leave()
     watch.flush()
     return state
+
+
+def _chosen(run: Run, state: TrainState, checkpoints: Checkpoints) -> TrainState:
+    """The last state, or that of the best checkpoint."""
+    best = checkpoints.best if run.keep.use_best else None
+    if best is None or best == len(run.batches):
+        return state
+    say(f"{run.name}: the state after step {best} is taken, the best by {run.keep.best}")
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+    for leaf in jax.tree.leaves(state):
+        leaf.delete()  # their room is that of the restored ones
+    return checkpoints.restore(like, best)[0]
 
 
 class _Due:

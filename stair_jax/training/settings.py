@@ -55,6 +55,7 @@ class TrainingSettings:
         are kept too; "": none. They stay in `checkpoints/` when the stage is finished. Of a name
         that ends in "loss" or "norm" the lowest value is the best, else the highest.
       num_best: how many of the best are kept.
+      use_best: whether `hf/` is made of the best of these checkpoints and not of the last state.
     """
 
     learning_rate: float = 1e-6
@@ -81,6 +82,7 @@ class TrainingSettings:
     keep: int = 1
     keep_best: str = ""
     num_best: int = 1
+    use_best: bool = False
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
@@ -109,10 +111,14 @@ class TrainingSettings:
                     f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}"
                 )
 
+        saves = self.checkpoint_every > 0 or self.checkpoint_minutes > 0
+        if self.use_best and not (self.keep_best and saves):
+            raise UserError("use_best needs keep_best, and checkpoint_every or checkpoint_minutes")
+
     @property
     def kept(self) -> Keep:
         """Which checkpoints are kept."""
-        return Keep(self.keep, self.keep_best, self.num_best)
+        return Keep(self.keep, self.keep_best, self.num_best, self.use_best)
 
 
 def configure(

@@ -153,14 +153,16 @@ def test_an_error_in_the_block_is_not_hidden_by_one_of_the_writer(tmp_path, monk
 def test_what_is_kept(tmp_path):
     """The two newest, and the two best by accuracy (high) or loss (low)."""
     values = [5.0, 1.0, 4.0, 2.0, 3.0, 3.5]
-    for metric, kept in (("accuracy", [1, 3, 5, 6]), ("loss", [2, 4, 5, 6])):
+    for metric, kept, best in (("accuracy", [1, 3, 5, 6], 1), ("loss", [2, 4, 5, 6], 2)):
         folder = tmp_path / metric
         for start in (0, 3):  # the metrics of before are read again
             with Checkpoints(folder, Keep(newest=2, best=metric, num_best=2)) as checkpoints:
                 for step, value in list(enumerate(values, start=1))[start : start + 3]:
                     checkpoints.save(step, make_state(), {}, {metric: value, "other": 0.0})
+                assert checkpoints.best == best
         with Checkpoints(folder) as checkpoints:
             assert checkpoints.steps == kept
+            assert checkpoints.best is None
         discard(folder)
         assert (folder / "6").exists()
     with Checkpoints(tmp_path / "new", Keep(newest=2)) as checkpoints:

@@ -22,11 +22,12 @@ from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh
 from stair_jax.training import loop
 from stair_jax.training.batches import Batches, Group
-from stair_jax.training.checkpoints import Keep
+from stair_jax.training.checkpoints import Checkpoints, Keep
 from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
+from stair_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ModelConfig(
@@ -204,6 +205,24 @@ def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "checkpoints")
     train_run(dataclasses.replace(run, checkpoint_minutes=0))
     assert saved(tmp_path) == []
+
+
+def test_a_run_ends_with_its_best_checkpoint_where_it_is_told_to(tmp_path):
+    """Also when it is started again with all of its steps done."""
+    keep = Keep(best="grad_norm", use_best=True)
+    run = dataclasses.replace(make_run(tmp_path), keep=keep)
+    chosen = bits(train_run(run))
+    norms = {line["step"] + 1: line["grad_norm"] for line in metrics_of(tmp_path)}
+    best = min((4, 8, 12, 16), key=norms.__getitem__)
+    assert best != NUM_STEPS and saved(tmp_path) == [best, NUM_STEPS]
+    assert bits(train_run(run)) == chosen
+    last = bits(train_run(dataclasses.replace(run, keep=Keep(best="grad_norm"))))
+    assert chosen != last
+    shutil.rmtree(tmp_path / "checkpoints" / str(NUM_STEPS))
+    like = init_params(CONFIG, jax.random.key(0))
+    shapes = abstract_state(like, logical_axes(CONFIG), run.optimizer.tx, run.mesh)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert bits(checkpoints.restore(shapes)[0].params) == chosen
 
 
 def test_an_error_of_a_save_ends_the_run_within_a_step(tmp_path, monkeypatch):
