@@ -1,7 +1,8 @@
 """Log-probabilities of given tokens, without the logits of a whole batch."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -43,13 +44,56 @@ def token_logps(
         logits = _product(hidden, _narrow(head, hidden), head)
         logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
         return _chosen(logits, targets, vocab_size)
-    local = partial(_in_chunks, num_chunks=num_chunks, vocab_size=vocab_size)
+    local = partial(_in_chunks, num_chunks, vocab_size)
+    return _on_devices(local, hidden, head, targets, weights)
+
+
+def weighted_logp(
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    num_chunks: int = 1,
+    vocab_size: int | None = None,
+) -> jax.Array:
+    """The sum of w log p(target) over all positions, a float32 scalar.
+
+    As `token_logps`, but nothing is computed twice: the gradients of a sum are known up to one
+    factor when the logits of a piece are there, and are made together with it.
+
+    Args:
+      hidden: `[B, T, D]`.
+      head: `[V, D]`.
+      targets: `[B, T]` token ids.
+      weights: `[B, T]`; not differentiated.
+      num_chunks: 1 or more.
+      vocab_size: see `token_logps`.
+    """
+    vocab_size = head.shape[0] if vocab_size is None else vocab_size
+    if num_chunks == 1:
+        return jnp.sum(token_logps(hidden, head, targets, 1, vocab_size) * weights)
+    local = partial(_weighted, num_chunks, vocab_size)
+    return jnp.sum(_on_devices(local, hidden, head, targets, weights))
+
+
+def _on_devices(
+    local: Callable[..., jax.Array],
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None,
+) -> jax.Array:
+    """`local(axis, hidden, head, targets, weights)` of each device's rows and part of V.
+
+    Its results are put together along their first axis. `axis` is that of a mesh which splits the
+    vocabulary, or None.
+    """
     if jax.sharding.get_abstract_mesh().size <= 1:
-        return local(hidden, head, targets, weights)
+        return local(None, hidden, head, targets, weights)
 
     def on_device(hidden: jax.Array, head: jax.Array, *rest: Any) -> jax.Array:
         # Put together once, and its gradients are added up once, not for each chunk.
-        return local(hidden, _put_together(head), *rest, axis="tensor")
+        return local("tensor", hidden, _put_together(head), *rest)
 
     rows = PartitionSpec(BATCH_AXES)
     return jax.shard_map(
@@ -75,24 +119,43 @@ def _put_together_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
 _put_together.defvjp(lambda head: (_put_together(head), None), _put_together_bwd)
 
 
-def _in_chunks(
-    hidden: jax.Array,
-    head: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array | None,
-    *,
-    num_chunks: int,
-    vocab_size: int,
-    axis: str | None = None,
-) -> jax.Array:
-    """`token_logps` of the rows of one device; the vocabulary is split over a mesh's `axis`."""
-    shape, count = targets.shape, targets.size
+class _Pieces(NamedTuple):
+    """The positions of a device's rows, in pieces.
+
+    Attributes:
+      order: `[count]`, positions; those that are not wanted come last.
+      chunks: `[num_chunks, size]`, the same in pieces, filled up with any.
+      wanted: how many are wanted.
+    """
+
+    order: jax.Array
+    chunks: jax.Array
+    wanted: jax.Array
+
+
+def _pieces(count: int, num_chunks: int, weights: jax.Array | None) -> _Pieces:
     order, wanted = jnp.arange(count), jnp.int32(count)
     if weights is not None:
         order = jnp.argsort(weights.ravel() == 0, stable=True)
         wanted = jnp.count_nonzero(weights)
     size = -(-count // num_chunks)
     index = jnp.pad(order, (0, size * num_chunks - count)).reshape(num_chunks, size)
+    return _Pieces(order, index, wanted)
+
+
+def _in_chunks(
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None,
+) -> jax.Array:
+    """`token_logps` of the rows of one device."""
+    shape, count = targets.shape, targets.size
+    order, index, wanted = _pieces(count, num_chunks, weights)
+    size = index.shape[1]
     narrow = _narrow(head, hidden)  # once, and not in each chunk
     wide = head.astype(jnp.float32)  # so that the chunks' gradients are summed in float32
 
@@ -111,6 +174,84 @@ def _in_chunks(
     _, found = jax.lax.scan(body, jnp.int32(0), chunks)
     flat = jnp.zeros(count, jnp.float32).at[order].set(found.ravel()[:count], unique_indices=True)
     return flat.reshape(shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _weighted(
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+) -> jax.Array:
+    """`weighted_logp` of the rows of one device, `[1]`."""
+    logps = _in_chunks(num_chunks, vocab_size, axis, hidden, head, targets, weights)
+    return jnp.sum(logps * weights)[None]
+
+
+def _weighted_fwd(
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The sum, and its gradients by `hidden` and `head`."""
+    count, embed = targets.size, hidden.shape[-1]
+    order, index, wanted = _pieces(count, num_chunks, weights)
+    size = index.shape[1]
+    rows = jnp.asarray(hidden).reshape(count, embed)
+    ids, factors = jnp.asarray(targets).ravel(), jnp.asarray(weights).ravel()
+    narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
+    # All devices of `axis` have the same sum, and each starts with its share of the gradient.
+    one = jnp.float32(1) if axis is None else 1 / jax.lax.axis_size(axis)
+
+    def add(
+        number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        total, by_head, by_hidden = carry
+        own = index[number]
+        is_position = number * size + jnp.arange(size) < count
+        factor = jnp.where(is_position, factors[own], 0)
+
+        def value(hidden: jax.Array, head: jax.Array) -> jax.Array:
+            logits = _product(hidden, narrow, head)
+            return jnp.sum(factor * _chosen(logits, ids[own], vocab_size, axis))
+
+        found, pull = jax.vjp(value, rows[own], wide)
+        own_by_hidden, own_by_head = pull(one)
+        by_hidden = jax.lax.dynamic_update_index_in_dim(by_hidden, own_by_hidden, number, 0)
+        return total + found, by_head + own_by_head, by_hidden
+
+    nothing = (
+        jnp.float32(0),
+        jnp.zeros(head.shape, jnp.float32),
+        jnp.zeros((num_chunks, size, embed), hidden.dtype),
+    )
+    total, by_head, by_hidden = jax.lax.fori_loop(0, -(-wanted // size), add, nothing)
+    flat = by_hidden.reshape(-1, embed)[:count]
+    by_hidden = jnp.zeros_like(flat).at[order].set(flat, unique_indices=True)
+    return total[None], (by_hidden.reshape(hidden.shape), by_head.astype(head.dtype))
+
+
+def _weighted_bwd(
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    gradients: tuple[jax.Array, jax.Array],
+    factor: jax.Array,
+) -> tuple[jax.Array, jax.Array, None, None]:
+    if axis is not None:
+        factor = jax.lax.psum(factor, axis)
+    by_hidden, by_head = ((each * factor).astype(each.dtype) for each in gradients)
+    return by_hidden, by_head, None, None
+
+
+_weighted.defvjp(_weighted_fwd, _weighted_bwd)
 
 
 def _narrow(head: jax.Array, hidden: jax.Array) -> jax.Array:

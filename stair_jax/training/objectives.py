@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from stair_jax.models import heads, transformer
 from stair_jax.models.config import ModelConfig
-from stair_jax.training.logps import token_logps
+from stair_jax.training.logps import token_logps, weighted_logp
 from stair_jax.training.losses import prm_loss, sft_loss, step_dpo_loss
 from stair_jax.training.step import Micro, Params, Sums
 
@@ -25,8 +25,16 @@ class SftObjective:
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the tokens of a micro-batch."""
-        logps = micro_logps(self.config, self.num_chunks, params, micro)
-        return Sums(*sft_loss(logps, micro["weights"]), metrics={})
+        if self.num_chunks == 1:
+            logps = micro_logps(self.config, 1, params, micro)
+            return Sums(*sft_loss(logps, micro["weights"]), metrics={})
+        hidden = _hidden(self.config, params, micro)
+        head = transformer.output_embedding(params, self.config)
+        targets, weights = micro["targets"], micro["weights"]
+        total = weighted_logp(
+            hidden, head, targets, weights, self.num_chunks, self.config.vocab_size
+        )
+        return Sums(-total, jnp.sum(weights), metrics={})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.planning.topology import get_topology
-from stair_jax.training.logps import token_logps
+from stair_jax.training.logps import token_logps, weighted_logp
 
 B, T, D, V = 3, 10, 5, 17
 
@@ -42,7 +43,50 @@ def test_values_and_gradients_are_those_of_torch(inputs, num_chunks):
     np.testing.assert_allclose(gradients[1], torch_head.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mesh_shape", [None, MeshShape(2, 2, 2), MeshShape(fsdp=4)], ids=str)
+@pytest.mark.parametrize("num_chunks", [1, 2, 3, 7, 10])
+def test_a_weighted_sum_and_its_gradients_are_those_of_its_terms(inputs, num_chunks):
+    hidden, head, targets, weights = inputs
+
+    def terms(hidden, head):
+        return jnp.sin(jnp.sum(token_logps(hidden, head, jnp.array(targets)) * weights))
+
+    def whole(hidden, head):
+        found = weighted_logp(hidden, head, jnp.array(targets), jnp.array(weights), num_chunks)
+        return jnp.sin(found)
+
+    found, expected = (jax.value_and_grad(loss, (0, 1))(hidden, head) for loss in (whole, terms))
+    np.testing.assert_allclose(whole(hidden, head), expected[0], rtol=1e-4)  # without gradients
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+    for near, far in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(near, far, rtol=1e-3, atol=1e-5)
+
+
+MESHES = [None, MeshShape(2, 2, 2), MeshShape(fsdp=4)]
+
+
+@pytest.mark.parametrize("mesh_shape", [*MESHES, MeshShape(data=2, tensor=4)], ids=str)
+@pytest.mark.parametrize("num_chunks", [2, 7])
+def test_a_weighted_sum_over_a_mesh(mesh_shape, num_chunks):
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(4, T, 8)).astype(np.float32)
+    head = rng.normal(size=(20, 8)).astype(np.float32)
+    targets = jnp.array(rng.integers(0, 18, (4, T)))
+    weights = jnp.array((rng.random((4, T)) < 0.4) * rng.random((4, T)).astype(np.float32))
+
+    def loss(hidden, head, num_chunks):
+        return jnp.sin(weighted_logp(hidden, head, targets, weights, num_chunks, 18))
+
+    gradient = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
+    expected = gradient(hidden, head, 1)
+    with nullcontext() if mesh_shape is None else use_mesh(make_mesh(mesh_shape)):
+        found = gradient(hidden, head, num_chunks)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+    for near, far in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-5)
+    assert not np.any(found[1][1][18:])
+
+
+@pytest.mark.parametrize("mesh_shape", MESHES, ids=str)
 @pytest.mark.parametrize("num_chunks", [2, 3, 7])
 def test_positions_without_weight_are_left_out(mesh_shape, num_chunks):
     rng = np.random.default_rng(1)
@@ -73,17 +117,36 @@ def test_pieces_without_weight_cost_nothing():
     assert not np.any(logps)  # and not what NaN comes to
 
 
-def shapes_in(jaxpr):
-    """The shapes of all values computed in a jaxpr and those inside it."""
+def equations_in(jaxpr):
+    """The equations of a jaxpr and of those inside it."""
     for equation in jaxpr.eqns:
-        yield from (v.aval.shape for v in equation.outvars)
+        yield equation
         for inner in jax.tree.leaves(
             list(equation.params.values()),
             is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr"),
         ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                yield from shapes_in(inner)
+                yield from equations_in(inner)
+
+
+def test_a_weighted_sum_computes_its_logits_once(inputs):
+    hidden, head, targets, weights = inputs
+    size = B * T // 5
+
+    def products(loss):
+        equations = equations_in(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head).jaxpr)
+        found = (each for each in equations if each.primitive.name == "dot_general")
+        return sorted(each.outvars[0].aval.shape for each in found)
+
+    def whole(hidden, head):
+        return weighted_logp(hidden, head, jnp.array(targets), jnp.array(weights), 5)
+
+    def terms(hidden, head):
+        return jnp.sum(token_logps(hidden, head, jnp.array(targets), 5) * weights)
+
+    assert products(whole) == [(size, D), (size, V), (V, D)]
+    assert products(terms) == [(size, D), (size, V), (size, V), (V, D)]
 
 
 @pytest.mark.parametrize("num_chunks", [1, 5])
@@ -93,7 +156,8 @@ def test_the_logits_of_a_whole_batch_exist_with_one_chunk_only(inputs, num_chunk
     def loss(hidden, head):
         return jnp.sum(token_logps(hidden, head, jnp.array(targets), num_chunks) * weights)
 
-    shapes = list(shapes_in(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head).jaxpr))
+    equations = equations_in(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head).jaxpr)
+    shapes = [variable.aval.shape for equation in equations for variable in equation.outvars]
     largest = max(np.prod(shape) for shape in shapes if V in shape and shape != (V, D))
     assert largest == B * T * V / num_chunks
 
@@ -109,22 +173,23 @@ def test_bfloat16_activations_give_float32_log_probabilities(inputs):
 def test_gradients_of_bfloat16_logits_are_near_the_exact_ones(inputs):
     hidden, head, targets, weights = inputs
 
-    def gradients(hidden, num_chunks):
-        def loss(hidden, head):
-            logps = token_logps(hidden, head, jnp.array(targets), num_chunks)
-            return jnp.sum(logps * weights)
+    def terms(hidden, head, num_chunks):
+        return jnp.sum(token_logps(hidden, head, jnp.array(targets), num_chunks) * weights)
 
-        return jax.grad(loss, (0, 1))(jnp.array(hidden), jnp.array(head))
+    def whole(hidden, head, num_chunks):
+        return weighted_logp(hidden, head, jnp.array(targets), jnp.array(weights), num_chunks)
 
-    exact = gradients(hidden, 1)
-    for num_chunks in (1, 3):
-        found = gradients(jnp.array(hidden, jnp.bfloat16), num_chunks)
+    exact = jax.grad(terms, (0, 1))(hidden, head, 1)
+    for loss, num_chunks in ((terms, 1), (terms, 3), (whole, 3)):
+        gradient = jax.grad(loss, (0, 1))
+        found = gradient(jnp.array(hidden, jnp.bfloat16), jnp.array(head), num_chunks)
         assert [g.dtype for g in found] == [jnp.bfloat16, jnp.float32]
         for near, far in zip(found, exact, strict=True):
             np.testing.assert_allclose(near.astype(jnp.float32), far, atol=0.05)
 
 
-def test_gradients_of_a_head_of_its_own_are_summed_in_a_loop_on_tpus():
+@pytest.mark.parametrize("function", [token_logps, weighted_logp])
+def test_gradients_of_a_head_of_its_own_are_summed_in_a_loop_on_tpus(function):
     """XLA's compiler for them failed on the sum of what devices had added up."""
     pytest.importorskip("libtpu")
     mesh = make_mesh(MeshShape(fsdp=4), get_topology("v5p:2x2x1").devices)
@@ -137,7 +202,9 @@ def test_gradients_of_a_head_of_its_own_are_summed_in_a_loop_on_tpus():
     def summed(head, hidden, targets):
         def add(index, total):
             def loss(head):
-                return jnp.sum(token_logps(hidden[index], head, targets[index], 4))
+                values = (targets[index] > 0).astype(jnp.float32)
+                call = partial(function, hidden[index], head, targets[index])
+                return jnp.sum(call(num_chunks=4, weights=values))
 
             return total + jax.lax.with_sharding_constraint(jax.grad(loss)(head), split)
 
