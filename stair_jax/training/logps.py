@@ -125,12 +125,17 @@ class _Pieces(NamedTuple):
     Attributes:
       order: `[count]`, positions; those that are not wanted come last.
       chunks: `[num_chunks, size]`, the same in pieces, filled up with any.
-      wanted: how many are wanted.
+      used: pieces with a position that is wanted.
     """
 
     order: jax.Array
     chunks: jax.Array
-    wanted: jax.Array
+    used: jax.Array
+
+    def put_back(self, values: jax.Array) -> jax.Array:
+        """`[count, ...]` in the order of positions, of `values[num_chunks, size, ...]`."""
+        flat = values.reshape(-1, *values.shape[2:])[: len(self.order)]
+        return jnp.zeros_like(flat).at[self.order].set(flat, unique_indices=True)
 
 
 def _pieces(count: int, num_chunks: int, weights: jax.Array | None) -> _Pieces:
@@ -139,10 +144,11 @@ def _pieces(count: int, num_chunks: int, weights: jax.Array | None) -> _Pieces:
         order = jnp.argsort(weights.ravel() == 0, stable=True)
         wanted = jnp.count_nonzero(weights)
     size = -(-count // num_chunks)
-    index = jnp.pad(order, (0, size * num_chunks - count)).reshape(num_chunks, size)
-    return _Pieces(order, index, wanted)
+    chunks = jnp.pad(order, (0, size * num_chunks - count)).reshape(num_chunks, size)
+    return _Pieces(order, chunks, -(-wanted // size))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _in_chunks(
     num_chunks: int,
     vocab_size: int,
@@ -153,27 +159,37 @@ def _in_chunks(
     weights: jax.Array | None,
 ) -> jax.Array:
     """`token_logps` of the rows of one device."""
-    shape, count = targets.shape, targets.size
-    order, index, wanted = _pieces(count, num_chunks, weights)
-    size = index.shape[1]
+    pieces = _pieces(targets.size, num_chunks, weights)
+    rows, ids = _flat(hidden), jnp.ravel(targets)
     narrow = _narrow(head, hidden)  # once, and not in each chunk
-    wide = head.astype(jnp.float32)  # so that the chunks' gradients are summed in float32
 
-    def logps(hidden: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = _product(hidden, narrow, wide)
-        return _chosen(logits, targets, vocab_size, axis)
+    def add(number: jax.Array, logps: jax.Array) -> jax.Array:
+        own = pieces.chunks[number]
+        logits = _product(rows[own], narrow, head)
+        found = _chosen(logits, ids[own], vocab_size, axis)
+        return jax.lax.dynamic_update_index_in_dim(logps, found, number, 0)
 
-    @jax.checkpoint
-    def body(start: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        if weights is None:
-            return start + size, logps(*chunk)
-        none = jnp.zeros(size, jnp.float32)
-        return start + size, jax.lax.cond(start < wanted, logps, lambda *_: none, *chunk)
+    logps = jnp.zeros(pieces.chunks.shape, jnp.float32)
+    logps = jax.lax.fori_loop(0, pieces.used, add, logps)
+    return pieces.put_back(logps).reshape(targets.shape)
 
-    chunks = hidden.reshape(count, -1)[index], targets.ravel()[index]
-    _, found = jax.lax.scan(body, jnp.int32(0), chunks)
-    flat = jnp.zeros(count, jnp.float32).at[order].set(found.ravel()[:count], unique_indices=True)
-    return flat.reshape(shape)
+
+def _in_chunks_fwd(
+    num_chunks: int, vocab_size: int, axis: str | None, *arrays: Any
+) -> tuple[jax.Array, Any]:
+    return _in_chunks(num_chunks, vocab_size, axis, *arrays), arrays
+
+
+def _in_chunks_bwd(
+    num_chunks: int, vocab_size: int, axis: str | None, arrays: Any, factors: jax.Array
+) -> tuple[jax.Array, jax.Array, None, None]:
+    if axis is not None:
+        factors = jax.lax.psum(factors, axis)
+    _, by_hidden, by_head = _swept(num_chunks, vocab_size, axis, arrays, factors)
+    return by_hidden, by_head, None, None
+
+
+_in_chunks.defvjp(_in_chunks_fwd, _in_chunks_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -192,58 +208,14 @@ def _weighted(
 
 
 def _weighted_fwd(
-    num_chunks: int,
-    vocab_size: int,
-    axis: str | None,
-    hidden: jax.Array,
-    head: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The sum, and its gradients by `hidden` and `head`."""
-    count, embed = targets.size, hidden.shape[-1]
-    order, index, wanted = _pieces(count, num_chunks, weights)
-    size = index.shape[1]
-    rows = jnp.asarray(hidden).reshape(count, embed)
-    ids, factors = jnp.asarray(targets).ravel(), jnp.asarray(weights).ravel()
-    narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
-    # All devices of `axis` have the same sum, and each starts with its share of the gradient.
-    one = jnp.float32(1) if axis is None else 1 / jax.lax.axis_size(axis)
-
-    def add(
-        number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        total, by_head, by_hidden = carry
-        own = index[number]
-        is_position = number * size + jnp.arange(size) < count
-        factor = jnp.where(is_position, factors[own], 0)
-
-        def value(hidden: jax.Array, head: jax.Array) -> jax.Array:
-            logits = _product(hidden, narrow, head)
-            return jnp.sum(factor * _chosen(logits, ids[own], vocab_size, axis))
-
-        found, pull = jax.vjp(value, rows[own], wide)
-        own_by_hidden, own_by_head = pull(one)
-        by_hidden = jax.lax.dynamic_update_index_in_dim(by_hidden, own_by_hidden, number, 0)
-        return total + found, by_head + own_by_head, by_hidden
-
-    nothing = (
-        jnp.float32(0),
-        jnp.zeros(head.shape, jnp.float32),
-        jnp.zeros((num_chunks, size, embed), hidden.dtype),
-    )
-    total, by_head, by_hidden = jax.lax.fori_loop(0, -(-wanted // size), add, nothing)
-    flat = by_hidden.reshape(-1, embed)[:count]
-    by_hidden = jnp.zeros_like(flat).at[order].set(flat, unique_indices=True)
-    return total[None], (by_hidden.reshape(hidden.shape), by_head.astype(head.dtype))
+    num_chunks: int, vocab_size: int, axis: str | None, *arrays: Any
+) -> tuple[jax.Array, Any]:
+    total, *gradients = _swept(num_chunks, vocab_size, axis, arrays, arrays[-1])
+    return total[None], gradients
 
 
 def _weighted_bwd(
-    num_chunks: int,
-    vocab_size: int,
-    axis: str | None,
-    gradients: tuple[jax.Array, jax.Array],
-    factor: jax.Array,
+    num_chunks: int, vocab_size: int, axis: str | None, gradients: Any, factor: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     if axis is not None:
         factor = jax.lax.psum(factor, axis)
@@ -252,6 +224,57 @@ def _weighted_bwd(
 
 
 _weighted.defvjp(_weighted_fwd, _weighted_bwd)
+
+
+def _swept(
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None],
+    factors: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The sum of factor log p(target) of one device's rows, and its gradients.
+
+    They are those by `hidden` and `head`; where the vocabulary is split, the part that comes from
+    this device's part of it. What is summed over the pieces is float32. `arrays` are hidden, head,
+    targets and weights.
+    """
+    hidden, head, targets, weights = arrays
+    count, size = targets.size, -(-targets.size // num_chunks)
+    pieces = _pieces(count, num_chunks, weights)
+    rows, ids, flat_factors = _flat(hidden), jnp.ravel(targets), jnp.ravel(factors)
+    narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
+    # All devices of `axis` have the same sum, and each starts with its share of the gradient.
+    one = jnp.float32(1) if axis is None else 1 / jax.lax.axis_size(axis)
+
+    def add(number: jax.Array, carry: Any) -> Any:
+        total, by_hidden, by_head = carry
+        own = pieces.chunks[number]
+        is_position = number * size + jnp.arange(size) < count
+        factor = jnp.where(is_position, flat_factors[own], 0)
+
+        def value(hidden: jax.Array, head: jax.Array) -> jax.Array:
+            logits = _product(hidden, narrow, head)
+            return jnp.sum(factor * _chosen(logits, ids[own], vocab_size, axis))
+
+        found, pull = jax.vjp(value, rows[own], wide)
+        own_by_hidden, own_by_head = pull(one)
+        by_hidden = jax.lax.dynamic_update_index_in_dim(by_hidden, own_by_hidden, number, 0)
+        return total + found, by_hidden, by_head + own_by_head
+
+    nothing = (
+        jnp.float32(0),
+        jnp.zeros((*pieces.chunks.shape, hidden.shape[-1]), hidden.dtype),
+        jnp.zeros(head.shape, jnp.float32),
+    )
+    total, by_hidden, by_head = jax.lax.fori_loop(0, pieces.used, add, nothing)
+    by_hidden = pieces.put_back(by_hidden).reshape(hidden.shape)
+    return total, by_hidden, by_head.astype(head.dtype)
+
+
+def _flat(hidden: jax.Array) -> jax.Array:
+    """`[B * T, D]`."""
+    return jnp.asarray(hidden).reshape(-1, hidden.shape[-1])
 
 
 def _narrow(head: jax.Array, hidden: jax.Array) -> jax.Array:
