@@ -35,7 +35,8 @@ class _Round:
     """A decode call whose results have not been read."""
 
     results: Any  # a jax.Array, whose `is_ready` is not in its type
-    decoding: list[list[Decoding]]  # of each shard
+    decoding: list[list[Decoding]]  # of each shard; without those of the lines until it is settled
+    lines: list[list[Job]]  # of each shard, see `Shard.settle`
 
 
 class Engine:
@@ -272,11 +273,14 @@ class Engine:
             self._run_copies()
         if any(chunks):
             self._run_prefill(chunks, num_rows)
-        if not any(decoding):
+        lines = [shard.line for shard in self._shards]
+        if not any(decoding) and not any(lines):
             return False
         results = self._run_decode()
         results.copy_to_host_async()
-        self._rounds.append(_Round(results, decoding))
+        self._rounds.append(_Round(results, decoding, lines))
+        if len(self._rounds) == 1:
+            self._settle()
         return True
 
     def _choose_rows(self) -> int:
@@ -331,6 +335,8 @@ class Engine:
         changes = np.concatenate([shard.take_changes() for shard in self._shards])
         # A copy, as the shards go on writing into theirs while the transfer is under way.
         table = np.concatenate([shard.table for shard in self._shards])
+        packed = zip(*(shard.packed_line() for shard in self._shards), strict=True)
+        line, line_table = map(np.concatenate, packed)
         with self._placement.use():
             self._state, results = programs.decode(
                 self._config,
@@ -339,7 +345,7 @@ class Engine:
                 "full" if self._stalled else shapes.way,
                 self._served,
                 self._state,
-                *self._placement.rows((changes, table)),
+                *self._placement.rows((changes, table, line, line_table)),
             )
         self._stalled = False
         self.stats.calls += 1
@@ -372,6 +378,16 @@ class Engine:
                     self._complete(shard, job, scores[row])
                 elif counts[row] < num_steps:
                     self._stalled = True
+        self._settle()
+
+    def _settle(self) -> None:
+        """The oldest round comes next: which slots it found free is known now."""
+        if self._rounds:
+            oldest = self._rounds[0]
+            for shard, decoding, line in zip(
+                self._shards, oldest.decoding, oldest.lines, strict=True
+            ):
+                decoding += shard.settle(line)
 
     def _complete(self, shard: Shard, job: Job, scores: np.ndarray) -> None:
         request, finish = job.request, job.finish

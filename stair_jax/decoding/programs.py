@@ -147,8 +147,12 @@ def decode(
     state: State,
     changes: jax.Array,
     table: jax.Array,
+    line: jax.Array,
+    line_table: jax.Array,
 ) -> tuple[State, jax.Array]:
     """Puts rows into slots, and samples up to `num_steps` tokens in each slot that is alive.
+
+    Slots that are at rest then go to the rows of the line, in the order of both, in each shard.
 
     Args:
         config: of the model.
@@ -160,6 +164,8 @@ def decode(
         changes: [S, WIDTH] int32, see `rows.py`.
         table: [S, W] int32, the pages of each slot's sequence in order, with room for the tokens
             of this call.
+        line: [L, WIDTH] int32; as many rows of each shard as have "replace" set, the first ones.
+        line_table: [L, W] int32, their pages.
 
     Returns:
         The state, and [S, 2 * num_steps + 8] int32: tokens (-1 where none was sampled), the bits
@@ -167,7 +173,7 @@ def decode(
         slot that sampled fewer than `num_steps` tokens and has not ended needs a "full" call.
     """
     mask, new = unpack(changes)
-    rows = replaced(mask, new, state.rows)
+    rows, table = _taken_over(replaced(mask, new, state.rows), table, line, line_table)
     num_slots = table.shape[0]
     attention = get_paged_backend(backend)
 
@@ -215,6 +221,27 @@ def decode(
     bits = [lax.bitcast_convert_type(part, jnp.int32) for part in (carry.logps, carry.scores)]
     packed = jnp.concatenate([carry.tokens, *bits], axis=1)
     return _placed(config, State(carry.rows, carry.pages)), packed
+
+
+def _taken_over(
+    rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
+) -> tuple[Rows, jax.Array]:
+    """The rows and their pages after slots at rest have gone to the line."""
+
+    def of_shard(
+        rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
+    ) -> tuple[Rows, jax.Array]:
+        is_free = ~rows.alive
+        place = jnp.cumsum(is_free) - 1
+        takes = is_free & (place < jnp.sum(unpack(line)[0]))
+        place = jnp.where(takes, place, 0)
+        new = unpack(line[place])[1]
+        return replaced(takes, new, rows), jnp.where(takes[:, None], line_table[place], table)
+
+    if jax.sharding.get_abstract_mesh().size > 1:
+        split = PartitionSpec(BATCH_AXES)
+        of_shard = jax.shard_map(of_shard, in_specs=split, out_specs=split, check_vma=False)
+    return of_shard(rows, table, line, line_table)
 
 
 class _Carry(NamedTuple):

@@ -6,6 +6,10 @@ and its results are read after the next round has been dispatched. As the device
 that order, a page may change hands as soon as no program that is dispatched later needs what it
 holds.
 
+Which slots the round before leaves free is not known yet when a round is planned. So sequences that
+are ready line up, and the device gives them the slots that it finds at rest. The host finds out
+when it has read that round: `settle` gives out the same slots in the same order.
+
 Nothing waits for itself: the jobs have an order, a job takes pages only from those that come after
 it, and what comes after it begins nothing new while it finds none. So the first one always ends.
 """
@@ -36,7 +40,7 @@ class Sizes:
         table_width: pages of a sequence at most.
         chunk: tokens of one row of a prefill.
         num_steps: of decoding, in a round.
-        lookahead: sequences that are prefilled before a slot is free for them.
+        lookahead: sequences that are prefilled before a slot is free for them, and may line up.
         max_copies: pages that are copied in one round.
     """
 
@@ -73,6 +77,7 @@ class Shard:
     Attributes:
         table: [num_slots, table_width] int32, the pages of the slots.
         copies: (source, target) pages that are copied in this round.
+        line: jobs that take slots over which turn out to be free when this round's call begins.
     """
 
     def __init__(self, sizes: Sizes, kept: Container[Handle], stats: EngineStats):
@@ -87,6 +92,7 @@ class Shard:
         self._changes = np.zeros((sizes.num_slots, WIDTH), np.int32)
         self.table = np.zeros((sizes.num_slots, sizes.table_width), np.int32)
         self.copies: list[tuple[int, int]] = []
+        self.line: list[Job] = []
         self._kept = kept
         self._stats = stats
         self.pool = PagePool(sizes.num_pages)
@@ -154,23 +160,45 @@ class Shard:
         return chunks
 
     def admit(self) -> list[Decoding]:
-        """Puts ready jobs into free slots; what decodes in this round."""
+        """Puts ready jobs into free slots, and lines others up; what is sure to decode now."""
         while self._ready and self._free:
-            job = self._ready[0]
+            job, slot = self._ready[0], self._free[-1]
             if not self._make_room(job, may_put_back=self._is_idle):
                 break
-            self._ready.remove(job)
             assert job.request is not None
-            slot = job.slot = self._free.pop()
-            self._slots[slot] = job
             put_request(self._changes, slot, job.request, len(job.tokens), job.limit)
-            self._write_table(job)
+            self._occupy(slot, job)
+        self.line = []
+        for job in self._ready[: self.sizes.lookahead]:
+            if self._free or not self._make_room(job, may_put_back=False):
+                break
+            self.line.append(job)
         decoding = []
         for slot, occupant in enumerate(self._slots):
             if occupant is not None and occupant.may_go_on(self.sizes.num_steps):
                 decoding.append(Decoding(slot, occupant, occupant.run))
                 occupant.num_calls += 1
         return decoding
+
+    def settle(self, line: list[Job]) -> list[Decoding]:
+        """What decodes besides in a round with that line, once the round before has been read."""
+        taken = []
+        for slot, job in zip(sorted(self._free), line, strict=False):
+            self._occupy(slot, job)
+            taken.append(Decoding(slot, job, job.run))
+            job.num_calls += 1
+        return taken
+
+    def packed_line(self) -> tuple[np.ndarray, np.ndarray]:
+        """The line as the device takes it: [lookahead, WIDTH], and [lookahead, W] pages."""
+        count = self.sizes.lookahead
+        rows = np.zeros((count, WIDTH), np.int32)
+        table = np.zeros((count, self.sizes.table_width), np.int32)
+        for place, job in enumerate(self.line):
+            assert job.request is not None
+            put_request(rows, place, job.request, len(job.tokens), job.limit)
+            table[place, : len(job.pages)] = job.pages
+        return rows, table
 
     def take_changes(self) -> np.ndarray:
         """[num_slots, WIDTH] int32: what is to be put into slots since the last call of this."""
@@ -384,6 +412,14 @@ class Shard:
         for waiter in job.waiters:
             heapq.heappush(self._waiting, waiter)
         job.waiters = []
+
+    def _occupy(self, slot: int, job: Job) -> None:
+        """A ready job has a free slot from now on."""
+        self._ready.remove(job)
+        self._free.remove(slot)
+        self._slots[slot] = job
+        job.slot = slot
+        self._write_table(job)
 
     def _write_table(self, job: Job) -> None:
         assert job.slot is not None

@@ -128,8 +128,11 @@ class EnginePlan:
 
     def _decode(self, beside: Any) -> Program:
         sizes, steps = self.shapes, self.shapes.steps_per_call
+        line = sizes.num_shards * sizes.shard_sizes().lookahead
         arrays = tuple(
-            np.zeros((sizes.num_slots, width), np.int32) for width in (WIDTH, sizes.table_width)
+            np.zeros((count, width), np.int32)
+            for count in (sizes.num_slots, line)
+            for width in (WIDTH, sizes.table_width)
         )
         slots = sizes.num_slots // sizes.num_shards
         cache = slots * sizes.max_length * sizes.token_bytes(self.config, self.place)

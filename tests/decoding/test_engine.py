@@ -337,10 +337,10 @@ def test_the_cache_is_updated_in_place():
     state = programs.empty_state(CONFIG, "gather", 8, 40, 4, "float32")
     served = serving.serve(CONFIG, PARAMS, stacked=False)
     size = sum(array.nbytes for array in jax.tree.leaves(state))
-    changes, table = np.zeros((8, WIDTH), np.int32), np.zeros((8, 12), np.int32)
+    rows = _, table = np.zeros((8, WIDTH), np.int32), np.zeros((8, 12), np.int32)
     calls = (
         *(
-            programs.decode.lower(CONFIG, "gather", 4, way, served, state, changes, table)
+            programs.decode.lower(CONFIG, "gather", 4, way, served, state, *rows, *rows)
             for way in get_args(programs.Way)
         ),
         programs.prefill.lower(CONFIG, "gather", served, state, table[:, :8], table[:, :2], table),

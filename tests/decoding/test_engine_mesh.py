@@ -178,8 +178,11 @@ def test_decoding_moves_no_cache(name):
     with place.use():
         state = programs.empty_state(config, "gather", 16, shards * num_pages, 16, "float32")
         copied = place.rows(np.zeros(8 * shards, np.int32))
+        line = place.rows(tuple(np.zeros((4 * shards, width), np.int32) for width in (WIDTH, 8)))
         calls = {
-            way: programs.decode.lower(config, "gather", 4, way, served, state, changes, eight)
+            way: programs.decode.lower(
+                config, "gather", 4, way, served, state, changes, eight, *line
+            )
             for way in get_args(programs.Way)
         } | {
             "prefill": programs.prefill.lower(config, "gather", served, state, eight, two, eight),
