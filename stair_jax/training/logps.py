@@ -70,8 +70,6 @@ def weighted_logp(
       vocab_size: see `token_logps`.
     """
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
-    if num_chunks == 1:
-        return jnp.sum(token_logps(hidden, head, targets, 1, vocab_size) * weights)
     local = partial(_weighted, num_chunks, vocab_size)
     return jnp.sum(_on_devices(local, hidden, head, targets, weights))
 
@@ -240,8 +238,9 @@ def _swept(
     targets and weights.
     """
     hidden, head, targets, weights = arrays
-    count, size = targets.size, -(-targets.size // num_chunks)
+    count = targets.size
     pieces = _pieces(count, num_chunks, weights)
+    size = pieces.chunks.shape[1]
     rows, ids, flat_factors = _flat(hidden), jnp.ravel(targets), jnp.ravel(factors)
     narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
     # All devices of `axis` have the same sum, and each starts with its share of the gradient.
