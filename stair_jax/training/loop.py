@@ -86,7 +86,10 @@ def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | Non
       UserError: a loss or a gradient is not finite, and `nonfinite.json` says of which examples; a
         checkpoint cannot be written, or was made of other data or settings.
     """
-    with Checkpoints(run.folder / "checkpoints", run.keep) as checkpoints:
+    with (
+        Preemption(run.saves) as preemption,
+        Checkpoints(run.folder / "checkpoints", run.keep) as checkpoints,
+    ):
         state, start = _start(run, params, logical_axes, checkpoints)
         is_main = distributed.is_main()
         progress = Progress(run.name, len(run.batches), "steps", start, silent=not is_main)
@@ -96,7 +99,7 @@ def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | Non
         ):
             speed = Speed(run.objective, run.mesh)
             watch = Watch(run.folder, metrics, progress, speed, run.shown, run.keep.best, inspect)
-            state = _steps(run, state, start, watch, checkpoints)
+            state = _steps(run, state, start, watch, checkpoints, preemption)
         state = _chosen(run, state, checkpoints)
     progress.close()
     return state.params
@@ -119,26 +122,32 @@ def _start(
 
 
 def _steps(
-    run: Run, state: TrainState, start: int, watch: Watch, checkpoints: Checkpoints
+    run: Run,
+    state: TrainState,
+    start: int,
+    watch: Watch,
+    checkpoints: Checkpoints,
+    preemption: Preemption,
 ) -> TrainState:
     step_fn = make_train_step(run.objective, run.optimizer.tx, state)
     due = _Due(run)
-    with Preemption(run.saves) as preemption:
-        for step in range(start, len(run.batches)):
-            batch = run.batches[step]
-            rate = run.optimizer.schedule(step)
-            arrays = put_batch(batch.arrays, run.mesh, batch.num_rows)
-            learning_rate = put_batch({"rate": np.float32(rate)}, run.mesh)["rate"]
-            state, values = step_fn(state, arrays, learning_rate)
-            watch.add(step, batch, rate, values)
-            checkpoints.check()
-            is_last = preemption.reached()
-            if due(step + 1) or is_last:
-                metrics = watch.flush()  # a state that is not finite is never saved
-                about = _about(run, step + 1, metrics)
-                checkpoints.save(step + 1, state, about, metrics, wait=is_last)
-            if is_last:
-                preemption.leave()
+    if preemption.reached():
+        preemption.leave()  # nothing has been done that is not saved
+    for step in range(start, len(run.batches)):
+        batch = run.batches[step]
+        rate = run.optimizer.schedule(step)
+        arrays = put_batch(batch.arrays, run.mesh, batch.num_rows)
+        learning_rate = put_batch({"rate": np.float32(rate)}, run.mesh)["rate"]
+        state, values = step_fn(state, arrays, learning_rate)
+        watch.add(step, batch, rate, values)
+        checkpoints.check()
+        is_last = preemption.reached()
+        if due(step + 1) or is_last:
+            metrics = watch.flush()  # a state that is not finite is never saved
+            about = _about(run, step + 1, metrics)
+            checkpoints.save(step + 1, state, about, metrics, wait=is_last)
+        if is_last:
+            preemption.leave()
     watch.flush()
     return state
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from stair_jax.parallel import distributed
 
-_asked = itertools.count(1)  # of the process, so that a notice at the end of a run is not lost
+_asked = itertools.count(1)  # of the process: JAX wants numbers that rise from run to run
 
 
 class Preemption:
     """A notice that the machine is to be taken away, as a flag that is asked for between steps.
 
     Within the block, SIGTERM sets the flag. `leave` then does what SIGTERM would have done outside
-    of the block, so that the exit status is the same. Outside of the main thread of Python, which
-    alone may handle signals, nothing is taken over.
+    of the block, so that the exit status is the same; and so does the end of the block, where the
+    notice came too late to be asked for. Outside of the main thread of Python, which alone may
+    handle signals, nothing is taken over.
 
     In a run of several processes a notice to one of them is passed on by `jax.distributed`, and all
     agree on a step that none of them has passed.
@@ -39,11 +40,13 @@ class Preemption:
             self._is_ours = True
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._noticed and kind is None:
+            self.leave()
         self._restore()
 
     def reached(self) -> bool:
-        """Whether to save and leave now; asked once after each step, by all processes."""
+        """Whether to save and leave now; asked before the first step and after each by all."""
         if not self._heeds or distributed.num_processes() == 1:
             return self._noticed
         try:
@@ -53,6 +56,7 @@ class Preemption:
 
     def leave(self) -> None:
         """Ends the process as SIGTERM would: by the exception of its handler, or at once."""
+        self._noticed = False
         self._restore()
         if callable(self._before):
             self._before(signal.SIGTERM, None)

@@ -133,6 +133,26 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     assert bits(whole) != bits(init_params(CONFIG, jax.random.key(0)))
 
 
+def test_a_notice_before_the_first_step_ends_the_run_there(tmp_path, monkeypatch):
+    """As the state is put on the devices; nothing is saved, and the next run is a whole one."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))
+    begin = loop._start
+
+    def begin_and_be_told(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begin(*arguments)
+
+    try:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit, match="told to stop"):
+            patch.setattr(loop, "_start", begin_and_be_told)
+            train_run(make_run(tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert metrics_of(tmp_path) == saved(tmp_path) == []
+    train_run(make_run(tmp_path))
+    assert len(metrics_of(tmp_path)) == NUM_STEPS
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first = bits(train_run(make_run(tmp_path)))
     steps = []

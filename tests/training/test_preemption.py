@@ -58,8 +58,17 @@ def test_a_run_that_saves_nothing_is_ended_at_once(handler):
 
 def test_the_handler_is_back_after_an_error(handler):
     with pytest.raises(ZeroDivisionError), Preemption():
+        send()
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_notice_that_nobody_asks_for_takes_effect_at_the_end(handler):
+    done = []
+    with pytest.raises(LeavingError), Preemption():
+        send()
+        done.append("the rest of the block")
+    assert done and signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_a_signal_that_is_ignored_stays_so():
