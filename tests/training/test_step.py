@@ -196,19 +196,21 @@ def test_gradients_of_bfloat16_parameters_are_summed_in_float32(settings):
 
 
 def test_stages_that_agree_share_one_compiled_step(settings, make_groups):
-    steps, before, params = (
-        [],
-        0,
-        {"logits": np.zeros(41, np.float32)},
-    )  # a shape of this test alone
-    for learning_rate, num_groups in ((1e-3, 5), (1e-4, 9)):
+    def train(learning_rate, num_groups):
         rated = dataclasses.replace(settings, learning_rate=learning_rate)
+        params = {"logits": np.zeros(41, np.float32)}  # a shape of this test alone
         mesh, optimizer, state = start(params, UNIGRAM_AXES, rated, num_groups)
-        steps.append(make_train_step(Unigram(), optimizer.tx, state))
-        before = before or steps[0]._cache_size()
+        step = make_train_step(Unigram(), optimizer.tx, state)
+        sizes = [step._cache_size()]
         with use_mesh(mesh):
             for number, batch in enumerate(Batches(make_groups(num_groups), 4, 16, 3)):
                 rate = np.float32(optimizer.schedule(number))
-                state, _ = steps[-1](state, put_batch(batch.arrays, mesh), rate)
-    assert steps[0] is steps[1]
-    assert steps[0]._cache_size() == before + 1
+                state, _ = step(state, put_batch(batch.arrays, mesh), rate)
+                sizes.append(step._cache_size())
+        return step, sizes
+
+    first, sizes = train(1e-3, 5)
+    assert sizes == [sizes[0], *[sizes[0] + 1] * 2]
+    second, sizes_then = train(1e-4, 9)
+    assert second is first
+    assert sizes_then == sizes[-1:] * 4
