@@ -15,5 +15,6 @@ check() {
 check ruff check --output-format=concise .
 check ruff format --check --output-format=concise .
 check mypy
-check pytest -n 2 "$@"
+# A file's tests share what they compile: they stay in one process.
+check pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 exit "$status"

@@ -5,10 +5,18 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests compile more than they compute, and without LLVM's passes in about half of the time.
+# `optimised` and JAX_DISABLE_MOST_OPTIMIZATIONS=0 turn them on.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+if jax.__version_info__[:2] == (0, 10):  # later ones have no such choice; half of the time again
+    os.environ["XLA_FLAGS"] = " ".join(
+        ("--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", ""))
+    )
 
 # Devices for the tests of sharding; the others use the first one.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -21,6 +29,22 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("stair_jax")
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests go first, so that no worker has one left when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def optimised():
+    """Compiles as users do, for tests that look at the program itself."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
 
 LLAMA3_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

@@ -27,14 +27,6 @@ LLAMA = {
 LAYER = 4 * 256 * 256 + 3 * 256 * 384  # kernels
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """The sizes are about the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, chat_tokenizer):
     """A folder without weights."""

@@ -61,6 +61,7 @@ def start(workdir: Path, log: Path) -> subprocess.Popen[bytes]:
     """Starts the command; what it says goes to `log`. All starts share the compiled programs."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # it computes more than it compiles
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

@@ -103,8 +103,7 @@ def engine(script):
         num_key_value_heads=1,
         head_dim=8,
     )
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield Engine(
+    return Engine(
         config,
         init_params(config, jax.random.key(0)),
         num_slots=4,
@@ -112,7 +111,6 @@ def engine(script):
         cache_tokens=1024,
         prefill_rows=4,
     )
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_a_model_grows_the_trees_that_the_script_says(script, instant, engine):

@@ -105,7 +105,7 @@ def test_frequencies_are_those_of_the_reference(scale, setting, is_tied):
     ],
     ids=["top_k", "unlimited", "flat_top_p", "flat_both"],
 )
-def test_frequencies_of_a_large_vocabulary(scale, setting):
+def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
     logits = (np.random.default_rng(4).normal(size=LARGE_VOCAB) * scale).astype(np.float32)
     probabilities = reference_probabilities(logits, **setting)
     rows, calls = make_rows(8, **setting), 150

@@ -26,14 +26,6 @@ KINDS = [
 ]
 
 
-@pytest.fixture
-def quick_compilation():
-    """Half of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def make_inputs(vocab_size):
     """Logits, of which half of the rows have ties, settings of all kinds, and positions."""
     rng = np.random.default_rng(0)
@@ -62,7 +54,7 @@ def compile_on(mesh, function, *inputs):
     [(MESHES["data 8"], 96), (MESHES["tensor 2"], 1024), (MESHES["tensor 4"], 96)],
     ids=MESHES,
 )
-def test_a_mesh_gives_the_tokens_of_one_device(shape, vocab_size, quick_compilation):
+def test_a_mesh_gives_the_tokens_of_one_device(shape, vocab_size):
     logits, rows, positions = make_inputs(vocab_size)
     mesh = make_mesh(MeshShape(*shape))
     inputs = place(mesh, logits, rows, positions)
@@ -78,7 +70,7 @@ def test_a_mesh_gives_the_tokens_of_one_device(shape, vocab_size, quick_compilat
 
 
 @pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
-def test_scores_on_a_mesh_are_those_of_one_device(shape, quick_compilation):
+def test_scores_on_a_mesh_are_those_of_one_device(shape):
     logits, _, _ = make_inputs(96)
     ids = np.random.default_rng(1).integers(0, 96, (ROWS, 8)).astype(np.int32)
     mesh = make_mesh(MeshShape(*shape))

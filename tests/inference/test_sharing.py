@@ -74,14 +74,6 @@ def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
     assert asked and all(len(request.parent.tokens) > 300 for request in asked)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Half of the time; no other test has this config, and so these programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def small_model(tokenizer):
     config = ModelConfig(

@@ -160,7 +160,7 @@ def test_a_row_has_the_same_bits_whatever_the_others_hold(length):
         np.testing.assert_array_equal(out[moved], expected[row])
 
 
-def test_a_decoding_loop_updates_donated_pages_in_place():
+def test_a_decoding_loop_updates_donated_pages_in_place(optimised):
     rows, steps = 32, 5
     pages = [GATHER.empty(CONFIG, 1 + rows * 32, 16, 1, "float32") for _ in range(2)]
     table = 1 + jnp.arange(rows * 32).reshape(rows, 32)

@@ -29,21 +29,6 @@ PAGE_SIZE = 4
 CONFIG = ModelConfig(61, 32, 48, 2, 8, 2, 8, initializer_range=0.3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Half of the time; `optimised` sets it aside where the program itself is looked at."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def optimised():
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @partial(jax.jit, static_argnums=(0, 2))
 def step(config, served, backend, tokens, pages, view):
     hidden, pages = forward(config, served, backend, tokens, pages, view)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from stair_jax.models.config import ModelConfig
@@ -17,14 +16,6 @@ _LLAMA = ModelConfig(
     head_dim=4,
     initializer_range=0.3,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Half of the time; no test elsewhere has programs of these shapes."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,6 @@ class Processes:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(8 // count),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # half of the time
             "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }

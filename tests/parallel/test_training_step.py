@@ -101,15 +101,6 @@ def batch():
     return Batches(groups, PAIRS, LENGTH, ROWS)[0].arrays
 
 
-def compile_quickly(lowered):
-    """Most of the time of these tests is compilation."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    try:
-        return lowered.compile({**options, "xla_cpu_use_fusion_emitters": False})
-    except jax.errors.JaxRuntimeError:  # there are versions without the last option
-        return lowered.compile(options)
-
-
 def run_step(config, shape):
     """One step of all three losses on a mesh of data x fsdp x tensor."""
     mesh = make_mesh(MeshShape(*shape))
@@ -125,7 +116,7 @@ def run_step(config, shape):
     with use_mesh(mesh):
         step = make_train_step(AllLosses(config), tx, state)
         arguments = (state, put_batch(batch(), mesh), rate)
-        program = compile_quickly(step.lower(*arguments))
+        program = step.lower(*arguments).compile()
         state, metrics = program(*arguments)
     return Step(config, mesh, state, jax.device_get(metrics), program.as_text())
 
