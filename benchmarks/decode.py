@@ -19,7 +19,7 @@ ones. What does not fit into the device's memory has a line with the reason unde
 import argparse
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +35,6 @@ from benchmarks.common import (
     random_model,
 )
 from benchmarks.roofline import Floor, measure_ceilings
-from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle, Request, Sampling, request_key, run_all
 from stair_jax.errors import UserError
@@ -184,19 +183,17 @@ def _prefill(
 ) -> list[Handle]:
     """Runs the requests, and then one of their full prefill calls again and again."""
     seen: list[tuple[Any, ...]] = []
-    plain: Callable[..., Any] = programs.prefill
+    plain = engine._programs
 
     def noted(*arguments: Any) -> Any:
         rows = np.asarray(arguments[5])
         if rows.sum() and (not seen or rows[:, 1].sum() > seen[0][1][:, 1].sum()):
             seen[:] = [tuple(np.asarray(array) for array in arguments[4:])]
-        return plain(*arguments)
+        return plain.prefill(*arguments)
 
-    programs.prefill = noted  # type: ignore[assignment]
-    try:
-        completions = run_all(engine, requests)
-    finally:
-        programs.prefill = plain  # type: ignore[assignment]
+    engine._programs = plain._replace(prefill=noted)
+    completions = run_all(engine, requests)
+    engine._programs = plain
     tokens = int(seen[0][1][:, 1].sum())
     seconds = _repeated(engine, seen[0])
     floor = setting.floor.prefill(tokens)
@@ -218,9 +215,9 @@ def _prefill(
 
 def _repeated(engine: Engine, arrays: tuple[Any, ...], calls: int = 6) -> float:
     """Seconds of a prefill call; it writes what is in the cache already."""
-    config, backend = engine._config, engine._backend
+    config, backend, prefill = engine._config, engine._backend, engine._programs.prefill
     for index in range(calls + 1):
-        engine._state = programs.prefill(config, backend, engine._served, engine._state, *arrays)
+        engine._state = prefill(config, backend, engine._served, engine._state, *arrays)
         if index == 0:
             jax.block_until_ready(engine._state)
             start = time.perf_counter()
@@ -238,7 +235,7 @@ def decode(setting: Setting, engine: Engine, handles: Sequence[Handle]) -> None:
         engine.step()
     # With the program's own time in the middle, both have the same context in the mean.
     half = _window(engine, setting.calls // 2)
-    with timed_decode() as calls:
+    with timed_decode(engine) as calls:
         _window(engine, setting.calls)
     windows = (half, _window(engine, setting.calls // 2))
     while engine.pending:
@@ -281,23 +278,21 @@ def _window(engine: Engine, calls: int) -> tuple[float, int, int]:
 
 
 @contextmanager
-def timed_decode() -> Iterator[list[tuple[int, float]]]:
+def timed_decode(engine: Engine) -> Iterator[list[tuple[int, float]]]:
     """Within, each call of the decode program is waited for; gives (steps, seconds) of each."""
     calls: list[tuple[int, float]] = []
-    plain: Callable[..., Any] = programs.decode
+    plain = engine._programs
 
     def timed(*arguments: Any) -> Any:
         jax.block_until_ready(arguments)
         start = time.perf_counter()
-        result = jax.block_until_ready(plain(*arguments))
+        result = jax.block_until_ready(plain.decode(*arguments))
         calls.append((arguments[2], time.perf_counter() - start))
         return result
 
-    programs.decode = timed  # type: ignore[assignment]
-    try:
-        yield calls
-    finally:
-        programs.decode = plain  # type: ignore[assignment]
+    engine._programs = plain._replace(decode=timed)
+    yield calls
+    engine._programs = plain
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Engine:
         self._placement = Placement(mesh)
         self._shapes = shapes.resolve(config, mesh)
         self._backend = self._shapes.attention
+        self._programs = programs.get_programs(self._shapes.platform)
         self._served = self._serve(params, consume)
         self._shapes = shapes = self._shapes.with_pages(config, mesh)
         self._handles: set[Handle] = set()
@@ -307,7 +308,7 @@ class Engine:
                 pairs[:, index, column] = pair
         source, target = self._placement.rows(tuple(pairs.reshape(2, -1)))
         with self._placement.use():
-            self._state = programs.copy_pages(
+            self._state = self._programs.copy_pages(
                 self._config, self._backend, num_pages, self._state, source, target
             )
         self.stats.calls += 1
@@ -325,7 +326,7 @@ class Engine:
                 table[row, : len(chunk.job.pages)] = chunk.job.pages
         arrays = self._placement.rows((tokens, spans, table))
         with self._placement.use():
-            self._state = programs.prefill(
+            self._state = self._programs.prefill(
                 self._config, self._backend, self._served, self._state, *arrays
             )
         self.stats.calls += 1
@@ -338,7 +339,7 @@ class Engine:
         packed = zip(*(shard.packed_line() for shard in self._shards), strict=True)
         line, line_table = map(np.concatenate, packed)
         with self._placement.use():
-            self._state, results = programs.decode(
+            self._state, results = self._programs.decode(
                 self._config,
                 self._backend,
                 shapes.steps_per_call,

@@ -8,7 +8,7 @@ On a mesh the slots and the pages are split over `data` x `fsdp`: each part is a
 name pages of its own, by ids that count from 0 in each shard.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -33,6 +33,10 @@ from stair_jax.parallel.rules import BATCH_AXES, RULES
 # leaves slots that would need them as they are, and a "full" one goes on with these.
 Way = Literal["stopping", "full", "quick"]
 
+# XLA takes it that a program may use four fifths of a GPU's memory. The cache alone is more than
+# that, and products and norms would be computed again and again, though nothing is saved by it.
+_GPU_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
+
 
 class State(NamedTuple):
     """What stays on the devices from call to call; donated to each program and returned by it.
@@ -44,6 +48,26 @@ class State(NamedTuple):
 
     rows: Rows
     pages: Any
+
+
+class Programs(NamedTuple):
+    """The functions below that take a state over, jitted."""
+
+    prefill: Any
+    copy_pages: Any
+    decode: Any
+
+
+@cache
+def get_programs(platform: str) -> Programs:
+    """The programs as they are compiled for the devices of a platform, e.g. "gpu"."""
+    options = _GPU_OPTIONS if platform in ("gpu", "cuda") else None
+    jit = partial(jax.jit, compiler_options=options)
+    return Programs(
+        prefill=jit(prefill, static_argnums=(0, 1), donate_argnums=3),
+        copy_pages=jit(copy_pages, static_argnums=(0, 1, 2), donate_argnums=3),
+        decode=jit(decode, static_argnums=(0, 1, 2, 3), donate_argnums=5),
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -67,7 +91,6 @@ def empty_state(
     return _placed(config, State(empty_rows(num_slots), pages))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def prefill(
     config: ModelConfig,
     backend: str,
@@ -95,7 +118,6 @@ def prefill(
     return _placed(config, State(state.rows, pages))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def copy_pages(
     config: ModelConfig,
     backend: str,
@@ -137,7 +159,6 @@ def copy_pages(
     return _placed(config, State(state.rows, copy(state.pages, source, target)))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
 def decode(
     config: ModelConfig,
     backend: str,

@@ -88,7 +88,7 @@ class EnginePlan:
         page = sizes.token_bytes(self.config, self.place) * sizes.page_size
         return Program(
             f"copy: {count} pages of {sizes.page_size} tokens",
-            programs.copy_pages,
+            programs.get_programs(sizes.platform).copy_pages,
             (
                 self.config,
                 sizes.attention,
@@ -112,7 +112,7 @@ class EnginePlan:
         weights = cost.served_traffic(self.config, self.served, head=False)
         return Program(
             f"prefill: {count} x {length} tokens",
-            programs.prefill,
+            programs.get_programs(sizes.platform).prefill,
             (
                 self.config,
                 sizes.attention,
@@ -138,7 +138,7 @@ class EnginePlan:
         cache = slots * sizes.max_length * sizes.token_bytes(self.config, self.place)
         return Program(
             f"decode: {sizes.num_slots} slots x {steps} tokens, {sizes.max_length} of context",
-            programs.decode,
+            programs.get_programs(sizes.platform).decode,
             (
                 self.config,
                 sizes.attention,

@@ -337,14 +337,15 @@ def test_the_cache_is_updated_in_place():
     state = programs.empty_state(CONFIG, "gather", 8, 40, 4, "float32")
     served = serving.serve(CONFIG, PARAMS, stacked=False)
     size = sum(array.nbytes for array in jax.tree.leaves(state))
+    jitted = programs.get_programs("cpu")
     rows = _, table = np.zeros((8, WIDTH), np.int32), np.zeros((8, 12), np.int32)
     calls = (
         *(
-            programs.decode.lower(CONFIG, "gather", 4, way, served, state, *rows, *rows)
+            jitted.decode.lower(CONFIG, "gather", 4, way, served, state, *rows, *rows)
             for way in get_args(programs.Way)
         ),
-        programs.prefill.lower(CONFIG, "gather", served, state, table[:, :8], table[:, :2], table),
-        programs.copy_pages.lower(CONFIG, "gather", 40, state, table[0], table[0]),
+        jitted.prefill.lower(CONFIG, "gather", served, state, table[:, :8], table[:, :2], table),
+        jitted.copy_pages.lower(CONFIG, "gather", 40, state, table[0], table[0]),
     )
     for call in calls:
         memory = call.compile().memory_analysis()
@@ -359,18 +360,14 @@ def test_a_quick_call_leaves_what_it_cannot_sample():
     )
     engine = Engine(CONFIG, PARAMS, shapes)
     engine._shapes = dataclasses.replace(engine._shapes, platform="gpu")
-    ways = []
+    jitted, ways = programs.get_programs("gpu"), []
 
     def decode(config, backend, num_steps, way, *rest):
         ways.append(way)
-        return programs_decode(config, backend, num_steps, way, *rest)
+        return jitted.decode(config, backend, num_steps, way, *rest)
 
-    programs_decode, programs.decode = programs.decode, decode
-    try:
-        found = run_all(engine, requests)
-    finally:
-        programs.decode = programs_decode
-    same_but_for_rounding(found, run_all(make_engine(), requests))
+    engine._programs = jitted._replace(decode=decode)
+    same_but_for_rounding(run_all(engine, requests), run_all(make_engine(), requests))
     assert {*ways} == {"quick", "full"}
 
 

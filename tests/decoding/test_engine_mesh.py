@@ -39,14 +39,6 @@ SHARD_TOKENS = 36  # hardly more than one sequence of full length
 MESHES = {"data 8": (8, 1, 1), "all": (2, 2, 2), "tensor 4": (2, 1, 4)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Half of the time; no other test has this config, and so these programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def on_mesh(shape):
     """A mesh, and config and parameters that are laid out on it."""
     mesh = make_mesh(MeshShape(*shape))
@@ -175,18 +167,17 @@ def test_decoding_moves_no_cache(name):
     shards = batch_devices(mesh)
     rows = {width: np.zeros((16, width), np.int32) for width in (2, 8, WIDTH)}
     two, eight, changes = (place.rows(array) for array in rows.values())
+    jitted = programs.get_programs("cpu")
     with place.use():
         state = programs.empty_state(config, "gather", 16, shards * num_pages, 16, "float32")
         copied = place.rows(np.zeros(8 * shards, np.int32))
         line = place.rows(tuple(np.zeros((4 * shards, width), np.int32) for width in (WIDTH, 8)))
         calls = {
-            way: programs.decode.lower(
-                config, "gather", 4, way, served, state, changes, eight, *line
-            )
+            way: jitted.decode.lower(config, "gather", 4, way, served, state, changes, eight, *line)
             for way in get_args(programs.Way)
         } | {
-            "prefill": programs.prefill.lower(config, "gather", served, state, eight, two, eight),
-            "copy": programs.copy_pages.lower(config, "gather", num_pages, state, copied, copied),
+            "prefill": jitted.prefill.lower(config, "gather", served, state, eight, two, eight),
+            "copy": jitted.copy_pages.lower(config, "gather", num_pages, state, copied, copied),
         }
         compiled = {kind: call.compile() for kind, call in calls.items()}
     own = [array.addressable_shards[0].data for array in jax.tree.leaves(state)]
