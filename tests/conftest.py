@@ -6,14 +6,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests compile more than they compute, and without LLVM's passes in about half of the time.
-# `optimised` and JAX_DISABLE_MOST_OPTIMIZATIONS=0 turn them on.
+# `optimised` turns these on in one test, JAX_DISABLE_MOST_OPTIMIZATIONS=0 all in all tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-if jax.__version_info__[:2] == (0, 10):  # later ones have no such choice; half of the time again
+_IS_QUICK = jax.config.read("jax_disable_most_optimizations")
+if _IS_QUICK and jax.__version_info__[:2] == (0, 10):  # later ones have no such choice
     os.environ["XLA_FLAGS"] = " ".join(
         ("--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", ""))
     )
@@ -39,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def optimised():
-    """Compiles as users do, for tests that look at the program itself."""
+    """Compiles with LLVM's passes: for tests of much arithmetic, or of the program itself."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield

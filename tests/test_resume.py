@@ -62,6 +62,7 @@ def start(workdir: Path, log: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # it computes more than it compiles
+        "XLA_FLAGS": "",
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

@@ -33,8 +33,8 @@ from stair_jax.parallel.rules import BATCH_AXES, RULES
 # leaves slots that would need them as they are, and a "full" one goes on with these.
 Way = Literal["stopping", "full", "quick"]
 
-# XLA takes it that a program may use four fifths of a GPU's memory. The cache alone is more than
-# that, and products and norms would be computed again and again, though nothing is saved by it.
+# XLA takes it that a program may use four fifths of a GPU's memory. Weights and cache are more than
+# that, and products and norms would be computed a second time, though nothing is saved by it.
 _GPU_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
 
 
