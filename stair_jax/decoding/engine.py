@@ -1,6 +1,6 @@
 """Continuous batching over a paged cache: sequences share what they begin with, and never wait.
 
-The host plans a round while the devices run the one before: copies of partial pages, a prefill of
+The host plans a round while the devices run the one before: copies of partial pages, prefills of
 chunks of prompts, and some steps of decoding in all slots. Results come back one round late, in
 one array, so that neither waits for the other.
 """
@@ -20,7 +20,7 @@ from stair_jax.decoding import programs
 from stair_jax.decoding.jobs import Job
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
 from stair_jax.decoding.rows import NO_TOKEN
-from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.shapes import EngineShapes, full_calls
 from stair_jax.decoding.shard import Chunk, Decoding, Shard
 from stair_jax.errors import UserError
 from stair_jax.models import serving
@@ -28,6 +28,10 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_attention import get_paged_backend
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.placement import Placement
+
+# Prefills of the largest size that a round may have. One is enough in the mean; where many prompts
+# come at once, slots would wait for them.
+_LARGEST_PREFILLS = 2
 
 
 @dataclass(frozen=True)
@@ -267,13 +271,13 @@ class Engine:
         """Plans a round and dispatches its programs; whether it has any results to read."""
         for shard in self._shards:
             shard.begin()
-        num_rows = self._choose_rows()
-        chunks = [shard.take_chunks(num_rows) for shard in self._shards]
+        calls = self._choose_calls()
+        chunks = [[shard.take_chunks(num_rows) for shard in self._shards] for num_rows in calls]
         decoding = [shard.admit() for shard in self._shards]
         if any(shard.copies for shard in self._shards):
             self._run_copies()
-        if any(chunks):
-            self._run_prefill(chunks, num_rows)
+        for num_rows, taken in zip(calls, chunks, strict=True):
+            self._run_prefill(taken, num_rows)
         lines = [shard.line for shard in self._shards]
         if not any(decoding) and not any(lines):
             return False
@@ -284,20 +288,15 @@ class Engine:
             self._settle()
         return True
 
-    def _choose_rows(self) -> int:
-        """Rows of this round's prefill in each shard: full ones, unless slots are waiting."""
+    def _choose_calls(self) -> list[int]:
+        """Rows in each shard of this round's prefills: full ones, unless slots are waiting."""
         wanted = max(shard.num_chunks for shard in self._shards)
-        if not wanted:
-            return 0
-        for rows in self._shapes.prefill_sizes:
-            if wanted >= rows * 3 // 4:
-                self._deferred = False
-                return rows
-        if not self._deferred and not any(shard.is_hungry for shard in self._shards):
-            self._deferred = True
-            return 0
-        self._deferred = False
-        return self._shapes.prefill_sizes[-1]
+        sizes = self._shapes.prefill_sizes
+        calls = full_calls(wanted, sizes, most=_LARGEST_PREFILLS * sizes[0])
+        if wanted and not calls and (self._deferred or any(s.is_hungry for s in self._shards)):
+            calls = [sizes[-1]]
+        self._deferred = wanted > 0 and not calls
+        return calls
 
     def _run_copies(self) -> None:
         size, num_pages = self._shapes.max_copies, self._shapes.num_pages
@@ -361,11 +360,11 @@ class Engine:
         self._seen = time.monotonic()
         self.stats.wait_seconds += self._seen - start
         num_steps = self._shapes.steps_per_call
-        tokens = results[:, :num_steps]
         floats = np.ascontiguousarray(results[:, num_steps:]).view(np.float32)
-        logps, scores = floats[:, :num_steps], floats[:, num_steps:]
-        counts = np.sum(tokens != NO_TOKEN, axis=1)
-        self.stats.busy_steps += int(counts.sum())
+        counts = np.sum(results[:, :num_steps] != NO_TOKEN, axis=1).tolist()
+        self.stats.busy_steps += sum(counts)
+        # Lists, as this goes through thousands of rows a second, a few numbers of each.
+        tokens, logps = results[:, :num_steps].tolist(), floats[:, :num_steps].tolist()
         slots = self._shapes.num_slots // len(self._shards)
         for index, (shard, decoding) in enumerate(zip(self._shards, oldest.decoding, strict=True)):
             for slot, job, run in decoding:
@@ -373,10 +372,10 @@ class Engine:
                     continue
                 row = index * slots + slot
                 job.num_calls -= 1
-                job.sampled += tokens[row, : counts[row]].tolist()
-                job.logps += logps[row, : counts[row]].tolist()
+                job.sampled += tokens[row][: counts[row]]
+                job.logps += logps[row][: counts[row]]
                 if job.finish is not None:
-                    self._complete(shard, job, scores[row])
+                    self._complete(shard, job, floats[row, num_steps:])
                 elif counts[row] < num_steps:
                     self._stalled = True
         self._settle()

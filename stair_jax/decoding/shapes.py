@@ -1,6 +1,7 @@
 """Sizes and kinds of an engine's programs, and how much of a device's memory its cache takes."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +34,7 @@ class EngineShapes:
         page_size: tokens of a page of the cache.
         cache_tokens: that the cache holds, in all shards together; 0: what fits into the memory
             of the devices, or on CPUs twice what the slots may need.
-        prefill_rows: rows of one prefill, in all shards together.
+        prefill_rows: rows of a prefill at most, in all shards together.
         prefill_width: tokens of such a row.
         steps_per_call: tokens that a slot may sample before the host looks at the results.
         attention: backend of attention, see `models/paged_attention.py`; "": by platform.
@@ -101,7 +102,7 @@ class EngineShapes:
         chosen depends on the company.
         """
         rows = self.prefill_rows // self.num_shards
-        return (rows,) if self.on_cpu or rows < 4 else (rows, rows // 4)
+        return (rows,) if self.on_cpu or rows < 4 else (rows, rows // 2, rows // 4)
 
     def resolve(self, config: ModelConfig, place: Mesh | jax.Device | None) -> "EngineShapes":
         """The same with what follows from the place: shards, platform, backend of attention.
@@ -204,6 +205,21 @@ class EngineShapes:
             lookahead=max(self.prefill_rows // self.num_shards, slots // 8),
             max_copies=self.max_copies,
         )
+
+
+def full_calls(wanted: int, sizes: Sequence[int], most: int) -> list[int]:
+    """Sizes of the calls that so many rows fill, from large to small; the rest fills none.
+
+    Args:
+        wanted: rows.
+        sizes: that a call may have, from large to small.
+        most: rows of all calls together.
+    """
+    calls: list[int] = []
+    for size in sizes:
+        count = (min(wanted, most) - sum(calls)) // size
+        calls += [size] * count
+    return calls
 
 
 def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:

@@ -165,6 +165,25 @@ def test_results_do_not_depend_on_sizes(sizes):
     assert (engine.stats.preempted > 0) == ("cache_tokens" in sizes)
 
 
+def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
+    """With several sizes of prefills, as on accelerators."""
+    requests = mixed_requests()
+    expected = run_all(make_engine(), requests)
+    monkeypatch.setattr(EngineShapes, "prefill_sizes", (4, 2, 1))
+    engine = make_engine()
+    prefill, rows = engine._programs.prefill, []
+
+    def noted(*arguments):
+        rows.append(np.asarray(arguments[5])[:, 1])  # tokens of each row
+        return prefill(*arguments)
+
+    engine._programs = engine._programs._replace(prefill=noted)
+    same_but_for_rounding(run_all(engine, requests), expected)
+    assert [len(tokens) for tokens in rows[:2]] == [4, 4]  # the most of a round
+    assert {len(tokens) for tokens in rows} == {4, 2, 1}
+    assert min(map(min, rows)) > 0  # no row is empty
+
+
 def grow_tree(engine, depth=3):
     """Completions of a small tree of kept sequences, two children each; by path."""
     found, level = {}, {(): engine.keep(random_tokens(7, 3))}
