@@ -33,9 +33,13 @@ from stair_jax.parallel.rules import BATCH_AXES, RULES
 # leaves slots that would need them as they are, and a "full" one goes on with these.
 Way = Literal["stopping", "full", "quick"]
 
-# XLA takes it that a program may use four fifths of a GPU's memory. Weights and cache are more than
-# that, and products and norms would be computed a second time, though nothing is saved by it.
-_GPU_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
+_GPU_OPTIONS = {
+    # XLA takes it that a program may use four fifths of a GPU's memory. Weights and cache are more
+    # than that, and products and norms would be computed a second time, though nothing is saved.
+    "xla_disable_hlo_passes": "rematerialization",
+    # Where XLA takes a kernel of Triton for a product, one of cuBLAS has been a little faster.
+    "xla_gpu_enable_triton_gemm": False,
+}
 
 
 class State(NamedTuple):
