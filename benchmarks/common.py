@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.requests import Request, run_all
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.known import KNOWN
@@ -172,3 +173,12 @@ def make_engine(model: Model, flags: argparse.Namespace, num_slots: int, max_len
         weights=flags.weights,
         kv_dtype=flags.kv_dtype,
     )
+
+
+def warm_up(engine: Engine) -> None:
+    """Compiles an idle engine's prefills of all sizes, so that none is while it is measured."""
+    shapes = engine._shapes
+    tokens = (1,) * (shapes.prefill_width + 1)
+    for rows in shapes.prefill_sizes:
+        count = rows * shapes.num_shards
+        run_all(engine, [Request(index, tokens, score_ids=(0,)) for index in range(count)])

@@ -29,7 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import shaped
-from benchmarks.common import Lines, add_model_flags, make_engine, model_config, random_model
+from benchmarks.common import (
+    Lines,
+    add_model_flags,
+    make_engine,
+    model_config,
+    random_model,
+    warm_up,
+)
 from benchmarks.roofline import Floor, measure_ceilings
 from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_prompts
 from benchmarks.scripted import InstantEngine, OutOfTime, ScriptedEngine
@@ -112,6 +119,7 @@ def main() -> None:
         engine = make_engine(model, flags, flags.slots * devices, sizes.max_length)
         floor = Floor(model_config(flags), ceilings, devices)
         setting = Setting(engine, devices, floor, lines, sizes, flags)
+        warm_up(engine)
         shaped.drive(engine, 1, shaped.fixed_length, warm=0, seconds=0, scale=sizes.scale)
         seconds = time.perf_counter() - start
         lines("engine", devices=devices, seconds_with_compile=seconds, capacity=engine.capacity)
