@@ -50,9 +50,10 @@ class PagePool:
             ValueError: when one of them is not in the pool.
         """
         ids = np.asarray(ids, np.int32)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.num_pages):
-            raise ValueError(f"the pool has pages 0 to {self.num_pages - 1}, not {ids}")
-        return self._counts[ids]
+        try:
+            return self._counts[ids.view(np.uint32)]  # a negative one is beyond the last, too
+        except IndexError:
+            raise ValueError(f"the pool has pages 0 to {self.num_pages - 1}, not {ids}") from None
 
     def take(self, count: int) -> PageIds | None:
         """So many free pages, with one reference each; None when there are too few.
@@ -85,18 +86,22 @@ class PagePool:
             ValueError: when a page is not in use, or is named more often than it has references.
         """
         ids = self._used(ids)
+        if not ids.size:
+            return
         np.subtract.at(self._counts, ids, np.int32(1))
         left = self._counts[ids]
-        if np.any(left < 0):
+        if (left < 0).any():
             np.add.at(self._counts, ids, np.int32(1))
             raise ValueError(f"pages {ids[left < 0]} lose more references than they have")
-        freed = np.unique(ids[left == 0])
+        freed = np.sort(ids[left == 0])
+        if (freed[1:] == freed[:-1]).any():
+            freed = np.unique(freed)
         self._free[self._num_free : self._num_free + len(freed)] = freed
         self._num_free += len(freed)
 
     def _used(self, ids: ArrayLike) -> PageIds:
         ids = np.asarray(ids, np.int32)
-        idle = self.count(ids) == 0
-        if np.any(idle):
-            raise ValueError(f"pages {ids[idle]} are not in use")
+        counts = self.count(ids)
+        if not counts.all():
+            raise ValueError(f"pages {ids[counts == 0]} are not in use")
         return ids

@@ -1,6 +1,7 @@
 """What the device knows of each slot beside its pages, and how the host sends it in one array."""
 
-from typing import Any, NamedTuple
+import struct
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +13,24 @@ from stair_jax.decoding.sampling import SamplingRows
 
 NO_TOKEN = -1
 
-# Columns of a row of the host's array, int32; float32 and uint32 go by their bits.
+# Columns of a row of the host's array, int32, in the codes of `struct`; others go by their bits.
 _FIELDS = {
-    "replace": 1,
-    "token": 1,
-    "position": 1,
-    "remaining": 1,
-    "scoring": 1,
-    "temperature": 1,
-    "top_k": 1,
-    "top_p": 1,
-    "keys": 2,
-    "stop_ids": MAX_STOP_IDS,
-    "score_ids": MAX_SCORE_IDS,
+    "replace": "i",
+    "token": "i",
+    "position": "i",
+    "remaining": "i",
+    "scoring": "i",
+    "temperature": "f",
+    "top_k": "i",
+    "top_p": "f",
+    "keys": "2I",
+    "stop_ids": f"{MAX_STOP_IDS}i",
+    "score_ids": f"{MAX_SCORE_IDS}i",
 }
-WIDTH = sum(_FIELDS.values())
-_STARTS = dict(zip(_FIELDS, np.cumsum([0, *_FIELDS.values()]).tolist(), strict=False))
+_ROW = struct.Struct("=" + "".join(_FIELDS.values()))
+WIDTH = _ROW.size // 4
+_WIDTHS = {name: struct.calcsize(f"={code}") // 4 for name, code in _FIELDS.items()}
+_STARTS = dict(zip(_FIELDS, np.cumsum([0, *_WIDTHS.values()]).tolist(), strict=False))
 
 
 class Rows(NamedTuple):
@@ -66,8 +69,8 @@ def unpack(packed: jax.Array) -> tuple[jax.Array, Rows]:
     """The rows that `packed[S, WIDTH]` holds, and which of them replace what the device has."""
 
     def get(name: str) -> jax.Array:
-        columns = packed[:, _STARTS[name] : _STARTS[name] + _FIELDS[name]]
-        return columns[:, 0] if _FIELDS[name] == 1 else columns
+        columns = packed[:, _STARTS[name] : _STARTS[name] + _WIDTHS[name]]
+        return columns[:, 0] if _WIDTHS[name] == 1 else columns
 
     sampling = SamplingRows(
         temperature=lax.bitcast_convert_type(get("temperature"), jnp.float32),
@@ -112,25 +115,24 @@ def put_request(packed: np.ndarray, slot: int, request: Request, length: int, li
         length: tokens of its sequence.
         limit: tokens that may be sampled.
     """
-    row = packed[slot]
-    row[:] = 0
-
-    def put(name: str, value: Any, dtype: Any = np.int32) -> None:
-        bits = np.atleast_1d(np.asarray(value, dtype)).view(np.int32)
-        row[_STARTS[name] : _STARTS[name] + len(bits)] = bits
-
     sampling = request.sampling
-    put("replace", 1)
-    put("token", request.last_token)
-    put("position", length - 1)
-    put("remaining", limit)
-    put("scoring", sampling is None)
-    put("keys", request.key, np.uint32)
-    put("score_ids", request.score_ids)
-    put("top_p", 1.0, np.float32)
-    put("stop_ids", [NO_TOKEN] * MAX_STOP_IDS)
-    if sampling is not None:
-        put("temperature", sampling.temperature, np.float32)
-        put("top_k", sampling.top_k)
-        put("top_p", sampling.top_p, np.float32)
-        put("stop_ids", sampling.stop_ids)
+    settings = (
+        (0.0, 0, 1.0)
+        if sampling is None
+        else (sampling.temperature, sampling.top_k, sampling.top_p)
+    )
+    stop_ids = () if sampling is None else sampling.stop_ids
+    row = _ROW.pack(
+        1,
+        request.last_token,
+        length - 1,
+        limit,
+        sampling is None,
+        *settings,
+        *request.key,
+        *stop_ids,
+        *[NO_TOKEN] * (MAX_STOP_IDS - len(stop_ids)),
+        *request.score_ids,
+        *[0] * (MAX_SCORE_IDS - len(request.score_ids)),
+    )
+    packed[slot] = np.frombuffer(row, np.int32)

@@ -1,7 +1,7 @@
 """The host's side of one shard: its pages, its slots, and which sequence goes on next.
 
 A round is what the engine does between two looks at results. It is planned in three parts, `begin`,
-`take_chunks` and `admit`; then its programs are dispatched in the order copies, prefill, decode,
+`take_chunks` and `admit`; then its programs are dispatched in the order copies, prefills, decode,
 and its results are read after the next round has been dispatched. As the devices run programs in
 that order, a page may change hands as soon as no program that is dispatched later needs what it
 holds.
@@ -18,6 +18,7 @@ import heapq
 from bisect import insort
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ from stair_jax.decoding.pages import PagePool
 from stair_jax.decoding.prefixes import Prefixes
 from stair_jax.decoding.requests import EngineStats, Handle
 from stair_jax.decoding.rows import WIDTH, put_at_rest, put_request
+
+# The order of jobs, without a call of Python for each comparison.
+_BY_ORDER = attrgetter("order")
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Shard:
 
     @property
     def num_chunks(self) -> int:
-        """Rows of a prefill that would take all that is to be prefilled."""
+        """Rows of prefills that would take all that is to be prefilled."""
         return sum(-(-job.to_prefill // self.sizes.chunk) for job in self._prefilling)
 
     @property
@@ -143,7 +147,7 @@ class Shard:
         return len(self._free) > max(1, self.sizes.num_slots // 16)
 
     def take_chunks(self, num_rows: int) -> list[Chunk]:
-        """The rows of this round's prefill, those of the first jobs first."""
+        """The rows of the next prefill of this round, those of the first jobs first."""
         chunks: list[Chunk] = []
         while self._prefilling and len(chunks) < num_rows:
             job = self._prefilling[0]
@@ -236,12 +240,13 @@ class Shard:
 
     def _grow(self) -> None:
         """Gives each running sequence the pages that this round may need, the first ones first."""
-        for job in sorted(self._running()):
+        for job in sorted(self._running(), key=_BY_ORDER):
             if job.slot is None:
                 continue  # It was put back for an earlier one.
+            had = job.pages
             if not self._make_room(job, may_put_back=True):
                 self._put_back(job)
-            else:
+            elif job.pages is not had:
                 self._write_table(job)
 
     def _make_room(self, job: Job, may_put_back: bool) -> bool:
