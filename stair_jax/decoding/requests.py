@@ -10,6 +10,10 @@ from stair_jax.errors import UserError
 MAX_STOP_IDS = 8
 MAX_SCORE_IDS = 8
 
+# The devices take settings as float32 and int32.
+_LARGEST_TEMPERATURE = 1e38
+_LARGEST_TOP_K = 2**31 - 1
+
 Finish = Literal["stop", "length", "scored", "too_long"]
 
 
@@ -33,10 +37,14 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Raises a UserError that names the first setting that cannot be."""
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature must be a finite number >= 0, not {self.temperature}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be >= 0 (0 sets no limit), not {self.top_k}")
+        if not 0 <= self.temperature <= _LARGEST_TEMPERATURE:
+            raise UserError(
+                f"temperature must be from 0 to {_LARGEST_TEMPERATURE}, not {self.temperature}"
+            )
+        if not 0 <= self.top_k <= _LARGEST_TOP_K:
+            raise UserError(
+                f"top_k must be from 0 (no limit) to {_LARGEST_TOP_K}, not {self.top_k}"
+            )
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p must be in (0, 1], not {self.top_p}")
         if self.max_tokens < 1:
