@@ -18,9 +18,10 @@ from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.jobs import Job
+from stair_jax.decoding.prefills import PrefillSizes
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
 from stair_jax.decoding.rows import NO_TOKEN
-from stair_jax.decoding.shapes import EngineShapes, full_calls
+from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.decoding.shard import Chunk, Decoding, Shard
 from stair_jax.errors import UserError
 from stair_jax.models import serving
@@ -28,10 +29,6 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_attention import get_paged_backend
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.placement import Placement
-
-# Prefills of the largest size that a round may have. One is enough in the mean; where many prompts
-# come at once, slots would wait for them.
-_LARGEST_PREFILLS = 2
 
 
 @dataclass(frozen=True)
@@ -103,12 +100,13 @@ class Engine:
                 shapes.page_size,
                 shapes.kv_dtype or config.dtype,
             )
+        self._prefill_sizes = PrefillSizes(shapes.prefill_sizes)
         self._home: dict[Handle, Shard] = {}
         self._numbers = count()
         self._rounds: deque[_Round] = deque()
         self._pending = 0
         self._done: list[Completion] = []
-        self._deferred = self._stalled = False
+        self._stalled = False
         self._seen = time.monotonic()
 
     @property
@@ -271,7 +269,7 @@ class Engine:
         """Plans a round and dispatches its programs; whether it has any results to read."""
         for shard in self._shards:
             shard.begin()
-        calls = self._choose_calls()
+        calls = self._prefill_sizes.choose([shard.num_chunks for shard in self._shards])
         chunks = [[shard.take_chunks(num_rows) for shard in self._shards] for num_rows in calls]
         decoding = [shard.admit() for shard in self._shards]
         if any(shard.copies for shard in self._shards):
@@ -287,16 +285,6 @@ class Engine:
         if len(self._rounds) == 1:
             self._settle()
         return True
-
-    def _choose_calls(self) -> list[int]:
-        """Rows in each shard of this round's prefills: full ones, unless slots are waiting."""
-        wanted = max(shard.num_chunks for shard in self._shards)
-        sizes = self._shapes.prefill_sizes
-        calls = full_calls(wanted, sizes, most=_LARGEST_PREFILLS * sizes[0])
-        if wanted and not calls and (self._deferred or any(s.is_hungry for s in self._shards)):
-            calls = [sizes[-1]]
-        self._deferred = wanted > 0 and not calls
-        return calls
 
     def _run_copies(self) -> None:
         size, num_pages = self._shapes.max_copies, self._shapes.num_pages

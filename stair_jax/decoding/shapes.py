@@ -1,7 +1,6 @@
 """Sizes and kinds of an engine's programs, and how much of a device's memory its cache takes."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -205,21 +204,6 @@ class EngineShapes:
             lookahead=max(self.prefill_rows // self.num_shards, slots // 8),
             max_copies=self.max_copies,
         )
-
-
-def full_calls(wanted: int, sizes: Sequence[int], most: int) -> list[int]:
-    """Sizes of the calls that so many rows fill, from large to small; the rest fills none.
-
-    Args:
-        wanted: rows.
-        sizes: that a call may have, from large to small.
-        most: rows of all calls together.
-    """
-    calls: list[int] = []
-    for size in sizes:
-        count = (min(wanted, most) - sum(calls)) // size
-        calls += [size] * count
-    return calls
 
 
 def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:

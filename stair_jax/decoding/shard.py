@@ -141,11 +141,6 @@ class Shard:
         """Rows of prefills that would take all that is to be prefilled."""
         return sum(-(-job.to_prefill // self.sizes.chunk) for job in self._prefilling)
 
-    @property
-    def is_hungry(self) -> bool:
-        """Whether many slots are free."""
-        return len(self._free) > max(1, self.sizes.num_slots // 16)
-
     def take_chunks(self, num_rows: int) -> list[Chunk]:
         """The rows of the next prefill of this round, those of the first jobs first."""
         chunks: list[Chunk] = []

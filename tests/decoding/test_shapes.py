@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stair_jax.decoding.shapes import EngineShapes, full_calls
+from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 
@@ -52,19 +50,3 @@ def test_a_device_that_does_not_say_is_asked_for_nothing():
     assert cache_bytes(device(), cache_tokens=8192) > 0
     with pytest.raises(UserError, match=r"set runtime\.cache_tokens"):
         cache_bytes(device())
-
-
-def test_the_rows_that_are_wanted_fill_calls_and_the_rest_waits():
-    assert full_calls(31, (16, 8, 4), most=32) == [16, 8, 4]
-    assert full_calls(100, (16, 8, 4), most=32) == [16, 16]
-    assert full_calls(3, (16, 8, 4), most=32) == []
-
-
-@given(st.integers(0, 200), st.integers(1, 40), st.integers(1, 100))
-def test_all_calls_are_full_and_none_that_could_be_is_missing(wanted, rows, most):
-    sizes = EngineShapes(platform="gpu", prefill_rows=rows).prefill_sizes
-    calls = full_calls(wanted, sizes, most)
-    assert calls == sorted(calls, reverse=True)
-    assert set(calls) <= set(sizes)
-    rest = min(wanted, most) - sum(calls)
-    assert 0 <= rest < sizes[-1]
