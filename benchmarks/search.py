@@ -187,12 +187,13 @@ def _drive(setting: Setting, length: shaped.Length, lockstep: bool = False) -> s
 
 
 def _shaped_values(setting: Setting, measured: shaped.Measured) -> dict[str, Any]:
-    rate = measured.tokens / measured.seconds
+    stats, seconds = measured.stats, measured.seconds
+    tokens, rate = stats.busy_steps, stats.busy_steps / seconds
     floor = setting.floor.workload(
         setting.flags.slots * setting.devices,
-        measured.tokens,
-        measured.prefilled,
-        measured.tokens * measured.mean_seen,
+        tokens,
+        stats.prefilled,
+        tokens * measured.mean_seen,
     )
     an_iteration = shaped.ITERATION * setting.sizes.scale
     return {
@@ -200,14 +201,16 @@ def _shaped_values(setting: Setting, measured: shaped.Measured) -> dict[str, Any
         "trees": setting.flags.trees * setting.devices,
         "iterations_per_s": rate / an_iteration,
         "tokens_per_s": rate,
-        "prefilled_tokens_per_s": measured.prefilled / measured.seconds,
-        "floor_iterations_per_s": measured.tokens / an_iteration / floor,
-        "ratio_to_floor": measured.seconds / floor,
+        "prefilled_tokens_per_s": stats.prefilled / seconds,
+        "floor_iterations_per_s": tokens / an_iteration / floor,
+        "ratio_to_floor": seconds / floor,
         "mean_context": measured.mean_seen,
-        "occupancy": measured.occupancy,
+        "occupancy": stats.occupancy,
+        "idle_share": stats.starved_seconds / seconds,
+        "host_share": 1 - stats.wait_seconds / seconds,
         "judgements": measured.iterations,
         "program_seconds_in_trace": measured.programs,
-        "seconds": measured.seconds,
+        "seconds": seconds,
     }
 
 

@@ -21,6 +21,7 @@ from stair_jax.decoding.requests import (
     Sampling,
     request_key,
 )
+from stair_jax.search.report import since
 from stair_jax.search.runner import Engine
 
 CHILDREN, DEPTH = 4, 4
@@ -152,22 +153,16 @@ class Measured:
 
     Attributes:
         seconds: of the window.
-        tokens: sampled in it.
-        prefilled: tokens of prompts that went through the model in it.
+        stats: of the engine in it.
         mean_seen: tokens that a sampled token saw, over the whole drive.
-        iterations: judgements that came back in it.
-        occupancy: share of the slots' steps that sampled a token.
-        stats: of the whole drive.
+        iterations: judgements that came back in the window.
         programs: seconds of each program's kernels in what was profiled after the window.
     """
 
     seconds: float
-    tokens: int
-    prefilled: int
+    stats: EngineStats
     mean_seen: float
     iterations: int
-    occupancy: float
-    stats: EngineStats
     programs: dict[str, float]
 
 
@@ -224,18 +219,11 @@ def drive(
     run(start + warm)
     before, opened, judged = EngineStats(**vars(engine.stats)), time.perf_counter(), totals[1]
     run(opened + seconds)
-    took, stats = time.perf_counter() - opened, engine.stats
-    slot_steps = stats.slot_steps - before.slot_steps
-    tokens, prefilled = stats.busy_steps - before.busy_steps, stats.prefilled - before.prefilled
-    iterations, seen = totals[1] - judged, sum(tree.seen for tree in trees)
     measured = Measured(
-        seconds=took,
-        tokens=tokens,
-        prefilled=prefilled,
-        mean_seen=seen / max(totals[0], 1),
-        iterations=iterations,
-        occupancy=tokens / max(slot_steps, 1),
-        stats=EngineStats(**vars(stats)),
+        seconds=time.perf_counter() - opened,
+        stats=since(before, engine.stats),
+        mean_seen=sum(tree.seen for tree in trees) / max(totals[0], 1),
+        iterations=totals[1] - judged,
         programs=_profiled(lambda: run(time.perf_counter() + trace_seconds), trace_seconds),
     )
     _drain(engine, trees)

@@ -4,7 +4,6 @@ import pytest
 
 from benchmarks import shaped
 from benchmarks.scripted import InstantEngine
-from stair_jax.decoding.requests import EngineStats
 
 
 class Slow(InstantEngine):
@@ -47,8 +46,7 @@ def test_an_iteration_asks_for_steps_a_rollout_and_a_judgement(lockstep):
     firsts = [request.sampling.max_tokens for request in own[3:6]]
     assert firsts == ([12, 30, 10] if lockstep else [1, 25, 10])
     assert all(len(r.sequence) == 50 for r in own if r.id[2] == "judge")
-    assert measured.tokens > 0 and measured.iterations > 0
-    assert isinstance(measured.stats, EngineStats)
+    assert 0 < measured.stats.busy_steps <= engine.stats.busy_steps and measured.iterations > 0
 
 
 def test_only_in_lockstep_do_trees_wait_for_each_other():
