@@ -37,11 +37,11 @@ SETTINGS = {
     "runtime.steps_per_call": 8,
     **{f"{kind}.{name}": v for kind in ("sft", "dpo", "prm") for name, v in TRAINING.items()},
     "sft.answer_format": "plain",  # the judge's skills among the examples have no structure
-    "sft.epochs": 2.0,
+    "sft.epochs": 1.4,
     "sft.batch_size": 10,
     "sft.learning_rate": 1e-3,
     "sft.reader": "datasets",
-    "search.num_iterations": 8,
+    "search.num_iterations": 6,
     "search.num_prompts": NUM_TREES,
     "search.max_answer_tokens": 80,
     "search.max_prompt_tokens": 64,
