@@ -40,7 +40,6 @@ SETTINGS = {
     "sft.batch_size": 10,
     "sft.learning_rate": 1e-3,
     "sft.max_length": 128,
-    "sft.checkpoint_every": 6,
     "search.num_iterations": 8,
     "search.max_answer_tokens": 80,
     "preferences.v0": 0.0,  # any difference makes a pair
