@@ -40,7 +40,7 @@ from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_data import SearchConfig
-from stair_jax.stages.dpo import DpoSettings, lay_out, training_order
+from stair_jax.stages.dpo import Dpo, lay_out, training_order
 from stair_jax.storage import write_json, write_jsonl
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.training.batches import Group
@@ -147,7 +147,7 @@ def measure(
     flags: argparse.Namespace, lines: Lines, rows: Sequence[Row], pairs: Sequence[Pair]
 ) -> None:
     """The line of one layout; pairs/s of all steps, the first of which was run once before."""
-    settings = DpoSettings(
+    settings = Dpo(
         learning_rate=1e-6,
         batch_size=flags.batch_size,
         max_length=flags.max_length,
@@ -200,7 +200,7 @@ def measure(
 
 def for_torch(flags: argparse.Namespace, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Any]:
     """What `train_torch --pairs` reads."""
-    order = training_order(rows, DpoSettings(together="pairs"), 0)
+    order = training_order(rows, Dpo(together="pairs"), 0)
     sides = [[(side.tokens, sum(side.loss_mask)) for side in pairs[index]] for index in order]
     return [model_config(flags).to_huggingface(), sides, flags.batch_size, flags.torch_pairs]
 

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from stair_jax.graph import leaves, make_graph
+from stair_jax.stages.runtime import Runtime
 
 import stair_jax
-from stair_jax.graph import leaves, make_graph
 from stair_jax.inference.candidates import TestTimeSettings
 from stair_jax.launch import parse
 from stair_jax.models.known import KNOWN
@@ -29,7 +30,6 @@ from stair_jax.stages.pocket import PocketSettings
 from stair_jax.stages.preferences import PreferencesSettings
 from stair_jax.stages.pretrain import PretrainSettings
 from stair_jax.stages.prm import PrmSettings
-from stair_jax.stages.runtime import Runtime
 from stair_jax.stages.search import SearchStageSettings
 from stair_jax.stages.sft import SftSettings
 from stair_jax.training.settings import TrainingSettings

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict, config_dict
+from stair_jax.graph import make_graph
 
 from stair_jax import pipeline, stages, storage
 from stair_jax.errors import UserError
-from stair_jax.graph import make_graph
 from stair_jax.parallel import distributed
 
 

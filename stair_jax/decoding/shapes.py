@@ -146,10 +146,36 @@ class EngineShapes:
         if num_pages < least:
             raise UserError(
                 f"the cache holds {max(0, num_pages - 2) * self.page_size} tokens of a device's "
-                f"slots, fewer than the {self.max_length} of one sequence: raise "
-                "runtime.cache_tokens, or lower context_tokens or runtime.slots"
+                f"slots, fewer than the {self.max_length} of one sequence: "
+                f"{self._what_would_fit(config, place, free_bytes, least)}"
             )
         return dataclasses.replace(self, num_pages=num_pages)
+
+    def _what_would_fit(
+        self,
+        config: ModelConfig,
+        place: Mesh | jax.Device | None,
+        free_bytes: int | None,
+        least: int,
+    ) -> str:
+        """Advice for a cache of too few pages: `least` of them are needed."""
+        free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
+        if self.cache_tokens or self.on_cpu or free_bytes is None:
+            return (
+                f"raise runtime.cache_tokens to {self.num_shards * least * self.page_size} or more,"
+                " or lower context_tokens"
+            )
+        # Of all sizes only the slots' logits are worth giving up.
+        needed = least * self.page_size * self.token_bytes(config, place)
+        one = dataclasses.replace(self, num_slots=self.num_shards)._temporary_bytes(config)
+        each = _TEMPORARIES * 4 * config.padded_vocab_size
+        slots = int((free_bytes - needed - one) // each) + 1
+        if slots < 1:
+            return (
+                "not even one slot fits beside the weights: use more devices "
+                "(tensor of runtime.decoding_mesh), or lower context_tokens"
+            )
+        return f"lower runtime.slots to {slots * self.num_shards}, which would fit"
 
     def _shard_tokens(
         self, config: ModelConfig, place: Mesh | jax.Device | None, free_bytes: int | None

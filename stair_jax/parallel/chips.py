@@ -67,6 +67,12 @@ def local_chip(device: jax.Device) -> Chip:
     return replace(chip, memory=limit or chip.memory)
 
 
+def memory_bytes(device: jax.Device) -> float:
+    """Bytes of memory that a program may use on a device, of this machine or of another one."""
+    is_here = any(device is own for own in jax.local_devices())
+    return (local_chip if is_here else device_chip)(device).memory
+
+
 def device_chip(device: jax.Device) -> Chip:
     """The chip of a device that need not be there, as the data sheet of its kind has it.
 

@@ -156,7 +156,11 @@ class EnginePlan:
 
 
 def plan_shapes(
-    config: ModelConfig, shapes: EngineShapes, place: Place, beside: Any = ()
+    config: ModelConfig,
+    shapes: EngineShapes,
+    place: Place,
+    beside: Any = (),
+    memory: float | None = None,
 ) -> EngineShapes:
     """The shapes as an engine on devices of this kind finds them out.
 
@@ -165,6 +169,7 @@ def plan_shapes(
       shapes: as the config gives them.
       place: the devices.
       beside: shapes of what is there before it.
+      memory: bytes that a device has; None: what the data sheet of its kind says.
 
     Raises:
       UserError: sizes cannot be split over the mesh, or the cache is too small.
@@ -172,7 +177,8 @@ def plan_shapes(
     shapes = shapes.resolve(config, place)
     device = place.devices.flat[0] if isinstance(place, Mesh) else place
     served = abstract_served(config, shapes, place)
-    free = device_chip(device).memory - cost.local_bytes((served, beside))
+    memory = device_chip(device).memory if memory is None else memory
+    free = memory - cost.local_bytes((served, beside))
     return shapes.with_pages(config, place, int(min(free, 2**60)))
 
 

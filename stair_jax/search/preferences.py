@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from stair_jax.search.records import TreeRecord
-from stair_jax.settings import require
+from stair_jax.settings import Settings, setting
 
 Pair = dict[str, Any]
 Indices = list[tuple[int, int]]  # (better node, worse node)
 
 
 @dataclass(frozen=True)
-class StepSettings:
+class StepSettings(Settings):
     """Threshold sampling of pairs for DPO; a limit of 0 is none.
 
     Attributes:
@@ -33,19 +33,16 @@ class StepSettings:
       max_pairs_per_tree: the same for a tree.
     """
 
-    v0: float = 0.5
+    v0: float = setting(0.5, least=0)
     v1: float = 0.8
-    min_visits: int = 4
-    max_tokens: int = 2048
-    max_pairs_per_parent: int = 0
-    max_pairs_per_tree: int = 0
-
-    def __post_init__(self) -> None:
-        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
+    min_visits: int = setting(4, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_parent: int = setting(0, least=0)
+    max_pairs_per_tree: int = setting(0, least=0)
 
 
 @dataclass(frozen=True)
-class PrmSettings:
+class PrmSettings(Settings):
     """Pairs for the process reward model; a limit of 0 is none.
 
     Attributes:
@@ -56,20 +53,11 @@ class PrmSettings:
       max_trajectory_pairs_per_tree: of full answers; the same.
     """
 
-    v0: float = 0.5
-    min_visits: int = 1
-    max_tokens: int = 2048
-    max_pairs_per_tree: int = 0
-    max_trajectory_pairs_per_tree: int = 0
-
-    def __post_init__(self) -> None:
-        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
-
-
-def _check_thresholds(v0: float, min_visits: int, max_tokens: int) -> None:
-    require(v0 >= 0, "v0 is a gap between values: choose 0 or more")
-    require(min_visits >= 0, "min_visits cannot be negative")
-    require(max_tokens > 0, "max_tokens must be positive")
+    v0: float = setting(0.5, least=0)
+    min_visits: int = setting(1, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_tree: int = setting(0, least=0)
+    max_trajectory_pairs_per_tree: int = setting(0, least=0)
 
 
 def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:

@@ -1,15 +1,17 @@
 """A tokenizer that has no control tokens: what it encodes is text and nothing else."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as Backend
-from transformers import PreTrainedTokenizerFast
 
 from stair_jax.errors import UserError
 
+if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
+    from transformers import PreTrainedTokenizerFast
 
-def plain_backend(hf: PreTrainedTokenizerFast) -> Backend:
+
+def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     """The same tokenizer, unable to produce an added or special token from text.
 
     Its texts stand inside a prompt: the space that some tokenizers put before the first word of a

@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerFast
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.plain import plain_backend, valid_unicode
+
+if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
+    from transformers import PreTrainedTokenizerFast
 
 MAX_STOP_IDS = 6  # a request of the engine stops at 8 tokens; the two closing tags are among them
 _PAD = "<|pad|>"
@@ -37,7 +39,7 @@ class Tags:
     output_close: int
 
 
-def add_tags(hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> int:
+def add_tags(hf: "PreTrainedTokenizerFast", stop_ids: Iterable[int] = ()) -> int:
     """Adds the four tags to a tokenizer where they are missing; returns how many were new.
 
     They are not special tokens in the sense of Hugging Face, so that
@@ -61,7 +63,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        hf: PreTrainedTokenizerFast,
+        hf: "PreTrainedTokenizerFast",
         stop_ids: Sequence[int] = (),
         chat: ChatSettings | None = None,
         generation: Mapping[str, Any] | None = None,
@@ -146,12 +148,14 @@ class Tokenizer:
         )
 
 
-def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
+def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     """Reads a fast tokenizer from a folder, without running code that comes with it."""
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"
         )
+    from transformers import PreTrainedTokenizerFast
+
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file

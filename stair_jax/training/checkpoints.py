@@ -5,7 +5,6 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,11 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.parallel import distributed
 from stair_jax.storage import write_json, writing
+from stair_jax.training.keep import BEST_FILE, Keep
 
 _STATE, _ABOUT = "state", "about"
-_BEST_FILE = "best.json"
 _STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a save under way, or left by a killed run
 _WHOLE = ("_CHECKPOINT_METADATA", f"{_STATE}/_METADATA", f"{_ABOUT}/metadata")
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Which checkpoints are kept.
-
-    Attributes:
-      newest: how many of the last ones.
-      best: metric of their step by which others are kept too; "": none. Of a name that ends in
-        "loss" or "norm" the lowest values are the best, of others the highest.
-      num_best: how many of the best.
-      use_best: whether a run ends with the state of the very best one instead of its last.
-    """
-
-    newest: int = 1
-    best: str = ""
-    num_best: int = 1
-    use_best: bool = False
 
 
 class Checkpoints:
@@ -188,7 +169,7 @@ class Checkpoints:
                 # Orbax passes over what has no number as its name: it may stay.
                 shutil.rmtree(path, ignore_errors=not path.name.isdigit())
         if self._keep.best:
-            write_json(self._folder / _BEST_FILE, {"metric": self._keep.best})
+            write_json(self._folder / BEST_FILE, {"metric": self._keep.best})
 
     def _probe(self) -> None:
         """Makes a folder as a save would, whose threads would wait minutes for one that fails."""
@@ -213,12 +194,6 @@ class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
         """Nobody but the loop asks."""
         return False
-
-
-def discard(folder: Path) -> None:
-    """Deletes the checkpoints of a finished run, unless it kept the best ones."""
-    if distributed.is_main() and not (folder / _BEST_FILE).exists():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:

@@ -5,22 +5,20 @@ Nothing is run, read or written: of a checkpoint, its `config.json` and tokenize
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
-
-from ml_collections import ConfigDict, FrozenConfigDict
+from collections.abc import Iterator
 
 from stair_jax.errors import UserError
-from stair_jax.graph import Stage, make_graph
 from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import duration, say
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.report import Planned, format_plan
 from stair_jax.planning.topology import Topology, get_topology
-from stair_jax.stages.context import PlanContext
+from stair_jax.run.checks import input_models, plan_context
+from stair_jax.run.config import RunConfig
 
 
-def plan(config: ConfigDict, topology: str) -> bool:
+def plan(config: RunConfig, topology: str) -> bool:
     """Prints the plan of a config; whether all of it fits.
 
     Raises:
@@ -33,7 +31,7 @@ def plan(config: ConfigDict, topology: str) -> bool:
 
 
 def compiled(
-    config: ConfigDict, topology: Topology, only: re.Pattern[str] = re.compile("")
+    config: RunConfig, topology: Topology, only: re.Pattern[str] = re.compile("")
 ) -> Iterator[Planned]:
     """The programs of a config, one after the other as they are compiled.
 
@@ -56,53 +54,22 @@ def compiled(
         yield Planned(program, stages, topology.chip, result)
 
 
-def collect(config: ConfigDict, topology: Topology) -> list[tuple[Program, tuple[str, ...]]]:
+def collect(config: RunConfig, topology: Topology) -> list[tuple[Program, tuple[str, ...]]]:
     """The programs of a config, equal ones once, and the stages that run each."""
-    runtime = FrozenConfigDict(config.get("runtime") or {})
     models: dict[str, ModelConfig] = {}
     found: dict[object, tuple[Program, list[str]]] = {}
-    for stage in make_graph(config):
-        context = PlanContext(
-            name=stage.name,
-            settings=FrozenConfigDict(dict(stage.settings)),
-            runtime=runtime,
-            devices=topology.devices,
-            models=_inputs(stage, models),
-        )
+    for entry in config.stages:
+        context = plan_context(entry, config.runtime, models, topology.devices)
         try:
-            model = _model(stage, context.models)
-            programs = _programs(stage, context)
+            model = entry.stage.planned_model(input_models(entry, models))
+            programs = entry.stage.programs(context)
         except UserError as error:
-            raise UserError(f"stage {stage.name}: {error}") from error
+            raise UserError(f"stage {entry.name}: {error}") from error
         if model is not None:
-            models[stage.name] = model
+            models[entry.name] = model
         for program in programs:
-            _add(found, program, stage.name)
+            _add(found, program, entry.name)
     return [(program, tuple(names)) for program, names in found.values()]
-
-
-def _inputs(stage: Stage, models: Mapping[str, ModelConfig]) -> dict[str, tuple[ModelConfig, ...]]:
-    """For each field of the stage's inputs, the models of the stages that it names."""
-    named = {
-        field: (names,) if isinstance(names, str) else names
-        for field, names in stage.inputs.items()
-    }
-    return {
-        field: tuple(models[name] for name in names if name in models)
-        for field, names in named.items()
-    }
-
-
-def _model(stage: Stage, inputs: Mapping[str, Sequence[ModelConfig]]) -> ModelConfig | None:
-    """The model that a stage hands on: its own, or the one that it was made of."""
-    if own := getattr(stage.module, "planned_model", None):
-        return own(stage.settings)
-    return next(iter(inputs.get("model", ())), None)
-
-
-def _programs(stage: Stage, context: PlanContext) -> list[Program]:
-    programs = getattr(stage.module, "programs", None)
-    return programs(context) if programs else []
 
 
 def _add(found: dict[object, tuple[Program, list[str]]], program: Program, name: str) -> None:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
-from ml_collections import FrozenConfigDict
 
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
+from stair_jax.run.runtime import Runtime
+
+if TYPE_CHECKING:
+    from stair_jax.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -17,20 +20,22 @@ class StageContext:
 
     Attributes:
       name: name of the stage in this run, and of its folder.
-      settings: `config[kind]`, updated with `config[name]`.
-      runtime: `config.runtime`: what changes the cost of the stage, never its results.
+      runtime: devices and sizes: what changes the cost of the stage, never its results.
       seed: the seed of the run.
       folder: `workdir/name`; the stage writes there and nowhere else.
-      inputs: for each field in the stage's `INPUTS`, the folder of the stage that the field
-        names, or a list of folders where it holds several names; an empty field has no entry.
+      inputs: for each field that names earlier stages, their folders: one, or a list where the
+        field holds several names; an empty field has no entry.
+      fingerprint: of the artifact that the stage makes.
+      is_lengthened: the stage was finished before, and goes on to a new length.
     """
 
     name: str
-    settings: FrozenConfigDict
-    runtime: FrozenConfigDict
+    runtime: Runtime
     seed: int
     folder: Path
     inputs: Mapping[str, Path | list[Path]]
+    fingerprint: str = ""
+    is_lengthened: bool = False
 
     def input(self, field: str) -> Path:
         """The folder of the one stage that `field` names."""
@@ -46,24 +51,24 @@ class StageContext:
 
 @dataclass(frozen=True)
 class PlanContext:
-    """One stage of a run that is planned: nothing is read or written.
+    """One stage of a run that is planned or checked: nothing is read or written.
 
     Attributes:
       name: name of the stage in this run.
-      settings: `config[kind]`, updated with `config[name]`.
-      runtime: `config.runtime`.
-      devices: what its steps are compiled for; may be of a machine that is not there.
-      models: for each field in the stage's `INPUTS`, the models of the stages that it names, as
-        their checkpoints say; stages without a model are left out.
+      runtime: devices and sizes, as the config has them.
+      devices: that train; they may be of a machine that is not there.
+      decoding_devices: that decode: where the run has several processes, those of one.
+      models: for each field that names earlier stages, the models that these hand on; stages
+        without a model are left out.
     """
 
     name: str
-    settings: FrozenConfigDict
-    runtime: FrozenConfigDict
+    runtime: Runtime
     devices: Sequence[jax.Device]
-    models: Mapping[str, Sequence[ModelConfig]]
+    decoding_devices: Sequence[jax.Device]
+    models: "Mapping[str, Sequence[ModelConfig]]"
 
-    def model(self, field: str) -> ModelConfig:
+    def model(self, field: str) -> "ModelConfig":
         """The model of the one stage that `field` names.
 
         Raises:

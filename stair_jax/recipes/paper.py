@@ -1,4 +1,4 @@
-"""STAIR on a real model: the paper's numbers, shared by the configs of this folder.
+"""STAIR on a real model: the paper's numbers, shared by the recipes of all models.
 
 Each field is explained by the settings of its stage (docs/configuration.md says where); a comment
 here says where a number comes from. [P] is the paper, [C] its released code, [grid] one value of
@@ -173,16 +173,9 @@ def _config(model: str, init: str) -> ConfigDict:
 
 
 def _runtime() -> ConfigDict:
-    """Sizes that fit a v5p slice of four chips and a v5e slice of sixteen (docs/plans.md)."""
+    """Meshes, slots and trees follow the devices that are found."""
     runtime = ConfigDict()
-    runtime.training_mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
-    runtime.decoding_mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 4})
-    runtime.vocab_multiple = 128
-    runtime.slots = 256
-    runtime.trees_in_flight = 192
-    runtime.page_size = 16
-    runtime.prefill_rows = 16
-    runtime.prefill_width = 128
+    runtime.vocab_multiple = 128  # suits all meshes
     runtime.steps_per_call = 4
     return runtime
 
@@ -195,7 +188,7 @@ def _training(learning_rate: float, batch_size: int) -> ConfigDict:
     section.weight_decay = 0.0  # [P]
     section.clip_norm = 1.0  # [ours]
     section.batch_size = batch_size
-    section.microbatch_rows = 16
+    section.microbatch_rows = 0  # two for each device
     section.logps_chunks = 4
     section.dtype = "bfloat16"
     section.param_dtype = "float32"
