@@ -59,7 +59,7 @@ from stair_jax.text.chat import prepare_tokenizer
 
 # iterations/s of vLLM 0.26.0 in the shaped workload on one H200 (2026-11-29), by --weights: the
 # highest that was measured. There, too, each tree is a task of its own and waits for no other.
-# bfloat16: 1,024 seats, 600 trees; fp8: 512 seats, 384 trees, the only setting that was measured.
+# bfloat16: 1,024 seats, 600 trees; fp8: 512 seats, 384 trees, the only setting on record.
 VLLM_ITERATIONS = {"none": 19.2, "fp8": 19.6}
 _PLAYED = 32  # trees that are grown without a model, to know what a tree comes to
 
