@@ -15,15 +15,16 @@ _NO_PAGES: PageIds = np.zeros(0, np.int32)
 class Job:
     """What the host knows about one sequence.
 
-    A job belongs to a request, or (`request` is None) it recomputes the keys and values of a kept
-    handle that has been evicted. The latter are called makers in `decoding/shard.py`.
+    A job belongs to a request, or (`request` is None) it computes the keys and values of a kept
+    handle that are not in the cache: they were evicted, or never computed. `decoding/shard.py`
+    calls the latter makers.
 
     Attributes:
         tokens: token ids of the prompt, i.e. of the sequence without sampled tokens.
         order: (priority, submission number); the lowest goes first.
         parent: the handle that the sequence continues.
         request: the request.
-        handle: the handle that is recomputed, if there is no request.
+        handle: the handle that is computed, if there is no request.
         limit: maximum number of sampled tokens; 1 for a scoring request.
         pages: [N] int32, page ids in sequence order; the job holds one reference to each.
         cached: number of tokens whose keys and values are in the pages once all programs dispatched
@@ -32,9 +33,9 @@ class Job:
         slot: index of the slot, or None.
         sampled: sampled token ids that the host has read.
         logps: their log-probabilities.
-        waiters: jobs that wait until `handle` is recomputed.
+        waiters: jobs that wait until `handle` is computed.
         run: incremented by each preemption, so that results of an earlier run can be told apart.
-        done: whether its completion has been returned to the engine.
+        done: whether it has finished and left its slot.
     """
 
     tokens: tuple[int, ...]
@@ -83,6 +84,7 @@ class Job:
         assert self.request is not None
         if self.request.sampling is None:
             return "scored"
+        # Checked before the limit: a stop token at the limit counts as "stop".
         if self.sampled and self.sampled[-1] in self.request.sampling.stop_ids:
             return "stop"
         return "length" if len(self.sampled) == self.limit else None

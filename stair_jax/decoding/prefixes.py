@@ -56,9 +56,8 @@ class _Node:
 class Prefixes:
     """Entries by handle, with eviction of the least recently used leaf first.
 
-    An entry is evicted only after those of all of its descendants: a child's entry contains its
-    parent's tokens and mostly the same pages, so that evicting the parent first would free next to
-    nothing.
+    An entry is evicted only after those of all of its descendants: a child's entry normally shares
+    its parent's full pages, so that evicting the parent first would free at most one partial page.
 
     Attributes:
         evicted: number of entries that `evict` has dropped so far.

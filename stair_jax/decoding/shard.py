@@ -130,12 +130,13 @@ class Shard:
         self._ready: list[Job] = []
         self._slots: list[Job | None] = [None] * sizes.num_slots
         self._free = list(range(sizes.num_slots - 1, -1, -1))
-        # Handles that are being recomputed, with the job that prefills them. One job may stand
-        # under several handles, as it also restores the ancestors that are missing.
+        # Handles that are being computed, with the job that prefills them (a maker). One job may
+        # stand under several handles, as it also computes the ancestors that are missing.
         self._making: dict[Handle, Job] = {}
-        # Recomputed handles whose last chunk was taken in this round: shared from the next one on.
+        # Makers whose last chunk was taken in this round: their prefixes are shared from the next
+        # one on.
         self._made: list[Job] = []
-        # Waiting jobs whose parent was recomputed for them: it stays pinned until they are opened.
+        # Waiting jobs whose parent was computed for them: it stays pinned until they are opened.
         self._held: dict[Job, Handle] = {}
 
     @property
@@ -228,8 +229,7 @@ class Shard:
         return decoding
 
     def settle(self, line: list[Job]) -> list[Decoding]:
-        """Assigns the jobs of `line` to slots as the device did, once the previous round has been
-        read.
+        """Assigns the jobs of `line` to slots as the device did, after the round before was read.
 
         Args:
             line: `Shard.line` of the round, as it was when the round was dispatched.
@@ -414,7 +414,7 @@ class Shard:
         return True
 
     def _needs_making(self, handle: Handle | None) -> bool:
-        """Whether a handle should be recomputed before the jobs that continue it.
+        """Whether a handle should be computed before the jobs that continue it.
 
         True for a handle that is not cached and has not been released. The keys and values of a
         released one would serve one job only, which prefills them as a part of its own prompt. A
@@ -425,19 +425,19 @@ class Shard:
         return handle not in self.prefixes
 
     def _maker(self, job: Job) -> Job | None:
-        """The job that recomputes this job's parent, opened now if there is none and pages allow.
+        """The job that computes this job's parent, opened now if there is none and pages allow.
 
         Returns:
-            None if the parent needs no recomputation, or if there are no pages for it.
+            None if the parent needs no computation, or if there are no pages for it.
         """
         if not self._needs_making(job.parent):
             return None
         self._let_go(job)
         missing = []
         ancestor = job.parent
-        # One prefill restores the parent and all ancestors that are missing, so that siblings
-        # further up find theirs as well. If one of them is being recomputed, this job waits for
-        # that first, and recomputes what remains below it afterwards.
+        # One prefill computes the parent and all ancestors that are missing, so that siblings
+        # further up find theirs as well. If one of them is being computed, this job waits for that
+        # first, and what remains below it is computed afterwards.
         while ancestor is not None and ancestor not in self.prefixes:
             if ancestor in self._making:
                 return self._making[ancestor]
@@ -514,7 +514,7 @@ class Shard:
         return self._is_idle and not opened and self._held.keys() <= {job}
 
     def _let_go(self, job: Job) -> None:
-        """Unpins the parent that was recomputed for this job."""
+        """Unpins the parent that was computed for this job."""
         handle = self._held.pop(job, None)
         if handle is not None:
             self.prefixes.unpin(handle)
@@ -531,7 +531,7 @@ class Shard:
             self.pool.drop(job.pages)
             for waiter in job.waiters:
                 # Pinned until the waiter is opened. Otherwise the next allocation could evict it,
-                # and two jobs could go on recomputing their prefixes in turn, for ever.
+                # and two jobs could go on computing their prefixes in turn, for ever.
                 found = self.prefixes.find(waiter.parent)[0]
                 if found is not None:
                     self.prefixes.pin(found)
