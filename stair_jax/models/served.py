@@ -35,7 +35,7 @@ Layer = dict[str, Any]
 
 # Dtypes of the kernels by setting; None means that of the model.
 WEIGHTS = {"none": None, "fp8": "float8_e4m3fn", "int8": "int8"}
-# Parameters of a layer that are converted together, as they end up in one array.
+# Parameters of a layer that are converted together, since they are joined.
 _GROUPS = (
     ("query", "key", "value"),
     ("query_bias", "key_bias", "value_bias"),
