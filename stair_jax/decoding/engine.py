@@ -109,12 +109,17 @@ class Engine:
                 shapes.kv_dtype or config.dtype,
             )
         self._prefill_sizes = PrefillSizes(shapes.prefill_sizes)
+        # The shard that a handle's children are sent to, because it has, or will have, its keys and
+        # values.
         self._home: dict[Handle, Shard] = {}
         self._numbers = count()
+        # Dispatched rounds that have not been read, oldest first.
         self._rounds: deque[_Round] = deque()
         self._pending = 0
         self._done: list[Completion] = []
+        # Whether a row could not be sampled without branches, so that the next call needs them.
         self._stalled = False
+        # When results were read last, for `EngineStats.starved_seconds`.
         self._seen = time.monotonic()
 
     @property
@@ -251,6 +256,7 @@ class Engine:
         """
         if self.pending:
             raise ValueError("weights can be changed only while no request is pending")
+        # A round that was dispatched before the last completion was known may be in flight.
         while self._rounds:
             self._read()
         for shard in self._shards:
@@ -304,6 +310,7 @@ class Engine:
         if not any(decoding) and not any(lines):
             return False
         results = self._run_decode()
+        # The transfer starts when the results exist, and `_read` finds them on the host.
         results.copy_to_host_async()
         self._rounds.append(_Round(results, decoding, lines))
         # No round is in flight before it, so it is already known which slots it finds idle.
@@ -327,6 +334,7 @@ class Engine:
 
     def _run_prefill(self, chunks: list[list[Chunk]], num_rows: int) -> None:
         shapes = self._shapes
+        # Unused rows keep a length of 0: they are idle and write nothing.
         rows = len(self._shards) * num_rows
         tokens = np.zeros((rows, shapes.prefill_width), np.int32)
         spans = np.zeros((rows, 2), np.int32)
@@ -374,6 +382,7 @@ class Engine:
         self._seen = time.monotonic()
         self.stats.wait_seconds += self._seen - start
         num_steps = self._shapes.steps_per_call
+        # Log-probabilities and scores were sent as bits; `view` needs contiguous rows.
         floats = np.ascontiguousarray(results[:, num_steps:]).view(np.float32)
         counts = np.sum(results[:, :num_steps] != NO_TOKEN, axis=1).tolist()
         self.stats.busy_steps += sum(counts)
@@ -412,6 +421,7 @@ class Engine:
         shard.leave(job)
         handle = None
         if request.keep:
+            # A child of the request's parent, so that both can share pages and be evicted in order.
             handle = Handle((*job.tokens, *job.sampled), request.parent)
             self._handles.add(handle)
             self._home[handle] = shard

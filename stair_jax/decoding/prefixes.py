@@ -154,6 +154,7 @@ class Prefixes:
             self._enter(node, pages)
         else:
             self._pool.drop(pages)
+        # `_node` may have created a node that nothing was entered into.
         self._forget(node)
 
     def adopt(self, handle: Handle, pages: ArrayLike) -> None:
@@ -201,6 +202,7 @@ class Prefixes:
         Raises:
             ValueError: the handle is not pinned.
         """
+        # Checked before anything changes, so that a failing call has no effect.
         if any(a not in self._nodes or not self._nodes[a].pins for a in _lineage(handle)):
             raise ValueError("the handle is not pinned")
         for ancestor in _lineage(handle):
@@ -244,6 +246,7 @@ class Prefixes:
             pages = self._nodes[old].pages
             assert pages is not None
             pages = pages[: self.num_pages(num_tokens)]
+            # Shared before `remove` releases the references of the old entry.
             self._pool.share(pages)
             self.insert(new, pages)
         self.remove(old)
@@ -305,6 +308,7 @@ class Prefixes:
         node.pages = pages
         self._num_entries += 1
         if node.is_loose:
+            # Plain `+=`: the pages of one entry are distinct, unlike those passed to `PagePool`.
             self._loose[pages] += 1
         for ancestor in _lineage(node.handle.parent):
             self._node(ancestor).below += 1
@@ -320,6 +324,7 @@ class Prefixes:
         for ancestor in _lineage(node.handle.parent):
             above = self._nodes[ancestor]
             above.below -= 1
+            # It may have become a leaf.
             self._queue(above)
             self._forget(above)
 

@@ -180,6 +180,7 @@ class EngineShapes:
                 )
             return asked
         token = self.token_bytes(config, place)
+        # An explicit size may use what is set aside for temporaries otherwise.
         most = free_bytes // token
         if asked > most:
             raise UserError(
@@ -197,6 +198,7 @@ class EngineShapes:
         empty = partial(get_paged_backend(self.attention).empty, config, 1, self.page_size, 1)
         page = jax.eval_shape(partial(empty, self.kv_dtype))
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(page))
+        # KV heads are split over the tensor axis, or whole on each of its devices.
         if isinstance(place, Mesh) and config.shard_kv_heads:
             size //= place.shape["tensor"]
         return config.num_hidden_layers * size // self.page_size

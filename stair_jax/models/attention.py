@@ -28,6 +28,7 @@ BACKENDS: dict[str, Backend] = {
     "splash": attention_splash.attend,
     "xla": attention_xla.attend,
 }
+# Platforms with a kernel; all others use XLA.
 _KERNELS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
 
 

@@ -23,6 +23,7 @@ def visible(
     index = jnp.arange(length)
     mask = (index[:, None] >= index)[None]
     if ends is not None:
+        # A token always sees itself, even padding with ends of 0: a softmax needs a visible token.
         mask &= (index[:, None] < ends[:, None, :]) | (index[:, None] == index)
     if segment_ids is not None:
         mask &= segment_ids[:, :, None] == segment_ids[:, None, :]

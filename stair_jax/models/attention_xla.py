@@ -23,6 +23,7 @@ def attend(
     kv_heads = key.shape[2]
     mask = visible(length, segment_ids, ends)
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
+    # float32 logits whatever the dtype of the model, as the softmax needs the precision.
     logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
     weights = _softmax(logits * head_dim**-0.5, mask[:, None, None], value.dtype)
     out = jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(query.shape)
@@ -37,6 +38,7 @@ def _softmax(logits: jax.Array, mask: jax.Array, dtype: Any) -> jax.Array:
     values saves anyway. Neither float32 weights nor the mask are saved: a masked weight is 0, and
     so is its gradient.
     """
+    # Finite instead of -inf, so that no NaN can arise.
     masked = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(masked, axis=-1).astype(dtype)
 

@@ -89,6 +89,7 @@ class CheckpointFiles:
         # Opened anew for each block, so that the blocks read before do not stay mapped into memory.
         with opened(file) as tensors:
             values = tensors.get_slice(name)[index]
+        # An overflow becomes inf, which the check below reports with the name of the tensor.
         with np.errstate(over="ignore"):
             converted = values.astype(dtype, copy=False)
         if not np.isfinite(converted).all():
@@ -128,6 +129,7 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{folder / INDEX_FILE} is damaged: it has no weight_map")
     found: dict[str, StoredTensor] = {}
     for file in dict.fromkeys(weight_map.values()):
+        # A bare file name: an index must not lead out of its folder.
         is_name = isinstance(file, str) and Path(file).name == file
         if not is_name or not (folder / file).is_file():
             raise UserError(f"{folder / INDEX_FILE} names {file}, which is not in the folder")
@@ -172,6 +174,7 @@ def write_file(
     """
     names = {name: stored for stored, name in DTYPE_NAMES.items()}
     itemsize = np.dtype(dtype).itemsize
+    # transformers checks the format in the metadata.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

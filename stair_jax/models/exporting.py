@@ -69,6 +69,7 @@ def save(
     tensors = weights.tensors(config, with_head=score_head is None)
     if score_head is not None:
         tensors[weights.SCORE] = Tensor("score", None, (1, config.hidden_size))
+        # transformers stores the scalar head as a matrix with one row.
         params = {**params, "score": score_head["kernel"][None]}
     shards = _shards(tensors, np.dtype(dtype).itemsize, shard_bytes)
     if not distributed.is_main():
@@ -164,6 +165,7 @@ def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[n
     rows = weights.stored_view(_on_host(params, tensor), tensor, whole)
     step = max(1, _CHUNK_BYTES // (math.prod(tensor.shape[1:]) * rows.itemsize))
     for start in range(0, len(rows), step):
+        # An overflow becomes inf, which the check below reports with the name of the tensor.
         with np.errstate(over="ignore"):
             converted = rows[start : start + step].astype(dtype)
         if not np.isfinite(converted).all():
@@ -189,6 +191,8 @@ def _on_host(params: Params, tensor: Tensor) -> np.ndarray:
     array = params[tensor.parameter] if layer is None else params["layers"][tensor.parameter]
     if not isinstance(array, jax.Array):
         return np.asarray(array if layer is None else array[layer])
+    # Other processes hold parts of the array: one layer of it is replicated, so that this one can
+    # read it.
     if not array.is_fully_addressable:
         assert isinstance(array.sharding, NamedSharding)
         whole = NamedSharding(array.sharding.mesh, PartitionSpec())
@@ -230,6 +234,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     try:
         yield partial_folder
         with writing(folder):
+            # Two renames, since a rename cannot replace a folder that is not empty.
             if folder.exists():
                 os.replace(folder, old)
             os.replace(partial_folder, folder)

@@ -76,6 +76,7 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
     layers: Params = {}
     shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
     by_parameter = _by_parameter(expected)
+    # Embedding and head first; the sort is stable, so the others keep their order.
     for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
         tensors = by_parameter[parameter]
         source = _Source(files, tensors, shapes[parameter], config.param_dtype)
@@ -133,6 +134,7 @@ class _Source:
         ((name, tensor),) = self.tensors.items()
 
         def block(index: Index) -> np.ndarray:
+            # Zeros, as rows of vocabulary padding are not in the file.
             target = np.zeros(_block_shape(self.shape, index), self.dtype)
             self._fill(target, name, tensor, index)
             return target

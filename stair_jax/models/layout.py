@@ -23,6 +23,7 @@ def fit_to_mesh(config: ModelConfig, mesh: Mesh, vocab_multiple: int = 1) -> Mod
         UserError: names a size of the model that the mesh does not divide.
     """
     tensor = mesh.shape["tensor"]
+    # Replicated KV heads only cost more; everything else that does not divide is an error.
     shard_kv_heads = config.num_key_value_heads % tensor == 0
     config = dataclasses.replace(
         config, vocab_multiple=vocab_multiple, shard_kv_heads=shard_kv_heads

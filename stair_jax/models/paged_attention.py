@@ -84,6 +84,7 @@ def _attend_on_mesh(
     rows: Any = PartitionSpec(BATCH_AXES)
     whole: Any = PartitionSpec()
     attend = partial(_attend_whole, backend, query.shape[2]) if is_whole else backend.attend
+    # `base` may be a Python int, but shard_map takes arrays only.
     return jax.shard_map(
         attend,
         in_specs=(heads, kv_heads, kv_heads, kv_heads, View(rows, rows, rows, whole)),

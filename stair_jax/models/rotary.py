@@ -167,6 +167,7 @@ def stretch(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
             for turns in (scaling.beta_fast, scaling.beta_slow)
         )
         first, last = max(math.floor(first), 0), min(math.ceil(last), head_dim - 1)
+        # At least 0.001 wide, as in transformers: both bounds may be the same component.
         kept = 1 - np.clip((index - first) / max(last - first, 0.001), 0, 1)
     return (1 / (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 

@@ -234,6 +234,7 @@ def _fused(config: ModelConfig, dtype: str | None, group: Layer) -> Layer:
             name: jnp.moveaxis(kernel, 0, -1) for name, kernel in _joined(config, group).items()
         }
     elif "gate" in group:
+        # The contracted axis D goes last, as in all kernels here.
         kernels = {"gate_up": jnp.stack([group["gate"].T, group["up"].T])}
     else:
         kernels = {name: kernel.reshape(-1, kernel.shape[-1]).T for name, kernel in group.items()}

@@ -122,6 +122,7 @@ def _layer(
     query, key, value = _project(config, layer, normed, rotation)
     attended, pages = backend.attend(query, key, value, pages, view)
     attended = nn.with_logical_constraint(attended, _HEAD_AXES)
+    # Tokens in one axis, as `matmul` takes rows.
     flat = attended.reshape(shape[0] * shape[1], -1)
     hidden = hidden + matmul(flat, layer["out"]).reshape(shape)
     hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)

@@ -128,6 +128,7 @@ class Layer(nn.Module):
         return (inner @ down).reshape(normed.shape)
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
+        # Parameters keep `param_dtype` for the optimizer; products run in `dtype`.
         init = nn.initializers.normal(self.config.initializer_range)
         return _param(self, name, init, axes, shape).astype(self.config.dtype)
 
@@ -264,13 +265,14 @@ def _scanned_layers(config: ModelConfig) -> Any:
     if config.remat != "none":
         # `prevent_cse` is not needed inside of a scan, and its barriers would cost speed.
         layer = nn.remat(Layer, policy=remat.get_policy(config.remat), prevent_cse=False)
+    # One layer is traced and compiled, however many there are.
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=nn.broadcast,
+        in_axes=nn.broadcast,  # rotation, segments and ends are the same for all layers
         length=config.num_hidden_layers,
-        metadata_params={nn.PARTITION_NAME: "layers"},
+        metadata_params={nn.PARTITION_NAME: "layers"},  # names the leading axis of the parameters
     )
     return scanned(config, name="layers")
 

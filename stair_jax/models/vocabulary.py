@@ -55,6 +55,7 @@ def resize_vocab(
         trained = rows[jnp.flatnonzero(is_trained)].astype(jnp.float32)
         draws = jax.random.normal(jax.random.fold_in(key, index), (len(untrained), rows.shape[1]))
         drawn = trained.mean(axis=0) + noise * trained.std(axis=0) * draws
+        # An array that is not committed to devices stays free to move.
         sharding = rows.sharding if rows.committed else None
         resized[name] = _with_rows(rows, untrained, drawn, larger.padded_vocab_size, sharding)
     return resized, larger

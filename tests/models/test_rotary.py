@@ -45,7 +45,7 @@ def reference(head_dim, theta, scaling):
 
 
 def assert_equal_to_transformers(head_dim, theta, scaling):
-    # At position 1 the angle is the frequency itself; without the attention factor, arctan2 gives it.
+    # At position 1 the angle is the frequency; it can be read if there is no attention factor.
     bare = dataclasses.replace(scaling, attention_factor=1.0)
     cos, sin = (x[0, 0, 0] for x in rotary_embedding(jnp.array([[1]]), head_dim, theta, bare))
     frequencies, factor = reference(head_dim, theta, scaling)
