@@ -298,8 +298,8 @@ class Shard:
             job: the finished job.
             handle: the handle of the whole sequence if it is kept, else None.
         """
-        # Fewer than the job has: pages were reserved for a full call, and the last token has no
-        # keys and values yet.
+        # Maybe fewer than the job has: pages were reserved for a full call, and the last token has
+        # no keys and values yet.
         count = self.prefixes.num_pages(len(handle.tokens)) if handle else 0
         self.pool.drop(job.pages[count:])
         if handle:
@@ -369,12 +369,15 @@ class Shard:
             self._slots[job.slot] = None
             self._free.append(job.slot)
             self.table[job.slot] = 0
+            # The device goes on with the sequence until it is told otherwise, in the next decode
+            # call.
             put_at_rest(self._changes, job.slot)
         else:
             queues = (self._ready, self._prefilling, self._made)
             next(queue for queue in queues if job in queue).remove(job)
         self.pool.drop(job.pages)
         job.reset()
+        # A maker is discarded: its waiters open a new one when it is their turn.
         if job.request is None:
             self._stop_making(job)
         else:
