@@ -164,7 +164,7 @@ def config(**changes):
 
 
 def run(values, workdir, **anew):
-    pipeline.run(read_config(values, STAGES), workdir, Anew(**anew))
+    pipeline.run(read_config(values, STAGES), Path(workdir), Anew(**anew))
 
 
 def check_fails(workdir, message, **changes):
@@ -626,7 +626,7 @@ def test_the_other_processes_run_what_is_for_all_and_write_no_record(
 
 
 SCRIPT = """
-    import dataclasses, sys, time
+    import dataclasses, pathlib, sys, time
     from stair_jax import storage
     from stair_jax.run import pipeline
     from stair_jax.run.config import read_config
@@ -644,7 +644,7 @@ SCRIPT = """
                     time.sleep(60)
 
     config = read_config({"stages": ("count",), "count": {"size": 6}}, {"count": Count})
-    pipeline.run(config, sys.argv[1])
+    pipeline.run(config, pathlib.Path(sys.argv[1]))
 """
 
 

@@ -210,7 +210,7 @@ def test_a_mesh_that_the_devices_do_not_make(config):
     config.runtime.training_mesh.fsdp = 64
     with pytest.raises(
         UserError,
-        match="stage sft: runtime.training_mesh: .* needs 128 devices",
+        match=r"stage sft: runtime.training_mesh: .* needs 128 devices",
     ):
         collect(config, get_topology("local"))
 
