@@ -41,8 +41,8 @@ def training_mesh(
     fsdp = next(n for n in _divisors(len(devices))[::-1] if all(size % n == 0 for size in sizes))
     if fsdp < len(devices):
         unused = (
-            f"{len(devices)} devices divide neither the {rows} rows of a micro-batch "
-            f"(microbatch_rows) nor hidden_size {model.hidden_size} of the model evenly"
+            f"{len(devices)} devices do not divide both the {rows} rows of a micro-batch "
+            f"(microbatch_rows) and hidden_size {model.hidden_size} of the model"
         )
         if len({device.process_index for device in devices}) > 1:
             raise UserError(f"{unused}: set microbatch_rows to 0, or runtime.training_mesh")

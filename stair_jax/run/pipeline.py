@@ -29,6 +29,7 @@ from stair_jax.run.workdir import (
     check_lengthening,
     check_names,
     dependents,
+    finish_reopening,
     look,
     remove,
     reopen,
@@ -99,6 +100,7 @@ def run(
 
 def _clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
     """Deletes what is to be made anew, once that is agreed to."""
+    finish_reopening(entries, workdir)
     stale = [n for n in dependents(anew.redo, entries) if (workdir / n).exists()]
     records = {}
     for entry in (each for each in entries if each.name in anew.lengthen):

@@ -471,6 +471,22 @@ def test_a_lengthened_stage_that_was_killed_goes_on_as_one(fake, tmp_path):
     assert len(storage.read_json(tmp_path / "make/complete.json")["history"]) == 1
 
 
+def test_a_run_that_was_killed_while_it_reopened_a_stage_goes_on(fake, tmp_path, monkeypatch):
+    run(config(), tmp_path)
+    longer = config(**{"make.length": 3, "more.length": 1})
+
+    def stop(stage, folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Make, "reopen", stop)
+        run(longer, tmp_path, lengthen=["make"])
+    fake.runs.clear()
+    run(longer, tmp_path)
+    assert fake.runs[0] == "make" and fake.contexts["make"][0].is_lengthened
+    assert (tmp_path / "make/reopened.json").exists()
+
+
 @pytest.mark.parametrize(
     ("names", "changes", "said"),
     [
