@@ -224,19 +224,22 @@ class TrainingStage(Stage, TrainingSettings):
         return context.model("model")
 
     def check_devices(self, context: PlanContext) -> None:
-        """Checks the mesh, and whether parameters, moments and gradients fit the memory."""
+        """Checks the mesh, and whether parameters and moments fit the memory.
+
+        What gradients and activations take besides is told by a plan, which compiles the step.
+        """
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         device = setup.mesh.devices.flat[0]
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
         params, tx = self.abstract_trainable(setup), make_optimizer(self, 1).tx
         state = abstract_state(params, self.axes(setup.config), tx, setup.mesh)
-        needed, memory = local_bytes((state, params)), memory_bytes(device)
+        needed, memory = local_bytes(state), memory_bytes(device)
         if needed > memory:
             raise UserError(
-                f"parameters, moments and gradients take {needed / GIB:.1f} GiB of each device, "
-                f"which has {memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), "
-                f"or param_dtype and mu_dtype 'bfloat16'"
+                f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
+                f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
+                "param_dtype and mu_dtype 'bfloat16'"
             )
 
     def cost_fields(self) -> list[str]:
