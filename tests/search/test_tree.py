@@ -488,6 +488,27 @@ def test_next_unvisited_gives_the_lowest_node_then_none():
     assert int(kernel.next_unvisited(tree)) == 2
 
 
+def test_actions_lead_from_the_root_to_their_node():
+    trees, paths, *_ = drive_lanes(SMALL, [RandomActor(b, 2) for b in range(3)])
+    depths = set()
+    for b, own in enumerate(paths):
+        tree = jax.tree.map(lambda leaf, b=b: leaf[b], trees)
+        nodes = jnp.arange(len(own))
+        actions = jax.vmap(functools.partial(kernel.actions_to, SMALL, tree))(nodes).tolist()
+        for path, found in zip(own, actions, strict=True):
+            assert found == [*path, *[kernel.NO_NODE] * (SMALL.max_depth - len(path))]
+            depths.add(len(path))
+    assert depths == set(range(SMALL.max_depth + 1))
+
+
+def test_search_trees_is_a_search_of_fresh_trees():
+    config = SearchConfig(20, 3, 4)
+    actor, seeds = kernel.TracedActor(traced_expand, traced_reward), jnp.arange(4, dtype=jnp.uint32)
+    expected = kernel.search(config, actor, kernel.init(config, keys(4)), seeds)
+    found = kernel.search_trees(config, actor, keys(4), seeds)
+    jax.tree.map(np.testing.assert_array_equal, data(found), data(expected))
+
+
 def test_other_trees_of_a_config_compile_nothing():
     drive(SMALL, [RandomActor(b, 2) for b in range(2)])
     before = kernel.advance._cache_size(), kernel.finish._cache_size()
