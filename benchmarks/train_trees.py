@@ -96,7 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", default="", help="dpo.jsonl of a run, comma-separated")
     parser.add_argument("--prompts", type=int, default=24, help="of scripted trees")
     parser.add_argument("--layouts", default="pairs,tree")
-    parser.add_argument("--together", default="siblings", help="see DpoSettings")
+    parser.add_argument("--together", default="siblings", help="see Dpo of stages/dpo.py")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=8, help="of a micro-batch")

@@ -41,30 +41,26 @@ PROMPTS = [
     sj.Prompt("lock", "How do I lock a pocket ?", "safety"),
     sj.Prompt("pocket", "How do I pick rice ?", "safety"),
 ]
-JUDGE = {
+JUDGE = sj.JudgeSettings(
     # One forward pass a question: the probabilities of the verdicts after "Conclusion: [". The
     # paper has the judge reason first (mode "generative"), for which it must know how.
-    "mode": "expected",
-    "helpfulness_template": "Question: {prompt} Answer: {answer} Rate the help from 1 to 5 .",
-    "safety_template": "Question: {prompt} Answer: {answer} SAFE or UNSAFE ?",
-    "helpfulness_prompts": ("helpfulness",),  # their safety counts as +1, as in the released code
-    "malformed": -3.0,  # reward of an answer without an output block, the least there is
-}
-SEARCH = sj.SearchSettings.read(
-    {
-        "num_iterations": 16,  # the paper: 200
-        "num_children": 4,
-        "max_step_tokens": 24,
-        "max_answer_tokens": 48,
-        "judge": JUDGE,
-    }
+    mode="expected",
+    helpfulness_template="Question: {prompt} Answer: {answer} Rate the help from 1 to 5 .",
+    safety_template="Question: {prompt} Answer: {answer} SAFE or UNSAFE ?",
+    helpfulness_prompts=("helpfulness",),  # their safety counts as +1, as in the released code
+    malformed=-3.0,  # reward of an answer without an output block, the least there is
+)
+SEARCH = sj.SearchSettings(
+    tree=sj.SearchConfig(num_iterations=16, num_children=4),  # the paper: 200 iterations
+    sampling=sj.SamplingSettings(max_step_tokens=24, max_answer_tokens=48),
+    judge=JUDGE,
 )
 
 
 def random_model():
     """A random model, and a tokenizer with a token for each word above."""
     texts = [text for row in SFT_DATA for text in row.values()]
-    texts += [prompt.prompt for prompt in PROMPTS] + [JUDGE["helpfulness_template"]]
+    texts += [prompt.prompt for prompt in PROMPTS] + [JUDGE.helpfulness_template]
     words = {"Conclusion:", "[", "SAFE", "UNSAFE", "1", "2", "3", "4", "5"}
     for text in texts:
         words |= set(re.sub(r"<\|.*?\|>|{.*?}", " ", text).split())  # without tags and blanks

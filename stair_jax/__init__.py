@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stair_jax.inference.candidates import TestTimeSettings
     from stair_jax.inference.scorers import PrmScorer
     from stair_jax.models.config import ModelConfig
+    from stair_jax.search.judge import JudgeSettings
     from stair_jax.search.preferences import (
         PrmSettings,
         StepSettings,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from stair_jax.search.records import TreeRecord, read_trees, write_trees
     from stair_jax.search.reward import SafetyReward
+    from stair_jax.search.room import SamplingSettings
     from stair_jax.search.runner import run_search
     from stair_jax.search.settings import SearchSettings
     from stair_jax.search.tree import actions_to, search_trees
@@ -45,6 +47,7 @@ __all__ = [
     "Engine",
     "EngineShapes",
     "Expansion",
+    "JudgeSettings",
     "ModelConfig",
     "PrmScorer",
     "PrmSettings",
@@ -52,6 +55,7 @@ __all__ = [
     "Request",
     "SafetyReward",
     "Sampling",
+    "SamplingSettings",
     "SearchConfig",
     "SearchSettings",
     "StepSettings",
@@ -87,6 +91,7 @@ _MODULES = {
     "Engine": "stair_jax.decoding.engine",
     "EngineShapes": "stair_jax.decoding.shapes",
     "Expansion": "stair_jax.search.tree_data",
+    "JudgeSettings": "stair_jax.search.judge",
     "ModelConfig": "stair_jax.models.config",
     "PrmScorer": "stair_jax.inference.scorers",
     "PrmSettings": "stair_jax.search.preferences",
@@ -94,6 +99,7 @@ _MODULES = {
     "Request": "stair_jax.decoding.requests",
     "SafetyReward": "stair_jax.search.reward",
     "Sampling": "stair_jax.decoding.requests",
+    "SamplingSettings": "stair_jax.search.room",
     "SearchConfig": "stair_jax.search.tree_data",
     "SearchSettings": "stair_jax.search.settings",
     "StepSettings": "stair_jax.search.preferences",
