@@ -1,9 +1,8 @@
-"""A tiny model, and the topologies of a compiler that may be missing."""
+"""A tiny model."""
 
 import pytest
 
 from stair_jax.models.config import ModelConfig
-from stair_jax.planning.topology import get_topology
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +16,3 @@ def config():
         num_key_value_heads=2,
         head_dim=8,
     )
-
-
-@pytest.fixture(scope="session")
-def tpu():
-    """`tpu("v5e:2x2")`: a topology; skips the test where TPUs cannot be compiled for."""
-    pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
-    return get_topology
