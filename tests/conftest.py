@@ -85,3 +85,48 @@ def make_stage_inputs(chat_tokenizer):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_context():
+    """`make(folder, inputs, seed=0, **runtime)`: the context of a stage that is named as `folder`.
+
+    On one device, unless `runtime` says otherwise.
+    """
+    from stair_jax.run.context import StageContext
+    from stair_jax.run.runtime import Runtime
+    from stair_jax.settings import build
+
+    one_device = {"training_mesh": {}, "decoding_mesh": {}}
+
+    def make(folder, inputs, seed=0, **runtime):
+        folder.mkdir(parents=True, exist_ok=True)
+        settled = build(Runtime, one_device | runtime, "runtime")
+        return StageContext(folder.name, settled, seed, folder, inputs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_stage(make_context):
+    """`run(kind, values, folder, inputs, ...)` builds a stage and runs it; gives back `folder`.
+
+    What follows is for the context: see `make_context`.
+    """
+    from stair_jax.settings import build
+
+    def run(kind, values, folder, inputs, seed=0, **runtime):
+        stage = build(kind, values, f"config.{folder.name}")
+        stage.run(make_context(folder, inputs, seed, **runtime))
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tpu():
+    """`tpu("v5e:2x2")`: a topology; skips the test where TPUs cannot be compiled for."""
+    pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
+    from stair_jax.planning.topology import get_topology
+
+    return get_topology

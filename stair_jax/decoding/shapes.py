@@ -170,18 +170,19 @@ class EngineShapes:
         free_bytes: int | None,
         least: int,
     ) -> str:
-        """Advice for a cache of too few pages: `least` of them are needed."""
+        """Advice for a cache of too few pages: `least` of them are needed, nobody's among them."""
+        needed = (least - 1) * self.page_size  # tokens
         free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
         if self.cache_tokens or self.on_cpu or free_bytes is None:
             return (
-                f"raise runtime.cache_tokens to {self.num_shards * least * self.page_size} or more,"
+                f"raise runtime.cache_tokens to {self.num_shards * needed} or more,"
                 " or lower context_tokens"
             )
         # Of all sizes only the slots' logits are worth giving up.
-        needed = least * self.page_size * self.token_bytes(config, place)
+        cache = needed * self.token_bytes(config, place)
         one = dataclasses.replace(self, num_slots=self.num_shards)._temporary_bytes(config)
         each = _TEMPORARIES * 4 * config.padded_vocab_size
-        slots = int((free_bytes - needed - one) // each) + 1
+        slots = int((free_bytes - cache - one) // each) + 1
         if slots < 1:
             return (
                 "not even one slot fits beside the weights: use more devices "

@@ -1,8 +1,12 @@
 """How much of an accelerator's memory the cache gets."""
 
+import dataclasses
+import re
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.errors import UserError
@@ -50,3 +54,38 @@ def test_a_device_that_does_not_say_is_asked_for_nothing():
     assert cache_bytes(device(), cache_tokens=8192) > 0
     with pytest.raises(UserError, match=r"set runtime\.cache_tokens"):
         cache_bytes(device())
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@given(free=st.integers(int(1.2 * GIB), 4 * GIB), page_size=st.sampled_from([1, 16, 128]))
+def test_the_slots_that_are_named_fit_and_one_more_does_not(shards, free, page_size):
+    """Slots take memory for their logits; what is left holds the longest sequence or does not."""
+
+    def with_slots(slots):
+        shapes = EngineShapes(slots, 100_000, page_size, prefill_rows=4, attention="gather")
+        shapes = dataclasses.replace(shapes.resolve(CONFIG, device()), num_shards=shards)
+        return shapes.with_pages(CONFIG, device(), free)
+
+    with pytest.raises(UserError, match=r"fewer than the 100000 of one sequence") as refusal:
+        with_slots(2**24)
+    slots = int(re.search(r"lower runtime\.slots to (\d+), which would fit", str(refusal.value))[1])
+    assert with_slots(slots).num_pages > 100_000 // page_size
+    with pytest.raises(UserError, match=rf"lower runtime\.slots to {slots}, which would fit"):
+        with_slots(slots + shards)
+
+
+def test_where_no_slot_fits_more_devices_are_advised():
+    with pytest.raises(UserError, match="not even one slot fits beside the weights"):
+        cache_bytes(device(bytes_limit=2 * GIB, bytes_in_use=GIB))
+
+
+@pytest.mark.parametrize("max_length", [40, 48, 49])
+def test_a_cache_that_was_set_too_small_is_told_what_it_needs(max_length):
+    shapes = EngineShapes(num_slots=2, max_length=max_length, attention="gather", cache_tokens=16)
+    shapes = shapes.resolve(CONFIG, device())
+    with pytest.raises(UserError, match=r"raise runtime\.cache_tokens") as refusal:
+        shapes.with_pages(CONFIG, device())
+    tokens = int(re.search(r"cache_tokens to (\d+) or more", str(refusal.value))[1])
+    dataclasses.replace(shapes, cache_tokens=tokens).with_pages(CONFIG, device())
+    with pytest.raises(UserError, match=rf"cache_tokens to {tokens} or more"):
+        dataclasses.replace(shapes, cache_tokens=tokens - 1).with_pages(CONFIG, device())

@@ -5,8 +5,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 
 from stair_jax import storage
 from stair_jax.errors import UserError
@@ -15,7 +13,8 @@ from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.pocket import datasets, pretraining, requests, world
-from stair_jax.stages import evaluate
+from stair_jax.settings import build
+from stair_jax.stages import Evaluate
 from stair_jax.text.tokenizer import Tokenizer
 
 SETTINGS = {
@@ -77,29 +76,15 @@ def folders(tmp_path_factory):
     }
 
 
-def run(folder, folders, **settings):
-    context = StageContext(
-        "evaluate",
-        FrozenConfigDict(SETTINGS | settings),
-        FrozenConfigDict({"slots": 8}),
-        0,
-        folder,
-        folders,
-    )
-    evaluate.run(context)
-    return storage.read_json(folder / "table.json")
-
-
 @pytest.fixture(scope="module")
-def finished(folders, tmp_path_factory):
+def finished(folders, tmp_path_factory, run_stage):
     """A whole evaluation: its folder."""
     folder = tmp_path_factory.mktemp("evaluate")
-    run(folder, folders, **SEARCHED)
-    return folder
+    return run_stage(Evaluate, SETTINGS | SEARCHED, folder, folders, slots=8)
 
 
 def test_the_summary_is_the_table(finished):
-    text = evaluate.summary(finished)
+    text = build(Evaluate, SETTINGS | SEARCHED, "evaluate").summary(finished)
     assert [line.split()[0] for line in text.splitlines()[1 : 1 + len(ROWS)]] == ROWS
 
 
@@ -139,7 +124,9 @@ def test_answers_are_those_of_the_model(finished, folders):
     assert all(2 <= answer["tokens"] <= 24 for answer in searched)  # of both samples
 
 
-def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(finished, folders, tmp_path):
+def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(
+    finished, folders, tmp_path, run_stage
+):
     rows = storage.read_jsonl(folders["data"] / "evaluation.jsonl")
     perfect = [
         {"id": row["id"], "text": requests.direct_answer(datasets.request_of(row)), "tokens": 1}
@@ -150,7 +137,8 @@ def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(finished, folders,
     for name in kept:
         target = tmp_path / f"answers/{name}.jsonl"
         target.write_bytes((finished / f"answers/{name}.jsonl").read_bytes())
-    table = run(tmp_path, folders, **SEARCHED)
+    run_stage(Evaluate, SETTINGS | SEARCHED, tmp_path, folders, slots=8)
+    table = storage.read_json(tmp_path / "table.json")
     assert table[0]["goodness_plain"]["value"] == table[0]["helpfulness"]["value"] == 1.0
     assert storage.read_jsonl(tmp_path / "answers/tiny.jsonl") == perfect
     assert table[1:] == storage.read_json(finished / "table.json")[1:]
@@ -159,15 +147,14 @@ def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(finished, folders,
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"methods": ("best_of_m",), "prm": "prm", "searched": "tiny"}, "'best_of_m' is none of"),
+        ({"methods": ("best_of_m",), "prm": "prm", "searched": "tiny"}, "methods is 'best_of_m': .* did you mean 'best_of_n'"),
         ({"methods": ("best_of_n",), "searched": "tiny"}, "prm is empty"),
         ({"methods": ("best_of_n",), "prm": "prm"}, "searched is empty"),
         ({"prompt_template": "think first"}, "prompt_template"),
-        ({"test_time": {"n": 0}}, "n must be at least 1"),
+        ({"test_time": {"n": 0}}, r"test_time\.n is 0: it must be at least 1"),
         ({"modells": ("tiny",)}, "modells"),
     ],
 )
-def test_a_wrong_setting_is_named(folders, tmp_path, settings, named):
+def test_a_wrong_setting_is_named(settings, named):
     with pytest.raises(UserError, match=named):
-        run(tmp_path, folders, **settings)
-    assert not list(tmp_path.iterdir())
+        build(Evaluate, SETTINGS | settings, "config.evaluate")

@@ -3,11 +3,9 @@
 import json
 
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 
 from stair_jax.errors import UserError
-from stair_jax.stages import files
+from stair_jax.stages import Files
 from stair_jax.storage import read_jsonl
 
 EXAMPLE = {"id": "a", "prompt": "How?", "answer": "So.", "kind": "helpfulness"}
@@ -16,10 +14,15 @@ STEP = {"id": "p", "prompt": "How?", "path": [], "chosen": "x", "rejected": "y"}
 PATHS = {"id": "q", "prompt": "How?", "chosen_path": ["x"], "rejected_path": ["y"]}
 
 
-def run(folder, **settings):
-    (folder / "data").mkdir(exist_ok=True)
-    files.run(StageContext("data", FrozenConfigDict(settings), None, 0, folder / "data", {}))
-    return {path.name: read_jsonl(path) for path in (folder / "data").iterdir()}
+@pytest.fixture
+def run(run_stage, tmp_path):
+    """`run(**settings)`: the rows of each file that the stage writes."""
+
+    def run(**settings):
+        folder = run_stage(Files, settings, tmp_path / "data", {})
+        return {path.name: read_jsonl(path) for path in folder.iterdir()}
+
+    return run
 
 
 def put(path, *rows):
@@ -27,11 +30,10 @@ def put(path, *rows):
     return str(path)
 
 
-def test_each_file_is_copied_under_the_name_that_stages_know(tmp_path):
+def test_each_file_is_copied_under_the_name_that_stages_know(run, tmp_path):
     prompts = [put(tmp_path / f"mine{n}", PROMPT | {"id": str(n)}) for n in (1, 2)]
     pairs = [put(tmp_path / f"pairs{n}", PATHS | {"id": str(n)}) for n in (1, 2, 3)]
     made = run(
-        tmp_path,
         sft=put(tmp_path / "sft", EXAMPLE),
         prompts=tuple(prompts),
         dpo=put(tmp_path / "dpo", STEP),
@@ -53,19 +55,19 @@ def test_each_file_is_copied_under_the_name_that_stages_know(tmp_path):
         ("dpo", STEP | {"path": "x"}, "line 1: the field 'path'"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, field, row, named):
+def test_a_bad_line_is_named(run, tmp_path, field, row, named):
     with pytest.raises(UserError, match=named):
-        run(tmp_path, **{field: put(tmp_path / "mine", row)})
+        run(**{field: put(tmp_path / "mine", row)})
 
 
-def test_no_file_at_all_and_a_file_that_is_not_there_are_told(tmp_path):
+def test_no_file_at_all_and_a_file_that_is_not_there_are_told(run, tmp_path):
     with pytest.raises(UserError, match=r"files\.sft"):
-        run(tmp_path)
+        run()
     with pytest.raises(UserError, match="nowhere"):
-        run(tmp_path, prompts=(str(tmp_path / "nowhere"),))
+        run(prompts=(str(tmp_path / "nowhere"),))
 
 
-def test_public_data_become_rows_of_ours_and_may_be_joined(tmp_path, capsys):
+def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys):
     stair = {"prompt": "Steal?", "answer": "No.", "source": "SafeRLHF"}
     (tmp_path / "stair.json").write_text(json.dumps([stair, stair | {"source": "mine"}]))
     (tmp_path / "attacks.csv").write_text(
@@ -73,7 +75,6 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(tmp_path, capsys):
     )
     own = put(tmp_path / "own.jsonl", PROMPT)
     made = run(
-        tmp_path,
         sft=str(tmp_path / "stair.json"),
         prompts=((own, str(tmp_path / "attacks.csv")), own),
         kinds={"mine": "helpfulness"},
@@ -89,11 +90,11 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(tmp_path, capsys):
     assert "is JailbreakV-28k: 1 of 2 rows; left out: 1 (the attack is in its image)" in shown
 
 
-def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(tmp_path):
+def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_path):
     own = put(tmp_path / "own.jsonl", PROMPT)
     with pytest.raises(UserError, match=r"own\.jsonl and .*, line 2: id 'a' is that of line 1"):
-        run(tmp_path, prompts=((own, own),))
+        run(prompts=((own, own),))
     with pytest.raises(UserError, match="may have our own \\(id, prompt, answer, kind\\)"):
-        run(tmp_path, sft=put(tmp_path / "odd", {"text": "x"}))
+        run(sft=put(tmp_path / "odd", {"text": "x"}))
     with pytest.raises(UserError, match="line 1: the field 'chosen_path' must be a list"):
-        run(tmp_path, prm=(put(tmp_path / "pairs", STEP),))
+        run(prm=(put(tmp_path / "pairs", STEP),))

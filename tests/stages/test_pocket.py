@@ -1,13 +1,11 @@
 """The data stage of the pocket world writes what the other stages read."""
 
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 
 from stair_jax.data.prompts import read_prompts
 from stair_jax.errors import UserError
 from stair_jax.pocket import datasets
-from stair_jax.stages import pocket
+from stair_jax.stages import Pocket
 from stair_jax.storage import read_jsonl
 
 SETTINGS = {
@@ -21,17 +19,18 @@ SETTINGS = {
 }
 
 
-def run(folder, seed=0, **settings):
-    folder.mkdir()
-    pocket.run(
-        StageContext(
-            "data", FrozenConfigDict(SETTINGS | settings), FrozenConfigDict({}), seed, folder, {}
-        )
-    )
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+@pytest.fixture
+def run(run_stage):
+    """`run(folder, seed, **settings)`: the bytes of each file that the stage writes."""
+
+    def run(folder, seed=0, **settings):
+        run_stage(Pocket, SETTINGS | settings, folder, {}, seed)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    return run
 
 
-def test_files(tmp_path):
+def test_files(run, tmp_path):
     written = run(tmp_path / "data", seed=3)
     assert sorted(written) == [
         "evaluation.jsonl",
@@ -51,7 +50,7 @@ def test_files(tmp_path):
         assert not {p.prompt for p in prompts} & {row["prompt"] for row in structured}
 
 
-def test_files_depend_on_the_seed_alone_but_for_the_evaluation(tmp_path):
+def test_files_depend_on_the_seed_alone_but_for_the_evaluation(run, tmp_path):
     first, again, other = (
         run(tmp_path / name, seed) for name, seed in zip("abc", (1, 1, 2), strict=True)
     )
@@ -60,6 +59,6 @@ def test_files_depend_on_the_seed_alone_but_for_the_evaluation(tmp_path):
     assert same == {"evaluation.jsonl"}
 
 
-def test_an_unknown_setting_is_named(tmp_path):
+def test_an_unknown_setting_is_named(run, tmp_path):
     with pytest.raises(UserError, match="num_sfd"):
         run(tmp_path / "data", num_sfd=3)

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stair_jax.stages import pretrain
+from stair_jax.stages.pretrain import Pretrain, _make_shard
 from stair_jax.storage import read_jsonl
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -27,19 +25,14 @@ SETTINGS = {
 }
 
 
-def run(folder):
-    settings = FrozenConfigDict(SETTINGS)
-    pretrain.run(StageContext("pretrain", settings, FrozenConfigDict({}), 0, folder, {}))
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, run_stage):
     """The folder of a stage that found its first shard, and when that was written."""
     folder = tmp_path_factory.mktemp("pretrain")
     first = folder / "shards/0.npz"
-    pretrain._make_shard(0, pretrain.PretrainSettings(**SETTINGS), (0, first))
+    _make_shard(0, Pretrain(**SETTINGS), (0, first))
     written = first.stat().st_mtime_ns
-    run(folder)
+    run_stage(Pretrain, SETTINGS, folder, {})
     return folder, written
 
 
@@ -76,8 +69,8 @@ def test_shards_hold_packed_rows_with_loss_on_the_answers(finished):
             assert 0.1 < shard["weights"][real].mean() < 0.9
 
 
-def test_a_finished_model_is_left_alone(finished):
+def test_a_finished_model_is_left_alone(finished, run_stage):
     model = finished[0] / "hf/model.safetensors"
     before = model.stat().st_mtime_ns
-    run(finished[0])
+    run_stage(Pretrain, SETTINGS, finished[0], {})
     assert model.stat().st_mtime_ns == before

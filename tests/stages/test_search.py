@@ -4,8 +4,6 @@ import json
 
 import jax
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +14,9 @@ from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.search.records import TreeRecord
-from stair_jax.stages import preferences, search
+from stair_jax.settings import build
+from stair_jax.stages import Preferences, Search
+from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
 SETTINGS = {
@@ -104,41 +104,36 @@ def inputs(tmp_path_factory):
     return {"model": root / "base", "prompts": root / "data"}
 
 
-def run_search(folder, inputs, slots=8, trees_in_flight=4, **settings):
-    context = StageContext(
-        "search",
-        FrozenConfigDict(SETTINGS | settings),
-        FrozenConfigDict({"slots": slots, "trees_in_flight": trees_in_flight}),
-        0,
-        folder,
-        inputs,
-    )
-    search.run(context)
+@pytest.fixture(scope="module")
+def run_search(run_stage, inputs):
+    """`run_search(folder, trees_in_flight, **settings)`: the folder of a finished search."""
+
+    def run_search(folder, trees_in_flight=4, **settings):
+        runtime = {"slots": 8, "trees_in_flight": trees_in_flight}
+        return run_stage(Search, SETTINGS | settings, folder, inputs, **runtime)
+
+    return run_search
 
 
-def run_preferences(folder, trees, **settings):
-    context = StageContext(
-        "preferences",
-        FrozenConfigDict(PAIRS | settings),
-        FrozenConfigDict({}),
-        0,
-        folder,
-        {"trees": trees},
-    )
-    preferences.run(context)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+@pytest.fixture
+def run_preferences(run_stage):
+    """`run_preferences(folder, trees, **settings)`: the bytes of each file that is written."""
+
+    def run_preferences(folder, trees, **settings):
+        run_stage(Preferences, PAIRS | settings, folder, {"trees": trees})
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    return run_preferences
 
 
 @pytest.fixture(scope="module")
-def finished(inputs, tmp_path_factory):
+def finished(run_search, tmp_path_factory):
     """An undisturbed search."""
-    folder = tmp_path_factory.mktemp("search")
-    run_search(folder, inputs)
-    return folder
+    return run_search(tmp_path_factory.mktemp("search"))
 
 
 def test_search_writes_one_tree_a_prompt(finished):
-    records = [TreeRecord.from_dict(r) for r in storage.RecordLog(finished / search.TREES_FILE)]
+    records = [TreeRecord.from_dict(r) for r in storage.RecordLog(finished / TREES_FILE)]
     assert sorted(record.id for record in records) == [f"p{i}" for i in range(5)]
     assert sum(len(record.nodes) for record in records) > 20
     assert all(record.iterations == 12 and record.generated_tokens for record in records)
@@ -150,12 +145,12 @@ def test_search_writes_one_tree_a_prompt(finished):
 
 def trees(folder):
     """The records by prompt, without the one field that may differ."""
-    records = storage.RecordLog(folder / search.TREES_FILE).read()
+    records = storage.RecordLog(folder / TREES_FILE).read()
     return {record["id"]: record | {"seconds": None} for record in records}
 
 
 def test_killed_and_resumed_search_gives_the_same_preferences(
-    finished, inputs, tmp_path, monkeypatch
+    finished, run_search, run_preferences, tmp_path, monkeypatch
 ):
     expected = run_preferences(tmp_path / "expected", finished)
     append = storage.RecordLog.append
@@ -168,21 +163,21 @@ def test_killed_and_resumed_search_gives_the_same_preferences(
     folder = tmp_path / "search"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(storage.RecordLog, "append", killed)
-        run_search(folder, inputs)
-    with open(folder / search.TREES_FILE, "ab") as file:
+        run_search(folder)
+    with open(folder / TREES_FILE, "ab") as file:
         file.write(b"\x1f\x8b\x08 torn")
-    run_search(folder, inputs)
+    run_search(folder)
     assert trees(folder) == trees(finished) and len(trees(folder)) == 5
     assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
     # A finished search has nothing left to do.
-    before = (folder / search.TREES_FILE).read_bytes()
-    run_search(folder, inputs)
-    assert (folder / search.TREES_FILE).read_bytes() == before
+    before = (folder / TREES_FILE).read_bytes()
+    run_search(folder)
+    assert (folder / TREES_FILE).read_bytes() == before
 
 
-def test_preferences_count_what_they_make_and_leave_out(finished, tmp_path):
+def test_preferences_count_what_they_make_and_leave_out(finished, run_preferences, tmp_path):
     files = run_preferences(tmp_path, finished)
     counts = json.loads(files["counts.json"])
     pairs = storage.read_jsonl(tmp_path / "dpo.jsonl")
@@ -197,7 +192,7 @@ def test_preferences_count_what_they_make_and_leave_out(finished, tmp_path):
         assert pair["chosen_value"] > pair["rejected_value"]
 
 
-def test_trajectories_can_be_as_many_as_steps(finished, tmp_path):
+def test_trajectories_can_be_as_many_as_steps(finished, run_preferences, tmp_path):
     run_preferences(tmp_path / "few", finished, v1=0.5)
     steps = len(storage.read_jsonl(tmp_path / "few" / "dpo.jsonl"))
     run_preferences(tmp_path / "matched", finished, v1=0.5, variant="trajectory", match_steps=True)
@@ -215,27 +210,27 @@ def test_trajectories_can_be_as_many_as_steps(finished, tmp_path):
         {"judge": SETTINGS["judge"] | {"mode": "generative", "max_tokens": 8, "attempts": 2}},
     ],
 )
-def test_options_give_the_same_trees_in_any_company(inputs, tmp_path, options):
-    run_search(tmp_path / "together", inputs, **options)
-    run_search(tmp_path / "one", inputs, trees_in_flight=1, **options)
+def test_options_give_the_same_trees_in_any_company(run_search, tmp_path, options):
+    run_search(tmp_path / "together", **options)
+    run_search(tmp_path / "one", trees_in_flight=1, **options)
     assert trees(tmp_path / "together") == trees(tmp_path / "one")
     assert len(trees(tmp_path / "one")) == 5
 
 
-def test_a_prompt_without_an_id_is_named(inputs, tmp_path):
+def test_a_prompt_without_an_id_is_named(run_stage, inputs, tmp_path):
     storage.write_jsonl(
         tmp_path / "prompts.jsonl", [{"prompt": "1", "kind": "safety", "source": ""}]
     )
     with pytest.raises(UserError, match="line 1, lacks the column 'id'"):
-        run_search(tmp_path / "search", inputs | {"prompts": tmp_path})
+        run_stage(Search, SETTINGS, tmp_path / "search", inputs | {"prompts": tmp_path})
 
 
-def test_wrong_settings_and_missing_trees_are_said_clearly(inputs, tmp_path):
+def test_wrong_settings_and_missing_trees_are_said_clearly(run_preferences, tmp_path):
     with pytest.raises(UserError, match="tempo"):
-        run_search(tmp_path, inputs, tempo=1)
+        build(Search, SETTINGS | {"tempo": 1}, "config.search")
     with pytest.raises(UserError, match="family"):
-        run_search(tmp_path, inputs, reward={"family": "cubic"})
+        build(Search, SETTINGS | {"reward": {"family": "cubic"}}, "config.search")
     with pytest.raises(UserError, match="variant"):
-        run_preferences(tmp_path, tmp_path, variant="words")
+        build(Preferences, {"variant": "words"}, "config.preferences")
     with pytest.raises(UserError, match="holds no tree"):
         run_preferences(tmp_path, tmp_path)

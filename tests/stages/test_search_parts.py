@@ -7,8 +7,8 @@ import pytest
 from stair_jax import storage
 from stair_jax.parallel import distributed
 from stair_jax.search.entries import DUPLICATE
-from stair_jax.stages import search
-from stair_jax.stages.search_parts import Parts
+from stair_jax.search.report import SearchReport
+from stair_jax.stages.search_parts import TREES_FILE, Parts
 
 IDS = ["a", "b", "c", "a", "d", "e", "b", "f", "a"]
 
@@ -43,7 +43,7 @@ def prompts(ids):
 def work(folder, ids=IDS, limit=99):
     """What a search writes and reports: a record a new id, as many as `limit`."""
     parts = Parts(folder, prompts(ids))
-    report = search.SearchReport()
+    report = SearchReport()
     seen = set()
     for prompt in parts.prompts:
         if prompt.id in seen or prompt.id == "e":
@@ -64,7 +64,7 @@ def join(folder):
 
 
 def records(folder):
-    return storage.RecordLog(folder / search.TREES_FILE).read()
+    return storage.RecordLog(folder / TREES_FILE).read()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -79,7 +79,7 @@ def test_the_parts_together_are_the_whole(processes, tmp_path, count):
         ("b", DUPLICATE),
         ("a", DUPLICATE),
     ]
-    assert [path.name for path in tmp_path.iterdir()] == [search.TREES_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [TREES_FILE]
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (3, 1), (1, 3), (2, 3)])
@@ -90,7 +90,7 @@ def test_a_search_goes_on_with_another_number_of_processes(processes, tmp_path, 
     report = processes(after, lambda: join(tmp_path))
     assert report.trees == 5 - len(started)
     assert sorted(record["id"] for record in records(tmp_path)) == list("abcdf")
-    assert [path.name for path in tmp_path.iterdir()] == [search.TREES_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [TREES_FILE]
 
 
 def ids_of(path):
@@ -101,9 +101,9 @@ def test_a_join_that_was_cut_short_is_done_again(processes, tmp_path):
     processes(2, lambda: work(tmp_path))
     parts = {path: path.read_bytes() for path in tmp_path.iterdir()}
     processes(2, lambda: join(tmp_path))
-    whole = (tmp_path / search.TREES_FILE).read_bytes()
+    whole = (tmp_path / TREES_FILE).read_bytes()
     for path, content in parts.items():
         path.write_bytes(content)
     assert processes(2, lambda: join(tmp_path)).trees == 0
-    assert (tmp_path / search.TREES_FILE).read_bytes() == whole
-    assert [path.name for path in tmp_path.iterdir()] == [search.TREES_FILE]
+    assert (tmp_path / TREES_FILE).read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == [TREES_FILE]

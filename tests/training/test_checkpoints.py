@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec
 from stair_jax.errors import UserError
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.training import checkpoints as module
-from stair_jax.training.checkpoints import Checkpoints, Keep, discard
+from stair_jax.training.checkpoints import Checkpoints
+from stair_jax.training.keep import Keep, discard
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import abstract_state, init_state

@@ -1,29 +1,26 @@
 """The DPO stage in both layouts, on pairs of a searched tree."""
 
-import json
 import math
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 
 from stair_jax.data.pairs import encode_pairs, step_examples
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.search.preferences import StepSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
-from stair_jax.stages import dpo
-from stair_jax.storage import write_jsonl
+from stair_jax.stages.dpo import Dpo, lay_out
+from stair_jax.storage import read_jsonl, write_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import format_output, format_step
 from stair_jax.training.batches import Group
 
 MAX_LENGTH = 176
 COMMON = {
-    "model": "model", "preferences": "data", "max_length": MAX_LENGTH, "microbatch_rows": 4,
-    "batch_size": 3, "learning_rate": 2e-3, "epochs": 1.0, "eps": 1e-3,
+    "max_length": MAX_LENGTH, "microbatch_rows": 4, "batch_size": 3, "learning_rate": 2e-3,
+    "eps": 1e-3,
 }  # fmt: skip
 
 
@@ -60,19 +57,15 @@ def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
     return workdir
 
 
-def run_stage(workdir, name, **settings):
-    inputs = {"model": workdir / "model", "preferences": workdir / "data"}
-    (workdir / name).mkdir()
-    fields, runtime = FrozenConfigDict(COMMON | settings), FrozenConfigDict()
-    dpo.run(StageContext(name, fields, runtime, 3, workdir / name, inputs))
-    lines = (workdir / name / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def test_both_layouts_train_alike(workdir, capsys):
+def test_both_layouts_train_alike(workdir, run_stage, capsys):
     """The same pairs in each step, so the same losses but for rounding, and the same model."""
+    inputs = {"model": workdir / "model", "preferences": workdir / "data"}
+    fields = COMMON | {"together": "pairs"}
     both = [
-        run_stage(workdir, name, layout=name, together="pairs", **changes)
+        read_jsonl(
+            run_stage(Dpo, fields | {"layout": name} | changes, workdir / name, inputs, seed=3)
+            / "metrics.jsonl"
+        )
         for name, changes in (
             ("pairs", {}),
             ("tree", {"row_length": 2 * MAX_LENGTH, "microbatch_rows": 1}),
@@ -100,8 +93,8 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)
     assert len(kept) == 9
     groups = [Group(row["id"], pair) for row, pair in zip(kept, pairs, strict=True)]
-    settings = dpo.DpoSettings(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
-    batches = dpo.lay_out(groups, kept, settings)
+    settings = Dpo(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
+    batches = lay_out(groups, kept, settings)
     (batch,) = batches
     expected = {
         (row["prompt"], *example.tokens[:end])
@@ -116,11 +109,11 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layout": "trees"}, "layout is 'trees': it must be one of tree, pairs"),
-        ({"together": "all"}, "together is 'all': it must be one of pairs, siblings, prompts"),
+        ({"layout": "trees"}, "layout is 'trees': it must be one of 'tree', 'pairs'"),
+        ({"together": "all"}, "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'"),
         ({"row_length": 100}, "row_length is 100: it must be at least max_length 2048"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, message):
     with pytest.raises(UserError, match=message):
-        dpo.DpoSettings(**settings)
+        Dpo(**settings)
