@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers with the four tags; text never becomes control tokens."""
+"""Wrapper of Hugging Face tokenizers: the four tags, and safe encoding of text from outside."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -14,9 +14,9 @@ from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.plain import plain_backend, valid_unicode
 
-MAX_STOP_IDS = 6  # a request of the engine stops at 8 tokens; the two closing tags are among them
+MAX_STOP_IDS = 6  # the engine takes 8 stop tokens per request, two of which are closing tags
 _PAD = "<|pad|>"
-_PAD_CANDIDATES = (  # tokens that checkpoints keep for padding, or that no text ever holds
+_PAD_CANDIDATES = (  # tokens that checkpoints reserve for padding, or that occur in no text
     "<|finetune_right_pad_id|>",
     "<|endoftext|>",
     "<|vision_pad|>",
@@ -24,7 +24,7 @@ _PAD_CANDIDATES = (  # tokens that checkpoints keep for padding, or that no text
     "<unk>",
     _PAD,
 )
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of generation_config.json
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of generation_config.json
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,17 @@ class Tags:
 
 
 def add_tags(hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> int:
-    """Adds the four tags to a tokenizer where they are missing; returns how many were new.
+    """Adds the four tags, where missing, and a padding token to a tokenizer, in place.
 
-    They are not special tokens in the sense of Hugging Face, so that
-    `decode(..., skip_special_tokens=True)` in transformers or vLLM leaves them visible.
+    The tags are added tokens but not special ones in the sense of Hugging Face, so that
+    `decode(..., skip_special_tokens=True)` in transformers or vLLM keeps them visible.
 
-    The tokenizer is also given a padding token other than the end-of-sequence token and the
-    `stop_ids`: its own if it is that, else a reserved one, else a new one. Transformers scores a
-    sequence at its last token that is not padding, which has to be the end of the answer.
+    The padding token has to differ from the end-of-sequence token and the `stop_ids`: the
+    tokenizer's own if it does, else a reserved one, else a new one. Transformers scores a sequence
+    at its last token that is not padding, which must be the end of the answer.
+
+    Returns:
+      the number of tags that were added.
     """
     new = hf.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in steps.TAGS])
     ends = {hf.eos_token_id, *stop_ids}
@@ -57,7 +60,18 @@ def add_tags(hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> int:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer as the rest of stair_jax sees it."""
+    """The tokenizer of a checkpoint as the rest of stair_jax uses it.
+
+    Attributes:
+      hf: the Hugging Face tokenizer.
+      tags: token ids of the four tags.
+      eos_id: end-of-sequence token, which closes an answer in training data.
+      stop_ids: all tokens that end an answer, `eos_id` first.
+      pad_id: padding token.
+      vocab_size: number of token ids, added tokens included.
+      chat: how prompts are rendered.
+      generation: fields of `generation_config.json` to export with the model.
+    """
 
     def __init__(
         self,
@@ -66,13 +80,17 @@ class Tokenizer:
         chat: ChatSettings | None = None,
         generation: Mapping[str, Any] | None = None,
     ):
-        """Wraps `hf`, which must hold the four tags (`add_tags`).
+        """Wraps `hf`, which must contain the four tags (`add_tags`).
 
         Args:
           hf: a fast tokenizer.
-          stop_ids: tokens that end an answer, beside the end-of-sequence token.
+          stop_ids: tokens that end an answer, in addition to the end-of-sequence token.
           chat: how prompts are rendered.
-          generation: fields of `generation_config.json` to be exported with the model; not used.
+          generation: fields of `generation_config.json`; kept for export only.
+
+        Raises:
+          UserError: a tag or the end-of-sequence token is missing, there are too many stop tokens,
+            or the tokenizer is a Unigram model.
         """
         vocabulary = hf.get_vocab()
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
@@ -102,7 +120,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """Reads a Hugging Face folder; further stop ids come from `generation_config.json`."""
+        """Reads a Hugging Face folder; additional stop ids come from `generation_config.json`."""
         folder = Path(folder)
         return cls(
             load_huggingface(folder),
@@ -114,22 +132,23 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer and its chat settings as a Hugging Face folder.
 
-        Transformers 4 and vLLM read it too. They do not know the chat settings: who serves the
-        model passes its system turn and template values as before, or has the template write them.
+        Transformers 4 and vLLM can read it too, except for the chat settings: to serve the model
+        with the same prompts, pass its system turn and template values, or put them into the
+        template.
         """
         self.hf.save_pretrained(folder)
         _write_for_older_readers(Path(folder) / "tokenizer_config.json")
         self.chat.save(Path(folder))
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of text that is not ours (a user's prompt): tags and specials in it stay text.
+        """Token ids of untrusted text, e.g. a user's prompt: tags and specials in it stay text.
 
-        A lone surrogate, which is no character, becomes U+FFFD.
+        A lone surrogate is encoded as U+FFFD.
         """
         return self._plain.encode(valid_unicode(text), add_special_tokens=False).ids
 
     def encode_answer(self, text: str) -> list[int]:
-        """Ids of an answer (ours or a model's): the four tags become tokens, all else is text."""
+        """Token ids of an answer: the four tags become tokens, everything else is plain text."""
         ids: list[int] = []
         position = 0
         for match in steps.TAG_PATTERN.finditer(text):
@@ -139,7 +158,7 @@ class Tokenizer:
         return ids + self.encode_text(text[position:])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`: the tags are visible, other special tokens are left out."""
+        """Text of token ids: tags are visible, other special tokens are left out."""
         shown = [token for token in ids if token not in self._hidden]
         return str(
             self.hf.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -147,24 +166,28 @@ class Tokenizer:
 
 
 def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
-    """Reads a fast tokenizer from a folder, without running code that comes with it."""
+    """Reads a fast tokenizer from a folder, without running any code from it.
+
+    Raises:
+      UserError: there is no tokenizer.json, or it cannot be read.
+    """
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"
         )
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
         raise UserError(
             f"cannot read the tokenizer in {folder}: {error}".splitlines()[0]
         ) from error
 
 
 def generation_stop_ids(folder: Path) -> list[int]:
-    """The end-of-sequence ids of `generation_config.json`, if there is one.
+    """The `eos_token_id`s of `generation_config.json`; [] if there are none.
 
     Raises:
-      UserError: they are no token ids.
+      UserError: they are not token ids.
     """
     stop = _generation_config(folder).get("eos_token_id")
     ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
@@ -177,7 +200,7 @@ def generation_stop_ids(folder: Path) -> list[int]:
 
 
 def generation_fields(folder: Path) -> dict[str, Any]:
-    """The fields of `generation_config.json` that hold no token ids: temperature and the like."""
+    """The fields of `generation_config.json` other than token ids, e.g. the temperature."""
     values = _generation_config(folder)
     return {name: value for name, value in values.items() if name not in _IDS}
 
@@ -191,7 +214,7 @@ def _generation_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_for_older_readers(path: Path) -> None:
-    """Says in the words of transformers 4, which 5 reads as well, what 5 has new words for."""
+    """Renames fields of transformers 5 to those of transformers 4, which 5 reads as well."""
     values = storage.read_json(path)
     values["tokenizer_class"] = "PreTrainedTokenizerFast"
     values.pop("backend", None)
