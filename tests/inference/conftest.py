@@ -1,4 +1,4 @@
-"""The byte tokenizer and the scripted engine of the search tests, whose handles are counted."""
+"""The byte tokenizer and the scripted engine of the search tests, with a check of its handles."""
 
 import importlib.util
 import pathlib
@@ -15,7 +15,7 @@ tokenizer = _MODULE.tokenizer
 
 @pytest.fixture
 def make_engine(tokenizer):
-    """Makes scripted engines, of which none may keep a handle in the end."""
+    """Factory of scripted engines; at the end of a test no handle may be left unreleased."""
     made = []
 
     def make(**options):

@@ -1,4 +1,4 @@
-"""A tiny model, and the topologies of a compiler that may be missing."""
+"""A tiny model, and TPU topologies if libtpu is installed."""
 
 import pytest
 
@@ -21,6 +21,6 @@ def config():
 
 @pytest.fixture(scope="session")
 def tpu():
-    """`tpu("v5e:2x2")`: a topology; skips the test where TPUs cannot be compiled for."""
+    """`tpu("v5e:2x2")`: a topology; skips the test if libtpu is missing."""
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     return get_topology

@@ -1,4 +1,4 @@
-"""A tiny byte tokenizer, and an engine whose samples are a plain function of tokens and key."""
+"""A byte tokenizer, and a fake engine whose samples are a deterministic function of the request."""
 
 import hashlib
 import random
@@ -21,7 +21,7 @@ _TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """One token a byte, chat markers as special tokens, and the four tags."""
+    """One token per byte, chat markers as special tokens, and the four tags."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Backend(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -35,10 +35,10 @@ def tokenizer() -> Tokenizer:
 
 
 class ScriptedEngine:
-    """Answers requests by hashing their tokens and key, some at a time and in mixed order.
+    """A fake engine: completions are hashes of tokens and key, returned in random portions.
 
-    Now and then a step brings nothing, as that of an engine that is a round ahead. What `Engine`
-    refuses is refused here too.
+    Some steps return nothing, as with an engine whose results are read a round later. It refuses
+    the same requests as `Engine`.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class ScriptedEngine:
         """An idle engine.
 
         Args:
-            tokenizer: of the texts.
-            disorder: seeds the order of completions.
-            p_end: how often a step is the last.
-            capacity: tokens of the cache; nothing is ever put back.
-            max_length: of a sequence.
+            tokenizer: for the texts.
+            disorder: seed of the order of completions.
+            p_end: probability that a step is the output block.
+            capacity: tokens of the cache; requests are never preempted.
+            max_length: tokens of a sequence.
         """
         self.tokenizer = tokenizer
         self.order = random.Random(disorder)
@@ -124,7 +124,7 @@ class ScriptedEngine:
     def _complete(self, request: Request) -> Completion:
         rng = random.Random(_digest(request.sequence, request.key))
         if request.sampling is None:
-            # Scores are a function of the tokens alone.
+            # Scores depend on the tokens only, not on the key.
             rng = random.Random(_digest(request.sequence))
             return Completion(
                 request.id,
@@ -151,7 +151,7 @@ class ScriptedEngine:
         )
 
     def _write(self, rng: random.Random, stop_ids: Sequence[int]) -> str:
-        """One step where reasoning_close is among the stop ids, else the rest of an answer."""
+        """One step if reasoning_close is among the stop ids, else the rest of an answer."""
         one_step = self.tokenizer.tags.reasoning_close in stop_ids
         text = ""
         while True:
@@ -168,5 +168,5 @@ def _digest(*values: Hashable) -> int:
 
 @pytest.fixture
 def make_engine(tokenizer: Tokenizer) -> Callable[..., ScriptedEngine]:
-    """Makes scripted engines."""
+    """Factory of scripted engines."""
     return lambda **options: ScriptedEngine(tokenizer, **options)

@@ -1,13 +1,13 @@
-"""SI-MCTS in plain Python, from STAIR section 3: node objects and recursion, one tree at a time.
+"""Reference SI-MCTS (Algorithm 1 of the paper) in plain Python: node objects, one tree at a time.
 
-Shares nothing with the kernel. An actor is any object with
+Independent of the jitted implementation. An actor is any object with
 
     expand(node) -> list of (is_terminal, prior)     the distinct steps sampled after the node
     reward(node) -> float, or None                   of a rollout or of the node's own answer
 
-A choice takes the first of the highest scores. `margin` is the smallest gap between the highest
-score and the next lower one that a search has met: below the rounding of a float32 an
-implementation in float32 may take another turn.
+Ties go to the first child. `margin` is the smallest gap between the highest and the next lower
+score in a search: if it is within float32 rounding, a float32 implementation may choose
+differently.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass(eq=False)
 class Node:
-    """A step; the root is the prompt."""
+    """A reasoning step; the root is the prompt."""
 
     index: int
     parent: "Node | None" = None
@@ -40,7 +40,7 @@ class Node:
 
 @dataclass
 class Search:
-    """One tree; `number` rounds every stored sum and mean (float, or numpy.float32)."""
+    """One tree; `number` (float or numpy.float32) is applied to every stored sum and mean."""
 
     actor: Any
     num_iterations: int
@@ -63,7 +63,7 @@ class Search:
         return self
 
     def finish(self) -> "Search":
-        """Visits every node that was never visited, in the order in which they were made."""
+        """Visits every node that was never visited, in order of creation."""
         for node in [node for node in self.nodes if node.visits == 0]:
             reward = self.evaluate(node)
             while node is not None:
@@ -72,7 +72,7 @@ class Search:
         return self
 
     def descend(self, node: Node) -> Any:
-        """One iteration below the node: the reward, None if missing."""
+        """One iteration from the node down; returns the reward, None if missing."""
         if not node.children and self.may_grow(node):
             self.grow(node)
             reward = self.leaf(self.pick(node)) if node.children else self.evaluate(node)
@@ -117,13 +117,13 @@ class Search:
         return reward
 
     def stand_in(self, node: Node) -> Any:
-        """What a node takes for a missing reward: a sum that leaves its mean where it is."""
+        """The substitute for a missing reward, which leaves the mean of a node unchanged."""
         if node.visits:
             return self.mean(node)
         return self.number(0) if node.parent is None else self.mean(node.parent)
 
     def record(self, node: Node, reward: Any) -> None:
-        """The parents are recorded after their children, so their means are still the old ones."""
+        """Children are updated before their parents, whose means are thus still the old ones."""
         added = self.stand_in(node) if reward is None else reward
         node.total = self.number(node.total + added)
         node.visits += 1
@@ -140,7 +140,7 @@ class Search:
         return node.children[scores.index(best)]
 
     def value(self, child: Node) -> float:
-        """`pending` is 0 everywhere where one iteration follows the other."""
+        """`pending` is 0 everywhere if iterations are sequential."""
         weight = self.c if self.score == "ucb1" else self.c * child.prior
         visits = child.visits + child.pending
         above = child.parent.visits + child.parent.pending
@@ -155,9 +155,9 @@ class Search:
 
 @dataclass
 class Lanes(Search):
-    """Several iterations under way (WU-UCT): `fill` starts them, `deliver` ends or continues one.
+    """Several iterations in flight (WU-UCT): `fill` starts them, `deliver` ends or continues one.
 
-    A request is (what, path), as in `requests`; a lane holds its node, or None.
+    A request is (what, path), as in `requests`; a lane holds the node of its request, or None.
     """
 
     lanes: int = 1
@@ -169,7 +169,7 @@ class Lanes(Search):
         self.launched = self.finished = 0
 
     def fill(self) -> list[tuple[int, str, tuple[int, ...]]]:
-        """Starts iterations in the free lanes: (lane, what, path)."""
+        """Starts iterations in the free lanes; returns their requests (lane, what, path)."""
         started = []
         while None in self.at and self.launched < self.num_iterations:
             node = self.root
@@ -191,7 +191,7 @@ class Lanes(Search):
         return started
 
     def deliver(self, lane: int) -> list[tuple[int, str, tuple[int, ...]]]:
-        """Answers the request of a lane: what the lane asks next, if anything."""
+        """Delivers the result of a lane's request; returns the next request of the lane, if any."""
         node, what = self.at[lane], self.asked[lane]
         self.at[lane] = None
         if what != "expand":
@@ -234,7 +234,7 @@ class Lanes(Search):
 
 
 class Script:
-    """An actor whose answers depend on its seed, the path of a node and how often it was asked."""
+    """An actor whose results depend on its seed, the node's path and the number of visits."""
 
     def __init__(self, seed, num_children, *, terminal=0.2, missing=0.0, failing=0.1, scale=1.0):
         self.seed, self.num_children, self.scale = seed, num_children, scale
@@ -249,7 +249,7 @@ class Script:
         draw = self.draw("expand", path)
         if draw.random() < self.failing:
             return []
-        count = draw.randint(1, self.num_children)  # fewer: duplicates were dropped
+        count = draw.randint(1, self.num_children)  # fewer, as if duplicates had been dropped
         return [(draw.random() < self.terminal, draw.randint(1, 8) / 8) for _ in range(count)]
 
     def score(self, path):

@@ -21,7 +21,7 @@ COMMON = {"max_length": 160, "microbatch_rows": 2, "checkpoint_every": 2, "learn
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, chat_tokenizer):
-    """Folders of a model stage and of a data stage."""
+    """Folders of a model stage and a data stage."""
     workdir = tmp_path_factory.mktemp("run")
     config = ModelConfig(
         vocab_size=chat_tokenizer.vocab_size,
@@ -86,7 +86,7 @@ def test_sft(workdir, capsys):
     assert not (stage.folder / "checkpoints").exists()
     shown = capsys.readouterr().err
     assert "⟦<|Reasoning_step|>Title: Problem analysis" in shown and "<|eot_id|>⟧" in shown
-    sft.run(stage)  # all done: nothing is trained again
+    sft.run(stage)  # the stage is complete: nothing is trained again
     assert metrics_of(stage.folder) == metrics
 
 
