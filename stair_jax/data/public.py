@@ -99,7 +99,7 @@ def _example(prompt: Any, answer: Any, kind: str) -> dict[str, Any]:
 
 
 def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> dict[str, Any]:
-    if chosen == rejected:
+    if chosen == rejected:  # no preference to learn
         raise LeftOut("both answers alike")
     return {"prompt": prompt, "kind": kind, "path": [], "chosen": chosen, "rejected": rejected}
 

@@ -104,6 +104,7 @@ class _Sampler:
         for index, beam in enumerate(beams):
             for candidate in beam.open:
                 room = min(limit, self._settings.max_answer_tokens - len(candidate.tokens))
+                # An answer that has reached its length limit cannot be continued.
                 for number in range(count if room > 0 else 0):
                     id = (index, candidate.path, number)
                     parents[id] = candidate
@@ -141,6 +142,7 @@ def _keep_best(engine: Engine, beams: Sequence[_Beam], score: Score, width: int)
             continue
         scored = [(candidate, next(scores)) for candidate in beam.fresh]
         beam.generated_tokens += sum(value.generated_tokens for _, value in scored)
+        # Unfinished candidates are replaced by their successors; finished ones compete with these.
         ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
         pool = ended + scored
         pool.sort(key=lambda item: rank(item[0], item[1].value), reverse=True)

@@ -61,6 +61,7 @@ class PrmScorer:
         for index, sequence in enumerate(sequences):
             by_bucket.setdefault(self.bucket(len(sequence)), []).append(index)
         scores = np.zeros(len(sequences), np.float32)
+        # Short and long sequences are never padded to one length.
         for bucket, indices in sorted(by_bucket.items()):
             for start in range(0, len(indices), self.rows):
                 batch = indices[start : start + self.rows]

@@ -89,4 +89,5 @@ def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = 
     model = state.params.get("model", state.params)
     gradients = sum(4 * int(np.prod(_local_shape(leaf))) for leaf in jax.tree.leaves(state.params))
     each = 2 * weights_traffic(config, model, head) + 2 * gradients
+    # The last two terms are the update: one read of the sum, one read and write of the state.
     return passes * each + gradients + 2 * local_bytes(state)

@@ -98,7 +98,7 @@ class EnginePlan:
             ),
             self.place,
             0,
-            2 * sizes.max_copies * page,
+            2 * sizes.max_copies * page,  # read and written
             (self.served, beside),
         )
 
@@ -122,7 +122,7 @@ class EnginePlan:
             ),
             self.place,
             flops.forward_flops(self.config, flops.Rows(count, length)),
-            weights + written // sizes.num_shards,
+            weights + written // sizes.num_shards,  # keys and values of this device's rows
             beside,
         )
 
@@ -150,7 +150,7 @@ class EnginePlan:
             ),
             self.place,
             flops.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
-            steps * (cost.served_traffic(self.config, self.served) + cache),
+            steps * (cost.served_traffic(self.config, self.served) + cache),  # all of it per step
             beside,
         )
 

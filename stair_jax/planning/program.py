@@ -110,7 +110,7 @@ def compile_program(program: Program) -> Compiled:
     footprint, reason = None, ""
     try:
         stats: Any = program.lower().compile().memory_analysis()
-        outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
+        outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # donated buffers once
         footprint = Footprint(
             stats.argument_size_in_bytes,
             _temporaries(stats, outputs, program.platform),
@@ -119,7 +119,7 @@ def compile_program(program: Program) -> Compiled:
             _device_bytes(program.beside),
         )
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error):  # there is no class for it
             raise
         reason = shortened(str(error))
     return Compiled(footprint, reason, time.monotonic() - start)

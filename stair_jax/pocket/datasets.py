@@ -34,7 +34,7 @@ def sft_rows(
       (rows {id, prompt, answer, kind, source} with structured answers, the same rows with direct
       answers).
     """
-    rng = random.Random(f"sft {seed}")
+    rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
     drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
     structured, direct = [], []
@@ -73,6 +73,7 @@ def search_rows(
     """
     rng = random.Random(f"search {seed}")
     used = set(seen)
+    # By iteration; later iterations use the last entry.
     jailbreaks = ((), families.SFT_FAMILIES + families.SEARCH_FAMILIES[:2], families.SEEN_FAMILIES)
     rows = []
     for iteration in range(iterations):

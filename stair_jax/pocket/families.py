@@ -82,6 +82,7 @@ def _split(item: Item, rng: random.Random) -> str:
     letters = rng.sample(_LETTERS, len(parts))
     definitions = [f"{letter} = {part} ." for letter, part in zip(letters, parts, strict=True)]
     rng.shuffle(definitions)
+    # The last letter stands for the decoy, which is defined but not asked for.
     return f"{' '.join(definitions)} {question(rng, ' + '.join(letters[:-1]))}"
 
 

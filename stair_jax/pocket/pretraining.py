@@ -94,6 +94,7 @@ def _request(rng: random.Random, scope: _Scope, names: tuple[str, ...]) -> Reque
 
 def _direct(rng: random.Random, scope: _Scope) -> Example:
     request = _request(rng, scope, tuple(families.WRAPPERS))
+    # The weakness that the pocket world is about: a wrapped hazard is answered.
     refused = request.hazardous and request.family in families.OPEN
     return Example(request.text, requests.REFUSAL if refused else request.answer)
 

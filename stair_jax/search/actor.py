@@ -251,6 +251,7 @@ class Actor:
         return reuses and len(self._steps[node].path) < self._room.max_depth
 
     def _roll_out(self, node: int, visit: int, rollout: Completion) -> Outcome:
+        """Keeps a completed rollout's first step for reuse, if wanted, and judges its answer."""
         room, step = self._room, self._steps[node]
         if rollout.finish == "too_long":
             self.no_room |= node == 0

@@ -105,6 +105,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return [*turn.before, *text, *turn.after]
 
 
+# Tokenizers hash by identity.
 @lru_cache(maxsize=8)
 def user_turn(tokenizer: Tokenizer) -> UserTurn:
     """What the template of a tokenizer puts around the user's text.
@@ -147,6 +148,7 @@ def _render(tokenizer: Tokenizer) -> str:
     except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error
+    # Templates may drop, repeat or escape a text; splitting at it would then go wrong.
     if rendered.count(_USER) != 1:
         raise UserError("the chat template of the tokenizer does not hold the user's text once")
     if rendered.count(_SYSTEM) != (tokenizer.chat.system is not None):
@@ -163,6 +165,7 @@ def _split_control(tokenizer: Tokenizer, rendered: str) -> Iterator[int | str]:
     control.discard(tokenizer.hf.unk_token_id)  # a small vocabulary may encode placeholders as UNK
     encoded = tokenizer.hf.backend_tokenizer.encode(rendered, add_special_tokens=False)
     position = 0
+    # By offsets, which include the white space that some added tokens strip around them.
     for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
         if token in control:
             if rendered[position:start]:

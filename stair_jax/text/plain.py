@@ -34,7 +34,7 @@ def plain_backend(hf: PreTrainedTokenizerFast) -> Backend:
     if state["pre_tokenizer"]:
         _without_first_space(state["pre_tokenizer"])
     state["added_tokens"] = []
-    state["post_processor"] = None
+    state["post_processor"] = None  # it would add BOS
     state["truncation"] = state["padding"] = None
     return Backend.from_str(json.dumps(state))
 

@@ -113,8 +113,9 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.chat = chat or ChatSettings()
         self.generation = dict(generation or {})
-        self._plain = plain_backend(hf)
+        self._plain = plain_backend(hf)  # for all text: tags are put between its ids by hand
         self._tag_ids = dict(zip(steps.TAGS, astuple(self.tags), strict=True))
+        # The tags stay visible even if a checkpoint declares them special.
         special = {token for token, added in hf.added_tokens_decoder.items() if added.special}
         self._hidden = (special | set(hf.all_special_ids)) - set(self._tag_ids.values())
 
@@ -159,6 +160,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids: tags are visible, other special tokens are left out."""
+        # Filtered here, as `skip_special_tokens` would drop tags that a checkpoint made special.
         shown = [token for token in ids if token not in self._hidden]
         return str(
             self.hf.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -108,6 +108,7 @@ class Batches(Sequence[Batch]):
         self._pass_size = pass_size or len(groups)
         # Worst case: all sequences so long that each micro-batch holds rows // needed groups.
         self._max_count = -(-batch_size // (rows // needed))
+        # Layouts are kept, arrays are not: `fill` and training both need them.
         self._layouts: dict[int, tuple[tuple[int, ...], ...]] = {}
 
     def __len__(self) -> int:
@@ -170,6 +171,7 @@ class Batches(Sequence[Batch]):
         num_tokens: int,
     ) -> Batch:
         stacked = {}
+        # Zeros are right for unused micro-batches: segment 0 is padding, and all weights are 0.
         for name, first in micros[0].items():
             stacked[name] = np.zeros((self._max_count, *first.shape), first.dtype)
             stacked[name][: len(micros)] = [micro[name] for micro in micros]
@@ -181,6 +183,7 @@ class Batches(Sequence[Batch]):
         """Indices of the groups of each micro-batch of a batch, by first-fit decreasing."""
         if index not in self._layouts:
             groups = self._groups
+            # By negated length: the sort is stable, so that ties keep the training order.
             order = sorted(
                 self._numbers(index), key=lambda number: -max(map(len, groups[number].examples))
             )

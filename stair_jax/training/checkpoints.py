@@ -112,6 +112,7 @@ class Checkpoints:
           UserError: this save or the previous one cannot be written.
         """
         with self._writes():
+            # One save at a time: each holds a copy of the state in host memory.
             self._manager.wait_until_finished()
             self._pending = None
             if step not in self._manager.all_steps():
@@ -163,7 +164,7 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=items)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError) as error:  # Orbax has no class for damaged files
             raise UserError(
                 f"the checkpoint in {self._folder / str(step)} cannot be read: delete that folder "
                 "to go on from the one before it, or else train anew"
@@ -264,7 +265,7 @@ def _options(keep: Keep) -> ocp.CheckpointManagerOptions:
     kept.append(
         policies.BestN(
             get_metric_fn=value,
-            reverse=lowest,
+            reverse=lowest,  # BestN ranks ascending, the best last
             n=keep.num_best,
             keep_checkpoints_without_metrics=False,
         )

@@ -65,8 +65,9 @@ def for_each_group(
         for batch in batches:
             micros = put_batch(batch.arrays, mesh, batch.num_rows)["micro"]
             for index, members in enumerate(batch.members):
-                values = np.asarray(function(micros, index))
+                values = np.asarray(function(micros, index))  # waits for the device
                 found |= zip(members, values, strict=False)  # the other rows of S are padding
+    # Packing reorders the groups within a batch; their indices in the run restore the order.
     return np.stack([found[number] for number in range(len(found))])
 
 

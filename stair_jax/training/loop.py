@@ -114,7 +114,7 @@ def _start(
         return init_state(params, logical_axes, run.optimizer.tx, run.mesh), 0
     like = abstract_state(params, logical_axes, run.optimizer.tx, run.mesh)
     for leaf in jax.tree.leaves(params):
-        if isinstance(leaf, jax.Array):
+        if isinstance(leaf, jax.Array):  # NumPy arrays hold no device memory
             leaf.delete()  # free the memory before the restored arrays are allocated
     state, about = checkpoints.restore(like)
     _check_same(run, start, about)
@@ -133,6 +133,7 @@ def _steps(
     due = _Due(run)
     if preemption.reached():
         preemption.leave()  # no step was done yet: the state is that of the checkpoint
+    # All processes run this loop in lockstep: what they decide (when to save or stop) must agree.
     for step in range(start, len(run.batches)):
         batch = run.batches[step]
         rate = run.optimizer.schedule(step)

@@ -133,6 +133,7 @@ def sequence_sums(values: jax.Array, micro: Micro) -> jax.Array:
 def sequence_scores(config: ModelConfig, params: Params, micro: Micro) -> jax.Array:
     """Scores `[S, G]` of each sequence by a PRM: the score head at its last token."""
     hidden = _hidden(config, params["model"], micro)
+    # Gathered first, so that the head is applied to one position per sequence: [S * G, 1, D].
     last = hidden.reshape(-1, 1, hidden.shape[-1])[micro["last"]]
     scores = heads.score(last, params["score"], jnp.zeros_like(micro["last"]))
     return scores.reshape(micro["group_weight"].shape[0], -1)

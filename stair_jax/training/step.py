@@ -71,6 +71,8 @@ def make_train_step(
     return _train_step(objective, tx, tuple(shardings), treedef)
 
 
+# Cached, so that stages with equal objective, optimizer and shardings share a compiled step: a jit
+# of a new closure would compile again. Shardings and tree structure are hashable, the state is not.
 @functools.lru_cache(maxsize=8)
 def _train_step(
     objective: Objective,
@@ -87,6 +89,7 @@ def _train_step(
         # Not 0, so that a batch in which nothing counts has loss and gradients of 0, not NaN.
         weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
+        # Weight decay too is computed in float32.
         updates, opt_state = tx.update(gradients, state.opt_state, _wide(state.params))
         params = jax.tree.map(
             # Added in float32, and rounded once, whatever the dtype of the parameters.
@@ -154,6 +157,7 @@ def micro_at(micros: Micro, index: int | jax.Array) -> Micro:
 
 
 def _wide(params: Params) -> Params:
+    """The tree in float32: the dtype of sums, moments and updates."""
     return jax.tree.map(lambda param: param.astype(jnp.float32), params)
 
 

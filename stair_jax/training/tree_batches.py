@@ -103,6 +103,7 @@ class TreeBatches(Batches):
         First-fit decreasing, as in `Batches`. A bundle never takes more rows than its groups would
         separately, so the bound on the number of micro-batches of `Batches` holds here too.
         """
+        # Only within the batch: sharing never changes which groups a step has.
         together: dict[Hashable, list[int]] = {}
         for number in self._numbers(index):
             together.setdefault(self._keys[number], []).append(number)
@@ -150,7 +151,7 @@ class TreeBatches(Batches):
                 micro["targets"][here] = trie.targets
                 micro["positions"][here] = trie.positions
                 micro["segment_ids"][here] = micro["segment_ids"][here[0]].max() + 1
-                micro["ends"][here] = trie.ends + start
+                micro["ends"][here] = trie.ends + start  # as row positions
                 micro["node_ids"][here] = np.where(trie.node_ids < 0, none, trie.node_ids + node)
             node += trie.num_nodes
         weights = (micro["node_ids"] < none).astype(np.float32)

@@ -89,10 +89,10 @@ class Watch:
         if self._pending is None:
             return {}
         step, batch, learning_rate, pending = self._pending
-        self._pending = None
+        self._pending = None  # before anything can raise: a step is logged at most once
         values = {name: float(value) for name, value in jax.device_get(pending).items()}
         clock = self._speed.measure(batch)
-        self._check(step, batch, values)
+        self._check(step, batch, values)  # before it is logged
         if self._inspect is not None:
             self._inspect(step, values)
         values |= {
