@@ -43,11 +43,11 @@ from stair_jax.search.records import Node, TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
+from stair_jax.settings import build
+from stair_jax.stages.search import Search
 from stair_jax.text.tokenizer import Tokenizer
 
 Row = dict[str, Any]
-# Fields of the stage `search` that say nothing about a tree.
-_OF_STAGE = ("model", "prompts", "file", "num_prompts", "context_tokens", "dtype", "reward")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class World:
     def settings(self, variant: Variant) -> SearchSettings:
         """Of a search."""
         judge = {**self.search["judge"], **variant.judge}
-        return SearchSettings.read({**self.search, **variant.search, "judge": judge})
+        section = {**self.search, **variant.search, "judge": judge}
+        return build(Search, section, "search").search_settings
 
     def item(self, prompt_id: str) -> str:
         """What a prompt is about: prompts about one item are not independent."""
@@ -146,17 +147,18 @@ def read_world(workdir: Path, num_prompts: int) -> World:
     if not hf.is_dir():
         raise UserError(f"{hf} is missing: run configs/pocket.py with --workdir={workdir} first")
     config = storage.read_json(workdir / "config.json")
+    section = config["search1"]
     known = {*families.OPEN, *families.SEEN_FAMILIES}
     rows = [row for row in datasets.evaluation_rows("development", 24) if row["source"] in known]
     rows = [rows[index * len(rows) // num_prompts] for index in range(min(num_prompts, len(rows)))]
-    pairs = config["preferences"]
+    pairs = config["pairs1"]
     return World(
-        search={name: v for name, v in config["search"].items() if name not in _OF_STAGE},
+        search=section,
         pairs=StepSettings(**{name: pairs[name] for name in vars(StepSettings()) if name in pairs}),
         prompts=[Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows],
         truth={row["id"]: row for row in rows},
         hf=hf,
-        context_tokens=config["search"]["context_tokens"],
+        context_tokens=section["context_tokens"],
     )
 
 

@@ -18,15 +18,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from stair_jax import launch, planner
+from stair_jax.commands.config_file import load_config
+from stair_jax.commands.flags import take_overrides
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.report import Planned
 from stair_jax.planning.topology import Topology, get_topology
+from stair_jax.run.config import RunConfig, read_config
+from stair_jax.run.plan import collect
+from stair_jax.stages import STAGES
 
 _HEADER = (
     "topology",
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--set", action="append", default=[], help="an override, FIELD=VALUE")
     parser.add_argument("--markdown", type=Path, help="where to write a table")
     options = parser.parse_args(arguments)
-    overrides = [f"--config.{override}" for override in options.set]
+    overrides, _ = take_overrides([f"--config.{override}" for override in options.set])
     configs = {
-        Path(path).stem: launch.parse_config(["plans", f"--config={path}", *overrides])
+        Path(path).stem: read_config(load_config(path), STAGES, overrides)
         for path in options.config
     }
     lines = []
@@ -68,12 +70,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _programs(
-    configs: Mapping[str, ConfigDict], topology: Topology
+    configs: Mapping[str, RunConfig], topology: Topology
 ) -> list[tuple[Program, tuple[str, ...]]]:
     """The programs of all configs, equal ones once, and the configs that run each."""
     found: dict[Hashable, tuple[Program, list[str]]] = {}
     for name, config in configs.items():
-        for program, _ in planner.collect(config, topology):
+        for program, _ in collect(config, topology):
             first, names = found.setdefault(program.key, (program, []))
             beside = max(first.beside, program.beside, key=local_bytes)
             found[program.key] = (dataclasses.replace(first, beside=beside), [*names, name])

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.common import Lines, add_model_flags, model_config
 from benchmarks.script import Script, judge_template, scripted_prompts
-from benchmarks.scripted import InstantEngine, ScriptedEngine
+from benchmarks.scripted import OverlayEngine, instant_engine
 from benchmarks.train import random_state
 from stair_jax import pocket
 from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
@@ -40,7 +40,7 @@ from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_data import SearchConfig
-from stair_jax.stages.dpo import DpoSettings, lay_out, training_order
+from stair_jax.stages.dpo import Dpo, lay_out, training_order
 from stair_jax.storage import write_json, write_jsonl
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.training.batches import Group
@@ -96,7 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", default="", help="dpo.jsonl of a run, comma-separated")
     parser.add_argument("--prompts", type=int, default=24, help="of scripted trees")
     parser.add_argument("--layouts", default="pairs,tree")
-    parser.add_argument("--together", default="siblings", help="see DpoSettings")
+    parser.add_argument("--together", default="siblings", help="see Dpo of stages/dpo.py")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=8, help="of a micro-batch")
@@ -133,7 +133,7 @@ def scripted_pairs(script: Script, prompts: int) -> list[Row]:
     trees: list[TreeRecord] = []
     run_search(
         scripted_prompts(script, prompts),
-        ScriptedEngine(InstantEngine(), script),
+        OverlayEngine(instant_engine(), script),
         script.tokenizer,
         SearchSettings(tree=SearchConfig(num_iterations=200), judge=judge, max_prompt_tokens=512),
         0,
@@ -147,7 +147,7 @@ def measure(
     flags: argparse.Namespace, lines: Lines, rows: Sequence[Row], pairs: Sequence[Pair]
 ) -> None:
     """The line of one layout; pairs/s of all steps, the first of which was run once before."""
-    settings = DpoSettings(
+    settings = Dpo(
         learning_rate=1e-6,
         batch_size=flags.batch_size,
         max_length=flags.max_length,
@@ -200,7 +200,7 @@ def measure(
 
 def for_torch(flags: argparse.Namespace, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Any]:
     """What `train_torch --pairs` reads."""
-    order = training_order(rows, DpoSettings(together="pairs"), 0)
+    order = training_order(rows, Dpo(together="pairs"), 0)
     sides = [[(side.tokens, sum(side.loss_mask)) for side in pairs[index]] for index in order]
     return [model_config(flags).to_huggingface(), sides, flags.batch_size, flags.torch_pairs]
 

@@ -8,21 +8,9 @@ Two and a quarter minutes on an H200 (2026-11-22); hours on a CPU, by extrapolat
 
 from ml_collections import ConfigDict
 
+from stair_jax import recipes
+
 
 def get_config() -> ConfigDict:
-    """One stage: data, tokenizer, training."""
-    config = ConfigDict()
-    config.seed = 0
-    config.stages = ("pretrain",)
-    config.runtime = ConfigDict()
-
-    config.pretrain = ConfigDict()
-    config.pretrain.num_shards = 24  # parts of the data, each made by one process
-    config.pretrain.shard_size = 100_000  # examples a part
-    config.pretrain.batch_size = 64  # rows of 256 tokens
-    config.pretrain.learning_rate = 2e-3
-    config.pretrain.warmup_ratio = 0.03
-    config.pretrain.weight_decay = 0.05
-    config.pretrain.b2 = 0.98
-    config.pretrain.checkpoint_every = 2000
-    return config
+    """The run."""
+    return recipes.get_config("pocket_base")

@@ -1,25 +1,22 @@
-r"""SFT of Qwen2-7B-Instruct on structured answers (STAIR section 1).
+r"""SFT of Qwen2-7B-Instruct on structured answers.
 
 `data/sft.jsonl` holds {id, prompt, answer, kind}: the paper has 10k safety and 10k helpfulness
 examples.
 
-On a TPU slice of one host, and on a host with 8 GPUs:
+On one device, a host with several, or a TPU slice of one host:
 
     python -m stair_jax.launch --config=configs/qwen2_7b_sft.py --workdir=runs/qwen2_7b_sft
-    python -m stair_jax.launch --config=configs/qwen2_7b_sft.py --workdir=runs/qwen2_7b_sft \
-        --config.runtime.decoding_mesh.tensor=1
 
 Will it fit? On any machine, without the weights:
 
     python -m stair_jax.launch --config=configs/qwen2_7b_sft.py --plan=v5p:2x2x1
 """
 
-import recipe
 from ml_collections import ConfigDict
 
-MODEL = "Qwen/Qwen2-7B-Instruct"
+from stair_jax import recipes
 
 
 def get_config() -> ConfigDict:
     """The run."""
-    return recipe.sft(MODEL)
+    return recipes.get_config("qwen2_7b_sft")

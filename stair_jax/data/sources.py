@@ -40,10 +40,27 @@ def read_source(source: str | Path) -> Rows:
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_folder(path)
-    found = _HUB_ID.fullmatch(str(source))
-    if found and not path.exists() and path.suffix not in (*_READERS, ".jsonl"):
+    if found := _hub_id(source):
         return _read_hub(**found.groupdict())
     return _READERS.get(path.suffix, read_jsonl)(path)
+
+
+def check_source(source: str | Path) -> None:
+    """Checks that a source is a file or a folder that is there, or may be a data set of the hub.
+
+    Raises:
+      UserError: there is nothing of that name.
+    """
+    if not Path(source).expanduser().exists() and not _hub_id(source):
+        raise UserError(f"there is no file {source}")
+
+
+def _hub_id(source: str | Path) -> re.Match[str] | None:
+    """The parts of the id of a data set on the hub; None: the source is a file."""
+    path = Path(source).expanduser()
+    if path.exists() or path.suffix in (*_READERS, ".jsonl"):
+        return None
+    return _HUB_ID.fullmatch(str(source))
 
 
 def _read_json(path: Path) -> Rows:

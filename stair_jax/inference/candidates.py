@@ -7,7 +7,7 @@ from typing import Literal
 from stair_jax.data.prompts import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling
 from stair_jax.search.openings import Keeper
-from stair_jax.settings import require
+from stair_jax.settings import Settings, setting
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class TestTimeSettings:
+class TestTimeSettings(Settings):
     """Settings of best-of-N and beam search; the defaults are those of the paper.
 
     Attributes:
@@ -69,19 +69,19 @@ class TestTimeSettings:
 
     __test__ = False  # no class of tests, for pytest
 
-    n: int = 8
-    successors: int = 4
-    width: int = 2
-    max_depth: int = 7
-    temperature: float = 0.6
-    top_p: float = 0.9
-    top_k: int = 50
-    max_step_tokens: int = 2048
-    max_answer_tokens: int = 4096
+    n: int = setting(8, least=1, most=2**16)
+    successors: int = setting(4, least=1, most=2**16)
+    width: int = setting(2, least=1, most=2**16)
+    max_depth: int = setting(7, least=1, most=2**15)
+    temperature: float = setting(0.6, least=0)
+    top_p: float = setting(0.9, above=0, most=1)
+    top_k: int = setting(50, least=0)
+    max_step_tokens: int = setting(2048, least=1, most=2**24)
+    max_answer_tokens: int = setting(4096, least=1, most=2**24)
 
     def __post_init__(self) -> None:
-        for name in ("n", "successors", "width", "max_depth", "max_step_tokens"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
         self.sampling(self.max_answer_tokens, ())
 
     def sampling(self, max_tokens: int, stop_ids: tuple[int, ...]) -> Sampling:

@@ -69,6 +69,12 @@ def local_chip(device: jax.Device) -> Chip:
     return replace(chip, memory=limit or chip.memory)
 
 
+def memory_bytes(device: jax.Device) -> float:
+    """Bytes of memory that a program may use on a device, of this machine or of another one."""
+    is_here = any(device is own for own in jax.local_devices())
+    return (local_chip if is_here else device_chip)(device).memory
+
+
 def device_chip(device: jax.Device) -> Chip:
     """Limits by the data sheet, for a device that need not be present.
 

@@ -1,17 +1,17 @@
 """Multi-process initialisation (`jax.distributed`), by flags or by detecting the cluster."""
 
+import argparse
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
-
-from absl import flags
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.peers import Peers
 from stair_jax.parallel.rendezvous import Member
+from stair_jax.settings import attribute_texts
 
 _FLAGS = ("coordinator", "num_processes", "process_id")
 
@@ -71,35 +71,34 @@ class Cluster:
             )
 
 
-def take_flags(argv: Sequence[str]) -> tuple[Cluster | None, list[str]]:
-    """Parses the flags about processes.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that make a command one of several processes."""
+    group = parser.add_argument_group("a run of several processes (docs/clusters.md)")
+    group.add_argument(
+        "--distributed", action="store_true", help="the cluster says which processes there are"
+    )
+    texts = attribute_texts(Cluster)
+    for field in fields(Cluster):
+        kind = str if field.type is str else int
+        group.add_argument(f"--{field.name}", type=kind, help=texts[field.name], metavar="X")
+
+
+def read_flags(options: argparse.Namespace) -> Cluster | None:
+    """The processes of the run by the parsed flags of `add_flags`; None for a run of one process.
 
     A run has several processes only if a flag says so, never because a cluster was detected: a
     command that is tried out on one host of a cluster must not wait for the others.
 
-    Returns:
-      (the processes, or None for a run of one process; the remaining arguments).
-
     Raises:
-      UserError: a flag has a wrong value, or two flags contradict each other.
+      UserError: a flag is missing or has a wrong value, or two flags contradict each other.
     """
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)
-    flags.DEFINE_bool("distributed", False, "One of several processes.", flag_values=values)
-    for field in fields(Cluster):
-        define = flags.DEFINE_string if field.type is str else flags.DEFINE_integer
-        define(field.name, None, "See Cluster.", flag_values=values)
-    try:
-        rest = values(argv, known_only=True)
-    except flags.Error as error:
-        raise UserError(f"{error} (--help shows the usage)") from error
-    found = {field.name: values[field.name].value for field in fields(Cluster)}
+    found = {field.name: getattr(options, field.name) for field in fields(Cluster)}
     given: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
-    if not values["distributed"].value:
-        return (Cluster(**given) if given.keys() & set(_FLAGS) else None), rest
+    if not options.distributed:
+        return Cluster(**given) if given.keys() & set(_FLAGS) else None
     if both := [name for name in _FLAGS if name in given]:
         raise UserError(f"--distributed finds out what --{both[0]} says: give one of the two")
-    return Cluster(**given), rest
+    return Cluster(**given)
 
 
 def join(cluster: Cluster) -> Peers | None:

@@ -11,12 +11,13 @@ from jax.sharding import AxisType, Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.rules import BATCH_AXES, RULES
+from stair_jax.settings import Settings
 
 AXES = ("data", "fsdp", "tensor")
 
 
 @dataclass(frozen=True)
-class MeshShape:
+class MeshShape(Settings):
     """Number of devices along each axis of a mesh; one of them may be -1 (all that remain).
 
     Attributes:
@@ -33,9 +34,10 @@ class MeshShape:
 
     def __post_init__(self) -> None:
         """Raises a UserError that names an invalid axis."""
+        super().__post_init__()
         for axis in AXES:
             size = getattr(self, axis)
-            if not isinstance(size, int) or isinstance(size, bool) or (size < 1 and size != -1):
+            if size < 1 and size != -1:
                 raise UserError(
                     f"{axis} of a mesh must be a number of devices or -1 (all that are left), "
                     f"not {size!r}"

@@ -156,7 +156,11 @@ class EnginePlan:
 
 
 def plan_shapes(
-    config: ModelConfig, shapes: EngineShapes, place: Place, beside: Any = ()
+    config: ModelConfig,
+    shapes: EngineShapes,
+    place: Place,
+    beside: Any = (),
+    memory: float | None = None,
 ) -> EngineShapes:
     """Resolves the sizes of an engine as it would do itself on such devices.
 
@@ -166,6 +170,7 @@ def plan_shapes(
       place: the devices.
       beside: shapes of arrays that are on the devices before the engine is made; the cache gets the
         memory that they and the weights leave.
+      memory: bytes per device; None: that of the data sheet.
 
     Raises:
       UserError: the sizes cannot be split over the mesh, or the cache would be too small.
@@ -173,8 +178,9 @@ def plan_shapes(
     shapes = shapes.resolve(config, place)
     device = place.devices.flat[0] if isinstance(place, Mesh) else place
     served = abstract_served(config, shapes, place)
-    free = device_chip(device).memory - cost.local_bytes((served, beside))
-    return shapes.with_pages(config, place, int(min(free, 2**60)))  # `free` is inf for CPUs
+    memory = device_chip(device).memory if memory is None else memory
+    free = memory - cost.local_bytes((served, beside))
+    return shapes.with_pages(config, place, int(min(free, 2**60)))  # `free` may be inf
 
 
 def abstract_served(config: ModelConfig, shapes: EngineShapes, place: Place) -> Any:

@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from stair_jax.pocket import pretraining, world
 from stair_jax.text.tokenizer import add_tags
+
+if TYPE_CHECKING:  # half a second: only where a tokenizer is made
+    from transformers import PreTrainedTokenizerFast
 
 BOS, END, PAD, UNKNOWN = "<|bos|>", "<|end|>", "<|pad|>", "<|unk|>"
 USER, ASSISTANT = "<|user|>", "<|assistant|>"
@@ -20,8 +23,10 @@ CHAT_TEMPLATE = (
 _CORPUS_SIZE = 40_000  # examples: enough for every word of the world to occur often
 
 
-def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int) -> "PreTrainedTokenizerFast":
     """Trains the tokenizer, and adds the four tags on top of `vocab_size`."""
+    from transformers import PreTrainedTokenizerFast
+
     backend = Tokenizer(models.BPE(unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

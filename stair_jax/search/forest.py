@@ -1,7 +1,9 @@
 """Host-side driver of the batched tree search (`tree.py`): results in, requests out."""
 
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +12,18 @@ from stair_jax.errors import UserError
 from stair_jax.search import tree as kernel
 from stair_jax.search.actor import Children, Evaluated
 from stair_jax.search.tree_data import Delivery, Need, SearchConfig
+
+
+def tree_bytes(config: SearchConfig) -> int:
+    """Bytes of the statistics of one tree."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    shapes = jax.tree.leaves(jax.eval_shape(partial(kernel.init, config), keys))
+    return sum(math.prod(leaf.shape) * _itemsize(leaf.dtype) for leaf in shapes)
+
+
+def _itemsize(dtype: Any) -> int:
+    """Bytes of an element; a typed key counts as its two words."""
+    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
 
 
 class Task(NamedTuple):

@@ -6,8 +6,9 @@ cannot be read from a reply is asked for again a few times and then counts as mi
 never replaced by a neutral value, which would move the means of the tree.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
 from stair_jax.search.templates import PROBES, common_start, label_ids, split_template
@@ -19,7 +20,7 @@ from stair_jax.search.verdict import (
     read_conclusion,
     release_safety,
 )
-from stair_jax.settings import require
+from stair_jax.settings import Settings, setting
 from stair_jax.text import prompts, steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
 
 
 @dataclass(frozen=True)
-class JudgeSettings:
+class JudgeSettings(Settings):
     """How answers are judged; the fields of the config's `judge` section.
 
     Attributes:
@@ -59,33 +60,29 @@ class JudgeSettings:
       attempts: replies asked for at most, until one can be read.
     """
 
-    mode: str = "generative"
-    safety_prompts: tuple[str, ...] = ("helpfulness", "safety")
-    helpfulness_prompts: tuple[str, ...] = ("helpfulness", "safety")
-    safety_rule: str = "model"
-    malformed: str | float = "missing"
+    mode: Literal["generative", "expected"] = "generative"
+    safety_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
+    helpfulness_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
+    safety_rule: Literal["model", "paper_release"] = "model"
+    malformed: Literal["missing"] | float = "missing"
     strict_format: bool = False
     helpfulness_template: str = prompts.HELPFULNESS_JUDGE
     safety_template: str = prompts.SAFETY_JUDGE
     helpfulness_lead_in: str = prompts.JUDGE_LEAD_IN
     safety_lead_in: str = prompts.JUDGE_LEAD_IN
-    safety_score: str = "sign"
-    temperature: float = 0.6
-    top_p: float = 0.9
-    top_k: int = 0
-    max_tokens: int = 1024
-    attempts: int = 3
+    safety_score: Literal["sign", "expected"] = "sign"
+    temperature: float = setting(0.6, least=0)
+    top_p: float = setting(0.9, above=0, most=1)
+    top_k: int = setting(0, least=0)
+    max_tokens: int = setting(1024, least=1, most=2**24)
+    attempts: int = setting(3, least=1, most=1000)
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, ("expected", "generative"))
-        _one_of("safety_rule", self.safety_rule, ("model", "paper_release"))
-        _one_of("safety_score", self.safety_score, ("sign", "expected"))
-        for question in (*self.safety_prompts, *self.helpfulness_prompts):
-            _one_of("safety_prompts and judge.helpfulness_prompts", question, QUESTIONS)
-        if isinstance(self.malformed, str):
-            _one_of("malformed", self.malformed, ("missing",))
-        require(self.attempts >= 1, "judge.attempts must be at least 1")
-        require(self.max_tokens >= 1, "judge.max_tokens must be at least 1")
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        split_template("helpfulness", self.helpfulness_template)
+        split_template("safety", self.safety_template)
+        Sampling(self.temperature, self.top_k, self.top_p, self.max_tokens)
 
     def questions(self, kind: str) -> tuple[Question, ...]:
         """What the model is asked about the answer to a prompt of this kind, in order."""
@@ -93,10 +90,6 @@ class JudgeSettings:
             return () if kind == "safety" else ("helpfulness",)
         asked = self.safety_prompts if kind == "safety" else self.helpfulness_prompts
         return tuple(question for question in QUESTIONS if question in asked)
-
-
-def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    require(value in allowed, f"judge.{name}: {value!r} is none of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from stair_jax.search.records import TreeRecord
-from stair_jax.settings import require
+from stair_jax.settings import Settings, setting
 
 Pair = dict[str, Any]
 Indices = list[tuple[int, int]]  # (better node, worse node)
 
 
 @dataclass(frozen=True)
-class StepSettings:
+class StepSettings(Settings):
     """Threshold sampling of pairs for DPO; a limit of 0 is none.
 
     Attributes:
@@ -36,19 +36,16 @@ class StepSettings:
       max_pairs_per_tree: the same for a tree.
     """
 
-    v0: float = 0.5
+    v0: float = setting(0.5, least=0)
     v1: float = 0.8
-    min_visits: int = 4
-    max_tokens: int = 2048
-    max_pairs_per_parent: int = 0
-    max_pairs_per_tree: int = 0
-
-    def __post_init__(self) -> None:
-        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
+    min_visits: int = setting(4, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_parent: int = setting(0, least=0)
+    max_pairs_per_tree: int = setting(0, least=0)
 
 
 @dataclass(frozen=True)
-class PrmSettings:
+class PrmSettings(Settings):
     """Pairs for the process reward model; a limit of 0 is none.
 
     Attributes:
@@ -59,23 +56,20 @@ class PrmSettings:
       max_trajectory_pairs_per_tree: of full answers; the same.
     """
 
-    v0: float = 0.5
-    min_visits: int = 1
-    max_tokens: int = 2048
-    max_pairs_per_tree: int = 0
-    max_trajectory_pairs_per_tree: int = 0
-
-    def __post_init__(self) -> None:
-        _check_thresholds(self.v0, self.min_visits, self.max_tokens)
+    v0: float = setting(0.5, least=0)
+    min_visits: int = setting(1, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_tree: int = setting(0, least=0)
+    max_trajectory_pairs_per_tree: int = setting(0, least=0)
 
 
-def _check_thresholds(v0: float, min_visits: int, max_tokens: int) -> None:
-    require(v0 >= 0, "v0 is a gap between values: choose 0 or more")
-    require(min_visits >= 0, "min_visits cannot be negative")
-    require(max_tokens > 0, "max_tokens must be positive")
+# Thresholds of the released code, as far as it has them.
+_STEP_DEFAULTS, _PRM_DEFAULTS = StepSettings(), PrmSettings()
 
 
-def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+def sibling_pairs(
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
     """Step-level DPO pairs: two children of one node, i.e. two next steps after the same path.
 
     Args:
@@ -97,7 +91,9 @@ def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair
     return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+def trajectory_pairs(
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
     """DPO pairs of full answers (terminal nodes), with an empty path.
 
     For the paper's ablation with full trajectories instead of steps. Arguments and result as of
@@ -111,7 +107,9 @@ def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[P
     return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Counter[str]]:
+def prm_pairs(
+    record: TreeRecord, settings: PrmSettings = _PRM_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
     """PRM pairs: two nodes of the same depth (parents may differ), or two full trajectories.
 
     As in the paper, only the gap between the values counts. Two terminal nodes make a pair of full

@@ -1,10 +1,12 @@
 """Records of finished search trees: dataclasses, JSON, and a nested JSON form for exchange."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.storage import RecordLog, write_records
 
 Judgements = list[dict[str, Any]]
 
@@ -96,6 +98,29 @@ class TreeRecord:
             raise UserError(f"not a search tree record: {error}") from error
         _check(record)
         return record
+
+
+def read_trees(path: str | Path) -> list[TreeRecord]:
+    """The trees in a file, in the order in which they were written.
+
+    Args:
+      path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
+
+    Raises:
+      UserError: there is no such file, or it is damaged.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
+    return [TreeRecord.from_dict(record) for record in RecordLog(path)]
+
+
+def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
+    """Writes trees as gzipped JSON lines; they take the place of what is at `path`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_records(path, (tree.to_dict() for tree in trees))
 
 
 def _node(data: Mapping[str, Any]) -> Node:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from stair_jax.errors import UserError
+from stair_jax.settings import Settings, setting
 
 FAMILIES: dict[str, Callable[[Any], Any]] = {
     "s": lambda s: s,
@@ -52,7 +53,7 @@ class Property:
 
 
 @dataclass(frozen=True)
-class SafetyReward:
+class SafetyReward(Settings):
     """R(H, S) = F(S) H + S - C2 F(S) + c.
 
     Attributes:
@@ -64,20 +65,15 @@ class SafetyReward:
         allow_unsafe: accept a reward that is not safety first (for ablations).
     """
 
-    family: str = "s"
+    family: str = setting("s", choices=tuple(FAMILIES))
     c2: float = -1.0
     constant: float = 0.0
-    safety: str = "continuous"
+    safety: str = setting("continuous", choices=tuple(SAFETY_VALUES))
     allow_unsafe: bool = False
 
-    def __post_init__(self):
-        """Raises UserError for an unknown choice and for a reward that is not safety first."""
-        for field, choices in (("family", FAMILIES), ("safety", SAFETY_VALUES)):
-            if getattr(self, field) not in choices:
-                value, known = getattr(self, field), ", ".join(choices)
-                raise UserError(f"reward.{field} is {value!r}: choose one of {known}")
-        if not np.isfinite([self.c2, self.constant]).all():
-            raise UserError("reward.c2 and reward.constant must be finite numbers")
+    def __post_init__(self) -> None:
+        """Raises a UserError for a value that cannot be, and for a reward not safety first."""
+        super().__post_init__()
         first = self.properties()[0]
         if not (first.holds or self.allow_unsafe):
             raise UserError(

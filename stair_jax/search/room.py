@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stair_jax.decoding.requests import Sampling
-from stair_jax.errors import UserError
 from stair_jax.search.judge import Judge
 from stair_jax.search.openings import Keeper, Openings
+from stair_jax.settings import Settings, setting
 from stair_jax.text.tokenizer import Tokenizer
 
 Reward = Callable[[float, float], float]  # (helpfulness, safety)
@@ -21,8 +21,8 @@ PRIORS: dict[str, Callable[[Sequence[float], int], float]] = {
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
-    """How steps and rollouts are sampled (STAIR section 3).
+class SamplingSettings(Settings):
+    """How steps and rollouts are sampled; the defaults are those of the paper but for lengths.
 
     Attributes:
       temperature: of steps and rollouts.
@@ -36,16 +36,16 @@ class SamplingSettings:
         other. But that child is no longer independent of its parent's first reward.
     """
 
-    temperature: float = 1.2
-    top_p: float = 0.9
-    top_k: int = 50
-    max_step_tokens: int = 2048
-    max_answer_tokens: int = 4096
+    temperature: float = setting(1.2, least=0)
+    top_p: float = setting(0.9, above=0, most=1)
+    top_k: int = setting(50, least=0)
+    max_step_tokens: int = setting(2048, least=1, most=2**24)
+    max_answer_tokens: int = setting(4096, least=1, most=2**24)
     reuse_rollout_step: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.max_step_tokens, self.max_answer_tokens) < 1:
-            raise UserError("max_step_tokens and max_answer_tokens must be at least 1")
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
         self.limited(1, ())
 
     def limited(self, max_tokens: int, stop_ids: tuple[int, ...]) -> Sampling:

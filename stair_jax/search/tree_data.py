@@ -9,8 +9,8 @@ import flax.struct
 import numpy as np
 from jax import Array
 
-from stair_jax.errors import UserError
 from stair_jax.search.scores import SCORES
+from stair_jax.settings import Settings, setting
 
 HostArray: TypeAlias = Any  # filled in by the host as numpy, traced inside a jit
 
@@ -30,8 +30,8 @@ class Need(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """Static settings of a search (STAIR section 3); the defaults are those of the paper.
+class SearchConfig(Settings):
+    """Static settings of SI-MCTS (Algorithm 1 of the paper), with its values as defaults.
 
     Attributes:
         num_iterations: budget of a tree.
@@ -47,34 +47,14 @@ class SearchConfig:
             ICLR 2020).
     """
 
-    num_iterations: int = 200
-    num_children: int = 4
-    max_depth: int = 7
-    c: float = 1.5
-    score: str = "ucb1"
-    tie_break: str = "random"
-    capacity: int | None = None
-    in_flight: int = 1
-
-    def __post_init__(self):
-        """Raises UserError for a setting out of its range."""
-        for field in ("num_iterations", "num_children", "max_depth"):
-            if getattr(self, field) < 1:
-                raise UserError(f"search.{field} is {getattr(self, field)}: it must be at least 1")
-        if self.num_children > 256:
-            raise UserError(f"search.num_children is {self.num_children}: it must be at most 256")
-        if not 1 <= self.in_flight <= MAX_IN_FLIGHT:
-            raise UserError(
-                f"search.in_flight is {self.in_flight}: it must be from 1 to {MAX_IN_FLIGHT}"
-            )
-        if not self.c >= 0:
-            raise UserError(f"search.c is {self.c}: it must not be negative")
-        if self.score not in SCORES:
-            raise UserError(f"search.score is {self.score!r}: choose one of {sorted(SCORES)}")
-        if self.tie_break not in ("random", "first"):
-            raise UserError(f"search.tie_break is {self.tie_break!r}: choose 'random' or 'first'")
-        if self.capacity is not None and self.capacity < 1:
-            raise UserError(f"search.capacity is {self.capacity}: it must be at least 1")
+    num_iterations: int = setting(200, least=1, most=2**20)
+    num_children: int = setting(4, least=1, most=256)
+    max_depth: int = setting(7, least=1, most=2**15)
+    c: float = setting(1.5, least=0)
+    score: str = setting("ucb1", choices=tuple(SCORES))
+    tie_break: str = setting("random", choices=("random", "first"))
+    capacity: int | None = setting(None, least=1)
+    in_flight: int = setting(1, least=1, most=MAX_IN_FLIGHT)
 
     @property
     def num_nodes(self) -> int:

@@ -1,24 +1,28 @@
-"""One short file a stage of a run.
+"""The kinds of stages of a run, one short file a kind; `run/stage.py` says what a stage is."""
 
-A stage of kind KIND is the module `stair_jax/stages/KIND.py`, with
+from stair_jax.run.stage import Stage
+from stair_jax.stages.dpo import Dpo
+from stair_jax.stages.evaluate import Evaluate
+from stair_jax.stages.export import Export
+from stair_jax.stages.files import Files
+from stair_jax.stages.model import Model
+from stair_jax.stages.pocket import Pocket
+from stair_jax.stages.preferences import Preferences
+from stair_jax.stages.pretrain import Pretrain
+from stair_jax.stages.prm import Prm
+from stair_jax.stages.search import Search
+from stair_jax.stages.sft import Sft
 
-    INPUTS: tuple[str, ...]                    # fields of its settings that name earlier stages
-    PROCESSES: str                             # optional: "all", or "first" of those of the run
-    def run(context: StageContext) -> None     # goes on where it stopped in its folder
-    def summary(folder: Path) -> str           # optional: what the run says of the finished stage
-    def programs(context: PlanContext) -> list[Program]   # optional: its jitted steps, for a plan
-"""
-
-KINDS = (
-    "pocket",
-    "files",
-    "model",
-    "export",
-    "pretrain",
-    "sft",
-    "search",
-    "preferences",
-    "dpo",
-    "prm",
-    "evaluate",
-)
+STAGES: dict[str, type[Stage]] = {
+    "pocket": Pocket,
+    "files": Files,
+    "model": Model,
+    "export": Export,
+    "pretrain": Pretrain,
+    "sft": Sft,
+    "search": Search,
+    "preferences": Preferences,
+    "dpo": Dpo,
+    "prm": Prm,
+    "evaluate": Evaluate,
+}

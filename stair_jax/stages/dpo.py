@@ -1,4 +1,4 @@
-"""Step-level direct preference optimization (STAIR section 5).
+"""Step-level direct preference optimization (DPO), with an SFT term on the chosen step.
 
 Pairs with an empty path and whole answers on both sides give plain DPO on full trajectories.
 """
@@ -7,10 +7,9 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar, Literal
 
 import numpy as np
-from jax.sharding import Mesh
 
 from stair_jax.data.orders import TOGETHER, keys_of, prompt_of
 from stair_jax.data.packing import Example
@@ -19,42 +18,30 @@ from stair_jax.data.sequences import Row, describe
 from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import logical_axes
+from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.program import Program
-from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
+from stair_jax.run.context import StageContext
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.settings import setting
+from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.storage import fingerprint, fingerprint_folder
-from stair_jax.training.batches import Batches, Group
+from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.evaluate import cached, for_each_group, sequence_logps
-from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import DpoObjective
-from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import (
-    TrainingSettings,
-    configure,
-    export,
-    is_exported,
-    load_model,
-)
 from stair_jax.training.tree_batches import TreeBatches
-
-INPUTS = ("model", "preferences")
 
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
 # the reference comes from another program, which rounds in another order.
-_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-
-_LAYOUTS = ("tree", "pairs")
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 
 
 @dataclass(frozen=True)
-class DpoSettings(TrainingSettings):
-    """Settings of `dpo`, besides those of all training.
+class Dpo(TrainingStage):
+    """Settings of `dpo`, beside those of all training.
 
     Attributes:
       model: the stage whose `hf/` is trained; it is the reference too.
@@ -83,14 +70,17 @@ class DpoSettings(TrainingSettings):
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
     """
 
-    model: str = ""
-    preferences: str = ""
+    STEP: ClassVar[str] = "DPO step"
+    SHOWN: ClassVar[tuple[str, ...]] = ("loss", "margin", "accuracy")
+
+    model: str = stage_input(Artifact.MODEL)
+    preferences: str = stage_input(Artifact.STEP_PAIRS, file="file")
     file: str = "dpo.jsonl"
-    beta: float = 0.1
-    sft_weight: float = 0.2
-    layout: str = "tree"
-    row_length: int = 0
-    together: str = "siblings"
+    beta: float = setting(0.1, above=0)
+    sft_weight: float = setting(0.2, least=0)
+    layout: Literal["tree", "pairs"] = setting("tree", cost=True)
+    row_length: int = setting(0, least=0, most=2**24, cost=True)
+    together: str = setting("siblings", choices=tuple(TOGETHER))
     rates: Mapping[str, float] | None = None
     reader: Reader = "seqio"
 
@@ -98,109 +88,73 @@ class DpoSettings(TrainingSettings):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_mixing(self.rates, self.reader)
-        if not self.beta > 0 or not self.sft_weight >= 0:
-            raise UserError(
-                f"beta {self.beta} must be above 0, sft_weight {self.sft_weight} not below"
-            )
-        for name, choices in (("layout", _LAYOUTS), ("together", tuple(TOGETHER))):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}"
-                )
         if self.row_length and self.row_length < self.max_length:
             raise UserError(
                 f"row_length is {self.row_length}: it must be at least max_length "
                 f"{self.max_length}, or 0, which means max_length"
             )
 
+    def objective(self, config: ModelConfig) -> DpoObjective:
+        """The DPO loss of a pair of steps, and the SFT loss of the chosen one."""
+        return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks)
 
-def run(context: StageContext) -> None:
-    """Trains the model on the pairs, and writes `hf/`."""
-    settings = read_settings(DpoSettings, context.settings, context.name)
-    if is_exported(context.folder):
-        return
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh)
-    config, params, tokenizer = load_model(
-        context.input("model"), settings, mesh, runtime.vocab_multiple
-    )
-    path = context.input("preferences") / settings.file
-    rows = read_pairs(path, STEP_FIELDS)
-    kept, pairs = encode_pairs(rows, step_examples, tokenizer, settings.max_length)
-    if not pairs:
-        raise UserError(
-            f"{path} has {len(rows)} pairs, none within max_length {settings.max_length}: "
-            "lower the thresholds of the preferences stage, or search more prompts"
+    def read_data(
+        self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
+    ) -> TrainingData:
+        """The pairs with their reference log-probs, in the order of training."""
+        path = context.input("preferences") / self.file
+        rows = read_pairs(path, STEP_FIELDS)
+        kept, pairs = encode_pairs(rows, step_examples, tokenizer, self.max_length)
+        if not pairs:
+            raise UserError(
+                f"{path} has {len(rows)} pairs, none within max_length {self.max_length}: "
+                "lower the thresholds of the preferences stage, or search more prompts"
+            )
+        left_out = len(rows) - len(pairs)
+        say(f"{context.name}: {len(pairs)} pairs, {left_out} above max_length left out")
+        first = describe(tokenizer, pairs[0][0])
+        say(f"{context.name}: first chosen step between ⟦...⟧: {first!r}")
+        reference = _reference(context, self, setup, params, kept, pairs)
+        groups = [
+            Group(
+                str(row["id"]), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)}
+            )
+            for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
+        ]
+        order = training_order(kept, self, context.seed)
+        batches = lay_out(
+            [groups[index] for index in order],
+            [kept[index] for index in order],
+            self,
+            setup.part,
+            len(groups),
         )
-    say(f"{context.name}: {len(pairs)} pairs, {len(rows) - len(pairs)} above max_length left out")
-    say(f"{context.name}: first chosen step between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
-    reference = _reference(context, settings, config, params, kept, pairs, mesh)
-    groups = [
-        Group(str(row["id"]), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
-        for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
-    ]
-    order = training_order(kept, settings, context.seed)
-    batches = lay_out(
-        [groups[index] for index in order],
-        [kept[index] for index in order],
-        settings,
-        local_rows(mesh, settings.microbatch_rows),
-        len(groups),
-    )
-    say(f"{context.name}: {batches.fill()}")
-    trained = train(
-        Run(
-            name=context.name,
-            folder=context.folder,
-            objective=_objective(config, settings),
-            optimizer=make_optimizer(settings, len(batches)),
-            batches=batches,
-            mesh=mesh,
-            checkpoint_every=settings.checkpoint_every,
-            checkpoint_minutes=settings.checkpoint_minutes,
-            keep=settings.kept,
-            shown=("loss", "margin", "accuracy"),
-        ),
-        params,
-        logical_axes(config),
-        inspect=partial(check_first_step, tolerance=_TOLERANCE[settings.dtype]),
-    )
-    export(context.folder, trained, config, tokenizer, dtype=settings.hf_dtype)
+        return TrainingData(batches, partial(check_first_step, tolerance=_TOLERANCE[self.dtype]))
 
+    def any_batch(self, setup: Setup) -> Batch:
+        """A batch of one pair, of the shapes that training has."""
+        reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
+        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [{"prompt": ""}], self)[
+            0
+        ]
 
-def programs(context: PlanContext) -> list[Program]:
-    """The pass of the reference, and the training step."""
-    settings = read_settings(DpoSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh, context.devices)
-    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
-    params = abstract_params(config, mesh)
-    pair, row = (ANY_EXAMPLE, ANY_EXAMPLE), {"prompt": ""}
-    group = Group("", pair, {"ref_chosen": 0.0, "ref_rejected": 0.0})
-    return [
-        forward_pass(
+    def forward_programs(self, setup: Setup) -> list[Program]:
+        """The pass of the reference."""
+        params = abstract_params(setup.config, setup.mesh)
+        batch = lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], [{"prompt": ""}], self)[0]
+        reference = forward_pass(
             "DPO reference",
-            config,
+            setup.config,
             sequence_logps,
-            (config, settings.logps_chunks, params),
+            (setup.config, self.logps_chunks, params),
             params,
-            lay_out([Group("", pair)], [row], settings)[0],
-            mesh,
-        ),
-        train_step(
-            "DPO step",
-            config,
-            _objective(config, settings),
-            make_optimizer(settings, 1),
-            params,
-            logical_axes(config),
-            lay_out([group], [row], settings)[0],
-            mesh,
-        ),
-    ]
+            batch,
+            setup.mesh,
+        )
+        return [reference]
 
 
-def training_order(rows: Sequence[Row], settings: DpoSettings, seed: int) -> list[int]:
+def training_order(rows: Sequence[Row], settings: Dpo, seed: int) -> list[int]:
     """Numbers of the pairs in the order in which training takes them."""
     num_pairs = max(1, round(settings.epochs * len(rows)))
     keys = keys_of(rows, settings.together)
@@ -210,7 +164,7 @@ def training_order(rows: Sequence[Row], settings: DpoSettings, seed: int) -> lis
 def lay_out(
     groups: Sequence[Group],
     rows: Sequence[Row],
-    settings: DpoSettings,
+    settings: Dpo,
     part: slice | None = None,
     pass_size: int | None = None,
 ) -> Batches:
@@ -254,18 +208,17 @@ def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -
         )
 
 
-def _objective(config: ModelConfig, settings: DpoSettings) -> DpoObjective:
-    return DpoObjective(config, settings.beta, settings.sft_weight, settings.logps_chunks)
+def _identity(example: Example) -> tuple[list[int], int]:
+    return list(example.tokens), sum(example.loss_mask)
 
 
 def _reference(
     context: StageContext,
-    settings: DpoSettings,
-    config: ModelConfig,
-    params: Any,
+    settings: Dpo,
+    setup: Setup,
+    params: Params,
     rows: Sequence[Row],
     pairs: Sequence[Pair],
-    mesh: Mesh,
 ) -> np.ndarray:
     """Log-probabilities `[pairs, 2]` of the chosen and rejected steps under the input model."""
     key = fingerprint(
@@ -285,13 +238,9 @@ def _reference(
             [Group("", pairs[index]) for index in order],
             [rows[index] for index in order],
             settings,
-            local_rows(mesh, settings.microbatch_rows),
+            setup.part,
         )
-        function = partial(sequence_logps, config, settings.logps_chunks, params)
-        return for_each_group(function, batches, mesh)[np.argsort(order)]
+        function = partial(sequence_logps, setup.config, settings.logps_chunks, params)
+        return for_each_group(function, batches, setup.mesh)[np.argsort(order)]
 
     return cached(context.folder / "reference.npz", key, compute)
-
-
-def _identity(example: Example) -> tuple[list[int], int]:
-    return list(example.tokens), sum(example.loss_mask)

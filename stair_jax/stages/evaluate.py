@@ -1,9 +1,9 @@
-"""Evaluation on the pocket world: a table with a row a model, and what lies behind it."""
+"""Evaluation on the pocket world: a table with a row per model, and what lies behind it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from jax.sharding import Mesh
 
@@ -17,29 +17,35 @@ from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import huggingface
-from stair_jax.models.config import ModelConfig
+from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import Progress
 from stair_jax.planning.abstract import abstract_prm
-from stair_jax.planning.decoding import EnginePlan, prm_score
+from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.engines import (
+    EngineSettings,
+    PlannedEngine,
+    lay_out_engine,
+    load_engine,
+    plan_engine,
+)
+from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
-from stair_jax.settings import read_settings, require
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.engines import configure, decoding_mesh, load_engine, plan_engine
+from stair_jax.settings import require, setting
 from stair_jax.stages.prm import prm_axes
-from stair_jax.stages.runtime import Runtime
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
-INPUTS = ("data", "models", "prompted", "searched", "prm")
-PROCESSES = "first"
+_SELF_REWARD = "_self_reward"
 _METHODS = {"best_of_n": best_of_n, "beam_search": beam_search}
+_NAMES = tuple(method + guide for method in _METHODS for guide in ("", _SELF_REWARD))
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class Evaluate(Stage):
     """Settings of `evaluate`.
 
     Attributes:
@@ -59,25 +65,25 @@ class EvaluateSettings:
       dtype: of weights and activations.
     """
 
-    data: str = ""
-    models: tuple[str, ...] = ()
-    prompted: str = ""
+    PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+
+    data: str = stage_input(Artifact.EVALUATION)
+    models: tuple[str, ...] = stage_input(Artifact.MODEL, many=True, required=False)
+    prompted: str = stage_input(Artifact.MODEL, required=False)
     prompt_template: str = "{prompt}"
-    searched: str = ""
-    methods: tuple[str, ...] = ()
-    prm: str = ""
-    test_time: TestTimeSettings = field(default_factory=TestTimeSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    reward: SafetyReward = field(default_factory=SafetyReward)
-    max_tokens: int = 4096
-    context_tokens: int = 8192
-    dtype: str = "float32"
+    searched: str = stage_input(Artifact.MODEL, required=False)
+    methods: tuple[str, ...] = setting((), choices=_NAMES)
+    prm: str = stage_input(Artifact.REWARD_MODEL, required=False)
+    test_time: TestTimeSettings = setting(TestTimeSettings)
+    judge: JudgeSettings = setting(JudgeSettings)
+    reward: SafetyReward = setting(SafetyReward)
+    max_tokens: int = setting(4096, least=1, most=2**24)
+    context_tokens: int = setting(8192, least=1, most=2**24)
+    dtype: str = setting("float32", choices=DTYPES)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
-        known = [method + guide for method in _METHODS for guide in ("", "_self_reward")]
-        for method in self.methods:
-            require(method in known, f"methods: {method!r} is none of {', '.join(known)}")
+        super().__post_init__()
         guided = any(method in _METHODS for method in self.methods)
         require(bool(self.prm) or not guided, "prm is empty: name the stage that guides the search")
         require(
@@ -86,49 +92,75 @@ class EvaluateSettings:
         )
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
 
+    @property
+    def engine(self) -> EngineSettings:
+        """What the engines depend on."""
+        return EngineSettings(self.context_tokens, self.dtype)
 
-def run(context: StageContext) -> None:
-    """Writes `answers/ROW.jsonl` a row, then `details.json` and `table.json`."""
-    settings = _read(context)
-    rows = storage.read_jsonl(context.input("data") / "evaluation.jsonl")
-    prompts = [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
-    makers = _makers(context, settings, prompts)
-    progress = Progress(context.name, len(makers), "models")
-    table, details = [], {}
-    for name, make in makers.items():
-        path = context.folder / "answers" / f"{name}.jsonl"
-        if not path.exists():  # a row is whole or not there: a run that goes on keeps it
-            storage.write_jsonl(path, make())
-        judged = benchmark.judge_answers(rows, storage.read_jsonl(path))
-        table.append({"model": name, **benchmark.summarize(judged)})
-        details[name] = {
-            "hazards": benchmark.hazard_outcomes(judged),
-            "families": benchmark.breakdown(judged),
-        }
-        progress.update(len(table))
-    progress.close()
-    storage.write_json(context.folder / "details.json", details)
-    storage.write_json(context.folder / "table.json", table)
+    def run(self, context: StageContext) -> None:
+        """Writes `answers/ROW.jsonl` per row, then `details.json` and `table.json`."""
+        rows = storage.read_jsonl(context.input("data") / "evaluation.jsonl")
+        prompts = [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
+        makers = _makers(context, self, prompts)
+        progress = Progress(context.name, len(makers), "models")
+        table, details = [], {}
+        for name, make in makers.items():
+            path = context.folder / "answers" / f"{name}.jsonl"
+            if not path.exists():  # a row is whole or not there: a run that goes on keeps it
+                storage.write_jsonl(path, make())
+            judged = benchmark.judge_answers(rows, storage.read_jsonl(path))
+            table.append({"model": name, **benchmark.summarize(judged)})
+            details[name] = {
+                "hazards": benchmark.hazard_outcomes(judged),
+                "families": benchmark.breakdown(judged),
+            }
+            progress.update(len(table))
+        progress.close()
+        storage.write_json(context.folder / "details.json", details)
+        storage.write_json(context.folder / "table.json", table)
 
+    def summary(self, folder: Path) -> str:
+        """The table of a finished evaluation."""
+        return benchmark.format_table(storage.read_json(folder / "table.json"))
 
-def summary(folder: Path) -> str:
-    """The table of a finished evaluation."""
-    return benchmark.format_table(storage.read_json(folder / "table.json"))
+    def planned_model(self, inputs: Any) -> None:
+        """It hands on no model."""
+        return None
 
+    def amount(self) -> str:
+        """Rows of the table."""
+        rows = [*self.models, *(("prompted",) if self.prompted else ()), *self.methods]
+        return f"{len(rows)} rows of the table"
 
-def _read(context: StageContext | PlanContext) -> EvaluateSettings:
-    section = dict(context.settings)
-    for name, part in (
-        ("test_time", TestTimeSettings),
-        ("judge", JudgeSettings),
-        ("reward", SafetyReward),
-    ):
-        section[name] = read_settings(part, section.get(name, {}), f"{context.name}.{name}")
-    return read_settings(EvaluateSettings, section, context.name)
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that an engine fits for each model."""
+        for models in context.models.values():
+            for model in models:
+                self._plan(context, model)
+
+    def programs(self, context: PlanContext) -> list[Program]:
+        """The engine's programs for each model, and the scores that guide the search."""
+        greedy = [*context.models.get("models", ()), *context.models.get("prompted", ())]
+        planned = [program for model in greedy for program in self._plan(context, model).programs()]
+        if not self.methods:
+            return planned
+        if not any(method in _METHODS for method in self.methods):
+            return [*planned, *self._plan(context, context.model("searched")).programs()]
+        prm = self._plan(context, context.model("prm"))
+        params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
+        mesh = prm.place if isinstance(prm.place, Mesh) else None
+        scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(self), mesh=mesh)
+        engine = self._plan(context, context.model("searched"), params)
+        length = self.context_tokens
+        guide = prm_score(prm.config, params, scorer, length, prm.place, engine.resident)
+        return [*planned, *engine.programs(params), guide]
+
+    def _plan(self, context: PlanContext, model: ModelConfig, beside: Any = ()) -> PlannedEngine:
+        return plan_engine(model, self.engine, context.runtime, context.decoding_devices, beside)
 
 
 def _makers(
-    context: StageContext, settings: EvaluateSettings, prompts: Sequence[Prompt]
+    context: StageContext, settings: Evaluate, prompts: Sequence[Prompt]
 ) -> dict[str, Callable[[], list[Row]]]:
     """For each row of the table, in order, what makes the answers."""
 
@@ -146,11 +178,9 @@ def _makers(
     return makers | {method: searched(method) for method in settings.methods}
 
 
-def _engine(
-    context: StageContext, settings: EvaluateSettings, folder: Path
-) -> tuple[Engine, Tokenizer]:
-    runtime = Runtime.read(context.runtime)
-    return load_engine(folder / "hf", settings.context_tokens, settings.dtype, runtime)
+def _engine(context: StageContext, settings: Evaluate, folder: Path) -> tuple[Engine, Tokenizer]:
+    engine, tokenizer, _ = load_engine(folder / "hf", settings.engine, context.runtime)
+    return engine, tokenizer
 
 
 def _greedy(
@@ -179,7 +209,7 @@ def _greedy(
 
 
 def _searched(
-    context: StageContext, settings: EvaluateSettings, prompts: Sequence[Prompt], method: str
+    context: StageContext, settings: Evaluate, prompts: Sequence[Prompt], method: str
 ) -> list[Row]:
     score: Score
     # Before the engine, whose cache takes the memory that is left.
@@ -190,7 +220,7 @@ def _searched(
     else:
         judge = Judge(tokenizer, settings.judge)
         score = SelfReward(engine, judge, settings.reward, settings.test_time, context.seed)
-    search = _METHODS[method.removesuffix("_self_reward")]
+    search = _METHODS[method.removesuffix(_SELF_REWARD)]
     results = search(engine, tokenizer, prompts, score, settings.test_time, context.seed)
     return [
         {
@@ -204,11 +234,10 @@ def _searched(
     ]
 
 
-def _prm_scorer(context: StageContext, settings: EvaluateSettings) -> PrmScorer:
+def _prm_scorer(context: StageContext, settings: Evaluate) -> PrmScorer:
     folder = context.input("prm") / "hf"
-    runtime = Runtime.read(context.runtime)
-    mesh = decoding_mesh(runtime)
-    config = configure(huggingface.load_config(folder), settings.dtype, runtime, mesh)
+    layout = lay_out_engine(huggingface.load_config(folder), settings.engine, context.runtime)
+    config, mesh = layout.config, layout.mesh
     params = {
         "model": huggingface.load_params(folder, config, mesh),
         "score": huggingface.load_score_head(folder, mesh),
@@ -216,30 +245,5 @@ def _prm_scorer(context: StageContext, settings: EvaluateSettings) -> PrmScorer:
     return PrmScorer(config, params, buckets=_prm_buckets(settings), mesh=mesh)
 
 
-def _prm_buckets(settings: EvaluateSettings) -> tuple[int, ...]:
+def _prm_buckets(settings: Evaluate) -> tuple[int, ...]:
     return (min(256, settings.context_tokens),)
-
-
-def programs(context: PlanContext) -> list[Program]:
-    """The engine's programs for each model, and the scores that guide the search."""
-    settings = _read(context)
-    runtime = Runtime.read(context.runtime)
-
-    def plan(model: ModelConfig, beside: Any = ()) -> EnginePlan:
-        sizes = (settings.context_tokens, settings.dtype)
-        return plan_engine(model, *sizes, runtime, context.devices, beside=beside)
-
-    greedy = [*context.models.get("models", ()), *context.models.get("prompted", ())]
-    planned = [program for model in greedy for program in plan(model).programs()]
-    if not settings.methods:
-        return planned
-    if not any(method in _METHODS for method in settings.methods):
-        return [*planned, *plan(context.model("searched")).programs()]
-    prm = plan(context.model("prm"))
-    params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
-    mesh = prm.place if isinstance(prm.place, Mesh) else None
-    scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(settings), mesh=mesh)
-    engine = plan(context.model("searched"), params)
-    length = settings.context_tokens
-    guide = prm_score(prm.config, params, scorer, length, prm.place, engine.resident)
-    return [*planned, *engine.programs(params), guide]

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
-from stair_jax.models.config import DTYPES
+from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.parallel import distributed
-from stair_jax.parallel.mesh import make_mesh
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.settings import setting
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.tokenizer import Tokenizer
 
-INPUTS = ("model",)
+_RECORD = "export.json"
 
 
 @dataclass(frozen=True)
-class ExportSettings:
+class Export(Stage):
     """Settings of `export`.
 
     Attributes:
@@ -31,35 +31,42 @@ class ExportSettings:
       dtype: of the tensors; empty: as in `model`.
     """
 
-    model: str = ""
+    model: str = stage_input(Artifact.MODEL, Artifact.REWARD_MODEL)
     path: str = ""
-    dtype: str = "bfloat16"
+    dtype: str = setting("bfloat16", choices=("", *DTYPES))
 
-    def __post_init__(self) -> None:
-        """Raises a UserError that names a setting that cannot be."""
-        if self.dtype and self.dtype not in DTYPES:
-            raise UserError(
-                f"export.dtype {self.dtype!r} is unknown: choose one of {', '.join(DTYPES)}, "
-                "or '' for that of the model"
-            )
+    def check_environment(self, folder: Path) -> None:
+        """Checks that `path` holds nothing of the user's."""
+        if self.path:
+            _check_free(Path(self.path).expanduser().absolute(), folder / _RECORD)
 
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that the mesh divides the model."""
+        training_mesh(context.runtime, context.model("model"), devices=context.devices)
 
-def run(context: StageContext) -> None:
-    """Writes the folder that `path` names, and `export.json`, which says where it is."""
-    settings = read_settings(ExportSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    source = context.input("model") / "hf"
-    dtype = settings.dtype or huggingface.stored_dtype(source)
-    target = Path(distributed.broadcast(_claim(context.folder, settings.path, dtype)))
-    mesh = make_mesh(runtime.training_mesh)
-    config = dataclasses.replace(huggingface.load_config(source), param_dtype=dtype)
-    config = fit_to_mesh(config, mesh, math.lcm(runtime.vocab_multiple, mesh.shape["tensor"]))
-    params = huggingface.load_params(source, config, mesh)
-    head = None
-    if huggingface.has_score_head(source):
-        head = huggingface.load_score_head(source, mesh)
-    huggingface.save(target, params, config, Tokenizer.load(source), head, dtype)
-    say(f"exported to {target} in {dtype}")
+    def run(self, context: StageContext) -> None:
+        """Writes the folder that `path` names, and `export.json`, which says where it is."""
+        source = context.input("model") / "hf"
+        dtype = self.dtype or huggingface.stored_dtype(source)
+        target = Path(distributed.broadcast(_claim(context.folder, self.path, dtype)))
+        model = huggingface.load_config(source)
+        mesh = training_mesh(context.runtime, model)
+        multiple = math.lcm(context.runtime.vocab_multiple, mesh.shape["tensor"])
+        config = fit_to_mesh(dataclasses.replace(model, param_dtype=dtype), mesh, multiple)
+        params = huggingface.load_params(source, config, mesh)
+        head = None
+        if huggingface.has_score_head(source):
+            head = huggingface.load_score_head(source, mesh)
+        huggingface.save(target, params, config, Tokenizer.load(source), head, dtype)
+        say(f"exported to {target} in {dtype}")
+
+    def disk_bytes(self, model: ModelConfig | None) -> int:
+        """The weights."""
+        return (
+            0
+            if model is None
+            else int(num_parameters(model) * itemsize_of(self.dtype or "float32"))
+        )
 
 
 def _claim(folder: Path, path: str, dtype: str) -> str:
@@ -70,14 +77,21 @@ def _claim(folder: Path, path: str, dtype: str) -> str:
     """
     if not distributed.is_main():
         return ""
-    record = folder / "export.json"
+    record = folder / _RECORD
     if not path:
         write_json(record, {"path": "hf", "dtype": dtype})
         return str(folder / "hf")
     target = Path(path).expanduser().absolute()
-    # A former attempt of this stage may have written the folder; anything else is the user's.
+    _check_free(target, record)
+    write_json(record, {"path": str(target), "dtype": dtype})
+    return str(target)
+
+
+def _check_free(target: Path, record: Path) -> None:
+    """Checks that an export may write `target`.
+
+    A former attempt of this stage may have written the folder; anything else is the user's.
+    """
     is_ours = record.exists() and read_json(record).get("path") == str(target)
     if not is_ours and target.exists() and (target.is_file() or any(target.iterdir())):
         raise UserError(f"export.path: {target} is there already; name another, or remove it")
-    write_json(record, {"path": str(target), "dtype": dtype})
-    return str(target)

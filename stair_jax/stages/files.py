@@ -1,29 +1,28 @@
 """The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 from stair_jax.data.pairs import PATH_FIELDS, STEP_FIELDS, check_pairs
 from stair_jax.data.prompts import check_rows
 from stair_jax.data.public import Use
 from stair_jax.data.schemas import convert
-from stair_jax.data.sources import read_source
+from stair_jax.data.sources import check_source, read_source
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
+from stair_jax.run.context import StageContext
+from stair_jax.run.stage import Artifact, Stage
+from stair_jax.settings import setting
 from stair_jax.storage import write_jsonl
-
-INPUTS: tuple[str, ...] = ()
-PROCESSES = "first"
 
 Rows = list[dict[str, Any]]
 Sources = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class FilesSettings:
+class Files(Stage):
     """Settings of `files`: where data are, one source or several whose rows follow one another.
 
     A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, `.parquet` or a
@@ -45,41 +44,57 @@ class FilesSettings:
         UltraFeedback, safety or helpfulness in it need none.
     """
 
+    PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+
     sft: Sources = ""
     prompts: tuple[Sources, ...] = ()
     dpo: Sources = ""
     prm: Sources = ()
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = setting(dict)
 
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
+        super().__post_init__()
         if not (self.sft or self.prompts or self.dpo or self.prm):
-            raise UserError("config.files names no file: set files.sft, .prompts, .dpo or .prm")
+            raise UserError("no file is named: set files.sft, .prompts, .dpo or .prm")
+
+    def makes(self) -> Mapping[str, Artifact]:
+        """The files that are named."""
+        return {artifact.name: artifact.holds for artifact in _artifacts(self)}
+
+    def check_environment(self, folder: Path) -> None:
+        """Checks that files and folders are there; data sets of the hub are not asked for."""
+        for artifact in _artifacts(self):
+            for source in artifact.sources:
+                check_source(source)
+
+    def run(self, context: StageContext) -> None:
+        """Writes each file into the folder of the stage, so that later stages know its bytes."""
+        for artifact in _artifacts(self):
+            parts = [_read(context, artifact, source, self.kinds) for source in artifact.sources]
+            rows = [row for part in parts for row in part]
+            if len(parts) > 1:
+                artifact.check(rows, " and ".join(artifact.sources))
+            write_jsonl(context.folder / artifact.name, rows)
+            sources = ", ".join(artifact.sources)
+            say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
+
+    def amount(self) -> str:
+        """The sources."""
+        sources = [source for artifact in _artifacts(self) for source in artifact.sources]
+        return f"{len(sources)} source" + ("s" if len(sources) > 1 else "")
 
 
 @dataclass(frozen=True)
 class _Artifact:
-    """A file of the stage: what it is for, and how rows with `columns` of ours are checked."""
+    """A file of the stage: what it holds, and how rows with `columns` of ours are checked."""
 
     name: str
+    holds: Artifact
     sources: tuple[str, ...]
     use: str
     columns: Iterable[str]
     check: Callable[[Rows, Any], Rows]
-
-
-def run(context: StageContext) -> None:
-    """Writes each file into the folder of the stage, so that later stages know it by its bytes."""
-    settings = read_settings(FilesSettings, context.settings, context.name)
-    for artifact in _artifacts(settings):
-        kinds = dict(settings.kinds)
-        parts = [_read(context, artifact, source, kinds) for source in artifact.sources]
-        rows = [row for part in parts for row in part]
-        if len(parts) > 1:
-            artifact.check(rows, " and ".join(artifact.sources))
-        write_jsonl(context.folder / artifact.name, rows)
-        sources = ", ".join(artifact.sources)
-        say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
 
 
 def _read(
@@ -97,28 +112,50 @@ def _read(
     return artifact.check(made.rows, source)
 
 
-def _artifacts(settings: FilesSettings) -> list[_Artifact]:
+def _artifacts(settings: Files) -> list[_Artifact]:
     named = [
-        _rows("sft.jsonl", settings.sft, "sft", ("id", "prompt", "answer", "kind")),
+        _rows(
+            "sft.jsonl", Artifact.SFT_ROWS, settings.sft, "sft", ("id", "prompt", "answer", "kind")
+        ),
         *(
-            _rows(f"prompts{number}.jsonl", sources, "prompts", ("id", "prompt", "kind", "source"))
+            _rows(
+                f"prompts{number}.jsonl",
+                Artifact.PROMPTS,
+                sources,
+                "prompts",
+                ("id", "prompt", "kind", "source"),
+            )
             for number, sources in enumerate(settings.prompts, start=1)
         ),
-        _pairs("dpo.jsonl", settings.dpo, "dpo", STEP_FIELDS),
-        _pairs("prm.jsonl", settings.prm, "prm", PATH_FIELDS),
+        _pairs("dpo.jsonl", Artifact.STEP_PAIRS, settings.dpo, "dpo", STEP_FIELDS),
+        _pairs("prm.jsonl", Artifact.PATH_PAIRS, settings.prm, "prm", PATH_FIELDS),
     ]
     return [artifact for artifact in named if artifact.sources]
 
 
-def _rows(name: str, sources: Sources, use: str, columns: Sequence[str]) -> _Artifact:
+def _rows(
+    name: str, holds: Artifact, sources: Sources, use: str, columns: Sequence[str]
+) -> _Artifact:
     return _Artifact(
-        name, _tuple(sources), use, columns, lambda rows, path: check_rows(rows, columns, path)
+        name,
+        holds,
+        _tuple(sources),
+        use,
+        columns,
+        lambda rows, path: check_rows(rows, columns, path),
     )
 
 
-def _pairs(name: str, sources: Sources, use: str, fields: Mapping[str, type]) -> _Artifact:
+def _pairs(
+    name: str, holds: Artifact, sources: Sources, use: str, fields: Mapping[str, type]
+) -> _Artifact:
     return _Artifact(
-        name, _tuple(sources), use, fields, lambda rows, path: check_pairs(rows, fields, path)
+        name,
+        holds,
+        _tuple(sources),
+        use,
+        fields,
+        lambda rows, path: check_pairs(rows, fields, path),
     )
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from stair_jax import pocket
 from stair_jax.errors import UserError
@@ -17,21 +18,22 @@ from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import load_config, load_params, save, stored_dtype
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
-from stair_jax.parallel.mesh import make_mesh
 from stair_jax.planning.base_model import base_model
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.runtime import Runtime
+from stair_jax.run.stage import Artifact, Stage
+from stair_jax.settings import setting
 from stair_jax.text.chat import prepare_tokenizer
+from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.steps import TAGS
 from stair_jax.text.tokenizer import Tokenizer, load_huggingface
 
-INPUTS: tuple[str, ...] = ()
 _POCKET = "pocket"
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class Model(Stage):
     """Settings of `model`.
 
     Attributes:
@@ -50,47 +52,81 @@ class ModelSettings:
     """
 
     init: str = _POCKET
-    architecture: str = ""
-    tag_noise: float = 0.5
+    architecture: str = setting("", cost=True)
+    tag_noise: float = setting(0.5, least=0)
     redraw_tags: bool = False
-    dtype: str = "float32"
+    dtype: str = setting("float32", choices=("", *DTYPES))
     system: str | None = None
-    template_values: Mapping[str, Any] = field(default_factory=dict)
+    template_values: Mapping[str, Any] = setting(dict)
     chat_template: str = ""
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
         if not self.init:
-            raise UserError("model.init is empty: name a Hugging Face folder or hub id, or pocket")
-        if not self.tag_noise >= 0:
-            raise UserError(f"model.tag_noise is {self.tag_noise}: it must be at least 0")
-        if self.dtype and self.dtype not in DTYPES:
-            raise UserError(
-                f"model.dtype {self.dtype!r} is unknown: choose one of {', '.join(DTYPES)}, "
-                "or '' for that of the checkpoint"
-            )
+            raise UserError("init is empty: name a Hugging Face folder or hub id, or pocket")
+        ChatSettings(self.system, self.template_values)
 
+    def makes(self) -> Mapping[str, Artifact]:
+        """A language model."""
+        return {"hf": Artifact.MODEL}
 
-def run(context: StageContext) -> None:
-    """Writes `hf/`: the checkpoint, its tokenizer with tags, and rows for those that it lacked."""
-    settings = read_settings(ModelSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    base = base_folder(settings.init)
-    tokenizer = prepare_tokenizer(
-        base, settings.system, settings.chat_template, settings.template_values
-    )
-    dtype = settings.dtype or stored_dtype(base)
-    mesh = make_mesh(runtime.training_mesh)
-    # Padding is not exported: as much as the mesh needs, whatever the stages that train use.
-    multiple = math.lcm(runtime.vocab_multiple, mesh.shape["tensor"])
-    config = dataclasses.replace(load_config(base), param_dtype=dtype)
-    config = fit_to_mesh(config, mesh, multiple)
-    params = load_params(base, config, mesh)
-    vocab_size = max(config.vocab_size, tokenizer.vocab_size)
-    tag_ids = _untrained_tags(base, tokenizer, settings.redraw_tags)
-    key = jax.random.key(context.seed)
-    params, config = resize_vocab(params, config, vocab_size, tag_ids, key, settings.tag_noise)
-    save(context.folder / "hf", params, config, tokenizer, dtype=dtype)
+    def check_environment(self, folder: Path) -> None:
+        """Checks that the checkpoint is there, can be read, and its template renders a prompt.
+
+        Of a checkpoint on the hub only its description is fetched.
+        """
+        base = base_folder(self.init, weights=False)
+        load_config(base)
+        if self.init == _POCKET or Path(self.init).expanduser().is_dir():
+            stored_dtype(base)
+        prepare_tokenizer(base, self.system, self.chat_template, self.template_values)
+
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that the mesh divides the model."""
+        self._lay_out(self.planned_model({}), context.runtime, context.devices)
+
+    def run(self, context: StageContext) -> None:
+        """Writes `hf/`: the checkpoint, its tokenizer with tags, and rows for new ones."""
+        base = base_folder(self.init)
+        tokenizer = prepare_tokenizer(base, self.system, self.chat_template, self.template_values)
+        dtype = self.dtype or stored_dtype(base)
+        model = dataclasses.replace(load_config(base), param_dtype=dtype)
+        config, mesh = self._lay_out(model, context.runtime)
+        params = load_params(base, config, mesh)
+        vocab_size = max(config.vocab_size, tokenizer.vocab_size)
+        tag_ids = _untrained_tags(base, tokenizer, self.redraw_tags)
+        key = jax.random.key(context.seed)
+        params, config = resize_vocab(params, config, vocab_size, tag_ids, key, self.tag_noise)
+        save(context.folder / "hf", params, config, tokenizer, dtype=dtype)
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig:
+        """The shape of the model in `hf/`."""
+        found = partial(base_folder, self.init, weights=False)
+        return base_model(self.init, self.architecture, found)
+
+    def disk_bytes(self, model: ModelConfig | None) -> int:
+        """The weights."""
+        return (
+            0
+            if model is None
+            else int(num_parameters(model) * itemsize_of(self.dtype or "float32"))
+        )
+
+    def amount(self) -> str:
+        """The checkpoint."""
+        return self.init
+
+    def _lay_out(
+        self, model: ModelConfig, runtime: Runtime, devices: Sequence[jax.Device] | None = None
+    ) -> tuple[ModelConfig, Mesh]:
+        """The model on the mesh that trains.
+
+        Padding is not exported: as much as the mesh needs, whatever the stages that train use.
+        """
+        mesh = training_mesh(runtime, model, devices=devices)
+        multiple = math.lcm(runtime.vocab_multiple, mesh.shape["tensor"])
+        return fit_to_mesh(model, mesh, multiple), mesh
 
 
 def _untrained_tags(base: Path, tokenizer: Tokenizer, redraw: bool) -> tuple[int, ...]:
@@ -108,11 +144,3 @@ def base_folder(init: str, weights: bool = True) -> Path:
         return hub.resolve(init, weights)
     except UserError as error:
         raise UserError(f"model.init: {error}") from error
-
-
-def planned_model(settings: Mapping[str, Any]) -> ModelConfig:
-    """The shape of the model in `hf/`, for a plan."""
-    init = settings.get("init", _POCKET)
-    return base_model(
-        init, settings.get("architecture", ""), partial(base_folder, init, weights=False)
-    )

@@ -1,12 +1,15 @@
-"""Preference pairs of one search, for DPO and for the PRM (STAIR sections 5 and 6)."""
+"""Preference pairs of one search, for DPO and for the PRM."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
+from stair_jax.run.context import StageContext
+from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.preferences import (
     Pair,
     PrmSettings,
@@ -17,18 +20,14 @@ from stair_jax.search.preferences import (
     trajectory_pairs,
 )
 from stair_jax.search.records import TreeRecord
-from stair_jax.settings import read_settings, require
-from stair_jax.stages.context import StageContext
-from stair_jax.stages.search import TREES_FILE
+from stair_jax.settings import setting
+from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.storage import RecordLog, write_json, write_jsonl
-
-INPUTS = ("trees",)
-PROCESSES = "first"
 
 
 @dataclass(frozen=True)
-class PreferencesSettings(StepSettings):
-    """Settings of `preferences`, besides those of `StepSettings`.
+class Preferences(Stage, StepSettings):
+    """Settings of `preferences`, beside those of `StepSettings`.
 
     Attributes:
       trees: the search stage.
@@ -37,45 +36,40 @@ class PreferencesSettings(StepSettings):
       prm: pairs for the process reward model, see `PrmSettings` of search/preferences.py.
     """
 
-    trees: str = ""
-    variant: str = "step"
+    PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+
+    trees: str = stage_input(Artifact.TREES)
+    variant: Literal["step", "trajectory"] = "step"
     match_steps: bool = False
-    prm: PrmSettings = field(default_factory=PrmSettings)
+    prm: PrmSettings = setting(PrmSettings)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.variant in ("step", "trajectory"),
-            f"variant {self.variant!r} is neither 'step' nor 'trajectory'",
+    def makes(self) -> Mapping[str, Artifact]:
+        """Pairs of both kinds."""
+        return {"dpo.jsonl": Artifact.STEP_PAIRS, "prm.jsonl": Artifact.PATH_PAIRS}
+
+    def run(self, context: StageContext) -> None:
+        """Makes `dpo.jsonl`, `prm.jsonl` and `counts.json`, in the order of the prompts' ids."""
+        trees = sorted(
+            (_pairs_of(record, self) for record in read_trees(context.input("trees"))),
+            key=lambda tree: tree.id,
         )
-
-
-def run(context: StageContext) -> None:
-    """Makes `dpo.jsonl`, `prm.jsonl` and `counts.json`, in the order of the prompts' ids."""
-    section = dict(context.settings)
-    prm = read_settings(PrmSettings, section.pop("prm", {}), f"{context.name}.prm")
-    settings = read_settings(PreferencesSettings, section | {"prm": prm}, context.name)
-    trees = sorted(
-        (_pairs_of(record, settings) for record in read_trees(context.input("trees"))),
-        key=lambda tree: tree.id,
-    )
-    pairs = [pair for tree in trees for pair in tree.dpo]
-    if settings.variant == "trajectory" and settings.match_steps:
-        pairs = thin(pairs, sum(tree.num_steps for tree in trees))
-    write_jsonl(context.folder / "dpo.jsonl", pairs)
-    write_jsonl(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
-    counts = {
-        "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
-        "prm": sum((tree.prm_counts for tree in trees), Counter()),
-    }
-    counts["dpo"].update(f"depth_{pair['depth']}" for pair in pairs)
-    counts["dpo"].update(f"kind_{pair['kind']}" for pair in pairs)
-    counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
-    shown = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
-    write_json(context.folder / "counts.json", shown)
-    for name, numbers in shown.items():
-        text = ", ".join(f"{reason} {count}" for reason, count in numbers.items())
-        say(f"{context.name}: {name}: {text}")
+        pairs = [pair for tree in trees for pair in tree.dpo]
+        if self.variant == "trajectory" and self.match_steps:
+            pairs = thin(pairs, sum(tree.num_steps for tree in trees))
+        write_jsonl(context.folder / "dpo.jsonl", pairs)
+        write_jsonl(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
+        counts = {
+            "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
+            "prm": sum((tree.prm_counts for tree in trees), Counter()),
+        }
+        counts["dpo"].update(f"depth_{pair['depth']}" for pair in pairs)
+        counts["dpo"].update(f"kind_{pair['kind']}" for pair in pairs)
+        counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
+        shown = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+        write_json(context.folder / "counts.json", shown)
+        for name, numbers in shown.items():
+            text = ", ".join(f"{reason} {count}" for reason, count in numbers.items())
+            say(f"{context.name}: {name}: {text}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class _TreePairs:
     num_steps: int  # sibling pairs, whatever the variant
 
 
-def _pairs_of(record: TreeRecord, settings: PreferencesSettings) -> _TreePairs:
+def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
     siblings, counts = sibling_pairs(record, settings)
     dpo = siblings
     if settings.variant == "trajectory":

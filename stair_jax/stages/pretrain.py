@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import jax
 import numpy as np
@@ -17,28 +17,19 @@ from jax.sharding import Mesh
 from stair_jax import storage
 from stair_jax.data.packing import pack
 from stair_jax.data.sequences import answer_example
-from stair_jax.models import huggingface
-from stair_jax.models.config import ModelConfig
-from stair_jax.models.layout import fit_to_mesh
-from stair_jax.models.transformer import init_params, logical_axes
+from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.models.transformer import Params, init_params
 from stair_jax.monitoring import Progress
-from stair_jax.parallel.mesh import make_mesh
-from stair_jax.planning.abstract import abstract_params
-from stair_jax.planning.program import Program
-from stair_jax.planning.training import train_step
 from stair_jax.pocket.pretraining import examples
 from stair_jax.pocket.tokenizer import train_tokenizer
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.settings import setting
+from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch
-from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import SftObjective
-from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings, check_rows, is_exported
+from stair_jax.training.settings import check_rows
 
-INPUTS: tuple[str, ...] = ()
 _CHUNK = 256  # examples that are packed together
 _FIELDS = {
     "tokens": np.int16,
@@ -50,8 +41,8 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class PretrainSettings(TrainingSettings):
-    """Settings of `pretrain`, besides those of all training.
+class Pretrain(TrainingStage):
+    """Settings of `pretrain`, beside those of all training.
 
     Attributes:
       vocab_size: at most so many tokens.
@@ -62,82 +53,67 @@ class PretrainSettings(TrainingSettings):
       num_kv_heads: see above.
       context: longest sequence of the finished model.
       num_shards: parts of the data, each made by one process.
-      shard_size: examples a part.
-      batch_size: rows of `max_length` tokens a step.
+      shard_size: examples per part.
+      batch_size: rows of `max_length` tokens per step.
     """
 
-    vocab_size: int = 900
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_layers: int = 4
-    num_heads: int = 6
-    num_kv_heads: int = 2
-    context: int = 512
-    num_shards: int = 28
-    shard_size: int = 100_000
-    batch_size: int = 64
-    max_length: int = 256
-    hf_dtype: str = "float16"
+    STEP: ClassVar[str] = "pretraining step"
+    LENGTH: ClassVar[str] = ""
+
+    vocab_size: int = setting(900, least=300, most=2**15 - 1)
+    hidden_size: int = setting(192, least=1, most=2**16)
+    intermediate_size: int = setting(512, least=1, most=2**18)
+    num_layers: int = setting(4, least=1, most=1000)
+    num_heads: int = setting(6, least=1, most=1000)
+    num_kv_heads: int = setting(2, least=1, most=1000)
+    context: int = setting(512, least=1, most=2**24)
+    num_shards: int = setting(28, least=1, most=2**16)
+    shard_size: int = setting(100_000, least=1, most=2**30)
+    batch_size: int = setting(64, least=1, most=2**20)
+    max_length: int = setting(256, least=1, most=2**15 - 1)
+    hf_dtype: str = setting("float16", choices=DTYPES)
+
+    def objective(self, config: ModelConfig) -> SftObjective:
+        """Cross entropy of the answers' tokens."""
+        return SftObjective(config, self.logps_chunks)
+
+    def load(self, context: StageContext) -> tuple[Setup, Params, Tokenizer]:
+        """A fresh tokenizer and a model of random parameters."""
+        tokenizer = Tokenizer(train_tokenizer(self.vocab_size))
+        setup = self.lay_out(_model(self, tokenizer.vocab_size), context.runtime)
+        return setup, init_params(setup.config, jax.random.key(context.seed)), tokenizer
+
+    def rows_on(self, mesh: Mesh) -> int:
+        """A whole batch at once: there is no gradient accumulation."""
+        check_rows("batch_size", self.batch_size, mesh)
+        return self.batch_size
+
+    def read_data(
+        self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
+    ) -> TrainingData:
+        """Rows that are packed by processes of their own."""
+        return TrainingData(_RowBatches(_rows(context, self), self.batch_size))
+
+    def any_batch(self, setup: Setup) -> Batch:
+        """A batch of zeros, of the shapes that training has."""
+        shape = (self.batch_size, self.max_length)
+        rows = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
+        return _RowBatches(rows, self.batch_size)[0]
+
+    def start_model(self, context: PlanContext) -> ModelConfig:
+        """The model, with as many tokens as the tokenizer may have."""
+        return _model(self, self.vocab_size)
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig:
+        """The same."""
+        return _model(self, self.vocab_size)
+
+    def amount(self) -> str:
+        """Examples and batch size."""
+        return f"{self.num_shards * self.shard_size} examples, batches of {self.batch_size} rows"
 
 
-def run(context: StageContext) -> None:
-    """Trains a tokenizer and a model, and writes `hf/`."""
-    settings = read_settings(PretrainSettings, context.settings, context.name)
-    if is_exported(context.folder):
-        return
-    tokenizer = Tokenizer(train_tokenizer(settings.vocab_size))
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh)
-    config = _configure(settings, tokenizer.vocab_size, mesh, runtime.vocab_multiple)
-    batches = _RowBatches(_rows(context, settings), settings.batch_size)
-    trained = train(
-        Run(
-            name=context.name,
-            folder=context.folder,
-            objective=SftObjective(config, settings.logps_chunks),
-            optimizer=make_optimizer(settings, len(batches)),
-            batches=batches,
-            mesh=mesh,
-            checkpoint_every=settings.checkpoint_every,
-            checkpoint_minutes=settings.checkpoint_minutes,
-            keep=settings.kept,
-        ),
-        init_params(config, jax.random.key(context.seed)),
-        logical_axes(config),
-    )
-    huggingface.save(context.folder / "hf", trained, config, tokenizer, dtype=settings.hf_dtype)
-
-
-def programs(context: PlanContext) -> list[Program]:
-    """The training step, with as many tokens as the tokenizer may have."""
-    settings = read_settings(PretrainSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh, context.devices)
-    config = _configure(settings, settings.vocab_size, mesh, runtime.vocab_multiple)
-    rows = {
-        name: np.zeros((settings.batch_size, settings.max_length), dtype)
-        for name, dtype in _FIELDS.items()
-    }
-    step = train_step(
-        "pretraining step",
-        config,
-        SftObjective(config, settings.logps_chunks),
-        make_optimizer(settings, 1),
-        abstract_params(config, mesh),
-        logical_axes(config),
-        _RowBatches(rows, settings.batch_size)[0],
-        mesh,
-    )
-    return [step]
-
-
-def planned_model(settings: Mapping[str, Any]) -> ModelConfig:
-    """The model in `hf/`, with as many tokens as the tokenizer may have."""
-    read = read_settings(PretrainSettings, settings, "pretrain")
-    return _model(read, read.vocab_size)
-
-
-def _model(settings: PretrainSettings, vocab_size: int) -> ModelConfig:
+def _model(settings: Pretrain, vocab_size: int) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=settings.hidden_size,
@@ -152,14 +128,6 @@ def _model(settings: PretrainSettings, vocab_size: int) -> ModelConfig:
         param_dtype=settings.param_dtype,
         remat=settings.remat,
     )
-
-
-def _configure(
-    settings: PretrainSettings, vocab_size: int, mesh: Mesh, vocab_multiple: int
-) -> ModelConfig:
-    """The model in training, laid out on the mesh."""
-    check_rows("batch_size", settings.batch_size, mesh)
-    return fit_to_mesh(_model(settings, vocab_size), mesh, vocab_multiple)
 
 
 class _RowBatches(Sequence[Batch]):
@@ -191,7 +159,7 @@ class _RowBatches(Sequence[Batch]):
         )
 
 
-def _rows(context: StageContext, settings: PretrainSettings) -> dict[str, np.ndarray]:
+def _rows(context: StageContext, settings: Pretrain) -> dict[str, np.ndarray]:
     """All rows: each shard from a process of its own, kept on the disk for a run that goes on."""
     paths = [context.folder / "shards" / f"{index}.npz" for index in range(settings.num_shards)]
     missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
@@ -207,7 +175,7 @@ def _rows(context: StageContext, settings: PretrainSettings) -> dict[str, np.nda
     return {name: np.concatenate([shard[name] for shard in shards]) for name in _FIELDS}
 
 
-def _make_shard(seed: int, settings: PretrainSettings, shard: tuple[int, Path]) -> None:
+def _make_shard(seed: int, settings: Pretrain, shard: tuple[int, Path]) -> None:
     """Writes the packed rows of a shard, its number and its path."""
     index, path = shard
     tokenizer = Tokenizer(train_tokenizer(settings.vocab_size))

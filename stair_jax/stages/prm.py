@@ -1,13 +1,13 @@
-"""Process reward model: the policy with a scalar head, trained on pairs (STAIR section 6)."""
+"""Process reward model (PRM): the policy with a scalar head, trained on pairs (Bradley-Terry)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from stair_jax.data.pairs import PATH_FIELDS, encode_pairs, path_examples, read_pairs
 from stair_jax.data.sequences import Row, describe
@@ -17,33 +17,31 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.program import Program
-from stair_jax.planning.training import ANY_EXAMPLE, forward_pass, train_step
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
+from stair_jax.run.context import StageContext
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.settings import setting
+from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.storage import write_json
-from stair_jax.training.batches import Batches, Group
+from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.evaluate import for_each_group, sequence_scores
-from stair_jax.training.loop import Run, train
 from stair_jax.training.objectives import PrmObjective
-from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import (
-    TrainingSettings,
-    configure,
-    export,
-    is_exported,
-    load_model,
-)
-
-INPUTS = ("model", "preferences")
 
 
 @dataclass(frozen=True)
-class PrmSettings(TrainingSettings):
-    """Settings of `prm`, besides those of all training.
+class HeldOut:
+    """Pairs of the prompts that are kept for validation, and the number of these prompts."""
+
+    groups: Sequence[Group]
+    num_prompts: int
+
+
+@dataclass(frozen=True)
+class Prm(TrainingStage):
+    """Settings of `prm`, beside those of all training.
 
     Attributes:
       model: the stage whose `hf/` gets a scalar head.
@@ -55,115 +53,139 @@ class PrmSettings(TrainingSettings):
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
     """
 
-    model: str = ""
-    preferences: str | tuple[str, ...] = ()
+    STEP: ClassVar[str] = "PRM step"
+    SHOWN: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    LOGITS: ClassVar[bool] = False
+
+    model: str = stage_input(Artifact.MODEL)
+    preferences: str | tuple[str, ...] = stage_input(Artifact.PATH_PAIRS, file="file", many=True)
     file: str = "prm.jsonl"
-    held_out: float = 0.05
+    held_out: float = setting(0.05, least=0, below=1)
     rates: Mapping[str, float] | None = None
     reader: Reader = "seqio"
-    batch_size: int = 256
-    learning_rate: float = 5e-6
+    batch_size: int = setting(256, least=1, most=2**24)
+    learning_rate: float = setting(5e-6, above=0)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
-        if not 0 <= self.held_out < 1:
-            raise UserError(f"held_out is {self.held_out}: it must be at least 0 and below 1")
         check_mixing(self.rates, self.reader)
 
+    def objective(self, config: ModelConfig) -> PrmObjective:
+        """The Bradley-Terry loss of a pair of paths."""
+        return PrmObjective(config)
 
-def run(context: StageContext) -> None:
-    """Trains the scores on the pairs, and writes `hf/` and `validation.json`."""
-    settings = read_settings(PrmSettings, context.settings, context.name)
-    if is_exported(context.folder):
-        return
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh)
-    config, params, tokenizer = load_model(
-        context.input("model"), settings, mesh, runtime.vocab_multiple
-    )
-    folders = context.input_list("preferences")
-    rows = [row for folder in folders for row in read_pairs(folder / settings.file, PATH_FIELDS)]
-    kept, pairs = encode_pairs(rows, path_examples, tokenizer, settings.max_length)
-    groups = [Group(str(row["id"]), pair) for row, pair in zip(kept, pairs, strict=True)]
-    held = held_out_prompts(kept, settings.held_out, context.seed)
-    training = [group for row, group in zip(kept, groups, strict=True) if row["prompt"] not in held]
-    validation = [group for row, group in zip(kept, groups, strict=True) if row["prompt"] in held]
-    if not training:
-        raise UserError(
-            f"{len(rows)} pairs in {settings.file}, none to train on within max_length "
-            f"{settings.max_length}: lower prm.v0 of the preferences stage, or search more prompts"
+    def axes(self, config: ModelConfig) -> Params:
+        """Those of the model without its vocabulary head, and of the scalar head."""
+        return prm_axes(config)
+
+    def trainable(self, params: Params, config: ModelConfig, seed: int) -> Params:
+        """The model without its vocabulary head, and a fresh scalar head."""
+        model = {name: params[name] for name in prm_axes(config)["model"]}
+        return {"model": model, "score": init_score_head(config, jax.random.key(seed))}
+
+    def abstract_trainable(self, setup: Setup) -> Params:
+        """Shapes of the same."""
+        return abstract_prm(setup.config, prm_axes(setup.config), setup.mesh)
+
+    def read_data(
+        self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
+    ) -> TrainingData:
+        """The pairs in the order of training, and those that are held out."""
+        folders = context.input_list("preferences")
+        rows = [row for folder in folders for row in read_pairs(folder / self.file, PATH_FIELDS)]
+        kept, pairs = encode_pairs(rows, path_examples, tokenizer, self.max_length)
+        groups = [Group(str(row["id"]), pair) for row, pair in zip(kept, pairs, strict=True)]
+        held = held_out_prompts(kept, self.held_out, context.seed)
+        numbers = [index for index, row in enumerate(kept) if row["prompt"] not in held]
+        training = [groups[index] for index in numbers]
+        validation = [groups[i] for i, row in enumerate(kept) if row["prompt"] in held]
+        if not training:
+            raise UserError(
+                f"{len(rows)} pairs in {self.file}, none to train on within max_length "
+                f"{self.max_length}: lower prm.v0 of the preferences stage, or search more prompts"
+            )
+        say(
+            f"{context.name}: {len(training)} pairs, {len(validation)} of {len(held)} prompts held "
+            f"out, {len(rows) - len(groups)} above max_length left out"
         )
-    say(
-        f"{context.name}: {len(training)} pairs, {len(validation)} of {len(held)} prompts held "
-        f"out, {len(rows) - len(groups)} above max_length left out"
-    )
-    say(f"{context.name}: first chosen path between ⟦...⟧: {describe(tokenizer, pairs[0][0])!r}")
-    order = draw(
-        [row for row in kept if row["prompt"] not in held],
-        settings.rates,
-        max(1, round(settings.epochs * len(training))),
-        context.seed,
-        settings.reader,
-        settings.file,
-    )
-    part = local_rows(mesh, settings.microbatch_rows)
-    batches = _batches([training[index] for index in order], settings, part, len(training))
-    say(f"{context.name}: {batches.fill()}")
-    axes = prm_axes(config)
-    params = {name: params[name] for name in axes["model"]}
-    head = init_score_head(config, jax.random.key(context.seed))
-    trained = train(
-        Run(
-            name=context.name,
-            folder=context.folder,
-            objective=PrmObjective(config),
-            optimizer=make_optimizer(settings, len(batches)),
-            batches=batches,
-            mesh=mesh,
-            checkpoint_every=settings.checkpoint_every,
-            checkpoint_minutes=settings.checkpoint_minutes,
-            keep=settings.kept,
-            shown=("loss", "accuracy"),
-        ),
-        {"model": params, "score": head},
-        axes,
-    )
-    _validate(context, settings, config, trained, validation, len(held), mesh)
-    export(context.folder, trained["model"], config, tokenizer, trained["score"], settings.hf_dtype)
+        first = describe(tokenizer, pairs[0][0])
+        say(f"{context.name}: first chosen path between ⟦...⟧: {first!r}")
+        order = draw(
+            [kept[index] for index in numbers],
+            self.rates,
+            max(1, round(self.epochs * len(training))),
+            context.seed,
+            self.reader,
+            self.file,
+        )
+        ordered = [training[index] for index in order]
+        batches = self._batches(ordered, setup.part, len(training))
+        return TrainingData(batches, aside=HeldOut(validation, len(held)))
 
+    def any_batch(self, setup: Setup) -> Batch:
+        """A batch of one pair, of the shapes that training has."""
+        return self._batches([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))])[0]
 
-def programs(context: PlanContext) -> list[Program]:
-    """The training step, and the scores of the held-out pairs."""
-    settings = read_settings(PrmSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh, context.devices)
-    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
-    axes = prm_axes(config)
-    params = abstract_prm(config, axes, mesh)
-    batch = _batches([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], settings)[0]
-    step = train_step(
-        "PRM step",
-        config,
-        PrmObjective(config),
-        make_optimizer(settings, 1),
-        params,
-        axes,
-        batch,
-        mesh,
-        head=False,
-    )
-    validation = forward_pass(
-        "PRM validation",
-        config,
-        sequence_scores,
-        (config, params),
-        params["model"],
-        batch,
-        mesh,
-        head=False,
-    )
-    return [step, validation] if settings.held_out else [step]
+    def forward_programs(self, setup: Setup) -> list[Program]:
+        """The scores of the held-out pairs."""
+        if not self.held_out:
+            return []
+        params = self.abstract_trainable(setup)
+        validation = forward_pass(
+            "PRM validation",
+            setup.config,
+            sequence_scores,
+            (setup.config, params),
+            params["model"],
+            self.any_batch(setup),
+            setup.mesh,
+            head=False,
+        )
+        return [validation]
+
+    def makes(self) -> Mapping[str, Artifact]:
+        """A reward model."""
+        return {"hf": Artifact.REWARD_MODEL}
+
+    def finish(
+        self,
+        context: StageContext,
+        setup: Setup,
+        trained: Params,
+        tokenizer: Tokenizer,
+        data: TrainingData,
+    ) -> None:
+        """Writes `validation.json` and `hf/`."""
+        self._validate(context, setup, trained, data.aside)
+        self.export(context.folder, setup, trained["model"], tokenizer, trained["score"])
+
+    def _validate(
+        self, context: StageContext, setup: Setup, params: Params, held_out: HeldOut
+    ) -> None:
+        """Writes how often the chosen path of a held-out prompt has the higher score."""
+        accuracy = None
+        if held_out.groups:
+            function = partial(sequence_scores, setup.config, params)
+            batches = self._batches(held_out.groups, setup.part)
+            scores = for_each_group(function, batches, setup.mesh)
+            accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
+            pairs = f"{len(held_out.groups)} held-out pairs"
+            say(f"{context.name}: accuracy {accuracy:.3f} on {pairs}")
+        write_json(
+            context.folder / "validation.json",
+            {
+                "pairs": len(held_out.groups),
+                "prompts": held_out.num_prompts,
+                "accuracy": accuracy,
+            },
+        )
+
+    def _batches(
+        self, groups: Sequence[Group], part: slice | None = None, pass_size: int | None = None
+    ) -> Batches:
+        rows = self.microbatch_rows
+        return Batches(groups, self.batch_size, self.max_length, rows, part, pass_size)
 
 
 def prm_axes(config: ModelConfig) -> Params:
@@ -177,42 +199,3 @@ def held_out_prompts(rows: Sequence[Row], share: float, seed: int) -> set[str]:
     prompts = sorted({row["prompt"] for row in rows})
     order = np.random.default_rng(seed).permutation(len(prompts))
     return {prompts[index] for index in order[: int(share * len(prompts))]}
-
-
-def _batches(
-    groups: Sequence[Group],
-    settings: PrmSettings,
-    part: slice | None = None,
-    pass_size: int | None = None,
-) -> Batches:
-    return Batches(
-        groups,
-        settings.batch_size,
-        settings.max_length,
-        settings.microbatch_rows,
-        part,
-        pass_size,
-    )
-
-
-def _validate(
-    context: StageContext,
-    settings: PrmSettings,
-    config: ModelConfig,
-    params: Any,
-    groups: Sequence[Group],
-    num_prompts: int,
-    mesh: Mesh,
-) -> None:
-    """Writes how often the chosen path of a held-out prompt has the higher score."""
-    accuracy = None
-    if groups:
-        function = partial(sequence_scores, config, params)
-        part = local_rows(mesh, settings.microbatch_rows)
-        scores = for_each_group(function, _batches(groups, settings, part), mesh)
-        accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
-        say(f"{context.name}: accuracy {accuracy:.3f} on {len(groups)} held-out pairs")
-    write_json(
-        context.folder / "validation.json",
-        {"pairs": len(groups), "prompts": num_prompts, "accuracy": accuracy},
-    )

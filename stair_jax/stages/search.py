@@ -1,121 +1,167 @@
-"""SI-MCTS with self-reward (STAIR sections 3 and 4): one tree a prompt, into `trees.jsonl.gz`."""
+"""SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
 import time
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from stair_jax.data.prompts import Prompt, read_rows
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
+from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel import distributed
+from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.engines import EngineSettings, load_engine, plan_engine
+from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.search.forest import tree_bytes
+from stair_jax.search.judge import JudgeSettings
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
+from stair_jax.search.room import PRIORS, SamplingSettings
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.engines import load_engine, plan_engine
-from stair_jax.stages.runtime import Runtime
+from stair_jax.search.tree_data import SearchConfig
+from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE, Parts
-from stair_jax.storage import RecordLog, fingerprint, fingerprint_folder, write_json
+from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
-__all__ = ["INPUTS", "TREES_FILE", "SearchStageSettings", "programs", "run"]
+__all__ = ["TREES_FILE", "Search"]
 
-INPUTS = ("model", "prompts")
+T = TypeVar("T")
+_NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and tokens
 
 
 @dataclass(frozen=True)
-class SearchStageSettings:
-    """Settings of `search`, besides those of `SearchSettings`, which stand in the same section.
+class Search(Stage, SearchConfig, SamplingSettings):
+    """Settings of `search`, beside those of the trees and of sampling.
 
     Attributes:
       model: the stage whose model searches and judges.
       prompts: the stage that holds `file`.
-      file: JSON lines {id, prompt, kind, source}, one tree a line.
+      file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
+      judge: who scores answers and how, see `JudgeSettings`.
+      reward: R of helpfulness and safety, see `SafetyReward`.
+      prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
+      max_prompt_tokens: rendered; longer prompts are left out.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
       weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
         8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
-      reward: R of helpfulness and safety, see `SafetyReward`.
     """
 
-    model: str = ""
-    prompts: str = ""
-    file: str = "prompts.jsonl"
-    num_prompts: int = 0
-    context_tokens: int = 8192
-    dtype: str = "float32"
-    weights: str = "none"
-    kv_dtype: str = ""
-    reward: SafetyReward = field(default_factory=SafetyReward)
+    model: str = stage_input(Artifact.MODEL)
+    prompts: str = stage_input(Artifact.PROMPTS, file="file")
+    file: str = "prompts1.jsonl"
+    num_prompts: int = setting(0, least=0)
+    judge: JudgeSettings = setting(JudgeSettings)
+    reward: SafetyReward = setting(SafetyReward)
+    prior: str = setting("arithmetic", choices=tuple(PRIORS))
+    max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    context_tokens: int = setting(8192, least=1, most=2**24)
+    dtype: str = setting("float32", choices=DTYPES)
+    weights: str = setting("none", choices=("none", "fp8", "int8"))
+    kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
 
-
-def run(context: StageContext) -> None:
-    """Searches the prompts that have no tree yet; each tree is written as it is finished.
-
-    Trees stand in the order in which they were finished, so readers sort them by prompt. In a run
-    of several processes each searches its own part of the prompts on its own devices; metrics and
-    progress are those of the first one.
-    """
-    own, settings = _read(context)
-    prompts = _read_prompts(context.input("prompts") / own.file)[: own.num_prompts or None]
-    runtime = Runtime.read(context.runtime)
-    parts = Parts(context.folder, prompts)
-    done = parts.done
-    hf = context.input("model") / "hf"
-    sizes = (own.context_tokens, own.dtype, runtime)
-    engine, tokenizer = load_engine(hf, *sizes, weights=own.weights, kv_dtype=own.kv_dtype)
-    is_silent = not distributed.is_main()
-    progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
-    resume_step = len(done) if done else -1
-    with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
-        writer = _Writer(parts.log, metrics, len(done), engine.stats)
-        report = run_search(
-            parts.prompts,
-            engine,
-            tokenizer,
-            settings,
-            context.seed,
-            writer.write,
-            progress,
-            reward=own.reward,
-            trees_in_flight=runtime.trees_in_flight,
-            device=runtime.tree_device,
-            model=distributed.broadcast(fingerprint_folder(hf) if distributed.is_main() else None),
-            fingerprint=fingerprint([context.settings, context.seed]),
-            done=done,
+    @property
+    def search_settings(self) -> SearchSettings:
+        """What the trees depend on."""
+        return SearchSettings(
+            tree=self._part(SearchConfig),
+            sampling=self._part(SamplingSettings),
+            judge=self.judge,
+            prior=self.prior,
+            max_prompt_tokens=self.max_prompt_tokens,
         )
-    progress.close()
-    if (whole := parts.join(report)) is not None:
-        _report(context, whole)
 
+    @property
+    def engine(self) -> EngineSettings:
+        """What the engine depends on."""
+        return EngineSettings(self.context_tokens, self.dtype, self.weights, self.kv_dtype)
 
-def programs(context: PlanContext) -> list[Program]:
-    """The engine's programs, and the round of the trees where it runs on the same device."""
-    own, settings = _read(context)
-    runtime = Runtime.read(context.runtime)
-    model = context.model("model")
-    sizes = (own.context_tokens, own.dtype, runtime, context.devices)
-    engine = plan_engine(model, *sizes, weights=own.weights, kv_dtype=own.kv_dtype)
-    planned = engine.programs()
-    if runtime.tree_device == "host":
-        return planned
-    trees = tree_round(settings.tree, runtime.trees_in_flight, context.devices[0], engine.resident)
-    return [*planned, trees]
+    def makes(self) -> Mapping[str, Artifact]:
+        """Search trees."""
+        return {TREES_FILE: Artifact.TREES}
 
+    def run(self, context: StageContext) -> None:
+        """Searches the prompts that have no tree yet; each tree is written as it is finished.
 
-def _read(context: StageContext | PlanContext) -> tuple[SearchStageSettings, SearchSettings]:
-    """The settings of the stage itself, and what the trees depend on."""
-    section = dict(context.settings)
-    names = [own.name for own in fields(SearchStageSettings) if own.name in section]
-    own = {name: section.pop(name) for name in names}
-    reward = read_settings(SafetyReward, own.get("reward", {}), f"{context.name}.reward")
-    stage = read_settings(SearchStageSettings, own | {"reward": reward}, context.name)
-    return stage, SearchSettings.read(section)
+        Trees stand in the order in which they were finished, so readers sort them by prompt. In a
+        run of several processes each searches its own part of the prompts on its own devices;
+        metrics and progress are those of the first one.
+        """
+        prompts = _read_prompts(context.input("prompts") / self.file)[: self.num_prompts or None]
+        parts = Parts(context.folder, prompts)
+        done = parts.done
+        hf = context.input("model") / "hf"
+        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
+        is_silent = not distributed.is_main()
+        progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
+        resume_step = len(done) if done else -1
+        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
+            writer = _Writer(parts.log, metrics, len(done), engine.stats)
+            model = fingerprint_folder(hf) if distributed.is_main() else None
+            report = run_search(
+                parts.prompts,
+                engine,
+                tokenizer,
+                self.search_settings,
+                context.seed,
+                writer.write,
+                progress,
+                reward=self.reward,
+                trees_in_flight=runtime.trees_in_flight,
+                device=runtime.tree_device,
+                model=distributed.broadcast(model),
+                fingerprint=context.fingerprint,
+                done=done,
+            )
+        progress.close()
+        if (whole := parts.join(report)) is not None:
+            _report(context, whole)
+
+    def programs(self, context: PlanContext) -> list[Program]:
+        """The engine's programs, and the round of the trees where it runs on the same device."""
+        devices = context.decoding_devices
+        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
+        planned = engine.programs()
+        if context.runtime.tree_device == "host":
+            return planned
+        trees = engine.runtime.trees_in_flight
+        config = self.search_settings.tree
+        return [*planned, tree_round(config, trees, devices[0], engine.resident)]
+
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that the engine and the statistics of the trees fit."""
+        devices = context.decoding_devices
+        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
+        trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
+        room = memory_bytes(devices[0]) / 2
+        if trees * each > room:
+            raise UserError(
+                f"the statistics of {trees} trees take {trees * each / GIB:.1f} GiB: lower "
+                f"runtime.trees_in_flight to {int(room // each)}, which would fit"
+            )
+
+    def disk_bytes(self, model: ModelConfig | None) -> int:
+        """The trees of `num_prompts`, where these are counted."""
+        nodes = self.num_iterations * self.num_children // 4
+        return self.num_prompts * nodes * _NODE_BYTES
+
+    def amount(self) -> str:
+        """Prompts and iterations."""
+        prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
+        return f"{prompts}, {self.num_iterations} iterations each"
+
+    def _part(self, cls: type[T]) -> T:
+        """The settings of a base class, as an object of that class."""
+        names = [info.name for info in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: getattr(self, name) for name in names})
 
 
 def _read_prompts(path: Path) -> list[Prompt]:

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning on prompts with answers (STAIR section 1)."""
+"""Supervised fine-tuning (SFT) on prompts with structured answers: cross entropy of the answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -10,38 +10,27 @@ from stair_jax.data.encoded import Encoded
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.sequences import Row, answer_example, describe
-from stair_jax.data.tasks import Reader, read_mixture
+from stair_jax.data.tasks import Reader, check_mixing, read_mixture
 from stair_jax.errors import UserError
-from stair_jax.models.transformer import logical_axes
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
-from stair_jax.parallel.mesh import local_rows, make_mesh
-from stair_jax.planning.abstract import abstract_params
-from stair_jax.planning.program import Program
-from stair_jax.planning.training import ANY_EXAMPLE, train_step
-from stair_jax.settings import read_settings
-from stair_jax.stages.context import PlanContext, StageContext
-from stair_jax.stages.runtime import Runtime
+from stair_jax.planning.training import ANY_EXAMPLE
+from stair_jax.run.context import StageContext
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.settings import setting
+from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.text.steps import FormatError, parse
 from stair_jax.text.tokenizer import Tokenizer
-from stair_jax.training.batches import Batches, Group
-from stair_jax.training.loop import Run, train
+from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.objectives import SftObjective
-from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import (
-    TrainingSettings,
-    configure,
-    export,
-    is_exported,
-    load_model,
-)
 
-INPUTS = ("model", "data")
 _COLUMNS = ("id", "prompt", "answer", "kind")
 
 
 @dataclass(frozen=True)
-class SftSettings(TrainingSettings):
-    """Settings of `sft`, besides those of all training.
+class Sft(TrainingStage):
+    """Settings of `sft`, beside those of all training.
 
     Attributes:
       model: the stage whose `hf/` is trained.
@@ -54,97 +43,54 @@ class SftSettings(TrainingSettings):
       overlong: what to do with more than `max_length` tokens: "drop", or "truncate" the end.
     """
 
-    model: str = ""
-    data: str = ""
+    STEP: ClassVar[str] = "SFT step"
+
+    model: str = stage_input(Artifact.MODEL)
+    data: str = stage_input(Artifact.SFT_ROWS, file="file")
     file: str = "sft.jsonl"
     rates: Mapping[str, float] | None = None
     reader: Reader = "seqio"
-    answer_format: str = "structured"
+    answer_format: Literal["structured", "plain"] = "structured"
     overlong: Literal["drop", "truncate"] = "drop"
-    learning_rate: float = 5e-6
-    epochs: float = 3.0
+    learning_rate: float = setting(5e-6, above=0)
+    epochs: float = setting(3.0, above=0, most=1e6)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
-        for name, choices in (
-            ("reader", ("seqio", "datasets")),
-            ("answer_format", ("structured", "plain")),
-            ("overlong", ("drop", "truncate")),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"{name} {getattr(self, name)!r} is unknown: use {' or '.join(choices)}"
-                )
+        check_mixing(self.rates, self.reader)
+
+    def objective(self, config: ModelConfig) -> SftObjective:
+        """Cross entropy of the answers' tokens."""
+        return SftObjective(config, self.logps_chunks)
+
+    def read_data(
+        self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
+    ) -> TrainingData:
+        """The answers of all epochs, packed."""
+        rows = _read_rows(context, self)
+        examples = _encode(context, self, rows, tokenizer)
+        batches = self._batches(examples, setup.part)
+        say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
+        return TrainingData(batches)
+
+    def any_batch(self, setup: Setup) -> Batch:
+        """A batch of one sequence, of the shapes that training has."""
+        return self._batches([ANY_EXAMPLE])[0]
+
+    def _batches(self, examples: Sequence[Example], part: slice | None = None) -> Batches:
+        return Batches(
+            [Group(str(example.id), (example,)) for example in examples],
+            self.batch_size,
+            self.max_length,
+            self.microbatch_rows,
+            part,
+            pass_size=round(len(examples) / self.epochs),
+        )
 
 
-def run(context: StageContext) -> None:
-    """Trains the model on the answers, and writes `hf/`."""
-    settings = read_settings(SftSettings, context.settings, context.name)
-    if is_exported(context.folder):
-        return
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh)
-    config, params, tokenizer = load_model(
-        context.input("model"), settings, mesh, runtime.vocab_multiple
-    )
-    rows = _rows(context, settings)
-    examples = _examples(context, settings, rows, tokenizer)
-    batches = _batches(examples, settings, local_rows(mesh, settings.microbatch_rows))
-    say(f"{context.name}: {batches.fill()}")
-    say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
-    trained = train(
-        Run(
-            name=context.name,
-            folder=context.folder,
-            objective=SftObjective(config, settings.logps_chunks),
-            optimizer=make_optimizer(settings, len(batches)),
-            batches=batches,
-            mesh=mesh,
-            checkpoint_every=settings.checkpoint_every,
-            checkpoint_minutes=settings.checkpoint_minutes,
-            keep=settings.kept,
-        ),
-        params,
-        logical_axes(config),
-    )
-    export(context.folder, trained, config, tokenizer, dtype=settings.hf_dtype)
-
-
-def programs(context: PlanContext) -> list[Program]:
-    """The training step."""
-    settings = read_settings(SftSettings, context.settings, context.name)
-    runtime = Runtime.read(context.runtime)
-    mesh = make_mesh(runtime.training_mesh, context.devices)
-    config = configure(context.model("model"), settings, mesh, runtime.vocab_multiple)
-    step = train_step(
-        "SFT step",
-        config,
-        SftObjective(config, settings.logps_chunks),
-        make_optimizer(settings, 1),
-        abstract_params(config, mesh),
-        logical_axes(config),
-        _batches([ANY_EXAMPLE], settings)[0],
-        mesh,
-    )
-    return [step]
-
-
-def _batches(
-    examples: Sequence[Example], settings: SftSettings, part: slice | None = None
-) -> Batches:
-    return Batches(
-        [Group(str(example.id), (example,)) for example in examples],
-        settings.batch_size,
-        settings.max_length,
-        settings.microbatch_rows,
-        part,
-        pass_size=round(len(examples) / settings.epochs),
-    )
-
-
-def _examples(
-    context: StageContext, settings: SftSettings, rows: Sequence[Row], tokenizer: Tokenizer
+def _encode(
+    context: StageContext, settings: Sft, rows: Sequence[Row], tokenizer: Tokenizer
 ) -> list[Example]:
     """The rows as sequences of at most `max_length` tokens; each row is tokenised once."""
     unique = {row["id"]: row for row in rows}
@@ -162,7 +108,7 @@ def _examples(
     return [encoded[place][0] for place in draws.tolist()]
 
 
-def _rows(context: StageContext, settings: SftSettings) -> Sequence[Row]:
+def _read_rows(context: StageContext, settings: Sft) -> Sequence[Row]:
     """The examples of all epochs, in the order of training."""
     path = context.input("data") / settings.file
     rows = read_rows(path, _COLUMNS)

@@ -8,14 +8,14 @@ from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.settings import read_settings
+from stair_jax.settings import Settings, build
 
 FILE = "stair_chat.json"
 _DATE = "26 Jul 2024"  # what Llama 3.1's template writes where it is told no date
 
 
 @dataclass(frozen=True)
-class ChatSettings:
+class ChatSettings(Settings):
     """How prompts are rendered, beside the template itself; kept with the tokenizer.
 
     Attributes:
@@ -33,8 +33,7 @@ class ChatSettings:
 
     def __post_init__(self) -> None:
         """Raises a UserError unless the values are a JSON object, which is what is saved."""
-        if not isinstance(self.system, str | None):
-            raise UserError(f"system must be text or None, not {type(self.system).__name__}")
+        super().__post_init__()
         try:
             values = json.loads(json.dumps(storage.plain(self.template_values)))
         except (TypeError, ValueError) as error:
@@ -61,7 +60,7 @@ class ChatSettings:
         section = storage.read_json(path)
         if not isinstance(section, dict):
             raise UserError(f"{path} is damaged: it holds no JSON object")
-        return read_settings(cls, section, str(path))
+        return build(cls, section, str(path))
 
     def save(self, folder: Path) -> None:
         """Writes the settings into a folder."""

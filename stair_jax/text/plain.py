@@ -1,15 +1,17 @@
 """A copy of a tokenizer without control tokens, for text from outside (prompt injection)."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as Backend
-from transformers import PreTrainedTokenizerFast
 
 from stair_jax.errors import UserError
 
+if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
+    from transformers import PreTrainedTokenizerFast
 
-def plain_backend(hf: PreTrainedTokenizerFast) -> Backend:
+
+def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     """The same tokenizer, but unable to produce an added or special token from text.
 
     The space that some tokenizers prepend only to the first word of a document is also disabled, as

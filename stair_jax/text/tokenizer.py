@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerFast
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.plain import plain_backend, valid_unicode
+
+if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
+    from transformers import PreTrainedTokenizerFast
 
 MAX_STOP_IDS = 6  # the engine takes 8 stop tokens per request, two of which are closing tags
 _PAD = "<|pad|>"
@@ -37,7 +39,7 @@ class Tags:
     output_close: int
 
 
-def add_tags(hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> int:
+def add_tags(hf: "PreTrainedTokenizerFast", stop_ids: Iterable[int] = ()) -> int:
     """Adds the four tags, where missing, and a padding token to a tokenizer, in place.
 
     The tags are added tokens but not special ones in the sense of Hugging Face, so that
@@ -75,7 +77,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        hf: PreTrainedTokenizerFast,
+        hf: "PreTrainedTokenizerFast",
         stop_ids: Sequence[int] = (),
         chat: ChatSettings | None = None,
         generation: Mapping[str, Any] | None = None,
@@ -167,7 +169,7 @@ class Tokenizer:
         )
 
 
-def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
+def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     """Reads a fast tokenizer from a folder, without running any code from it.
 
     Raises:
@@ -177,6 +179,8 @@ def load_huggingface(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"
         )
+    from transformers import PreTrainedTokenizerFast
+
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file

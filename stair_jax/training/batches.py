@@ -144,6 +144,10 @@ class Batches(Sequence[Batch]):
         count = sum(len(self._layout(index)) for index in range(len(self)))
         return describe_fill(_num_tokens(self._groups), count * self._rows, self._length)
 
+    def order_of(self, examples: int) -> str:
+        """What `state` calls the order of a run that ends after so many of the groups."""
+        return fingerprint_order(self._groups[:examples])
+
     @cached_property
     def _order(self) -> str:
         return fingerprint_order(self._groups)

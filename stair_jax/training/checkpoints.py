@@ -5,7 +5,6 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,12 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.parallel import distributed
 from stair_jax.storage import write_json, writing
+from stair_jax.training.keep import BEST_FILE, Keep
 
 _STATE, _ABOUT = "state", "about"
-_BEST_FILE = "best.json"
 _STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a checkpoint, or an unfinished save of one
 # Small files that Orbax writes at the end of a save: of the checkpoint and of its two items.
 _WHOLE = ("_CHECKPOINT_METADATA", f"{_STATE}/_METADATA", f"{_ABOUT}/metadata")
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Which checkpoints are kept.
-
-    Attributes:
-      newest: number of the most recent ones to keep.
-      best: metric of the training step by which further checkpoints are kept; "": none. For a name
-        that ends in "loss" or "norm" lower is better, for all others higher.
-      num_best: number of the best ones to keep.
-      use_best: whether a run returns the state of the best checkpoint instead of the last state.
-    """
-
-    newest: int = 1
-    best: str = ""
-    num_best: int = 1
-    use_best: bool = False
 
 
 class Checkpoints:
@@ -196,7 +177,7 @@ class Checkpoints:
                 # An error matters only for a plain number, which Orbax would take for a checkpoint.
                 shutil.rmtree(path, ignore_errors=not path.name.isdigit())
         if self._keep.best:
-            write_json(self._folder / _BEST_FILE, {"metric": self._keep.best})
+            write_json(self._folder / BEST_FILE, {"metric": self._keep.best})
 
     def _probe(self) -> None:
         """Creates a folder as a save would, to find an unwritable disk at once.
@@ -226,12 +207,6 @@ class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
         """Always False: only the training loop asks."""
         return False
-
-
-def discard(folder: Path) -> None:
-    """Deletes the checkpoints of a finished run, unless it keeps the best ones."""
-    if distributed.is_main() and not (folder / _BEST_FILE).exists():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:

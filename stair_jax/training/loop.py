@@ -16,9 +16,10 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import use_mesh
-from stair_jax.training.batches import Batch
-from stair_jax.training.checkpoints import Checkpoints, Keep
+from stair_jax.training.batches import Batch, Batches
+from stair_jax.training.checkpoints import Checkpoints
 from stair_jax.training.feeding import put_batch
+from stair_jax.training.keep import Keep
 from stair_jax.training.optimizer import Optimizer
 from stair_jax.training.preemption import Preemption
 from stair_jax.training.step import (
@@ -50,6 +51,8 @@ class Run:
       shown: names of the metrics shown in progress lines.
       checkpoint_minutes: minutes between two checkpoints; 0: not by time.
       keep: which checkpoints are kept.
+      is_lengthened: the run was finished before, and goes on to more steps: its checkpoint may have
+        another schedule, and an order of the data that this one begins with.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Run:
     shown: Iterable[str] = ("loss",)
     checkpoint_minutes: float = 0.0
     keep: Keep = field(default_factory=Keep)
+    is_lengthened: bool = False
 
     @property
     def saves(self) -> bool:
@@ -219,9 +223,21 @@ def _check_same(run: Run, done: int, about: Mapping[str, Any]) -> None:
     for part, now in _same(run, done).items():
         before = about.get(part) or {}
         for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"the checkpoint of step {done} in {run.folder / 'checkpoints'} was made with "
-                    f"another {part} ({name} was {before.get(name)}, now {now.get(name)}): go back "
-                    "to the data and settings of before, or delete that folder to train anew"
-                )
+            if before.get(name) == now.get(name):
+                continue
+            if run.is_lengthened and _may_differ(run, part, name, before):
+                continue
+            raise UserError(
+                f"the checkpoint of step {done} in {run.folder / 'checkpoints'} was made with "
+                f"another {part} ({name} was {before.get(name)}, now {now.get(name)}): go back "
+                "to the data and settings of before, or delete that folder to train anew"
+            )
+
+
+def _may_differ(run: Run, part: str, name: str, before: Mapping[str, Any]) -> bool:
+    """Whether a lengthened run may go on from what a checkpoint says of this."""
+    if part == "schedule":
+        return name in ("num_steps", "warmup_steps")
+    if name == "order" and isinstance(run.batches, Batches):
+        return run.batches.order_of(before.get("examples", 0)) == before.get("order")
+    return name in ("examples", "epoch")  # the last batch of the former run may have been smaller

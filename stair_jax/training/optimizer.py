@@ -3,35 +3,38 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import jax.numpy as jnp
 import optax
 
-from stair_jax.errors import UserError
+from stair_jax.settings import Settings, setting
 
 
-class OptimizerSettings(Protocol):
-    """What `make_optimizer` reads from the settings of a stage."""
+@dataclass(frozen=True)
+class OptimizerSettings(Settings):
+    """AdamW and its schedule.
 
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup_ratio(self) -> float: ...
-    @property
-    def final_lr_ratio(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip_norm(self) -> float: ...
-    @property
-    def b1(self) -> float: ...
-    @property
-    def b2(self) -> float: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def mu_dtype(self) -> str: ...
+    Attributes:
+      learning_rate: the highest of the schedule.
+      warmup_ratio: share of the steps with a rising rate.
+      final_lr_ratio: the last rate, as a share of the highest.
+      weight_decay: decoupled, times the rate; of all parameters, norms and biases too.
+      clip_norm: of the gradient; 0: none.
+      b1: decay of Adam's first moment.
+      b2: of the second.
+      eps: of Adam.
+      mu_dtype: of Adam's first moment, "float32" or "bfloat16"; the second is float32.
+    """
+
+    learning_rate: float = setting(1e-6, above=0)
+    warmup_ratio: float = setting(0.1, least=0, most=1)
+    final_lr_ratio: float = setting(0.0, least=0, most=1)
+    weight_decay: float = setting(0.0, least=0)
+    clip_norm: float = setting(1.0, least=0)
+    b1: float = setting(0.9, least=0, below=1)
+    b2: float = setting(0.999, least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    mu_dtype: str = setting("float32", choices=("float32", "bfloat16"))
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,7 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
     """AdamW for a run of `num_steps` steps.
 
     Settings of the same values give the same `tx` object, and so the same compiled step.
-
-    Raises:
-      UserError: names the setting that cannot be.
     """
-    _check(settings)
     warmup_steps = math.ceil(settings.warmup_ratio * num_steps)
     schedule = Schedule(
         settings.learning_rate,
@@ -101,19 +100,3 @@ def _adamw(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale(-1.0),
     )
-
-
-def _check(settings: OptimizerSettings) -> None:
-    checks = {
-        "learning_rate": (settings.learning_rate > 0, "above 0"),
-        "warmup_ratio": (0 <= settings.warmup_ratio <= 1, "between 0 and 1"),
-        "final_lr_ratio": (0 <= settings.final_lr_ratio <= 1, "between 0 and 1"),
-        "weight_decay": (settings.weight_decay >= 0, "0 or more"),
-        "clip_norm": (settings.clip_norm >= 0, "0 (no clipping) or more"),
-        "b1": (0 <= settings.b1 < 1, "at least 0 and below 1"),
-        "b2": (0 <= settings.b2 < 1, "at least 0 and below 1"),
-        "eps": (settings.eps > 0, "above 0"),
-    }
-    for name, (holds, rule) in checks.items():
-        if not holds:
-            raise UserError(f"{name} is {getattr(settings, name)}: it must be {rule}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.data.packing import Example
 from stair_jax.errors import UserError
@@ -15,7 +16,6 @@ from stair_jax.models import huggingface
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.stages import dpo, prm, sft
-from stair_jax.stages.context import StageContext
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.loop import Run, train
 from stair_jax.training.losses import sft_loss

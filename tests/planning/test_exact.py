@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import PlanContext, StageContext
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
@@ -24,7 +25,6 @@ from stair_jax.search import tree
 from stair_jax.search.forest import Forest
 from stair_jax.search.tree_data import NO_NODE, Need, SearchConfig, Selection
 from stair_jax.stages import dpo, prm, sft
-from stair_jax.stages.context import PlanContext, StageContext
 from stair_jax.stages.prm import prm_axes
 from stair_jax.training import loop
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from stair_jax.stages.engines import load_engine
+from stair_jax.stages.runtime import Runtime
 
 from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.pocket import datasets, oracle, world
-from stair_jax.stages.engines import load_engine
-from stair_jax.stages.runtime import Runtime
 from stair_jax.text.chat import encode_prompt
 
 BASE = Path(world.__file__).parent / "base"

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax import storage
 from stair_jax.errors import UserError
@@ -15,7 +16,6 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.pocket import datasets, pretraining, requests, world
 from stair_jax.stages import evaluate
-from stair_jax.stages.context import StageContext
 from stair_jax.text.tokenizer import Tokenizer
 
 SETTINGS = {

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.errors import UserError
 from stair_jax.stages import files
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_jsonl
 
 EXAMPLE = {"id": "a", "prompt": "How?", "answer": "So.", "kind": "helpfulness"}

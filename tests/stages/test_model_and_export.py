@@ -8,6 +8,7 @@ import pytest
 import torch
 from ml_collections import FrozenConfigDict
 from safetensors.numpy import load_file
+from stair_jax.stages.context import StageContext
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
 from transformers import (
@@ -21,7 +22,6 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.stages import export, model
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.chat_settings import ChatSettings

@@ -2,12 +2,12 @@
 
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.data.prompts import read_prompts
 from stair_jax.errors import UserError
 from stair_jax.pocket import datasets
 from stair_jax.stages import pocket
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_jsonl
 
 SETTINGS = {

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stair_jax.stages import pretrain
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_jsonl
 from stair_jax.text.tokenizer import Tokenizer
 

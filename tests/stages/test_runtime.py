@@ -1,10 +1,10 @@
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.engines import decoding_mesh
+from stair_jax.stages.runtime import Runtime
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.mesh import MeshShape, make_mesh
-from stair_jax.stages.engines import decoding_mesh
-from stair_jax.stages.runtime import Runtime
 
 
 def test_nothing_given_is_one_device():

@@ -5,6 +5,7 @@ import json
 import jax
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +17,6 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.search.records import TreeRecord
 from stair_jax.stages import preferences, search
-from stair_jax.stages.context import StageContext
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
 SETTINGS = {

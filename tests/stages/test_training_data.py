@@ -2,10 +2,10 @@
 
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.errors import UserError
 from stair_jax.stages import prm, sft
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import read_jsonl, write_jsonl
 
 COMMON = {"model": "m", "max_length": 160, "microbatch_rows": 4, "batch_size": 4}

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.data.pairs import encode_pairs, step_examples
 from stair_jax.errors import UserError
@@ -14,7 +15,6 @@ from stair_jax.models import huggingface
 from stair_jax.search.preferences import StepSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
 from stair_jax.stages import dpo
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import format_output, format_step

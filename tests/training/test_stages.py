@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from stair_jax.stages.context import StageContext
 
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.stages import dpo, prm, sft
-from stair_jax.stages.context import StageContext
 from stair_jax.storage import write_jsonl
 from stair_jax.text.steps import format_answer, format_output, format_step
 

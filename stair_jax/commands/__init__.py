@@ -1,0 +1,10 @@
+"""The verbs of the command line, one short file each.
+
+A verb is a module with
+
+    SUMMARY: str                                     # one line for --help
+    def add_flags(parser: ArgumentParser) -> None
+    def execute(arguments: Arguments, session: Session) -> int      # the exit status
+"""
+
+VERBS = ("run", "plan", "show", "completion")

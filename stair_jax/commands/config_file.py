@@ -1,0 +1,54 @@
+"""Config files: a Python file with `get_config()`, or the name of a recipe in the package."""
+
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+from stair_jax.errors import UserError, did_you_mean
+
+
+def load_config(path: str | None) -> ConfigDict:
+    """The config that a file or a recipe gives; what follows a colon in `path` is its argument.
+
+    Raises:
+      UserError: there is no such file or recipe, or it fails.
+    """
+    if not path:
+        raise UserError("--config is missing: name a config file, e.g. --config=configs/pocket.py")
+    file, *arguments = path.split(":", 1)
+    if file in recipes.RECIPES and not Path(file).exists():
+        return recipes.get_config(file)
+    if not Path(file).is_file():
+        known = f"of the recipes in the package {did_you_mean(file, recipes.RECIPES)}"
+        raise UserError(f"there is no config file {file}; {known}")
+    try:
+        config = runpy.run_path(file)["get_config"](*arguments)
+    except KeyError as error:
+        if error.args != ("get_config",):
+            raise UserError(_fault(file, error)) from error
+        raise UserError(f"the config file {file} has no function get_config()") from error
+    except Exception as error:
+        raise UserError(_fault(file, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"get_config() of {file} gives a {type(config).__name__}, "
+            "and has to give an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def _fault(file: str, error: Exception) -> str:
+    """What went wrong in a config file, with the line in it."""
+    lines: list[Any] = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+    ]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines else ""
+    return f"the config file {file} fails{where}: {type(error).__name__}: {error}"

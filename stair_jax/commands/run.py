@@ -1,0 +1,115 @@
+"""Runs the stages of a config in a working folder."""
+
+import argparse
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stair_jax.commands.config_file import load_config
+from stair_jax.commands.flags import Arguments
+from stair_jax.commands.session import Session
+from stair_jax.errors import UserError
+from stair_jax.parallel import cluster, distributed
+from stair_jax.run.config import RunConfig, read_config
+from stair_jax.run.show_config import format_config
+from stair_jax.stages import STAGES
+from stair_jax.storage import fingerprint
+
+SUMMARY = "Runs the stages of a config; the same command again goes on where it stopped."
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `stair-jax run`."""
+    parser.add_argument("--config", metavar="FILE", help="config file, or a recipe by its name")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--show-config", action="store_true", help="print all settings of the run, and end"
+    )
+    parser.add_argument(
+        "--redo",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="make a stage, and what depends on it, anew; may be repeated",
+    )
+    parser.add_argument(
+        "--lengthen",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="go on with a finished training stage to the epochs of the config (keep_state)",
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="delete what --redo and --lengthen make stale, unasked"
+    )
+    cluster.add_flags(parser)
+
+
+def execute(arguments: Arguments, session: Session) -> int:
+    """Runs what is not finished; returns the exit status."""
+    options = arguments.options
+    processes = cluster.read_flags(options)
+    config = read_config(load_config(options.config), STAGES, arguments.overrides)
+    if options.show_config:
+        print(format_config(config))
+        return 0
+    if not options.workdir:
+        raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
+    workdir = Path(options.workdir)
+    session.on_interrupt = "the same command goes on where it stopped"
+    if processes is not None:
+        before = signal.getsignal(signal.SIGTERM)
+        session.peers = cluster.join(processes)
+        signal.signal(signal.SIGTERM, before)  # JAX has put its own in this place
+    from stair_jax.run import pipeline  # flags and settings are checked before this is imported
+
+    agree = (lambda names: True) if options.yes else _ask
+    anew = pipeline.Anew(options.redo, options.lengthen, agree)
+    models = pipeline.check(config, workdir, anew)
+    _use_compilation_cache(config, workdir)  # makes the folder: not before all is checked
+    pipeline.run(config, workdir, anew, models)
+    if session.peers is not None:
+        distributed.barrier("the end of the run", distributed.PATIENCE)
+        session.peers.leave(0)
+    return 0
+
+
+def _ask(names: Sequence[str]) -> bool:
+    """Asks whether the folders of stages may be deleted."""
+    question = f"delete and make anew: {', '.join(names)}"
+    if not sys.stdin.isatty():
+        raise UserError(f"to {question}, add --yes")
+    print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _use_compilation_cache(config: RunConfig, workdir: Path) -> None:
+    """Keeps compiled programs for the next start, in `runtime.compilation_cache` or the workdir.
+
+    An empty field turns it off; JAX's own environment variable counts more. XLA compiles for the
+    very processor that it runs on, so that each kind of processor has a folder of its own.
+    """
+    named = config.runtime.compilation_cache
+    folder = workdir / ".jax_cache" if named is None else named
+    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    own = Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
+    jax.config.update("jax_compilation_cache_dir", str(own))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation_cache.reset_cache()  # what was compiled before had none
+
+
+def _processor() -> list[str]:
+    """The architecture of this machine's processor, and its features where Linux lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    features = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return [platform.machine(), *features[:1]]

@@ -1,0 +1,114 @@
+"""What is checked of a run before its first stage, beside the settings themselves."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.huggingface import load_config
+from stair_jax.run.config import RunConfig
+from stair_jax.run.context import PlanContext
+from stair_jax.run.runtime import Runtime
+from stair_jax.run.stage import Artifact
+from stair_jax.run.stage_list import StageEntry
+from stair_jax.run.workdir import is_complete
+
+Models = Mapping[str, ModelConfig]
+_WITH_MODEL = {Artifact.MODEL, Artifact.REWARD_MODEL}
+
+
+def check_environment(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> None:
+    """Checks the files and folders that stages still to be done need of the user.
+
+    Args:
+      config: of the run.
+      workdir: of the run; may not be there yet.
+      redone: finished stages that are to be done anew.
+
+    Raises:
+      UserError: names the stage and what it lacks.
+    """
+    for entry in config.stages:
+        if entry.name in redone or not is_complete(workdir, entry.name):
+            try:
+                entry.stage.check_environment(workdir / entry.name)
+            except UserError as error:
+                raise UserError(f"stage {entry.name}: {error}") from error
+
+
+def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> Models:
+    """Checks that models, meshes and sizes of stages still to be done fit the devices.
+
+    Args:
+      config: of the run.
+      workdir: of the run; may not be there yet.
+      redone: finished stages that are to be done anew.
+
+    Returns:
+      the model of each stage that has one, for those up to the last that is not finished.
+
+    Raises:
+      UserError: names the stage and what does not fit.
+    """
+
+    def is_done(entry: StageEntry) -> bool:
+        return entry.name not in redone and is_complete(workdir, entry.name)
+
+    if all(map(is_done, config.stages)):
+        return {}
+    models: dict[str, ModelConfig] = {}
+    for entry in config.stages:
+        inputs = input_models(entry, models)
+        try:
+            if is_done(entry):
+                model = _finished_model(entry, workdir, inputs)
+            else:
+                model = entry.stage.planned_model(inputs)
+                entry.stage.check_devices(plan_context(entry, config.runtime, models))
+        except UserError as error:
+            raise UserError(f"stage {entry.name}: {error}") from error
+        if model is not None:
+            models[entry.name] = model
+    return models
+
+
+def plan_context(
+    entry: StageEntry,
+    runtime: Runtime,
+    models: Models,
+    devices: Sequence[jax.Device] | None = None,
+) -> PlanContext:
+    """What a stage is planned with.
+
+    Args:
+      entry: the stage.
+      runtime: of the config.
+      models: of the stages before it, by name.
+      devices: to plan for; None: those of this run.
+    """
+    everywhere = jax.devices() if devices is None else devices
+    here = jax.local_devices() if devices is None else devices
+    return PlanContext(entry.name, runtime, everywhere, here, input_models(entry, models))
+
+
+def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConfig, ...]]:
+    """For each field that names earlier stages, the models that these hand on."""
+    return {
+        field: tuple(
+            models[name]
+            for name in ((names,) if isinstance(names, str) else names)
+            if name in models
+        )
+        for field, names in entry.stage.inputs().items()
+    }
+
+
+def _finished_model(
+    entry: StageEntry, workdir: Path, inputs: Mapping[str, tuple[ModelConfig, ...]]
+) -> ModelConfig | None:
+    folder = workdir / entry.name / "hf"
+    if _WITH_MODEL & set(entry.stage.makes().values()) and folder.is_dir():
+        return load_config(folder)
+    return entry.stage.planned_model(inputs)

@@ -1,0 +1,178 @@
+"""The decoding engine of a stage that samples from an earlier stage's model."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.layout import fit_to_mesh
+from stair_jax.parallel.chips import memory_bytes
+from stair_jax.parallel.mesh import batch_devices, make_mesh
+from stair_jax.planning.abstract import Place
+from stair_jax.planning.decoding import EnginePlan, plan_shapes
+from stair_jax.run.meshes import decoding_mesh, itemsize_of
+from stair_jax.run.runtime import Runtime
+from stair_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What a stage says of its engine.
+
+    Attributes:
+      context_tokens: most tokens of a sequence, prompt and answer.
+      dtype: of weights and activations.
+      weights: "none", or 8 bits, see `EngineShapes`.
+      kv_dtype: of the cache, see `EngineShapes`.
+    """
+
+    context_tokens: int
+    dtype: str
+    weights: str = "none"
+    kv_dtype: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedEngine(EnginePlan):
+    """An engine that need not exist, and the sizes that were settled for it."""
+
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
+class EngineLayout:
+    """A model laid out on the devices that decode, with all sizes settled.
+
+    Attributes:
+      config: of the model, computed in the engine's dtype.
+      mesh: None for one device, where plain programs do the same.
+      place: the mesh or the one device, as programs are planned for it.
+      runtime: with a number for each size.
+    """
+
+    config: ModelConfig
+    mesh: Mesh | None
+    place: Place
+    runtime: Runtime
+
+
+def load_engine(
+    hf: Path, settings: EngineSettings, runtime: Runtime
+) -> tuple[Engine, Tokenizer, Runtime]:
+    """An engine over the model in a Hugging Face folder, its tokenizer, and the sizes settled.
+
+    Args:
+      hf: the folder.
+      settings: of the stage.
+      runtime: of the config.
+    """
+    layout = lay_out_engine(huggingface.load_config(hf), settings, runtime)
+    params = huggingface.load_params(hf, layout.config, layout.mesh)
+    shapes = engine_shapes(settings, layout.runtime)
+    engine = Engine(layout.config, params, shapes, mesh=layout.mesh, consume=True)
+    return engine, Tokenizer.load(hf), layout.runtime
+
+
+def plan_engine(
+    model: ModelConfig,
+    settings: EngineSettings,
+    runtime: Runtime,
+    devices: Sequence[jax.Device],
+    beside: Any = (),
+) -> PlannedEngine:
+    """What `load_engine` makes, without weights, on devices that need not be there.
+
+    Args:
+      model: as the checkpoint has it.
+      settings: of the stage.
+      runtime: of the config.
+      devices: that decode.
+      beside: shapes of what is on the devices before it.
+
+    Raises:
+      UserError: the model or the cache does not fit; says what would.
+    """
+    layout = lay_out_engine(model, settings, runtime, devices, beside)
+    shapes = engine_shapes(settings, layout.runtime)
+    memory = memory_bytes(devices[0])
+    planned = plan_shapes(layout.config, shapes, layout.place, beside, memory)
+    return PlannedEngine(layout.config, layout.place, planned, layout.runtime)
+
+
+def lay_out_engine(
+    model: ModelConfig,
+    settings: EngineSettings,
+    runtime: Runtime,
+    devices: Sequence[jax.Device] | None = None,
+    beside: Any = (),
+) -> EngineLayout:
+    """Mesh, layout of the model, and sizes that fit where the config leaves them open.
+
+    Raises:
+      UserError: a size that the config sets cannot be.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    mesh = decoding_mesh(runtime, model, itemsize_of(settings.dtype, settings.weights), devices)
+    shared = mesh if mesh.size > 1 else None
+    config = configure(model, settings.dtype, runtime, shared)
+    place: Place = shared or devices[0]
+    if shared is None and devices[0].platform == "tpu":
+        place = make_mesh(devices=devices[:1])  # a kernel for TPUs asks the mesh for its chip
+    sized = runtime.sized(devices[0].platform, shared)
+    if not runtime.slots and devices[0].platform != "cpu":
+        sized = _fewer_slots(config, settings, runtime, sized, place, beside)
+    return EngineLayout(config, shared, place, sized)
+
+
+def _fewer_slots(
+    config: ModelConfig,
+    settings: EngineSettings,
+    runtime: Runtime,
+    sized: Runtime,
+    place: Place,
+    beside: Any,
+) -> Runtime:
+    """Half of the slots, again and again, until the longest sequence fits into the cache."""
+    mesh = place if isinstance(place, Mesh) else None
+    device = place.devices.flat[0] if isinstance(place, Mesh) else place
+    memory, parts = memory_bytes(device), batch_devices(mesh) if mesh else 1
+    while True:
+        try:
+            plan_shapes(config, engine_shapes(settings, sized), place, beside, memory)
+            return sized
+        except UserError:
+            half = sized.slots // 2
+            if half < parts:
+                return sized  # the engine itself says what does not fit
+            sized = dataclasses.replace(runtime, slots=half).sized(device.platform, mesh)
+
+
+def engine_shapes(settings: EngineSettings, runtime: Runtime) -> EngineShapes:
+    """The shapes of an engine, from sizes that are settled."""
+    return EngineShapes(
+        num_slots=runtime.slots,
+        max_length=settings.context_tokens,
+        page_size=runtime.page_size,
+        cache_tokens=runtime.cache_tokens,
+        prefill_rows=runtime.prefill_rows,
+        prefill_width=runtime.prefill_width,
+        steps_per_call=runtime.steps_per_call,
+        attention=runtime.attention,
+        weights=settings.weights,
+        kv_dtype=settings.kv_dtype,
+    )
+
+
+def configure(config: ModelConfig, dtype: str, runtime: Runtime, mesh: Mesh | None) -> ModelConfig:
+    """The config of a checkpoint, computed in `dtype` and laid out on the mesh."""
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+    return config if mesh is None else fit_to_mesh(config, mesh, runtime.vocab_multiple)

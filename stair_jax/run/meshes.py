@@ -1,0 +1,106 @@
+"""The meshes that training and decoding run on: those of the config, or ones that fit."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import init_params
+from stair_jax.monitoring import say
+from stair_jax.parallel.chips import memory_bytes
+from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.run.runtime import Runtime
+
+_MOST_OF_MEMORY = 0.5  # the rest is for the cache, and for what a program needs for a while
+
+
+def training_mesh(
+    runtime: Runtime, model: ModelConfig, rows: int = 0, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """The mesh that trains (fully sharded data parallel unless the config says otherwise).
+
+    Args:
+      runtime: of the config.
+      model: what is trained.
+      rows: of a micro-batch; 0: they follow the mesh.
+      devices: default: all of the run.
+
+    Raises:
+      UserError: the mesh of the config does not fit, or all devices of several processes cannot
+        be used together.
+    """
+    devices = jax.devices() if devices is None else devices
+    if runtime.training_mesh is not None:
+        return _named("training_mesh", runtime.training_mesh, devices)
+    sizes = [rows, model.hidden_size]
+    fsdp = next(n for n in _divisors(len(devices))[::-1] if all(size % n == 0 for size in sizes))
+    if fsdp < len(devices):
+        unused = (
+            f"{len(devices)} devices do not divide both the {rows} rows of a micro-batch "
+            f"(microbatch_rows) and hidden_size {model.hidden_size} of the model"
+        )
+        if len({device.process_index for device in devices}) > 1:
+            raise UserError(f"{unused}: set microbatch_rows to 0, or runtime.training_mesh")
+        say(f"{unused}: training uses {fsdp} of them")
+    return make_mesh(MeshShape(fsdp=fsdp), devices)
+
+
+def decoding_mesh(
+    runtime: Runtime,
+    model: ModelConfig,
+    itemsize: float,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """The mesh that decodes: data parallel slots, tensor parallel as far as memory asks for it.
+
+    Args:
+      runtime: of the config.
+      model: that decodes.
+      itemsize: bytes per weight.
+      devices: default: those of this process, as each process decodes on its own.
+
+    Raises:
+      UserError: the mesh of the config does not fit.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    if runtime.decoding_mesh is not None:
+        return _named("decoding_mesh", runtime.decoding_mesh, devices)
+    vocab = -(-model.vocab_size // runtime.vocab_multiple) * runtime.vocab_multiple
+    sizes = (
+        model.num_attention_heads,
+        model.num_key_value_heads,
+        model.intermediate_size,
+        vocab,
+    )
+    possible = [n for n in _divisors(len(devices)) if all(size % n == 0 for size in sizes)]
+    room = _MOST_OF_MEMORY * memory_bytes(devices[0])
+    weights = itemsize * num_parameters(model)
+    tensor = next((n for n in possible if weights / n <= room), possible[-1])
+    return make_mesh(MeshShape(data=len(devices) // tensor, tensor=tensor), devices)
+
+
+def num_parameters(model: ModelConfig) -> int:
+    """Parameters of a model, without the padding of its vocabulary."""
+    shapes = jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def itemsize_of(dtype: str, weights: str = "none") -> float:
+    """Bytes per weight that an engine holds: of `dtype`, or one where they are in 8 bits."""
+    return np.dtype(jax.numpy.dtype(dtype)).itemsize if weights == "none" else 1.0
+
+
+def _named(field: str, shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
+    try:
+        return make_mesh(shape, devices)
+    except UserError as error:
+        raise UserError(f"runtime.{field}: {error}") from error
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

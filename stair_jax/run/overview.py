@@ -1,0 +1,58 @@
+"""The state of a working folder in words; reads its records and nothing else."""
+
+from pathlib import Path
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+from stair_jax.run.lock import is_locked, lock_holder
+from stair_jax.run.records import COMPLETE_FILE, STARTED_FILE, read_record
+
+_GIB = 2**30
+
+
+def format_overview(workdir: Path) -> str:
+    """A line per stage of the run's config: its state and the size of its folder.
+
+    Raises:
+      UserError: the folder holds no run, or a record is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run: it has no config.json")
+    config = storage.read_json(path)
+    try:
+        labels = [str(label) for label in config["stages"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it lists no stages") from error
+    names = [label.rpartition(":")[2] for label in labels]
+    width = max(map(len, names), default=0)
+    lines = [f"{workdir}: {_user(workdir)}"]
+    for label, name in zip(labels, names, strict=True):
+        kind = label.partition(":")[0]
+        size = _format(_size(workdir / name))
+        lines.append(f"  {name:<{width}}  {kind:<11}  {_state(workdir / name):<9}  {size}".rstrip())
+    lines.append(f"  {_format(_size(workdir))} in all")
+    return "\n".join(lines)
+
+
+def _user(workdir: Path) -> str:
+    if not is_locked(workdir):
+        return "not in use"
+    return f"in use by {lock_holder(workdir).strip() or 'another run'}"
+
+
+def _state(folder: Path) -> str:
+    if (folder / COMPLETE_FILE).exists():
+        read_record(folder / COMPLETE_FILE)
+        return "done"
+    return "under way" if (folder / STARTED_FILE).exists() else "to do"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _format(size: int) -> str:
+    if not size:
+        return ""
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,220 @@
+"""The stages of a run in their order, each done once: check what is there, run the rest.
+
+A stage is finished when its folder holds `complete.json` (`records.py`). In a run of several
+processes all of them go through the stages in step. The first one alone looks at records, writes
+them, and tells the others what there is to do. A stage whose class says `PROCESSES = "first"` is
+done by the first one, on its own devices, while the others wait.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+from stair_jax.monitoring import duration, say
+from stair_jax.parallel import distributed
+from stair_jax.run.checks import Models, check_devices, check_environment
+from stair_jax.run.config import RunConfig
+from stair_jax.run.context import StageContext
+from stair_jax.run.lock import lock_holder, locked
+from stair_jax.run.records import STARTED_FILE, check_bytes, write_complete
+from stair_jax.run.runtime import Runtime
+from stair_jax.run.sheet import format_sheet
+from stair_jax.run.stage_list import StageEntry
+from stair_jax.run.workdir import (
+    StageState,
+    check_lengthening,
+    check_names,
+    dependents,
+    finish_reopening,
+    look,
+    remove,
+    reopen,
+)
+
+_BARRIER = 3600.0  # seconds between the first and the last process at a barrier; files are hashed
+_SEEN_AFTER = 60.0  # seconds until a file of one machine is seen on another
+
+
+@dataclass(frozen=True)
+class Anew:
+    """What is finished and is to be worked on again.
+
+    Attributes:
+      redo: stages to make anew.
+      lengthen: training stages to go on with, to the length that the config says now.
+      agree: asked before anything is deleted, with the names of the stages; False: nothing is.
+    """
+
+    redo: Sequence[str] = ()
+    lengthen: Sequence[str] = ()
+    agree: Callable[[Sequence[str]], bool] = lambda names: True
+
+
+def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
+    """Checks that the run fits the user's files and the devices; writes nothing.
+
+    Returns:
+      the models of its stages, as far as they are known, for the sheet of the run.
+
+    Raises:
+      UserError: it does not fit; names the stage.
+    """
+    check_names("redo", anew.redo, config.stages)
+    check_names("lengthen", anew.lengthen, config.stages)
+    redone = dependents([*anew.redo, *anew.lengthen], config.stages)
+    check_environment(config, workdir, redone)
+    return check_devices(config, workdir, redone)
+
+
+def run(
+    config: RunConfig, workdir: Path, anew: Anew = Anew(), models: Models | None = None
+) -> None:
+    """Runs the stages that are not finished in `workdir`.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      anew: what is finished and is to be worked on again.
+      models: what `check` gave; None: it is called here.
+
+    Raises:
+      UserError: as `check`, or the run does not match what `workdir` holds.
+    """
+    entries = config.stages
+    models = check(config, workdir, anew) if models is None else models
+    with locked(workdir) if distributed.is_main() else nullcontext():
+        states: dict[str, StageState] = {}
+        if distributed.is_main():
+            _clear(entries, workdir, anew)
+            states = look(entries, workdir)
+            storage.write_json(workdir / "config.json", config.effective())
+            say(format_sheet(config, workdir, states, models))
+        _check_agreement(entries, workdir)
+        states = _shared(states)
+        _run_rest(entries, states, workdir, config.runtime)
+
+
+def _clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
+    """Deletes what is to be made anew, once that is agreed to."""
+    finish_reopening(entries, workdir)
+    stale = [n for n in dependents(anew.redo, entries) if (workdir / n).exists()]
+    records = {}
+    for entry in (each for each in entries if each.name in anew.lengthen):
+        states = look(entries[: entries.index(entry)], workdir)
+        inputs = {name: states[name].fingerprint for name in entry.input_names}
+        records[entry.name] = (entry, check_lengthening(entry, inputs, workdir), inputs)
+        later = [name for name in dependents([entry.name], entries) if name != entry.name]
+        stale += [name for name in later if (workdir / name).exists() and name not in stale]
+    if stale and not anew.agree(stale):
+        raise UserError("nothing was deleted, and nothing was run")
+    remove(stale, workdir)
+    for entry, record, inputs in records.values():
+        reopen(entry, record, inputs, workdir)
+
+
+def _shared(states: dict[str, StageState]) -> dict[str, StageState]:
+    """The states as the first process sees them, in all processes."""
+    plain = {
+        name: [state.is_finished, state.identity, state.fingerprint]
+        for name, state in states.items()
+    }
+    return {name: StageState(*values) for name, values in distributed.broadcast(plain).items()}
+
+
+def _check_agreement(entries: Sequence[StageEntry], workdir: Path) -> None:
+    """Checks that all processes run the same config in the same folder.
+
+    Raises:
+      UserError: names a process that does not.
+    """
+    if distributed.num_processes() == 1:
+        return
+    own = [
+        storage.fingerprint(entry.identity({name: "" for name in entry.input_names}))
+        for entry in entries
+    ]
+    mark = distributed.broadcast(lock_holder(workdir) if distributed.is_main() else None)
+    deadline = time.monotonic() + _SEEN_AFTER
+    while (is_shared := lock_holder(workdir) == mark) is False and time.monotonic() < deadline:
+        time.sleep(0.5)
+    for process, (stages, sees) in enumerate(
+        distributed.gather("the start of the run", [own, is_shared])
+    ):
+        if not sees:
+            raise UserError(
+                f"process {process} does not see the files of process 0 in {workdir}: "
+                "--workdir must be a folder that all processes share"
+            )
+        if stages != own:
+            raise UserError(
+                f"process {process} was started with another config than process 0: "
+                "give all processes the same command"
+            )
+
+
+def _run_rest(
+    entries: Sequence[StageEntry],
+    states: dict[str, StageState],
+    workdir: Path,
+    runtime: Runtime,
+) -> None:
+    intact: set[str] = set()  # made or checked in this run
+    for number, entry in enumerate(entries, start=1):
+        title = f"[{number} of {len(entries)}] {entry.name}"
+        if states[entry.name].is_finished:
+            say(f"{title}: finished before")
+            _summarize(entry, workdir)
+            continue
+        if distributed.is_main():
+            for name in set(entry.input_names) - intact:
+                check_bytes(workdir / name)
+        say(f"{title}: starts")
+        seconds = _run_stage(entry, states[entry.name], workdir, runtime)
+        intact |= {entry.name, *entry.input_names}
+        say(f"{title}: done in {duration(seconds)}")
+        _summarize(entry, workdir)
+
+
+def _summarize(entry: StageEntry, workdir: Path) -> None:
+    """Says what a stage has to say of itself, new or old."""
+    if distributed.is_main() and (text := entry.stage.summary(workdir / entry.name)):
+        say(text)
+
+
+def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
+    """Runs one stage and writes its records; returns its seconds."""
+    folder = workdir / entry.name
+    if distributed.is_main():
+        storage.make_folder(folder)
+        storage.write_json(folder / STARTED_FILE, state.identity)
+    distributed.barrier(f"the start of stage {entry.name}", _BARRIER)
+    context = StageContext(
+        name=entry.name,
+        runtime=runtime,
+        seed=entry.seed,
+        folder=folder,
+        inputs={
+            field: workdir / names if isinstance(names, str) else [workdir / name for name in names]
+            for field, names in entry.stage.inputs().items()
+        },
+        fingerprint=state.fingerprint,
+        is_lengthened=bool(state.history),
+    )
+    start = time.monotonic()
+    by_first = entry.stage.PROCESSES == "first"
+    if distributed.is_main() or not by_first:
+        try:
+            with storage.using_disk(folder):
+                entry.stage.run(context)
+        except UserError as error:
+            raise UserError(f"stage {entry.name}: {error}") from error
+    seconds = distributed.PATIENCE if by_first else _BARRIER
+    distributed.barrier(f"the end of stage {entry.name}", seconds)
+    if distributed.is_main():
+        write_complete(folder, state.identity)
+    distributed.barrier(f"the record of stage {entry.name}", _BARRIER)
+    return time.monotonic() - start

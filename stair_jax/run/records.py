@@ -1,0 +1,148 @@
+"""What a stage's folder says of the stage: `started.json`, and `complete.json` when it is finished.
+
+A record holds kind, version, name, seed, the settings that the artifact depends on, and the
+fingerprints of the inputs; that of a finished stage also its own fingerprint and the size and
+sha256 of each file. A finished stage is used again only where the record and the config agree.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stair_jax import storage
+from stair_jax.errors import UserError
+from stair_jax.run.stage_list import StageEntry, leaves
+from stair_jax.settings import UNSET, default_of, nested_settings, rule_of, type_hints
+
+COMPLETE_FILE = "complete.json"
+STARTED_FILE = "started.json"
+Record = dict[str, Any]
+_ABSENT = "(no such field)"
+
+
+def read_record(path: Path) -> Record:
+    """A record, checked for its form.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        record = storage.read_json(path)
+        whole = all(
+            isinstance(record[field], kind)
+            for field, kind in (("kind", str), ("name", str), ("seed", int))
+        ) and all(isinstance(record[field], dict) for field in ("settings", "inputs"))
+        if path.name == COMPLETE_FILE:
+            whole &= isinstance(record["fingerprint"], str)
+            whole &= all({"bytes", "sha256"} <= file.keys() for file in record["files"].values())
+    except (UserError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: delete {path.parent}, and run again to make it anew")
+    return record
+
+
+def difference(entry: StageEntry, record: Record, inputs: Mapping[str, str]) -> str | None:
+    """The first difference between a record and what the config asks for, in words.
+
+    Args:
+      entry: the stage as the config has it.
+      record: of its folder.
+      inputs: fingerprints of the artifacts that it reads, by name of their stage.
+    """
+    wanted = entry.identity(inputs)
+    for field in ("kind", "name", "seed"):
+        if record[field] != wanted[field]:
+            return f"{field} = {record[field]!r}, and now it is {wanted[field]!r}"
+    if (before := record.get("version", 1)) != wanted["version"]:
+        return (
+            f"version {before} of the kind {entry.kind}, and this stair_jax has version "
+            f"{wanted['version']}, whose results are others"
+        )
+    for field, (before, now) in changed_settings(entry, record).items():
+        section = entry.name if field in entry.own_fields else entry.kind
+        return f"config.{section}.{field} = {before!r}, and now it is {now!r}"
+    for name in sorted({*record["inputs"], *wanted["inputs"]}):
+        if record["inputs"].get(name) != wanted["inputs"].get(name):
+            return f"another output of the stage {name} than this config makes"
+    return None
+
+
+def changed_settings(entry: StageEntry, record: Record) -> dict[str, tuple[Any, Any]]:
+    """Fields whose values differ between a record and the config: (before, now) by dotted name.
+
+    A field that the record lacks counts as what its class says that the absence means; one that
+    changes cost alone is passed over.
+    """
+    cost = set(entry.stage.cost_fields())
+    old = {name: value for name, value in record["settings"].items() if name not in cost}
+    completed = _completed(type(entry.stage), old, cost)
+    new = storage.plain(entry.stage.identity(), keep_nonfinite=True)
+    before, now = leaves(storage.plain(completed, keep_nonfinite=True)), leaves(new)
+    fields = sorted({*before, *now})
+    pairs = {field: (before.get(field, _ABSENT), now.get(field, _ABSENT)) for field in fields}
+    return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _completed(cls: type, values: Mapping[str, Any], cost: set[str]) -> dict[str, Any]:
+    """The settings of a record, with those that it lacks."""
+    result = dict(values)
+    for info in dataclasses.fields(cls):
+        nested = nested_settings(type_hints(cls)[info.name])
+        if info.name in cost:
+            continue
+        if nested and isinstance(result.get(info.name, {}), Mapping):
+            result[info.name] = _completed(nested, result.get(info.name, {}), set())
+        elif info.name not in result:
+            absent = rule_of(info).absent
+            result[info.name] = default_of(info) if absent is UNSET else absent
+    return result
+
+
+def write_complete(folder: Path, identity: Record) -> None:
+    """Writes the record of a stage that has run, and removes that of its start."""
+    files = {path: _describe(folder / path) for path in _artifact_files(folder)}
+    fingerprint = storage.fingerprint(identity)
+    storage.write_json(
+        folder / COMPLETE_FILE, {**identity, "fingerprint": fingerprint, "files": files}
+    )
+    (folder / STARTED_FILE).unlink()
+
+
+def check_sizes(folder: Path, record: Record) -> None:
+    """Checks that the files of a finished stage are there, at their sizes."""
+    for name, file in record["files"].items():
+        if not (folder / name).is_file():
+            raise UserError(_made_anew(folder / name, "is missing", folder))
+        if (folder / name).stat().st_size != file["bytes"]:
+            raise UserError(_made_anew(folder / name, "has changed since then", folder))
+
+
+def check_bytes(folder: Path) -> None:
+    """Checks the files of a finished stage byte by byte, before another stage reads them."""
+    for name, file in read_record(folder / COMPLETE_FILE)["files"].items():
+        if storage.fingerprint_file(folder / name) != file["sha256"]:
+            raise UserError(_made_anew(folder / name, "has changed since then", folder))
+
+
+def _artifact_files(folder: Path) -> list[str]:
+    """The files that later stages may read; checkpoints and events only serve while it runs."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.as_posix()
+        for path in files
+        if path.parts[0] not in ("checkpoints", STARTED_FILE, COMPLETE_FILE)
+        and not path.name.startswith((".", "events.out."))
+    )
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": storage.fingerprint_file(path)}
+
+
+def _made_anew(path: Path, what: str, folder: Path) -> str:
+    return (
+        f"the stage {folder.name} was finished, but its file {path} {what}: "
+        f"run again with --redo={folder.name}, or delete {folder}, to make it anew"
+    )

@@ -1,0 +1,179 @@
+"""The base class of stages: a stage is its settings, with methods that do its work.
+
+A kind of stage is a frozen dataclass in `stair_jax/stages/KIND.py`, entered in `STAGES` of
+`stair_jax/stages/__init__.py`:
+
+    @dataclass(frozen=True)
+    class Count(Stage):
+        '''Counts the prompts of an earlier stage.'''  # and, under Attributes, each field
+
+
+        data: str = stage_input(Artifact.PROMPTS, file="file")
+        file: str = "prompts1.jsonl"
+        limit: int = setting(0, least=0)
+
+        def run(self, context: StageContext) -> None:
+            ...
+
+Everything else follows from the fields: they are checked before anything runs, can be set on the
+command line, appear in `--help=count`, and identify the artifact. A field that a kind gains later
+stands in no older record: it then counts as `setting(..., absent=VALUE)`, the value that means what
+the kind did before, or as the default where no such value is named.
+"""
+
+import dataclasses
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.settings import Settings, rule_of, setting, values_of
+
+if TYPE_CHECKING:  # their modules import what takes long, and a stage without them can be checked
+    from stair_jax.models.config import ModelConfig
+    from stair_jax.planning.program import Program
+
+_INPUT = "input"
+
+
+class Artifact(enum.StrEnum):
+    """What a later stage can read from the folder of an earlier one."""
+
+    MODEL = "a language model"
+    REWARD_MODEL = "a reward model"
+    SFT_ROWS = "SFT examples"
+    PROMPTS = "prompts"
+    TREES = "search trees"
+    STEP_PAIRS = "step pairs for DPO"
+    PATH_PAIRS = "path pairs for the PRM"
+    EVALUATION = "evaluation rows"
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a field that names earlier stages needs of them.
+
+    Attributes:
+      artifacts: each named stage makes one of these.
+      file: the field that holds the file's name in their folders; empty: there is none.
+      required: the field must not be empty.
+    """
+
+    artifacts: frozenset[Artifact]
+    file: str = ""
+    required: bool = True
+
+
+def stage_input(
+    *artifacts: Artifact, file: str = "", required: bool = True, many: bool = False
+) -> Any:
+    """A field that names an earlier stage, or several of them (`many`).
+
+    Args:
+      *artifacts: what it has to make, one of these.
+      file: the field of this stage that names the file to read in its folder.
+      required: whether the field must not be empty.
+      many: the default is the empty tuple instead of the empty text.
+    """
+    about = Input(frozenset(artifacts), file, required)
+    return setting(() if many else "", metadata={_INPUT: about})
+
+
+@dataclass(frozen=True)
+class Stage(Settings, ABC):
+    """A stage of a run; its fields are its settings.
+
+    Class attributes:
+      VERSION: raised when the same settings come to mean another artifact: what an older version
+        made is then refused by name.
+      PROCESSES: "all", or "first": the first process of a run works while the others wait.
+      LENGTH: the field that says how long the stage works; empty: it cannot be lengthened.
+    """
+
+    VERSION: ClassVar[int] = 1
+    PROCESSES: ClassVar[Literal["all", "first"]] = "all"
+    LENGTH: ClassVar[str] = ""
+
+    @abstractmethod
+    def run(self, context: StageContext) -> None:
+        """Does the work in `context.folder`, going on from partial work that is there."""
+
+    def makes(self) -> Mapping[str, Artifact]:
+        """What later stages find in the folder, by name of the file or folder there."""
+        return {}
+
+    def check_environment(self, folder: Path) -> None:
+        """Checks files and folders of the user's that the stage will need, without a device.
+
+        Args:
+          folder: of the stage, which may not be there yet.
+
+        Raises:
+          UserError: something is missing or cannot be used.
+        """
+
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that models, meshes and sizes fit the devices, without weights or compilation.
+
+        Raises:
+          UserError: something does not fit; says what would.
+        """
+
+    def programs(self, context: PlanContext) -> "list[Program]":
+        """The jitted steps of the stage as shapes, for a plan."""
+        return []
+
+    def planned_model(
+        self, inputs: "Mapping[str, tuple[ModelConfig, ...]]"
+    ) -> "ModelConfig | None":
+        """The model in the folder, for a plan: by default that of the stage's `model`."""
+        return next(iter(inputs.get("model", ())), None)
+
+    def check_lengthening(self, folder: Path) -> None:
+        """Raises a UserError unless the folder of the finished stage lets it go on."""
+
+    def reopen(self, folder: Path) -> None:
+        """Makes the finished stage one that was interrupted at its end; may come twice."""
+
+    def summary(self, folder: Path) -> str:
+        """What the run says of the finished stage, such as a table; empty: nothing."""
+        return ""
+
+    def disk_bytes(self, model: "ModelConfig | None") -> int:
+        """About how much the stage writes at most; `model` is what it works on, where known."""
+        return 0
+
+    def amount(self) -> str:
+        """How much work there is in words, as far as the settings say it; empty: they do not."""
+        return ""
+
+    @classmethod
+    def input_fields(cls) -> dict[str, Input]:
+        """The fields that name earlier stages."""
+        return {
+            info.name: info.metadata[_INPUT]
+            for info in dataclasses.fields(cls)
+            if _INPUT in info.metadata
+        }
+
+    def inputs(self) -> dict[str, str | tuple[str, ...]]:
+        """For each of these fields that is not empty, the stages that it names."""
+        found = {field: getattr(self, field) for field in self.input_fields()}
+        return {field: names for field, names in found.items() if names}
+
+    def cost_fields(self) -> Iterable[str]:
+        """Names of the fields that change time and memory alone, and results by rounding only."""
+        return [info.name for info in dataclasses.fields(self) if rule_of(info).cost]
+
+    def identity(self) -> dict[str, Any]:
+        """The effective settings that the artifact depends on."""
+        cost = set(self.cost_fields())
+        values = values_of(self, keep=lambda info: not rule_of(info).cost or info.name not in cost)
+        return {name: value for name, value in values.items() if name not in cost}
+
+    def effective(self) -> dict[str, Any]:
+        """All settings, defaults included."""
+        return values_of(self, keep=lambda info: True)

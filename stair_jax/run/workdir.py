@@ -1,0 +1,183 @@
+"""What a working folder holds of a run: which stages are finished, which are to be done anew."""
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stair_jax import storage
+from stair_jax.errors import UserError, did_you_mean
+from stair_jax.run.records import (
+    COMPLETE_FILE,
+    STARTED_FILE,
+    Record,
+    changed_settings,
+    check_sizes,
+    difference,
+    read_record,
+)
+from stair_jax.run.stage_list import StageEntry
+
+_HISTORY = "history"
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of a run in its working folder.
+
+    Attributes:
+      is_finished: its artifact is there, made by the settings of the config.
+      identity: what its record says, or will say.
+      fingerprint: of its artifact, made or to be made.
+    """
+
+    is_finished: bool
+    identity: Record
+    fingerprint: str
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The settings of earlier lengths of a stage that was lengthened, oldest first."""
+        return self.identity.get(_HISTORY, [])
+
+
+def is_complete(workdir: Path, name: str) -> bool:
+    """Whether a stage has a record of its completion, whatever this says."""
+    return (workdir / name / COMPLETE_FILE).is_file()
+
+
+def look(entries: Sequence[StageEntry], workdir: Path) -> dict[str, StageState]:
+    """The state of each stage, in order; nothing is written.
+
+    Raises:
+      UserError: the folder holds what another config made; says what to do.
+    """
+    states: dict[str, StageState] = {}
+    for entry in entries:
+        inputs = {name: states[name].fingerprint for name in entry.input_names}
+        states[entry.name] = _look_at(entry, inputs, entries, workdir)
+    return states
+
+
+def dependents(names: Collection[str], entries: Sequence[StageEntry]) -> list[str]:
+    """The stages named, and those that use their artifacts, directly or not; in order."""
+    found = set(names)
+    for entry in entries:
+        if found & set(entry.input_names):
+            found.add(entry.name)
+    return [entry.name for entry in entries if entry.name in found]
+
+
+def check_names(flag: str, names: Collection[str], entries: Sequence[StageEntry]) -> None:
+    """Raises a UserError unless each name is that of a stage of the run."""
+    known = [entry.name for entry in entries]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"--{flag}={name}: the run has no such stage: {did_you_mean(name, known)}"
+            )
+
+
+def remove(names: Collection[str], workdir: Path) -> None:
+    """Deletes the folders of stages."""
+    for name in names:
+        with storage.writing(workdir / name):
+            if (workdir / name).exists():
+                shutil.rmtree(workdir / name)
+
+
+def check_lengthening(entry: StageEntry, inputs: Mapping[str, str], workdir: Path) -> Record:
+    """The record of a stage that can be lengthened.
+
+    Raises:
+      UserError: it is not finished, differs in more than its length, or kept no state.
+    """
+    folder, field = workdir / entry.name, entry.stage.LENGTH
+    if not field:
+        raise UserError(
+            f"--lengthen={entry.name}: a stage of the kind {entry.kind} has no length; "
+            f"--redo={entry.name} makes it anew"
+        )
+    if not (folder / COMPLETE_FILE).exists():
+        raise UserError(f"--lengthen={entry.name}: this stage is not finished")
+    record = read_record(folder / COMPLETE_FILE)
+    changed = changed_settings(entry, record)
+    before, now = changed.pop(field, (None, None))
+    if now is None or not now > before:
+        raise UserError(
+            f"--lengthen={entry.name}: config.{entry.name}.{field} is to be larger than it was"
+        )
+    same = dict(record["settings"]) | {field: now}
+    if text := difference(entry, {**record, "settings": same}, inputs):
+        raise UserError(f"--lengthen={entry.name}: the stage was finished with {text}")
+    entry.stage.check_lengthening(folder)
+    return record
+
+
+def reopen(entry: StageEntry, record: Record, inputs: Mapping[str, str], workdir: Path) -> None:
+    """Makes a finished stage one that was interrupted at the end of its former length."""
+    folder = workdir / entry.name
+    past = {"settings": record["settings"], "fingerprint": record["fingerprint"]}
+    identity = {**entry.identity(inputs), _HISTORY: [*record.get(_HISTORY, []), past]}
+    storage.write_json(folder / STARTED_FILE, identity)
+    entry.stage.reopen(folder)
+    (folder / COMPLETE_FILE).unlink()
+
+
+def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
+    """Reopens the stages of which a killed run had only begun to."""
+    for entry in entries:
+        folder = workdir / entry.name
+        if not all((folder / name).is_file() for name in (COMPLETE_FILE, STARTED_FILE)):
+            continue
+        done, begun = read_record(folder / COMPLETE_FILE), read_record(folder / STARTED_FILE)
+        if len(begun.get(_HISTORY, [])) > len(done.get(_HISTORY, [])):
+            entry.stage.reopen(folder)
+            (folder / COMPLETE_FILE).unlink()
+
+
+def _look_at(
+    entry: StageEntry, inputs: Mapping[str, str], entries: Sequence[StageEntry], workdir: Path
+) -> StageState:
+    folder = workdir / entry.name
+    identity = entry.identity(inputs)
+    if (folder / COMPLETE_FILE).exists():
+        record = read_record(folder / COMPLETE_FILE)
+        _check_same(entry, record, "finished", inputs, entries, workdir)
+        check_sizes(folder, record)
+        return StageState(True, identity, record["fingerprint"])
+    if (folder / STARTED_FILE).exists():
+        record = read_record(folder / STARTED_FILE)
+        _check_same(entry, record, "started", inputs, entries, workdir)
+        if _HISTORY in record:
+            identity[_HISTORY] = record[_HISTORY]
+    elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds files, but no {COMPLETE_FILE} of a finished stage: "
+            f"delete {folder}, or use another --workdir"
+        )
+    return StageState(False, identity, storage.fingerprint(identity))
+
+
+def _check_same(
+    entry: StageEntry,
+    record: Record,
+    state: str,
+    inputs: Mapping[str, str],
+    entries: Sequence[StageEntry],
+    workdir: Path,
+) -> None:
+    """Compares what a record says of a stage with what the config asks for."""
+    text = difference(entry, record, inputs)
+    if text is None:
+        return
+    stale = [name for name in dependents([entry.name], entries) if (workdir / name).exists()]
+    field = entry.stage.LENGTH
+    longer = ""
+    if state == "finished" and field and list(changed_settings(entry, record)) == [field]:
+        longer = f", --lengthen={entry.name} to go on with it"
+    raise UserError(
+        f"the stage {entry.name} was {state} with {text}: use another --workdir, or "
+        f"--redo={entry.name}{longer}; --redo deletes and makes anew {', '.join(stale)}"
+    )

@@ -1,0 +1,277 @@
+"""What the stages that train have in common: the model, the step, the loop and the export.
+
+A stage says what its loss is and how its data become batches; `TrainingStage` builds the model and
+the objective from these, in one way for a run and for a plan.
+"""
+
+import dataclasses
+import shutil
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+from jax.sharding import Mesh
+
+from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.transformer import Params, logical_axes
+from stair_jax.monitoring import say
+from stair_jax.parallel.chips import GIB, memory_bytes
+from stair_jax.parallel.mesh import local_rows
+from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.program import Program
+from stair_jax.planning.training import train_step
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.runtime import Runtime
+from stair_jax.run.stage import Artifact, Stage
+from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training.batches import Batch, Batches
+from stair_jax.training.keep import has_state
+from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.settings import TrainingSettings, configure, export, is_exported
+from stair_jax.training.step import Objective, abstract_state
+from stair_jax.training.watch import Inspect
+
+_BEST = ("keep_best", "num_best", "checkpoint_every", "checkpoint_minutes")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model laid out on the mesh that trains it.
+
+    Attributes:
+      config: of the model.
+      mesh: the devices.
+      rows: of a micro-batch, on all devices together.
+      part: which of these rows are made in this process; None: all.
+    """
+
+    config: ModelConfig
+    mesh: Mesh
+    rows: int
+    part: slice | None = None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a stage trains on.
+
+    Attributes:
+      batches: one per step.
+      inspect: called with the metrics of each step; may raise.
+      aside: what the stage keeps for its end, such as held-out pairs.
+    """
+
+    batches: Sequence[Batch]
+    inspect: Inspect | None = None
+    aside: Any = None
+
+
+@dataclass(frozen=True)
+class TrainingStage(Stage, TrainingSettings):
+    """A stage that trains the model of an earlier one, or a new one.
+
+    Class attributes:
+      STEP: name of the training step in plans.
+      SHOWN: metrics that are shown with the progress.
+      LOGITS: whether the loss needs logits.
+    """
+
+    LENGTH: ClassVar[str] = "epochs"
+    STEP: ClassVar[str] = "training step"
+    SHOWN: ClassVar[tuple[str, ...]] = ("loss",)
+    LOGITS: ClassVar[bool] = True
+
+    @abstractmethod
+    def objective(self, config: ModelConfig) -> Objective:
+        """The loss."""
+
+    @abstractmethod
+    def read_data(
+        self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
+    ) -> TrainingData:
+        """The batches of the run; says what was left out."""
+
+    @abstractmethod
+    def any_batch(self, setup: Setup) -> Batch:
+        """A batch of the shapes that training has."""
+
+    def axes(self, config: ModelConfig) -> Params:
+        """Logical axes of what is trained, a tree of PartitionSpecs."""
+        return logical_axes(config)
+
+    def trainable(self, params: Params, config: ModelConfig, seed: int) -> Params:
+        """What is trained, of the parameters of the model."""
+        return params
+
+    def abstract_trainable(self, setup: Setup) -> Params:
+        """Shapes of what is trained, on the mesh."""
+        return abstract_params(setup.config, setup.mesh)
+
+    def forward_programs(self, setup: Setup) -> list[Program]:
+        """The passes without gradients that the stage makes besides the step."""
+        return []
+
+    def finish(
+        self,
+        context: StageContext,
+        setup: Setup,
+        trained: Params,
+        tokenizer: Tokenizer,
+        data: TrainingData,
+    ) -> None:
+        """Writes `hf/`."""
+        self.export(context.folder, setup, trained, tokenizer)
+
+    def export(
+        self,
+        folder: Path,
+        setup: Setup,
+        params: Params,
+        tokenizer: Tokenizer,
+        score_head: Any = None,
+    ) -> None:
+        """Writes a model as a Hugging Face folder, and ends the stage."""
+        export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
+
+    def makes(self) -> Mapping[str, Artifact]:
+        """A language model."""
+        return {"hf": Artifact.MODEL}
+
+    def run(self, context: StageContext) -> None:
+        """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
+        if is_exported(context.folder):
+            return
+        from stair_jax.training.loop import Run, train  # with Orbax, which takes long to import
+
+        setup, params, tokenizer = self.load(context)
+        sized = self.sized(setup)
+        data = sized.read_data(context, setup, params, tokenizer)
+        if isinstance(data.batches, Batches):
+            say(f"{context.name}: {data.batches.fill()}")
+        trained = train(
+            Run(
+                name=context.name,
+                folder=context.folder,
+                objective=self.objective(setup.config),
+                optimizer=make_optimizer(self, len(data.batches)),
+                batches=data.batches,
+                mesh=setup.mesh,
+                checkpoint_every=self.checkpoint_every,
+                checkpoint_minutes=self.checkpoint_minutes,
+                keep=self.kept,
+                shown=self.SHOWN,
+                is_lengthened=context.is_lengthened,
+            ),
+            self.trainable(params, setup.config, context.seed),
+            self.axes(setup.config),
+            inspect=data.inspect,
+        )
+        sized.finish(context, setup, trained, tokenizer, data)
+
+    def load(self, context: StageContext) -> tuple[Setup, Params, Tokenizer]:
+        """The model to start from, on its mesh."""
+        hf = context.input("model") / "hf"
+        setup = self.lay_out(huggingface.load_config(hf), context.runtime)
+        setup = dataclasses.replace(setup, part=local_rows(setup.mesh, setup.rows))
+        params = huggingface.load_params(hf, setup.config, setup.mesh)
+        return setup, params, Tokenizer.load(hf)
+
+    def lay_out(
+        self,
+        model: ModelConfig,
+        runtime: Runtime,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> Setup:
+        """A model on the devices that train it, by default those of the run.
+
+        Raises:
+          UserError: the mesh divides neither the model nor the rows of a micro-batch.
+        """
+        mesh = training_mesh(runtime, model, self.microbatch_rows, devices)
+        rows = self.rows_on(mesh)
+        return Setup(configure(model, self, mesh, runtime.vocab_multiple), mesh, rows)
+
+    def sized(self, setup: Setup) -> Self:
+        """The same settings with the rows of a micro-batch settled."""
+        return dataclasses.replace(self, microbatch_rows=setup.rows)
+
+    def programs(self, context: PlanContext) -> list[Program]:
+        """The passes without gradients, and the training step."""
+        setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
+        sized = self.sized(setup)
+        step = train_step(
+            self.STEP,
+            setup.config,
+            self.objective(setup.config),
+            make_optimizer(self, 1),
+            self.abstract_trainable(setup),
+            self.axes(setup.config),
+            sized.any_batch(setup),
+            setup.mesh,
+            head=self.LOGITS,
+        )
+        return [*sized.forward_programs(setup), step]
+
+    def start_model(self, context: PlanContext) -> ModelConfig:
+        """The model that training starts from."""
+        return context.model("model")
+
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks the mesh, and whether parameters and moments fit the memory.
+
+        What gradients and activations take besides is told by a plan, which compiles the step.
+        """
+        setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
+        device = setup.mesh.devices.flat[0]
+        if device.platform == "cpu":
+            return  # its devices share the memory of the machine, and may use the disk's
+        params, tx = self.abstract_trainable(setup), make_optimizer(self, 1).tx
+        state = abstract_state(params, self.axes(setup.config), tx, setup.mesh)
+        needed, memory = local_bytes(state), memory_bytes(device)
+        if needed > memory:
+            raise UserError(
+                f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
+                f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
+                "param_dtype and mu_dtype 'bfloat16'"
+            )
+
+    def cost_fields(self) -> list[str]:
+        """As usual; but which checkpoints there are matters where the best of them is used."""
+        fields = super().cost_fields()
+        return [field for field in fields if not (self.use_best and field in _BEST)]
+
+    def check_lengthening(self, folder: Path) -> None:
+        """Raises a UserError unless the last state was kept."""
+        if not has_state(folder / "checkpoints"):
+            raise UserError(
+                f"the stage {folder.name} was finished without its training state (keep_state): "
+                f"--redo={folder.name} trains it anew"
+            )
+
+    def reopen(self, folder: Path) -> None:
+        """Takes the exported model away, whole or not at all; the last state stays."""
+        before = folder / ".hf.before"
+        shutil.rmtree(before, ignore_errors=True)
+        if (folder / "hf").is_dir():
+            (folder / "hf").rename(before)
+            shutil.rmtree(before, ignore_errors=True)
+
+    def disk_bytes(self, model: ModelConfig | None) -> int:
+        """The exported model, and the checkpoints beside one that is being written."""
+        if model is None:
+            return 0
+        count = num_parameters(model)
+        state = itemsize_of(self.param_dtype) + itemsize_of(self.mu_dtype) + 4
+        kept = (self.keep + 1 + (self.num_best if self.keep_best else 0)) if self.saves else 0
+        return int(count * (itemsize_of(self.hf_dtype) + kept * state))
+
+    def amount(self) -> str:
+        """Epochs and batch size."""
+        return f"{self.epochs:g} epochs, batches of {self.batch_size}"
