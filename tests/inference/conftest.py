@@ -13,7 +13,7 @@ def tokenizer():
 
 @pytest.fixture
 def make_engine(tokenizer):
-    """Makes scripted engines, of which none may keep a handle in the end."""
+    """Factory of scripted engines; at the end of a test no handle may be left unreleased."""
     made = []
 
     def make(disorder=0, p_end=0.35):

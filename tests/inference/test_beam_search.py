@@ -8,7 +8,7 @@ SETTINGS = TestTimeSettings(successors=4, width=2, max_depth=4, max_answer_token
 
 
 def fewest_b(tokenizer):
-    """Scores by content alone: steps titled A are good, those titled B bad."""
+    """Scores by content: steps titled A are good, those titled B bad."""
 
     def score(candidates):
         texts = [tokenizer.decode(c.tokens) for c in candidates]
@@ -47,7 +47,7 @@ def test_each_round_is_as_costly_as_width_times_successors(tokenizer, make_engin
         else steps.format_output("end")
     )
     (result,) = beam_search(engine, tokenizer, PROMPTS[:1], fewest_b(tokenizer), SETTINGS, seed=0)
-    # Four rounds of eight steps; then the two open answers are sampled to their end.
+    # Four rounds of eight steps each; then the two unfinished answers are sampled to the end.
     assert len(engine.seen) == 4 * 8 + 2 == result.generated_steps
     answer = steps.parse(result.text)
     assert len(answer.steps) == 4 and answer.final == "end"

@@ -11,7 +11,7 @@ SETTINGS = TestTimeSettings(n=6, max_answer_tokens=400)
 
 
 def by_letter(tokenizer):
-    """Scores an answer by its letter: later ones are better."""
+    """Scores an answer by its letter: later letters are better."""
     return lambda candidates: [
         Scored(ord((final_answer(tokenizer.decode(c.tokens)) or "a")[0])) for c in candidates
     ]

@@ -56,7 +56,7 @@ def self_reward(tokenizer, engine, **judge):
 
 
 def by_answer(request, text):
-    """A judge that finds only `good` safe, and rates everything 5."""
+    """A judge that says SAFE only to `good`, and rates everything 5."""
     if request.id[-1] == "safety":
         answer = text.rpartition("### Answer")[2]
         return "Conclusion: [SAFE]" if "good" in answer else "Conclusion: [UNSAFE]"

@@ -84,7 +84,7 @@ def test_expected_rating_is_the_mean_of_the_ratings():
     logps = [math.log(p) for p in (0.1, 0.2, 0.3, 0.2, 0.2)]
     mean = 1 * 0.1 + 2 * 0.2 + 3 * 0.3 + 4 * 0.2 + 5 * 0.2
     assert expected_score("helpfulness", logps, "sign") == pytest.approx((mean - 3) / 2)
-    # Only the shares among the labels count.
+    # Probabilities are renormalised over the labels.
     shifted = [logp - 7 for logp in logps]
     assert expected_score("helpfulness", shifted, "sign") == pytest.approx((mean - 3) / 2)
 

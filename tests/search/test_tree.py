@@ -1,4 +1,4 @@
-"""The tree kernel against the plain-Python search, and its own invariants."""
+"""The jitted tree search against the reference in plain Python, and its own invariants."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ def keys(batch, seed=0):
 
 
 def drive(config, scripts, *, seed=0, tree_keys=None, finish=True):
-    """Runs the kernel by host rounds that deliver in random portions: (trees, requests, rounds)."""
+    """Drives `advance` with results in random portions: returns (trees, requests, rounds)."""
     trees, paths, requests, rounds, _ = drive_lanes(config, scripts, seed, tree_keys)
     requests = [[request[1:] for request in asked] for asked in requests]
     if finish:
@@ -109,7 +109,7 @@ def refer(config, actor, kind=ReferenceSearch, **more):
 
 
 def assert_same(trees, b, nodes):
-    """Tree b equals the nodes of the reference: structure, order, visits, sums and rewards."""
+    """Asserts that tree b equals the reference: structure, order, visits, sums and rewards."""
     count = len(nodes)
     assert trees.num_nodes[b] == count
     columns = {
@@ -161,7 +161,7 @@ def test_host_rounds_match_the_plain_python_search(name):
 
 @pytest.mark.parametrize("name, lanes", [*zip(CASES, (2, 4, 3, 2, 4), strict=True)])
 def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
-    """Both are served in one random order; requests, nodes and statistics are the same."""
+    """Both searches are served in one random order: requests, nodes and statistics are equal."""
     config, options = CASES[name]
     config = dataclasses.replace(config, in_flight=lanes)
     batch, compared, crowded = 8, 0, 0
@@ -198,15 +198,15 @@ def test_one_lane_of_the_reference_is_the_sequential_search():
 
 
 def test_iterations_under_way_spread_over_the_children():
-    """By hand: four lanes at a root with three unvisited children and no reward yet."""
+    """Hand-computed: four lanes at a root with three unvisited children and no reward yet."""
     config = SearchConfig(20, 3, 2, 1.0, "ucb1", "first", in_flight=4)
     trees, delivery = kernel.init(config, keys(1)), kernel.Delivery.empty(config, 1)
     trees, selection = kernel.advance(config, trees, delivery)
-    assert selection.need.tolist() == [[Need.ROLLOUT] * 4]  # nothing to expand before a visit
+    assert selection.need.tolist() == [[Need.ROLLOUT] * 4]  # expanded only after a visit
     delivery.rewarded[0] = True
     trees, selection = kernel.advance(config, trees, delivery)
     assert selection.need.tolist() == [[Need.EXPAND, *[Need.WAIT] * 3]]
-    # The root is being expanded: a lane that comes free does a further rollout of it.
+    # While the root is being expanded, a lane that becomes free rolls out from it again.
     delivery.lane[0] = 1
     trees, selection = kernel.advance(config, trees, delivery)
     assert selection.need.tolist() == [[Need.WAIT, Need.ROLLOUT, Need.WAIT, Need.WAIT]]
@@ -219,7 +219,7 @@ def test_iterations_under_way_spread_over_the_children():
         delivery.rewarded[0], delivery.lane[0] = True, lane
         trees, selection = kernel.advance(config, trees, delivery)
         assert (selection.node[0, lane], selection.need[0, lane]) == (node, need)
-    # 5 + 3 at the root, 0 + 1 at each child, all of mean 0: the first is taken again.
+    # Visits + pending: 5 + 3 at the root, 0 + 1 at each child; all means 0, so the first is chosen.
     delivery.lane[0] = 3
     trees, selection = kernel.advance(config, trees, delivery)
     assert (selection.node[0, 3], selection.need[0, 3]) == (1, Need.ROLLOUT)
@@ -269,7 +269,7 @@ def test_random_ties_keep_what_holds_of_every_tree():
 
 
 def mix(word):
-    """A hash of u32 that Python integers and traced arrays compute alike."""
+    """A u32 hash that gives equal results for Python integers and traced arrays."""
     word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
     word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
     return word ^ (word >> 16)
@@ -296,7 +296,7 @@ def traced_reward(seed, tree, node):
 
 
 class HashScript:
-    """The traced actor in Python integers."""
+    """The traced actor, computed with Python integers."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -350,12 +350,12 @@ def test_a_tree_depends_on_its_key_and_not_on_its_neighbours_or_the_schedule():
     assert requests[0] == moved[7]
     for one, same in zip(statistics(first, 0), statistics(second, 7), strict=True):
         np.testing.assert_array_equal(one, same)
-    assert requests[0] != requests[1]  # another key, other ties
+    assert requests[0] != requests[1]  # another key breaks ties differently
 
 
 @pytest.mark.parametrize("score", ["ucb1", "puct"])
 def test_ties_are_drawn_uniformly(score):
-    """Children 0, 2 and 3 tie, 1 does not: both by the first choice and by a renewed one."""
+    """Children 0, 2 and 3 tie and 1 does not, at expansion and at a recomputed choice."""
     config = SearchConfig(10, 4, 2, score=score)
     priors = jnp.array([0.5, 0.25, 0.5, 0.5])
     expansion = kernel.Expansion(jnp.int32(4), jnp.zeros(4, bool), priors)
@@ -375,7 +375,7 @@ def test_ties_are_drawn_uniformly(score):
     assert_uniform(first, tied)
     assert_uniform(renewed, [1, 3, 4])
     together = np.unique(np.asarray(first) * 8 + np.asarray(renewed), return_counts=True)[1]
-    assert len(together) == 3 * len(tied)  # the words of one iteration are not the same
+    assert len(together) == 3 * len(tied)  # the random words of one turn are independent
 
 
 def assert_uniform(drawn, values):

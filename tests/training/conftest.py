@@ -1,4 +1,4 @@
-"""A tiny model and batches for it."""
+"""A tiny model, and batches for it."""
 
 import jax
 import numpy as np
