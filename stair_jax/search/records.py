@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
+from stair_jax.data.records import SCHEMA_COLUMN, check_schema
 from stair_jax.errors import UserError
 
 Judgements = list[dict[str, Any]]
@@ -37,6 +38,8 @@ class TreeRecord:
     and what each judgement adds to it. An engine whose cache forgets nothing prefills just these;
     the judge's templates, which all trees share, are not among them.
     """
+
+    SCHEMA: ClassVar[int] = 1  # as of `data.records.Record`
 
     id: str
     prompt: str
@@ -77,15 +80,17 @@ class TreeRecord:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         nodes = [vars(node) | {"tokens": list(node.tokens)} for node in self.nodes]
-        return vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+        own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+        return {SCHEMA_COLUMN: self.SCHEMA} | own
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "TreeRecord":
+    def from_dict(cls, data: Mapping[str, Any], where: str = "a search tree") -> "TreeRecord":
         """Reads what `to_dict` wrote.
 
         Raises:
-          UserError: the record lacks a field or its tree is no tree.
+          UserError: the record lacks a field or its tree is no tree; or its schema is newer.
         """
+        check_schema(data, cls.SCHEMA, where)
         try:
             nodes = tuple(_node(node) for node in data["nodes"])
             known = {name.name for name in fields(cls)}
