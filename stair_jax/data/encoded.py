@@ -7,16 +7,16 @@ later the rows that land on its own devices; of the others it knows the lengths 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
 from stair_jax.data.packing import Example
-from stair_jax.data.sequences import Row
+from stair_jax.data.records import Record
 from stair_jax.errors import UserError
 from stair_jax.parallel import distributed
 
-Encode = Callable[[Row], Sequence[Example]]
+R = TypeVar("R", bound=Record)
 Gather = Callable[[np.ndarray], np.ndarray]
 
 _REMEMBERED = 256  # rows of other processes whose tokens were made last
@@ -47,7 +47,7 @@ class LateIds(Sequence[int]):
         return iter(self.__array__().tolist())
 
 
-class Encoded(Sequence[tuple[Example, ...]]):
+class Encoded(Sequence[tuple[Example, ...]], Generic[R]):
     """For each row its G sequences, e.g. the two sides of a pair.
 
     Attributes:
@@ -58,8 +58,8 @@ class Encoded(Sequence[tuple[Example, ...]]):
 
     def __init__(
         self,
-        rows: Sequence[Row],
-        encode: Encode,
+        rows: Sequence[R],
+        encode: Callable[[R], Sequence[Example]],
         width: int,
         share: tuple[int, int] | None = None,
         gather: Gather | None = None,
@@ -67,7 +67,7 @@ class Encoded(Sequence[tuple[Example, ...]]):
         """Learns the lengths; called by all processes, with the same rows.
 
         Args:
-          rows: each with an `id`.
+          rows: their ids are those of the sequences.
           encode: the sequences of a row; the loss counts the end of each and nothing before it.
           width: G.
           share: number of this process, and of all of them; None: as `distributed` says.
@@ -97,7 +97,7 @@ class Encoded(Sequence[tuple[Example, ...]]):
                 encode(rows[failed])
         self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
 
-    def truncated(self, length: int) -> "Encoded":
+    def truncated(self, length: int) -> "Encoded[R]":
         """The same, where longer sequences have lost their end."""
         other = copy.copy(self)
         other.lengths = np.minimum(self.lengths, length)
@@ -124,7 +124,7 @@ class Encoded(Sequence[tuple[Example, ...]]):
         return Example(
             LateIds(length, partial(self._tokens, index, side)),
             LateIds(length, partial(_mask, length, counted)),
-            self.rows[index]["id"],
+            self.rows[index].id,
         )
 
     def _tokens(self, index: int, side: int) -> np.ndarray:

@@ -4,32 +4,31 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from stair_jax.data.sequences import Row
+from stair_jax.data.records import PreferencePair, StepPair
 
 
-def prompt_of(row: Row) -> Hashable:
+def prompt_of(pair: PreferencePair) -> Hashable:
     """What pairs of one prompt have in common."""
-    return row["prompt"]
+    return pair.prompt
 
 
-def path_of(row: Row) -> Hashable:
+def path_of(pair: StepPair) -> Hashable:
     """What pairs of one prompt and path have in common; as sampled, where that is known."""
-    sampled = row.get("path_tokens")
-    return row["prompt"], tuple(row["path"] if sampled is None else sampled)
+    return pair.prompt, pair.path if pair.path_tokens is None else pair.path_tokens
 
 
 # What the shuffle may keep together -> the key of a pair; None: each for itself.
-TOGETHER: Mapping[str, Callable[[Row], Hashable] | None] = {
+TOGETHER: Mapping[str, Callable[[StepPair], Hashable] | None] = {
     "pairs": None,
     "siblings": path_of,
     "prompts": prompt_of,
 }
 
 
-def keys_of(rows: Sequence[Row], together: str) -> list[Hashable] | None:
+def keys_of(pairs: Sequence[StepPair], together: str) -> list[Hashable] | None:
     """A key for each pair, alike where the shuffle keeps them together, as `TOGETHER` says."""
     key = TOGETHER[together]
-    return None if key is None else [key(row) for row in rows]
+    return None if key is None else [key(pair) for pair in pairs]
 
 
 def grouped_passes(keys: Sequence[Hashable], num_examples: int, seed: int) -> list[int]:

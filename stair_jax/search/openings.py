@@ -7,7 +7,7 @@ the template, and those of one tree the user's prompt as well.
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Handle
 from stair_jax.search.judge import Judge
 from stair_jax.search.verdict import Question

@@ -9,14 +9,15 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from stair_jax.data.records import PathPair, StepPair
 from stair_jax.search.records import TreeRecord
 from stair_jax.settings import Settings, setting
 
-Pair = dict[str, Any]
+T = TypeVar("T")
 Indices = list[tuple[int, int]]  # (better node, worse node)
 
 
@@ -60,7 +61,9 @@ class PrmSettings(Settings):
     max_trajectory_pairs_per_tree: int = setting(0, least=0)
 
 
-def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+def sibling_pairs(
+    record: TreeRecord, settings: StepSettings
+) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of children of one parent: two next steps after the same path."""
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
@@ -73,7 +76,9 @@ def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair
     return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
+def trajectory_pairs(
+    record: TreeRecord, settings: StepSettings
+) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
@@ -83,7 +88,7 @@ def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[P
     return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Counter[str]]:
+def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[PathPair], Counter[str]]:
     """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
 
     Only the gap between the values counts (STAIR section 6). Two terminal nodes make a pair of
@@ -109,7 +114,7 @@ def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Co
     return pairs + [_prm_pair(record, *pair, form="trajectory") for pair in sorted(full)], counts
 
 
-def thin(pairs: Sequence[Pair], limit: int) -> list[Pair]:
+def thin(pairs: Sequence[T], limit: int) -> list[T]:
     """At most `limit` pairs, evenly spread over the sequence (for equal numbers of samples)."""
     if len(pairs) <= limit:
         return list(pairs)
@@ -182,7 +187,8 @@ def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]
     return [pairs[i] for i in generator.choice(len(pairs), limit, replace=False)]
 
 
-def _head(record: TreeRecord, better: int, worse: int) -> Pair:
+def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
+    """The fields that pairs of all forms have."""
     chosen, rejected = record.nodes[better], record.nodes[worse]
     return {
         "id": f"{record.id}:{better}:{worse}",
@@ -196,36 +202,39 @@ def _head(record: TreeRecord, better: int, worse: int) -> Pair:
     }
 
 
-def _sibling_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     path = record.path(record.nodes[better].parent)
-    return _head(record, better, worse) | {
-        "path": record.texts(path),
-        "chosen": record.nodes[better].text,
-        "rejected": record.nodes[worse].text,
-        "path_tokens": record.tokens(path),
-        "chosen_tokens": list(record.nodes[better].tokens),
-        "rejected_tokens": list(record.nodes[worse].tokens),
-    }
+    return StepPair(
+        **_head(record, better, worse),
+        path=tuple(record.texts(path)),
+        chosen=record.nodes[better].text,
+        rejected=record.nodes[worse].text,
+        path_tokens=tuple(record.tokens(path)),
+        chosen_tokens=record.nodes[better].tokens,
+        rejected_tokens=record.nodes[worse].tokens,
+    )
 
 
-def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     chosen, rejected = record.path(better), record.path(worse)
-    return _head(record, better, worse) | {
-        "path": [],
-        "chosen": "".join(record.texts(chosen)),
-        "rejected": "".join(record.texts(rejected)),
-        "path_tokens": [],
-        "chosen_tokens": record.tokens(chosen),
-        "rejected_tokens": record.tokens(rejected),
-    }
+    return StepPair(
+        **_head(record, better, worse),
+        path=(),
+        chosen="".join(record.texts(chosen)),
+        rejected="".join(record.texts(rejected)),
+        path_tokens=(),
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )
 
 
-def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> Pair:
+def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPair:
     chosen, rejected = record.path(better), record.path(worse)
-    return _head(record, better, worse) | {
-        "form": form,
-        "chosen_path": record.texts(chosen),
-        "rejected_path": record.texts(rejected),
-        "chosen_tokens": record.tokens(chosen),
-        "rejected_tokens": record.tokens(rejected),
-    }
+    return PathPair(
+        **_head(record, better, worse),
+        chosen_path=tuple(record.texts(chosen)),
+        rejected_path=tuple(record.texts(rejected)),
+        form=form,
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )

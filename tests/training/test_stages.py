@@ -6,6 +6,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 from stair_jax.stages.context import StageContext
 
+from stair_jax.data.records import PathPair
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
@@ -154,8 +155,8 @@ def test_prm_learns_the_pairs_and_keeps_prompts_for_validation(workdir):
 
 
 def test_all_pairs_of_a_prompt_are_held_out_together():
-    rows = [{"prompt": f"p{i % 10}"} for i in range(40)]
+    rows = [PathPair(str(i), f"p{i % 10}", (), ()) for i in range(40)]
     held = prm.held_out_prompts(rows, 0.3, 0)
-    assert len(held) == 3 == len(held & {row["prompt"] for row in rows})
+    assert len(held) == 3 == len(held & {row.prompt for row in rows})
     assert held == prm.held_out_prompts(rows[::-1], 0.3, 0)
     assert prm.held_out_prompts(rows, 0.0, 0) == set()
