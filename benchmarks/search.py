@@ -42,7 +42,7 @@ from benchmarks.common import (
 )
 from benchmarks.roofline import Floor, measure_ceilings
 from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_prompts
-from benchmarks.scripted import InstantEngine, OutOfTime, ScriptedEngine
+from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from benchmarks.trace import Clock
 from stair_jax import pocket
 from stair_jax.decoding.engine import Engine
@@ -252,14 +252,14 @@ def search_line(setting: Setting, rewards: str, num_prompts: int) -> float:
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), sizes.lengths)
     in_flight = (flags.trees_in_flight or flags.slots // 2) * setting.devices
     # The same trees without a model: what they come to, and the tree kernel is compiled.
-    instant = ScriptedEngine(InstantEngine(), script)
+    instant = OverlayEngine(instant_engine(), script)
     few = min(num_prompts, _PLAYED)
     _search(setting, instant, rewards, few, in_flight, lambda tree: None)
     # The engine has been waiting meanwhile: its time starts anew with a request.
     run_all(setting.engine, [Request("wake", (1, 2), score_ids=(0,))])
     before = EngineStats(**vars(setting.engine.stats))
     clock = Clock(setting.engine.stats, flags.search_seconds, flags.trace_seconds)
-    scripted = ScriptedEngine(setting.engine, script, clock)
+    scripted = OverlayEngine(setting.engine, script, clock)
     trees: list[TreeRecord] = []
     with suppress(OutOfTime):
         _search(setting, scripted, rewards, num_prompts, in_flight, trees.append)
@@ -321,7 +321,7 @@ def _second_half(clock: Clock, tree_tokens: float) -> dict[str, float]:
 
 def _search(
     setting: Setting,
-    engine: ScriptedEngine,
+    engine: OverlayEngine,
     rewards: str,
     num_prompts: int,
     in_flight: int,

@@ -254,8 +254,7 @@ class RecordLog:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a record and waits until it is on the disk."""
-        compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
-        member = compressor.compress(_json_line(record)) + compressor.flush()
+        member = _gzip_member(record)
         is_new = not self.path.exists()
         make_folder(self.path.parent)
         self._cut_torn_tail()
@@ -314,6 +313,18 @@ class RecordLog:
             f"{self.path} is damaged at record {number}: "
             "restore the file, or delete the folder of its stage and run again"
         )
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes records atomically, in the form of a `RecordLog`."""
+    with atomic_file(path) as file:
+        for record in records:
+            file.write(_gzip_member(record))
+
+
+def _gzip_member(record: Mapping[str, Any]) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+    return compressor.compress(_json_line(record)) + compressor.flush()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

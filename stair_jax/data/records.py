@@ -211,7 +211,7 @@ def read_dicts(rows: Iterable[Mapping[str, Any]], record: type[R], path: str | P
     ]
 
 
-def write_records(path: str | Path, records: Iterable[Record]) -> None:
+def write_rows(path: str | Path, records: Iterable[Record]) -> None:
     """Writes records as JSON lines, atomically."""
     write_jsonl(path, (record.to_dict() for record in records))
 

@@ -61,8 +61,12 @@ class PrmSettings(Settings):
     max_trajectory_pairs_per_tree: int = setting(0, least=0)
 
 
+# Thresholds of the released code, as far as it has them.
+_STEP_DEFAULTS, _PRM_DEFAULTS = StepSettings(), PrmSettings()
+
+
 def sibling_pairs(
-    record: TreeRecord, settings: StepSettings
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
 ) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of children of one parent: two next steps after the same path."""
     counts: Counter[str] = Counter()
@@ -77,7 +81,7 @@ def sibling_pairs(
 
 
 def trajectory_pairs(
-    record: TreeRecord, settings: StepSettings
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
 ) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
     counts: Counter[str] = Counter()
@@ -88,7 +92,9 @@ def trajectory_pairs(
     return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[PathPair], Counter[str]]:
+def prm_pairs(
+    record: TreeRecord, settings: PrmSettings = _PRM_DEFAULTS
+) -> tuple[list[PathPair], Counter[str]]:
     """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
 
     Only the gap between the values counts (STAIR section 6). Two terminal nodes make a pair of

@@ -1,11 +1,13 @@
 """Search trees as records: in memory, as JSON, and as the nested JSON of the released code."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from stair_jax.data.records import SCHEMA_COLUMN, check_schema
 from stair_jax.errors import UserError
+from stair_jax.storage import RecordLog, write_records
 
 Judgements = list[dict[str, Any]]
 
@@ -99,6 +101,32 @@ class TreeRecord:
             raise UserError(f"not a search tree record: {error}") from error
         _check(record)
         return record
+
+
+def read_trees(path: str | Path) -> list[TreeRecord]:
+    """The trees in a file, in the order in which they were written.
+
+    Args:
+      path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
+
+    Raises:
+      UserError: there is no such file, it is damaged, or a tree is of a newer schema.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
+    return [
+        TreeRecord.from_dict(record, f"{path}, record {number}")
+        for number, record in enumerate(RecordLog(path), start=1)
+    ]
+
+
+def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
+    """Writes trees as gzipped JSON lines; they take the place of what is at `path`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_records(path, (tree.to_dict() for tree in trees))
 
 
 def _node(data: Mapping[str, Any]) -> Node:

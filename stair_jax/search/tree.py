@@ -35,6 +35,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from stair_jax.search.mcts import (
+    actions_to,
     add_reward,
     backup,
     expand,
@@ -65,6 +66,7 @@ __all__ = [
     "Selection",
     "TracedActor",
     "Trees",
+    "actions_to",
     "advance",
     "backup",
     "expand",
@@ -73,6 +75,7 @@ __all__ = [
     "next_unvisited",
     "restart",
     "search",
+    "search_trees",
     "select",
     "unvisited",
 ]
@@ -272,3 +275,30 @@ def search(
         functools.partial(evaluate_with, state),
         jnp.full(trees.num_nodes.shape, True),
     )
+
+
+def search_trees(
+    config: SearchConfig,
+    actor: TracedActor,
+    keys: Array,
+    state: Any = None,
+    *,
+    final_visits: bool = True,
+) -> Trees:
+    """Searches B trees with an actor of your own, inside one jit.
+
+    Args:
+        config: static settings.
+        actor: two module-level functions in JAX, of one tree: `expand(state, tree, node)` gives the
+            children of a node as an `Expansion`, whose arrays have `config.num_children` entries,
+            and `evaluate(state, tree, node)` a float32 reward (nan: missing). `actions_to` tells
+            them which node it is.
+        keys: typed random keys [B], one a tree, for ties.
+        state: pytree with a leading axis B; each tree's actor gets its part of it.
+        final_visits: whether to visit each never-visited node once after the budget, as the paper
+            does.
+
+    Returns:
+        The trees; see `Trees` for their fields, [B, ...].
+    """
+    return search(config, actor, init(config, keys), state, final_visits=final_visits)

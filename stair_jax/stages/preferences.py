@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stair_jax.data.records import PathPair, StepPair, write_records
+from stair_jax.data.records import PathPair, StepPair, write_rows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
@@ -56,8 +56,8 @@ class Preferences(Stage, StepSettings):
         pairs = [pair for tree in trees for pair in tree.dpo]
         if self.variant == "trajectory" and self.match_steps:
             pairs = thin(pairs, sum(tree.num_steps for tree in trees))
-        write_records(context.folder / "dpo.jsonl", pairs)
-        write_records(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
+        write_rows(context.folder / "dpo.jsonl", pairs)
+        write_rows(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
         counts = {
             "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
             "prm": sum((tree.prm_counts for tree in trees), Counter()),

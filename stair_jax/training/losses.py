@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def sft_loss(logps: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sft_loss(logps: jax.Array, weights: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Numerator and denominator of the mean negative log-likelihood (STAIR section 1).
 
     L = - sum_t w_t log p_t / sum_t w_t. The two sums are returned apart, so that the parts of a

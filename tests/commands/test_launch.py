@@ -283,13 +283,13 @@ def test_the_config_of_a_run_can_be_shown(config, work, capsys):
 def test_a_stage_is_made_anew_only_with_consent(config, work, tmp_path, capsys, monkeypatch):
     command = (f"--config={config}", f"--workdir={tmp_path / 'w'}")
     assert main(*command) == 0
-    made = (tmp_path / "w/work/complete.json").stat().st_mtime_ns
+    made = (tmp_path / "w" / "work" / "complete.json").stat().st_mtime_ns
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert main(*command, "--redo=work", "--config.work.size=4") == 2
     assert "to delete and make anew: work, add --yes" in capsys.readouterr().err
-    assert (tmp_path / "w/work/complete.json").stat().st_mtime_ns == made
+    assert (tmp_path / "w" / "work" / "complete.json").stat().st_mtime_ns == made
     assert main(*command, "--redo=work", "--yes", "--config.work.size=4") == 0
-    assert (tmp_path / "w/work/complete.json").stat().st_mtime_ns != made
+    assert (tmp_path / "w" / "work" / "complete.json").stat().st_mtime_ns != made
 
 
 def test_an_override_of_a_stage_that_the_run_lacks_is_said(work, capsys, monkeypatch):

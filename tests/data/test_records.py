@@ -14,7 +14,7 @@ from stair_jax.data.records import (
     SftRow,
     StepPair,
     read_dicts,
-    write_records,
+    write_rows,
 )
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
@@ -68,7 +68,7 @@ def test_what_is_written_is_read_back(record):
 
 def test_a_file_is_written_and_read_back_in_order(tmp_path):
     pairs = [replace(FULL_STEP, id=str(number)) for number in range(3)]
-    write_records(tmp_path / "dpo.jsonl", pairs)
+    write_rows(tmp_path / "dpo.jsonl", pairs)
     rows = read_jsonl(tmp_path / "dpo.jsonl")
     assert read_dicts(rows, StepPair, "dpo.jsonl") == pairs
     assert rows[0] == {

@@ -41,7 +41,7 @@ def test_only_the_best_answers_go_on(tokenizer, make_engine):
 
 def test_each_round_is_as_costly_as_width_times_successors(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         None
         if tokenizer.tags.reasoning_close in request.sampling.stop_ids
         else steps.format_output("end")
@@ -61,7 +61,7 @@ def test_search_ends_when_the_kept_answers_have_ended(tokenizer, make_engine):
 
 def test_exact_duplicates_are_scored_once(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: steps.format_output("same")
+    engine.replies.reply = lambda request, text: steps.format_output("same")
     sizes = []
 
     def score(candidates):

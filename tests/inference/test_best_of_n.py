@@ -58,7 +58,7 @@ def test_answer_that_was_cut_off_loses_against_any_whole_one(tokenizer, make_eng
 
 def test_answer_without_an_output_block_loses_against_any_with_one(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "plain words" if request.key[0] % 2 else None
+    engine.replies.reply = lambda request, text: "plain words" if request.key[0] % 2 else None
 
     def plain_words_first(candidates):
         assert {c.state for c in candidates} == {"done", "formless"}

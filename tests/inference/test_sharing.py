@@ -1,6 +1,5 @@
 """What candidates share in the engine's cache; that all of it is given back, conftest.py checks."""
 
-import jax
 import pytest
 
 from stair_jax.data.records import Prompt
@@ -9,10 +8,9 @@ from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Scored, TestTimeSettings
 from stair_jax.inference.scorers import SelfReward
-from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import init_params
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
+from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 
@@ -58,7 +56,7 @@ def test_beams_go_on_from_what_was_sampled(tokenizer, make_engine):
 
 def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         "Conclusion: [SAFE]"
         if isinstance(request.id, tuple) and request.id[-1] == "safety"
         else "Conclusion: [5]"
@@ -76,17 +74,7 @@ def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
 
 @pytest.fixture(scope="module")
 def small_model(tokenizer):
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-    )
-    params = init_params(config, jax.random.key(0))
+    config, params = tiny_model(tokenizer.vocab_size, num_hidden_layers=1)
     # Steps come to an end now and then.
     head = params["head"].at[tokenizer.tags.reasoning_close].multiply(2)
     return config, params | {"head": head}

@@ -7,17 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stair_jax.models import flops
-from stair_jax.models.config import ModelConfig
+from stair_jax.testing.tiny_models import tiny_config
 
-CONFIG = ModelConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-)
+CONFIG = tiny_config(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 
 
 def seen_by_mask(segment_ids, ends):

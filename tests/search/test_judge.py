@@ -196,7 +196,7 @@ def test_unreadable_reply_is_asked_again_with_another_key_then_missing(tokenizer
             return "Conclusion: [SAFE]" if request.id[-1] == "safety" else replies.pop(0)
 
         engine = make_engine()
-        engine.reply = reply
+        engine.replies.reply = reply
         judging = judge.requests("q", "safety", "a", key)
         engine.submit(judging.start())
         while engine.pending:

@@ -1,8 +1,5 @@
-import importlib.util
 import json
 import math
-import pathlib
-import sys
 from collections import Counter, deque
 
 import jax
@@ -16,13 +13,8 @@ from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.room import PRIORS
 from stair_jax.search.runner import SearchSettings, run_search
+from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
 from stair_jax.text import steps
-
-_PATH = pathlib.Path(__file__).with_name("reference.py")
-_SPEC = importlib.util.spec_from_file_location("search_reference", _PATH)
-reference = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = reference
-_SPEC.loader.exec_module(reference)
 
 SECTION = {
     "num_iterations": 20,
@@ -177,7 +169,7 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
 
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)  # steps never end the answer
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         steps.format_output("yes") if "rollout" in request.id else None
     )
     search(tokenizer, engine, PROMPTS[:1])
@@ -231,9 +223,9 @@ def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, scor
         replay = Replay(record)
         common = (replay, 20, 3, 3)
         if lanes == 1:
-            expected = reference.Search(*common, score=score, number=np.float32).run()
+            expected = ReferenceSearch(*common, score=score, number=np.float32).run()
         else:
-            expected = in_turn(reference.Lanes(*common, number=np.float32, lanes=lanes))
+            expected = in_turn(ReferenceLanes(*common, number=np.float32, lanes=lanes))
         if expected.margin < 1e-5:  # a near tie may fall otherwise in float32
             continue
         compared += 1
@@ -268,7 +260,7 @@ def test_random_keys_are_never_used_twice(tokenizer, make_engine):
 
 def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "no idea" if "judge" in request.id else None
+    engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
     judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
@@ -317,7 +309,7 @@ def test_prompts_that_cannot_be_searched_are_counted(tokenizer, make_engine, lan
 
 def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "x" * 400 if "rollout" in request.id else None
+    engine.replies.reply = lambda request, text: "x" * 400 if "rollout" in request.id else None
     trees, report = search(tokenizer, engine, PROMPTS[:2])
     assert report.counts["malformed"] == report.counts["rollouts"] == report.counts["missing"] > 0
     for tree in trees.values():  # what can be scored still is: answers that steps bring to an end
@@ -328,7 +320,7 @@ def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
 
 def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
+    engine.replies.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
     judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     asked = sum("judge" in request.id for request in engine.seen)
@@ -388,7 +380,7 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
     section = {"reuse_rollout_step": True, "max_step_tokens": 200}
     engine = make_engine()
     rollouts = {}
-    complete = engine._complete
+    complete = engine.complete
 
     def spy(request):
         completion = complete(request)
@@ -396,7 +388,7 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
             rollouts[request.parent.tokens, request.id[3]] = completion.tokens
         return completion
 
-    engine._complete = spy
+    engine.complete = spy
     trees, report = search(tokenizer, engine, PROMPTS[:6], **section)
     assert not engine.handles
     sampled = sum(request.id[2] == "step" for request in engine.seen)

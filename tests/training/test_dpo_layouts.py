@@ -10,7 +10,7 @@ from ml_collections import FrozenConfigDict
 from stair_jax.stages.context import StageContext
 
 from stair_jax.data.pairs import encode_pairs, step_examples
-from stair_jax.data.records import write_records
+from stair_jax.data.records import write_rows
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.search.preferences import StepSettings, sibling_pairs
@@ -56,7 +56,7 @@ def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
     rows = []
     for number in range(3):
         rows += sibling_pairs(tree(chat_tokenizer, number), StepSettings())[0]
-    write_records(workdir / "data" / "dpo.jsonl", rows)
+    write_rows(workdir / "data" / "dpo.jsonl", rows)
     return workdir
 
 

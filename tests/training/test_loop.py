@@ -17,9 +17,9 @@ import pytest
 
 from stair_jax.data.packing import Example
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.training import loop
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.checkpoints import Checkpoints, Keep
@@ -30,16 +30,7 @@ from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ModelConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=8,
-    tie_word_embeddings=True,
-)
+CONFIG = tiny_config(initializer_range=0.02, tie_word_embeddings=True)
 NUM_STEPS = 16
 
 
