@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.common import Lines
 from stair_jax import storage
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import request_key
 from stair_jax.errors import UserError
@@ -252,7 +252,7 @@ def _evaluated(node: Node, value_of: Callable[[Row], float | None]) -> tuple[int
 def _pairs(world: World, tree: TreeRecord) -> list[tuple[int, int]]:
     """(better, worse) nodes; the id of a pair is that of its tree and the two nodes."""
     pairs, _ = sibling_pairs(tree, world.pairs)
-    ends = [pair["id"].rsplit(":", 2)[1:] for pair in pairs]
+    ends = [pair.id.rsplit(":", 2)[1:] for pair in pairs]
     return [(int(better), int(worse)) for better, worse in ends]
 
 

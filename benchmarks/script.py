@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Request
 from stair_jax.search.verdict import QUESTIONS
 from stair_jax.text.steps import FINAL_PREFIX

@@ -30,7 +30,8 @@ from benchmarks.script import Script, judge_template, scripted_prompts
 from benchmarks.scripted import OverlayEngine, instant_engine
 from benchmarks.train import random_state
 from stair_jax import pocket
-from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
+from stair_jax.data.pairs import Pair, encode_pairs, read_pairs, step_examples
+from stair_jax.data.records import StepPair, write_rows
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.search.judge import JudgeSettings
@@ -41,15 +42,13 @@ from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_data import SearchConfig
 from stair_jax.stages.dpo import Dpo, lay_out, training_order
-from stair_jax.storage import write_json, write_jsonl
+from stair_jax.storage import write_json
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.training.batches import Group
 from stair_jax.training.feeding import put_batch
 from stair_jax.training.objectives import DpoObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.step import make_train_step
-
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "dpo.jsonl")
-        write_jsonl(path, rows)
+        write_rows(path, rows)
         for layout in flags.layouts.split(","):
             command = [*sys.argv[1:], "--child", layout, "--pairs", str(path)]
             rates[layout] = _run("benchmarks.train_trees", *command)
@@ -113,18 +112,17 @@ def parse() -> argparse.Namespace:
     return flags
 
 
-def read(flags: argparse.Namespace) -> tuple[list[Row], list[Pair]]:
+def read(flags: argparse.Namespace) -> tuple[list[StepPair], list[Pair]]:
     """The pairs, in the tokens of the pocket world: any model has these ids."""
     tokenizer = prepare_tokenizer(Path(*pocket.__path__) / "base")
     if flags.pairs:
-        rows = [row for path in flags.pairs.split(",") for row in read_pairs(path, STEP_FIELDS)]
+        rows = [row for path in flags.pairs.split(",") for row in read_pairs(path, StepPair)]
     else:
         rows = scripted_pairs(Script(tokenizer), flags.prompts)
-    kept, pairs = encode_pairs(rows, step_examples, tokenizer, flags.max_length)
-    return [dict(row) for row in kept], pairs
+    return encode_pairs(rows, step_examples, tokenizer, flags.max_length)
 
 
-def scripted_pairs(script: Script, prompts: int) -> list[Row]:
+def scripted_pairs(script: Script, prompts: int) -> list[StepPair]:
     """Pairs of trees of 200 iterations with the lengths of `search`, made without a model."""
     template = judge_template(script, 20)
     judge = JudgeSettings(
@@ -144,7 +142,7 @@ def scripted_pairs(script: Script, prompts: int) -> list[Row]:
 
 
 def measure(
-    flags: argparse.Namespace, lines: Lines, rows: Sequence[Row], pairs: Sequence[Pair]
+    flags: argparse.Namespace, lines: Lines, rows: Sequence[StepPair], pairs: Sequence[Pair]
 ) -> None:
     """The line of one layout; pairs/s of all steps, the first of which was run once before."""
     settings = Dpo(
@@ -165,7 +163,7 @@ def measure(
     order = training_order(rows, settings, 0)
     values = {"ref_chosen": -1.0, "ref_rejected": -1.0}
     batches = lay_out(
-        [Group(str(rows[index]["id"]), pairs[index], values) for index in order],
+        [Group(rows[index].id, pairs[index], values) for index in order],
         [rows[index] for index in order],
         settings,
     )
@@ -198,7 +196,9 @@ def measure(
     )
 
 
-def for_torch(flags: argparse.Namespace, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Any]:
+def for_torch(
+    flags: argparse.Namespace, rows: Sequence[StepPair], pairs: Sequence[Pair]
+) -> list[Any]:
     """What `train_torch --pairs` reads."""
     order = training_order(rows, Dpo(together="pairs"), 0)
     sides = [[(side.tokens, sum(side.loss_mask)) for side in pairs[index]] for index in order]

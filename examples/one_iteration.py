@@ -107,8 +107,9 @@ def make_pairs(trees):
     pairs = [pair for tree in trees for pair in sj.sibling_pairs(tree, thresholds)[0]]
     if not pairs:
         raise SystemExit("the trees have no pair: lower v0 or v1, or search more")
-    chosen, rejected = (pairs[0][side].replace("\n", " ") for side in ("chosen", "rejected"))
-    print(f"{len(pairs)} preference pairs; the first of {pairs[0]['id']}:")
+    first = pairs[0]
+    chosen, rejected = (text.replace("\n", " ") for text in (first.chosen, first.rejected))
+    print(f"{len(pairs)} preference pairs; the first of {first.id}:")
     print(f"  + {chosen}\n  - {rejected}")
     return pairs
 

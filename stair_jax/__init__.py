@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from stair_jax.checkpoint import load, save
     from stair_jax.data.padding import dpo_batch, prm_batch, sft_batch
-    from stair_jax.data.prompts import Prompt
+    from stair_jax.data.records import PathPair, Prompt, StepPair
     from stair_jax.decoding.engine import Engine
     from stair_jax.decoding.requests import Request, Sampling
     from stair_jax.decoding.shapes import EngineShapes
@@ -49,6 +49,7 @@ __all__ = [
     "Expansion",
     "JudgeSettings",
     "ModelConfig",
+    "PathPair",
     "PrmScorer",
     "PrmSettings",
     "Prompt",
@@ -58,6 +59,7 @@ __all__ = [
     "SamplingSettings",
     "SearchConfig",
     "SearchSettings",
+    "StepPair",
     "StepSettings",
     "TestTimeSettings",
     "Tokenizer",
@@ -93,15 +95,17 @@ _MODULES = {
     "Expansion": "stair_jax.search.tree_data",
     "JudgeSettings": "stair_jax.search.judge",
     "ModelConfig": "stair_jax.models.config",
+    "PathPair": "stair_jax.data.records",
     "PrmScorer": "stair_jax.inference.scorers",
     "PrmSettings": "stair_jax.search.preferences",
-    "Prompt": "stair_jax.data.prompts",
+    "Prompt": "stair_jax.data.records",
     "Request": "stair_jax.decoding.requests",
     "SafetyReward": "stair_jax.search.reward",
     "Sampling": "stair_jax.decoding.requests",
     "SamplingSettings": "stair_jax.search.room",
     "SearchConfig": "stair_jax.search.tree_data",
     "SearchSettings": "stair_jax.search.settings",
+    "StepPair": "stair_jax.data.records",
     "StepSettings": "stair_jax.search.preferences",
     "TestTimeSettings": "stair_jax.inference.candidates",
     "Tokenizer": "stair_jax.text.tokenizer",

@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import stair_jax
+from stair_jax.data.records import write_rows
 from stair_jax.pocket import datasets
 from stair_jax.pocket.pretraining import HELPFULNESS_PROMPT, SAFETY_PROMPT
-from stair_jax.storage import read_jsonl, write_jsonl
+from stair_jax.storage import read_jsonl
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -62,10 +63,10 @@ def workdir(tmp_path_factory):
     """A finished run of configs/llama8b_stair.py on two simulated devices."""
     folder = tmp_path_factory.mktemp("recipe")
     examples, _ = datasets.sft_rows(0, 200, 0.0, 40)
-    write_jsonl(folder / "sft.jsonl", examples)
+    write_rows(folder / "sft.jsonl", examples)
     paths = [folder / f"prompts{i}.jsonl" for i in (1, 2, 3)]
     for path, rows in zip(paths, datasets.search_rows(0, NUM_TREES, 3, []), strict=True):
-        write_jsonl(path, rows)
+        write_rows(path, rows)
     files = {"files.sft": folder / "sft.jsonl", "files.prompts": tuple(map(str, paths))}
     flags = [f"--config.{name}={value}" for name, value in (SETTINGS | files).items()]
     command = [sys.executable, "-m", "stair_jax.launch", "--config=configs/llama8b_stair.py"]

@@ -8,16 +8,16 @@ Lengths are all that packing needs, so all processes compute the same layout.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
 from stair_jax.data.packing import Example
-from stair_jax.data.sequences import Row
+from stair_jax.data.records import Record
 from stair_jax.errors import UserError
 from stair_jax.parallel import distributed
 
-Encode = Callable[[Row], Sequence[Example]]
+R = TypeVar("R", bound=Record)
 Gather = Callable[[np.ndarray], np.ndarray]
 
 _REMEMBERED = 256  # size of the LRU cache for rows that another process has measured
@@ -48,8 +48,8 @@ class LateIds(Sequence[int]):
         return iter(self.__array__().tolist())
 
 
-class Encoded(Sequence[tuple[Example, ...]]):
-    """The G token sequences of each row, e.g. the two sides of a preference pair.
+class Encoded(Sequence[tuple[Example, ...]], Generic[R]):
+    """For each row its G sequences, e.g. the two sides of a pair.
 
     Attributes:
       rows: N of them.
@@ -59,8 +59,8 @@ class Encoded(Sequence[tuple[Example, ...]]):
 
     def __init__(
         self,
-        rows: Sequence[Row],
-        encode: Encode,
+        rows: Sequence[R],
+        encode: Callable[[R], Sequence[Example]],
         width: int,
         share: tuple[int, int] | None = None,
         gather: Gather | None = None,
@@ -68,9 +68,8 @@ class Encoded(Sequence[tuple[Example, ...]]):
         """Determines all lengths. Collective: all processes call it with the same rows.
 
         Args:
-          rows: each with an `id`.
-          encode: row -> its G examples. The loss mask of each must be 0 ... 0 1 ... 1: only the
-            number of counted tokens is stored.
+          rows: their ids are those of the sequences.
+          encode: the sequences of a row; the loss counts the end of each and nothing before it.
           width: G.
           share: (index of this process, number of processes); None: those of the run.
           gather: array of this process -> the arrays of all, stacked along a new leading axis;
@@ -101,8 +100,8 @@ class Encoded(Sequence[tuple[Example, ...]]):
                 encode(rows[failed])
         self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
 
-    def truncated(self, length: int) -> "Encoded":
-        """A view in which sequences are cut to their first `length` tokens."""
+    def truncated(self, length: int) -> "Encoded[R]":
+        """The same, where longer sequences have lost their end."""
         other = copy.copy(self)
         other.lengths = np.minimum(self.lengths, length)
         other.counted = np.maximum(self.counted - (self.lengths - other.lengths), 0)
@@ -128,7 +127,7 @@ class Encoded(Sequence[tuple[Example, ...]]):
         return Example(
             LateIds(length, partial(self._tokens, index, side)),
             LateIds(length, partial(_mask, length, counted)),
-            self.rows[index]["id"],
+            self.rows[index].id,
         )
 
     def _tokens(self, index: int, side: int) -> np.ndarray:

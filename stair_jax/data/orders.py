@@ -4,40 +4,31 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from stair_jax.data.sequences import Row
+from stair_jax.data.records import PreferencePair, StepPair
 
 
-def prompt_of(row: Row) -> Hashable:
-    """Grouping key: pairs of one prompt."""
-    return row["prompt"]
+def prompt_of(pair: PreferencePair) -> Hashable:
+    """What pairs of one prompt have in common."""
+    return pair.prompt
 
 
-def path_of(row: Row) -> Hashable:
-    """Grouping key: pairs of one prompt and one path, i.e. of children of one node.
-
-    By the sampled tokens of the path if they are known, else by its texts.
-    """
-    sampled = row.get("path_tokens")
-    return row["prompt"], tuple(row["path"] if sampled is None else sampled)
+def path_of(pair: StepPair) -> Hashable:
+    """What pairs of one prompt and path have in common; as sampled, where that is known."""
+    return pair.prompt, pair.path if pair.path_tokens is None else pair.path_tokens
 
 
-# Setting `together` -> the grouping key of a pair; None: every pair on its own.
-TOGETHER: Mapping[str, Callable[[Row], Hashable] | None] = {
+# What the shuffle may keep together -> the key of a pair; None: each for itself.
+TOGETHER: Mapping[str, Callable[[StepPair], Hashable] | None] = {
     "pairs": None,
     "siblings": path_of,
     "prompts": prompt_of,
 }
 
 
-def keys_of(rows: Sequence[Row], together: str) -> list[Hashable] | None:
-    """The grouping key of each pair; None if no pairs are kept together.
-
-    Args:
-      rows: the pairs.
-      together: a key of `TOGETHER`.
-    """
+def keys_of(pairs: Sequence[StepPair], together: str) -> list[Hashable] | None:
+    """A key for each pair, alike where the shuffle keeps them together, as `TOGETHER` says."""
     key = TOGETHER[together]
-    return None if key is None else [key(row) for row in rows]
+    return None if key is None else [key(pair) for pair in pairs]
 
 
 def grouped_passes(keys: Sequence[Hashable], num_examples: int, seed: int) -> list[int]:

@@ -5,17 +5,21 @@ less; here the rows of a batch are the examples themselves, in their order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stair_jax.data.packing import Example
 from stair_jax.data.pairs import Pair, path_examples, step_examples
+from stair_jax.data.records import KINDS, PathPair, PreferencePair, Record, SftRow, StepPair
 from stair_jax.data.sequences import answer_example
 from stair_jax.errors import UserError
 from stair_jax.text.tokenizer import Tokenizer
 
 PaddedBatch = dict[str, np.ndarray]
+Row = Mapping[str, Any]
+R = TypeVar("R", bound=Record)
+P = TypeVar("P", bound=PreferencePair)
 
 
 def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
@@ -58,9 +62,7 @@ def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
     return batch
 
 
-def sft_batch(
-    tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], length: int | None = None
-) -> PaddedBatch:
+def sft_batch(tokenizer: Tokenizer, rows: Sequence[Row], length: int | None = None) -> PaddedBatch:
     """Examples `{prompt, answer}` as a batch, in which the tokens of the answers count.
 
     Args:
@@ -72,14 +74,15 @@ def sft_batch(
       as `pad`.
 
     Raises:
-      UserError: as `pad`, or an answer is empty.
+      UserError: as `pad`, or an answer is empty, or a field is missing or no text.
     """
-    examples = [answer_example(tokenizer, _named(row, index)) for index, row in enumerate(rows)]
-    return pad(examples, length)
+    # A batch has no use for the kind, so that rows need none, and may have one of their own.
+    records = _records(SftRow, [{**row, "kind": KINDS[0]} for row in rows])
+    return pad([answer_example(tokenizer, record) for record in records], length)
 
 
 def dpo_batch(
-    tokenizer: Tokenizer, pairs: Sequence[Mapping[str, Any]], length: int | None = None
+    tokenizer: Tokenizer, pairs: Sequence[StepPair | Row], length: int | None = None
 ) -> tuple[PaddedBatch, PaddedBatch]:
     """Preference pairs of steps as two batches, chosen and rejected, of the same length.
 
@@ -93,13 +96,13 @@ def dpo_batch(
       two batches as of `pad`; the tokens of the chosen and of the rejected steps count.
 
     Raises:
-      UserError: as `pad`, or a step is empty.
+      UserError: as `pad`, or a step is empty, or a field is missing or of a wrong type.
     """
-    return _pair_batch(step_examples, tokenizer, [{"path": [], **pair} for pair in pairs], length)
+    return _pair_batch(step_examples, tokenizer, _records(StepPair, pairs, path=[]), length)
 
 
 def prm_batch(
-    tokenizer: Tokenizer, pairs: Sequence[Mapping[str, Any]], length: int | None = None
+    tokenizer: Tokenizer, pairs: Sequence[PathPair | Row], length: int | None = None
 ) -> tuple[PaddedBatch, PaddedBatch]:
     """Pairs of paths as two batches, chosen and rejected, of the same length.
 
@@ -113,24 +116,29 @@ def prm_batch(
       two batches as of `pad`.
 
     Raises:
-      UserError: as `pad`, or a path is empty.
+      UserError: as `pad`, or a path is empty, or a field is missing or of a wrong type.
     """
-    return _pair_batch(path_examples, tokenizer, pairs, length)
+    return _pair_batch(path_examples, tokenizer, _records(PathPair, pairs), length)
 
 
 def _pair_batch(
-    encode: Callable[[Tokenizer, Mapping[str, Any]], Pair],
+    encode: Callable[[Tokenizer, P], Pair],
     tokenizer: Tokenizer,
-    pairs: Sequence[Mapping[str, Any]],
+    pairs: Sequence[P],
     length: int | None,
 ) -> tuple[PaddedBatch, PaddedBatch]:
-    encoded = [encode(tokenizer, _named(pair, index)) for index, pair in enumerate(pairs)]
+    encoded = [encode(tokenizer, pair) for pair in pairs]
     if length is None:
         length = max((len(example) for pair in encoded for example in pair), default=None)
     chosen, rejected = ([pair[side] for pair in encoded] for side in (0, 1))
     return pad(chosen, length), pad(rejected, length)
 
 
-def _named(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
-    """A row with an id, for error messages."""
-    return {"id": f"{index}", **row}
+def _records(record: type[R], rows: Sequence[R | Row], **absent: Any) -> list[R]:
+    """Rows as records; those that are none yet get what they lack: `absent`, a number as id."""
+    return [
+        record.from_dict({"id": str(index), **absent, **row}, f"row {index}")
+        if isinstance(row, Mapping)
+        else row
+        for index, row in enumerate(rows)
+    ]

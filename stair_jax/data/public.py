@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stair_jax.data.prompts import KINDS
+from stair_jax.data.records import KINDS, Prompt, Record, SftRow, StepPair
 from stair_jax.errors import UserError
 
 Row = Mapping[str, Any]
@@ -63,7 +63,7 @@ _NAMES = {
     "helpfulness": "helpfulness",
 }
 
-Reader = Callable[[Row, Kinds], dict[str, Any]]
+Reader = Callable[[Row, Kinds], Record]  # without an id
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class Schema:
         return self.columns <= row.keys() and (self.others is None or extra <= self.others)
 
 
-def _prompt(prompt: Any, kind: str, source: str) -> dict[str, Any]:
-    return {"prompt": prompt, "kind": kind, "source": source}
+def _prompt(prompt: Any, kind: str, source: str, reference: str | None = None) -> Prompt:
+    return Prompt("", prompt, kind, source, reference)
 
 
-def _example(prompt: Any, answer: Any, kind: str) -> dict[str, Any]:
-    return {"prompt": prompt, "answer": answer, "kind": kind}
+def _example(prompt: Any, answer: Any, kind: str) -> SftRow:
+    return SftRow("", prompt, answer, kind)
 
 
-def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> dict[str, Any]:
-    if chosen == rejected:  # no preference to learn
+def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> StepPair:
+    if chosen == rejected:
         raise LeftOut("both answers alike")
-    return {"prompt": prompt, "kind": kind, "path": [], "chosen": chosen, "rejected": rejected}
+    return StepPair("", prompt, (), chosen, rejected, kind=kind)
 
 
 def _flag(value: Any) -> bool:
@@ -110,14 +110,14 @@ def _flag(value: Any) -> bool:
     return texts[str(value).strip().lower()]
 
 
-def _safer_answer(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _safer_answer(row: Row, kinds: Kinds) -> SftRow:
     safer = int(row["safer_response_id"])
     if not _flag(row[f"is_response_{safer}_safe"]):
         raise LeftOut("no answer is safe")
     return _example(row["prompt"], row[f"response_{safer}"], "safety")
 
 
-def _safer_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _safer_pair(row: Row, kinds: Kinds) -> StepPair:
     safer = int(row["safer_response_id"])
     return _pair(row["prompt"], row[f"response_{safer}"], row[f"response_{1 - safer}"], "safety")
 
@@ -137,11 +137,11 @@ def _ranked(row: Row) -> list[str]:
     return [response for _, response in sorted(scored, key=lambda item: -item[0])]
 
 
-def _best_completion(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _best_completion(row: Row, kinds: Kinds) -> SftRow:
     return _example(row["instruction"], _ranked(row)[0], "helpfulness")
 
 
-def _ranked_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _ranked_pair(row: Row, kinds: Kinds) -> StepPair:
     ranked = _ranked(row)
     return _pair(row["instruction"], ranked[0], ranked[-1], "helpfulness")
 
@@ -154,20 +154,17 @@ def _answer(messages: Any) -> str:
     return messages[-1]["content"]
 
 
-def _chosen_example(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _chosen_example(row: Row, kinds: Kinds) -> SftRow:
     return _example(row["prompt"], _answer(row["chosen"]), "helpfulness")
 
 
-def _chosen_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _chosen_pair(row: Row, kinds: Kinds) -> StepPair:
     chosen, rejected = _answer(row["chosen"]), _answer(row["rejected"])
     return _pair(row["prompt"], chosen, rejected, "helpfulness")
 
 
-def _jailbreak(row: Row, kinds: Kinds) -> dict[str, Any]:
-    """A jailbreak prompt, if it was made for text-only models.
-
-    The others carry the attack in an image, and their text alone is none.
-    """
+def _jailbreak(row: Row, kinds: Kinds) -> Prompt:
+    """Attacks that were made for language models: those in images lose their meaning as text."""
     if not _flag(row.get("transfer_from_llm", True)):
         raise LeftOut("the attack is in its image")
     return _prompt(row["jailbreak_query"], "safety", "JailbreakV-28k")
@@ -177,20 +174,20 @@ def _source(row: Row) -> str:
     return str(row.get("source") or "")
 
 
-def _stair_prompt(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _stair_prompt(row: Row, kinds: Kinds) -> Prompt:
     return _prompt(row["prompt"], kinds(_source(row)), _source(row))
 
 
-def _stair_example(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _stair_example(row: Row, kinds: Kinds) -> SftRow:
     return _example(row["prompt"], row["answer"], kinds(_source(row)))
 
 
-def _question(row: Row, kinds: Kinds) -> dict[str, Any]:
+def _question(row: Row, kinds: Kinds) -> Prompt:
     if row["type"] not in KINDS:
         raise ValueError(f"type {row['type']!r} is not {' or '.join(KINDS)}")
-    prompt = _prompt(row["question"], row["type"], "STAIR")
     reference = row.get("ground_truth")
-    return prompt if reference in (None, "") else {**prompt, "reference": str(reference)}
+    given = None if reference in (None, "") else str(reference)
+    return _prompt(row["question"], row["type"], "STAIR", given)
 
 
 SCHEMAS = (

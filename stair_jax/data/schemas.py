@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from stair_jax.data.public import SCHEMAS, Kinds, LeftOut, Row, Schema, Use
+from stair_jax.data.records import SCHEMA_COLUMN, Record
 from stair_jax.errors import UserError
 from stair_jax.storage import fingerprint
 
@@ -12,20 +14,18 @@ _ID_LENGTH = 16  # hexadecimal digits of a hash
 
 
 class Converted(NamedTuple):
-    """The result of a conversion."""
+    """Records, the data set that they are of, and why other rows were left out, how often."""
 
-    rows: list[dict[str, Any]]  # in our format
-    name: str  # of the data set
-    left_out: Counter[str]  # reason -> number of rows that were dropped
+    rows: list[Record]
+    name: str
+    left_out: Counter[str]
 
 
 def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str) -> Converted:
-    """Converts rows of a public data set into rows of our own format.
+    """Turns rows of a public data set into records: `Prompt`, `SftRow`, or `StepPair` without path.
 
-    Prompts: {id, prompt, kind, source, reference?}; SFT: {id, prompt, answer, kind}; DPO: {id,
-    prompt, kind, path: [], chosen, rejected}. An id is the data set's name with the row's own id or
-    a hash of its content, so that it does not depend on the order or selection of rows. Rows with
-    the content of an earlier row are dropped.
+    An id is the data set's name with the row's own id, or with a hash of the content, so that it
+    never changes; a row of the same content as one before is left out.
 
     Args:
       rows: at least one, all of one data set.
@@ -39,7 +39,7 @@ def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str)
     """
     schema = recognize(rows[0], use, where)  # the other rows have to have the same columns
     reader = schema.uses[use]
-    made: list[dict[str, Any]] = []
+    made: list[Record] = []
     left_out: Counter[str] = Counter()
     unknown: set[str] = set()
     seen: set[str] = set()
@@ -51,8 +51,8 @@ def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str)
                 f"{where}, line {number}, lacks the column {min(missing)!r} of {schema.name}"
             )
         try:
-            fields = reader(row, known)
-            _check_texts(fields)
+            record = reader(row, known)
+            _check_texts(record)
         except LeftOut as reason:
             left_out[str(reason)] += 1
             continue
@@ -60,14 +60,14 @@ def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str)
             raise UserError(
                 f"{where}, line {number}: not as rows of {schema.name} are ({error!r})"
             ) from error
-        content = fingerprint(fields)
+        content = _content(record)
         if content in seen:
             left_out["the same as a row before"] += 1
             continue
         seen.add(content)
         own = row.get(schema.id_column) if schema.id_column else None
         name = content[:_ID_LENGTH] if own in (None, "") else own
-        made.append({"id": f"{schema.name}:{name}", **fields})
+        made.append(replace(record, id=f"{schema.name}:{name}"))
     if unknown:
         raise UserError(
             f"{where}: the kind of the sources {', '.join(map(repr, sorted(unknown)))} is unknown: "
@@ -76,9 +76,16 @@ def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str)
     return Converted(made, schema.name, left_out)
 
 
-def _check_texts(fields: Mapping[str, Any]) -> None:
-    for name, value in fields.items():
-        if name == "path":
+def _content(record: Record) -> str:
+    """Hash of what a row says, whatever its id and whichever schema number it is written with."""
+    fields = record.to_dict()
+    return fingerprint({k: v for k, v in fields.items() if k not in ("id", SCHEMA_COLUMN)})
+
+
+def _check_texts(record: Record) -> None:
+    for name, value in vars(record).items():
+        is_absent = value is None and name not in record.required()
+        if name in ("id", "path") or is_absent:
             continue
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, not text")

@@ -4,22 +4,20 @@ Prompt and answer are tokenised separately and their ids concatenated, so that t
 the lengths and no token spans the boundary.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from stair_jax.data.packing import Example
+from stair_jax.data.records import SftRow
 from stair_jax.errors import UserError
 from stair_jax.text.chat import encode_answer, encode_prompt
 from stair_jax.text.steps import REASONING_CLOSE
 from stair_jax.text.tokenizer import Tokenizer
 
-Row = Mapping[str, Any]
 
-
-def answer_example(tokenizer: Tokenizer, row: Row) -> Example:
-    """An SFT row {id, prompt, answer} as a sequence; the loss counts the answer, EOS included."""
-    prompt = encode_prompt(tokenizer, row["prompt"])
-    return joined(prompt, encode_answer(tokenizer, row["answer"]), row["id"])
+def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
+    """An example as a sequence; the answer counts, with its end-of-sequence token."""
+    prompt = encode_prompt(tokenizer, row.prompt)
+    return joined(prompt, encode_answer(tokenizer, row.answer), row.id)
 
 
 def joined(context: Sequence[int], counted: Sequence[int], name: str) -> Example:

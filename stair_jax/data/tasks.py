@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from stair_jax.data.orders import grouped_passes
-from stair_jax.data.prompts import KINDS, read_rows
+from stair_jax.data.prompts import read_rows
+from stair_jax.data.records import KINDS, PreferencePair, SftRow
 from stair_jax.errors import UserError
 
 Reader = Literal["seqio", "datasets"]
@@ -26,8 +27,7 @@ def read_mixture(
     num_examples: int,
     seed: int,
     reader: Reader = "seqio",
-    columns: Sequence[str] = ("id", "prompt", "answer", "kind"),
-) -> list[dict[str, Any]]:
+) -> list[SftRow]:
     """Draws `num_examples` rows of a JSON-lines file, mixed by kind at the given rates.
 
     Each draw picks a kind with probability proportional to its rate, and takes the next row of that
@@ -35,25 +35,24 @@ def read_mixture(
     pass. Deterministic in its arguments; the two readers give different orders.
 
     Args:
-      path: JSON lines with `columns`.
+      path: JSON lines {id, prompt, answer, kind}.
       rates: relative rate of each kind, e.g. {"safety": 1, "helpfulness": 1}. None ignores the
         kinds: shuffled passes over the whole file.
       num_examples: number of rows to draw.
       seed: for the choice of kinds and the shuffling.
       reader: "seqio", or "datasets", which does not import TensorFlow.
-      columns: required columns of each line.
 
     Raises:
       UserError: a bad file, bad rates, or an unknown reader.
     """
-    rows = read_rows(path, columns)
+    rows = read_rows(path, SftRow)
     _check_reader(reader)
-    sources = _sources([row["kind"] for row in rows], rates, path)
+    sources = _sources([row.kind for row in rows], rates, path)
     return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
 
 
 def draw(
-    rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[PreferencePair],
     rates: Rates | None,
     num_examples: int,
     seed: int,
@@ -61,37 +60,36 @@ def draw(
     where: str | Path = "the data",
     keys: Sequence[Hashable] | None = None,
 ) -> list[int]:
-    """Indices of the rows to train on, in training order; for rows that may be pairs.
+    """Numbers of the pairs that training takes, in its order.
 
     Args:
-      rows: each with a `kind` if there are rates.
-      rates: relative rate of the rows of each kind; None: shuffled passes over all rows, without
-        a reader.
-      num_examples: number of indices to draw.
-      seed: for the choice of kinds and the shuffling.
+      pairs: with a `kind` each, where there are rates.
+      rates: relative rate of the pairs of each kind; None: whole passes, shuffled without a reader.
+      num_examples: how many numbers to draw.
+      seed: of the choice of kinds and of the shuffling.
       reader: "seqio" or "datasets".
-      where: name of the rows in messages.
-      keys: one per row; rows with equal keys (and one kind) are drawn together and stay adjacent.
-        None: every row on its own.
+      where: what messages call the pairs.
+      keys: of each pair; those with equal ones (and of one kind) come side by side, as a whole.
+        None: each pair is alone.
 
     Raises:
-      UserError: a row without a known kind, bad rates, or an unknown reader.
+      UserError: a pair without a known kind, bad rates, or an unknown reader.
     """
     check_mixing(rates, reader)
-    keys = range(len(rows)) if keys is None else keys
+    keys = range(len(pairs)) if keys is None else keys
     if rates is None:
         return grouped_passes(keys, num_examples, seed)
     groups: dict[tuple[str, Hashable], list[int]] = {}
-    for index, (row, key) in enumerate(zip(rows, keys, strict=True)):
-        if row.get("kind") not in KINDS:
+    for index, (pair, key) in enumerate(zip(pairs, keys, strict=True)):
+        if pair.kind not in KINDS:
             raise UserError(
-                f"{where}: row {row.get('id')!r} has the kind {row.get('kind')!r}: rates need "
+                f"{where}: row {pair.id!r} has the kind {pair.kind!r}: rates need "
                 f"{' or '.join(KINDS)} in each row; or leave rates unset"
             )
-        groups.setdefault((row["kind"], key), []).append(index)
+        groups.setdefault((pair.kind, key), []).append(index)
     members = list(groups.values())
     by_kind = _sources([kind for kind, _ in groups], rates, where)
-    # Readers draw groups, but rates are per row: a kind with large groups is drawn less often.
+    # Large groups are drawn less often: the rates are those of pairs.
     sources = {
         kind: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
         for kind, (rate, numbers) in by_kind.items()

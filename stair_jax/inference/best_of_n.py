@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Request, request_key, run_all
 from stair_jax.inference.candidates import (
     Result,

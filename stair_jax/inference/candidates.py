@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling
 from stair_jax.search.openings import Keeper
 from stair_jax.settings import Settings, setting

@@ -8,8 +8,10 @@ from the second iteration on.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+from stair_jax.data.records import Prompt, SftRow
 from stair_jax.pocket import families, pretraining, requests
 from stair_jax.pocket.requests import Request
 from stair_jax.pocket.world import Item, Split, by_name, items
@@ -17,10 +19,21 @@ from stair_jax.pocket.world import Item, Split, by_name, items
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class PocketRow(SftRow):
+    """An SFT example of the pocket world.
+
+    Attributes:
+      source: family of its request, or "replay" for a skill of the base.
+    """
+
+    source: str
+
+
 def sft_rows(
     seed: int, num_prompts: int, careless: float, num_replay: int
-) -> tuple[list[Row], list[Row]]:
-    """SFT examples over the same prompts with structured and with direct answers.
+) -> tuple[list[PocketRow], list[PocketRow]]:
+    """SFT examples, structured and direct, over the same prompts.
 
     Args:
       seed: for the sampling.
@@ -31,25 +44,19 @@ def sft_rows(
         skills, `pretraining.skills`), so that fine-tuning does not lose them.
 
     Returns:
-      (rows {id, prompt, answer, kind, source} with structured answers, the same rows with direct
-      answers).
+      Examples with structured answers, and the same with direct ones.
     """
     rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
     drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
-        row = {"id": f"sft-{index}", "prompt": request.text, "kind": kind, "source": request.family}
-        structured.append(row | {"answer": requests.structured_answer(request, rng, careless)})
-        direct.append(row | {"answer": requests.direct_answer(request)})
+        answer = requests.structured_answer(request, rng, careless)
+        row = PocketRow(f"sft-{index}", request.text, answer, kind, request.family)
+        structured.append(row)
+        direct.append(replace(row, answer=requests.direct_answer(request)))
     replay = [
-        {
-            "id": f"replay-{index}",
-            "prompt": example.prompt,
-            "answer": example.answer,
-            "kind": "helpfulness",
-            "source": "replay",
-        }
+        PocketRow(f"replay-{index}", example.prompt, example.answer, "helpfulness", "replay")
         for index, example in enumerate(
             itertools.islice(pretraining.skills(f"replay {seed}"), num_replay)
         )
@@ -59,7 +66,7 @@ def sft_rows(
 
 def search_rows(
     seed: int, num_prompts: int, iterations: int, seen: Iterable[str] = ()
-) -> list[list[Row]]:
+) -> list[list[Prompt]]:
     """Search prompts of each iteration, half safety, half helpfulness.
 
     Args:
@@ -81,12 +88,7 @@ def search_rows(
         drawn = _fresh(rng, used, _halves(num_prompts), "search", names)
         rows.append(
             [
-                {
-                    "id": f"it{iteration + 1}-{index}",
-                    "prompt": request.text,
-                    "kind": kind,
-                    "source": request.family,
-                }
+                Prompt(f"it{iteration + 1}-{index}", request.text, kind, request.family)
                 for index, (kind, request) in enumerate(drawn)
             ]
         )

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Request, request_key
 from stair_jax.search.branch import Step, make_nodes
 from stair_jax.search.judge import Judging

@@ -7,7 +7,7 @@ share the template, and those of one tree also the user's prompt: only the answe
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Handle
 from stair_jax.search.judge import Judge
 from stair_jax.search.verdict import Question

@@ -12,14 +12,15 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from stair_jax.data.records import PathPair, StepPair
 from stair_jax.search.records import TreeRecord
 from stair_jax.settings import Settings, setting
 
-Pair = dict[str, Any]
+T = TypeVar("T")
 Indices = list[tuple[int, int]]  # (better node, worse node)
 
 
@@ -69,17 +70,8 @@ _STEP_DEFAULTS, _PRM_DEFAULTS = StepSettings(), PrmSettings()
 
 def sibling_pairs(
     record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
-) -> tuple[list[Pair], Counter[str]]:
-    """Step-level DPO pairs: two children of one node, i.e. two next steps after the same path.
-
-    Args:
-      record: a finished tree.
-      settings: the thresholds.
-
-    Returns:
-      (pairs {id, prompt, kind, path, chosen, rejected, ..._tokens, ..._value, ..._visits, depth},
-      counts). Values and visits are those of the two children.
-    """
+) -> tuple[list[StepPair], Counter[str]]:
+    """Pairs of children of one parent: two next steps after the same path."""
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
     chosen: Indices = []
@@ -93,12 +85,8 @@ def sibling_pairs(
 
 def trajectory_pairs(
     record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
-) -> tuple[list[Pair], Counter[str]]:
-    """DPO pairs of full answers (terminal nodes), with an empty path.
-
-    For the paper's ablation with full trajectories instead of steps. Arguments and result as of
-    `sibling_pairs`.
-    """
+) -> tuple[list[StepPair], Counter[str]]:
+    """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
     chosen = candidates.pairs(_terminals(record), settings.v0, settings.v1, counts)
@@ -109,8 +97,8 @@ def trajectory_pairs(
 
 def prm_pairs(
     record: TreeRecord, settings: PrmSettings = _PRM_DEFAULTS
-) -> tuple[list[Pair], Counter[str]]:
-    """PRM pairs: two nodes of the same depth (parents may differ), or two full trajectories.
+) -> tuple[list[PathPair], Counter[str]]:
+    """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
 
     As in the paper, only the gap between the values counts. Two terminal nodes make a pair of full
     trajectories, whatever their depths, and are then not also counted as a pair of steps.
@@ -143,11 +131,8 @@ def prm_pairs(
     return pairs + [_prm_pair(record, *pair, form="trajectory") for pair in sorted(full)], counts
 
 
-def thin(pairs: Sequence[Pair], limit: int) -> list[Pair]:
-    """At most `limit` pairs, evenly spaced in the sequence.
-
-    For ablations that compare kinds of pairs at an equal number of samples.
-    """
+def thin(pairs: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` pairs, evenly spread over the sequence (for equal numbers of samples)."""
     if len(pairs) <= limit:
         return list(pairs)
     return [pairs[i * len(pairs) // limit] for i in range(limit)]
@@ -235,7 +220,8 @@ def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]
     return [pairs[i] for i in generator.choice(len(pairs), limit, replace=False)]
 
 
-def _head(record: TreeRecord, better: int, worse: int) -> Pair:
+def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
+    """The fields that pairs of all forms have."""
     chosen, rejected = record.nodes[better], record.nodes[worse]
     return {
         "id": f"{record.id}:{better}:{worse}",
@@ -249,36 +235,39 @@ def _head(record: TreeRecord, better: int, worse: int) -> Pair:
     }
 
 
-def _sibling_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     path = record.path(record.nodes[better].parent)
-    return _head(record, better, worse) | {
-        "path": record.texts(path),
-        "chosen": record.nodes[better].text,
-        "rejected": record.nodes[worse].text,
-        "path_tokens": record.tokens(path),
-        "chosen_tokens": list(record.nodes[better].tokens),
-        "rejected_tokens": list(record.nodes[worse].tokens),
-    }
+    return StepPair(
+        **_head(record, better, worse),
+        path=tuple(record.texts(path)),
+        chosen=record.nodes[better].text,
+        rejected=record.nodes[worse].text,
+        path_tokens=tuple(record.tokens(path)),
+        chosen_tokens=record.nodes[better].tokens,
+        rejected_tokens=record.nodes[worse].tokens,
+    )
 
 
-def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> Pair:
+def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     chosen, rejected = record.path(better), record.path(worse)
-    return _head(record, better, worse) | {
-        "path": [],
-        "chosen": "".join(record.texts(chosen)),
-        "rejected": "".join(record.texts(rejected)),
-        "path_tokens": [],
-        "chosen_tokens": record.tokens(chosen),
-        "rejected_tokens": record.tokens(rejected),
-    }
+    return StepPair(
+        **_head(record, better, worse),
+        path=(),
+        chosen="".join(record.texts(chosen)),
+        rejected="".join(record.texts(rejected)),
+        path_tokens=(),
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )
 
 
-def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> Pair:
+def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPair:
     chosen, rejected = record.path(better), record.path(worse)
-    return _head(record, better, worse) | {
-        "form": form,
-        "chosen_path": record.texts(chosen),
-        "rejected_path": record.texts(rejected),
-        "chosen_tokens": record.tokens(chosen),
-        "rejected_tokens": record.tokens(rejected),
-    }
+    return PathPair(
+        **_head(record, better, worse),
+        chosen_path=tuple(record.texts(chosen)),
+        rejected_path=tuple(record.texts(rejected)),
+        form=form,
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )

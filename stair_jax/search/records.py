@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from stair_jax.data.records import SCHEMA_COLUMN, check_schema
 from stair_jax.errors import UserError
 from stair_jax.storage import RecordLog, write_records
 
@@ -42,7 +43,9 @@ class TreeRecord:
     exactly these, plus the judge's templates, which all trees share.
     """
 
-    id: str  # of the prompt
+    SCHEMA: ClassVar[int] = 1  # as of `data.records.Record`
+
+    id: str
     prompt: str
     kind: str  # "safety" or "helpfulness"
     source: str
@@ -81,15 +84,17 @@ class TreeRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""
         nodes = [vars(node) | {"tokens": list(node.tokens)} for node in self.nodes]
-        return vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+        own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+        return {SCHEMA_COLUMN: self.SCHEMA} | own
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "TreeRecord":
-        """The inverse of `to_dict`; unknown fields of the record are ignored.
+    def from_dict(cls, data: Mapping[str, Any], where: str = "a search tree") -> "TreeRecord":
+        """Reads what `to_dict` wrote.
 
         Raises:
-          UserError: a field is missing, or a node does not come after its parent.
+          UserError: the record lacks a field or its tree is no tree; or its schema is newer.
         """
+        check_schema(data, cls.SCHEMA, where)
         try:
             nodes = tuple(_node(node) for node in data["nodes"])
             known = {name.name for name in fields(cls)}
@@ -107,11 +112,14 @@ def read_trees(path: str | Path) -> list[TreeRecord]:
       path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
 
     Raises:
-      UserError: there is no such file, or it is damaged.
+      UserError: there is no such file, it is damaged, or a tree is of a newer schema.
     """
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
-    return [TreeRecord.from_dict(record) for record in RecordLog(path)]
+    return [
+        TreeRecord.from_dict(record, f"{path}, record {number}")
+        for number, record in enumerate(RecordLog(path), start=1)
+    ]
 
 
 def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, request_key
 from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, Room
 from stair_jax.search.admission import Admission, Load

@@ -13,8 +13,9 @@ import numpy as np
 
 from stair_jax.data.orders import TOGETHER, keys_of, prompt_of
 from stair_jax.data.packing import Example
-from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
-from stair_jax.data.sequences import Row, describe
+from stair_jax.data.pairs import Pair, encode_pairs, read_pairs, step_examples
+from stair_jax.data.records import StepPair
+from stair_jax.data.sequences import describe
 from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -37,6 +38,7 @@ from stair_jax.training.tree_batches import TreeBatches
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
 # the reference comes from another program, which rounds in another order.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
+_ANY_PAIR = StepPair("", "", (), "", "")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Dpo(TrainingStage):
     ) -> TrainingData:
         """The pairs with their reference log-probs, in the order of training."""
         path = context.input("preferences") / self.file
-        rows = read_pairs(path, STEP_FIELDS)
+        rows = read_pairs(path, StepPair)
         kept, pairs = encode_pairs(rows, step_examples, tokenizer, self.max_length)
         if not pairs:
             raise UserError(
@@ -116,9 +118,7 @@ class Dpo(TrainingStage):
         say(f"{context.name}: first chosen step between ⟦...⟧: {first!r}")
         reference = _reference(context, self, setup, params, kept, pairs)
         groups = [
-            Group(
-                str(row["id"]), pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)}
-            )
+            Group(row.id, pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
             for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
         ]
         order = training_order(kept, self, context.seed)
@@ -134,14 +134,12 @@ class Dpo(TrainingStage):
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
         reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
-        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [{"prompt": ""}], self)[
-            0
-        ]
+        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [_ANY_PAIR], self)[0]
 
     def forward_programs(self, setup: Setup) -> list[Program]:
         """The pass of the reference."""
         params = abstract_params(setup.config, setup.mesh)
-        batch = lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], [{"prompt": ""}], self)[0]
+        batch = lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], [_ANY_PAIR], self)[0]
         reference = forward_pass(
             "DPO reference",
             setup.config,
@@ -154,7 +152,7 @@ class Dpo(TrainingStage):
         return [reference]
 
 
-def training_order(rows: Sequence[Row], settings: Dpo, seed: int) -> list[int]:
+def training_order(rows: Sequence[StepPair], settings: Dpo, seed: int) -> list[int]:
     """Numbers of the pairs in the order in which training takes them."""
     num_pairs = max(1, round(settings.epochs * len(rows)))
     keys = keys_of(rows, settings.together)
@@ -163,7 +161,7 @@ def training_order(rows: Sequence[Row], settings: Dpo, seed: int) -> list[int]:
 
 def lay_out(
     groups: Sequence[Group],
-    rows: Sequence[Row],
+    rows: Sequence[StepPair],
     settings: Dpo,
     part: slice | None = None,
     pass_size: int | None = None,
@@ -217,7 +215,7 @@ def _reference(
     settings: Dpo,
     setup: Setup,
     params: Params,
-    rows: Sequence[Row],
+    rows: Sequence[StepPair],
     pairs: Sequence[Pair],
 ) -> np.ndarray:
     """Log-probabilities `[pairs, 2]` of the chosen and rejected steps under the input model."""

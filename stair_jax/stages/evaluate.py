@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from jax.sharding import Mesh
 
 from stair_jax import storage
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt, read_dicts
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.evaluation import pocket as benchmark
@@ -99,8 +99,9 @@ class Evaluate(Stage):
 
     def run(self, context: StageContext) -> None:
         """Writes `answers/ROW.jsonl` per row, then `details.json` and `table.json`."""
-        rows = storage.read_jsonl(context.input("data") / "evaluation.jsonl")
-        prompts = [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
+        data = context.input("data") / "evaluation.jsonl"
+        rows = storage.read_jsonl(data)
+        prompts = read_dicts(rows, Prompt, data)
         makers = _makers(context, self, prompts)
         progress = Progress(context.name, len(makers), "models")
         table, details = [], {}

@@ -1,13 +1,13 @@
 """The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from stair_jax.data.pairs import PATH_FIELDS, STEP_FIELDS, check_pairs
 from stair_jax.data.prompts import check_rows
 from stair_jax.data.public import Use
+from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair, read_dicts
 from stair_jax.data.schemas import convert
 from stair_jax.data.sources import check_source, read_source
 from stair_jax.errors import UserError
@@ -87,76 +87,59 @@ class Files(Stage):
 
 @dataclass(frozen=True)
 class _Artifact:
-    """A file of the stage: what it holds, and how rows with `columns` of ours are checked."""
+    """A file of the stage: what it holds, and as what records its rows are checked, and how."""
 
     name: str
     holds: Artifact
     sources: tuple[str, ...]
     use: str
-    columns: Iterable[str]
-    check: Callable[[Rows, Any], Rows]
+    record: type[Record]
+    check_records: Callable[[Rows, type[Record], Any], Any]
+
+    def check(self, rows: Rows, where: str) -> None:
+        """Raises a UserError that names the line of a bad row."""
+        self.check_records(rows, self.record, where)
 
 
 def _read(
     context: StageContext, artifact: _Artifact, source: str, kinds: Mapping[str, str]
 ) -> Rows:
-    """The rows of a source, as ours."""
+    """The rows of a source: our own as they are, whatever other columns they have; others as ours.
+
+    So rows of the user keep what no record knows, and the schema number that they have or lack.
+    """
     rows = read_source(source)
-    columns = set(artifact.columns)
-    if not rows or columns <= rows[0].keys() or artifact.use not in get_args(Use):
-        return artifact.check(rows, source)
-    made = convert(rows, artifact.use, kinds, source)  # type: ignore[arg-type]
-    reasons = ", ".join(f"{count} ({reason})" for reason, count in made.left_out.most_common())
-    left_out = f"; left out: {reasons}" if reasons else ""
-    say(f"{context.name}: {source} is {made.name}: {len(made.rows)} of {len(rows)} rows{left_out}")
-    return artifact.check(made.rows, source)
+    is_ours = not rows or rows[0].keys() >= set(artifact.record.required())
+    if not is_ours and artifact.use in get_args(Use):
+        made = convert(rows, artifact.use, kinds, source)  # type: ignore[arg-type]
+        reasons = ", ".join(f"{count} ({reason})" for reason, count in made.left_out.most_common())
+        left_out = f"; left out: {reasons}" if reasons else ""
+        counts = f"{len(made.rows)} of {len(rows)} rows{left_out}"
+        say(f"{context.name}: {source} is {made.name}: {counts}")
+        rows = [record.to_dict() for record in made.rows]
+    artifact.check(rows, source)
+    return rows
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:
+    sft, dpo, prm = map(_tuple, (settings.sft, settings.dpo, settings.prm))
     named = [
-        _rows(
-            "sft.jsonl", Artifact.SFT_ROWS, settings.sft, "sft", ("id", "prompt", "answer", "kind")
-        ),
+        _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft", SftRow, check_rows),
         *(
-            _rows(
+            _Artifact(
                 f"prompts{number}.jsonl",
                 Artifact.PROMPTS,
-                sources,
+                _tuple(sources),
                 "prompts",
-                ("id", "prompt", "kind", "source"),
+                Prompt,
+                check_rows,
             )
             for number, sources in enumerate(settings.prompts, start=1)
         ),
-        _pairs("dpo.jsonl", Artifact.STEP_PAIRS, settings.dpo, "dpo", STEP_FIELDS),
-        _pairs("prm.jsonl", Artifact.PATH_PAIRS, settings.prm, "prm", PATH_FIELDS),
+        _Artifact("dpo.jsonl", Artifact.STEP_PAIRS, dpo, "dpo", StepPair, read_dicts),
+        _Artifact("prm.jsonl", Artifact.PATH_PAIRS, prm, "prm", PathPair, read_dicts),
     ]
     return [artifact for artifact in named if artifact.sources]
-
-
-def _rows(
-    name: str, holds: Artifact, sources: Sources, use: str, columns: Sequence[str]
-) -> _Artifact:
-    return _Artifact(
-        name,
-        holds,
-        _tuple(sources),
-        use,
-        columns,
-        lambda rows, path: check_rows(rows, columns, path),
-    )
-
-
-def _pairs(
-    name: str, holds: Artifact, sources: Sources, use: str, fields: Mapping[str, type]
-) -> _Artifact:
-    return _Artifact(
-        name,
-        holds,
-        _tuple(sources),
-        use,
-        fields,
-        lambda rows, path: check_pairs(rows, fields, path),
-    )
 
 
 def _tuple(sources: Sources) -> tuple[str, ...]:

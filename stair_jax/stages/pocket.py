@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from stair_jax import storage
+from stair_jax.data.records import write_rows
 from stair_jax.pocket import datasets
 from stair_jax.pocket.world import Split
 from stair_jax.run.context import StageContext
@@ -51,12 +52,12 @@ class Pocket(Stage):
         structured, direct = datasets.sft_rows(
             context.seed, self.num_sft, self.careless, self.num_replay
         )
-        storage.write_jsonl(context.folder / "sft.jsonl", structured)
-        storage.write_jsonl(context.folder / "system1.jsonl", direct)
-        seen = [row["prompt"] for row in structured]
+        write_rows(context.folder / "sft.jsonl", structured)
+        write_rows(context.folder / "system1.jsonl", direct)
+        seen = [row.prompt for row in structured]
         searches = datasets.search_rows(context.seed, self.num_search, self.iterations, seen)
         for iteration, rows in enumerate(searches, start=1):
-            storage.write_jsonl(context.folder / f"prompts{iteration}.jsonl", rows)
+            write_rows(context.folder / f"prompts{iteration}.jsonl", rows)
         storage.write_jsonl(
             context.folder / "evaluation.jsonl",
             datasets.evaluation_rows(self.split, self.per_family),

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from stair_jax.data.records import PathPair, StepPair, write_rows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.preferences import (
-    Pair,
     PrmSettings,
     StepSettings,
     prm_pairs,
@@ -22,7 +22,7 @@ from stair_jax.search.preferences import (
 from stair_jax.search.records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE
-from stair_jax.storage import RecordLog, write_json, write_jsonl
+from stair_jax.storage import RecordLog, write_json
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Preferences(Stage, StepSettings):
         pairs = [pair for tree in trees for pair in tree.dpo]
         if self.variant == "trajectory" and self.match_steps:
             pairs = thin(pairs, sum(tree.num_steps for tree in trees))
-        write_jsonl(context.folder / "dpo.jsonl", pairs)
-        write_jsonl(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
+        write_rows(context.folder / "dpo.jsonl", pairs)
+        write_rows(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
         counts = {
             "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
             "prm": sum((tree.prm_counts for tree in trees), Counter()),
         }
-        counts["dpo"].update(f"depth_{pair['depth']}" for pair in pairs)
-        counts["dpo"].update(f"kind_{pair['kind']}" for pair in pairs)
+        counts["dpo"].update(f"depth_{pair.depth}" for pair in pairs)
+        counts["dpo"].update(f"kind_{pair.kind}" for pair in pairs)
         counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
         shown = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
         write_json(context.folder / "counts.json", shown)
@@ -77,9 +77,9 @@ class _TreePairs:
     """What one tree gives."""
 
     id: str
-    dpo: list[Pair]
+    dpo: list[StepPair]
     dpo_counts: Counter[str]
-    prm: list[Pair]
+    prm: list[PathPair]
     prm_counts: Counter[str]
     num_steps: int  # sibling pairs, whatever the variant
 
@@ -98,9 +98,8 @@ def read_trees(folder: Path) -> Iterator[TreeRecord]:
     Raises:
       UserError: there are none.
     """
-    empty = True
-    for record in RecordLog(folder / TREES_FILE):
-        empty = False
-        yield TreeRecord.from_dict(record)
-    if empty:
-        raise UserError(f"{folder / TREES_FILE} holds no tree: search at least one prompt")
+    path, number = folder / TREES_FILE, 0
+    for number, record in enumerate(RecordLog(path), start=1):
+        yield TreeRecord.from_dict(record, f"{path}, record {number}")
+    if not number:
+        raise UserError(f"{path} holds no tree: search at least one prompt")

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from stair_jax import storage
 from stair_jax.data.packing import pack
+from stair_jax.data.records import SftRow
 from stair_jax.data.sequences import answer_example
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.transformer import Params, init_params
@@ -181,7 +182,7 @@ def _make_shard(seed: int, settings: Pretrain, shard: tuple[int, Path]) -> None:
     tokenizer = Tokenizer(train_tokenizer(settings.vocab_size))
     texts = itertools.islice(examples(f"pretrain {seed} {index}"), settings.shard_size)
     made = (
-        answer_example(tokenizer, {"id": "", "prompt": text.prompt, "answer": text.answer})
+        answer_example(tokenizer, SftRow("", text.prompt, text.answer, "helpfulness"))
         for text in texts
     )
     packed = []

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from stair_jax.data.pairs import PATH_FIELDS, encode_pairs, path_examples, read_pairs
-from stair_jax.data.sequences import Row, describe
+from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs
+from stair_jax.data.records import PathPair, Record
+from stair_jax.data.sequences import describe
 from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -93,13 +94,13 @@ class Prm(TrainingStage):
     ) -> TrainingData:
         """The pairs in the order of training, and those that are held out."""
         folders = context.input_list("preferences")
-        rows = [row for folder in folders for row in read_pairs(folder / self.file, PATH_FIELDS)]
+        rows = [row for folder in folders for row in read_pairs(folder / self.file, PathPair)]
         kept, pairs = encode_pairs(rows, path_examples, tokenizer, self.max_length)
-        groups = [Group(str(row["id"]), pair) for row, pair in zip(kept, pairs, strict=True)]
+        groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]
         held = held_out_prompts(kept, self.held_out, context.seed)
-        numbers = [index for index, row in enumerate(kept) if row["prompt"] not in held]
+        numbers = [index for index, row in enumerate(kept) if row.prompt not in held]
         training = [groups[index] for index in numbers]
-        validation = [groups[i] for i, row in enumerate(kept) if row["prompt"] in held]
+        validation = [groups[i] for i, row in enumerate(kept) if row.prompt in held]
         if not training:
             raise UserError(
                 f"{len(rows)} pairs in {self.file}, none to train on within max_length "
@@ -194,8 +195,8 @@ def prm_axes(config: ModelConfig) -> Params:
     return {"model": model, "score": {"kernel": PartitionSpec("embed")}}
 
 
-def held_out_prompts(rows: Sequence[Row], share: float, seed: int) -> set[str]:
+def held_out_prompts(rows: Sequence[Record], share: float, seed: int) -> set[str]:
     """A random `share` of the prompts (rounded down); the same for the same rows and seed."""
-    prompts = sorted({row["prompt"] for row in rows})
+    prompts = sorted({row.prompt for row in rows})
     order = np.random.default_rng(seed).permutation(len(prompts))
     return {prompts[index] for index in order[: int(share * len(prompts))]}

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TypeVar
 
-from stair_jax.data.prompts import Prompt, read_rows
+from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
@@ -95,7 +94,9 @@ class Search(Stage, SearchConfig, SamplingSettings):
         run of several processes each searches its own part of the prompts on its own devices;
         metrics and progress are those of the first one.
         """
-        prompts = _read_prompts(context.input("prompts") / self.file)[: self.num_prompts or None]
+        path = context.input("prompts") / self.file
+        # The search leaves repetitions of an id out itself, and says so.
+        prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
         parts = Parts(context.folder, prompts)
         done = parts.done
         hf = context.input("model") / "hf"
@@ -162,19 +163,6 @@ class Search(Stage, SearchConfig, SamplingSettings):
         """The settings of a base class, as an object of that class."""
         names = [info.name for info in fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: getattr(self, name) for name in names})
-
-
-def _read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a file; ids may come again, as the search leaves repetitions out itself.
-
-    Raises:
-      UserError: names the line that lacks a column.
-    """
-    rows = read_rows(path, ("prompt", "kind", "source"))
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get("id"), str):
-            raise UserError(f"{path}, line {number}, lacks the column 'id': it must be text")
-    return [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
 
 
 class _Writer:

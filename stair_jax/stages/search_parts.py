@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.parallel import distributed
 from stair_jax.search.entries import DUPLICATE

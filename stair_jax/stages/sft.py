@@ -9,7 +9,8 @@ import numpy as np
 from stair_jax.data.encoded import Encoded
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
-from stair_jax.data.sequences import Row, answer_example, describe
+from stair_jax.data.records import SftRow
+from stair_jax.data.sequences import answer_example, describe
 from stair_jax.data.tasks import Reader, check_mixing, read_mixture
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -24,8 +25,6 @@ from stair_jax.text.steps import FormatError, parse
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.objectives import SftObjective
-
-_COLUMNS = ("id", "prompt", "answer", "kind")
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,12 @@ class Sft(TrainingStage):
 
 
 def _encode(
-    context: StageContext, settings: Sft, rows: Sequence[Row], tokenizer: Tokenizer
+    context: StageContext, settings: Sft, rows: Sequence[SftRow], tokenizer: Tokenizer
 ) -> list[Example]:
     """The rows as sequences of at most `max_length` tokens; each row is tokenised once."""
-    unique = {row["id"]: row for row in rows}
+    unique = {row.id: row for row in rows}
     places = {name: place for place, name in enumerate(unique)}
-    draws = np.array([places[row["id"]] for row in rows])
+    draws = np.array([places[row.id] for row in rows])
     encoded = Encoded(list(unique.values()), lambda row: (answer_example(tokenizer, row),), 1)
     long = encoded.lengths[draws, 0] > settings.max_length
     if settings.overlong == "truncate":
@@ -108,14 +107,14 @@ def _encode(
     return [encoded[place][0] for place in draws.tolist()]
 
 
-def _read_rows(context: StageContext, settings: Sft) -> Sequence[Row]:
+def _read_rows(context: StageContext, settings: Sft) -> Sequence[SftRow]:
     """The examples of all epochs, in the order of training."""
     path = context.input("data") / settings.file
-    rows = read_rows(path, _COLUMNS)
+    rows = read_rows(path, SftRow)
     if settings.answer_format == "structured":
         for number, row in enumerate(rows, start=1):
             try:
-                parse(row["answer"])
+                parse(row.answer)
             except FormatError as error:
                 raise UserError(
                     f"{path}, line {number}: {error}; or set answer_format='plain'"

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from threading import Barrier, Thread
 
 import numpy as np
@@ -11,17 +12,24 @@ from stair_jax.errors import UserError
 from stair_jax.training.batches import Batches, Group
 
 
+@dataclass
+class Row:
+    id: str
+    number: int
+    lengths: tuple[int, int]
+
+
 def encode(row):
-    """Two sequences of given lengths, whose tokens identify their row."""
-    first = 100 * row["number"]
+    """Two sequences of given lengths, whose tokens say where they are from."""
+    first = 100 * row.number
     return [
         Example(list(range(first + 50 * side, first + 50 * side + n)), [0] * (n - 1) + [1], "x")
-        for side, n in enumerate(row["lengths"])
+        for side, n in enumerate(row.lengths)
     ]
 
 
 def make_rows(lengths):
-    return [{"id": str(i), "number": i, "lengths": pair} for i, pair in enumerate(lengths)]
+    return [Row(str(i), i, pair) for i, pair in enumerate(lengths)]
 
 
 def on_processes(count, rows, encode):
@@ -58,7 +66,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(lengths, count, batch
 
     def counting(process):
         def encode_and_count(row):
-            read[process].append(row["number"])
+            read[process].append(row.number)
             return encode(row)
 
         return encode_and_count
@@ -70,12 +78,12 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(lengths, count, batch
     each = 2
     batches = [
         Batches(
-            [Group(row["id"], examples) for row, examples in zip(rows, encoded, strict=True)],
+            [Group(row.id, examples) for row, examples in zip(rows, encoded, strict=True)],
             batch_size, 9, each * count, slice(each * process, each * process + each),
         )
         for process, encoded in enumerate(made)
     ]  # fmt: skip
-    eager = [Group(row["id"], tuple(encode(row))) for row in rows]
+    eager = [Group(row.id, tuple(encode(row))) for row in rows]
     whole = Batches(eager, batch_size, 9, each * count)
     assert len({len(own) for own in [*batches, whole]}) == 1
     for step, expected in enumerate(whole):
@@ -99,7 +107,7 @@ def test_a_process_reads_no_tokens_but_its_own_and_those_of_its_rows():
     rows, read = make_rows([(9, 9)] * 8), []
 
     def encode_and_count(row):
-        read.append(row["number"])
+        read.append(row.number)
         return encode(row)
 
     encoded = on_processes(2, rows, lambda process: encode_and_count if process else encode)[1]
@@ -115,7 +123,7 @@ def test_a_process_reads_no_tokens_but_its_own_and_those_of_its_rows():
 def test_a_row_that_one_process_cannot_encode_is_told_by_all():
     def refusing(process):
         def encode_or_refuse(row):
-            if row["number"] == 2:
+            if row.number == 2:
                 raise UserError("row 2 is empty")
             return encode(row)
 
@@ -128,7 +136,7 @@ def test_a_row_that_one_process_cannot_encode_is_told_by_all():
 
 
 def test_truncation_takes_from_the_end_and_so_from_what_counts():
-    rows = [{"id": "a"}, {"id": "b"}]
+    rows = [Row("a", 0, (5, 5)), Row("b", 1, (5, 5))]
     encoded = Encoded(rows, lambda row: [Example([1, 2, 3, 4, 5], [0, 0, 0, 1, 1])], 1)
     (short,), _ = encoded.truncated(4)
     assert (list(short.tokens), list(short.loss_mask)) == ([1, 2, 3, 4], [0, 0, 0, 1])

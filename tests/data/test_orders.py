@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stair_jax.data.orders import grouped_passes, keys_of
+from stair_jax.data.records import StepPair
 from stair_jax.data.tasks import draw, shuffled_passes
 
 
@@ -31,9 +32,9 @@ def test_the_order_of_the_groups_depends_on_the_seed():
     assert grouped_passes(keys, 20, 1) != grouped_passes(keys, 20, 2)
 
 
-ROWS = [
-    {"prompt": prompt, "path": path}
-    for prompt, path in [("a", []), ("b", ["x"]), ("a", ["x"]), ("b", ["x"]), ("a", []), ("c", [])]
+PAIRS = [
+    StepPair("", prompt, tuple(path), "", "")
+    for prompt, path in [("a", ""), ("b", "x"), ("a", "x"), ("b", "x"), ("a", ""), ("c", "")]
 ]
 
 
@@ -46,7 +47,7 @@ ROWS = [
     ],
 )
 def test_what_the_shuffle_keeps_together(together, groups):
-    order = draw(ROWS, None, 15, 1, keys=keys_of(ROWS, together))
+    order = draw(PAIRS, None, 15, 1, keys=keys_of(PAIRS, together))
     assert len(order) == 15
     for start in (0, 6):
         one = order[start : start + 6]
@@ -57,5 +58,5 @@ def test_what_the_shuffle_keeps_together(together, groups):
 
 
 def test_sampled_paths_are_told_apart_by_their_tokens():
-    rows = [{"prompt": "a", "path": ["x"], "path_tokens": tokens} for tokens in ([1], [2], [1])]
-    assert draw(rows, None, 3, 0, keys=keys_of(rows, "siblings")) in ([0, 2, 1], [1, 0, 2])
+    pairs = [StepPair("", "a", ("x",), "", "", path_tokens=(token,)) for token in (1, 2, 1)]
+    assert draw(pairs, None, 3, 0, keys=keys_of(pairs, "siblings")) in ([0, 2, 1], [1, 0, 2])

@@ -5,6 +5,7 @@ import pytest
 
 from stair_jax.data.packing import Example, pack
 from stair_jax.data.padding import dpo_batch, pad, prm_batch, sft_batch
+from stair_jax.data.records import StepPair
 from stair_jax.errors import UserError
 from stair_jax.testing.tiny_tokenizers import byte_tokenizer
 from stair_jax.text.chat import encode_prompt
@@ -74,6 +75,25 @@ def test_tokens_as_sampled_take_the_place_of_the_texts(tokenizer):
     start = len(encode_prompt(tokenizer, "q"))
     assert chosen["tokens"][0, start : start + 3].tolist() == [1, 2, 3]
     assert (chosen["last"].item(), rejected["last"].item()) == (start + 2, start)
+
+
+def test_records_are_taken_as_they_are(tokenizer):
+    fields = {"prompt": "q", "path": [], "chosen": "a", "rejected": "b", "chosen_tokens": [1, 2]}
+    pair = StepPair.from_dict(fields | {"id": "p"}, "x")
+    for ours, theirs in zip(*(dpo_batch(tokenizer, [one]) for one in (pair, fields)), strict=True):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_rows_have_any_kind_or_none_and_what_is_missing_is_named(tokenizer):
+    row = {"prompt": "a?", "answer": "yes", "kind": "sums"}
+    assert counted(sft_batch(tokenizer, [row])) == [
+        [*tokenizer.encode_text("yes"), tokenizer.eos_id]
+    ]
+    with pytest.raises(UserError, match="row 1, lacks the column 'answer'"):
+        sft_batch(tokenizer, [row, {"prompt": "b?"}])
+    with pytest.raises(UserError, match="row 0: the field 'chosen' must be text"):
+        dpo_batch(tokenizer, [{"prompt": "q", "rejected": "b"}])
 
 
 def test_what_does_not_fit_is_refused_by_name(tokenizer):

@@ -1,13 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from stair_jax.data.pairs import (
-    PATH_FIELDS,
-    STEP_FIELDS,
-    encode_pairs,
-    path_examples,
-    read_pairs,
-    step_examples,
-)
+from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs, step_examples
+from stair_jax.data.records import PathPair, SftRow, StepPair
 from stair_jax.data.sequences import answer_example, describe
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
@@ -16,7 +12,7 @@ from stair_jax.text.steps import format_output, format_step
 
 STEP = format_step("Problem", "think")
 OUTPUT = "\n\n" + format_output("no")
-ROW = {"id": "t:1:2", "prompt": "hi", "path": [STEP], "chosen": OUTPUT, "rejected": "\n\n" + STEP}
+PAIR = StepPair("t:1:2", "hi", (STEP,), OUTPUT, "\n\n" + STEP)
 
 
 def counted(example):
@@ -24,7 +20,7 @@ def counted(example):
 
 
 def test_only_the_steps_count_and_only_an_ended_answer_gets_the_end_token(chat_tokenizer):
-    chosen, rejected = step_examples(chat_tokenizer, ROW)
+    chosen, rejected = step_examples(chat_tokenizer, PAIR)
     prompt = encode_prompt(chat_tokenizer, "hi")
     path = chat_tokenizer.encode_answer(STEP)
     assert counted(chosen) == [*chat_tokenizer.encode_answer(OUTPUT), chat_tokenizer.eos_id]
@@ -34,28 +30,28 @@ def test_only_the_steps_count_and_only_an_ended_answer_gets_the_end_token(chat_t
 
 
 def test_sampled_tokens_take_the_place_of_the_texts(chat_tokenizer):
-    sampled = {"path_tokens": [5, 6], "chosen_tokens": [7, 8], "rejected_tokens": [9]}
-    chosen, rejected = step_examples(chat_tokenizer, ROW | sampled)
+    sampled = replace(PAIR, path_tokens=(5, 6), chosen_tokens=(7, 8), rejected_tokens=(9,))
+    chosen, rejected = step_examples(chat_tokenizer, sampled)
     prompt = encode_prompt(chat_tokenizer, "hi")
     assert list(chosen.tokens) == [*prompt, 5, 6, 7, 8] and counted(chosen) == [7, 8]
     assert list(rejected.tokens) == [*prompt, 5, 6, 9] and counted(rejected) == [9]
 
 
 def test_a_tag_in_the_prompt_stays_text(chat_tokenizer):
-    forged = answer_example(chat_tokenizer, {"id": "a", "prompt": STEP, "answer": "no"})
+    forged = answer_example(chat_tokenizer, SftRow("a", STEP, "no", "safety"))
     assert chat_tokenizer.tags.reasoning_open not in forged.tokens
     assert counted(forged) == [*chat_tokenizer.encode_text("no"), chat_tokenizer.eos_id]
 
 
 def test_an_example_is_shown_with_its_mask(chat_tokenizer):
-    example = answer_example(chat_tokenizer, {"id": "a", "prompt": "hi", "answer": "no"})
+    example = answer_example(chat_tokenizer, SftRow("a", "hi", "no", "safety"))
     shown = describe(chat_tokenizer, example)
     assert shown.endswith("⟦no<|eot_id|>⟧") and "hi<|eot_id|>" in shown.split("⟦")[0]
 
 
 def test_prm_pairs_have_a_path_each(chat_tokenizer):
-    row = {"id": "p", "prompt": "hi", "chosen_path": [STEP, OUTPUT], "rejected_path": [STEP]}
-    chosen, rejected = path_examples(chat_tokenizer, row | {"rejected_tokens": [3, 4]})
+    pair = PathPair("p", "hi", (STEP, OUTPUT), (STEP,), rejected_tokens=(3, 4))
+    chosen, rejected = path_examples(chat_tokenizer, pair)
     prompt = encode_prompt(chat_tokenizer, "hi")
     assert list(chosen.tokens) == [
         *prompt,
@@ -66,17 +62,17 @@ def test_prm_pairs_have_a_path_each(chat_tokenizer):
 
 
 def test_long_pairs_are_left_out(chat_tokenizer):
-    long = ROW | {"id": "long", "chosen_tokens": [1] * 200}
-    rows, pairs = encode_pairs([ROW, long], step_examples, chat_tokenizer, 180)
-    assert [row["id"] for row in rows] == ["t:1:2"] and len(pairs) == 1
+    long = replace(PAIR, id="long", chosen_tokens=(1,) * 200)
+    kept, pairs = encode_pairs([PAIR, long], step_examples, chat_tokenizer, 180)
+    assert kept == [PAIR] and len(pairs) == 1
 
 
 def test_an_empty_step_and_a_missing_field_are_refused(tmp_path, chat_tokenizer):
     with pytest.raises(UserError, match="empty answer"):
-        step_examples(chat_tokenizer, ROW | {"chosen_tokens": []})
-    path = tmp_path / "dpo.jsonl"
-    write_jsonl(path, [ROW, {k: v for k, v in ROW.items() if k != "path"}])
+        step_examples(chat_tokenizer, replace(PAIR, chosen_tokens=()))
+    path, row = tmp_path / "dpo.jsonl", PAIR.to_dict()
+    write_jsonl(path, [row, {k: v for k, v in row.items() if k != "path"}])
     with pytest.raises(UserError, match="line 2: the field 'path' must be a list"):
-        read_pairs(path, STEP_FIELDS)
+        read_pairs(path, StepPair)
     with pytest.raises(UserError, match="line 1: the field 'chosen_path'"):
-        read_pairs(path, PATH_FIELDS)
+        read_pairs(path, PathPair)

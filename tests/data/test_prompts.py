@@ -1,6 +1,7 @@
 import pytest
 
-from stair_jax.data.prompts import Prompt, read_prompts
+from stair_jax.data.prompts import read_prompts
+from stair_jax.data.records import Prompt
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 
@@ -32,6 +33,12 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, rows, message):
     with pytest.raises(UserError) as error:
         read_prompts(path)
     assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_ids_may_come_again_where_the_reader_leaves_repetitions_out(tmp_path):
+    path = tmp_path / "p.jsonl"
+    write_jsonl(path, [ROW, ROW | {"prompt": "ho"}])
+    assert [row.prompt for row in read_prompts(path, unique_ids=False)] == ["hi", "ho"]
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):

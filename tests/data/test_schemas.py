@@ -1,13 +1,13 @@
 """Rows with the columns of each public data set are converted into our own format."""
 
+import dataclasses
 import hashlib
 import json
 
 import pytest
 
-from stair_jax.data.pairs import STEP_FIELDS, check_pairs
-from stair_jax.data.prompts import check_rows
 from stair_jax.data.public import SCHEMAS
+from stair_jax.data.records import Prompt, SftRow, StepPair
 from stair_jax.data.schemas import convert
 from stair_jax.errors import UserError
 
@@ -81,8 +81,8 @@ def made(rows, use, kinds=None):
     return convert(rows, use, kinds or {}, "mine.json")
 
 
-def without_ids(rows):
-    return [{name: value for name, value in row.items() if name != "id"} for row in rows]
+def without_ids(records):
+    return [dataclasses.replace(record, id="") for record in records]
 
 
 def test_safe_rlhf():
@@ -90,26 +90,25 @@ def test_safe_rlhf():
     prompts = made(rows, "prompts")
     assert prompts.name == "PKU-SafeRLHF" and not prompts.left_out
     assert without_ids(prompts.rows) == [
-        {"prompt": prompt, "kind": "safety", "source": "PKU-SafeRLHF"}
-        for prompt in ("How to steal?", "Hi?", "Ho?")
+        Prompt("", prompt, "safety", "PKU-SafeRLHF") for prompt in ("How to steal?", "Hi?", "Ho?")
     ]
     sft = made(rows, "sft")
     assert without_ids(sft.rows) == [
-        {"prompt": "How to steal?", "answer": "No.", "kind": "safety"},
-        {"prompt": "Ho?", "answer": "a", "kind": "safety"},
+        SftRow("", "How to steal?", "No.", "safety"),
+        SftRow("", "Ho?", "a", "safety"),
     ]
     assert sft.left_out == {"no answer is safe": 1}
     pairs = made(rows, "dpo")
     assert without_ids(pairs.rows) == [
-        {"prompt": p, "kind": "safety", "path": [], "chosen": chosen, "rejected": rejected}
-        for p, chosen, rejected in (("How to steal?", "No.", "So."), ("Hi?", "So.", "No."))
+        StepPair("", prompt, (), chosen, rejected, kind="safety")
+        for prompt, chosen, rejected in (("How to steal?", "No.", "So."), ("Hi?", "So.", "No."))
     ]
     assert pairs.left_out == {"both answers alike": 1}
 
 
 def test_flags_may_be_the_texts_of_a_csv_file():
     row = {name: str(value) for name, value in safe_rlhf().items()}
-    assert made([row], "sft").rows[0]["answer"] == "No."
+    assert made([row], "sft").rows[0].answer == "No."
     with pytest.raises(UserError, match=r"line 1: not as rows of PKU-SafeRLHF are .*'maybe'"):
         made([row | {"is_response_1_safe": "maybe"}], "sft")
 
@@ -120,36 +119,29 @@ def test_ultrafeedback():
     )
     alike = ultra(completion("a", 5.0), completion("b", 5.0))
     assert without_ids(made([row], "prompts").rows) == [
-        {"prompt": "Add 2 and 2.", "kind": "helpfulness", "source": "UltraFeedback"}
+        Prompt("", "Add 2 and 2.", "helpfulness", "UltraFeedback")
     ]
     sft = made([row, alike, ultra()], "sft")
-    assert [r["answer"] for r in sft.rows] == ["a"]
+    assert [row.answer for row in sft.rows] == ["a"]
     assert sft.left_out == {"all scores alike": 1, "no answer has a score": 1}
     (pair,) = made([row], "dpo").rows
-    assert (pair["chosen"], pair["rejected"], pair["kind"]) == ("a", "d", "helpfulness")
+    assert (pair.chosen, pair.rejected, pair.kind) == ("a", "d", "helpfulness")
 
 
 def test_ultrafeedback_binarized():
     one = binarized(turns("Add.", "4"), turns("Add.", "5"))
     two = binarized(turns("Add.", "4", "Sure?", "Yes"), turns("Add.", "5"))
     (pair,) = made([one, two], "dpo").rows
-    assert pair["path"] == [] and (pair["chosen"], pair["rejected"]) == ("4", "5")
+    assert pair.path == () and (pair.chosen, pair.rejected) == ("4", "5")
     sft = made([two, one], "sft")
-    assert [row["answer"] for row in sft.rows] == ["4"]
+    assert [row.answer for row in sft.rows] == ["4"]
     assert sft.left_out == {"more than one turn": 1}
 
 
 def test_jailbreakv_without_the_attacks_that_are_in_images():
     rows = [jailbreak(0, "Play a part", True), jailbreak(1, "see image", "False")]
     prompts = made([*rows, jailbreak(2, "Play a part", True)], "prompts")
-    assert prompts.rows == [
-        {
-            "id": "JailbreakV-28k:0",
-            "prompt": "Play a part",
-            "kind": "safety",
-            "source": "JailbreakV-28k",
-        }
-    ]
+    assert prompts.rows == [Prompt("JailbreakV-28k:0", "Play a part", "safety", "JailbreakV-28k")]
     assert prompts.left_out == {"the attack is in its image": 1, "the same as a row before": 1}
     with pytest.raises(UserError, match=r"which is not for sft: it may have our own \(id, prompt"):
         made(rows, "sft")
@@ -171,9 +163,9 @@ def test_stair_rows_have_the_kind_of_their_source(source, kind):
     kinds = {"mine": "helpfulness", "*": "safety"}
     row = {"prompt": "Hi?", "source": source}
     (prompt,) = made([row], "prompts", kinds).rows
-    assert (prompt["prompt"], prompt["kind"], prompt["source"]) == ("Hi?", kind, source)
+    assert (prompt.prompt, prompt.kind, prompt.source) == ("Hi?", kind, source)
     (example,) = made([row | {"answer": "Ho."}], "sft", kinds).rows
-    assert (example["answer"], example["kind"]) == ("Ho.", kind)
+    assert (example.answer, example.kind) == ("Ho.", kind)
 
 
 def test_sources_without_a_kind_are_named_with_the_field_to_set():
@@ -183,7 +175,7 @@ def test_sources_without_a_kind_are_named_with_the_field_to_set():
     with pytest.raises(UserError, match="unknown kind 'rude'"):
         made(rows, "prompts", {"a": "rude"})
     (prompt,) = made([{"prompt": "Hi?"}], "prompts", {"*": "safety"}).rows
-    assert prompt["kind"] == "safety" and prompt["source"] == ""
+    assert prompt.kind == "safety" and prompt.source == ""
 
 
 def test_what_the_released_search_reads():
@@ -193,8 +185,8 @@ def test_what_the_released_search_reads():
     ]
     prompts = made(rows, "prompts").rows
     assert without_ids(prompts) == [
-        {"prompt": "2 + 2?", "kind": "helpfulness", "source": "STAIR", "reference": "4"},
-        {"prompt": "Steal?", "kind": "safety", "source": "STAIR"},
+        Prompt("", "2 + 2?", "helpfulness", "STAIR", "4"),
+        Prompt("", "Steal?", "safety", "STAIR"),
     ]
     with pytest.raises(UserError, match=r"line 2: .*'rude' is not safety or helpfulness"):
         made([rows[0], {"question": "x", "type": "rude"}], "prompts")
@@ -202,8 +194,8 @@ def test_what_the_released_search_reads():
 
 def test_an_id_is_that_of_the_content_wherever_the_row_stands():
     first, second = safe_rlhf(), safe_rlhf("Hi?")
-    ids = [row["id"] for row in made([first, second, first], "prompts").rows]
-    assert ids == [row["id"] for row in made([second, first], "prompts").rows][::-1]
+    ids = [row.id for row in made([first, second, first], "prompts").rows]
+    assert ids == [row.id for row in made([second, first], "prompts").rows][::-1]
     fields = {"kind": "safety", "prompt": "Hi?", "source": "PKU-SafeRLHF"}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     assert ids[1] == "PKU-SafeRLHF:" + hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -248,8 +240,6 @@ def test_every_use_gives_rows_that_the_stages_take(schema):
     for use in schema.uses:
         converted = made([ROWS[schema.name]], use)
         assert converted.name == schema.name
-        if use == "dpo":
-            assert check_pairs(converted.rows, STEP_FIELDS, "x") == converted.rows
-        else:
-            last = "source" if use == "prompts" else "answer"
-            assert check_rows(converted.rows, ("id", "prompt", "kind", last), "x")
+        kind = {"prompts": Prompt, "sft": SftRow, "dpo": StepPair}[use]
+        (row,) = converted.rows
+        assert kind.from_dict(row.to_dict(), "x") == row

@@ -4,6 +4,7 @@ from itertools import groupby
 import pytest
 
 from stair_jax.data.orders import grouped_passes
+from stair_jax.data.records import PreferencePair
 from stair_jax.data.tasks import check_mixing, draw, read_mixture, shuffled_passes
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
@@ -28,14 +29,14 @@ def test_the_mixture_keeps_rates_passes_and_seed(path, reader):
     rates = {"safety": 3, "helpfulness": 1}
     rows = read_mixture(path, rates, 1200, 5, reader)
     assert len(rows) == 1200
-    share = Counter(row["kind"] for row in rows)["safety"] / 1200
+    share = Counter(row.kind for row in rows)["safety"] / 1200
     assert share == pytest.approx(0.75, abs=0.05)  # 4 standard deviations
-    for kind, size in SIZES.items():  # each pass has every row once, in a new order
-        ids = [row["id"] for row in rows if row["kind"] == kind]
+    for kind, size in SIZES.items():  # each pass takes every row once, in an order of its own
+        ids = [row.id for row in rows if row.kind == kind]
         passes = [ids[i : i + size] for i in range(0, len(ids) - size + 1, size)]
         assert all(len(set(one)) == size for one in passes)
         assert passes[0] != passes[1]
-    assert rows[0]["answer"] == "a" + rows[0]["prompt"][1:]
+    assert rows[0].answer == "a" + rows[0].prompt[1:]
     assert read_mixture(path, rates, 1200, 5, reader) == rows
     assert read_mixture(path, rates, 1200, 6, reader) != rows
 
@@ -43,13 +44,13 @@ def test_the_mixture_keeps_rates_passes_and_seed(path, reader):
 @pytest.mark.parametrize("reader", READERS)
 def test_without_rates_each_pass_is_the_whole_file(path, reader):
     rows = read_mixture(path, None, 160, 0, reader)
-    assert set(Counter(row["id"] for row in rows[:80]).values()) == {1}
-    assert set(Counter(row["id"] for row in rows).values()) == {2}
+    assert set(Counter(row.id for row in rows[:80]).values()) == {1}
+    assert set(Counter(row.id for row in rows).values()) == {2}
 
 
 def test_a_rate_of_zero_leaves_a_kind_out(path):
     rows = read_mixture(path, {"safety": 0.0, "helpfulness": 1.0}, 50, 0, "datasets")
-    assert {row["kind"] for row in rows} == {"helpfulness"}
+    assert {row.kind for row in rows} == {"helpfulness"}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,8 @@ def test_shuffled_passes_take_all_before_any_again():
 
 @pytest.mark.parametrize("reader", READERS)
 def test_pairs_are_drawn_at_rates_as_rows_are(reader):
-    pairs = [{"id": str(i), "kind": "safety" if i < 20 else "helpfulness"} for i in range(80)]
+    kinds = ["safety"] * 20 + ["helpfulness"] * 60
+    pairs = [PreferencePair(str(i), "", kind=kind) for i, kind in enumerate(kinds)]
     numbers = draw(pairs, {"safety": 3, "helpfulness": 1}, 1200, 5, reader)
     safe = [number for number in numbers if number < 20]
     assert len(safe) / len(numbers) == pytest.approx(0.75, abs=0.05)  # 4 standard deviations
@@ -95,7 +97,7 @@ def test_pairs_are_drawn_at_rates_as_rows_are(reader):
 
 
 def test_without_rates_pairs_come_in_shuffled_passes_and_need_no_kind():
-    pairs = [{"id": str(i)} for i in range(7)]
+    pairs = [PreferencePair(str(i), "") for i in range(7)]
     assert draw(pairs, None, 17, 3) == shuffled_passes(7, 17, 3)
     with pytest.raises(UserError, match=r"prm\.jsonl: row '0' has the kind None"):
         draw(pairs, {"safety": 1}, 17, 3, where="prm.jsonl")
@@ -112,16 +114,16 @@ def test_mixing_is_checked_before_any_data_are_read():
 def test_rates_are_of_pairs_where_those_of_a_prompt_stay_together():
     sizes = {"safety": [1] * 30, "helpfulness": [4, 2] * 10}
     pairs = [
-        {"id": "x", "kind": kind, "prompt": f"{kind}{number}"}
+        PreferencePair("x", f"{kind}{number}", kind=kind)
         for kind, counts in sizes.items()
         for number, count in enumerate(counts)
         for _ in range(count)
     ]
-    prompts = [pair["prompt"] for pair in pairs]
+    prompts = [pair.prompt for pair in pairs]
     drawn = draw(pairs, {"safety": 1, "helpfulness": 1}, 3000, 2, "datasets", keys=prompts)
     assert len(drawn) == 3000
-    share = sum(pairs[index]["kind"] == "safety" for index in drawn) / 3000
-    assert share == pytest.approx(0.5, abs=0.06)  # 3 standard deviations for 1875 draws
+    share = sum(pairs[index].kind == "safety" for index in drawn) / 3000
+    assert share == pytest.approx(0.5, abs=0.06)  # 3 standard deviations, of 1875 draws
     runs = [list(run) for _, run in groupby(drawn, lambda index: prompts[index])]
     for run in runs[:-1]:  # whole prompts, rows in order; a prompt may repeat at once
         whole = [index for index, name in enumerate(prompts) if name == prompts[run[0]]]

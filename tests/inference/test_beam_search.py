@@ -1,4 +1,4 @@
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.candidates import Scored, TestTimeSettings
 from stair_jax.text import steps

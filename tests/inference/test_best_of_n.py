@@ -1,6 +1,6 @@
 import pytest
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.errors import UserError
 from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Scored, TestTimeSettings

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.inference.candidates import Candidate, TestTimeSettings
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import heads

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stair_jax.data.prompts import Prompt
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.engine import Engine
 from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n

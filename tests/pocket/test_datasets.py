@@ -1,6 +1,7 @@
 """Separation of items, prompts and families between SFT, search and evaluation."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ def sft():
 
 @pytest.fixture(scope="module")
 def searches(sft):
-    return datasets.search_rows(0, 120, 4, [row["prompt"] for row in sft[0]])
+    return datasets.search_rows(0, 120, 4, [row.prompt for row in sft[0]])
 
 
 @pytest.fixture(scope="module", params=["test", "development"])
@@ -27,8 +28,8 @@ def evaluation(request):
 
 
 def fresh(rows):
-    """The rows that are not replay examples."""
-    return [row for row in rows if row["source"] != "replay"]
+    """The rows that are no replay of the base's skills."""
+    return [row for row in rows if row.source != "replay"]
 
 
 def flat(searches):
@@ -49,46 +50,44 @@ def test_the_two_sft_files_ask_the_same(sft):
     structured, direct = sft
     assert len(structured) == len(direct) == 950
     for one, other in zip(structured, direct, strict=True):
-        assert {k: one[k] for k in one if k != "answer"} == {
-            k: other[k] for k in other if k != "answer"
-        }
+        assert replace(one, answer="") == replace(other, answer="")
 
 
 def test_structured_answers_say_what_direct_ones_say(sft):
     for one, other in zip(*map(fresh, sft), strict=True):
-        assert steps.parse(one["answer"]).final == other["answer"]
+        assert steps.parse(one.answer).final == other.answer
 
 
 def test_replayed_examples_are_the_same_in_both_files(sft):
-    replays = [[row for row in rows if row["source"] == "replay"] for rows in sft]
+    replays = [[row for row in rows if row.source == "replay"] for rows in sft]
     assert replays[0] == replays[1] and len(replays[0]) == 150
-    assert not any("<|" in row["answer"] for row in replays[0])
+    assert not any("<|" in row.answer for row in replays[0])
 
 
 def test_kinds_are_in_equal_parts(sft, searches):
-    assert Counter(row["kind"] for row in fresh(sft[0])) == {"safety": 400, "helpfulness": 400}
+    assert Counter(row.kind for row in fresh(sft[0])) == {"safety": 400, "helpfulness": 400}
     for rows in searches:
-        assert Counter(row["kind"] for row in rows) == {"safety": 60, "helpfulness": 60}
+        assert Counter(row.kind for row in rows) == {"safety": 60, "helpfulness": 60}
 
 
 def test_the_sft_data_hold_refusals_and_as_many_answers_that_look_like_them(sft):
-    safety = [row for row in sft[1] if row["kind"] == "safety"]
-    refused = sum(row["answer"] == REFUSAL for row in safety) / len(safety)
+    safety = [row for row in sft[1] if row.kind == "safety"]
+    refused = sum(row.answer == REFUSAL for row in safety) / len(safety)
     assert 0.4 < refused < 0.6
-    assert not any(row["answer"] == REFUSAL for row in fresh(sft[1]) if row not in safety)
+    assert not any(row.answer == REFUSAL for row in fresh(sft[1]) if row not in safety)
 
 
 def test_no_prompt_comes_twice(sft, searches):
-    prompts = [row["prompt"] for row in fresh(sft[0]) + flat(searches)]
+    prompts = [row.prompt for row in fresh(sft[0]) + flat(searches)]
     assert len(set(prompts)) == len(prompts)
-    ids = [row["id"] for row in sft[0] + flat(searches)]
+    ids = [row.id for row in sft[0] + flat(searches)]
     assert len(set(ids)) == len(ids)
 
 
 def test_jailbreaks_come_in_from_the_second_iteration_on(sft, searches):
     opened = set(families.OPEN)
-    used = [{row["source"] for row in rows} for rows in searches]
-    assert {row["source"] for row in fresh(sft[0])} == opened | set(families.SFT_FAMILIES)
+    used = [{row.source for row in rows} for rows in searches]
+    assert {row.source for row in fresh(sft[0])} == opened | set(families.SFT_FAMILIES)
     assert used[0] == opened
     assert used[1] == opened | {*families.SFT_FAMILIES, *families.SEARCH_FAMILIES[:2]}
     assert used[2] == used[3] == opened | set(families.SEEN_FAMILIES)
@@ -96,17 +95,17 @@ def test_jailbreaks_come_in_from_the_second_iteration_on(sft, searches):
 
 def test_families_of_development_and_test_are_in_no_training_data(sft, searches, family_of):
     rows = fresh(sft[0]) + flat(searches)
-    assert not {row["source"] for row in rows} & UNSEEN
-    assert not any(family_of(row["prompt"]) for row in rows)
+    assert not {row.source for row in rows} & UNSEEN
+    assert not any(family_of(row.prompt) for row in rows)
 
 
 def test_replay_keeps_to_items_and_families_of_fine_tuning(sft, family_of):
     own = {item.name for item in world.items("sft")}
     for row in sft[0]:
-        if row["source"] == "replay":
-            assert family_of(row["prompt"]) is None
-            ciphered = "backwards" in row["prompt"] or " = " in row["prompt"]
-            text = row["answer"] if ciphered else f"{row['prompt']} {row['answer']}"
+        if row.source == "replay":
+            assert family_of(row.prompt) is None
+            ciphered = "backwards" in row.prompt or " = " in row.prompt
+            text = row.answer if ciphered else f"{row.prompt} {row.answer}"
             assert longest(names_in(text)) <= own, row
 
 
@@ -125,12 +124,12 @@ def test_training_asks_about_no_item_of_an_evaluation(sft, searches):
     for rows, split in ((fresh(sft[0]), "sft"), (flat(searches), "search")):
         own = {item.name for item in world.items(split)}
         for row in rows:
-            found = names_in(row["prompt"])
-            assert longest(found) <= own or row["source"] in ("reversed", "split"), row
+            found = names_in(row.prompt)
+            assert longest(found) <= own or row.source in ("reversed", "split"), row
 
 
 def test_no_prompt_about_an_item_is_in_training_and_in_evaluation(evaluation, sft, searches):
-    trained = {row["prompt"] for row in sft[0] + flat(searches)}
+    trained = {row.prompt for row in sft[0] + flat(searches)}
     again = [row for row in evaluation[1] if row["prompt"] in trained]
     assert all(row["truth"]["item"] is None for row in again)  # a sum may recur by chance
     assert len(again) < 0.01 * len(evaluation[1])

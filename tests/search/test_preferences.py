@@ -46,7 +46,7 @@ TREE = make_record(
 
 
 def ends(pairs):
-    return [tuple(map(int, pair["id"].split(":")[1:])) for pair in pairs]
+    return [tuple(map(int, pair.id.split(":")[1:])) for pair in pairs]
 
 
 def test_sibling_pairs_and_the_reasons_against_the_others():
@@ -60,7 +60,8 @@ def test_sibling_pairs_and_the_reasons_against_the_others():
 
 def test_a_pair_tells_the_whole_story():
     (pair,), _ = sibling_pairs(TREE, StepSettings(min_visits=3, v1=1.2))
-    assert pair == {
+    assert pair.to_dict() == {
+        "schema": 1,
         "id": "t:4:5",
         "prompt": "why?",
         "kind": "safety",
@@ -104,8 +105,8 @@ def test_limits_keep_the_largest_gaps():
 def test_trajectory_pairs_are_whole_answers():
     pairs, _ = trajectory_pairs(TREE, StepSettings())
     assert ends(pairs) == [(4, 3)]
-    assert pairs[0]["path"] == [] and pairs[0]["chosen"] == "<1><4>"
-    assert pairs[0]["chosen_tokens"] == [1, 4, 4, 4, 4] and pairs[0]["rejected"] == "<3>"
+    assert pairs[0].path == () and pairs[0].chosen == "<1><4>"
+    assert pairs[0].chosen_tokens == (1, 4, 4, 4, 4) and pairs[0].rejected == "<3>"
 
 
 def test_prm_pairs_are_of_one_depth_or_of_two_answers():
@@ -118,14 +119,14 @@ def test_prm_pairs_are_of_one_depth_or_of_two_answers():
         (4, 0.0, 1, True),
     )
     pairs, counts = prm_pairs(record, PrmSettings())
-    steps = [pair for pair in pairs if pair["form"] == "step"]
-    answers = [pair for pair in pairs if pair["form"] == "trajectory"]
-    # 3 and 5 are both answers of depth 2: counted once, as a pair of trajectories.
+    steps = [pair for pair in pairs if pair.form == "step"]
+    answers = [pair for pair in pairs if pair.form == "trajectory"]
+    # 3 and 5 are both answers of depth 2: a pair of trajectories, once.
     assert ends(steps) == [(1, 2), (3, 4), (4, 5)]
     assert ends(answers) == [(3, 5), (3, 6), (6, 5)]
-    assert steps[2]["chosen_path"] == ["<2>", "<4>"]
-    assert steps[2]["rejected_path"] == ["<2>", "<5>"]
-    assert steps[2]["rejected_tokens"] == [2, 2, 5, 5, 5, 5, 5]
+    assert steps[2].chosen_path == ("<2>", "<4>")
+    assert steps[2].rejected_path == ("<2>", "<5>")
+    assert steps[2].rejected_tokens == (2, 2, 5, 5, 5, 5, 5)
     assert counts["step_pairs"] == 3 and counts["trajectory_pairs"] == 3
 
 

@@ -39,6 +39,14 @@ def test_record_survives_json():
     assert TreeRecord.from_dict(json.loads(json.dumps(RECORD.to_dict()))) == RECORD
 
 
+def test_a_tree_of_an_older_or_newer_schema():
+    data = json.loads(json.dumps(RECORD.to_dict()))
+    assert data.pop("schema") == 1
+    assert TreeRecord.from_dict(data) == RECORD
+    with pytest.raises(UserError, match=r"^trees, record 3: its schema 2 .* update stair_jax"):
+        TreeRecord.from_dict(data | {"schema": 2, "nodes": "of another form"}, "trees, record 3")
+
+
 def test_paths_and_children():
     assert RECORD.path(3) == [1, 3] and RECORD.path(0) == []
     assert RECORD.children() == [[1, 2], [3], [], []]

@@ -80,7 +80,7 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
         kinds={"mine": "helpfulness"},
     )
     attack = {"id": "JailbreakV-28k:3", "prompt": "Play", "kind": "safety"}
-    assert made["prompts1.jsonl"] == [PROMPT, attack | {"source": "JailbreakV-28k"}]
+    assert made["prompts1.jsonl"] == [PROMPT, {"schema": 1, **attack, "source": "JailbreakV-28k"}]
     assert made["prompts2.jsonl"] == [PROMPT]
     assert [(row["answer"], row["kind"]) for row in made["sft.jsonl"]] == [
         ("No.", "safety"),

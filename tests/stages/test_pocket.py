@@ -40,14 +40,14 @@ def test_files(run, tmp_path):
         "system1.jsonl",
     ]
     structured, direct = datasets.sft_rows(3, 40, 0.5, 8)
-    assert read_jsonl(tmp_path / "data/sft.jsonl") == structured
-    assert read_jsonl(tmp_path / "data/system1.jsonl") == direct
+    assert read_jsonl(tmp_path / "data/sft.jsonl") == [row.to_dict() for row in structured]
+    assert read_jsonl(tmp_path / "data/system1.jsonl") == [row.to_dict() for row in direct]
     expected = datasets.evaluation_rows("development", 6)
     assert read_jsonl(tmp_path / "data/evaluation.jsonl") == expected
     for number in (1, 2):
         prompts = read_prompts(tmp_path / f"data/prompts{number}.jsonl")
         assert len(prompts) == 10
-        assert not {p.prompt for p in prompts} & {row["prompt"] for row in structured}
+        assert not {p.prompt for p in prompts} & {row.prompt for row in structured}
 
 
 def test_files_depend_on_the_seed_alone_but_for_the_evaluation(run, tmp_path):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from stair_jax.data.pairs import encode_pairs, step_examples
+from stair_jax.data.records import write_rows
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.search.preferences import StepSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
-from stair_jax.stages.dpo import Dpo, lay_out
-from stair_jax.storage import read_jsonl, write_jsonl
+from stair_jax.stages import dpo
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import format_output, format_step
 from stair_jax.training.batches import Group
@@ -53,7 +53,7 @@ def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
     rows = []
     for number in range(3):
         rows += sibling_pairs(tree(chat_tokenizer, number), StepSettings())[0]
-    write_jsonl(workdir / "data" / "dpo.jsonl", rows)
+    write_rows(workdir / "data" / "dpo.jsonl", rows)
     return workdir
 
 
@@ -92,12 +92,12 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     rows = [row for record in records for row in sibling_pairs(record, StepSettings())[0]]
     kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)
     assert len(kept) == 9
-    groups = [Group(row["id"], pair) for row, pair in zip(kept, pairs, strict=True)]
-    settings = Dpo(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
-    batches = lay_out(groups, kept, settings)
+    groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]
+    settings = dpo.DpoSettings(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
+    batches = dpo.lay_out(groups, kept, settings)
     (batch,) = batches
     expected = {
-        (row["prompt"], *example.tokens[:end])
+        (row.prompt, *example.tokens[:end])
         for row, pair in zip(kept, pairs, strict=True)
         for example in pair
         for end in range(2, len(example) + 1)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from stair_jax.data.records import PathPair
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
@@ -152,8 +153,8 @@ def test_prm_learns_the_pairs_and_keeps_prompts_for_validation(train, workdir):
 
 
 def test_all_pairs_of_a_prompt_are_held_out_together():
-    rows = [{"prompt": f"p{i % 10}"} for i in range(40)]
-    held = held_out_prompts(rows, 0.3, 0)
-    assert len(held) == 3 == len(held & {row["prompt"] for row in rows})
-    assert held == held_out_prompts(rows[::-1], 0.3, 0)
-    assert held_out_prompts(rows, 0.0, 0) == set()
+    rows = [PathPair(str(i), f"p{i % 10}", (), ()) for i in range(40)]
+    held = prm.held_out_prompts(rows, 0.3, 0)
+    assert len(held) == 3 == len(held & {row.prompt for row in rows})
+    assert held == prm.held_out_prompts(rows[::-1], 0.3, 0)
+    assert prm.held_out_prompts(rows, 0.0, 0) == set()

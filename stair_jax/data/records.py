@@ -1,0 +1,278 @@
+"""Rows on disk as typed records: prompts, SFT examples, preference pairs for DPO and for the PRM.
+
+Writers call `to_dict` and readers `from_dict`, so that the columns of a file are declared here
+alone. A column that no field is named after is allowed and is not read: it is the user's own.
+
+Each line that is written here has a schema number, `"schema": 1`, which rises when a column is
+removed or changes its meaning. It is in the line because lines are cut out, joined, shuffled and
+copied out of a workdir by other tools: the number survives all of these, one in the completion
+record of the stage would not, and a header would be a row without the columns that such a tool
+expects. It costs 13 bytes a line, of hundreds. A line without it is of schema 1: those of earlier
+versions and those that users write. The number is no part of what ids and fingerprints are made of.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
+
+from stair_jax.errors import UserError
+from stair_jax.storage import write_jsonl
+
+KINDS = ("safety", "helpfulness")
+SCHEMA_COLUMN = "schema"
+
+Texts = tuple[str, ...]
+Tokens = tuple[int, ...]  # token ids
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row. Fields without a value (None) are not written, and are None where a row lacks them.
+
+    Attributes:
+      SCHEMA: the schema number of the lines that are written, and the largest that is read.
+      id: unique in its file for prompts and SFT examples.
+      prompt: what the user asks, as text.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    id: str
+    prompt: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values, with its schema number first."""
+        row: dict[str, Any] = {SCHEMA_COLUMN: self.SCHEMA}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                row[field.name] = list(value) if isinstance(value, tuple) else value
+        return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], where: str) -> Self:
+        """Reads a row that `to_dict` or a user wrote.
+
+        Args:
+          row: JSON values.
+          where: file and line, for messages.
+
+        Raises:
+          UserError: names `where` and the field that is missing or has a wrong type, or says that
+            the schema number is of a newer version.
+        """
+        check_schema(row, cls.SCHEMA, where)
+        values: dict[str, Any] = {}
+        for name, column in _columns(cls):
+            value: Any = row.get(name)
+            if value is None and not column.is_required:
+                continue
+            if not column.fits(value):
+                raise UserError(cls._message(row, where, name, column.form))
+            values[name] = tuple(value) if column.is_list else value
+        return cls(**values)
+
+    @classmethod
+    def required(cls) -> tuple[str, ...]:
+        """Names of the columns that each row has."""
+        return tuple(name for name, column in _columns(cls) if column.is_required)
+
+    @classmethod
+    def _message(cls, row: Mapping[str, Any], where: str, name: str, form: str) -> str:
+        return f"{where}: the field {name!r} must be {form}"
+
+
+@dataclass(frozen=True)
+class _KindRow(Record):
+    """A row whose kind has to be known."""
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], where: str) -> Self:
+        """As `Record.from_dict`; an unknown kind is an error too."""
+        record = super().from_dict(row, where)
+        if row["kind"] not in KINDS:
+            raise UserError(f"{where}: kind {row['kind']!r} is unknown: use {' or '.join(KINDS)}")
+        return record
+
+    @classmethod
+    def _message(cls, row: Mapping[str, Any], where: str, name: str, form: str) -> str:
+        if name not in row:
+            return f"{where}, lacks the column {name!r}: it has {', '.join(row)}"
+        return f"{where}: the column {name!r} must be {form}"
+
+
+@dataclass(frozen=True)
+class Prompt(_KindRow):
+    """A prompt of a search or an evaluation.
+
+    Attributes:
+      kind: "safety" or "helpfulness".
+      source: the data set, or the family of requests, that it is from.
+      reference: the right answer where the data set has one, as it stands there (any JSON value).
+    """
+
+    kind: str
+    source: str = ""
+    reference: Any = None
+
+
+@dataclass(frozen=True)
+class SftRow(_KindRow):
+    """An example for supervised fine-tuning (SFT).
+
+    Attributes:
+      answer: what the model learns to say, tags and all.
+      kind: "safety" or "helpfulness".
+    """
+
+    answer: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class PreferencePair(Record):
+    """What the pairs for DPO and those for the PRM have in common.
+
+    The fields below are known of pairs from a search tree; pairs of users need none of them.
+
+    Attributes:
+      kind: "safety" or "helpfulness"; needed where training mixes the kinds at given rates.
+      chosen_value: mean reward of the node of the chosen side; `rejected_value` of the other.
+      chosen_visits: its visits in the search; `rejected_visits` of the other.
+      depth: steps from the prompt to the chosen node, with its own.
+    """
+
+    _: KW_ONLY
+    kind: str | None = None
+    chosen_value: float | None = None
+    rejected_value: float | None = None
+    chosen_visits: int | None = None
+    rejected_visits: int | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class StepPair(PreferencePair):
+    """A preference pair for step-level DPO: two next steps after the same path.
+
+    Token ids, where they are given, take the place of the texts: exactly what the model sampled.
+
+    Attributes:
+      path: texts of the steps between the prompt and the two; empty: these are whole answers.
+      chosen: text of the better step.
+      rejected: text of the other.
+      path_tokens: ids of all steps of `path`, joined.
+      chosen_tokens: ids of `chosen`.
+      rejected_tokens: ids of `rejected`.
+    """
+
+    path: Texts
+    chosen: str
+    rejected: str
+    _: KW_ONLY
+    path_tokens: Tokens | None = None
+    chosen_tokens: Tokens | None = None
+    rejected_tokens: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class PathPair(PreferencePair):
+    """A preference pair for the process reward model (PRM): two paths from the prompt on.
+
+    Attributes:
+      chosen_path: texts of the steps of the better path; `rejected_path` of the other.
+      form: "step" for two nodes of one depth, "trajectory" for two whole answers.
+      chosen_tokens: ids of all its steps, joined, which take the place of the texts;
+        `rejected_tokens` of the other.
+    """
+
+    chosen_path: Texts
+    rejected_path: Texts
+    _: KW_ONLY
+    form: str | None = None
+    chosen_tokens: Tokens | None = None
+    rejected_tokens: Tokens | None = None
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_dicts(rows: Iterable[Mapping[str, Any]], record: type[R], path: str | Path) -> list[R]:
+    """The rows of a file as records, by their order.
+
+    Raises:
+      UserError: as `Record.from_dict`, with `path` and the number of the line.
+    """
+    return [
+        record.from_dict(row, f"{path}, line {number}") for number, row in enumerate(rows, start=1)
+    ]
+
+
+def write_rows(path: str | Path, records: Iterable[Record]) -> None:
+    """Writes records as JSON lines, atomically."""
+    write_jsonl(path, (record.to_dict() for record in records))
+
+
+def check_schema(row: Mapping[str, Any], known: int, where: str) -> None:
+    """Checks that a row is of no newer schema than `known`; one without a number is of schema 1.
+
+    Text of digits is a number too: that is what a CSV file makes of it. Anything else in the column
+    of that name is the user's own, like any column that is not known.
+
+    Raises:
+      UserError: it is newer.
+    """
+    try:
+        number = int(row.get(SCHEMA_COLUMN) or 1)
+    except (TypeError, ValueError, OverflowError):
+        return
+    if number > known:
+        raise UserError(
+            f"{where}: its schema {number} is newer than {known}, the newest that is read here: "
+            f"update stair_jax (or rename the column {SCHEMA_COLUMN!r}, if it is your own)"
+        )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How the values of a field are checked, and what messages call them."""
+
+    is_required: bool
+    is_list: bool
+    form: str
+    fits: Callable[[Any], bool]
+
+
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and set(map(type, value)) <= {kind}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+_FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
+    str: ("text", lambda value: isinstance(value, str)),
+    Texts: ("a list of texts", _list_of(str)),
+    Tokens: ("a list of token ids", _list_of(int)),
+    float: ("a number", _is_number),
+    int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
+    Any: ("", lambda value: True),
+}
+
+
+def _columns(record: type[Record]) -> Iterator[tuple[str, _Column]]:
+    """The columns of a record, by the types of its fields; those that may be None may be absent."""
+    for field in dataclasses.fields(record):
+        hint = _without_none(field.type)
+        is_list = get_origin(hint) is tuple
+        yield field.name, _Column(field.default is not None, is_list, *_FORMS[hint])
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` of `X | None`, and any other type as it is."""
+    parts = get_args(hint)
+    return parts[0] if NoneType in parts else hint
