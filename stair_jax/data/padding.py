@@ -1,7 +1,7 @@
-"""Batches of one sequence a row, padded to one length: for training loops of one's own.
+"""Padded batches with one sequence per row, for custom training loops.
 
-The training stages pack several sequences into a row instead (training/batches.py), which wastes
-less; here the rows of a batch are the examples themselves, in their order.
+The training stages pack several sequences into a row instead (`training/batches.py`), with less
+padding; here row i of a batch is simply example i.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +23,15 @@ P = TypeVar("P", bound=PreferencePair)
 
 
 def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
-    """One example a row, padded with zeros at the end.
+    """Stacks examples as rows, padded with zeros at the end.
 
     Args:
       examples: N of them.
-      length: T; None: that of the longest.
+      length: T; None: the length of the longest example.
 
     Returns:
-      `tokens`, `targets` (the next token), `positions`, `segment_ids` (1; 0 is padding): `[N, T]`
-      int32; `weights`: `[N, T]` float32, 1 where the target counts; `last`: `[N]` int32, the
+      `tokens`, `targets` (the next tokens), `positions`, `segment_ids` (1; 0 for padding):
+      `[N, T]` int32; `weights`: `[N, T]` float32, 1 where the target counts; `last`: `[N]` int32,
       position of the last token.
 
     Raises:
@@ -63,11 +63,11 @@ def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
 
 
 def sft_batch(tokenizer: Tokenizer, rows: Sequence[Row], length: int | None = None) -> PaddedBatch:
-    """Examples `{prompt, answer}` as a batch, in which the tokens of the answers count.
+    """SFT examples `{prompt, answer}` as a batch; the loss counts the tokens of the answers.
 
     Args:
       tokenizer: of the model.
-      rows: N examples; an answer is closed by the end-of-sequence token.
+      rows: N examples; the end-of-sequence token is added to each answer.
       length: see `pad`.
 
     Returns:
@@ -84,16 +84,16 @@ def sft_batch(tokenizer: Tokenizer, rows: Sequence[Row], length: int | None = No
 def dpo_batch(
     tokenizer: Tokenizer, pairs: Sequence[StepPair | Row], length: int | None = None
 ) -> tuple[PaddedBatch, PaddedBatch]:
-    """Preference pairs of steps as two batches, chosen and rejected, of the same length.
+    """DPO pairs as two batches, chosen and rejected, of the same length.
 
     Args:
       tokenizer: of the model.
-      pairs: as `sibling_pairs` and `trajectory_pairs` make them, or `{prompt, path, chosen,
-        rejected}` in text, where `path` is the list of the steps before, if there are any.
+      pairs: from `sibling_pairs` or `trajectory_pairs`; or `{prompt, path, chosen, rejected}` as
+        text, where `path` is the list of the preceding steps (empty if absent).
       length: see `pad`.
 
     Returns:
-      two batches as of `pad`; the tokens of the chosen and of the rejected steps count.
+      (chosen, rejected), batches as of `pad`; the loss counts the tokens of the two steps.
 
     Raises:
       UserError: as `pad`, or a step is empty, or a field is missing or of a wrong type.
@@ -104,16 +104,16 @@ def dpo_batch(
 def prm_batch(
     tokenizer: Tokenizer, pairs: Sequence[PathPair | Row], length: int | None = None
 ) -> tuple[PaddedBatch, PaddedBatch]:
-    """Pairs of paths as two batches, chosen and rejected, of the same length.
+    """PRM pairs as two batches, chosen and rejected, of the same length.
 
     Args:
       tokenizer: of the model.
-      pairs: as `prm_pairs` makes them, or `{prompt, chosen_path, rejected_path}` in text, where a
-        path is the list of its steps.
+      pairs: from `prm_pairs`; or `{prompt, chosen_path, rejected_path}` as text, where a path is
+        the list of its steps.
       length: see `pad`.
 
     Returns:
-      two batches as of `pad`.
+      (chosen, rejected), batches as of `pad`.
 
     Raises:
       UserError: as `pad`, or a path is empty, or a field is missing or of a wrong type.

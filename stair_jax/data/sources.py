@@ -46,17 +46,19 @@ def read_source(source: str | Path) -> Rows:
 
 
 def check_source(source: str | Path) -> None:
-    """Checks that a source is a file or a folder that is there, or may be a data set of the hub.
+    """Checks that a source is an existing file or folder, or has the form of a hub id.
+
+    Does not access the hub.
 
     Raises:
-      UserError: there is nothing of that name.
+      UserError: it is neither.
     """
     if not Path(source).expanduser().exists() and not _hub_id(source):
         raise UserError(f"there is no file {source}")
 
 
 def _hub_id(source: str | Path) -> re.Match[str] | None:
-    """The parts of the id of a data set on the hub; None: the source is a file."""
+    """The parts of the id of a data set on the hub; None if the source is a path."""
     path = Path(source).expanduser()
     if path.exists() or path.suffix in (*_READERS, ".jsonl"):
         return None

@@ -70,7 +70,7 @@ def local_chip(device: jax.Device) -> Chip:
 
 
 def memory_bytes(device: jax.Device) -> float:
-    """Bytes of memory that a program may use on a device, of this machine or of another one."""
+    """Bytes that a program may use on a device: measured if it is local, else by data sheet."""
     is_here = any(device is own for own in jax.local_devices())
     return (local_chip if is_here else device_chip)(device).memory
 

@@ -15,14 +15,14 @@ from stair_jax.search.tree_data import Delivery, Need, SearchConfig
 
 
 def tree_bytes(config: SearchConfig) -> int:
-    """Bytes of the statistics of one tree."""
+    """Bytes of the statistics of one tree (B = 1), without allocating any."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     shapes = jax.tree.leaves(jax.eval_shape(partial(kernel.init, config), keys))
     return sum(math.prod(leaf.shape) * _itemsize(leaf.dtype) for leaf in shapes)
 
 
 def _itemsize(dtype: Any) -> int:
-    """Bytes of an element; a typed key counts as its two words."""
+    """Bytes per element; a typed threefry key is two 32-bit words."""
     return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
 
 

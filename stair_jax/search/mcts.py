@@ -207,22 +207,22 @@ def add_reward(
 
 
 def actions_to(config: SearchConfig, tree: Trees, node: Array) -> Array:
-    """Which child is taken at each depth on the way from the root to `node`.
+    """The actions (child numbers) on the path from the root to `node`.
 
-    What an actor of one's own needs to know of a node, where its state follows from the actions.
+    For user-defined actors, which can derive the state of a node from its actions.
 
     Args:
         config: static settings.
         tree: one tree, without the batch axis.
-        node: scalar.
+        node: int32 scalar.
 
     Returns:
-        `[max_depth]` i32, numbers of children from 0 on, NO_NODE beyond the depth of the node.
+        [max_depth] i32, child numbers from 0; NO_NODE from the depth of the node on.
     """
     path = _path_to_root(config, tree, node)[:-1]
     parent = get(tree.parent, path)
     is_step = (path != NO_NODE) & (parent != NO_NODE)
-    actions = path - get(tree.children, parent)[:, 0]  # siblings are numbered in a row
+    actions = path - get(tree.children, parent)[:, 0]  # siblings have consecutive indices
     depths = jnp.where(is_step, get(tree.depth, path) - 1, config.max_depth)
     return _set(jnp.full(config.max_depth, NO_NODE, jnp.int32), depths, actions)
 

@@ -106,7 +106,7 @@ class TreeRecord:
 
 
 def read_trees(path: str | Path) -> list[TreeRecord]:
-    """The trees in a file, in the order in which they were written.
+    """Reads all trees of a file, in the order in which they were written.
 
     Args:
       path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
@@ -123,7 +123,7 @@ def read_trees(path: str | Path) -> list[TreeRecord]:
 
 
 def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
-    """Writes trees as gzipped JSON lines; they take the place of what is at `path`.
+    """Writes trees as gzipped JSON lines, atomically; replaces a file at `path`.
 
     Raises:
       UserError: the file cannot be written.

@@ -272,7 +272,7 @@ def search(
 ) -> Trees:
     """The whole search inside one jit, where model and judge are traceable functions.
 
-    For benchmarks and tests. Iterations are sequential, whatever `config.in_flight` is.
+    Iterations are sequential, whatever `config.in_flight` is.
 
     Args:
         config: static settings.
@@ -313,20 +313,20 @@ def search_trees(
     *,
     final_visits: bool = True,
 ) -> Trees:
-    """Searches B trees with an actor of your own, inside one jit.
+    """Searches B new trees with a user-defined traceable actor, inside one jit.
 
     Args:
         config: static settings.
-        actor: two module-level functions in JAX, of one tree: `expand(state, tree, node)` gives the
-            children of a node as an `Expansion`, whose arrays have `config.num_children` entries,
-            and `evaluate(state, tree, node)` a float32 reward (nan: missing). `actions_to` tells
-            them which node it is.
-        keys: typed random keys [B], one a tree, for ties.
-        state: pytree with a leading axis B; each tree's actor gets its part of it.
+        actor: two module-level JAX functions without a batch axis: `expand(state, tree, node)`
+            returns the children of a node as an `Expansion`, whose arrays have
+            `config.num_children` entries, and `evaluate(state, tree, node)` a float32 reward (NaN
+            if missing). They identify the node by `actions_to`.
+        keys: typed random keys [B], one per tree, for breaking ties.
+        state: pytree with a leading axis B; the actor of each tree gets its slice.
         final_visits: whether to visit each never-visited node once after the budget, as the paper
             does.
 
     Returns:
-        The trees; see `Trees` for their fields, [B, ...].
+        the trees; see `Trees` for their fields [B, ...].
     """
     return search(config, actor, init(config, keys), state, final_visits=final_visits)

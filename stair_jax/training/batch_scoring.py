@@ -1,4 +1,4 @@
-"""Log-probabilities and scores of padded batches (data/padding.py), to put into the losses."""
+"""Log-probs and PRM scores of padded batches (`data/padding.py`), as input to the losses."""
 
 from functools import partial
 from typing import Any
@@ -12,23 +12,23 @@ from stair_jax.training.objectives import micro_logps
 
 @partial(jax.jit, static_argnums=0)
 def batch_logps(config: ModelConfig, params: Any, batch: dict[str, Any]) -> jax.Array:
-    """Log-probabilities of the tokens that count in a batch, under a language model.
+    """Log-probabilities of the counted tokens of a batch under a language model.
 
     Args:
       config: of the model.
-      params: of the model, as `init_params` and `load` give them.
-      batch: as of `sft_batch`, or one side of `dpo_batch`; N rows of T tokens.
+      params: of the model, from `init_params` or `load`.
+      batch: from `sft_batch`, or one side of `dpo_batch`; N rows of T tokens.
 
     Returns:
-      `[N, T]` float32, 0 where the weight is 0: the sum of a row is the log-probability of its
-      answer, or step, given what stands before it.
+      `[N, T]` float32, 0 where the weight is 0. The sum of a row is the log-probability of its
+      answer or step, given what precedes it.
     """
     return micro_logps(config, 1, params, batch) * batch["weights"]
 
 
 @partial(jax.jit, static_argnums=0)
 def batch_scores(config: ModelConfig, params: Any, batch: dict[str, Any]) -> jax.Array:
-    """Scores of the sequences of a batch by a process reward model, read at their last tokens.
+    """Scores of the sequences of a batch by a PRM: its score head at their last tokens.
 
     Args:
       config: of the model.

@@ -145,7 +145,10 @@ class Batches(Sequence[Batch]):
         return describe_fill(_num_tokens(self._groups), count * self._rows, self._length)
 
     def order_of(self, examples: int) -> str:
-        """What `state` calls the order of a run that ends after so many of the groups."""
+        """The "order" in the `state` of a run that has only the first `examples` groups.
+
+        By it a run that was lengthened recognises the checkpoints of the shorter one.
+        """
         return fingerprint_order(self._groups[:examples])
 
     @cached_property

@@ -210,7 +210,7 @@ def _about(run: Run, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _same(run: Run, done: int) -> dict[str, dict[str, Any]]:
-    """What has to be unchanged when the run is resumed, by part: data position and schedule."""
+    """What is compared when the run is resumed, by part: position in the data, and schedule."""
     position = getattr(run.batches, "state", None)
     return {
         "data": {} if position is None else dict(position(done)),
@@ -235,7 +235,7 @@ def _check_same(run: Run, done: int, about: Mapping[str, Any]) -> None:
 
 
 def _may_differ(run: Run, part: str, name: str, before: Mapping[str, Any]) -> bool:
-    """Whether a lengthened run may go on from what a checkpoint says of this."""
+    """Whether a difference in this field is allowed because the run has only been lengthened."""
     if part == "schedule":
         return name in ("num_steps", "warmup_steps")
     if name == "order" and isinstance(run.batches, Batches):
