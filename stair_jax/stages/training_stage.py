@@ -5,6 +5,7 @@ the objective from these, in one way for a run and for a plan.
 """
 
 import dataclasses
+import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -252,8 +253,14 @@ class TrainingStage(Stage, TrainingSettings):
             )
 
     def reopen(self, folder: Path) -> None:
-        """Takes the exported model away; training goes on from the last state."""
-        (folder / "hf").rename(folder / ".hf.before")
+        """Takes the exported model away; training goes on from the last state.
+
+        Where that was cut short, it may be done again.
+        """
+        exported, before = folder / "hf", folder / ".hf.before"
+        if exported.exists():
+            shutil.rmtree(before, ignore_errors=True)  # of an earlier lengthening
+            exported.rename(before)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""
