@@ -15,7 +15,9 @@ from stair_jax.search import runner
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.room import PRIORS
-from stair_jax.search.runner import SearchSettings, run_search
+from stair_jax.search.runner import run_search
+from stair_jax.settings import build
+from stair_jax.stages import Search
 from stair_jax.text import steps
 
 _PATH = pathlib.Path(__file__).with_name("reference.py")
@@ -41,7 +43,8 @@ PROMPTS = [
 def read(section):
     """The settings; the judge's expected rating unless the section says otherwise."""
     section = SECTION | section
-    return SearchSettings.read(section | {"judge": EXPECTED | section.get("judge", {})})
+    section |= {"judge": EXPECTED | section.get("judge", {})}
+    return build(Search, section, "config.search").search_settings
 
 
 def search(
@@ -498,4 +501,4 @@ def test_priors(prior, expected):
 )
 def test_wrong_settings_are_refused(section):
     with pytest.raises(UserError, match=next(iter(section))):
-        SearchSettings.read(section)
+        build(Search, section, "config.search")

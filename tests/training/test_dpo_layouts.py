@@ -110,7 +110,10 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     ("settings", "message"),
     [
         ({"layout": "trees"}, "layout is 'trees': it must be one of 'tree', 'pairs'"),
-        ({"together": "all"}, "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'"),
+        (
+            {"together": "all"},
+            "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'",
+        ),
         ({"row_length": 100}, "row_length is 100: it must be at least max_length 2048"),
     ],
 )
