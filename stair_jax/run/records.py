@@ -133,7 +133,8 @@ def _artifact_files(folder: Path) -> list[str]:
         path.as_posix()
         for path in files
         if path.parts[0] not in ("checkpoints", STARTED_FILE, COMPLETE_FILE)
-        and not path.name.startswith((".", "events.out."))
+        and not path.name.startswith("events.out.")
+        and not any(part.startswith(".") for part in path.parts)
     )
 
 

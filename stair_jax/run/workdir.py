@@ -121,7 +121,7 @@ def reopen(entry: StageEntry, record: Record, inputs: Mapping[str, str], workdir
     past = {"settings": record["settings"], "fingerprint": record["fingerprint"]}
     identity = {**entry.identity(inputs), _HISTORY: [*record.get(_HISTORY, []), past]}
     storage.write_json(folder / STARTED_FILE, identity)
-    entry.stage.reopen(folder)
+    entry.stage.reopen(folder)  # first: what it leaves would count as made at the new length
     (folder / COMPLETE_FILE).unlink()
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from stair_jax.commands.flags import make_parser, read_arguments
 from stair_jax.errors import UserError
 from stair_jax.parallel import distributed
-from stair_jax.parallel.cluster import Cluster, slurm_devices, take_flags
+from stair_jax.parallel.cluster import Cluster, add_flags, read_flags, slurm_devices
 from stair_jax.parallel.distributed import LostProcess
 from stair_jax.parallel.rendezvous import Member, meet
 
@@ -44,15 +45,29 @@ def test_the_module_imports_nothing_that_is_slow():
     assert said.stdout == "set()\n"
 
 
-def test_flags_of_processes_are_taken_out_of_a_command_line():
-    rest = ["launch", "--config=a.py", "--workdir", "w", "--config.seed=2"]
-    assert take_flags(rest) == (None, rest)
-    assert take_flags([*rest, "--start_timeout=5"]) == (None, rest)
-    cluster, left = take_flags([*rest, "--distributed", "--heartbeat_timeout", "60"])
-    assert cluster == Cluster(heartbeat_timeout=60) and left == rest
-    flags = ["--coordinator=[::1]:80", "--num_processes=4", "--process_id=3"]
-    cluster, left = take_flags([rest[0], *flags, *rest[1:]])
-    assert cluster == Cluster("[::1]:80", 4, 3) and left == rest
+def read_cluster(flags):
+    """The processes that the flags of a command name; None: one alone."""
+    return read_flags(read_arguments(make_parser("run", "", add_flags), flags.split()).options)
+
+
+@pytest.mark.parametrize(
+    ("flags", "cluster"),
+    [
+        ("", None),
+        ("--start_timeout=5", None),
+        ("--distributed", Cluster()),
+        ("--config.seed=2 --distributed --heartbeat_timeout 60", Cluster(heartbeat_timeout=60)),
+        (
+            "--coordinator=[::1]:80 --num_processes=4 --config.seed 2 --process_id=3",
+            Cluster("[::1]:80", 4, 3),
+        ),
+    ],
+)
+def test_flags_alone_make_a_run_of_several_processes(flags, cluster):
+    assert read_cluster(flags) == cluster
+
+
+def test_an_address_of_ipv6_has_its_host_in_brackets():
     assert Member("[::1]:80", 4, 3).address == ("::1", 80)
 
 
@@ -64,14 +79,19 @@ def test_flags_of_processes_are_taken_out_of_a_command_line():
         ("--coordinator=a --num_processes=2 --process_id=0", "must be host:port of process 0"),
         ("--coordinator=a:1 --num_processes=2 --process_id=2", "must be from 0 to 1"),
         ("--coordinator=a:1 --num_processes=0 --process_id=0", "--num_processes is 0"),
-        ("--coordinator=a:1 --num_processes=x --process_id=0", "--num_processes=x"),
+        (
+            "--coordinator=a:1 --num_processes=x --process_id=0",
+            "--num_processes: invalid int value: 'x'",
+        ),
+        ("--coordinator=a:1 --num_processes", "--num_processes: expected one argument"),
+        ("--num_process=2", "no flag --num_process: did you mean --num_processes"),
         ("--distributed --process_id=0", "--distributed finds out what --process_id says"),
         ("--distributed --start_timeout=0", "--start_timeout is 0"),
     ],
 )
 def test_wrong_flags_are_one_line_and_status_2(flags, said):
     with pytest.raises(UserError, match=said) as caught:
-        take_flags(["launch", *flags.split()])
+        read_cluster(flags)
     assert "\n" not in str(caught.value)
 
 

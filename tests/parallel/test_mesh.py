@@ -40,7 +40,7 @@ def test_minus_one_takes_the_devices_that_are_left(shape, expected):
         ({"data": 2, "fsdp": -1}, "cannot use all of 3 devices: .* a multiple of 2"),
         ({"data": -1, "fsdp": -1}, "only one axis of a mesh may be -1"),
         ({"tensor": 0}, "tensor of a mesh must be a number of devices or -1 .*, not 0"),
-        ({"fsdp": "4"}, "fsdp of a mesh must be a number of devices .*, not '4'"),
+        ({"fsdp": "4"}, "fsdp is '4': it must be a whole number"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_an_error(sizes, message):

@@ -6,8 +6,6 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import StageContext
 
 from stair_jax.data.packing import Example
 from stair_jax.errors import UserError
@@ -15,7 +13,7 @@ from stair_jax.inference.scorers import PrmScorer
 from stair_jax.models import huggingface
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.parallel.mesh import MeshShape, make_mesh
-from stair_jax.stages import dpo, prm, sft
+from stair_jax.stages import Dpo, Prm, Sft
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.loop import Run, train
 from stair_jax.training.losses import sft_loss
@@ -25,13 +23,13 @@ from stair_jax.training.step import Sums
 
 SHARDED = {"training_mesh": {"fsdp": 4, "tensor": -1}, "vocab_multiple": 16}
 COMMON = {
-    "model": "model",
     "max_length": 128,
     "microbatch_rows": 4,
     "batch_size": 4,
     "learning_rate": 2e-3,
     "eps": 1e-3,  # a small eps would amplify the rounding of gradients near 0
     "epochs": 1.0,
+    "reader": "datasets",
 }
 
 
@@ -41,32 +39,28 @@ def workdir(tmp_path_factory, make_stage_inputs):
     return make_stage_inputs(tmp_path_factory.mktemp("run"), rows=9, initializer_range=0.1)
 
 
-def run_stage(workdir, kind, runtime, name, **settings):
-    """The folder of a finished stage."""
-    (workdir / name).mkdir()
-    field = "data" if kind is sft else "preferences"
-    inputs = {
-        "model": workdir / "model",
-        field: [workdir / "data"] if kind is prm else workdir / "data",
-    }
-    fields = {**COMMON, field: "data", **settings}
-    kind.run(
-        StageContext(
-            name, FrozenConfigDict(fields), FrozenConfigDict(runtime), 3, workdir / name, inputs
-        )
-    )
-    return workdir / name
+@pytest.fixture
+def finish(workdir, run_stage):
+    """`finish(kind, name, runtime, **settings)`: the folder of a finished stage."""
+
+    def finish(kind, name, runtime, **settings):
+        inputs = {
+            "model": workdir / "model",
+            "data" if kind is Sft else "preferences": workdir / "data",
+        }
+        return run_stage(kind, COMMON | settings, workdir / name, inputs, seed=3, **runtime)
+
+    return finish
 
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [(sft, {"reader": "datasets"}), (dpo, {}), (prm, {"held_out": 0.3})],
+    [(Sft, {}), (Dpo, {}), (Prm, {"held_out": 0.3})],
     ids=["sft", "dpo", "prm"],
 )
-def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, kind, settings):
-    name = kind.__name__.rpartition(".")[2]
+def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, finish, kind, settings):
     folders = [
-        run_stage(workdir, kind, runtime, f"{name} {part}", **settings)
+        finish(kind, f"{kind.__name__} {part}", runtime, **settings)
         for part, runtime in (("whole", {}), ("sharded", SHARDED))
     ]
     config = huggingface.load_config(folders[0] / "hf")
@@ -81,7 +75,7 @@ def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, kind, settings
     for pair in zip(*lines, strict=True):
         first, second = map(json.loads, pair)
         assert first == pytest.approx(second, rel=1e-3, abs=1e-4)
-    if kind is prm:
+    if kind is Prm:
         assert_scores_agree(folders[1] / "hf", config)
 
 
@@ -102,9 +96,9 @@ def assert_scores_agree(hf, config):
     assert len(set(first)) > 5
 
 
-def test_rows_that_the_mesh_cannot_split_are_named(workdir):
+def test_rows_that_the_mesh_cannot_split_are_named(finish):
     with pytest.raises(UserError, match="microbatch_rows is 6: it must be a multiple of 4"):
-        run_stage(workdir, dpo, SHARDED, "odd rows", microbatch_rows=6)
+        finish(Dpo, "odd rows", SHARDED, microbatch_rows=6)
 
 
 class Bigram:

@@ -27,6 +27,7 @@ def get_config(inputs):
                 "slots": 8,
                 "trees_in_flight": 2,
                 "training_mesh": {"data": 2, "fsdp": 4},
+                "decoding_mesh": {"data": 1},
                 "vocab_multiple": 16,
             },
             "files": {

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
+import sys
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
-from stair_jax.stages.context import PlanContext, StageContext
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
@@ -21,15 +20,15 @@ from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.decoding import EnginePlan, plan_shapes, prm_score, tree_round
+from stair_jax.run.context import PlanContext
 from stair_jax.search import tree
 from stair_jax.search.forest import Forest
 from stair_jax.search.tree_data import NO_NODE, Need, SearchConfig, Selection
-from stair_jax.stages import dpo, prm, sft
+from stair_jax.stages import Dpo, Prm, Sft
 from stair_jax.stages.prm import prm_axes
 from stair_jax.training import loop
 
-MESH = {"fsdp": 2, "tensor": 2}
-RUNTIME = {"training_mesh": MESH, "vocab_multiple": 16}
+RUNTIME = {"training_mesh": {"fsdp": 2, "tensor": 2}, "vocab_multiple": 16}
 
 
 class Recorder:
@@ -163,22 +162,19 @@ def workdir(tmp_path_factory, make_stage_inputs):
 
 @pytest.mark.parametrize(
     ("kind", "others"),
-    [(sft, []), (dpo, ["sequence_logps"]), (prm, ["sequence_scores"])],
+    [(Sft, []), (Dpo, ["sequence_logps"]), (Prm, ["sequence_scores"])],
     ids=["sft", "dpo", "prm"],
 )
-def test_the_programs_of_training(workdir, monkeypatch, kind, others):
-    name = kind.__name__.rpartition(".")[2]
-    data = "data" if kind is sft else "preferences"
+def test_the_programs_of_training(workdir, make_context, monkeypatch, kind, others):
     fields = {
-        "model": "model", data: "data", "max_length": 128, "microbatch_rows": 4, "batch_size": 4,
-        "epochs": 1.0, "dtype": "bfloat16", "mu_dtype": "bfloat16", "remat": "full",
-        "logps_chunks": 4,
+        "max_length": 128, "microbatch_rows": 4, "batch_size": 4, "epochs": 1.0,
+        "dtype": "bfloat16", "mu_dtype": "bfloat16", "remat": "full", "logps_chunks": 4,
+        "reader": "datasets",
     }  # fmt: skip
-    fields |= {"reader": "datasets"} if kind is sft else {}
-    fields |= {"held_out": 0.4} if kind is prm else {}
-    runtime, settings = FrozenConfigDict(RUNTIME), FrozenConfigDict(fields)
+    stage = kind(**fields | ({"held_out": 0.4} if kind is Prm else {}))
+    module = sys.modules[kind.__module__]
     recorders = [
-        recorded(monkeypatch, kind, other, lambda *_: np.zeros((4, 2))) for other in others
+        recorded(monkeypatch, module, other, lambda *_: np.zeros((4, 2))) for other in others
     ]
     steps = []
 
@@ -189,17 +185,19 @@ def test_the_programs_of_training(workdir, monkeypatch, kind, others):
 
     original = loop.make_train_step
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
-    folder = workdir / name
-    folder.mkdir()
-    named = [workdir / "data"] if kind is prm else workdir / "data"
-    inputs = {"model": workdir / "model", data: named}
-    kind.run(StageContext(name, settings, runtime, 3, folder, inputs))
+    inputs = {
+        "model": workdir / "model",
+        "data" if kind is Sft else "preferences": workdir / "data",
+    }
+    context = make_context(workdir / kind.__name__, inputs, seed=3, **RUNTIME)
+    stage.run(context)
 
     model = huggingface.load_config(workdir / "model" / "hf")
-    context = PlanContext(name, settings, runtime, jax.devices(), {"model": [model]})
-    planned = {program.name.partition(":")[0]: program for program in kind.programs(context)}
-    step = planned.pop(f"{name.upper()} step")
-    assert step.function is steps[0].function  # one jitted function for both
+    devices = jax.devices()
+    plan = PlanContext(context.name, context.runtime, devices, devices, {"model": [model]})
+    planned = {program.name.partition(":")[0]: program for program in stage.programs(plan)}
+    step = planned.pop(stage.STEP)
+    assert step.function is steps[0].function  # the same jitted function: nothing in it differs
     assert_same(steps[0].arguments, step.arguments)
     for recorder, program in zip(recorders, planned.values(), strict=True):
         assert program.function is recorder

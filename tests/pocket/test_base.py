@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
-from stair_jax.stages.engines import load_engine
-from stair_jax.stages.runtime import Runtime
 
 from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.parallel.mesh import MeshShape
 from stair_jax.pocket import datasets, oracle, world
+from stair_jax.run.engines import EngineSettings, load_engine
+from stair_jax.run.runtime import Runtime
 from stair_jax.text.chat import encode_prompt
 
 BASE = Path(world.__file__).parent / "base"
+ONE_DEVICE = Runtime(slots=16, decoding_mesh=MeshShape())
 GROUPS = ("harmless_plain", "hazard_plain", "hazard_heldout", "harmless_wrapped")
 
 
@@ -20,7 +22,7 @@ def outcomes():
     rows = datasets.evaluation_rows("development", 60)
     picked = {name: [row for row in rows if row["group"] == name] for name in GROUPS}
     chosen = [row for group in picked.values() for row in group[:: max(1, len(group) // 10)]]
-    engine, tokenizer = load_engine(BASE, 96, "float32", Runtime(slots=16))
+    engine, tokenizer, _ = load_engine(BASE, EngineSettings(96, "float32"), ONE_DEVICE)
     sampling = Sampling(temperature=0.0, max_tokens=40, stop_ids=tokenizer.stop_ids)
     requests = [
         Request(row["id"], tuple(encode_prompt(tokenizer, row["prompt"])), sampling=sampling)

@@ -60,7 +60,7 @@ def test_training_leaves_devices_out_that_rows_or_model_do_not_need(
 
 def test_training_in_several_processes_leaves_no_device_out():
     devices = [SimpleNamespace(process_index=number // 4) for number in range(8)]
-    with pytest.raises(UserError, match="set microbatch_rows to 0, or runtime.training_mesh"):
+    with pytest.raises(UserError, match=r"set microbatch_rows to 0, or runtime\.training_mesh"):
         training_mesh(Runtime(), MODEL, 4, devices)
 
 

@@ -8,7 +8,7 @@ from stair_jax.decoding.requests import Completion, run_all
 from stair_jax.errors import UserError
 from stair_jax.search.judge import Judge, Judgement, JudgeSettings
 from stair_jax.search.verdict import LABELS, expected_score, read_conclusion, release_safety
-from stair_jax.settings import read_settings
+from stair_jax.settings import build
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 
@@ -176,7 +176,7 @@ def test_labels_that_cannot_be_told_apart_are_refused(tokenizer, monkeypatch):
 )
 def test_wrong_settings_are_refused(setting):
     with pytest.raises(UserError, match=next(iter(setting))):
-        read_settings(JudgeSettings, setting, "judge")
+        build(JudgeSettings, setting, "config.search.judge")
 
 
 def test_unreadable_reply_is_asked_again_with_another_key_then_missing(tokenizer, make_engine):

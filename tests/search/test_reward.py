@@ -82,8 +82,8 @@ def test_unsafe_choice_is_refused_with_a_counterexample_that_is_one():
 
 
 def test_wrong_sign_and_missing_c1_are_named(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "s^2/2", lambda s: s * s / 2)
-    _, direction, degeneration = SafetyReward("s^2/2", allow_unsafe=True).properties()
+    monkeypatch.setitem(FAMILIES, "s", lambda s: s * s / 2)
+    _, direction, degeneration = SafetyReward("s", allow_unsafe=True).properties()
     assert not direction.holds
     assert direction.reason == "dR/dH = F(-1) = 0.5"
     assert not degeneration.holds
@@ -93,9 +93,9 @@ def test_wrong_sign_and_missing_c1_are_named(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"family": "s^2"}, "reward.family"),
-        ({"safety": "both"}, "reward.safety"),
-        ({"c2": float("nan")}, "reward.c2"),
+        ({"family": "s^2"}, r"family is 's\^2': it must be one of 's', '2s', '-s\^2\+2s'"),
+        ({"safety": "both"}, "safety is 'both': it must be one of 'continuous', 'discrete'"),
+        ({"c2": float("nan")}, "c2 is nan: it must be a finite number"),
     ],
 )
 def test_wrong_fields_are_named(fields, named):

@@ -12,7 +12,9 @@ from stair_jax.search import runner
 from stair_jax.search.records import TreeRecord
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.room import PRIORS
-from stair_jax.search.runner import SearchSettings, run_search
+from stair_jax.search.runner import run_search
+from stair_jax.settings import build
+from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
 from stair_jax.text import steps
 
@@ -33,7 +35,8 @@ PROMPTS = [
 def read(section):
     """Search settings from a section; the judge's mode is "expected" unless it says otherwise."""
     section = SECTION | section
-    return SearchSettings.read(section | {"judge": EXPECTED | section.get("judge", {})})
+    section |= {"judge": EXPECTED | section.get("judge", {})}
+    return build(Search, section, "config.search").search_settings
 
 
 def search(
@@ -490,4 +493,4 @@ def test_priors(prior, expected):
 )
 def test_wrong_settings_are_refused(section):
     with pytest.raises(UserError, match=next(iter(section))):
-        SearchSettings.read(section)
+        build(Search, section, "config.search")

@@ -533,5 +533,5 @@ def test_other_trees_of_a_config_compile_nothing():
     ],
 )
 def test_wrong_settings_are_named(field, value):
-    with pytest.raises(UserError, match=f"search.{field}"):
+    with pytest.raises(UserError, match=f"^{field} is {value!r}: it must be"):
         SearchConfig(**{field: value})

@@ -147,7 +147,10 @@ def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"methods": ("best_of_m",), "prm": "prm", "searched": "tiny"}, "methods is 'best_of_m': .* did you mean 'best_of_n'"),
+        (
+            {"methods": ("best_of_m",), "prm": "prm", "searched": "tiny"},
+            "methods is 'best_of_m': .* did you mean 'best_of_n'",
+        ),
         ({"methods": ("best_of_n",), "searched": "tiny"}, "prm is empty"),
         ({"methods": ("best_of_n",), "prm": "prm"}, "searched is empty"),
         ({"prompt_template": "think first"}, "prompt_template"),

@@ -12,7 +12,8 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.search.preferences import StepSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
-from stair_jax.stages import dpo
+from stair_jax.stages.dpo import Dpo, lay_out
+from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import format_output, format_step
 from stair_jax.training.batches import Group
@@ -94,7 +95,7 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     assert len(kept) == 9
     groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]
     settings = dpo.DpoSettings(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
-    batches = dpo.lay_out(groups, kept, settings)
+    batches = lay_out(groups, kept, settings)
     (batch,) = batches
     expected = {
         (row.prompt, *example.tokens[:end])
@@ -110,7 +111,10 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     ("settings", "message"),
     [
         ({"layout": "trees"}, "layout is 'trees': it must be one of 'tree', 'pairs'"),
-        ({"together": "all"}, "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'"),
+        (
+            {"together": "all"},
+            "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'",
+        ),
         ({"row_length": 100}, "row_length is 100: it must be at least max_length 2048"),
     ],
 )

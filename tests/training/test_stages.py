@@ -154,7 +154,7 @@ def test_prm_learns_the_pairs_and_keeps_prompts_for_validation(train, workdir):
 
 def test_all_pairs_of_a_prompt_are_held_out_together():
     rows = [PathPair(str(i), f"p{i % 10}", (), ()) for i in range(40)]
-    held = prm.held_out_prompts(rows, 0.3, 0)
+    held = held_out_prompts(rows, 0.3, 0)
     assert len(held) == 3 == len(held & {row.prompt for row in rows})
-    assert held == prm.held_out_prompts(rows[::-1], 0.3, 0)
-    assert prm.held_out_prompts(rows, 0.0, 0) == set()
+    assert held == held_out_prompts(rows[::-1], 0.3, 0)
+    assert held_out_prompts(rows, 0.0, 0) == set()

@@ -1,0 +1,101 @@
+"""What all stages that train have in common: going on to more epochs, and what devices hold."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.run.context import PlanContext
+from stair_jax.run.runtime import Runtime
+from stair_jax.stages import Sft, training_stage
+from stair_jax.storage import read_jsonl
+
+STAGE = Sft(
+    epochs=1.0,
+    batch_size=4,
+    max_length=160,
+    microbatch_rows=2,
+    learning_rate=2e-3,
+    reader="datasets",
+    keep_state=True,
+)
+# Embedding and head, the last norm; of a layer: two norms, attention, MLP.
+MODEL = ModelConfig(4096, 32, 56, 1, 4, 4, 8)
+PARAMETERS = 2 * 4096 * 32 + 32 + 2 * 32 + 4 * 32 * 32 + 3 * 32 * 56
+
+
+@pytest.fixture
+def context(make_stage_inputs, make_context, tmp_path):
+    """Of a stage with two steps an epoch."""
+    inputs = make_stage_inputs(tmp_path, rows=8)
+    return make_context(tmp_path / "sft", {"model": inputs / "model", "data": inputs / "data"})
+
+
+def test_a_finished_stage_goes_on_where_it_stopped(context):
+    def lengthen(epochs):
+        stage = dataclasses.replace(STAGE, epochs=epochs)
+        stage.check_lengthening(folder)
+        stage.reopen(folder)
+        stage.reopen(folder)  # as after a kill in the middle of it
+        assert not (folder / "hf").exists()
+        stage.run(dataclasses.replace(context, is_lengthened=True))
+        return read_jsonl(folder / "metrics.jsonl"), weights.read_bytes()
+
+    folder = context.folder
+    weights = folder / "hf" / "model.safetensors"
+    STAGE.run(context)
+    first, before = read_jsonl(folder / "metrics.jsonl"), weights.read_bytes()
+    assert [row["step"] for row in first] == [0, 1]
+    second, longer = lengthen(2.0)
+    assert [row["step"] for row in second] == [0, 1, 2, 3]
+    assert second[:2] == first  # no step is done again
+    assert second[2]["loss"] < first[0]["loss"]  # from the state, not from the model before
+    assert longer != before
+    third, _ = lengthen(3.0)
+    assert [row["step"] for row in third] == [0, 1, 2, 3, 4, 5]
+    assert third[:4] == second
+
+
+def test_another_length_is_refused_unless_it_is_asked_for(context):
+    STAGE.run(context)
+    longer = dataclasses.replace(STAGE, epochs=2.0)
+    longer.reopen(context.folder)
+    with pytest.raises(UserError, match=r"the checkpoint of step 2 .* was made with another"):
+        longer.run(context)
+
+
+def test_a_stage_that_kept_no_state_cannot_be_lengthened(context):
+    dataclasses.replace(STAGE, keep_state=False).run(context)
+    with pytest.raises(UserError, match=r"^the stage sft .*\(keep_state\): --redo=sft") as refusal:
+        STAGE.check_lengthening(context.folder)
+    assert "\n" not in str(refusal.value)
+
+
+def check_devices(stage, devices):
+    stage.check_devices(PlanContext("sft", Runtime(), devices, devices, {"model": [MODEL]}))
+
+
+def test_a_model_that_the_devices_cannot_hold_is_refused(tpu, monkeypatch):
+    """In float32 parameters, two moments and gradients are 16 bytes each, over four devices."""
+    devices = tpu("v5e:2x2").devices
+    stage = dataclasses.replace(STAGE, microbatch_rows=0)
+    memory = {}
+    monkeypatch.setattr(training_stage, "memory_bytes", lambda device: memory["device"])
+    memory["device"] = 4.1 * PARAMETERS
+    check_devices(stage, devices)
+    memory["device"] = 3.9 * PARAMETERS
+    with pytest.raises(UserError, match=r"moments and gradients take .* use more devices"):
+        check_devices(stage, devices)
+    check_devices(dataclasses.replace(stage, param_dtype="bfloat16", mu_dtype="bfloat16"), devices)
+    memory["device"] = 0
+    check_devices(stage, jax.devices())  # the devices of a CPU share its memory
+
+
+def test_a_mesh_that_does_not_split_a_micro_batch_is_refused():
+    runtime = Runtime(training_mesh={"fsdp": 4})
+    devices = jax.devices()
+    context = PlanContext("sft", runtime, devices, devices, {"model": [MODEL]})
+    with pytest.raises(UserError, match="microbatch_rows is 6: it must be a multiple of 4"):
+        dataclasses.replace(STAGE, microbatch_rows=6).check_devices(context)
