@@ -54,7 +54,7 @@ def test_training_leaves_devices_out_that_rows_or_model_do_not_need(
     mesh = training_mesh(Runtime(), model, rows, jax.devices()[:count])
     assert shape(mesh) == (1, used, 1)
     shown = capsys.readouterr().err
-    assert f"{count} devices divide neither the {rows} rows" in shown
+    assert f"{count} devices do not divide both the {rows} rows" in shown
     assert f"hidden_size {hidden_size}" in shown and f"training uses {used} of them" in shown
 
 
