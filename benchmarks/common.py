@@ -22,6 +22,9 @@ from stair_jax.models.transformer import Params, init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
 
+# What the figures of vLLM in these benchmarks were measured with: all layers, on one device.
+_VLLM_MODEL, _VLLM_DEVICE = "meta-llama/Llama-3.1-8B-Instruct", "H200"
+
 _LOGIT_SPREAD = 6.0  # standard deviation of random logits
 _TINY = ModelConfig(
     vocab_size=1024,
@@ -125,6 +128,12 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
         config = ModelConfig.from_huggingface(KNOWN[flags.model].config)
         config = dataclasses.replace(config, dtype="bfloat16", param_dtype="bfloat16")
     return dataclasses.replace(config, num_hidden_layers=flags.layers or config.num_hidden_layers)
+
+
+def is_vllm_setup(flags: argparse.Namespace, device_kind: str) -> bool:
+    """Whether vLLM was measured with this model, all layers of it, on such a device."""
+    is_same_model = (flags.model, flags.layers, flags.tiny) == (_VLLM_MODEL, 0, False)
+    return is_same_model and _VLLM_DEVICE in device_kind
 
 
 def random_model(flags: argparse.Namespace, devices: int = 1) -> Model:

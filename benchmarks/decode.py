@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.common import (
     Lines,
     add_model_flags,
+    is_vllm_setup,
     make_engine,
     model_config,
     random_model,
@@ -43,7 +44,6 @@ from stair_jax.errors import UserError
 # random weights, the same sampling: ms a step by (slots, context), and tokens/s of prefill.
 VLLM_MS = {(64, 600): 7.17, (256, 600): 15.06, (512, 600): 27.9}
 VLLM_PREFILL = 43.5e3
-_VLLM_MODEL, _VLLM_DEVICE = "meta-llama/Llama-3.1-8B-Instruct", "H200"
 
 _SAMPLING = Sampling(temperature=1.2, top_k=50, top_p=0.9)
 
@@ -101,8 +101,7 @@ def prepare(flags: argparse.Namespace, lines: Lines) -> Setting:
     ceilings = measure_ceilings(small=flags.tiny)
     copied, product = ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12
     lines("ceilings", copy_tb_per_s=copied, matmul_tflops_per_s=product)
-    same_model = (flags.model, flags.layers, flags.tiny) == (_VLLM_MODEL, 0, False)
-    comparable = same_model and _VLLM_DEVICE in jax.devices()[0].device_kind
+    comparable = is_vllm_setup(flags, jax.devices()[0].device_kind)
     return Setting(Floor(model_config(flags), ceilings), lines, flags.calls, flags, comparable)
 
 

@@ -1,9 +1,9 @@
 """An engine whose completions have scripted lengths and texts: what a search of a model costs.
 
-Random weights end no step and conclude no judgement. `ScriptedEngine` has the real engine sample
+Random weights end no step and conclude no judgement. `OverlayEngine` has the real engine sample
 as many tokens as the script says, and hands out the script's tokens in their place. Lengths and
 texts depend on the key of a request and on its depth in the tree alone, so that a tree is the same
-on any device, in any company, and without a model at all (`InstantEngine`).
+on any device, in any company, and without a model at all, over `instant_engine`.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.script import Script
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
 from stair_jax.search.verdict import QUESTIONS
+from stair_jax.testing.scripted_engine import ScriptedEngine, ZeroReplies
 
 
 class OutOfTime(Exception):
@@ -45,8 +46,8 @@ class _Asked:
 
 
 @dataclass
-class ScriptedEngine:
-    """An engine as the search knows it, around one that computes.
+class OverlayEngine:
+    """An engine as the search knows it, around one that samples.
 
     The handles that it gives out are those of the real engine, whose tokens are not the script's:
     only their numbers are alike.
@@ -173,62 +174,6 @@ class ScriptedEngine:
         self._asked.clear()
 
 
-class InstantEngine:
-    """Completes each request at once, with zeros: for a script without a model.
-
-    Attributes:
-        stats: of sampled tokens alone.
-        handles: that are kept.
-        capacity, free, max_length: without limits.
-    """
-
-    capacity = free = max_length = 2**40
-
-    def __init__(self) -> None:
-        """Nothing is pending."""
-        self.stats = EngineStats()
-        self.handles: set[Handle] = set()
-        self._waiting: list[Request] = []
-
-    @property
-    def pending(self) -> int:
-        """Requests that `step` has not completed yet."""
-        return len(self._waiting)
-
-    def submit(self, requests: Iterable[Request]) -> None:
-        """Takes requests over."""
-        self._waiting += requests
-
-    def step(self) -> list[Completion]:
-        """Completes all."""
-        waiting, self._waiting = self._waiting, []
-        return [self._complete(request) for request in waiting]
-
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
-        """A handle of the tokens after those of `parent`."""
-        handle = Handle((parent.tokens if parent else ()) + tuple(tokens), parent)
-        self.handles.add(handle)
-        return handle
-
-    def shorten(self, handle: Handle, num_tokens: int) -> Handle:
-        """A handle of the first tokens in place of the old one."""
-        self.release(handle)
-        shorter = Handle(handle.tokens[:num_tokens], handle.parent)
-        self.handles.add(shorter)
-        return shorter
-
-    def release(self, handle: Handle) -> None:
-        """Gives a handle back."""
-        self.handles.remove(handle)
-
-    def _complete(self, request: Request) -> Completion:
-        if request.sampling is None:
-            scores = (-1.0,) * len(request.score_ids)
-            return Completion(request.id, finish="scored", scores=scores)
-        count = request.sampling.max_tokens
-        self.stats.generated += count
-        self.stats.busy_steps += count
-        self.stats.slot_steps += count
-        tokens = (0,) * count
-        handle = self.keep(tuple(request.tokens) + tokens, request.parent) if request.keep else None
-        return Completion(request.id, tokens, (-1.0,) * count, "length", handle=handle)
+def instant_engine() -> ScriptedEngine:
+    """Completes each request at once, with zeros: for a script without a model."""
+    return ScriptedEngine(ZeroReplies())

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.common import Lines, add_model_flags, model_config
 from benchmarks.script import Script, judge_template, scripted_prompts
-from benchmarks.scripted import InstantEngine, ScriptedEngine
+from benchmarks.scripted import OverlayEngine, instant_engine
 from benchmarks.train import random_state
 from stair_jax import pocket
 from stair_jax.data.pairs import STEP_FIELDS, Pair, encode_pairs, read_pairs, step_examples
@@ -96,7 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", default="", help="dpo.jsonl of a run, comma-separated")
     parser.add_argument("--prompts", type=int, default=24, help="of scripted trees")
     parser.add_argument("--layouts", default="pairs,tree")
-    parser.add_argument("--together", default="siblings", help="see DpoSettings")
+    parser.add_argument("--together", default="siblings", help="see Dpo of stages/dpo.py")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=8, help="of a micro-batch")
@@ -133,7 +133,7 @@ def scripted_pairs(script: Script, prompts: int) -> list[Row]:
     trees: list[TreeRecord] = []
     run_search(
         scripted_prompts(script, prompts),
-        ScriptedEngine(InstantEngine(), script),
+        OverlayEngine(instant_engine(), script),
         script.tokenizer,
         SearchSettings(tree=SearchConfig(num_iterations=200), judge=judge, max_prompt_tokens=512),
         0,

@@ -5,16 +5,13 @@
 A tree makes `--iterations` iterations with 4 children and depth 7. The actor is a hash: our kernel
 and the plain-Python search get 4 terminal flags an expansion and a reward an evaluation from it,
 mctx (`muzero_policy`, 4 actions, max_depth 7, as many simulations) prior logits and a value.
-Compilation is not counted; a figure is the median of the repeats. Needs a checkout: the
-plain-Python search is that of tests/search/reference.py. Without mctx its lines and the ratios to
-it are left out.
+Compilation is not counted; a figure is the median of the repeats. The plain-Python search is that
+of stair_jax/testing/reference_search.py. Without mctx its lines and the ratios to it are left out.
 """
 
 import argparse
 import functools
 import importlib.util
-import pathlib
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -23,9 +20,9 @@ import jax.numpy as jnp
 
 from benchmarks.common import median_seconds, report
 from stair_jax.search import tree as kernel
+from stair_jax.testing.reference_search import ReferenceSearch
 
 CHILDREN, DEPTH = 4, 7
-REFERENCE = pathlib.Path(__file__).parents[1] / "tests" / "search" / "reference.py"
 
 
 def hashed(*numbers: Any) -> jax.Array:
@@ -108,11 +105,10 @@ def mctx_rate(mctx: ModuleType, batch: int, iterations: int) -> float:
 
 def python_rate(iterations: int, trees: int = 8) -> float:
     """Iterations/s of the plain-Python search, one tree after the other."""
-    reference = _load(REFERENCE)
 
     def run(_):
         for _ in range(trees):
-            reference.Search(PythonActor(), iterations, CHILDREN, DEPTH).run()
+            ReferenceSearch(PythonActor(), iterations, CHILDREN, DEPTH).run()
 
     return trees * iterations / median_seconds(run, repeats=3)
 
@@ -180,14 +176,6 @@ def main() -> None:
     for batch in map(int, flags.trees.split(",")):
         compare(batch, flags.iterations, mctx, python)
     scale(flags.iterations)
-
-
-def _load(path: pathlib.Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

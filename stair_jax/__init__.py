@@ -1,3 +1,146 @@
-"""STAIR (safety alignment with introspective reasoning, arXiv 2502.02384) in JAX."""
+"""STAIR (safety alignment with introspective reasoning, arXiv 2502.02384) in JAX.
+
+The names below are what other code imports; docs/api.md says what each is. Importing the package
+imports none of them: each is loaded when it is first asked for (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stair_jax.checkpoint import load, save
+    from stair_jax.data.padding import dpo_batch, prm_batch, sft_batch
+    from stair_jax.data.prompts import Prompt
+    from stair_jax.decoding.engine import Engine
+    from stair_jax.decoding.requests import Request, Sampling
+    from stair_jax.decoding.shapes import EngineShapes
+    from stair_jax.errors import UserError
+    from stair_jax.inference.beam_search import beam_search
+    from stair_jax.inference.best_of_n import best_of_n
+    from stair_jax.inference.candidates import TestTimeSettings
+    from stair_jax.inference.scorers import PrmScorer
+    from stair_jax.models.config import ModelConfig
+    from stair_jax.search.judge import JudgeSettings
+    from stair_jax.search.preferences import (
+        PrmSettings,
+        StepSettings,
+        prm_pairs,
+        sibling_pairs,
+        trajectory_pairs,
+    )
+    from stair_jax.search.records import TreeRecord, read_trees, write_trees
+    from stair_jax.search.reward import SafetyReward
+    from stair_jax.search.room import SamplingSettings
+    from stair_jax.search.runner import run_search
+    from stair_jax.search.settings import SearchSettings
+    from stair_jax.search.tree import actions_to, search_trees
+    from stair_jax.search.tree_data import Expansion, SearchConfig, TracedActor
+    from stair_jax.text.tokenizer import Tokenizer
+    from stair_jax.training.batch_scoring import batch_logps, batch_scores
+    from stair_jax.training.logps import token_logps
+    from stair_jax.training.losses import prm_loss, sft_loss, step_dpo_loss
+
+# A plain list, which type checkers and editors read.
+__all__ = [
+    "Engine",
+    "EngineShapes",
+    "Expansion",
+    "JudgeSettings",
+    "ModelConfig",
+    "PrmScorer",
+    "PrmSettings",
+    "Prompt",
+    "Request",
+    "SafetyReward",
+    "Sampling",
+    "SamplingSettings",
+    "SearchConfig",
+    "SearchSettings",
+    "StepSettings",
+    "TestTimeSettings",
+    "Tokenizer",
+    "TracedActor",
+    "TreeRecord",
+    "UserError",
+    "actions_to",
+    "batch_logps",
+    "batch_scores",
+    "beam_search",
+    "best_of_n",
+    "dpo_batch",
+    "load",
+    "prm_batch",
+    "prm_loss",
+    "prm_pairs",
+    "read_trees",
+    "run_search",
+    "save",
+    "search_trees",
+    "sft_batch",
+    "sft_loss",
+    "sibling_pairs",
+    "step_dpo_loss",
+    "token_logps",
+    "trajectory_pairs",
+    "write_trees",
+]
+
+_MODULES = {
+    "Engine": "stair_jax.decoding.engine",
+    "EngineShapes": "stair_jax.decoding.shapes",
+    "Expansion": "stair_jax.search.tree_data",
+    "JudgeSettings": "stair_jax.search.judge",
+    "ModelConfig": "stair_jax.models.config",
+    "PrmScorer": "stair_jax.inference.scorers",
+    "PrmSettings": "stair_jax.search.preferences",
+    "Prompt": "stair_jax.data.prompts",
+    "Request": "stair_jax.decoding.requests",
+    "SafetyReward": "stair_jax.search.reward",
+    "Sampling": "stair_jax.decoding.requests",
+    "SamplingSettings": "stair_jax.search.room",
+    "SearchConfig": "stair_jax.search.tree_data",
+    "SearchSettings": "stair_jax.search.settings",
+    "StepSettings": "stair_jax.search.preferences",
+    "TestTimeSettings": "stair_jax.inference.candidates",
+    "Tokenizer": "stair_jax.text.tokenizer",
+    "TracedActor": "stair_jax.search.tree_data",
+    "TreeRecord": "stair_jax.search.records",
+    "UserError": "stair_jax.errors",
+    "actions_to": "stair_jax.search.tree",
+    "batch_logps": "stair_jax.training.batch_scoring",
+    "batch_scores": "stair_jax.training.batch_scoring",
+    "beam_search": "stair_jax.inference.beam_search",
+    "best_of_n": "stair_jax.inference.best_of_n",
+    "dpo_batch": "stair_jax.data.padding",
+    "load": "stair_jax.checkpoint",
+    "prm_batch": "stair_jax.data.padding",
+    "prm_loss": "stair_jax.training.losses",
+    "prm_pairs": "stair_jax.search.preferences",
+    "read_trees": "stair_jax.search.records",
+    "run_search": "stair_jax.search.runner",
+    "save": "stair_jax.checkpoint",
+    "search_trees": "stair_jax.search.tree",
+    "sft_batch": "stair_jax.data.padding",
+    "sft_loss": "stair_jax.training.losses",
+    "sibling_pairs": "stair_jax.search.preferences",
+    "step_dpo_loss": "stair_jax.training.losses",
+    "token_logps": "stair_jax.training.logps",
+    "trajectory_pairs": "stair_jax.search.preferences",
+    "write_trees": "stair_jax.search.records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name, once."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names too that were not loaded yet, for completion in a shell."""
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""What a run says of itself: lines of progress on stderr, metrics on the disk.
+"""Metrics (JSON lines, TensorBoard, Weights & Biases) and progress lines on stderr.
 
-Weights & Biases gets the metrics too where the user has it and `WANDB_PROJECT` names a project;
-its other variables (WANDB_MODE=offline, ...) are heeded as ever.
+Weights & Biases is used if `WANDB_PROJECT` names a project; its other environment variables
+(WANDB_MODE=offline, ...) work as usual.
 """
 
 import importlib
@@ -21,34 +21,34 @@ from stair_jax.parallel import distributed
 
 METRICS_FILE = "metrics.jsonl"
 SPEED_FILE = "speed.jsonl"
-_WANDB_FILE = "wandb.json"  # the id of the run there, to go on with it
-_INTERVAL = 5.0  # seconds between two lines of one progress
+_WANDB_FILE = "wandb.json"  # id of the W&B run, to resume it
+_INTERVAL = 5.0  # least seconds between two progress lines
 
 
 def say(text: str) -> None:
-    """One line for whoever watches the run; goes to stderr of the first process."""
+    """Prints a line to stderr, on the first process of the run only."""
     if distributed.is_main():
         print(text, file=sys.stderr, flush=True)
 
 
 class Metrics:
-    """Scalars by step, as JSON lines and TensorBoard events in a folder, and in W&B if asked for.
+    """Writes scalars by step: JSON lines and TensorBoard events in a folder, and W&B if set up.
 
-    What the clock decides goes into `speed.jsonl`, all else into `metrics.jsonl`, which is the same
-    for the same run, however often it was stopped.
+    Values that depend on the clock go into `speed.jsonl`, all others into `metrics.jsonl`. So the
+    latter has the same bytes for the same run, however often it was interrupted.
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None, silent: bool = False):
-        """Opens the metrics of a stage, going on behind what is there.
+        """Opens the metrics of a stage and appends to what is there.
 
         Args:
-          folder: where the files go.
-          resume_step: lines of later steps are dropped, as they will be written again; all are
-            kept when it is None. A start from nothing in a used folder passes -1.
-          silent: write nothing, as in all processes of a run but the first.
+          folder: of the files.
+          resume_step: last step to keep: lines of later steps are dropped, as they will be written
+            again. None keeps all; -1 drops all (a fresh start).
+          silent: write nothing; for all processes of a run but the first.
 
         Raises:
-          UserError: a file cannot be written, or W&B is asked for and cannot be used.
+          UserError: a file cannot be written, or W&B is set up but cannot be used.
         """
         self._silent = silent
         self._files: dict[str, TextIO] = {}
@@ -67,12 +67,15 @@ class Metrics:
     def write(
         self, step: int, values: Mapping[str, Any], clock: Mapping[str, float] | None = None
     ) -> None:
-        """Adds a line {"step": step, name: value, ...} to each file that has a value.
+        """Writes the scalars of a step, as a line {"step": step, name: value, ...} in each file.
 
         Args:
           step: of these values.
-          values: scalars.
-          clock: scalars of which a run done again has others: seconds, speeds.
+          values: scalars that are the same in a repeated run.
+          clock: scalars that depend on the clock: seconds, speeds.
+
+        Raises:
+          UserError: a file cannot be written.
         """
         if self._silent:
             return
@@ -81,13 +84,13 @@ class Metrics:
             numbers |= self._line(SPEED_FILE, step, clock)
         events = self._tensorboard()
         for name, value in numbers.items():
-            if math.isfinite(value):
+            if math.isfinite(value):  # TensorBoard cannot plot others; the JSON lines have null
                 events.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
 
     def close(self) -> None:
-        """Flushes and closes all that is open."""
+        """Flushes and closes all files and writers."""
         for file in self._files.values():
             file.close()
         if self._events is not None:
@@ -102,7 +105,7 @@ class Metrics:
         self.close()
 
     def _open(self, name: str) -> TextIO:
-        """A file of JSON lines, without the lines that will be written again."""
+        """Opens a file of JSON lines for appending, after dropping the steps to be repeated."""
         path = self._folder / name
         storage.write_text(path, "".join(_whole_lines(path, self._resume_step)))
         with storage.writing(path):
@@ -129,7 +132,7 @@ class Metrics:
 
 
 def _start_wandb(folder: Path, is_new: bool) -> Any:
-    """The run at Weights & Biases of a stage: a new one, or that of before."""
+    """Starts the W&B run of a stage, or resumes it."""
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
@@ -142,7 +145,8 @@ def _start_wandb(folder: Path, is_new: bool) -> Any:
     try:
         return wandb.init(
             project=os.environ["WANDB_PROJECT"],
-            dir=str(folder.parent),  # a stage's own files are counted when it is finished
+            # Not the stage's own folder, whose files are checksummed when the stage is complete.
+            dir=str(folder.parent),
             id=storage.read_json(path)["id"],
             name=f"{folder.parent.name}/{folder.name}",
             resume="allow",
@@ -155,7 +159,7 @@ def _start_wandb(folder: Path, is_new: bool) -> Any:
 
 
 def _whole_lines(path: Path, resume_step: int | None) -> list[str]:
-    """The lines up to `resume_step`, without a torn last one."""
+    """The lines of a file up to `resume_step`, without an incomplete last line."""
     if not path.exists():
         return []
     lines = []
@@ -170,17 +174,17 @@ def _whole_lines(path: Path, resume_step: int | None) -> list[str]:
 
 
 class Progress:
-    """Lines on stderr, a few seconds apart: how much is done, how fast, how long it will take."""
+    """Progress lines on stderr, a few seconds apart: units done, rate, estimated time left."""
 
     def __init__(self, name: str, total: int, unit: str, done: int = 0, silent: bool = False):
         """Starts the clock.
 
         Args:
-          name: what is going on, e.g. the name of the stage.
-          total: how many units there are.
-          unit: their name, in the plural.
-          done: how many were done before (a resumed stage); the rate leaves them out.
-          silent: say nothing, as in all processes of a run but the first.
+          name: what the lines begin with, e.g. the name of the stage.
+          total: number of units.
+          unit: name of the units, in the plural.
+          done: units that were done before (of a resumed stage); not counted in the rate.
+          silent: print nothing; for all processes of a run but the first.
         """
         self._silent = silent
         self._name, self._total, self._unit = name, total, unit
@@ -191,7 +195,7 @@ class Progress:
             say(f"{name}: goes on at {done} of {total} {unit}")
 
     def update(self, done: int, **shown: Any) -> None:
-        """Says that `done` units are finished in all, with values to show beside."""
+        """Reports that `done` units are finished in total; `shown` are values to print with it."""
         self._done = done
         self._shown = shown or self._shown
         now = time.monotonic()
@@ -200,7 +204,7 @@ class Progress:
             say(self._line(now))
 
     def close(self) -> None:
-        """Prints the totals."""
+        """Prints a last line with the totals."""
         if self._silent:
             return
         seconds = time.monotonic() - self._start
@@ -222,7 +226,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` for a reader: "4.2 s", "3 min 07 s", "2 h 05 min"."""
+    """Human-readable duration: "4.2 s", "3 min 07 s", "2 h 05 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

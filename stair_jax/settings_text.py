@@ -32,11 +32,13 @@ def parse_text(text: str, hint: Any, where: str) -> Any:
 def _by_strictness(text: str, hint: Any) -> list[Any]:
     """The alternatives of a type, text last, as any text is text.
 
-    Where a field is text or a tuple of texts, only brackets make a tuple.
+    Where a field is text or a tuple of texts, brackets make a tuple, and nothing else does.
     """
     parts = sorted(type_alternatives(hint), key=lambda part: part is str)
-    if str in parts and not text.strip().startswith(("(", "[")):
-        parts = [part for part in parts if get_origin(part) is not tuple]
+    tuples = [part for part in parts if get_origin(part) is tuple]
+    if str in parts and tuples:
+        is_tuple = text.strip().startswith(("(", "["))
+        parts = [part for part in parts if (part in tuples) == is_tuple]
     return parts
 
 

@@ -1,7 +1,7 @@
-"""Files that survive a crash: atomic JSON, append-only records, fingerprints.
+"""Crash-safe files: atomic JSON and JSON lines, an append-only record log, fingerprints.
 
-Every writer here leaves either the old file or the whole new one, and turns a full or
-read-only disk into a `UserError` that names the path.
+A reader sees either the old file or the complete new one, never a part. A full or read-only disk
+becomes a `UserError` that names the path.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 
 from stair_jax.errors import UserError
 
-_CHUNK = 1 << 15
-_GZIP = 31  # zlib's window bits for a gzip member
+_CHUNK = 1 << 15  # bytes per read
+_GZIP = 31  # zlib's wbits for the gzip format: 16 + the largest window
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -43,7 +43,7 @@ _PATH_REASONS = {
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns the errors of a disk or path that cannot be written into a line that names `path`."""
+    """Context that turns errors of an unwritable disk or path into a `UserError` naming `path`."""
     try:
         with using_disk(path):
             yield
@@ -56,10 +56,10 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def using_disk(folder: str | Path) -> Iterator[None]:
-    """Turns the errors of a full or read-only disk into one line that names `folder`.
+    """Context that turns errors of a full or read-only disk into a `UserError` naming `folder`.
 
-    Also those of libraries that write by code of their own (safetensors, Orbax, tokenizers), which
-    only tell by their text.
+    Also for libraries with native writers (safetensors, Orbax, tokenizers), whose exceptions carry
+    the system's message only as text.
     """
     try:
         yield
@@ -73,7 +73,11 @@ def using_disk(folder: str | Path) -> Iterator[None]:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Makes a folder and its parents; it may be there already."""
+    """Creates a folder and its parents, if they do not exist, and returns its path.
+
+    Raises:
+      UserError: the folder cannot be created.
+    """
     path = Path(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -82,7 +86,14 @@ def make_folder(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` at the end of the block, whole or not at all."""
+    """A binary file that replaces `path` at the end of the block, completely or not at all.
+
+    A temporary file in the same folder (a rename is atomic only within a file system) is flushed to
+    disk, then renamed.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     path = Path(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -101,7 +112,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a new name in `folder` durable."""
+    """Flushes the entries of `folder` to disk: without it, a crash may undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -116,7 +127,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes one JSON value atomically; NaN and infinities become null."""
+    """Writes one JSON value atomically; NaN and infinities, which JSON lacks, become null."""
     write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -124,7 +135,7 @@ def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      UserError: the file is missing or is not JSON.
+      UserError: the file is missing or not JSON.
     """
     try:
         return json.loads(_read_text(path))
@@ -133,17 +144,18 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
-    """Writes JSON lines atomically."""
+    """Writes JSON lines atomically, one per row."""
     with atomic_file(path) as file:
         for row in rows:
             file.write(_json_line(row))
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Reads JSON lines; blank lines are left out.
+    """Reads JSON lines; blank lines are skipped.
 
     Raises:
-      UserError: the file is missing, or one of its lines is not a JSON object, or no Unicode text.
+      UserError: the file is missing, or a line is not a JSON object or not valid Unicode; names the
+        line.
     """
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
@@ -155,6 +167,8 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}, is not a JSON object")
+        # Escapes can smuggle in lone surrogates, which no tokenizer accepts. Parsed again as text,
+        # since pairs of escapes are valid; only for the few lines that have escapes.
         if "\\u" in line and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
             raise UserError(
                 f"{path}, line {number}, has half of a surrogate pair (\\ud800 to \\udfff), "
@@ -180,11 +194,14 @@ def _json_line(value: Any) -> bytes:
 
 
 def plain(value: Any, keep_nonfinite: bool = False) -> Any:
-    """`value` in JSON's own types: configs, dataclasses, tuples, paths, NumPy and JAX values.
+    """Converts a value to JSON types: configs, dataclasses, tuples, sets, paths, NumPy, JAX values.
 
     Args:
-      value: what to convert.
-      keep_nonfinite: write NaN and infinities as strings rather than as null.
+      value: to convert.
+      keep_nonfinite: convert NaN and infinities to strings instead of null.
+
+    Raises:
+      TypeError: the value has no JSON form.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -212,7 +229,7 @@ def plain(value: Any, keep_nonfinite: bool = False) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """Sha256 of the canonical JSON of `value`, whatever the order of its keys."""
+    """SHA-256 (hex) of the canonical JSON of `value`; independent of the order of keys."""
     canonical = json.dumps(
         plain(value, keep_nonfinite=True), sort_keys=True, separators=(",", ":"), allow_nan=False
     )
@@ -220,7 +237,11 @@ def fingerprint(value: Any) -> str:
 
 
 def fingerprint_file(path: str | Path) -> str:
-    """Sha256 of the bytes of a file."""
+    """SHA-256 (hex) of the bytes of a file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -229,7 +250,11 @@ def fingerprint_file(path: str | Path) -> str:
 
 
 def fingerprint_folder(path: str | Path) -> str:
-    """Sha256 of the names and bytes of all files below a folder."""
+    """SHA-256 (hex) of the relative paths and bytes of all files below a folder.
+
+    Raises:
+      UserError: there is no such folder, or a file cannot be read.
+    """
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"there is no folder {path}")
@@ -240,22 +265,26 @@ def fingerprint_folder(path: str | Path) -> str:
 
 
 class RecordLog:
-    """JSON records in an append-only file of gzip members, one a record.
+    """An append-only log of JSON records: a file of gzip members, one per record (`zcat` reads it).
 
-    A record is on the disk when `append` returns. What a killed writer left of a last record
-    is dropped by readers, and cut off by the next `append`. The bytes depend on the records
-    alone. One writer at a time.
+    A record is on disk when `append` returns. Each member carries a checksum, so that an incomplete
+    last record, left by a killed writer, is recognised: readers skip it, and the next `append` cuts
+    it off. A damaged record before others is an error. Members have no time stamp: the bytes of the
+    file depend on the records only. One writer at a time.
     """
 
     def __init__(self, path: str | Path):
-        """A log at `path`, which need not be there yet."""
+        """A log at `path`; the file is created by the first `append`."""
         self.path = Path(path)
         self._tail_is_whole = False
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a record and waits until it is on the disk."""
-        compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
-        member = compressor.compress(_json_line(record)) + compressor.flush()
+        """Appends a record and waits until it is on disk.
+
+        Raises:
+          UserError: it cannot be written; the file is then as before.
+        """
+        member = _gzip_member(record)
         is_new = not self.path.exists()
         make_folder(self.path.parent)
         self._cut_torn_tail()
@@ -272,14 +301,14 @@ class RecordLog:
             _sync_folder(self.path.parent)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole records, oldest first; none when the file is not there."""
+        """All complete records, oldest first; [] if there is no file."""
         return list(self)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The whole records, oldest first, read as they are asked for.
+        """Iterates over the complete records, oldest first, without loading all of them.
 
         Raises:
-          UserError: a record with others behind it is damaged.
+          UserError: a record that others follow is damaged.
         """
         for record, _ in self.members():
             yield record
@@ -293,7 +322,11 @@ class RecordLog:
         self._tail_is_whole = True
 
     def members(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each whole record, with the position in the file of its end."""
+        """(record, byte offset of its end) of each complete record.
+
+        Raises:
+          UserError: as `__iter__`.
+        """
         if not self.path.exists():
             return
         count = end = 0
@@ -306,6 +339,7 @@ class RecordLog:
                     raise self._damaged(count) from error
                 yield record, end
             file.seek(end)
+            # From the second byte on: the first incomplete member itself starts at `end`.
             if _holds_whole_member(file.read()[1:]):
                 raise self._damaged(count + 1)
 
@@ -316,6 +350,18 @@ class RecordLog:
         )
 
 
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes records atomically, in the form of a `RecordLog`."""
+    with atomic_file(path) as file:
+        for record in records:
+            file.write(_gzip_member(record))
+
+
+def _gzip_member(record: Mapping[str, Any]) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+    return compressor.compress(_json_line(record)) + compressor.flush()
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -323,7 +369,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _whole_members(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Text of each gzip member and the position after it, up to the first that is not whole."""
+    """(bytes, offset of the end) of each gzip member, up to the first that is not complete."""
     pending, end = b"", 0
     while True:
         decompressor = zlib.decompressobj(_GZIP)
@@ -343,9 +389,10 @@ def _whole_members(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _holds_whole_member(data: bytes) -> bool:
-    """Whether some gzip member can be read in full anywhere in `data`.
+    """Whether `data` contains a complete gzip member at any offset.
 
-    What a killed writer leaves behind holds none; damage with whole records behind it does.
+    This tells damage in the middle of a file, which complete records follow, from the incomplete
+    last record of a killed writer.
     """
     start = data.find(_GZIP_MAGIC)
     while start >= 0:

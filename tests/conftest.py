@@ -47,48 +47,12 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LLAMA3_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
-    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-_CORPUS = (
-    "The first step is an analysis of the problem.",
-    "Title: Problem analysis. Final Answer: forty two.",
-    "user assistant Reasoning_step Output begin_of_text eot_id",
-)
-
-
 @pytest.fixture(scope="session")
 def chat_tokenizer():
     """A small byte-level BPE with the specials and the chat template of Llama 3, and the tags."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+    from stair_jax.testing.tiny_tokenizers import bpe_tokenizer
 
-    from stair_jax.text.tokenizer import Tokenizer, add_tags
-
-    specials = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(_CORPUS, trainer)
-    bos = specials[0]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
-    )
-    hf = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token="<|eot_id|>")
-    hf.add_special_tokens({"additional_special_tokens": specials[1:3]})
-    hf.chat_template = LLAMA3_TEMPLATE
-    assert add_tags(hf) == 4
-    return Tokenizer(hf)
+    return bpe_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +62,8 @@ def make_stage_inputs(chat_tokenizer):
     The model has one layer, with `changes` of its config; each file of data has so many rows.
     """
     from stair_jax.models import huggingface
-    from stair_jax.models.config import ModelConfig
-    from stair_jax.models.transformer import init_params
     from stair_jax.storage import write_jsonl
+    from stair_jax.testing.tiny_models import tiny_model
     from stair_jax.text.steps import format_answer, format_output, format_step
 
     steps = [format_step("Problem analysis", "It is a sum."), "\n\n" + format_output("4")]
@@ -111,19 +74,10 @@ def make_stage_inputs(chat_tokenizer):
         "dpo": {"chosen": steps[1], "rejected": wrong, "path": steps[:1]},
         "prm": {"chosen_path": steps, "rejected_path": [steps[0], wrong]},
     }
-    shape = {
-        "vocab_size": chat_tokenizer.vocab_size,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
 
     def make(folder, rows, **changes):
-        config = ModelConfig(**shape | changes)
-        params = init_params(config, jax.random.key(0))
+        plain = {"num_hidden_layers": 1, "initializer_range": 0.02}
+        config, params = tiny_model(chat_tokenizer.vocab_size, **plain | changes)
         huggingface.save(folder / "model" / "hf", params, config, chat_tokenizer)
         ids = [{"id": f"{i}", "prompt": f"{i} + 2?", "kind": "safety"} for i in range(rows)]
         for name, own in fields.items():

@@ -1,4 +1,4 @@
-"""Metrics go on after a resume without steps twice; progress speaks of rate and time left."""
+"""Metrics have each step once after a resume; progress lines show rate and time left."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ def lines(folder):
 
 
 class Clock:
-    """A clock that tests set."""
+    """A fake clock that tests can set."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -76,13 +76,13 @@ def test_a_silent_process_writes_and_says_nothing(tmp_path, monkeypatch, capsys)
 
 
 class FakeWandb:
-    """Takes the place of the package; `runs` holds what was started and logged."""
+    """A fake `wandb` package; `runs` records what was started and logged."""
 
     def __init__(self):
         self.runs = []
 
     def init(self, **options):
-        """A run as a list of what it is told."""
+        """A run that records its calls."""
         run = SimpleNamespace(options=options, logged=[], is_finished=False)
         run.log = lambda values, step: run.logged.append((step, values))
         run.finish = lambda: setattr(run, "is_finished", True)

@@ -1,4 +1,4 @@
-"""Files survive crashes and full disks: nothing is half written, nothing whole is lost."""
+"""Files survive crashes and full disks: none is left half written, no complete record is lost."""
 
 import dataclasses
 import errno
@@ -22,7 +22,7 @@ RECORDS = [{"id": f"p{i}", "text": "step " * i, "values": [i / 3, None]} for i i
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Every flush to the disk fails, after the bytes were handed over."""
+    """Makes every fsync fail, after the bytes were written."""
 
     def fail(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -193,7 +193,7 @@ def test_damage_before_the_last_record_is_never_silent(tmp_path, position, flip)
     data[position % end] ^= flip
     path.write_bytes(data)
     try:
-        assert storage.RecordLog(path).read() == RECORDS  # a byte of a header that says nothing
+        assert storage.RecordLog(path).read() == RECORDS  # an unchecked header byte
     except UserError as error:
         assert f"{path} is damaged at record" in str(error)
         with pytest.raises(UserError):

@@ -60,7 +60,6 @@ def execute(arguments: Arguments, session: Session) -> int:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
     workdir = Path(options.workdir)
     session.on_interrupt = "the same command goes on where it stopped"
-    _use_compilation_cache(config, workdir)
     if processes is not None:
         before = signal.getsignal(signal.SIGTERM)
         session.peers = cluster.join(processes)
@@ -68,7 +67,10 @@ def execute(arguments: Arguments, session: Session) -> int:
     from stair_jax.run import pipeline  # flags and settings are checked before this is imported
 
     agree = (lambda names: True) if options.yes else _ask
-    pipeline.run(config, workdir, pipeline.Anew(options.redo, options.lengthen, agree))
+    anew = pipeline.Anew(options.redo, options.lengthen, agree)
+    models = pipeline.check(config, workdir, anew)
+    _use_compilation_cache(config, workdir)  # makes the folder: not before all is checked
+    pipeline.run(config, workdir, anew, models)
     if session.peers is not None:
         distributed.barrier("the end of the run", distributed.PATIENCE)
         session.peers.leave(0)
@@ -95,10 +97,12 @@ def _use_compilation_cache(config: RunConfig, workdir: Path) -> None:
     if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     own = Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
     jax.config.update("jax_compilation_cache_dir", str(own))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation_cache.reset_cache()  # what was compiled before had none
 
 
 def _processor() -> list[str]:

@@ -1,1 +1,1 @@
-"""Reading prompts and training data, and packing token sequences."""
+"""Input data: readers, public data sets, mixtures, sequence packing, tries of shared prefixes."""

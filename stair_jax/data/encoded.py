@@ -1,7 +1,8 @@
-"""Rows as token sequences: the lengths of all are known, the tokens are made when asked for.
+"""Lazily tokenised rows: all lengths are known up front, tokens are made on access.
 
-In a run of several processes each tokenises its share of the rows to learn their lengths, and
-later the rows that land on its own devices; of the others it knows the lengths alone.
+In a multi-process run the tokenisation is sharded: each process tokenises its share of the rows,
+the lengths are exchanged, and later each process tokenises only the rows that land on its devices.
+Lengths are all that packing needs, so all processes compute the same layout.
 """
 
 import copy
@@ -19,15 +20,15 @@ from stair_jax.parallel import distributed
 Encode = Callable[[Row], Sequence[Example]]
 Gather = Callable[[np.ndarray], np.ndarray]
 
-_REMEMBERED = 256  # rows of other processes whose tokens were made last
-_FAILED = -1
+_REMEMBERED = 256  # size of the LRU cache for rows that another process has measured
+_FAILED = -1  # stands for the lengths of a row that could not be tokenised
 
 
 class LateIds(Sequence[int]):
-    """A sequence of ids of known length, made anew each time that it is read."""
+    """A sequence of integers of known length, computed each time that it is read."""
 
     def __init__(self, length: int, make: Callable[[], np.ndarray]):
-        """`length` ids, which `make` gives as an int32 array."""
+        """`make` returns an int32 array, of which the first `length` entries count."""
         self._length, self._make = length, make
 
     def __len__(self) -> int:
@@ -48,12 +49,12 @@ class LateIds(Sequence[int]):
 
 
 class Encoded(Sequence[tuple[Example, ...]]):
-    """For each row its G sequences, e.g. the two sides of a pair.
+    """The G token sequences of each row, e.g. the two sides of a preference pair.
 
     Attributes:
       rows: N of them.
-      lengths: [N, G] int32, tokens of each sequence.
-      counted: [N, G] int32, how many of them, at the end, the loss counts.
+      lengths: [N, G] int32, tokens per sequence.
+      counted: [N, G] int32, how many tokens at the end of each sequence the loss counts.
     """
 
     def __init__(
@@ -64,18 +65,19 @@ class Encoded(Sequence[tuple[Example, ...]]):
         share: tuple[int, int] | None = None,
         gather: Gather | None = None,
     ):
-        """Learns the lengths; called by all processes, with the same rows.
+        """Determines all lengths. Collective: all processes call it with the same rows.
 
         Args:
           rows: each with an `id`.
-          encode: the sequences of a row; the loss counts the end of each and nothing before it.
+          encode: row -> its G examples. The loss mask of each must be 0 ... 0 1 ... 1: only the
+            number of counted tokens is stored.
           width: G.
-          share: number of this process, and of all of them; None: as `distributed` says.
-          gather: the array of this process -> those of all, with a leading axis; None: over the
-            processes of JAX.
+          share: (index of this process, number of processes); None: those of the run.
+          gather: array of this process -> the arrays of all, stacked along a new leading axis;
+            None: JAX's all-gather over processes.
 
         Raises:
-          UserError: that of `encode`, in all processes, whichever met the row.
+          UserError: that of `encode`, raised in all processes, whichever process tokenised the row.
         """
         self.rows, self._encode = rows, encode
         process, count = share or (distributed.process_index(), distributed.num_processes())
@@ -88,17 +90,19 @@ class Encoded(Sequence[tuple[Example, ...]]):
             except UserError:
                 if count == 1:
                     raise
-                continue  # the other processes wait for the lengths: all raise below
+                continue  # raising here would leave the others waiting in `gather`
             self._made[index] = [_ids(example) for example in examples]
             sizes[place] = [(len(e), int(np.sum(e.loss_mask))) for e in examples]
         if count > 1:
+            # [P, n, G, 2] -> [n, P, G, 2] -> [N, G, 2]: row i was measured by process i mod P. The
+            # last row of some processes may be padding, which the slice removes.
             sizes = (gather or _gather)(sizes).swapaxes(0, 1).reshape(-1, width, 2)[: len(rows)]
             for failed in np.flatnonzero((sizes == _FAILED).any((1, 2))).tolist():
                 encode(rows[failed])
         self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
 
     def truncated(self, length: int) -> "Encoded":
-        """The same, where longer sequences have lost their end."""
+        """A view in which sequences are cut to their first `length` tokens."""
         other = copy.copy(self)
         other.lengths = np.minimum(self.lengths, length)
         other.counted = np.maximum(self.counted - (self.lengths - other.lengths), 0)
@@ -112,7 +116,7 @@ class Encoded(Sequence[tuple[Example, ...]]):
     @overload
     def __getitem__(self, index: slice) -> list[tuple[Example, ...]]: ...
     def __getitem__(self, index: int | slice) -> tuple[Example, ...] | list[tuple[Example, ...]]:
-        """The sequences of a row, or of several."""
+        """The G sequences of a row, or those of each row of a slice."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):

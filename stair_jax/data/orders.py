@@ -1,4 +1,4 @@
-"""The order in which training takes its pairs, and what of them it keeps together."""
+"""Shuffling of preference pairs, with pairs that share a prefix kept next to each other."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
@@ -8,17 +8,20 @@ from stair_jax.data.sequences import Row
 
 
 def prompt_of(row: Row) -> Hashable:
-    """What pairs of one prompt have in common."""
+    """Grouping key: pairs of one prompt."""
     return row["prompt"]
 
 
 def path_of(row: Row) -> Hashable:
-    """What pairs of one prompt and path have in common; as sampled, where that is known."""
+    """Grouping key: pairs of one prompt and one path, i.e. of children of one node.
+
+    By the sampled tokens of the path if they are known, else by its texts.
+    """
     sampled = row.get("path_tokens")
     return row["prompt"], tuple(row["path"] if sampled is None else sampled)
 
 
-# What the shuffle may keep together -> the key of a pair; None: each for itself.
+# Setting `together` -> the grouping key of a pair; None: every pair on its own.
 TOGETHER: Mapping[str, Callable[[Row], Hashable] | None] = {
     "pairs": None,
     "siblings": path_of,
@@ -27,16 +30,21 @@ TOGETHER: Mapping[str, Callable[[Row], Hashable] | None] = {
 
 
 def keys_of(rows: Sequence[Row], together: str) -> list[Hashable] | None:
-    """A key for each pair, alike where the shuffle keeps them together, as `TOGETHER` says."""
+    """The grouping key of each pair; None if no pairs are kept together.
+
+    Args:
+      rows: the pairs.
+      together: a key of `TOGETHER`.
+    """
     key = TOGETHER[together]
     return None if key is None else [key(row) for row in rows]
 
 
 def grouped_passes(keys: Sequence[Hashable], num_examples: int, seed: int) -> list[int]:
-    """`num_examples` indices of `keys`: those of equal keys side by side, the groups shuffled.
+    """`num_examples` indices into `keys`: shuffled passes in which equal keys stay adjacent.
 
-    All indices come in a new order of the groups, again and again; within a group they keep theirs.
-    With keys that all differ this is `tasks.shuffled_passes`, index for index.
+    Each pass has every index once, in a new order of the groups; within a group the order is kept.
+    If all keys differ, the result equals that of `tasks.shuffled_passes`.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):

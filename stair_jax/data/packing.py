@@ -1,9 +1,11 @@
-"""Several sequences in one row: explicit lengths, first fit, static shapes.
+"""Sequence packing: several sequences per row, by first fit, with static shapes.
 
-Best fit fills rows no better than first fit once the longest come first (batches.py sees to it).
+Sequences in a row are kept apart by segment ids. No mask is ever derived from a token id (a pad id
+may be a real token): padding is where `segment_ids` is 0, and the loss counts where `weights` is
+not 0.
 
-No mask is ever derived from a token id: padding is where `segment_ids` is 0, and the loss is
-where `weights` is not 0.
+`training.batches` passes the longest sequences first (first-fit decreasing); best fit then fills
+the rows no better than first fit.
 """
 
 from collections.abc import Hashable, Sequence, Sized
@@ -14,11 +16,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence: its token ids, and for each token whether the loss counts it."""
+    """One token sequence of length L >= 1, with its loss mask."""
 
-    tokens: Sequence[int]
-    loss_mask: Sequence[int]
-    id: Hashable = ""
+    tokens: Sequence[int]  # [L] token ids
+    loss_mask: Sequence[int]  # [L], 1 where the loss counts the token as a target, else 0
+    id: Hashable = ""  # for messages
 
     def __post_init__(self) -> None:
         """Raises a ValueError for an empty sequence or a mask of another length."""
@@ -33,10 +35,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences packed into B rows of T tokens, or a part of these rows; N sequences in all.
+    """N sequences packed into B rows of T tokens (or some of these rows).
 
-    The weight of a position is the loss mask of its target, the next token of the same sequence;
-    the last position of a sequence has no target (0) and weight 0.
+    The target of a position is the next token of its sequence, and its weight is the loss mask of
+    that target. The last position of a sequence has no target: target 0, weight 0.
     """
 
     tokens: np.ndarray  # [B, T] int32
@@ -44,12 +46,16 @@ class Packed:
     positions: np.ndarray  # [B, T] int32, from 0 in each sequence
     segment_ids: np.ndarray  # [B, T] int32, 1, 2, ... along a row; 0 is padding
     weights: np.ndarray  # [B, T] float32
-    sequence_ids: np.ndarray  # [B, T] int32, index of the example; N is padding
-    last: np.ndarray  # [N] int32, place of each example's last token in all B rows, flat [B * T]
+    sequence_ids: np.ndarray  # [B, T] int32, index of the example; N for padding
+    last: np.ndarray  # [N] int32, position of each example's last token in the flattened [B * T]
 
 
 def most_sequences(length: int) -> int:
-    """Sequences in a row of that many tokens: as many as all attention kernels take."""
+    """Most sequences that a row of `length` tokens may hold.
+
+    cuDNN's backward pass over packed rows allocates workspace for every row and possible segment,
+    so its number is bounded: `length` / 64 segments including padding, or 16 for short rows.
+    """
     return max(15, length // 64 - 1)
 
 
@@ -59,16 +65,16 @@ def pack(
     num_rows: int | None = None,
     part: slice | None = None,
 ) -> Packed:
-    """Packs examples in order, each into the first row with room for it.
+    """Packs examples in the given order, each into the first row with room for it (first fit).
 
     Args:
-      examples: each at most `length` tokens long.
+      examples: N examples of at most `length` tokens each.
       length: T.
-      num_rows: B; as many rows as it takes when None.
-      part: the rows to make, one after another; None: all. No token outside of them is read.
+      num_rows: B; None: as many rows as are needed.
+      part: a contiguous slice of the rows to make; None: all. Tokens of other rows are not read.
 
     Raises:
-      ValueError: an example is longer than a row, or the rows do not suffice.
+      ValueError: the examples do not fit into the rows.
     """
     rows = Rows(len(examples) if num_rows is None else num_rows, length)
     places = rows.place([len(example) for example in examples])
@@ -102,11 +108,19 @@ def pack(
 
 
 def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list[list[int]]:
-    """Divides groups of examples among blocks of `num_rows` rows, first fit; no group is cut.
+    """Assigns groups of examples to blocks of `num_rows` rows by first fit; no group is split.
 
-    Returns the indices of the groups in each block; `pack` puts a block's examples, in this
-    order, into `num_rows` rows. With at most g examples a group, there are at most
-    ceil(len(groups) / floor(num_rows / g)) blocks, and as many only if the examples are long.
+    With at most g examples per group there are at most ceil(len(groups) / floor(num_rows / g))
+    blocks; this many only if the examples are long.
+
+    Args:
+      groups: each a sequence of examples, or of anything with a length in tokens.
+      length: tokens per row.
+      num_rows: rows per block.
+
+    Returns:
+      for each block the indices of its groups; `pack` fits the examples of a block, in this order,
+      into `num_rows` rows.
 
     Raises:
       ValueError: a group does not fit into an empty block.
@@ -124,7 +138,7 @@ def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list
 
 
 class Rows:
-    """Rows that are being filled, each from its start."""
+    """Fill state of `count` rows of `length` tokens; each row is filled from its start."""
 
     def __init__(self, count: int, length: int):
         self.count, self.length = count, length
@@ -136,7 +150,11 @@ class Rows:
         return sum(free < self.length for free in self._free)
 
     def place(self, lengths: Sequence[int]) -> list[tuple[int, int]] | None:
-        """(row, start) of sequences of these lengths; None, and no change, if one has no room."""
+        """Places sequences of these lengths; all or none of them.
+
+        Returns:
+          (row, start) of each sequence; None, with the state unchanged, if one has no room.
+        """
         free, left = list(self._free), list(self._left)
         places = []
         for length in lengths:

@@ -1,4 +1,4 @@
-"""Preference pairs as JSON lines, and as pairs of token sequences."""
+"""Preference pairs for DPO and the PRM: reading JSON lines, and encoding as token sequences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,16 +23,20 @@ PATH_FIELDS: Fields = {"id": str, "prompt": str, "chosen_path": list, "rejected_
 
 
 def read_pairs(path: str | Path, fields: Fields) -> list[dict[str, Any]]:
-    """Reads the pairs of a file, of which there may be none.
+    """Reads the pairs of a JSON-lines file, which may be empty.
+
+    Args:
+      path: of the file.
+      fields: required fields and their types; `STEP_FIELDS` for DPO, `PATH_FIELDS` for the PRM.
 
     Raises:
-      UserError: names the line of a field that is missing or of another type.
+      UserError: a field is missing or has another type; names the line.
     """
     return check_pairs(read_jsonl(path), fields, path)
 
 
 def check_pairs(rows: list[dict[str, Any]], fields: Fields, path: Any) -> list[dict[str, Any]]:
-    """The pairs, checked as `read_pairs` says.
+    """Checks pairs as `read_pairs` does, and returns them; `path` is for messages.
 
     Raises:
       UserError: as `read_pairs`.
@@ -51,9 +55,15 @@ def encode_pairs(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> tuple[list[Row], list[Pair]]:
-    """The pairs of which both sides have at most `max_length` tokens, as rows and as sequences.
+    """The pairs whose sides both have at most `max_length` tokens: (rows, token sequences).
 
-    Called by all processes of a run: each tokenises its share of the rows (see `Encoded`).
+    Collective: each process of the run tokenises its share of the rows (see `Encoded`).
+
+    Args:
+      rows: the pairs.
+      encode: `step_examples` or `path_examples`.
+      tokenizer: of the model.
+      max_length: most tokens per side, prompt included; longer pairs are dropped, not truncated.
     """
     encoded = Encoded(rows, partial(encode, tokenizer), 2)
     kept = np.flatnonzero((encoded.lengths <= max_length).all(1)).tolist()
@@ -62,10 +72,11 @@ def encode_pairs(
 
 
 def step_examples(tokenizer: Tokenizer, row: Row) -> Pair:
-    """A DPO pair {id, prompt, path, chosen, rejected} as two sequences; the two steps count.
+    """A DPO pair {id, prompt, path, chosen, rejected} as two sequences: prompt, path, step.
 
-    `path_tokens`, `chosen_tokens`, `rejected_tokens` (lists of ids, exactly as sampled) take the
-    place of the texts where they are given.
+    The loss counts the tokens of the two steps. If the row has `path_tokens`, `chosen_tokens` and
+    `rejected_tokens` (the sampled ids), these are used instead of tokenising the texts, which could
+    give other ids than the model had drawn.
     """
     context = encode_prompt(tokenizer, row["prompt"])
     context += step_ids(tokenizer, row["path"], row.get("path_tokens"))
@@ -77,10 +88,11 @@ def step_examples(tokenizer: Tokenizer, row: Row) -> Pair:
 
 
 def path_examples(tokenizer: Tokenizer, row: Row) -> Pair:
-    """A PRM pair {id, prompt, chosen_path, rejected_path} as two sequences: prompt and path.
+    """A PRM pair {id, prompt, chosen_path, rejected_path} as two sequences: prompt, path.
 
-    `chosen_tokens` and `rejected_tokens`, ids of the whole path, take the place of the texts where
-    they are given. Nothing is masked but the prompt; the score is read at the last token.
+    If the row has `chosen_tokens` and `rejected_tokens` (sampled ids of the whole paths), these are
+    used instead of the texts. The mask counts the path, but the PRM reads only the score at the
+    last token.
     """
     prompt = encode_prompt(tokenizer, row["prompt"])
     chosen, rejected = (

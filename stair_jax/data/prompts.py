@@ -1,4 +1,4 @@
-"""Prompts and examples as JSON lines, checked line by line."""
+"""Reading and validation of prompts and SFT examples in JSON lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,18 @@ KINDS = ("safety", "helpfulness")
 class Prompt:
     """One prompt of a search or an evaluation."""
 
-    id: str
+    id: str  # unique in its file
     prompt: str
     kind: str  # "safety" or "helpfulness"
-    source: str = ""
-    reference: str | None = None
+    source: str = ""  # data set or family that it comes from
+    reference: str | None = None  # reference answer, if there is one
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
     """Reads JSON lines {id, prompt, kind, source, reference?}.
 
     Raises:
-      UserError: names the file and the line of a missing column, an unknown kind or an id that
-        was there before; or says that the file is empty.
+      UserError: the file is empty, or a line lacks a column, has an unknown kind or repeats an id.
     """
     return [
         Prompt(row["id"], row["prompt"], row["kind"], row["source"], row.get("reference"))
@@ -36,7 +35,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
 
 def read_rows(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Reads JSON lines whose `columns` are strings, with known kinds and unique ids.
+    """Reads JSON lines; checks that `columns` are strings, kinds known and ids unique.
 
     Raises:
       UserError: as `read_prompts`.
@@ -47,9 +46,9 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 def check_rows(
     rows: list[dict[str, Any]], columns: Sequence[str], path: Any
 ) -> list[dict[str, Any]]:
-    """The rows, checked as `read_rows` says.
+    """Checks rows as `read_rows` does, and returns them; `path` is for messages.
 
-    The checks of `kind` and `id` apply where these are among `columns`.
+    Kinds and ids are checked only if "kind" and "id" are among `columns`.
 
     Raises:
       UserError: as `read_prompts`.

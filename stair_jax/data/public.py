@@ -1,4 +1,8 @@
-"""What the columns of public data sets mean: a table of readers, one a data set and use."""
+"""Schemas of public data sets: their columns, and a converter of rows for each use.
+
+PKU-SafeRLHF, UltraFeedback (original and binarized), JailbreakV-28k, STAIR-SFT, STAIR-Prompts, and
+the prompt format of the paper's released code. `schemas.py` applies them.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,14 +17,22 @@ Use = Literal["prompts", "sft", "dpo"]
 
 
 class LeftOut(Exception):
-    """A row that is not taken, and why."""
+    """Raised by a reader for a row that is dropped; the message is the reason."""
 
 
 class Kinds:
-    """The kind of a row by the name of its source."""
+    """Maps the name of a source to a kind, "safety" or "helpfulness"."""
 
     def __init__(self, given: Mapping[str, str], unknown: set[str]):
-        """Kinds that are given by source ("*": any other); `unknown` collects sources without."""
+        """A mapping with user-given kinds.
+
+        Args:
+          given: source -> kind; "*" is any other source.
+          unknown: receives the sources whose kind cannot be told, so that all are reported at once.
+
+        Raises:
+          UserError: an unknown kind is given.
+        """
         for source, kind in given.items():
             if kind not in KINDS:
                 raise UserError(
@@ -30,7 +42,7 @@ class Kinds:
         self._given, self._unknown = given, unknown
 
     def __call__(self, source: str) -> str:
-        """The kind: as given, as the source's name says, or of "*"."""
+        """The kind: as given for the source, else by its name, else that of "*"."""
         if source in self._given:
             return self._given[source]
         letters = re.sub("[^a-z]", "", source.lower())
@@ -39,10 +51,10 @@ class Kinds:
                 return kind
         if "*" not in self._given:
             self._unknown.add(source)
-        return self._given.get("*", KINDS[0])
+        return self._given.get("*", KINDS[0])  # any kind will do: `unknown` becomes an error
 
 
-# Parts of the names of sources, in small letters alone.
+# Substrings of the names of sources, reduced to lower-case letters.
 _NAMES = {
     "saferlhf": "safety",
     "jailbreak": "safety",
@@ -56,14 +68,14 @@ Reader = Callable[[Row, Kinds], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Schema:
-    """A data set.
+    """A data set that is recognised by its columns.
 
     Attributes:
       name: for messages and ids.
-      columns: that tell it apart; others may stand beside them.
-      uses: for each use, the function that reads a row; raises `LeftOut`.
-      id_column: of the ids of its rows, if it has any.
-      others: the only columns that may stand beside; None: any.
+      columns: required columns, by which it is recognised.
+      uses: for each use, the function that converts a row; it may raise `LeftOut`.
+      id_column: column with the ids of its rows; "": none.
+      others: the only further columns that are allowed; None: any.
     """
 
     name: str
@@ -73,7 +85,7 @@ class Schema:
     others: frozenset[str] | None = None
 
     def fits(self, row: Row) -> bool:
-        """Whether a row has these columns."""
+        """Whether a row has the required columns and no others than those allowed."""
         extra = row.keys() - self.columns
         return self.columns <= row.keys() and (self.others is None or extra <= self.others)
 
@@ -87,13 +99,13 @@ def _example(prompt: Any, answer: Any, kind: str) -> dict[str, Any]:
 
 
 def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> dict[str, Any]:
-    if chosen == rejected:
+    if chosen == rejected:  # no preference to learn
         raise LeftOut("both answers alike")
     return {"prompt": prompt, "kind": kind, "path": [], "chosen": chosen, "rejected": rejected}
 
 
 def _flag(value: Any) -> bool:
-    """True or False, also as the texts of a CSV file."""
+    """A boolean, also from the text of a CSV file; KeyError for anything else."""
     texts = {"true": True, "1": True, "false": False, "0": False}
     return texts[str(value).strip().lower()]
 
@@ -111,7 +123,7 @@ def _safer_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
 
 
 def _ranked(row: Row) -> list[str]:
-    """The completions that have a score, the best first; of equal ones, in their order."""
+    """The completions that have a score, best first; ties keep their order."""
     scored = []
     for completion in row["completions"]:
         scores = (completion.get(name) for name in ("overall_score", "fine-grained_score"))
@@ -135,7 +147,7 @@ def _ranked_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
 
 
 def _answer(messages: Any) -> str:
-    """The answer of a conversation of one turn."""
+    """The assistant's message of a single-turn conversation."""
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if roles != ["user", "assistant"]:
         raise LeftOut("more than one turn")
@@ -152,7 +164,10 @@ def _chosen_pair(row: Row, kinds: Kinds) -> dict[str, Any]:
 
 
 def _jailbreak(row: Row, kinds: Kinds) -> dict[str, Any]:
-    """Attacks that were made for language models: those in images lose their meaning as text."""
+    """A jailbreak prompt, if it was made for text-only models.
+
+    The others carry the attack in an image, and their text alone is none.
+    """
     if not _flag(row.get("transfer_from_llm", True)):
         raise LeftOut("the attack is in its image")
     return _prompt(row["jailbreak_query"], "safety", "JailbreakV-28k")

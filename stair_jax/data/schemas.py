@@ -1,4 +1,4 @@
-"""Public data sets, recognised by their columns and turned into rows of ours."""
+"""Conversion of public data sets, recognised by their columns, into rows of our own formats."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,32 +12,32 @@ _ID_LENGTH = 16  # hexadecimal digits of a hash
 
 
 class Converted(NamedTuple):
-    """Rows of ours, the data set that they are of, and why others were left out, how often."""
+    """The result of a conversion."""
 
-    rows: list[dict[str, Any]]
-    name: str
-    left_out: Counter[str]
+    rows: list[dict[str, Any]]  # in our format
+    name: str  # of the data set
+    left_out: Counter[str]  # reason -> number of rows that were dropped
 
 
 def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str) -> Converted:
-    """Turns rows of a public data set into rows of ours.
+    """Converts rows of a public data set into rows of our own format.
 
     Prompts: {id, prompt, kind, source, reference?}; SFT: {id, prompt, answer, kind}; DPO: {id,
-    prompt, kind, path: [], chosen, rejected}. An id is the data set's name with the row's own id,
-    or with a hash of the content, so that it never changes; a row of the same content as one before
-    is left out.
+    prompt, kind, path: [], chosen, rejected}. An id is the data set's name with the row's own id or
+    a hash of its content, so that it does not depend on the order or selection of rows. Rows with
+    the content of an earlier row are dropped.
 
     Args:
-      rows: at least one, of one data set.
+      rows: at least one, all of one data set.
       use: "prompts", "sft" or "dpo".
-      kinds: kind by source, where the data set has sources; "*" is any other source.
-      where: what messages call the rows.
+      kinds: kind by source, for data sets with sources; "*" is any other source.
+      where: name of the rows in messages, e.g. a file.
 
     Raises:
-      UserError: the columns are of no data set that is known, or not for this use; a row lacks one;
-        or a source is unknown.
+      UserError: the columns are of no known data set, or of one without this use; a row lacks a
+        column or does not have the expected values; or the kind of a source is not known.
     """
-    schema = recognize(rows[0], use, where)
+    schema = recognize(rows[0], use, where)  # the other rows have to have the same columns
     reader = schema.uses[use]
     made: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
@@ -87,10 +87,12 @@ def _check_texts(fields: Mapping[str, Any]) -> None:
 
 
 def recognize(row: Row, use: Use, where: str) -> Schema:
-    """The data set whose columns a row has: of several, the one with all columns of the others.
+    """The data set whose columns a row has.
+
+    If several fit, the most specific one: the one whose columns include those of all others.
 
     Raises:
-      UserError: there is none, or no single one, or it is not of that use.
+      UserError: none or no single one fits, or it does not have this use.
     """
     fitting = [schema for schema in SCHEMAS if schema.fits(row)]
     best = [s for s in fitting if all(s.columns >= other.columns for other in fitting)]
@@ -109,7 +111,7 @@ def recognize(row: Row, use: Use, where: str) -> Schema:
 
 
 def _choices(use: Use) -> str:
-    """What is recognised."""
+    """The formats that are accepted for a use, as text for messages."""
     own = {"prompts": "id, prompt, kind, source", "sft": "id, prompt, answer, kind"}
     pairs = "id, prompt, path, chosen, rejected"
     known = [f"our own ({own.get(use, pairs)})"]

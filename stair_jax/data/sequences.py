@@ -1,6 +1,7 @@
-"""Token sequences of examples, with the mask of what the loss counts.
+"""Encoding of rows as token sequences with a loss mask.
 
-Prompt and answer are tokenised apart and their ids joined, so a mask follows from lengths alone.
+Prompt and answer are tokenised separately and their ids concatenated, so that the mask follows from
+the lengths and no token spans the boundary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,16 @@ Row = Mapping[str, Any]
 
 
 def answer_example(tokenizer: Tokenizer, row: Row) -> Example:
-    """{id, prompt, answer} as a sequence; the answer counts, with its end-of-sequence token."""
+    """An SFT row {id, prompt, answer} as a sequence; the loss counts the answer, EOS included."""
     prompt = encode_prompt(tokenizer, row["prompt"])
     return joined(prompt, encode_answer(tokenizer, row["answer"]), row["id"])
 
 
 def joined(context: Sequence[int], counted: Sequence[int], name: str) -> Example:
-    """`context`, which the loss leaves out, then `counted`.
+    """An example of `context` (loss mask 0) followed by `counted` (loss mask 1).
 
     Raises:
-      UserError: `counted` is empty.
+      UserError: `counted` is empty; `name` is the id in the message.
     """
     if not counted:
         raise UserError(f"example {name!r} has an empty answer: take it out of the data")
@@ -33,7 +34,7 @@ def joined(context: Sequence[int], counted: Sequence[int], name: str) -> Example
 
 
 def describe(tokenizer: Tokenizer, example: Example) -> str:
-    """An example as text, with what the loss counts between brackets ⟦ and ⟧."""
+    """An example as text for inspection, with the tokens that the loss counts in ⟦brackets⟧."""
     pieces: list[tuple[int, list[int]]] = []
     for token, counts in zip(example.tokens, example.loss_mask, strict=True):
         if not pieces or pieces[-1][0] != counts:
@@ -48,9 +49,10 @@ def describe(tokenizer: Tokenizer, example: Example) -> str:
 def step_ids(
     tokenizer: Tokenizer, texts: Sequence[str], sampled: Sequence[int] | None
 ) -> list[int]:
-    """Ids of steps: as they were sampled where that is known, else of their texts.
+    """Token ids of steps: the sampled ids if they are known, else those of the texts.
 
-    A step that does not close a reasoning block ends its answer: the end-of-sequence token follows.
+    A text that does not end with the closing tag of a reasoning block is the end of its answer, so
+    the end-of-sequence token is added.
     """
     if sampled is not None:
         return list(sampled)

@@ -1,7 +1,8 @@
-"""Rows of a file, of a folder of `datasets`, or of a data set on the Hugging Face hub.
+"""Readers of data files, of `datasets` folders, and of data sets on the Hugging Face hub.
 
-JSON lines, JSON and CSV are read by Python alone; the rest through `datasets`, which takes seconds
-to import, and which neither runs code of a data set nor reads pickles.
+JSON lines, JSON and CSV are read with the standard library. The rest goes through `datasets`, which
+takes seconds to import and is therefore imported only here and when needed; it neither runs code of
+a data set nor reads pickles.
 """
 
 import csv
@@ -20,21 +21,21 @@ Rows = list[dict[str, Any]]
 _HUB_ID = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)/(?P<split>[\w.-]+))?"
 )
-_LONGEST_FIELD = 2**31 - 1  # the csv module's own bound is 128 KiB
+_LONGEST_FIELD = 2**31 - 1  # the default of the csv module, 128 KiB, is too short for answers
 _SPLIT = "train"
 
 
 def read_source(source: str | Path) -> Rows:
-    """The rows of a data set, as they are there.
+    """Reads the rows of a data set, unconverted.
 
     Args:
-      source: a file of JSON lines (whatever its name), `.json` (a list of objects, or JSON lines),
-        `.csv` or `.parquet`; a folder of `save_to_disk`; or, if there is nothing of that name, a
-        data set of the hub, `owner/name` or `owner/name:config/split`. Of several splits, "train"
-        is read where none is named.
+      source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.parquet`, or JSON lines
+        with any other name; a folder written by `save_to_disk`; or, if there is no such path, a
+        data set on the hub, `owner/name` or `owner/name:config/split`. If there are several splits
+        and none is named, "train" is read.
 
     Raises:
-      UserError: there is no such thing, or it cannot be read.
+      UserError: the source does not exist or cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -66,11 +67,12 @@ def _read_json(path: Path) -> Rows:
     try:
         rows = read_json(path)
     except UserError:
-        return read_jsonl(path)  # its message tells the line, or that there is no file
+        return read_jsonl(path)  # JSON lines after all; if not, its message names the line
     rows = rows if isinstance(rows, list) else [rows]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, item {number}, is not a JSON object")
+    # JSON escapes can hold lone surrogates, which no tokenizer or file accepts later.
     try:
         json.dumps(rows, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -130,12 +132,19 @@ _READERS: dict[str, Callable[[Path], Rows]] = {
 
 
 def _through_datasets(read: Callable[[Any], Any], source: str, split: str, note: str = "") -> Rows:
-    """The rows of what `read` gives of the module `datasets`, or of its split."""
+    """The rows of `read(datasets)`; of one split if that is a `DatasetDict`.
+
+    Args:
+      read: loads the data with the module `datasets`.
+      source: name of the data in messages.
+      split: which split to take; a single split is taken whatever its name.
+      note: added to `source` in the message of an error.
+    """
     import datasets
 
     try:
         found = read(datasets)
-    except Exception as error:  # errors of its builders share no class
+    except Exception as error:  # the errors of its builders have no common class
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"cannot read {source}{note} through datasets ({reason}): correct the name, or "

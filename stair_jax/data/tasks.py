@@ -1,8 +1,8 @@
-"""Mixtures of safety and helpfulness data, drawn through seqio or through datasets.
+"""Mixtures of safety and helpfulness data by rates, through seqio or Hugging Face datasets.
 
-Both readers mix row numbers: the texts stay in Python, and nothing but the rates, the shuffling
-and the repetition is left to the library. (seqio's own packing fixes the pad id at 0, a real
-token in Llama 3, so its feature converters are not used.)
+Both readers mix row indices: the texts stay in Python lists, and the libraries do the mixing, the
+shuffling and the repetition. seqio's feature converters are not used: they treat id 0 as padding,
+which is a real token in Llama 3 (`packing.py` works with explicit lengths instead).
 """
 
 import os
@@ -30,19 +30,18 @@ def read_mixture(
 ) -> list[dict[str, Any]]:
     """Draws `num_examples` rows of a JSON-lines file, mixed by kind at the given rates.
 
-    Each draw picks a kind with a probability proportional to its rate, and takes that kind's next
-    row. The rows of a kind are shuffled anew for each pass over them, and repeat only after all of
-    them were taken. The same arguments give the same rows in the same order; the two readers
-    give different ones.
+    Each draw picks a kind with probability proportional to its rate, and takes the next row of that
+    kind. The rows of a kind are reshuffled for each pass over them, and no row repeats within a
+    pass. Deterministic in its arguments; the two readers give different orders.
 
     Args:
       path: JSON lines with `columns`.
       rates: relative rate of each kind, e.g. {"safety": 1, "helpfulness": 1}. None ignores the
-        kinds: whole shuffled passes over the file, each row once a pass.
-      num_examples: how many rows to draw.
-      seed: of the choice of kinds and of the shuffling.
+        kinds: shuffled passes over the whole file.
+      num_examples: number of rows to draw.
+      seed: for the choice of kinds and the shuffling.
       reader: "seqio", or "datasets", which does not import TensorFlow.
-      columns: what each line must have.
+      columns: required columns of each line.
 
     Raises:
       UserError: a bad file, bad rates, or an unknown reader.
@@ -62,17 +61,18 @@ def draw(
     where: str | Path = "the data",
     keys: Sequence[Hashable] | None = None,
 ) -> list[int]:
-    """Numbers of the rows that training takes, in its order; the rows may be pairs.
+    """Indices of the rows to train on, in training order; for rows that may be pairs.
 
     Args:
-      rows: with a `kind` each, where there are rates.
-      rates: relative rate of the rows of each kind; None: whole passes, shuffled without a reader.
-      num_examples: how many numbers to draw.
-      seed: of the choice of kinds and of the shuffling.
+      rows: each with a `kind` if there are rates.
+      rates: relative rate of the rows of each kind; None: shuffled passes over all rows, without
+        a reader.
+      num_examples: number of indices to draw.
+      seed: for the choice of kinds and the shuffling.
       reader: "seqio" or "datasets".
-      where: what messages call the rows.
-      keys: of each row; those with equal ones (and of one kind) come side by side, as a whole.
-        None: each row is alone.
+      where: name of the rows in messages.
+      keys: one per row; rows with equal keys (and one kind) are drawn together and stay adjacent.
+        None: every row on its own.
 
     Raises:
       UserError: a row without a known kind, bad rates, or an unknown reader.
@@ -91,7 +91,7 @@ def draw(
         groups.setdefault((row["kind"], key), []).append(index)
     members = list(groups.values())
     by_kind = _sources([kind for kind, _ in groups], rates, where)
-    # Large groups are drawn less often: the rates are those of rows.
+    # Readers draw groups, but rates are per row: a kind with large groups is drawn less often.
     sources = {
         kind: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
         for kind, (rate, numbers) in by_kind.items()
@@ -101,14 +101,14 @@ def draw(
 
 
 def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> list[int]:
-    """`num_examples` indices below `size`: all of them in a new order, again and again."""
+    """`num_examples` indices in [0, size), in passes: each pass is a new random permutation."""
     generator = np.random.default_rng(seed)
     passes = [generator.permutation(size) for _ in range(-(-num_examples // size))]
     return np.concatenate(passes)[:num_examples].tolist()
 
 
 def check_mixing(rates: Rates | None, reader: str) -> None:
-    """Checks settings before any data are read.
+    """Checks the settings of a mixture before any data is read.
 
     Raises:
       UserError: an unknown kind, a rate below 0, no rate above 0, or an unknown reader.
@@ -123,7 +123,7 @@ def _check_reader(reader: str) -> None:
         raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
 
 
-# Name of a source -> (its rate, the numbers of its rows).
+# Name of a source -> (its rate, the indices of its rows).
 _Sources = Mapping[str, tuple[float, Sequence[int]]]
 
 
@@ -153,19 +153,20 @@ def _wanted(rates: Rates) -> dict[str, float]:
 
 
 def _read_with_seqio(sources: _Sources, num_examples: int, seed: int) -> list[int]:
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # it reports each GPU it lacks; JAX has set 1
-    import seqio  # 20 s with TensorFlow: only where training data is read
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # silences TensorFlow's warnings about missing GPUs
+    import seqio  # imports TensorFlow, which takes about 20 s: only where a mixture is read
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes the memory of the GPU
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow would claim the memory of the GPU
 
     def task(name: str, indices: Sequence[int]) -> Any:
         numbers = np.asarray(indices, np.int32)[:, None]
 
         def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
-            # Shuffled here: seqio's own shuffle comes after the repetition and mixes passes.
+            # Shuffled here, as seqio shuffles after repeating, which mixes the passes.
             return tf.data.Dataset.from_tensor_slices({"row": numbers}).shuffle(len(numbers), seed)
 
+        # The "tokens" that seqio sees are row indices.
         feature = seqio.Feature(seqio.PassThroughVocabulary(2**31 - 1), add_eos=False)
         source = seqio.FunctionDataSource(dataset, ["train"])
         return seqio.Task(name, source, {"row": feature}, [])
@@ -181,6 +182,7 @@ def _read_with_datasets(sources: _Sources, num_examples: int, seed: int) -> list
 
     streams = []
     for number, (_, indices) in enumerate(sources.values()):
+        # Repeated here: each stream alone is long enough, so that none is exhausted too early.
         order = shuffled_passes(len(indices), num_examples, [seed, number])
         streams.append(datasets.Dataset.from_dict({"row": [indices[place] for place in order]}))
     rates = np.array([rate for rate, _ in sources.values()])

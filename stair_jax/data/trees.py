@@ -1,12 +1,15 @@
-"""Sequences that share prefixes, laid out as a trie: each shared part once.
+"""Tries: sequences with shared prefixes in one row, each shared part once (for tree attention).
 
-A node of the trie is a run of tokens that the same sequences go through. Its places have, one for
-each of its tokens, that token as the target, the token before it as the input, and the input's
-position in the sequence. So a place stands for a prefix of two or more tokens, however many
-sequences begin with it, and several next tokens of one prefix are several places.
+A node of the trie is a run of tokens common to the same set of sequences. It has one row position
+per token: the token is the target, the token before it in the sequence is the input, and the
+position id (for RoPE) is that of the input. So there is one row position per distinct prefix of two
+or more tokens, however many sequences start with it. Inputs are shifted by one in this way because
+the last token of a shared prefix has several next tokens: each of them is a position of its own, in
+a child that begins with that last token as its input.
 
-Nodes lie in preorder. A place sees those before it whose subtree has not ended, which are the
-prefixes of its own: attention over the row gives what it would give for each sequence alone.
+Nodes are laid out in preorder. A row position attends to the earlier ones whose subtree has not
+ended yet, i.e. to the prefixes of its own prefix (`Trie.ends` is this mask in one array). Attention
+over the row then gives the same result as over each sequence alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,35 +22,39 @@ from stair_jax.data.packing import Example
 
 @dataclass(frozen=True)
 class Trie:
-    """N sequences in P places; the loss counts C of its nodes for one sequence or more."""
+    """N sequences in P row positions; C of the nodes count in the loss of some sequence."""
 
-    tokens: np.ndarray  # [P] int32, inputs
-    targets: np.ndarray  # [P] int32
-    positions: np.ndarray  # [P] int32, of the inputs in their sequences
-    ends: np.ndarray  # [P] int32, the first place behind the subtree of the place's node
+    tokens: np.ndarray  # [P] int32, input token ids
+    targets: np.ndarray  # [P] int32, target token ids
+    positions: np.ndarray  # [P] int32, position ids: index of the input token in its sequence
+    ends: np.ndarray  # [P] int32, first row position after the subtree of the position's node
     node_ids: np.ndarray  # [P] int32, 0 to C - 1; -1 where no sequence counts the target
-    runs: tuple[tuple[int, ...], ...]  # for each sequence the nodes whose targets count for it
+    runs: tuple[tuple[int, ...], ...]  # per sequence, the nodes whose targets count for it
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
     def num_nodes(self) -> int:
-        """C."""
+        """C, the number of nodes that count in the loss."""
         return int(self.node_ids.max(initial=-1)) + 1
 
 
 def build(examples: Sequence[Example]) -> Trie:
-    """The trie of sequences; a node ends too where the loss mask of one of them changes.
+    """Builds the trie of N sequences.
+
+    A node also ends where the loss mask of one of its sequences changes, so that a node counts for
+    a sequence as a whole or not at all.
 
     Args:
-      examples: N of them; equal ones may occur. The first token of a sequence is no target, so
-        its mask does not count, and a sequence of one token has no place.
+      examples: N sequences, possibly equal. The first token of a sequence is never a target: its
+        mask is ignored, and a sequence of a single token has no row position.
     """
     sequences = [_Sequence.of(example) for example in examples]
     nodes = list(_preorder(sequences))
     sizes = [node.end - node.start for node in nodes]
     subtrees = list(sizes)
+    # Children come after their parents in preorder: backwards, a subtree is complete when added.
     for number in range(len(nodes) - 1, 0, -1):
         if (parent := nodes[number].parent) >= 0:
             subtrees[parent] += subtrees[number]
@@ -74,9 +81,10 @@ class Bundle:
     """Groups of sequences that are laid out together.
 
     Attributes:
-      members: their numbers.
-      tries: one of all sequences, or, of one group that does not fit into a row, one of each. In
-        either case the `runs` one after another are those of the members' sequences in order.
+      members: indices of the groups.
+      tries: one trie of all their sequences; or, for a single group that does not fit into a row,
+        one trie per sequence. In both cases the concatenated `runs` are those of the members'
+        sequences, in order.
     """
 
     members: tuple[int, ...]
@@ -84,7 +92,7 @@ class Bundle:
 
     @property
     def runs(self) -> list[tuple[int, ...]]:
-        """Of each sequence, with nodes numbered through all the tries."""
+        """Nodes of each sequence, numbered consecutively over all the tries."""
         found, before = [], 0
         for trie in self.tries:
             found += [tuple(before + node for node in run) for run in trie.runs]
@@ -93,18 +101,19 @@ class Bundle:
 
 
 def bundle(groups: Sequence[Sequence[Example]], length: int, max_runs: int) -> list[Bundle]:
-    """Lays groups of sequences out in as few tries as a greedy cut needs.
+    """Lays out groups of sequences in few tries, greedily.
 
-    Groups that begin alike come together. Each trie takes as many as fit; a group that is alone
-    and still too long is laid out as one trie for each of its sequences.
+    The groups are sorted by their tokens, so that those with long common prefixes are neighbours,
+    and each trie takes as many of the next groups as fit. A group that does not fit into a trie by
+    itself is laid out as one trie per sequence.
 
     Args:
-      groups: numbered from 0; those of one prompt, so that they share what they begin with.
-      length: the most places of a trie.
-      max_runs: the most nodes that may count for one sequence.
+      groups: groups of sequences with a common prefix, e.g. those of one prompt.
+      length: most row positions of a trie.
+      max_runs: most nodes that may count for one sequence.
 
     Raises:
-      ValueError: a sequence is too long, or its mask has too many runs, even alone.
+      ValueError: a single sequence is too long, or its loss mask has too many runs.
     """
     order = sorted(range(len(groups)), key=lambda number: list(groups[number][0].tokens))
     bundles = []
@@ -128,9 +137,13 @@ def bundle(groups: Sequence[Sequence[Example]], length: int, max_runs: int) -> l
 def _most(
     groups: Sequence[Sequence[Example]], order: Sequence[int], length: int, max_runs: int
 ) -> tuple[int, Trie | None]:
-    """How many of the next groups fit into one trie, and it; (1, None) if the first does not."""
+    """(number of the next groups that fit into one trie, that trie); (1, None) if not even one.
+
+    A binary search, as adding groups never makes a trie smaller. It tries all groups first, which
+    is the usual case.
+    """
     best: tuple[int, Trie | None] = (1, None)
-    low, high, count = 1, len(order), len(order)  # more groups never make a trie smaller
+    low, high, count = 1, len(order), len(order)
     while low <= high:
         trie = build([example for number in order[:count] for example in groups[number]])
         if _fits(trie, length, max_runs):
@@ -149,7 +162,7 @@ def _fits(trie: Trie, length: int, max_runs: int) -> bool:
 class _Sequence:
     tokens: np.ndarray  # [L] int32
     mask: np.ndarray  # [L] bool
-    bounds: np.ndarray  # [..] where a run of equal masks ends; L is the last
+    bounds: np.ndarray  # ascending ends of the runs of equal mask values; the last is L
 
     @classmethod
     def of(cls, example: Example) -> "_Sequence":
@@ -163,17 +176,22 @@ class _Sequence:
 
 @dataclass(frozen=True)
 class _Node:
-    """Tokens `start` to `end` of the sequence `through`, and of all that go the same way."""
+    """Tokens `start` to `end` (exclusive) of the sequence `through` and of all that share them."""
 
-    parent: int
+    parent: int  # -1 for a root
     start: int
     end: int
-    through: int
-    counted: tuple[int, ...]  # the sequences for which its tokens count
+    through: int  # index of one sequence that goes through the node
+    counted: tuple[int, ...]  # indices of the sequences for which its tokens count
 
 
 def _preorder(sequences: Sequence[_Sequence]) -> Iterator[_Node]:
-    """The nodes; a token has the same number in the sequence for all that go through it."""
+    """The nodes of the trie in preorder.
+
+    Since only prefixes are shared, a token has the same index in all sequences that go through it.
+    """
+    # First tokens are no targets: sequences are divided by them, and nodes start at token 1. The
+    # stack is filled in reverse, as the last entry is popped first.
     roots = _branches(sequences, range(len(sequences)), 0)
     waiting = [
         (-1, 1, branch) for root in roots[::-1] for branch in _branches(sequences, root, 1)[::-1]
@@ -190,7 +208,7 @@ def _preorder(sequences: Sequence[_Sequence]) -> Iterator[_Node]:
 
 
 def _branches(sequences: Sequence[_Sequence], through: Sequence[int], at: int) -> list[list[int]]:
-    """The sequences that go on at token `at`, by that token, in the order in which they come."""
+    """The sequences that have a token at index `at`, grouped by it, in order of appearance."""
     branches: dict[int, list[int]] = {}
     for index in through:
         if at < len(sequences[index]):
@@ -199,7 +217,13 @@ def _branches(sequences: Sequence[_Sequence], through: Sequence[int], at: int) -
 
 
 def _common_end(sequences: Sequence[_Sequence], through: Sequence[int], start: int) -> int:
-    """How far sequences that have the token `start` in common, and its masks, go on alike."""
+    """End of the node at `start`: where one of the sequences ends, differs, or changes its mask.
+
+    Args:
+      sequences: all sequences.
+      through: indices of those in the node; they have the token at `start` in common.
+      start: index of the first token of the node.
+    """
     first = sequences[through[0]].tokens
     end = len(first)
     for index in through:

@@ -1,1 +1,1 @@
-"""The rollout engine: batched sampling and scoring behind one interface."""
+"""The rollout engine: continuous batching of sampling and scoring over a paged KV cache."""

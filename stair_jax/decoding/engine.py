@@ -1,8 +1,8 @@
-"""Continuous batching over a paged cache: sequences share what they begin with, and never wait.
+"""The rollout engine: continuous batching over a paged KV cache with prefix sharing.
 
-The host plans a round while the devices run the one before: copies of partial pages, prefills of
-chunks of prompts, and some steps of decoding in all slots. Results come back one round late, in
-one array, so that neither waits for the other.
+The host plans a round while the devices run the previous one: copies of partial pages, chunked
+prefills, and a few decode steps in all slots. Results are read one round late, packed into one
+array, so that neither host nor device waits for the other.
 """
 
 import time
@@ -33,23 +33,29 @@ from stair_jax.parallel.placement import Placement
 
 @dataclass(frozen=True)
 class _Round:
-    """A decode call whose results have not been read."""
+    """A decode call whose results have not been read.
 
-    results: Any  # a jax.Array, whose `is_ready` is not in its type
-    decoding: list[list[Decoding]]  # of each shard; without those of the lines until it is settled
-    lines: list[list[Job]]  # of each shard, see `Shard.settle`
+    Attributes:
+        results: [num_slots, 2 * num_steps + 8] int32, as `programs.decode` returns it.
+        decoding: per shard, the jobs in slots; those of the lines are added by `_settle`.
+        lines: per shard, the jobs that the device may have assigned to idle slots.
+    """
+
+    results: Any  # a jax.Array, whose stub lacks `is_ready`
+    decoding: list[list[Decoding]]
+    lines: list[list[Job]]
 
 
 class Engine:
     """Samples and scores for many requests at once.
 
-    A request's result depends on its tokens, sampling and key only: not on its slot, on what runs
-    beside it, on the order of submission, or on what is in the cache. (Up to rounding: keys and
-    values of a prompt come out of another program than those of the same tokens when they were
-    sampled.) Engines of one config and one set of shapes share their compiled programs.
+    The result of a request depends only on its tokens, sampling settings and key: not on its slot,
+    on its neighbours, on the order of submission, or on the contents of the cache. (Up to rounding:
+    the keys and values of a prompt come from another program than those of the same tokens when
+    they were sampled.) Engines with equal model configs and shapes share their compiled programs.
 
     Attributes:
-        stats: counts since it was made.
+        stats: counters since the engine was created.
     """
 
     def __init__(
@@ -62,19 +68,20 @@ class Engine:
         consume: bool = False,
         **sizes: Any,
     ) -> None:
-        """An idle engine.
+        """Creates an idle engine.
 
         Args:
-            config: of the model.
-            params: of the model; on the mesh, if there is one.
-            shapes: sizes and kinds of its programs.
-            mesh: of the devices; None: the default device. `data` and `fsdp` split the slots and
-                the cache, `tensor` the heads.
-            consume: deletes `params`, so that there is room for the cache.
-            sizes: fields of `EngineShapes`, in place of `shapes`.
+            config: the model config.
+            params: the parameters, as of `transformer.init_params`; on the mesh, if there is one.
+            shapes: sizes and kinds of the device programs.
+            mesh: the devices; None means the default device. `data` and `fsdp` split the slots and
+                the cache, `tensor` splits the heads.
+            consume: whether to delete `params` while they are converted, which leaves more memory
+                to the cache.
+            sizes: fields of `EngineShapes`, as an alternative to `shapes`.
 
         Raises:
-            UserError: names a size that cannot be.
+            UserError: names a size that is not possible.
         """
         shapes = shapes or EngineShapes(**sizes)
         self.stats = EngineStats()
@@ -85,6 +92,7 @@ class Engine:
         self._backend = self._shapes.attention
         self._programs = programs.get_programs(self._shapes.platform)
         self._served = self._serve(params, consume)
+        # After the parameters: what they leave free decides how many pages there are.
         self._shapes = shapes = self._shapes.with_pages(config, mesh)
         self._handles: set[Handle] = set()
         sizes_of_shard = shapes.shard_sizes()
@@ -101,41 +109,46 @@ class Engine:
                 shapes.kv_dtype or config.dtype,
             )
         self._prefill_sizes = PrefillSizes(shapes.prefill_sizes)
+        # The shard that a handle's children are sent to, because it has, or will have, its keys and
+        # values.
         self._home: dict[Handle, Shard] = {}
         self._numbers = count()
+        # Dispatched rounds that have not been read, oldest first.
         self._rounds: deque[_Round] = deque()
         self._pending = 0
         self._done: list[Completion] = []
+        # Whether a row could not be sampled without branches, so that the next call needs them.
         self._stalled = False
+        # When results were read last, for `EngineStats.starved_seconds`.
         self._seen = time.monotonic()
 
     @property
     def pending(self) -> int:
-        """Requests whose completions `step` has not returned yet."""
+        """Number of requests whose completions `step` has not returned yet."""
         return self._pending
 
     @property
     def capacity(self) -> int:
-        """Tokens whose keys and values the cache holds."""
+        """Number of tokens whose keys and values the cache can hold."""
         sizes = self._shapes.shard_sizes()
         return len(self._shards) * (sizes.num_pages - 1) * sizes.page_size
 
     @property
     def free(self) -> int:
-        """Tokens that the cache has room for, or could have: kept handles may go."""
+        """Number of tokens that fit into the cache, if all evictable prefixes are evicted."""
         return sum(shard.free_tokens for shard in self._shards)
 
     @property
     def max_length(self) -> int:
-        """Tokens of a sequence at most, prompt and samples together."""
+        """Maximum number of tokens per sequence, prompt and sampled tokens together."""
         return self._shapes.max_length
 
     def submit(self, requests: Iterable[Request]) -> None:
-        """Takes requests over.
+        """Queues requests.
 
         Raises:
-            UserError: when a token is outside of the vocabulary.
-            ValueError: when a parent is not a handle of this engine, or has been released.
+            UserError: a token id is outside of the vocabulary.
+            ValueError: a parent is not a handle of this engine, or has been released.
         """
         for request in requests:
             parent = request.parent
@@ -145,6 +158,7 @@ class Engine:
             sequence = request.sequence
             room = self._shapes.max_length - len(sequence)
             self._pending += 1
+            # Sampling needs room for at least one token, scoring for none.
             if room < (request.sampling is not None):
                 self._done.append(Completion(request.id, finish="too_long"))
                 continue
@@ -154,13 +168,20 @@ class Engine:
             self._shard_of(parent).submit(job)
 
     def step(self) -> list[Completion]:
-        """Dispatches a round, and returns what the round before it has completed."""
+        """Dispatches one round.
+
+        Returns:
+            The completions that became known since the last call.
+        """
+        # What has arrived is read first: it frees slots and pages for the round that is planned
+        # now.
         while self._rounds and self._rounds[0].results.is_ready():
             self._read()
         is_starved = not self._rounds
         dispatched = self._dispatch()
         if is_starved and dispatched:
             self.stats.starved_seconds += time.monotonic() - self._seen
+        # Leaves the new round in flight, or none if there was nothing to dispatch.
         while len(self._rounds) > dispatched:
             self._read()
         self.stats.evicted = sum(shard.prefixes.evicted for shard in self._shards)
@@ -169,15 +190,15 @@ class Engine:
         return done
 
     def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
-        """A handle of a sequence; nothing is computed before it is used.
+        """Creates a handle of a sequence; nothing is computed until it is used.
 
         Args:
-            tokens: appended to those of `parent`.
+            tokens: token ids, appended to those of `parent`.
             parent: a handle of this engine.
 
         Raises:
-            UserError: when there are no tokens, or one is outside of the vocabulary.
-            ValueError: when the parent is not kept here.
+            UserError: there are no tokens, or one is outside of the vocabulary.
+            ValueError: the parent is not a handle of this engine.
         """
         if parent is not None and parent not in self._handles:
             raise ValueError("the parent of the handle is not kept here")
@@ -190,14 +211,14 @@ class Engine:
         return handle
 
     def shorten(self, handle: Handle, num_tokens: int) -> Handle:
-        """Exchanges a handle for one of its first tokens.
+        """Replaces a handle by one of its first tokens.
 
         Args:
-            handle: is released.
-            num_tokens: at least those of its parent, and at least 1.
+            handle: the handle, which is released.
+            num_tokens: number of tokens to keep; at least 1, and at least those of its parent.
 
         Raises:
-            ValueError: when it is not kept here, or has no such beginning.
+            ValueError: the handle is not kept here, or cannot be shortened to that length.
         """
         shortest = max(1, len(handle.parent.tokens) if handle.parent else 1)
         if handle not in self._handles or not shortest <= num_tokens <= len(handle.tokens):
@@ -213,10 +234,10 @@ class Engine:
         return shorter
 
     def release(self, handle: Handle) -> None:
-        """Gives a handle back; requests made with it before still run, its children stay.
+        """Releases a handle. Requests already submitted with it still run; its children stay.
 
         Raises:
-            ValueError: when it is not kept here.
+            ValueError: the handle is not kept here.
         """
         if handle not in self._handles:
             raise ValueError("the handle is not kept here")
@@ -226,13 +247,16 @@ class Engine:
             shard.prefixes.remove(handle)
 
     def set_params(self, params: Params, consume: bool = False) -> None:
-        """Puts other weights of the same config in place; handles stay good.
+        """Replaces the weights by others of the same config; handles stay valid.
+
+        Their keys and values are dropped and computed again when they are used.
 
         Raises:
-            ValueError: when requests are pending, as they would be sampled from two models.
+            ValueError: requests are pending, which would be sampled from two models.
         """
         if self.pending:
             raise ValueError("weights can be changed only while no request is pending")
+        # A round that was dispatched before the last completion was known may be in flight.
         while self._rounds:
             self._read()
         for shard in self._shards:
@@ -257,7 +281,7 @@ class Engine:
             )
 
     def _shard_of(self, parent: Handle | None) -> Shard:
-        """Where the sequences of a handle are; others go where least is to be done."""
+        """The shard that holds a handle's sequences, or the least loaded one if none does yet."""
         shard = self._home.get(parent) if parent is not None else None
         if shard is None:
             shard = min(self._shards, key=lambda shard: shard.load)
@@ -266,9 +290,14 @@ class Engine:
         return shard
 
     def _dispatch(self) -> bool:
-        """Plans a round and dispatches its programs; whether it has any results to read."""
+        """Plans a round and dispatches its programs.
+
+        Returns:
+            Whether a decode call was dispatched, whose results have to be read.
+        """
         for shard in self._shards:
             shard.begin()
+        # All shards take part in every call, so its size is chosen for all of them together.
         calls = self._prefill_sizes.choose([shard.num_chunks for shard in self._shards])
         chunks = [[shard.take_chunks(num_rows) for shard in self._shards] for num_rows in calls]
         decoding = [shard.admit() for shard in self._shards]
@@ -277,11 +306,14 @@ class Engine:
         for num_rows, taken in zip(calls, chunks, strict=True):
             self._run_prefill(taken, num_rows)
         lines = [shard.line for shard in self._shards]
+        # Copies and prefills return nothing to the host.
         if not any(decoding) and not any(lines):
             return False
         results = self._run_decode()
+        # The transfer starts when the results exist, and `_read` finds them on the host.
         results.copy_to_host_async()
         self._rounds.append(_Round(results, decoding, lines))
+        # No round is in flight before it, so it is already known which slots it finds idle.
         if len(self._rounds) == 1:
             self._settle()
         return True
@@ -289,7 +321,7 @@ class Engine:
     def _run_copies(self) -> None:
         size, num_pages = self._shapes.max_copies, self._shapes.num_pages
         pairs = np.zeros((2, len(self._shards), size), np.int32)
-        pairs[1] = num_pages + np.arange(size)  # no page: written nowhere
+        pairs[1] = num_pages + np.arange(size)  # padding: distinct ids out of range, dropped
         for index, shard in enumerate(self._shards):
             for column, pair in enumerate(shard.copies):
                 pairs[:, index, column] = pair
@@ -302,6 +334,7 @@ class Engine:
 
     def _run_prefill(self, chunks: list[list[Chunk]], num_rows: int) -> None:
         shapes = self._shapes
+        # Unused rows keep a length of 0: they are idle and write nothing.
         rows = len(self._shards) * num_rows
         tokens = np.zeros((rows, shapes.prefill_width), np.int32)
         spans = np.zeros((rows, 2), np.int32)
@@ -321,7 +354,7 @@ class Engine:
     def _run_decode(self) -> jax.Array:
         shapes = self._shapes
         changes = np.concatenate([shard.take_changes() for shard in self._shards])
-        # A copy, as the shards go on writing into theirs while the transfer is under way.
+        # Concatenation copies: the shards change their tables while the transfer is under way.
         table = np.concatenate([shard.table for shard in self._shards])
         packed = zip(*(shard.packed_line() for shard in self._shards), strict=True)
         line, line_table = map(np.concatenate, packed)
@@ -330,6 +363,7 @@ class Engine:
                 self._config,
                 self._backend,
                 shapes.steps_per_call,
+                # A "quick" call left a row unsampled: this one has to be able to sample any row.
                 "full" if self._stalled else shapes.way,
                 self._served,
                 self._state,
@@ -348,14 +382,17 @@ class Engine:
         self._seen = time.monotonic()
         self.stats.wait_seconds += self._seen - start
         num_steps = self._shapes.steps_per_call
+        # Log-probabilities and scores were sent as bits; `view` needs contiguous rows.
         floats = np.ascontiguousarray(results[:, num_steps:]).view(np.float32)
         counts = np.sum(results[:, :num_steps] != NO_TOKEN, axis=1).tolist()
         self.stats.busy_steps += sum(counts)
-        # Lists, as this goes through thousands of rows a second, a few numbers of each.
+        # As lists: thousands of rows per second with a few numbers each, for which indexing NumPy
+        # arrays is slow.
         tokens, logps = results[:, :num_steps].tolist(), floats[:, :num_steps].tolist()
         slots = self._shapes.num_slots // len(self._shards)
         for index, (shard, decoding) in enumerate(zip(self._shards, oldest.decoding, strict=True)):
             for slot, job, run in decoding:
+                # The sequence ended or was preempted in a round read before this one.
                 if job.done or job.run != run:
                     continue
                 row = index * slots + slot
@@ -364,12 +401,13 @@ class Engine:
                 job.logps += logps[row][: counts[row]]
                 if job.finish is not None:
                     self._complete(shard, job, floats[row, num_steps:])
+                # Unfinished but short of tokens: a "quick" call could not sample the row.
                 elif counts[row] < num_steps:
                     self._stalled = True
         self._settle()
 
     def _settle(self) -> None:
-        """The oldest round comes next: which slots it found free is known now."""
+        """Settles the lines of the oldest round, as the idle slots that it found are known now."""
         if self._rounds:
             oldest = self._rounds[0]
             for shard, decoding, line in zip(
@@ -383,6 +421,7 @@ class Engine:
         shard.leave(job)
         handle = None
         if request.keep:
+            # A child of the request's parent, so that both can share pages and be evicted in order.
             handle = Handle((*job.tokens, *job.sampled), request.parent)
             self._handles.add(handle)
             self._home[handle] = shard

@@ -1,4 +1,4 @@
-"""A sequence on its way through a shard: waiting, being prefilled, ready, in a slot, done."""
+"""One sequence on its way through a shard: waiting, prefilling, ready, in a slot, done."""
 
 from dataclasses import dataclass, field
 
@@ -10,29 +10,32 @@ from stair_jax.decoding.requests import Finish, Handle, Request
 _NO_PAGES: PageIds = np.zeros(0, np.int32)
 
 
+# Compared and hashed by identity: jobs are keys of dicts, and their fields change.
 @dataclass(eq=False)
 class Job:
-    """What the host knows of one sequence.
+    """What the host knows about one sequence.
 
-    Either a request's, or (`request` None) that of a kept handle whose keys and values are needed
-    and are not there.
+    A job belongs to a request, or (`request` is None) it computes the keys and values of a kept
+    handle that are not in the cache: they were evicted, or never computed. `decoding/shard.py`
+    calls the latter makers.
 
     Attributes:
-        tokens: of the sequence, without what is sampled.
-        order: priority, and the number of the submission: the lowest goes first.
-        parent: the handle that the sequence goes on from.
-        request: what was asked.
-        handle: what is made, if there is no request.
-        limit: tokens that may be sampled, or 1 that is scored.
-        pages: of the sequence; each with a reference of this job's.
-        cached: tokens whose keys and values are in the pages, once all calls so far have run.
-        num_calls: decode calls with it whose results have not been read.
-        slot: None while it is in none.
-        sampled: tokens that the host has read.
+        tokens: token ids of the prompt, i.e. of the sequence without sampled tokens.
+        order: (priority, submission number); the lowest goes first.
+        parent: the handle that the sequence continues.
+        request: the request.
+        handle: the handle that is computed, if there is no request.
+        limit: maximum number of sampled tokens; 1 for a scoring request.
+        pages: [N] int32, page ids in sequence order; the job holds one reference to each.
+        cached: number of tokens whose keys and values are in the pages once all programs dispatched
+            so far have run.
+        num_calls: decode calls in flight, i.e. dispatched with this job but not read yet.
+        slot: index of the slot, or None.
+        sampled: sampled token ids that the host has read.
         logps: their log-probabilities.
-        waiters: jobs that go on from `handle`.
-        run: rises when the job is put back, so that results of an earlier run are told apart.
-        done: its completion has been made.
+        waiters: jobs that wait until `handle` is computed.
+        run: incremented by each preemption, so that results of an earlier run can be told apart.
+        done: whether it has finished and left its slot.
     """
 
     tokens: tuple[int, ...]
@@ -52,35 +55,45 @@ class Job:
     done: bool = False
 
     def __lt__(self, other: "Job") -> bool:
-        """Whether it goes first."""
+        """Whether this job goes first."""
         return self.order < other.order
 
     @property
     def to_prefill(self) -> int:
-        """Tokens that have still to be put through the model before the last one."""
+        """Number of prompt tokens still to be prefilled, without the last one.
+
+        The last token goes through the decode program, which samples its successor.
+        """
         return len(self.tokens) - 1 - self.cached
 
     def tokens_after_call(self, num_steps: int) -> int:
-        """Tokens that the pages must have room for when one more call of so many steps has run."""
+        """Upper bound of the tokens in the cache after one more decode call of `num_steps` steps.
+
+        The token that was sampled last is not in the cache, hence `len(tokens) - 1`.
+        """
         steps = len(self.sampled) + (self.num_calls + 1) * num_steps
         return len(self.tokens) - 1 + min(steps, self.limit)
 
     def may_go_on(self, num_steps: int) -> bool:
-        """Whether calls of so many steps may have left something to decode."""
+        """Whether the sequence may be unfinished after the calls in flight, of `num_steps` each."""
         return len(self.sampled) + self.num_calls * num_steps < self.limit
 
     @property
     def finish(self) -> Finish | None:
-        """How it ended, None if it has not."""
+        """How the sequence ended, or None while it goes on."""
         assert self.request is not None
         if self.request.sampling is None:
             return "scored"
+        # Checked before the limit: a stop token at the limit counts as "stop".
         if self.sampled and self.sampled[-1] in self.request.sampling.stop_ids:
             return "stop"
         return "length" if len(self.sampled) == self.limit else None
 
     def reset(self) -> None:
-        """As it was before it was started; its pages are no affair of this."""
+        """Resets the job to its state before it was started.
+
+        The caller releases the pages: the job does not know the pool.
+        """
         self.pages, self.cached, self.num_calls, self.slot = _NO_PAGES, 0, 0, None
         self.sampled, self.logps = [], []
         self.run += 1

@@ -1,53 +1,66 @@
-"""How large the prefills of a round are: on a mesh, each shard pays for the rows of the others.
+"""Chunked prefill batching: how many rows the prefill calls of a round have.
 
-A prefill has the same number of rows in all shards. A row that a shard has no use for costs as much
-as any other, and a row that waits for the next round costs little: its sequence alone stands still.
-So rows wait for company, but not for long.
+All shards of a mesh run one program, so a call has the same number of rows in each. An unused row
+costs as much compute as a used one, and delays every slot of its shard; a row that is deferred to
+the next round delays its own sequence only. Rows are therefore deferred until they fill a call, but
+not for long. Measurements are in docs/benchmarks.md.
 """
 
 from collections.abc import Sequence
 
-# Prefills of the largest size that a round may have. One is enough in the mean; where many prompts
-# come at once, slots would wait for them.
+# Most calls of the largest size per round. One is enough on average; but where many prompts arrive
+# at once, slots would stay idle waiting for their prefills.
 _LARGEST = 2
-# Rounds that rows wait at most.
+# Most consecutive rounds that a row may be deferred.
 _PATIENCE = 3
 
 
 class PrefillSizes:
-    """Chooses the prefills of each round."""
+    """Chooses the prefill calls of each round."""
 
     def __init__(self, sizes: Sequence[int]):
-        """`sizes`: rows in each shard that a prefill may have, from many to few."""
+        """Creates the chooser.
+
+        Args:
+            sizes: row counts per shard for which a prefill program exists, in descending order.
+        """
         self._sizes = sizes
         self._waited = 0
 
     def choose(self, wanted: Sequence[int]) -> list[int]:
-        """Rows in each shard of the prefills of the next round, from many to few.
+        """Chooses the prefill calls of the next round.
 
-        As many as all shards fill; once rows have waited long enough, as many as the shards want in
-        the mean, and at least the fewest that a prefill may have.
+        As many rows as every shard can fill. Once rows have been deferred for long enough, as many
+        as the shards want on average, and at least the smallest call.
 
         Args:
-            wanted: rows that each shard would take.
+            wanted: number of rows that each shard could fill.
+
+        Returns:
+            Rows per shard of each call, in descending order.
         """
         is_late = self._waited == _PATIENCE
         rows = -(-sum(wanted) // len(wanted)) if is_late else min(wanted)
         calls = full_calls(rows, self._sizes, most=_LARGEST * self._sizes[0])
         if is_late and rows and not calls:
             calls = [self._sizes[-1]]
+        # The counter covers all shards together: it says that some row has been deferred that many
+        # rounds in succession, not which.
         is_waiting = max(wanted) > sum(calls) and not is_late
         self._waited = self._waited + 1 if is_waiting else 0
         return calls
 
 
 def full_calls(wanted: int, sizes: Sequence[int], most: int) -> list[int]:
-    """Sizes of the calls that so many rows fill, from large to small; the rest fills none.
+    """Splits rows greedily into calls that are completely filled; the remainder is left out.
 
     Args:
-        wanted: rows.
-        sizes: that a call may have, from large to small.
-        most: rows of all calls together.
+        wanted: number of rows.
+        sizes: possible row counts of a call, in descending order.
+        most: maximum number of rows of all calls together.
+
+    Returns:
+        Row counts of the calls, in descending order.
     """
     calls: list[int] = []
     for size in sizes:

@@ -1,9 +1,14 @@
-"""Which kept sequences have their keys and values in one shard's pages.
+"""The prefix cache: which kept sequences have their keys and values in one shard's pages.
 
-A sequence of n tokens at rest has the keys and values of its first n - 1 tokens in
-ceil((n - 1) / page_size) pages, its *entry*. Entries share pages, with each other and with running
-sequences, by reference count, and never write: a sequence that goes on takes the full pages of an
-entry by `PagePool.share` and copies the last one if it is partial.
+Handles form a prefix tree, like the radix tree of SGLang's RadixAttention, but requests name the
+handle that they continue: nothing is looked up by content.
+
+The cached keys and values of a handle of n tokens are its *entry*: the first n - 1 tokens, in
+ceil((n - 1) / page_size) pages. The last token is left out, since it has not been through the model
+when a sequence ends; the decode program computes its keys and values when the handle is continued.
+Entries share pages with each other and with running sequences by reference count, and are never
+written: a sequence that continues an entry shares its full pages (`PagePool.share`) and copies the
+last one if it is partial.
 """
 
 import heapq
@@ -21,17 +26,18 @@ from stair_jax.decoding.requests import Handle
 _NO_PAGES: PageIds = np.zeros(0, np.int32)
 
 
+# Compared and hashed by identity.
 @dataclass(slots=True, eq=False)
 class _Node:
-    """A handle that is resident, pinned, or has resident or pinned descendants.
+    """A handle that has an entry or a pin, or an ancestor of one.
 
     Attributes:
         handle: the sequence.
-        pages: of its entry; None when it has none.
-        below: entries of its descendants.
-        pins: of it and of its descendants.
-        used: when it was used last.
-        queued: stands in the heap of leaves.
+        pages: [N] int32, page ids of its entry; None without an entry.
+        below: number of entries among its descendants.
+        pins: number of pins on it and on its descendants.
+        used: logical time of its last use.
+        queued: whether it is in the heap of evictable leaves.
     """
 
     handle: Handle
@@ -43,37 +49,45 @@ class _Node:
 
     @property
     def is_loose(self) -> bool:
-        """Its entry can be given up, after those of its descendants."""
+        """Whether its entry can be evicted, once its descendants have no entries."""
         return self.pages is not None and self.pins == 0
 
 
 class Prefixes:
-    """Entries by handle, and which of them go first when pages run short.
+    """Entries by handle, with eviction of the least recently used leaf first.
 
-    An entry is given up after those of all of its descendants, the least recently used first.
+    An entry is evicted only after those of all of its descendants: a child's entry normally shares
+    its parent's full pages, so that evicting the parent first would free at most one partial page.
 
     Attributes:
-        evicted: entries that `evict` gave up.
+        evicted: number of entries that `evict` has dropped so far.
     """
 
     def __init__(self, pool: PagePool, page_size: int) -> None:
-        """No entry, in a pool that others use as well."""
+        """Creates an empty cache.
+
+        Args:
+            pool: the pages, which running sequences use as well.
+            page_size: tokens per page.
+        """
         self.evicted = 0
         self._pool = pool
         self._page_size = page_size
         self._nodes: dict[Handle, _Node] = {}
         self._num_entries = 0
+        # Weak: a released handle is remembered only while jobs or descendants still refer to it.
         self._released: WeakSet[Handle] = WeakSet()
         self._clock = 0
-        # References of each page that belong to entries which can be given up.
+        # [num_pages] the number of references to each page that belong to evictable entries.
         self._loose = np.zeros(pool.num_pages, np.int32)
-        # Every leaf that can be given up stands here, under the time of its last use or an earlier
-        # one; what stands here otherwise is passed over when its turn comes.
+        # A lazy heap of (time of use, tie breaker, node). Each evictable leaf is in it once, under
+        # the time of its last use or an earlier one. Touching or pinning a node does not update the
+        # heap: outdated items are dropped or queued again when they are popped.
         self._heap: list[tuple[int, int, _Node]] = []
         self._order = count()
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """Number of entries."""
         return self._num_entries
 
     def __contains__(self, handle: Handle) -> bool:
@@ -83,23 +97,22 @@ class Prefixes:
 
     @property
     def evictable_pages(self) -> int:
-        """Exactly the pages that would be free if every entry went that `evict` may give up.
+        """Exact number of pages that come free if `evict` drops every entry that it may.
 
-        These are the pages all of whose references are from entries without a pin on them or on a
-        descendant. Takes some ten microseconds for 50,000 pages.
+        A page comes free if all of its references belong to entries without pins.
         """
         return int(np.count_nonzero((self._loose > 0) & (self._loose == self._pool.counts)))
 
     def num_pages(self, num_tokens: int) -> int:
-        """Pages of the entry of a sequence of so many tokens."""
+        """Number of pages in the entry of a sequence of `num_tokens` tokens."""
         return -(-(num_tokens - 1) // self._page_size)
 
     def find(self, handle: Handle | None) -> tuple[Handle | None, PageIds, int]:
-        """The nearest handle with an entry, among this one and its ancestors.
+        """Finds the nearest handle that has an entry, among this one and its ancestors.
 
         Returns:
-            The handle, the pages of its entry, and the number of tokens whose keys and values they
-            hold; (None, no pages, 0) when there is none.
+            The handle, the page ids of its entry ([N] int32), and the number of tokens whose keys
+            and values they hold; (None, no pages, 0) if there is none.
         """
         for ancestor in _lineage(handle):
             node = self._nodes.get(ancestor)
@@ -108,7 +121,7 @@ class Prefixes:
         return None, _NO_PAGES, 0
 
     def touch(self, handle: Handle | None) -> None:
-        """The handle and its ancestors are used now."""
+        """Marks the handle and its ancestors as used now."""
         self._clock += 1
         for ancestor in _lineage(handle):
             node = self._nodes.get(ancestor)
@@ -116,13 +129,17 @@ class Prefixes:
                 node.used = self._clock
 
     def insert(self, handle: Handle, pages: ArrayLike) -> None:
-        """Makes an entry, used now, and takes over one reference to each of its pages.
+        """Creates an entry, used now, and takes over one reference to each of its pages.
 
-        The references are given back at once when the handle has an entry, or was removed and is
-        not pinned.
+        If the handle already has an entry, or was removed and is not pinned, the references are
+        released and nothing is created.
+
+        Args:
+            handle: the sequence.
+            pages: [N] int32 page ids in sequence order.
 
         Raises:
-            ValueError: when the number of pages is not that of the handle's tokens.
+            ValueError: the number of pages does not fit the number of the handle's tokens.
         """
         pages = np.array(pages, np.int32)
         if len(pages) != self.num_pages(len(handle.tokens)):
@@ -137,21 +154,22 @@ class Prefixes:
             self._enter(node, pages)
         else:
             self._pool.drop(pages)
+        # `_node` may have created a node that nothing was entered into.
         self._forget(node)
 
     def adopt(self, handle: Handle, pages: ArrayLike) -> None:
-        """Makes the entries that a sequence prefilled anew brings along, by sharing its pages.
+        """Creates the entries that a prefilled sequence contains, by sharing its pages.
 
-        These are the entries of the handle and of its ancestors up to the nearest one that has an
-        entry already; handles that were removed are left out.
+        These are the entries of the handle and of its ancestors, up to the nearest ancestor that
+        has one already. Removed handles are skipped.
 
         Args:
-            handle: whose tokens the sequence is, or begins with.
-            pages: of the sequence, at least those of the handle's entry; the caller keeps its
-                references.
+            handle: the sequence that was prefilled, or a prefix of it.
+            pages: [N] int32 page ids of the sequence, at least as many as the handle's entry has;
+                the caller keeps its own references.
 
         Raises:
-            ValueError: when there are too few pages, or some are not in use.
+            ValueError: there are too few pages, or some are not in use.
         """
         pages = np.asarray(pages, np.int32)
         if len(pages) < self.num_pages(len(handle.tokens)):
@@ -168,9 +186,9 @@ class Prefixes:
         self.touch(handle)
 
     def pin(self, handle: Handle) -> None:
-        """Holds the entries of the handle and of its ancestors, those to come too.
+        """Protects the entries of the handle and of its ancestors, including future ones.
 
-        Neither `evict` nor `remove` takes them before `unpin` has been called as often.
+        Neither `evict` nor `remove` drops them until `unpin` has been called as often as `pin`.
         """
         for ancestor in _lineage(handle):
             node = self._node(ancestor)
@@ -179,11 +197,12 @@ class Prefixes:
             node.pins += 1
 
     def unpin(self, handle: Handle) -> None:
-        """Takes one pin back.
+        """Removes one pin.
 
         Raises:
-            ValueError: when there is none.
+            ValueError: the handle is not pinned.
         """
+        # Checked before anything changes, so that a failing call has no effect.
         if any(a not in self._nodes or not self._nodes[a].pins for a in _lineage(handle)):
             raise ValueError("the handle is not pinned")
         for ancestor in _lineage(handle):
@@ -191,15 +210,16 @@ class Prefixes:
             node.pins -= 1
             if node.is_loose:
                 self._loose[node.pages] += 1
+                # `remove` was called while the entry was pinned: drop it now.
                 if ancestor in self._released:
                     self._leave(node)
                 self._queue(node)
             self._forget(node)
 
     def remove(self, handle: Handle) -> None:
-        """The handle was released: its entry goes, after its last pin, and never comes back.
+        """Drops the entry of a released handle for good, after its last pin is gone.
 
-        The handle still leads from its descendants to its ancestors.
+        The handle object still links its descendants to its ancestors.
         """
         self._released.add(handle)
         node = self._nodes.get(handle)
@@ -208,15 +228,15 @@ class Prefixes:
             self._forget(node)
 
     def shorten(self, old: Handle, new: Handle, num_tokens: int) -> None:
-        """Removes a handle, and gives the first pages of its entry, if it has one, to another.
+        """Removes a handle and gives the first pages of its entry, if any, to a shorter one.
 
         Args:
             old: the handle that is released.
             new: the handle of its first `num_tokens` tokens.
-            num_tokens: at most those of `old`.
+            num_tokens: at most the number of tokens of `old`.
 
         Raises:
-            ValueError: when the numbers of tokens do not fit.
+            ValueError: the numbers of tokens do not fit.
         """
         if not len(new.tokens) == num_tokens <= len(old.tokens):
             raise ValueError(
@@ -226,26 +246,29 @@ class Prefixes:
             pages = self._nodes[old].pages
             assert pages is not None
             pages = pages[: self.num_pages(num_tokens)]
+            # Shared before `remove` releases the references of the old entry.
             self._pool.share(pages)
             self.insert(new, pages)
         self.remove(old)
 
     def evict(self, num_pages: int) -> bool:
-        """Gives up entries until so many pages are free.
+        """Evicts entries until `num_pages` pages are free.
 
-        An entry goes after those of its descendants, the least recently used first; pinned ones
-        stay. One that shares all of its pages frees none, and the next one follows.
+        Evicting an entry whose pages are all shared frees nothing; the loop then goes on with the
+        next.
 
         Returns:
-            Whether so many pages are free now; if not, nothing is left that could be given up.
+            Whether that many pages are free now. If not, no evictable entry is left.
         """
         while self._pool.num_free < num_pages:
             if not self._heap:
                 return False
             used, _, node = heapq.heappop(self._heap)
             node.queued = False
+            # Outdated: pinned, dropped, or no longer a leaf since it was queued.
             if not node.is_loose or node.below:
                 continue
+            # Used since it was queued: back in with the current time.
             if used < node.used:
                 self._queue(node)
                 continue
@@ -255,10 +278,10 @@ class Prefixes:
         return True
 
     def clear(self) -> None:
-        """Gives up all entries; the handles stay usable.
+        """Drops all entries; the handles stay valid.
 
         Raises:
-            ValueError: when something is pinned.
+            ValueError: a handle is pinned.
         """
         nodes = list(self._nodes.values())
         if any(node.pins for node in nodes):
@@ -277,7 +300,7 @@ class Prefixes:
         return self._nodes[handle]
 
     def _forget(self, node: _Node) -> None:
-        """Nodes live as long as they say something."""
+        """Deletes a node that carries no information any more."""
         if node.pages is None and not node.pins and not node.below:
             self._nodes.pop(node.handle, None)
 
@@ -285,6 +308,7 @@ class Prefixes:
         node.pages = pages
         self._num_entries += 1
         if node.is_loose:
+            # Plain `+=`: the pages of one entry are distinct, unlike those passed to `PagePool`.
             self._loose[pages] += 1
         for ancestor in _lineage(node.handle.parent):
             self._node(ancestor).below += 1
@@ -300,19 +324,21 @@ class Prefixes:
         for ancestor in _lineage(node.handle.parent):
             above = self._nodes[ancestor]
             above.below -= 1
+            # It may have become a leaf.
             self._queue(above)
             self._forget(above)
 
     def _queue(self, node: _Node) -> None:
-        """Puts a leaf that can be given up into the heap, once."""
+        """Puts an evictable leaf into the heap unless it is there."""
         if node.is_loose and not node.below and not node.queued:
             node.queued = True
             heapq.heappush(self._heap, (node.used, next(self._order), node))
+            # Bounds the outdated items by the number of entries, at constant amortised cost.
             if len(self._heap) > 2 * self._num_entries + 64:
                 self._sweep()
 
     def _sweep(self) -> None:
-        """Rebuilds the heap without what would be passed over."""
+        """Rebuilds the heap without outdated items."""
         kept = []
         for item in self._heap:
             node = item[2]
@@ -324,7 +350,7 @@ class Prefixes:
 
 
 def _lineage(handle: Handle | None) -> Iterator[Handle]:
-    """The handle, its parent, and so on."""
+    """Yields the handle, its parent, and so on up to the root."""
     while handle is not None:
         yield handle
         handle = handle.parent

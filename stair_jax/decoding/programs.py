@@ -1,11 +1,12 @@
-"""The device programs of the engine, compiled once for a config and a set of shapes.
+"""The device programs of the engine, compiled once per config and set of shapes.
 
-A slot holds a sequence whose last token has not been through the model yet: its pages have the
-tokens before it. So a prompt is prefilled without its last token, and every sampled token, the
-first one too, and every score of a next token comes out of the one decode program.
+Invariant: the last token of a slot's sequence has not been through the model yet, and its pages
+hold the keys and values of the tokens before it. A prompt is therefore prefilled without its last
+token, and the one decode program produces every sampled token, including the first, and every score
+of a next token.
 
-On a mesh the slots and the pages are split over `data` x `fsdp`: each part is a shard, whose rows
-name pages of its own, by ids that count from 0 in each shard.
+On a mesh, slots and pages are split over `data` x `fsdp` into shards. Page ids count from 0 within
+each shard, and the rows of a shard refer to its own pages only.
 """
 
 from functools import cache, partial
@@ -27,27 +28,29 @@ from stair_jax.models.paged_view import View
 from stair_jax.models.serving import Served
 from stair_jax.parallel.rules import BATCH_AXES, RULES
 
-# How a decode call goes. A "stopping" one ends as soon as no slot is alive; the others do all
-# steps, as a loop of known length needs nobody to watch it. A "quick" one samples without branches,
-# which a GPU takes with the help of the host, that could not plan the next round meanwhile; it
-# leaves slots that would need them as they are, and a "full" one goes on with these.
+# How a decode call runs. "stopping" ends as soon as no slot is alive (CPUs, where a step saved is
+# time saved). The others always run all steps: a loop of known trip count has no condition to be
+# evaluated on the host. "quick" (GPUs) also samples without branches: XLA evaluates a branch on a
+# GPU with the help of the host, which could not plan the next round meanwhile. It leaves slots that
+# need a branch as they are, and a "full" call continues them.
 Way = Literal["stopping", "full", "quick"]
 
 _GPU_OPTIONS = {
-    # XLA takes it that a program may use four fifths of a GPU's memory. Weights and cache are more
-    # than that, and products and norms would be computed a second time, though nothing is saved.
+    # XLA assumes that a program may use four fifths of a GPU's memory. Weights and cache alone
+    # exceed that, so the rematerialization pass would compute products and norms twice without
+    # saving any memory (docs/decisions.md, the engine).
     "xla_disable_hlo_passes": "rematerialization",
-    # Where XLA takes a kernel of Triton for a product, one of cuBLAS has been a little faster.
+    # cuBLAS was slightly faster wherever XLA would choose a Triton kernel (docs/decisions.md).
     "xla_gpu_enable_triton_gemm": False,
 }
 
 
 class State(NamedTuple):
-    """What stays on the devices from call to call; donated to each program and returned by it.
+    """What stays on the devices between calls: donated to each program and returned by it.
 
     Attributes:
-        rows: of the slots.
-        pages: of all layers, as the backend has them.
+        rows: the slots.
+        pages: the KV cache of all layers, in the layout of the attention backend.
     """
 
     rows: Rows
@@ -55,7 +58,7 @@ class State(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The functions below that take a state over, jitted."""
+    """The jitted functions below that take and return a `State`."""
 
     prefill: Any
     copy_pages: Any
@@ -64,7 +67,10 @@ class Programs(NamedTuple):
 
 @cache
 def get_programs(platform: str) -> Programs:
-    """The programs as they are compiled for the devices of a platform, e.g. "gpu"."""
+    """The programs as they are compiled for a platform, e.g. "gpu".
+
+    Cached, so that all engines of a process share the compiled programs.
+    """
     options = _GPU_OPTIONS if platform in ("gpu", "cuda") else None
     jit = partial(jax.jit, compiler_options=options)
     return Programs(
@@ -83,7 +89,16 @@ def empty_state(
     page_size: int,
     kv_dtype: str,
 ) -> State:
-    """Slots at rest, and `num_pages` pages; both are numbers of all shards together."""
+    """Idle slots and zeroed pages.
+
+    Args:
+        config: the model config.
+        backend: name of the attention backend.
+        num_slots: slots of all shards together.
+        num_pages: pages of all shards together, including page 0 of each shard.
+        page_size: tokens per page.
+        kv_dtype: dtype of keys and values.
+    """
     attention = get_paged_backend(backend)
     layers = config.num_hidden_layers
     if attention.stacked:
@@ -104,17 +119,19 @@ def prefill(
     spans: jax.Array,
     table: jax.Array,
 ) -> State:
-    """Puts tokens of prompts through the model; several rows may go on with one prompt.
+    """Computes the keys and values of prompt tokens.
+
+    Several rows may hold consecutive chunks of one prompt.
 
     Args:
-        config: of the model.
-        backend: of attention, by name.
-        served: of the model.
+        config: the model config.
+        backend: name of the attention backend.
+        served: the model parameters.
         state: donated.
-        tokens: [R, T] int32.
-        spans: [R, 2] int32, the position of each row's first token, and how many of its tokens
-            count.
-        table: [R, W] int32, the pages of the row's sequence in order.
+        tokens: [R, T] int32, token ids.
+        spans: [R, 2] int32, position of each row's first token, and number of its tokens that are
+            not padding.
+        table: [R, W] int32, page ids of each row's sequence in order.
     """
     view = View(table, spans[:, 0], spans[:, 1])
     attention = get_paged_backend(backend)
@@ -130,24 +147,27 @@ def copy_pages(
     source: jax.Array,
     target: jax.Array,
 ) -> State:
-    """Copies pages of all layers, as if all at once.
+    """Copies pages in all layers; all sources are read before any target is written.
 
     Args:
-        config: of the model.
-        backend: of attention, by name.
-        num_pages: of a shard.
+        config: the model config.
+        backend: name of the attention backend.
+        num_pages: pages per shard.
         state: donated.
-        source: [C] int32 in each shard, the pages to read.
-        target: alike, the pages to write, each another one; what is no page is written nowhere.
+        source: [C] int32 per shard, pages to read.
+        target: [C] int32 per shard, pages to write, all distinct; ids out of range are dropped.
     """
     axes = page_axes(config, state.pages)
 
     def copy(pages: Any, source: jax.Array, target: jax.Array) -> Any:
         def copy_leaf(leaf: jax.Array) -> jax.Array:
-            # A stacked leaf has the pages of one layer after those of another. Ids of the first
-            # axis alone: with an axis of layers, XLA would copy the whole leaf on a GPU.
+            # In a stacked leaf [layers * num_pages, ...], the pages of one layer follow those of
+            # another. Indexed by one flat axis: with a separate axis of layers, XLA would copy the
+            # whole leaf on a GPU.
             layers = jnp.arange(len(leaf) // num_pages, dtype=jnp.int32)[:, None]
             read = (layers * num_pages + source).reshape(-1)
+            # Padding must stay out of range and distinct in the flat axis too: `target + layer *
+            # num_pages` could be a real page of the next layer.
             beyond = len(leaf) + jnp.arange(layers.size * len(target), dtype=jnp.int32)
             inside = jnp.broadcast_to(target < num_pages, (len(layers), len(target)))
             written = (layers * num_pages + target).reshape(-1)
@@ -159,6 +179,7 @@ def copy_pages(
     if jax.sharding.get_abstract_mesh().size > 1:
         specs = jax.tree.map(lambda names: nn.logical_to_mesh_axes(names, RULES), axes)
         rows = PartitionSpec(BATCH_AXES)
+        # Page ids are local to a shard: each device indexes its own pages.
         copy = jax.shard_map(copy, in_specs=(specs, rows, rows), out_specs=specs, check_vma=False)
     return _placed(config, State(state.rows, copy(state.pages, source, target)))
 
@@ -175,27 +196,30 @@ def decode(
     line: jax.Array,
     line_table: jax.Array,
 ) -> tuple[State, jax.Array]:
-    """Puts rows into slots, and samples up to `num_steps` tokens in each slot that is alive.
+    """Updates slots, then decodes up to `num_steps` tokens in each slot that is alive.
 
-    Slots that are at rest then go to the rows of the line, in the order of both, in each shard.
+    Before the first step, idle slots are assigned to the rows of the line, in ascending order of
+    both, within each shard.
 
     Args:
-        config: of the model.
-        backend: of attention, by name.
-        num_steps: tokens at most.
+        config: the model config.
+        backend: name of the attention backend.
+        num_steps: decode steps.
         way: see `Way`.
-        served: of the model.
+        served: the model parameters.
         state: donated.
-        changes: [S, WIDTH] int32, see `rows.py`.
-        table: [S, W] int32, the pages of each slot's sequence in order, with room for the tokens
-            of this call.
-        line: [L, WIDTH] int32; as many rows of each shard as have "replace" set, the first ones.
-        line_table: [L, W] int32, their pages.
+        changes: [S, WIDTH] int32, packed updates of the slots, see `decoding/rows.py`.
+        table: [S, W] int32, page ids of each slot's sequence in order, with room for the tokens of
+            this call.
+        line: [L, WIDTH] int32, packed rows that wait for a slot; per shard, the valid ones come
+            first and have "replace" set.
+        line_table: [L, W] int32, their page ids.
 
     Returns:
-        The state, and [S, 2 * num_steps + 8] int32: tokens (-1 where none was sampled), the bits
-        of their float32 log-probabilities, and the bits of the log-probabilities of score ids. A
-        slot that sampled fewer than `num_steps` tokens and has not ended needs a "full" call.
+        The state, and [S, 2 * num_steps + 8] int32: sampled token ids (-1 where none was sampled),
+        the bits of their float32 log-probabilities, and the bits of the float32 log-probabilities
+        of the score ids. A slot that sampled fewer than `num_steps` tokens and has not ended needs
+        a "full" call.
     """
     mask, new = unpack(changes)
     rows, table = _taken_over(replaced(mask, new, state.rows), table, line, line_table)
@@ -209,11 +233,12 @@ def decode(
             config, served, attention, rows.token[:, None], carry.pages, view
         )
         logits = serving.logits(config, served, hidden[:, 0])
-        # A row at rest is greedy, which costs nothing.
+        # Idle and scoring rows count as greedy, so that they never cause a branch to be taken.
         temperature = jnp.where(rows.alive & ~rows.scoring, rows.sampling.temperature, 0.0)
         settings = rows.sampling._replace(temperature=temperature)
         moved = rows.alive
         if way == "quick":
+            # The key is folded with the position of the sampled token, hence + 1.
             token, logp, is_sampled = sample_quickly(logits, settings, rows.position + 1)
             moved &= is_sampled
         else:
@@ -243,6 +268,7 @@ def decode(
         )
     else:
         carry = lax.fori_loop(0, num_steps, step, carry)
+    # One int32 array, so that a single device-to-host transfer carries all results.
     bits = [lax.bitcast_convert_type(part, jnp.int32) for part in (carry.logps, carry.scores)]
     packed = jnp.concatenate([carry.tokens, *bits], axis=1)
     return _placed(config, State(carry.rows, carry.pages)), packed
@@ -251,12 +277,17 @@ def decode(
 def _taken_over(
     rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
 ) -> tuple[Rows, jax.Array]:
-    """The rows and their pages after slots at rest have gone to the line."""
+    """Assigns idle slots to the rows of the line.
+
+    Returns:
+        The rows, and [S, W] int32 page ids of the slots, after the assignment.
+    """
 
     def of_shard(
         rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
     ) -> tuple[Rows, jax.Array]:
         is_free = ~rows.alive
+        # The rank of each idle slot is the index of the row that it takes.
         place = jnp.cumsum(is_free) - 1
         takes = is_free & (place < jnp.sum(unpack(line)[0]))
         place = jnp.where(takes, place, 0)
@@ -270,6 +301,8 @@ def _taken_over(
 
 
 class _Carry(NamedTuple):
+    """The carry of the decode loop: rows and pages, and results [S, num_steps] and [S, 8]."""
+
     rows: Rows
     pages: Any
     tokens: jax.Array
@@ -278,7 +311,13 @@ class _Carry(NamedTuple):
 
 
 def _advance(rows: Rows, token: jax.Array, moved: jax.Array) -> Rows:
-    """The rows after `token` [S] was sampled, or scored, where `moved` [S]."""
+    """The rows after one step.
+
+    Args:
+        rows: the S slots.
+        token: [S] int32, sampled tokens.
+        moved: [S] bool, the slots in which a token was sampled or scored.
+    """
     stopped = jnp.any(token[:, None] == rows.stop_ids, axis=-1) | rows.scoring
     remaining = jnp.where(stopped, 0, rows.remaining - 1)
     return rows._replace(
@@ -289,7 +328,7 @@ def _advance(rows: Rows, token: jax.Array, moved: jax.Array) -> Rows:
 
 
 def state_axes(config: ModelConfig, state: State) -> State:
-    """A PartitionSpec of logical axis names for each array of `state`, or of its shapes."""
+    """The logical axis names of each array of a state (or of its shapes), as PartitionSpecs."""
     rows = jax.tree.map(
         lambda array: PartitionSpec("batch", *[None] * (array.ndim - 1)), state.rows
     )
@@ -297,5 +336,8 @@ def state_axes(config: ModelConfig, state: State) -> State:
 
 
 def _placed(config: ModelConfig, state: State) -> State:
-    """The state, split over the mesh in use: each program takes it as the last one gave it."""
+    """Constrains the sharding of a returned state.
+
+    Each program returns it as it takes it, so that donation works and no call recompiles.
+    """
     return jax.tree.map(nn.with_logical_constraint, state, state_axes(config, state))

@@ -1,4 +1,4 @@
-"""What an engine is asked and what it answers."""
+"""Requests, completions and handles: the interface of an engine."""
 
 import hashlib
 from collections.abc import Hashable, Iterable
@@ -7,10 +7,11 @@ from typing import Any, Literal, Protocol
 
 from stair_jax.errors import UserError
 
+# Widths of the device arrays that hold these ids for each slot.
 MAX_STOP_IDS = 8
 MAX_SCORE_IDS = 8
 
-# The devices take settings as float32 and int32.
+# Settings are stored on the device as float32 and int32: larger ones would overflow silently.
 _LARGEST_TEMPERATURE = 1e38
 _LARGEST_TOP_K = 2**31 - 1
 
@@ -21,12 +22,15 @@ Finish = Literal["stop", "length", "scored", "too_long"]
 class Sampling:
     """How the tokens of one request are sampled.
 
+    The filters apply in this order: temperature, top-k, top-p.
+
     Attributes:
-        temperature: 0 is greedy.
-        top_k: 0 sets no limit.
-        top_p: 1 sets no limit; over the renormalised top-k, the crossing token is kept.
-        max_tokens: sampled at most, the stop token included.
-        stop_ids: at most 8 tokens, each of which ends the completion and belongs to it.
+        temperature: divides the logits; 0 is greedy.
+        top_k: number of tokens kept; 0 means no limit.
+        top_p: probability mass kept, of the distribution renormalised over the top k; the token
+            that crosses it is kept. 1 means no limit.
+        max_tokens: maximum number of sampled tokens, including the stop token.
+        stop_ids: at most 8 token ids; each ends the completion and is part of it.
     """
 
     temperature: float = 1.0
@@ -36,7 +40,11 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names the first setting that cannot be."""
+        """Checks the settings.
+
+        Raises:
+            UserError: names the first setting that is out of range.
+        """
         if not 0 <= self.temperature <= _LARGEST_TEMPERATURE:
             raise UserError(
                 f"temperature must be from 0 to {_LARGEST_TEMPERATURE}, not {self.temperature}"
@@ -53,15 +61,17 @@ class Sampling:
             raise UserError(f"stop_ids may hold {MAX_STOP_IDS} tokens, not {len(self.stop_ids)}")
 
 
+# Compared by identity: two handles of the same tokens are kept and released apart.
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A sequence that an engine keeps, until it is released; equal to itself only.
+    """A sequence that an engine keeps until it is released: a node of the prefix tree.
 
-    Whether its keys and values are in the cache changes what a child costs, never what it gives.
+    Whether its keys and values are in the cache affects the cost of its children, not their
+    results.
 
     Attributes:
-        tokens: of the whole sequence.
-        parent: the handle that it continues, whose tokens it begins with.
+        tokens: token ids of the whole sequence.
+        parent: the handle that it continues, whose tokens are a prefix of its own.
     """
 
     tokens: tuple[int, ...]
@@ -73,15 +83,16 @@ class Request:
     """A sequence to continue, or one whose next token is to be scored.
 
     Attributes:
-        id: comes back with the completion.
-        tokens: appended to those of `parent`.
+        id: identifies the completion.
+        tokens: token ids, appended to those of `parent`.
         parent: a handle of the same engine.
-        sampling: None asks for scores only.
-        score_ids: the log-probabilities of these ids, at most 8, as the next token, without any
-            decoding.
-        key: two uint32 words; a sample depends on them, on the tokens and on the sampling only.
-        keep: asks for a handle of the sequence with what was sampled.
-        priority: the lowest goes first, and is the last to be put back when the cache is full.
+        sampling: how to sample; None for a scoring request.
+        score_ids: at most 8 token ids, whose log-probabilities as the next token are returned.
+            Nothing is sampled.
+        key: two uint32 words, the random key. A sample depends only on it, the tokens and
+            `sampling`.
+        keep: whether to return a handle of the sequence including the sampled tokens.
+        priority: the lowest goes first, and is the last to be preempted when the cache is full.
     """
 
     id: Hashable
@@ -94,7 +105,12 @@ class Request:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        """Raises a UserError when there is nothing to do, too much, or two things at once."""
+        """Checks the request.
+
+        Raises:
+            UserError: there are no tokens, too many score ids, or not exactly one of `sampling` and
+                `score_ids`.
+        """
         if not self.sequence:
             raise UserError(f"request {self.id!r} has no tokens: give it at least one")
         if (self.sampling is None) == (not self.score_ids):
@@ -104,27 +120,27 @@ class Request:
 
     @property
     def sequence(self) -> tuple[int, ...]:
-        """The tokens of the parent and its own."""
+        """Token ids of the parent and the request together."""
         return (self.parent.tokens if self.parent else ()) + tuple(self.tokens)
 
     @property
     def last_token(self) -> int:
-        """The last one of the sequence."""
+        """The last token id of the sequence, without building all of it."""
         return self.tokens[-1] if self.tokens or self.parent is None else self.parent.tokens[-1]
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one request.
+    """The result of one request.
 
     Attributes:
-        id: that of the request.
-        tokens: sampled, with the stop token.
-        logps: of the sampled tokens, under the untempered model.
-        finish: "stop", "length" (max_tokens, or the context is full), "scored", or "too_long": the
-            context has no room, so nothing was computed.
-        scores: the log-probabilities of score_ids.
-        handle: of the whole sequence, where the request said keep.
+        id: the id of the request.
+        tokens: sampled token ids, including the stop token.
+        logps: their log-probabilities under the model before temperature and filters.
+        finish: "stop", "length" (max_tokens or the maximum length was reached), "scored", or
+            "too_long" (the prompt leaves no room in the context; nothing was computed).
+        scores: log-probabilities of `Request.score_ids`.
+        handle: handle of the whole sequence, if the request asked to keep it.
     """
 
     id: Hashable
@@ -137,19 +153,19 @@ class Completion:
 
 @dataclass
 class EngineStats:
-    """Counts since the engine was made.
+    """Counters since the engine was created.
 
     Attributes:
-        generated: sampled tokens, without those of requests that were put back.
-        prefilled: tokens of prompts that went through the model, without padding.
-        reused: tokens of prompts whose keys and values were in the cache already.
-        calls: device programs run.
-        slot_steps: slots times steps of decoding.
-        busy_steps: those of them in which a slot had a token to sample.
-        evicted: handles whose pages were given up for others.
-        preempted: requests that were put back because the cache was full.
-        wait_seconds: the host waited for the device.
-        starved_seconds: at most so long had the device nothing to do.
+        generated: sampled tokens of completed requests, so without those lost to preemption.
+        prefilled: prompt tokens that went through the model, without padding.
+        reused: prompt tokens whose keys and values were in the cache.
+        calls: device programs dispatched.
+        slot_steps: slots times decode steps.
+        busy_steps: those of `slot_steps` that sampled a token.
+        evicted: handles whose keys and values were evicted.
+        preempted: requests that were preempted because the cache was full.
+        wait_seconds: time that the host waited for the devices.
+        starved_seconds: upper bound of the time that the devices waited for the host.
     """
 
     generated: int = 0
@@ -165,17 +181,17 @@ class EngineStats:
 
     @property
     def occupancy(self) -> float:
-        """Share of the slots' steps that sampled a token."""
+        """Fraction of the slots' decode steps that sampled a token."""
         return self.busy_steps / max(self.slot_steps, 1)
 
     @property
     def hit_rate(self) -> float:
-        """Share of the prompts' tokens that were in the cache already."""
+        """Fraction of the prompt tokens that were in the prefix cache."""
         return self.reused / max(self.reused + self.prefilled, 1)
 
 
 class Submitter(Protocol):
-    """The part of an engine that `run_all` needs."""
+    """The part of the interface of `Engine` that `run_all` uses."""
 
     @property
     def pending(self) -> int: ...
@@ -186,10 +202,15 @@ class Submitter(Protocol):
 
 
 def request_key(seed: int, *path: Any) -> tuple[int, int]:
-    """Two uint32 words out of a run's seed and any ints and strings, alike on every machine.
+    """Derives a random key from a run's seed and a path of ints and strings.
+
+    A hash on the host, so that the key is the same on every machine and backend.
+
+    Returns:
+        Two uint32 words.
 
     Raises:
-        TypeError: when an element is neither an int nor a string.
+        TypeError: an element is neither an int nor a string.
     """
     parts = (seed, *path)
     for part in parts:
@@ -201,10 +222,13 @@ def request_key(seed: int, *path: Any) -> tuple[int, int]:
 
 
 def run_all(engine: Submitter, requests: Iterable[Request]) -> dict[Hashable, Completion]:
-    """Submits the requests and steps an idle engine until each has its completion, by id.
+    """Submits requests to an idle engine and steps it until all are complete.
+
+    Returns:
+        The completions by request id.
 
     Raises:
-        ValueError: when two requests have one id, or the engine is not idle.
+        ValueError: two requests have the same id, or the engine is not idle.
     """
     requests = list(requests)
     if engine.pending:

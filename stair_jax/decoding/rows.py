@@ -1,4 +1,9 @@
-"""What the device knows of each slot beside its pages, and how the host sends it in one array."""
+"""The slots (batch lanes) as device rows, and how the host sends updates of them in one array.
+
+All settings of a request are data in these rows: a new temperature, stop id or length never
+recompiles a program. The host packs a row with `struct` into int32 words, floats and uint32 by
+their bits, so that one host-to-device transfer carries every field.
+"""
 
 import struct
 from typing import NamedTuple
@@ -11,9 +16,11 @@ from jax import lax
 from stair_jax.decoding.requests import MAX_SCORE_IDS, MAX_STOP_IDS, Request
 from stair_jax.decoding.sampling import SamplingRows
 
+# Fills unused stop ids, and the positions of the results at which nothing was sampled.
 NO_TOKEN = -1
 
-# Columns of a row of the host's array, int32, in the codes of `struct`; others go by their bits.
+# Columns of a packed row in order, with their format codes of `struct`. Every code has 4 bytes;
+# fields that are not int32 are transferred as their bits.
 _FIELDS = {
     "replace": "i",
     "token": "i",
@@ -27,6 +34,7 @@ _FIELDS = {
     "stop_ids": f"{MAX_STOP_IDS}i",
     "score_ids": f"{MAX_SCORE_IDS}i",
 }
+# "=" turns off native alignment, so that columns can be computed from the codes.
 _ROW = struct.Struct("=" + "".join(_FIELDS.values()))
 WIDTH = _ROW.size // 4
 _WIDTHS = {name: struct.calcsize(f"={code}") // 4 for name, code in _FIELDS.items()}
@@ -37,13 +45,14 @@ class Rows(NamedTuple):
     """The state of S slots.
 
     Attributes:
-        token: [S] int32, the last token of each sequence, which is not in its pages yet.
-        position: [S] int32, where it stands.
-        remaining: [S] int32, tokens that may still be sampled; 0: the slot is at rest.
-        scoring: [S] bool, the next token is scored and not sampled.
-        stop_ids: [S, 8] int32, filled up with -1.
-        score_ids: [S, 8] int32, filled up with 0.
-        sampling: the settings of the S rows.
+        token: [S] int32, the last token of each sequence. Its keys and values are not in the cache
+            yet: the next decode step computes them.
+        position: [S] int32, the position of that token.
+        remaining: [S] int32, number of tokens that may still be sampled; 0 means an idle slot.
+        scoring: [S] bool, whether the next token is scored instead of sampled.
+        stop_ids: [S, 8] int32, padded with -1.
+        score_ids: [S, 8] int32, padded with 0.
+        sampling: sampling settings of the S rows.
     """
 
     token: jax.Array
@@ -56,17 +65,24 @@ class Rows(NamedTuple):
 
     @property
     def alive(self) -> jax.Array:
-        """[S] bool."""
+        """[S] bool, the slots that have tokens left to sample or score."""
         return self.remaining > 0
 
 
 def empty_rows(num_slots: int) -> Rows:
-    """Slots at rest."""
+    """The rows of `num_slots` idle slots."""
     return unpack(jnp.zeros((num_slots, WIDTH), jnp.int32))[1]
 
 
 def unpack(packed: jax.Array) -> tuple[jax.Array, Rows]:
-    """The rows that `packed[S, WIDTH]` holds, and which of them replace what the device has."""
+    """Unpacks rows that the host has packed.
+
+    Args:
+        packed: [S, WIDTH] int32.
+
+    Returns:
+        [S] bool, the slots whose state is replaced, and the S rows.
+    """
 
     def get(name: str) -> jax.Array:
         columns = packed[:, _STARTS[name] : _STARTS[name] + _WIDTHS[name]]
@@ -91,7 +107,13 @@ def unpack(packed: jax.Array) -> tuple[jax.Array, Rows]:
 
 
 def replaced(mask: jax.Array, new: Rows, old: Rows) -> Rows:
-    """The rows of `new` where the mask [S] is set, else those of `old`."""
+    """Selects rows.
+
+    Args:
+        mask: [S] bool.
+        new: rows of S slots, taken where the mask is set.
+        old: rows of S slots, taken elsewhere.
+    """
 
     def pick(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -100,21 +122,24 @@ def replaced(mask: jax.Array, new: Rows, old: Rows) -> Rows:
 
 
 def put_at_rest(packed: np.ndarray, slot: int) -> None:
-    """Writes into `packed[S, WIDTH]` that a slot has nothing to do."""
+    """Writes into `packed` [S, WIDTH] int32 that a slot becomes idle."""
+    # All zeros: `remaining` 0 is an idle slot.
     packed[slot] = 0
     packed[slot, _STARTS["replace"]] = 1
 
 
 def put_request(packed: np.ndarray, slot: int, request: Request, length: int, limit: int) -> None:
-    """Writes into `packed[S, WIDTH]` that a slot goes on with a request.
+    """Writes into `packed` that a slot continues with a request.
 
     Args:
-        packed: what is sent.
-        slot: the row of it.
-        request: whose last token comes next.
-        length: tokens of its sequence.
+        packed: [S, WIDTH] int32, the array that is sent.
+        slot: index of the row.
+        request: the request, whose last token is the next input.
+        length: tokens in its sequence.
         limit: tokens that may be sampled.
     """
+    # A scoring request has no sampling settings: greedy without limits is the cheapest way through
+    # the sampler, and its token is discarded.
     sampling = request.sampling
     settings = (
         (0.0, 0, 1.0)

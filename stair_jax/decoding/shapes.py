@@ -1,4 +1,4 @@
-"""Sizes and kinds of an engine's programs, and how much of a device's memory its cache takes."""
+"""Engine config: sizes and kinds of its programs, and the share of memory that the cache gets."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -14,34 +14,37 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_attention import default_paged_backend, get_paged_backend
 from stair_jax.parallel.mesh import batch_devices
 
-# Of an accelerator's memory, for what is not counted one by one.
+# Memory of an accelerator that is set aside for all that is not counted separately.
 _SPARE_BYTES = 1 << 30
-# Arrays of the size of all logits, or of the widest results of a layer, that are there at a time.
+# Number of temporaries that are assumed to be alive at once, each as large as all logits, or as the
+# widest activations of a prefill, in float32.
 _TEMPORARIES = 6
 
-# More than so many contexts for each slot are of no use.
+# A cache of more full-length contexts per slot than this is of no use.
 _MOST_CONTEXTS = 32
 
 
 @dataclass(frozen=True)
 class EngineShapes:
-    """Sizes and kinds of an engine's programs; they change its cost, and its results by rounding.
+    """Sizes and kinds of an engine's programs. They affect cost, and results only by rounding.
 
     Attributes:
         num_slots: sequences that decode side by side, in all shards together.
-        max_length: tokens of a sequence at most, prompt and samples together.
-        page_size: tokens of a page of the cache.
-        cache_tokens: that the cache holds, in all shards together; 0: what fits into the memory
-            of the devices, or on CPUs twice what the slots may need.
-        prefill_rows: rows of a prefill at most, in all shards together.
-        prefill_width: tokens of such a row.
-        steps_per_call: tokens that a slot may sample before the host looks at the results.
-        attention: backend of attention, see `models/paged_attention.py`; "": by platform.
-        weights: "none", or 8 bits for the layers: "fp8" (GPUs), "int8" (TPUs).
-        kv_dtype: of keys and values in the cache; "": that of the model; "int8", "float8_e4m3fn".
-        num_shards: parts that slots and cache are split into; found out by `resolve`.
-        platform: of the devices; found out alike.
-        num_pages: of a shard, with the one that is nobody's; found out by `with_pages`.
+        max_length: maximum number of tokens per sequence, prompt and sampled tokens together.
+        page_size: tokens per page of the cache.
+        cache_tokens: tokens that the cache holds, in all shards together; 0 means as many as fit
+            into the devices' memory, and on CPUs twice what the slots can use.
+        prefill_rows: maximum number of rows per prefill call, in all shards together.
+        prefill_width: tokens per row of a prefill.
+        steps_per_call: decode steps per call, between which the host sees no results.
+        attention: attention backend, see `models/paged_attention.py`; "" means the default of the
+            platform.
+        weights: "none", or 8-bit kernels for the layers: "fp8" (GPUs), "int8" (TPUs).
+        kv_dtype: dtype of keys and values in the cache: "int8", "float8_e4m3fn", or that of the
+            model, which "" stands for.
+        num_shards: data-parallel parts of slots and cache; set by `resolve`.
+        platform: platform of the devices; set by `resolve`.
+        num_pages: pages per shard, including the reserved page 0; set by `with_pages`.
     """
 
     num_slots: int = 64
@@ -59,7 +62,11 @@ class EngineShapes:
     platform: str = ""
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names a size that is not positive."""
+        """Checks the sizes.
+
+        Raises:
+            UserError: names a size that is not positive.
+        """
         for name in (
             "num_slots",
             "max_length",
@@ -73,12 +80,12 @@ class EngineShapes:
 
     @property
     def table_width(self) -> int:
-        """Pages of a sequence at most."""
+        """Maximum number of pages per sequence."""
         return -(-self.max_length // self.page_size)
 
     @property
     def max_copies(self) -> int:
-        """Pages that are copied in one round, in each shard."""
+        """Maximum number of page copies per round and shard."""
         return max(8, self.num_slots // self.num_shards)
 
     @property
@@ -88,26 +95,30 @@ class EngineShapes:
 
     @property
     def way(self) -> programs.Way:
-        """How a decode call goes if nothing speaks against it."""
+        """How a decode call runs by default, see `programs.Way`."""
         if self.on_cpu:
             return "stopping"
         return "full" if self.platform == "tpu" else "quick"
 
     @property
     def prefill_sizes(self) -> tuple[int, ...]:
-        """Rows of the prefills of a shard, from many to few.
+        """Rows per shard of the prefill programs, in descending order.
 
-        On a CPU there is one: a product of another size may round otherwise, and which one is
-        chosen depends on the company.
+        On a CPU there is only one: a matrix product of another size may round differently, and
+        which size is chosen depends on what else is running.
         """
         rows = self.prefill_rows // self.num_shards
         return (rows,) if self.on_cpu or rows < 4 else (rows, rows // 2, rows // 4)
 
     def resolve(self, config: ModelConfig, place: Mesh | jax.Device | None) -> "EngineShapes":
-        """The same with what follows from the place: shards, platform, backend of attention.
+        """Fills in what follows from the devices: number of shards, platform, attention backend.
+
+        Args:
+            config: the model config.
+            place: a mesh or a device; None means the default device.
 
         Raises:
-            UserError: slots or rows of a prefill cannot be split over the mesh.
+            UserError: slots or prefill rows cannot be split evenly over the mesh.
         """
         device = _devices(place)[0]
         kv_dtype = self.kv_dtype or config.dtype
@@ -130,18 +141,19 @@ class EngineShapes:
     def with_pages(
         self, config: ModelConfig, place: Mesh | jax.Device | None, free_bytes: int | None = None
     ) -> "EngineShapes":
-        """The same with the number of pages.
+        """Fills in the number of pages.
 
         Args:
-            config: of the model.
-            place: the devices.
-            free_bytes: of a device, beside the weights; None: as the devices say.
+            config: the model config.
+            place: a mesh or a device; None means the default device.
+            free_bytes: memory per device that is free beside the weights; None means as reported by
+                the devices.
 
         Raises:
-            UserError: the cache is too small for the longest sequence, or does not fit.
+            UserError: the cache is too small for one sequence of maximum length, or does not fit.
         """
         tokens = self._shard_tokens(config, place, free_bytes)
-        # One page is nobody's, one more is needed while a partial page is copied.
+        # Page 0 is reserved, and a copied partial page coexists with its source for a while.
         num_pages, least = tokens // self.page_size + 1, self.table_width + 2
         if num_pages < least:
             raise UserError(
@@ -181,7 +193,7 @@ class EngineShapes:
     def _shard_tokens(
         self, config: ModelConfig, place: Mesh | jax.Device | None, free_bytes: int | None
     ) -> int:
-        """Tokens of a shard's cache: those that were asked for, or as many as fit."""
+        """Tokens of a shard's cache: as requested, or as many as fit."""
         asked, slots = self.cache_tokens // self.num_shards, self.num_slots // self.num_shards
         if not asked and self.on_cpu:
             return 2 * slots * self.max_length
@@ -195,6 +207,7 @@ class EngineShapes:
                 )
             return asked
         token = self.token_bytes(config, place)
+        # An explicit size may use what is set aside for temporaries otherwise.
         most = free_bytes // token
         if asked > most:
             raise UserError(
@@ -205,21 +218,26 @@ class EngineShapes:
         return asked or min(fitting, _MOST_CONTEXTS * slots * self.max_length)
 
     def token_bytes(self, config: ModelConfig, place: Mesh | jax.Device | None) -> int:
-        """Bytes of a token's keys and values on one device, as the backend keeps them."""
+        """Bytes per device of one token's keys and values in all layers.
+
+        The pages are built by the backend, as shapes only, since their layout is its own.
+        """
         empty = partial(get_paged_backend(self.attention).empty, config, 1, self.page_size, 1)
         page = jax.eval_shape(partial(empty, self.kv_dtype))
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(page))
+        # KV heads are split over the tensor axis, or whole on each of its devices.
         if isinstance(place, Mesh) and config.shard_kv_heads:
             size //= place.shape["tensor"]
         return config.num_hidden_layers * size // self.page_size
 
     def _temporary_bytes(self, config: ModelConfig) -> int:
+        """Bytes per device that the programs need beside weights and cache, as an estimate."""
         logits = 4 * self.num_slots // self.num_shards * config.padded_vocab_size
         tokens = self.prefill_rows // self.num_shards * self.prefill_width
         return _SPARE_BYTES + _TEMPORARIES * (logits + 4 * tokens * config.intermediate_size)
 
     def shard_sizes(self) -> Sizes:
-        """The sizes of one shard."""
+        """The sizes of one shard, for its scheduler."""
         slots = self.num_slots // self.num_shards
         return Sizes(
             num_slots=slots,
@@ -240,10 +258,13 @@ def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:
 
 
 def _free_bytes(place: Mesh | jax.Device | None) -> int | None:
-    """What is free in one piece of each accelerator's memory; None: they do not say, or are CPUs.
+    """Largest free block of memory, in bytes, that every accelerator has.
 
-    Weights that were converted leave gaps behind, into which the arrays of the cache may not fit;
-    and what a program needs for a while it needs in one piece.
+    Blocks count, not sums: converting the weights leaves gaps that an array of the cache may not
+    fit into, and the temporaries of a program are one block too.
+
+    Returns:
+        None for CPUs, and for devices that do not report their memory.
     """
     found = []
     for device in _devices(place):
@@ -251,7 +272,7 @@ def _free_bytes(place: Mesh | jax.Device | None) -> int | None:
         if device.platform == "cpu" or "bytes_limit" not in statistics:
             return None
         limit, used = statistics["bytes_limit"], statistics["bytes_in_use"]
-        # A pool that does not hold all memory yet can grow.
+        # The allocator's pool can grow to the limit if it does not hold all memory yet.
         pool = statistics.get("pool_bytes", limit)
         largest = statistics.get("largest_free_block_bytes", limit) + limit - pool
         found.append(min(limit - used, largest))

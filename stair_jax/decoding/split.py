@@ -1,4 +1,4 @@
-"""Rows of logits whose vocabulary is split over the devices of a mesh axis, or lies on one."""
+"""Sampling over a sharded vocabulary: logits split over the tensor axis, or whole on a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,70 +14,82 @@ from stair_jax.parallel.rules import BATCH_AXES
 
 @dataclass(frozen=True)
 class Split:
-    """Reductions over a whole vocabulary, of which each device has the same number of tokens.
+    """Collectives over a vocabulary of which each device of the tensor axis has an equal shard.
+
+    Without a tensor axis every method is local, so that one code serves both cases.
 
     Attributes:
-        axis: of the mesh; None where a device has the whole.
-        axes: all axes of the mesh, when `axis` is one of them.
+        axis: the mesh axis that the vocabulary is split over; None if each device has all of it.
+        axes: all axes of the mesh, if `axis` is given.
     """
 
     axis: str | None = None
     axes: tuple[str, ...] = ()
 
     def sum(self, values: jax.Array) -> jax.Array:
-        """Sums over the devices."""
+        """Sum over the devices of the axis, elementwise."""
         return values if self.axis is None else lax.psum(values, self.axis)
 
     def max(self, values: jax.Array) -> jax.Array:
-        """The largest of the devices."""
+        """Maximum over the devices of the axis, elementwise."""
         return values if self.axis is None else lax.pmax(values, self.axis)
 
     def min(self, values: jax.Array) -> jax.Array:
-        """The smallest of the devices."""
+        """Minimum over the devices of the axis, elementwise."""
         return values if self.axis is None else lax.pmin(values, self.axis)
 
     def gather(self, values: jax.Array) -> jax.Array:
-        """[B, devices * C] out of [B, C] of each device, in the order of their tokens."""
+        """Concatenates [B, C] of each device to [B, devices * C], in vocabulary order."""
         if self.axis is None:
             return values
         return lax.all_gather(values, self.axis, axis=1, tiled=True)
 
     def everywhere(self, value: jax.Array) -> jax.Array:
-        """The largest of the whole mesh, for what all devices must decide alike.
+        """Maximum over the whole mesh, for values that all devices have to agree on.
 
-        Devices of a branch that has collectives would otherwise wait for those of another one.
+        Used for the conditions of branches and loops that contain collectives: devices that took
+        different branches would wait for each other for ever.
         """
         return value if self.axis is None else lax.pmax(value, self.axes)
 
     @property
     def index(self) -> jax.Array | int:
-        """The number of this device along the axis."""
+        """Index of this device along the axis."""
         return 0 if self.axis is None else lax.axis_index(self.axis)
 
     def vocab_size(self, size: int) -> int:
-        """Tokens of all devices, of which each has `size`."""
+        """Size of the whole vocabulary, if each device has `size` tokens."""
         return size if self.axis is None else size * lax.axis_size(self.axis)
 
     def ids(self, size: int) -> jax.Array:
-        """[1, size] int32, the tokens of this device."""
+        """[1, size] int32, token ids of this device's shard."""
         return (self.index * size + jnp.arange(size, dtype=jnp.int32))[None]
 
     def take(self, values: jax.Array, ids: jax.Array) -> jax.Array:
-        """The elements [B, W] of rows [B, V], of which a device has a part, at ids [B, W]."""
+        """Looks up elements of sharded rows by global token id.
+
+        Args:
+            values: [B, V / devices], this device's shard.
+            ids: [B, W] int32, token ids.
+
+        Returns:
+            [B, W], the same on all devices of the axis.
+        """
         size = values.shape[-1]
         local = ids - self.index * size
         inside = (local >= 0) & (local < size)
         found = jnp.take_along_axis(values, jnp.clip(local, 0, size - 1), axis=-1)
+        # Each id is found on exactly one device: the others add zeros.
         return self.sum(jnp.where(inside, found, 0))
 
 
 def over_rows(function: Callable[..., Any], logits: jax.Array, *rows: Any) -> Any:
-    """`function(split, logits, *rows)` on the mesh in use, each device with its part.
+    """Runs `function(split, logits, *rows)` on the mesh in use, each device on its own part.
 
     Args:
-        function: of rows; whatever it returns has them as first axis.
-        logits: [B, V], split over the rows' axes and over `tensor`.
-        rows: trees of arrays [B, ...], split over the rows' axes.
+        function: works on B rows; the first axis of everything that it returns is B.
+        logits: [B, V], split over data x fsdp and over tensor.
+        rows: trees of arrays [B, ...], split over data x fsdp.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:

@@ -1,1 +1,1 @@
-"""Benchmarks, and the metrics they report."""
+"""Evaluation benchmarks and their metrics."""

@@ -1,9 +1,9 @@
-r"""Tables of several pocket runs (seeds) as Markdown: mean over the seeds, with least and greatest.
+r"""Markdown tables of several pocket runs (seeds): means over the seeds with minimum and maximum.
 
 From the root of the repository:
 
     for seed in 0 1 2; do
-        python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket$seed \\
+        python -m stair_jax.launch --config=configs/pocket.py --workdir=runs/pocket$seed \
             --config.seed=$seed
     done
     python -m stair_jax.evaluation.seeds runs/pocket0 runs/pocket1 runs/pocket2
@@ -33,7 +33,11 @@ _OUTCOMES = ("refusals", "leaks", "non_answers", "malformed")
 
 
 def metrics_table(runs: Sequence[Path]) -> str:
-    """A line a model: each metric's mean over the runs and its range."""
+    """One line per model: the mean of each metric over the runs, and its range.
+
+    Args:
+      runs: workdirs of finished runs with the same models.
+    """
     tables = [{row["model"]: row for row in read_json(run / "evaluate/table.json")} for run in runs]
     lines = [_line(["model", *_METRICS.values()]), _line(["---"] * (len(_METRICS) + 1))]
     for model in tables[0]:
@@ -43,7 +47,11 @@ def metrics_table(runs: Sequence[Path]) -> str:
 
 
 def outcomes_table(runs: Sequence[Path]) -> str:
-    """A line a model and group of hazards: outcomes summed over the runs."""
+    """One line per model and set of hazards: outcomes summed over the runs.
+
+    Args:
+      runs: workdirs of finished runs with the same models.
+    """
     details = [read_json(run / "evaluate/details.json") for run in runs]
     lines = [_line(["model", "hazards", "prompts", *_OUTCOMES, "goodness of the well-formed"])]
     lines.append(_line(["---"] * (len(_OUTCOMES) + 4)))

@@ -1,1 +1,1 @@
-"""Test-time search guided by a process reward model or by self-reward."""
+"""Test-time search: best-of-N and beam search, guided by a PRM or by self-reward."""

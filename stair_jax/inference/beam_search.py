@@ -1,4 +1,4 @@
-"""Beam search over steps (STAIR section 6): of the successors of each answer, the best go on."""
+"""Step-level beam search guided by a reward model, the paper's test-time search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from stair_jax.text.tokenizer import Tokenizer
 
 @dataclass
 class _Beam:
-    """The answers kept for one prompt, best first, and what they cost."""
+    """The beam of one prompt: its candidates, best first, and their cost so far."""
 
     kept: list[tuple[Candidate, Scored]]
-    generated_tokens: int = 0
-    generated_steps: int = 0
-    fresh: list[Candidate] = field(default_factory=list)  # not scored yet
+    generated_tokens: int = 0  # of all candidates ever sampled, and of scoring them
+    generated_steps: int = 0  # of all candidates ever sampled
+    fresh: list[Candidate] = field(default_factory=list)  # sampled, not scored yet
 
     @property
     def open(self) -> list[Candidate]:
@@ -44,21 +44,25 @@ def beam_search(
     settings: TestTimeSettings,
     seed: int,
 ) -> list[Result]:
-    """The best answer to each prompt that a beam of `settings.width` answers finds.
+    """The best answer to each prompt by beam search with `settings.width` candidates.
 
-    Every answer kept is continued by `successors` steps (the empty one by `width` times as many,
-    so that each round costs as much as `width * successors` samples); without exact duplicates,
-    the best `width` of the new and of the ended ones are kept. What is still open after
-    `max_depth` steps is sampled to its end. All prompts go through a round together. The engine
-    keeps what is open, so that its continuations share it in the cache.
+    In each round `successors` next steps are sampled for every unfinished candidate (for the empty
+    one `width` times as many, so that each round samples up to `width * successors` steps). Exact
+    duplicates are dropped, and the best `width` of the new and the finished candidates are kept.
+    Candidates that are unfinished after `max_depth` steps are sampled to the end. The prompts go
+    through the rounds together, to fill the engine's slots. Unfinished candidates stay in the
+    engine's cache, so that their successors share them.
 
     Args:
-      engine: with no request pending.
-      tokenizer: of the model.
-      prompts: with ids that differ.
-      score: by a process reward model or by self-reward (`scorers.py`).
-      settings: successors, width, max_depth and the sampling.
+      engine: rollout engine without pending requests.
+      tokenizer: of the engine's model.
+      prompts: with distinct ids.
+      score: PRM or self-reward, see `scorers.py`.
+      settings: successors, width, max_depth and the sampling settings.
       seed: of the run.
+
+    Returns:
+      one result per prompt, in their order.
     """
     nothing = Scored(float("-inf"))
     beams = [_Beam([(start(engine, tokenizer, prompt), nothing)]) for prompt in prompts]
@@ -76,7 +80,7 @@ def beam_search(
 
 
 class _Sampler:
-    """Samples after the open answers of all beams at once."""
+    """Samples continuations of the unfinished candidates of all beams at once."""
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int):
         self._engine, self._settings, self._seed = engine, settings, seed
@@ -84,12 +88,15 @@ class _Sampler:
         self._ends = end_ids(tokenizer)
 
     def extend(self, beams: Sequence[_Beam], count: int, whole: bool) -> bool:
-        """Puts `count` continuations of every open answer into `fresh`; whether there was one.
+        """Samples `count` continuations of every unfinished candidate into `fresh`.
 
         Args:
           beams: of all prompts.
-          count: continuations of one answer.
-          whole: up to the end of the answer, rather than by a step.
+          count: continuations per candidate.
+          whole: sample to the end of the answer rather than one step.
+
+        Returns:
+          whether anything was sampled.
         """
         limit = self._settings.max_answer_tokens if whole else self._settings.max_step_tokens
         stops = self._ends if whole else (self._tags.reasoning_close, *self._ends)
@@ -97,6 +104,7 @@ class _Sampler:
         for index, beam in enumerate(beams):
             for candidate in beam.open:
                 room = min(limit, self._settings.max_answer_tokens - len(candidate.tokens))
+                # An answer that has reached its length limit cannot be continued.
                 for number in range(count if room > 0 else 0):
                     id = (index, candidate.path, number)
                     parents[id] = candidate
@@ -124,27 +132,29 @@ class _Sampler:
 
 
 def _keep_best(engine: Engine, beams: Sequence[_Beam], score: Score, width: int) -> None:
-    """Scores the fresh answers of all beams at once, and keeps the best with the ended ones."""
+    """Scores the new candidates of all beams at once, and keeps the best `width` of each beam."""
     sampled = [beam.fresh for beam in beams]
     for beam in beams:
         beam.fresh = _distinct(beam.fresh)
     scores = iter(score([candidate for beam in beams for candidate in beam.fresh]))
     for beam, all_fresh in zip(beams, sampled, strict=True):
-        if not beam.fresh:
+        if not beam.fresh:  # all of its candidates are finished
             continue
         scored = [(candidate, next(scores)) for candidate in beam.fresh]
         beam.generated_tokens += sum(value.generated_tokens for _, value in scored)
+        # Unfinished candidates are replaced by their successors; finished ones compete with these.
         ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
         pool = ended + scored
         pool.sort(key=lambda item: rank(item[0], item[1].value), reverse=True)
         candidates = [*beam.open, *all_fresh]
         beam.kept, beam.fresh = pool[:width], []
+        # Release the cache of everything sampled or kept before, except for what is still open.
         needed = {candidate.handle for candidate in beam.open}
         release(engine, [other for other in candidates if other.handle not in needed])
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The first of each group of exact duplicates."""
+    """The candidates without exact duplicates (of their tokens), in order."""
     first: dict[tuple[int, ...], Candidate] = {}
     for candidate in candidates:
         first.setdefault(candidate.tokens, candidate)

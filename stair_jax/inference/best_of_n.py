@@ -1,4 +1,4 @@
-"""Best-of-N: sample N full answers, keep the one that scores best (STAIR section 6)."""
+"""Best-of-N: sample N full answers per prompt and return the one with the highest score."""
 
 from collections.abc import Sequence
 
@@ -27,18 +27,21 @@ def best_of_n(
     settings: TestTimeSettings,
     seed: int,
 ) -> list[Result]:
-    """The best of `settings.n` answers to each prompt; of equals the first.
+    """The best of `settings.n` sampled answers to each prompt; ties go to the first.
 
-    All answers to all prompts are sampled at once, then all are scored at once. The answers to one
-    prompt share it in the engine's cache.
+    The answers to all prompts are sampled in one batch of requests, then scored together. The
+    answers to one prompt share its keys and values in the engine's cache.
 
     Args:
-      engine: with no request pending.
-      tokenizer: of the model.
-      prompts: with ids that differ.
-      score: by a process reward model or by self-reward (`scorers.py`).
-      settings: n and the sampling.
+      engine: rollout engine without pending requests.
+      tokenizer: of the engine's model.
+      prompts: with distinct ids.
+      score: PRM or self-reward, see `scorers.py`.
+      settings: n and the sampling settings.
       seed: of the run.
+
+    Returns:
+      one result per prompt, in their order.
     """
     ends = end_ids(tokenizer)
     sampling = settings.sampling(settings.max_answer_tokens, ends)

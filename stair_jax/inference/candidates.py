@@ -1,4 +1,4 @@
-"""What test-time search works on: candidates, scorers, results (STAIR section 6)."""
+"""Data types of test-time search: settings, candidates, scores and results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,29 +11,30 @@ from stair_jax.settings import Settings, setting
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
-# Goes on; has its end; ended without an output block; ran into a limit.
+# "open": unfinished; "done": finished, with an output block; "formless": finished without one;
+# "cut": stopped by a length limit.
 State = Literal["open", "done", "formless", "cut"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer, or the first steps of one."""
+    """A whole answer, or the first steps of one."""
 
     prompt: Prompt
-    prompt_tokens: tuple[int, ...]  # rendered
-    tokens: tuple[int, ...]  # of the answer, as sampled
-    path: tuple[int | str, ...]  # names the candidate in random keys
+    prompt_tokens: tuple[int, ...]  # rendered by the chat template
+    tokens: tuple[int, ...]  # of the answer so far, as sampled
+    path: tuple[int | str, ...]  # sample numbers from the root; identifies it in random keys
     state: State
-    # Of prompt and answer, where the engine keeps them; whoever sampled them gives it back.
+    # Of prompt and answer in the engine's cache, if kept; released by the code that sampled it.
     handle: Handle | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of a candidate, and what it cost to find."""
+    """The score of a candidate, and the cost of scoring it."""
 
-    value: float  # -inf: none could be found
-    generated_tokens: int = 0
+    value: float  # -inf if missing
+    generated_tokens: int = 0  # sampled for rollouts and judgements
 
 
 Score = Callable[[Sequence[Candidate]], list[Scored]]
@@ -41,7 +42,7 @@ Score = Callable[[Sequence[Candidate]], list[Scored]]
 
 @dataclass(frozen=True)
 class Result:
-    """The answer that was chosen for a prompt."""
+    """The chosen answer to a prompt, with the cost of all that was sampled for it."""
 
     text: str  # the whole answer, tags visible
     tokens: tuple[int, ...]
@@ -89,20 +90,27 @@ class TestTimeSettings(Settings):
 
 
 def start(engine: Keeper, tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
-    """The empty answer to a prompt, which the engine keeps."""
+    """The empty answer to a prompt, with a handle in the engine's cache."""
     tokens = tuple(encode_prompt(tokenizer, prompt.prompt))
     return Candidate(prompt, tokens, (), (), "open", engine.keep(tokens))
 
 
 def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Tokens that end an answer."""
+    """Token ids that end an answer: the closing tag of the output block and the stop tokens."""
     return tuple(dict.fromkeys([tokenizer.tags.output_close, *tokenizer.stop_ids]))
 
 
 def extended(
     candidate: Candidate, completion: Completion, number: int, tokenizer: Tokenizer
 ) -> Candidate:
-    """The candidate with what was sampled after it."""
+    """The candidate extended by a sampled completion.
+
+    Args:
+      candidate: what was continued.
+      completion: tokens sampled after it, with its handle if it was kept.
+      number: of the sample among those after `candidate`; appended to the path.
+      tokenizer: of the model.
+    """
     tokens = candidate.tokens + tuple(completion.tokens)
     state: State = "open"
     if completion.finish != "stop":
@@ -116,16 +124,16 @@ def extended(
 
 
 def release(engine: Keeper, candidates: Iterable[Candidate]) -> None:
-    """Gives the handles of candidates back."""
+    """Releases the handles of candidates in the engine's cache."""
     for candidate in candidates:
         if candidate.handle is not None:
             engine.release(candidate.handle)
 
 
 def rank(candidate: Candidate, value: float) -> tuple[bool, float]:
-    """Sort key, best highest.
+    """Sort key: the best candidate has the highest.
 
-    An answer that was cut off, or has no output block and so no final answer, comes after all
-    others: there is nothing in it to give to a user.
+    Answers that were cut off or have no output block rank below all others, whatever their score:
+    they have no final answer for the user, and a PRM has been trained on few of the kind.
     """
     return candidate.state in ("open", "done"), value

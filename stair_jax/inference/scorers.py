@@ -1,4 +1,4 @@
-"""How candidates are scored: by a process reward model, or by the model's own judgement."""
+"""Scorers of test-time search: a process reward model (PRM), or the model's self-reward."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _NONE = float("-inf")
 
 
 class PrmScorer:
-    """Scores by a process reward model: its scalar at the last token."""
+    """Scores by a process reward model: the value of its scalar head at the last token."""
 
     def __init__(
         self,
@@ -35,31 +35,33 @@ class PrmScorer:
         buckets: Sequence[int] = (256,),
         mesh: Mesh | None = None,
     ):
-        """A scorer of fixed shapes, each compiled once.
+        """A scorer with a few fixed shapes, each compiled on first use.
 
         Args:
           config: of the model.
-          params: `{"model": params, "score": head}`.
-          rows: sequences scored side by side; on a mesh, at least one for each of its parts.
-          buckets: lengths that sequences are padded to; longer ones, by doubling the last.
-          mesh: where `params` are; None: on one device.
+          params: {"model": parameters, "score": score head}.
+          rows: sequences per batch; rounded up to a multiple of data x fsdp of the mesh.
+          buckets: lengths that sequences are padded to. Longer sequences are padded to the last one
+            doubled as often as needed.
+          mesh: on which `params` are; None: one device.
         """
         self._config, self._params, self._placement = config, params, Placement(mesh)
         self.rows = self._placement.round_up(rows)
         self._buckets = sorted(buckets)
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
-        """One score a candidate; an empty candidate is scored at the end of its prompt."""
+        """One score per candidate; an empty candidate is scored at the last token of its prompt."""
         return [
             Scored(value) for value in self.score([c.prompt_tokens + c.tokens for c in candidates])
         ]
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """Scores of token sequences, in their order."""
+        """Scores of token sequences, in their order; batched by length bucket."""
         by_bucket: dict[int, list[int]] = {}
         for index, sequence in enumerate(sequences):
             by_bucket.setdefault(self.bucket(len(sequence)), []).append(index)
         scores = np.zeros(len(sequences), np.float32)
+        # Short and long sequences are never padded to one length.
         for bucket, indices in sorted(by_bucket.items()):
             for start in range(0, len(indices), self.rows):
                 batch = indices[start : start + self.rows]
@@ -67,7 +69,7 @@ class PrmScorer:
         return scores.tolist()
 
     def bucket(self, length: int) -> int:
-        """What a sequence of `length` tokens is padded to."""
+        """Length to which a sequence of `length` tokens is padded."""
         bucket = next((size for size in self._buckets if size >= length), self._buckets[-1])
         while bucket < length:
             bucket *= 2
@@ -87,17 +89,20 @@ class PrmScorer:
 
 @functools.partial(jax.jit, static_argnums=0)
 def prm_scores(config: ModelConfig, params: Any, tokens: jax.Array, last: jax.Array) -> jax.Array:
-    """Scores [B] at the positions last [B] of tokens [B, T]; what comes later is never seen."""
+    """Scores `[B]` float32 of tokens `[B, T]` at the positions `last [B]`.
+
+    Padding after `last` needs no mask: attention is causal.
+    """
     positions = jax.lax.broadcasted_iota(np.int32, tokens.shape, 1)
     hidden = apply(config, params["model"], tokens, positions)
     return heads.score(hidden, params["score"], last)
 
 
 class SelfReward:
-    """Scores by the model's own judgement of the final answer.
+    """Scores by the model's own judgement of the final answer, combined by the reward.
 
-    The first steps of an answer are scored by the answer that one rollout makes of them; its
-    tokens are counted. What the judge's prompts have in common is kept while they are judged.
+    An unfinished candidate is first completed by one rollout, whose tokens count as cost. Common
+    prefixes of the judge prompts are kept in the engine's cache during a call.
     """
 
     def __init__(
@@ -108,13 +113,13 @@ class SelfReward:
         settings: TestTimeSettings,
         seed: int,
     ):
-        """A scorer over an engine with no request pending.
+        """A scorer that uses an engine without pending requests.
 
         Args:
           engine: samples rollouts and judgements.
-          judge: of the same model.
-          reward: R of helpfulness and safety.
-          settings: sampling of the rollouts.
+          judge: for the engine's model.
+          reward: (helpfulness, safety) -> R.
+          settings: sampling settings of the rollouts.
           seed: of the run.
         """
         self._engine, self._judge, self._reward = engine, judge, reward
@@ -122,7 +127,7 @@ class SelfReward:
         self._ends = end_ids(judge.tokenizer)
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
-        """One score a candidate; a missing one is -inf."""
+        """One score per candidate; -inf if it is missing."""
         answers, generated = self._complete(candidates)
         openings = Openings(self._engine, self._judge)
         opened: dict[str, dict[Question, Handle]] = {}
@@ -155,7 +160,12 @@ class SelfReward:
     def _complete(
         self, candidates: Sequence[Candidate]
     ) -> tuple[list[tuple[tuple[int, ...], bool]], list[int]]:
-        """The whole answer of each candidate and whether it has its end; tokens sampled for it."""
+        """Completes the candidates by rollouts.
+
+        Returns:
+          (for each candidate its whole answer and whether that is finished, for each candidate the
+          number of tokens sampled for it).
+        """
         requests = []
         for index, candidate in enumerate(candidates):
             room = self._settings.max_answer_tokens - len(candidate.tokens)
@@ -200,7 +210,7 @@ class SelfReward:
 
 
 def run_judgings(engine: Engine, judgings: Sequence[Judging]) -> dict[int, int]:
-    """Runs judgings with ids `(index,)` to their ends; tokens sampled for each index."""
+    """Runs judgings with ids `(index,)` to completion; returns index -> tokens sampled."""
     by_index: dict[int, Judging] = {judging.id[0]: judging for judging in judgings}  # type: ignore[misc]
     generated = dict.fromkeys(by_index, 0)
     engine.submit([request for judging in judgings for request in judging.start()])

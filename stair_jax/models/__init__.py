@@ -1,1 +1,1 @@
-"""Decoder language models in Linen, their heads, and Hugging Face checkpoints."""
+"""Decoder language models: Linen modules, attention kernels, serving, Hugging Face checkpoints."""

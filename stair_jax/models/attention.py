@@ -1,4 +1,4 @@
-"""Attention over whole sequences behind one function, with a backend chosen by name."""
+"""Attention over whole sequences (training) behind one interface, with backends by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,11 +28,19 @@ BACKENDS: dict[str, Backend] = {
     "splash": attention_splash.attend,
     "xla": attention_xla.attend,
 }
+# Platforms with a kernel; all others use XLA.
 _KERNELS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name ("": by platform), or a UserError that lists those there are."""
+    """The attention function of a backend.
+
+    Args:
+        name: a key of `BACKENDS`, or "" for the fastest one of the platform.
+
+    Raises:
+        UserError: the name is unknown; lists the known ones.
+    """
     if name and name not in BACKENDS:
         known = ", ".join(sorted(BACKENDS))
         raise UserError(
@@ -42,16 +50,23 @@ def get_backend(name: str) -> Backend:
 
 
 def default_backend(platform: str, dtype: Any, length: int, head_dim: int) -> str:
-    """The fastest backend of a platform, as `jax.Device.platform` names it, for these rows."""
+    """The fastest backend for given inputs.
+
+    Args:
+        platform: as of `jax.Device.platform`.
+        dtype: of query, key and value.
+        length: tokens per row.
+        head_dim: size of a head.
+    """
     name = _KERNELS.get(platform, "xla")
-    # Shorter rows would be padded to the blocks of the kernels.
+    # The kernel would pad shorter rows to whole blocks.
     if name == "splash" and length < attention_splash.LANES:
         return "xla"
     return "xla" if _problem(name, dtype, length, head_dim) else name
 
 
 def _problem(name: str, dtype: Any, length: int, head_dim: int) -> str:
-    """What keeps a backend from it, or ""."""
+    """Why a backend cannot handle these inputs, or ""."""
     if name == "cudnn":
         return attention_cudnn.problem(dtype, length, head_dim)
     return attention_splash.problem(dtype) if name == "splash" else ""
@@ -69,13 +84,13 @@ def _attend(
     name = name or default_backend(_platform(), *form)
     if problem := _problem(name, *form):
         raise UserError(f'attention "{name}": {problem}: set attention="xla", or "" (by platform)')
-    # XLA splits its own operations over a mesh, but no kernels.
+    # XLA partitions its own operations, but not custom kernels: those need a shard_map.
     attend = BACKENDS[name] if name == "xla" else partial(_attend_on_mesh, BACKENDS[name])
     return attend(query, key, value, segment_ids, ends)
 
 
 def _platform() -> str:
-    """That of the mesh in use, for which a program may be compiled on another machine."""
+    """The platform to compile for: that of the mesh in use, which may not be this machine's."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
 
@@ -88,11 +103,11 @@ def _attend_on_mesh(
     segment_ids: jax.Array | None,
     ends: jax.Array | None,
 ) -> jax.Array:
-    """Each device attends with its own rows and heads."""
+    """Attention on each device over its own rows and heads."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return attend(query, key, value, segment_ids, ends)
-    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # as of `layout.fit_to_mesh`
+    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # cf. `layout.fit_to_mesh`
     rows, heads = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, None, "tensor")
     kv_heads = rows if is_whole else heads
     specs: Any = (heads, kv_heads, kv_heads, rows, rows)
@@ -113,7 +128,20 @@ def _attend_whole(
     segment_ids: jax.Array | None,
     ends: jax.Array | None,
 ) -> jax.Array:
-    """A part of the query heads with all KV heads: each query head gets a copy of its own one."""
+    """Attention of this device's query heads when every device holds all KV heads.
+
+    The heads of a device need not cover whole groups, so each query head gets a copy of its own KV
+    head.
+
+    Args:
+        attend: the backend.
+        num_heads: number of query heads of all devices.
+        query: [B, T, heads of this device, head_dim].
+        key: [B, T, kv_heads, head_dim].
+        value: as `key`.
+        segment_ids: [B, T] or None.
+        ends: [B, T] or None.
+    """
     heads = query.shape[2]
     own = jax.lax.axis_index("tensor") * heads + jnp.arange(heads)
     own //= num_heads // key.shape[2]

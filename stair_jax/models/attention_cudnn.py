@@ -1,4 +1,4 @@
-"""Attention by cuDNN, on GPUs."""
+"""Attention over whole sequences by cuDNN's flash attention, on GPUs."""
 
 import importlib
 from types import ModuleType
@@ -10,7 +10,7 @@ from stair_jax.models.attention_mask import visible
 
 
 def problem(dtype: jax.typing.DTypeLike, length: int, head_dim: int) -> str:
-    """What cuDNN cannot do here, or ""."""
+    """Why cuDNN cannot handle these inputs, or ""."""
     if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
         return f"it computes in bfloat16 or float16, not in {jnp.dtype(dtype)}"
     if length % 2:
@@ -26,11 +26,11 @@ def problem(dtype: jax.typing.DTypeLike, length: int, head_dim: int) -> str:
 
 
 def most_segments(length: int) -> int:
-    """Segments that a packed row of that many tokens may have, its padding counted as one.
+    """Maximum number of segments in a packed row of `length` tokens, padding counted as one.
 
-    `packing.most_sequences` keeps to it. The attention of a row with more is NaN, which no loss
-    survives unseen. The kernel's backward pass has a workspace for each row and possible segment:
-    17 GB for 8 rows of 2,048 tokens with 64 of them, were it not for this number.
+    `packing.most_sequences` respects it. A row with more gives NaN, which stops the run instead of
+    training on wrong attention. The limit bounds the workspace of the kernel's backward pass, which
+    grows with rows times possible segments: 17 GB for 8 rows of 2,048 tokens with 64 segments.
     """
     return max(16, length // 64)
 
@@ -42,12 +42,15 @@ def attend(
     segment_ids: jax.Array | None,
     ends: jax.Array | None,
 ) -> jax.Array:
-    """One segment a row, packed segments, or trees, whose mask becomes a bias."""
+    """Attention over rows with one segment, packed segments, or trees.
+
+    Trees need an arbitrary mask, which cuDNN takes as a bias only.
+    """
     if ends is None and segment_ids is None:
         return jax.nn.dot_product_attention(
             query, key, value, is_causal=True, implementation="cudnn"
         )
-    # The kernels of packed rows want a GPU of the Hopper generation or later.
+    # The kernels for packed rows need a GPU of the Hopper generation or later.
     if ends is not None or not _cudnn().check_compute_capability("9.0"):
         return _masked(query, key, value, segment_ids, ends)
     assert segment_ids is not None
@@ -62,7 +65,7 @@ def _masked(
     ends: jax.Array | None,
 ) -> jax.Array:
     mask = visible(query.shape[1], segment_ids, ends)[:, None]
-    # The mask says all; that it is causal besides lets the kernel leave out half of the blocks.
+    # `is_causal` is implied by the mask, but lets the kernel skip half of the blocks.
     return jax.nn.dot_product_attention(
         query, key, value, mask=mask, is_causal=True, implementation="cudnn"
     )
@@ -73,9 +76,11 @@ def _packed(
 ) -> jax.Array:
     cudnn = _cudnn()
     starts, lengths, fits = segment_bounds(segment_ids, most_segments(segment_ids.shape[1]))
+    # Makes the result of rows with too many segments NaN.
     query = query * jnp.where(fits, 1, jnp.nan).astype(query.dtype)[:, None, None, None]
-    # Of groups of query heads, the kernel's backward pass would take twice the memory, and JAX
-    # before 0.11.1 took the offsets of packed keys for those of all query heads.
+    # Repeated, although the kernel supports grouped heads: its backward pass would take twice the
+    # memory, and JAX before 0.11.1 computed the offsets of packed keys from the number of query
+    # heads.
     groups = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(array, groups, axis=2) for array in (key, value))
     return cudnn.dot_product_attention(
@@ -92,20 +97,24 @@ def _packed(
 
 
 def segment_bounds(segment_ids: jax.Array, most: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where the segments of each row are; padding is a segment too, so that each token is in one.
+    """Finds the bounds of the segments in each row, in the form that cuDNN takes.
+
+    Padding is a segment too, so that every token belongs to one.
 
     Args:
-      segment_ids: `[B, T]`, equal along each segment, different in neighbours.
-      most: M >= 2.
+        segment_ids: [B, T] int32, constant along a segment, different in adjacent segments.
+        most: M >= 2, the maximum number of segments.
 
     Returns:
-      First positions `[B, M + 1]`; numbers of tokens `[B, M]`; -1 behind the last segment, as
-      cuDNN wants it; and `[B]`, whether the row has no more than M segments.
+        starts: [B, M + 1] int32, first positions, then -1.
+        lengths: [B, M] int32, numbers of tokens, then -1.
+        fits: [B] bool, whether the row has at most M segments.
     """
     is_first = segment_ids[:, 1:] != segment_ids[:, :-1]
     number = jnp.pad(jnp.cumsum(is_first, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
     count = number[:, -1:] + 1
     columns = jnp.arange(most + 1, dtype=jnp.int32)
+    # A segment starts after as many tokens as have a smaller segment number.
     starts = jnp.sum(number[:, :, None] < columns, axis=1, dtype=jnp.int32)
     lengths = jnp.where(columns[:-1] < count, starts[:, 1:] - starts[:, :-1], -1)
     starts = jnp.where((columns < count) & (columns < most), starts, -1)
@@ -113,7 +122,7 @@ def segment_bounds(segment_ids: jax.Array, most: int) -> tuple[jax.Array, jax.Ar
 
 
 def _cudnn() -> ModuleType:
-    """JAX's private module, the only way to cuDNN's attention over packed rows."""
+    """JAX's private cuDNN module: the public API has no packed rows."""
     module = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
     module.check_cudnn_version()
     _ = module.dot_product_attention, module.MaskType.PADDING_CAUSAL

@@ -1,4 +1,4 @@
-"""Attention in plain XLA: the reference, for any platform and dtype."""
+"""Attention over whole sequences in plain XLA: the reference, on any platform and in any dtype."""
 
 from functools import partial
 from typing import Any
@@ -18,11 +18,12 @@ def attend(
     segment_ids: jax.Array | None,
     ends: jax.Array | None,
 ) -> jax.Array:
-    """Products over all pairs of tokens; keys and values are not repeated for their groups."""
+    """Attention by explicit [T, T] logits; keys and values are not repeated for grouped queries."""
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     mask = visible(length, segment_ids, ends)
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
+    # float32 logits whatever the dtype of the model, as the softmax needs the precision.
     logits = jnp.einsum("btkgh,bskh->bkgts", grouped, key, preferred_element_type=jnp.float32)
     weights = _softmax(logits * head_dim**-0.5, mask[:, None, None], value.dtype)
     out = jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(query.shape)
@@ -31,11 +32,13 @@ def attend(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _softmax(logits: jax.Array, mask: jax.Array, dtype: Any) -> jax.Array:
-    """Softmax in float32 over the last axis, of what is not masked, rounded to `dtype`.
+    """Masked softmax over the last axis, in float32, rounded to `dtype`.
 
-    For the backward pass it keeps the rounded weights, which the product with the values keeps
-    too: neither wide ones nor the mask, since a masked weight is 0.
+    The residual of the backward pass is the rounded weights alone, which the product with the
+    values saves anyway. Neither float32 weights nor the mask are saved: a masked weight is 0, and
+    so is its gradient.
     """
+    # Finite instead of -inf, so that no NaN can arise.
     masked = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(masked, axis=-1).astype(dtype)
 

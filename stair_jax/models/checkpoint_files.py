@@ -1,4 +1,4 @@
-"""The safetensors files of a Hugging Face folder: what is in them, reading and writing in parts."""
+"""The safetensors files of a Hugging Face folder: index, partial reads, streaming writes."""
 
 import json
 import math
@@ -15,13 +15,20 @@ from stair_jax.storage import atomic_file, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# The dtypes that are supported, by their names in safetensors.
+# Supported dtypes, by their names in safetensors.
 DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# safetensors pads its JSON header with spaces to this many bytes.
 _HEADER_ALIGNMENT = 8
 
 
 class StoredTensor(NamedTuple):
-    """One tensor on the disk; `dtype` is a name of safetensors, such as BF16."""
+    """One tensor on disk.
+
+    Attributes:
+        file: the file that holds it.
+        shape: its shape.
+        dtype: name of its dtype in safetensors, e.g. BF16.
+    """
 
     file: Path
     shape: tuple[int, ...]
@@ -33,11 +40,11 @@ class CheckpointFiles:
 
     Attributes:
         folder: a Hugging Face folder.
-        tensors: all that its files hold, in one file or in the shards of an index.
+        tensors: all tensors, of a single file or of the shards of an index.
     """
 
     def __init__(self, folder: str | Path):
-        """Looks into the headers of all files.
+        """Reads the headers of all files.
 
         Raises:
             UserError: names the file that is missing or damaged.
@@ -46,11 +53,15 @@ class CheckpointFiles:
         self.tensors = _stored_tensors(self.folder)
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a tensor of that name."""
+        """Whether there is a tensor of this name."""
         return name in self.tensors
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raises a UserError unless the tensor has this shape, and a dtype that is supported."""
+        """Checks the shape and the dtype of a tensor.
+
+        Raises:
+            UserError: the shape is another one, or the dtype is not supported.
+        """
         file, stored, dtype = self.tensors[name]
         if stored != shape:
             raise UserError(
@@ -64,16 +75,21 @@ class CheckpointFiles:
             )
 
     def read(self, name: str, index: tuple[slice, ...], dtype: str) -> np.ndarray:
-        """Reads a block of a tensor, in the dtype given.
+        """Reads a block of a tensor and converts it.
 
-        The file is opened anew, so that what was read before does not stay mapped into memory.
+        Args:
+            name: name of the tensor.
+            index: the block.
+            dtype: of the result.
 
         Raises:
-            UserError: a value is not finite.
+            UserError: a value is not finite, in the file or in `dtype`.
         """
         file = self.tensors[name].file
+        # Opened anew for each block, so that the blocks read before do not stay mapped into memory.
         with opened(file) as tensors:
             values = tensors.get_slice(name)[index]
+        # An overflow becomes inf, which the check below reports with the name of the tensor.
         with np.errstate(over="ignore"):
             converted = values.astype(dtype, copy=False)
         if not np.isfinite(converted).all():
@@ -86,7 +102,11 @@ class CheckpointFiles:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """A safetensors file; what can be wrong with it becomes a UserError that names it."""
+    """Opens a safetensors file.
+
+    Raises:
+        UserError: names the file, if it cannot be read or is damaged.
+    """
     try:
         with safe_open(file, framework="np") as tensors:
             yield tensors
@@ -109,6 +129,7 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise UserError(f"{folder / INDEX_FILE} is damaged: it has no weight_map")
     found: dict[str, StoredTensor] = {}
     for file in dict.fromkeys(weight_map.values()):
+        # A bare file name: an index must not lead out of its folder.
         is_name = isinstance(file, str) and Path(file).name == file
         if not is_name or not (folder / file).is_file():
             raise UserError(f"{folder / INDEX_FILE} names {file}, which is not in the folder")
@@ -140,19 +161,20 @@ def write_file(
     dtype: str,
     chunks: Iterable[np.ndarray],
 ) -> None:
-    """Writes a safetensors file from a stream: no more than a chunk is in memory.
+    """Writes a safetensors file from a stream of chunks, so that only one is in memory.
 
     The bytes are those that `safetensors.numpy.save` writes.
 
     Args:
-        path: of the file; replaced whole or not at all.
-        shapes: of the tensors, in the order of their names.
+        path: the file, which is replaced atomically.
+        shapes: shapes of the tensors, in the order of their names.
         dtype: of all tensors.
-        chunks: contiguous arrays of that dtype; one after another they are the values of the
-            tensors in their order.
+        chunks: contiguous arrays of that dtype, which concatenated are the values of all tensors in
+            order.
     """
     names = {name: stored for stored, name in DTYPE_NAMES.items()}
     itemsize = np.dtype(dtype).itemsize
+    # transformers checks the format in the metadata.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

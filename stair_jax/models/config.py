@@ -1,4 +1,4 @@
-"""The shape of a decoder, read from and written to a Hugging Face `config.json`."""
+"""Model config: the architecture, read from and written to a Hugging Face `config.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from stair_jax.models.rotary import RopeScaling
 DTYPES = ("float32", "bfloat16", "float16")
 REMAT_POLICIES = ("none", "full", "dots", "attention", "attention_mlp", "offload")
 
-# What transformers takes for a field that a config.json does not have, by model type.
+# Defaults of transformers for fields that a config.json lacks, by model type.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
@@ -18,7 +18,9 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 MODEL_TYPES = tuple(_DEFAULTS)
 
-# Options of a config.json that change the function, with the only values implemented here.
+# Options of a config.json that change the computed function, with the only values supported. Any
+# other value is an error: a model that is computed almost correctly is worse than one that does not
+# load.
 _FIXED_OPTIONS: Mapping[str, Any] = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -49,25 +51,30 @@ class ModelConfig:
     """A decoder of the Llama, Qwen2 or Qwen3 family.
 
     Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
-    (biases of queries, keys and values) or "qwen3" (norms of queries and keys).
+    (biases on queries, keys and values) or "qwen3" (norms on queries and keys). The config is
+    hashable and is a static argument of jitted functions.
 
-    Four fields say how it is computed. `dtype` is that of the activations, `param_dtype` that of
-    the parameters; norms, softmax and rotary angles are float32 always. `attention` names a
-    backend of `attention.py`, for whole sequences: "xla" (all platforms), "cudnn" (GPUs, 16 bits),
-    "splash" (TPUs), or "", the fastest of the platform. `remat` is what the scanned layers compute
-    again in the backward pass:
+    Computation:
 
-      none: nothing; all is kept.
-      full: all but the input of each layer, the least that can be kept.
-      dots: all but the results of products with weights, so attention too.
-      attention: products of the MLP and after attention; queries, keys, values and attention's
-        result are kept.
-      attention_mlp: no product and no attention, only what is cheap: norms and activations.
-      offload: as full, with the inputs of the layers in the memory of the host.
+    - `dtype` is that of the activations, `param_dtype` that of the parameters. Norms, softmax and
+      rotary angles are always float32.
+    - `attention` is a backend of `attention.py` for whole sequences: "xla" (all platforms), "cudnn"
+      (GPUs, 16-bit dtypes), "splash" (TPUs), or "" for the fastest one of the platform.
+    - `remat` is what the scanned layers recompute in the backward pass:
 
-    Two say how it is laid out on a mesh. Embedding and head have rows up to a multiple of
-    `vocab_multiple`; `vocab_size` is the true number of tokens, the rows beyond it are zeros and
-    stand for nothing. `shard_kv_heads` False keeps all key and value heads on each device.
+        - none: nothing; everything is saved.
+        - full: all but the input of each layer, which is the least that can be saved.
+        - dots: all but products with weights; so attention is recomputed.
+        - attention: the products of the MLP and after attention; queries, keys, values and the
+          result of attention are saved.
+        - attention_mlp: only what is cheap (norms, activations); no product and no attention.
+        - offload: as full, with the inputs of the layers in host memory.
+
+    Layout on a mesh:
+
+    - `vocab_size` is the true number of tokens. Embedding and head have rows up to a multiple of
+      `vocab_multiple`; the rows beyond are zeros and stand for no token.
+    - `shard_kv_heads`: False keeps all key and value heads on each device.
     """
 
     vocab_size: int
@@ -92,7 +99,11 @@ class ModelConfig:
     shard_kv_heads: bool = True
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names the first field that cannot be."""
+        """Checks the fields.
+
+        Raises:
+            UserError: names the first field that is not valid.
+        """
         for name in _COUNTS:
             _require_positive_int(name, getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
@@ -120,30 +131,30 @@ class ModelConfig:
 
     @property
     def qk_norm(self) -> bool:
-        """Whether each head of queries and keys is normalised before it is rotated."""
+        """Whether each head of queries and keys is normalised before the rotary embedding."""
         return self.model_type == "qwen3"
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of embedding and head."""
+        """Number of rows of embedding and head."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     @property
     def causal_architecture(self) -> str:
-        """The class of transformers with a vocabulary head."""
+        """Name of the transformers class with a vocabulary head."""
         return f"{self.model_type.capitalize()}ForCausalLM"
 
     @property
     def scoring_architecture(self) -> str:
-        """The class of transformers with a scalar head."""
+        """Name of the transformers class with a scalar head."""
         return f"{self.model_type.capitalize()}ForSequenceClassification"
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Reads the content of a `config.json`, as transformers 4 or 5 write it.
+        """Reads the content of a `config.json`, as written by transformers 4 or 5.
 
         Raises:
-            UserError: names a field that is missing, or an option that is not implemented.
+            UserError: names a field that is missing, or an option that is not supported.
         """
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _DEFAULTS:
@@ -174,7 +185,7 @@ class ModelConfig:
         )
 
     def to_huggingface(self) -> dict[str, Any]:
-        """The content of a `config.json` without token ids and without the dtype of the weights."""
+        """The content of a `config.json`, without token ids and the dtype of the weights."""
         scaling = None if self.rope_scaling is None else self.rope_scaling.to_huggingface()
         values: dict[str, Any] = {
             "architectures": [self.causal_architecture],
@@ -204,9 +215,13 @@ class ModelConfig:
 
 
 def _refuse_other_options(values: Mapping[str, Any]) -> None:
-    """Raises a UserError that names the first option that changes the function."""
+    """Refuses options that change the computed function and are not supported.
+
+    Raises:
+        UserError: names the first one.
+    """
     for name, supported in _FIXED_OPTIONS.items():
-        # Transformers gives Qwen2 its biases whatever the field says.
+        # Transformers gives Qwen2 its biases whatever this field says.
         is_read = name != "attention_bias" or values["model_type"] != "qwen2"
         value = values.get(name)
         if is_read and value is not None and value != supported:
@@ -227,12 +242,12 @@ def _refuse_other_options(values: Mapping[str, Any]) -> None:
 
 
 def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:
-    """The value of a field, or the default where it is absent or null."""
+    """The value of a field, or the default if it is absent or null."""
     return default if values.get(name) is None else values[name]
 
 
 def _rope_theta(values: Mapping[str, Any]) -> float:
-    """The base of the rotary frequencies; that of `rope_parameters` goes first."""
+    """Base of the rotary frequencies; `rope_parameters` takes precedence."""
     parameters = values.get("rope_parameters") or {}
     return float(_given(parameters, "rope_theta", _given(values, "rope_theta", 10000.0)))
 

@@ -1,4 +1,4 @@
-"""Export to a Hugging Face folder that transformers and vLLM read, tensor by tensor."""
+"""Export to a Hugging Face folder that transformers and vLLM read, one tensor at a time."""
 
 import math
 import os
@@ -25,8 +25,9 @@ from stair_jax.storage import make_folder, write_json, writing
 from stair_jax.text.tokenizer import Tokenizer
 
 _CHUNK_BYTES = 16 * 2**20
+# Maximum size of a file.
 _SHARD_BYTES = 5 * 10**9
-_WRITING = 4 * 3600.0  # seconds, on a slow disk
+_WRITING = 4 * 3600.0  # seconds, for a slow disk
 
 
 def save(
@@ -38,23 +39,26 @@ def save(
     dtype: str = "float32",
     shard_bytes: int = _SHARD_BYTES,
 ) -> None:
-    """Writes a folder that transformers loads; it takes the place of `folder`, whole or not at all.
+    """Writes a folder that transformers loads; it replaces `folder` entirely or not at all.
 
-    With a `score_head` this is a sequence classifier with one label, and has no vocabulary head.
-    Transformers scores the last token that is not `pad_token_id`. Rows that pad the vocabulary
-    are left out.
+    With a `score_head` it is a sequence classifier with one label and no vocabulary head.
+    Transformers scores the last token that is not `pad_token_id`. Vocabulary padding is left out.
 
-    Parameters may be split over devices; one tensor at a time is put together on the host. In a
-    run of several processes all of them call this, the first one writes, and the others wait.
+    Parameters may be sharded; one tensor at a time is gathered on the host. In a run of several
+    processes all of them call this; the first one writes, the others wait.
 
     Args:
-        folder: where to; what is there is replaced.
+        folder: the target; existing contents are replaced.
         params: as of `init_params`.
-        config: of the model.
-        tokenizer: written beside it, and source of the token ids in the configs.
-        score_head: `{"kernel": [D]}`.
+        config: the model config.
+        tokenizer: saved beside the model; its token ids go into the configs.
+        score_head: {"kernel": [D]}, or None.
         dtype: of the tensors.
-        shard_bytes: the largest size of a file, unless one tensor alone is larger.
+        shard_bytes: maximum size of a file, unless a single tensor is larger.
+
+    Raises:
+        UserError: the dtype is unknown, the tokenizer has more tokens than the model, a value is
+            not finite in `dtype`, or the disk cannot be written.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
@@ -65,9 +69,11 @@ def save(
     tensors = weights.tensors(config, with_head=score_head is None)
     if score_head is not None:
         tensors[weights.SCORE] = Tensor("score", None, (1, config.hidden_size))
+        # transformers stores the scalar head as a matrix with one row.
         params = {**params, "score": score_head["kernel"][None]}
     shards = _shards(tensors, np.dtype(dtype).itemsize, shard_bytes)
     if not distributed.is_main():
+        # Gathering is a collective: all processes take part, tensor by tensor in the same order.
         for name in (name for shard in shards for name in shard):
             _on_host(params, tensors[name])
         distributed.barrier(f"the end of writing {folder}", _WRITING)
@@ -100,7 +106,7 @@ def _config_values(
 
 
 def _generation_values(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the source's file says, with the token ids of this tokenizer."""
+    """The source's generation config with this tokenizer's token ids."""
     stop = list(tokenizer.stop_ids)
     values = {
         **tokenizer.generation,
@@ -112,7 +118,7 @@ def _generation_values(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _shards(tensors: Mapping[str, Tensor], itemsize: int, limit: int) -> list[list[str]]:
-    """Cuts the tensors, in order, into files of at most `limit` bytes; names sorted in each."""
+    """Splits the tensors, in order, into files of at most `limit` bytes; sorted by name in each."""
     shards: list[list[str]] = [[]]
     used = 0
     for name, tensor in tensors.items():
@@ -154,11 +160,12 @@ def _write_tensors(
 
 
 def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[np.ndarray]:
-    """The values of a tensor as the checkpoint has them, some rows at a time."""
+    """Yields the values of a tensor as the checkpoint stores them, some rows at a time."""
     whole = tuple(slice(0, size) for size in tensor.shape)
     rows = weights.stored_view(_on_host(params, tensor), tensor, whole)
     step = max(1, _CHUNK_BYTES // (math.prod(tensor.shape[1:]) * rows.itemsize))
     for start in range(0, len(rows), step):
+        # An overflow becomes inf, which the check below reports with the name of the tensor.
         with np.errstate(over="ignore"):
             converted = rows[start : start + step].astype(dtype)
         if not np.isfinite(converted).all():
@@ -168,26 +175,30 @@ def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[n
         if converted.flags.c_contiguous:
             yield converted
         else:
+            # A transposed view: `copy_rows` copies it in blocks that stay in the CPU's cache.
             chunk = np.empty(converted.shape, dtype)
             weights.copy_rows(chunk.T, converted.T)
             yield chunk
 
 
 def _on_host(params: Params, tensor: Tensor) -> np.ndarray:
-    """The parameter of a tensor (one layer of it), put together from all devices and processes.
+    """A parameter (or one layer of it) as a host array, gathered from all devices and processes.
 
-    What is fetched is a copy on the device, since JAX keeps the host's copy of an array as long as
-    the array itself.
+    Copies on the device are fetched instead of the parameter itself: JAX caches the host copy of an
+    array for as long as the array lives.
     """
     layer = tensor.layer
     array = params[tensor.parameter] if layer is None else params["layers"][tensor.parameter]
     if not isinstance(array, jax.Array):
         return np.asarray(array if layer is None else array[layer])
+    # Other processes hold parts of the array: one layer of it is replicated, so that this one can
+    # read it.
     if not array.is_fully_addressable:
         assert isinstance(array.sharding, NamedSharding)
         whole = NamedSharding(array.sharding.mesh, PartitionSpec())
         array = _replicated(array, layer, whole).addressable_data(0)
         layer = None
+    # One of the replicas of each shard is enough.
     shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
     values = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
     for shard in shards:
@@ -198,7 +209,7 @@ def _on_host(params: Params, tensor: Tensor) -> np.ndarray:
 
 @jax.jit
 def _part(array: jax.Array, layer: int | None) -> jax.Array:
-    """One layer, or all of an array that has none."""
+    """One layer of a stacked array, or a copy of an array without layers."""
     if layer is None:
         return jnp.copy(array)
     return jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
@@ -211,8 +222,9 @@ def _replicated(array: jax.Array, layer: int | None, sharding: Sharding) -> jax.
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends well."""
+    """A temporary folder that replaces `folder` if the block succeeds."""
     folder = Path(os.path.abspath(folder))
+    # Siblings of the target, so that `os.replace` stays within one file system.
     partial_folder = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     _put_back(old, folder)
@@ -222,6 +234,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     try:
         yield partial_folder
         with writing(folder):
+            # Two renames, since a rename cannot replace a folder that is not empty.
             if folder.exists():
                 os.replace(folder, old)
             os.replace(partial_folder, folder)
@@ -232,7 +245,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _put_back(old: Path, folder: Path) -> None:
-    """What was set aside is the only copy, if the new folder did not get to its place."""
+    """Restores the old folder if the new one did not get to its place: it is the only copy then."""
     if old.exists() and not folder.exists():
         with writing(folder):
             os.replace(old, folder)

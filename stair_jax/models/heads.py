@@ -1,4 +1,4 @@
-"""What follows the decoder: logits that stand for tokens, and a reward model's scalar head."""
+"""What follows the decoder: masking of padded logits, and the scalar head of a reward model."""
 
 from typing import Any
 
@@ -9,12 +9,18 @@ from stair_jax.models.config import ModelConfig
 
 
 def mask_padding(logits: jax.Array, vocab_size: int, first: int | jax.Array = 0) -> jax.Array:
-    """Logits `[..., V]` with -inf beyond the true vocabulary; unchanged where nothing is beyond.
-
-    `first` is the token of the first logit, where these are a part of the vocabulary.
+    """Replaces the logits of vocabulary padding by -inf.
 
     A masked logit adds nothing to a log-sum-exp, is never sampled, and gives its row of the head a
     gradient of zero.
+
+    Args:
+        logits: [..., V].
+        vocab_size: the true number of tokens.
+        first: token id of the first logit, if `logits` are a part of the vocabulary.
+
+    Returns:
+        [..., V].
     """
     if logits.shape[-1] == vocab_size:
         return logits
@@ -23,12 +29,25 @@ def mask_padding(logits: jax.Array, vocab_size: int, first: int | jax.Array = 0)
 
 
 def init_score_head(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """A random head `{"kernel": [D]}`, in place of a policy's vocabulary head (STAIR section 6)."""
+    """A random scalar head {"kernel": [D]} for a process reward model.
+
+    It takes the place of the policy's vocabulary head (arXiv 2502.02384).
+    """
     kernel = jax.random.normal(key, (config.hidden_size,)) * config.initializer_range
     return {"kernel": kernel.astype(config.param_dtype)}
 
 
 def score(hidden: jax.Array, head: dict[str, Any], index: jax.Array) -> jax.Array:
-    """Scores `[B]` in float32 of the tokens at `index[B]` of `hidden[B, T, D]`."""
+    """Applies the scalar head to one token of each sequence.
+
+    Args:
+        hidden: [B, T, D] hidden states.
+        head: {"kernel": [D]}.
+        index: [B] int32, position of the token.
+
+    Returns:
+        [B] float32.
+    """
     last = jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
+    # A product and sum in float32: as a matrix product it could run in lower precision.
     return jnp.sum(last.astype(jnp.float32) * head["kernel"].astype(jnp.float32), axis=-1)

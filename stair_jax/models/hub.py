@@ -1,4 +1,4 @@
-"""Checkpoints by name: a local folder, or an id of the Hugging Face hub."""
+"""Finds checkpoints by name: a local folder, or an id on the Hugging Face hub."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,8 @@ from stair_jax.errors import UserError
 from stair_jax.storage import using_disk
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# No pickles and no code: neither is ever read. `*` of these patterns matches a slash too.
+# Neither pickles nor code are fetched: they are never read. `*` in these patterns matches slashes
+# too, hence `_SUBFOLDERS` to leave out.
 _DESCRIPTION = ["*.json", "*.jinja", "tokenizer.model"]
 _WEIGHTS = ["model*.safetensors"]
 _SUBFOLDERS = ["*/*"]
@@ -20,13 +21,12 @@ def resolve(init: str, weights: bool = True) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        init: a folder; or, if there is none of that name, an id such as `Qwen/Qwen2-7B-Instruct`.
-            The files of an id are fetched into the cache of huggingface_hub (`HF_HOME`), unless
-            they are there already.
-        weights: False leaves the tensors out: config and tokenizer are enough for a plan.
+        init: a folder, or else a hub id such as `Qwen/Qwen2-7B-Instruct`. Its files are fetched
+            into the cache of huggingface_hub (`HF_HOME`) unless they are there already.
+        weights: whether the tensors are needed; config and tokenizer suffice for a plan.
 
     Raises:
-        UserError: there is neither, or it cannot be fetched; says what to do.
+        UserError: there is no such folder or model, or it cannot be fetched; says what to do.
     """
     folder = Path(init).expanduser()
     if folder.is_dir():
@@ -69,6 +69,6 @@ def _fetch(repo_id: str, patterns: list[str]) -> Path:
             f"{here}the hub cannot be reached to fetch {repo_id}, of which the cache "
             f"{constants.HF_HUB_CACHE} has not all files: {instead}"
         ) from error
-    except Exception as error:  # errors of the network's library share no class
+    except Exception as error:  # its HTTP client's errors have no common base class
         reason = str(error).partition("\n")[0]
         raise UserError(f"cannot fetch {repo_id} ({reason}): {instead}") from error

@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out: safetensors, config, tokenizer, generation config."""
+"""Hugging Face folders, import and export: safetensors, config, tokenizer, generation config."""
 
 from stair_jax.models.exporting import save
 from stair_jax.models.importing import (

@@ -1,8 +1,8 @@
-"""Import of a Hugging Face folder: config, and tensors straight into sharded parameters.
+"""Import of a Hugging Face folder: config, and tensors read straight into sharded parameters.
 
-A process reads what its own devices hold, a few rows at a time. On the way into a parameter there
-is one tensor in memory, or as many layers of it as `_PIECE_BYTES` hold, and a chunk of a file. The
-vocabulary, whose tensors are the largest, comes first, while there is room.
+A process reads only what its own devices hold, a few rows at a time. Besides the parameters, host
+memory holds one tensor, or as many layers of it as `_PIECE_BYTES` allow, and a chunk of a file.
+Embedding and head, the largest tensors, are read first, while most memory is free.
 """
 
 import math
@@ -32,7 +32,11 @@ _VOCABULARY = ("embedding", "head")
 
 
 def load_config(folder: str | Path) -> ModelConfig:
-    """Reads `config.json`; dtypes and other choices of how to compute keep their defaults."""
+    """Reads `config.json`; dtypes and other choices of computation keep their defaults.
+
+    Raises:
+        UserError: the file is missing or damaged, or asks for something that is not supported.
+    """
     path = Path(folder) / "config.json"
     values = read_json(path)
     if not isinstance(values, dict):
@@ -41,7 +45,7 @@ def load_config(folder: str | Path) -> ModelConfig:
 
 
 def stored_dtype(folder: str | Path) -> str:
-    """The dtype of the checkpoint, which is that of its embedding: a name as of `config.dtype`."""
+    """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`."""
     files = CheckpointFiles(folder)
     name, tensor = next(iter(weights.tensors(load_config(folder)).items()))
     _require(files, [name])
@@ -50,18 +54,19 @@ def stored_dtype(folder: str | Path) -> str:
 
 
 def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = None) -> Params:
-    """Reads the parameters, in `config.param_dtype`.
+    """Reads the parameters in `config.param_dtype`.
 
-    Of a folder with a scalar head the parameters of the decoder are read, and an untied
-    vocabulary head is not expected. Rows that pad the vocabulary are zeros.
+    If the folder has a scalar head, no vocabulary head is expected and the scalar head is ignored.
+    Vocabulary padding is filled with zeros.
 
     Args:
-        folder: with one safetensors file, or several and their index.
-        config: of the model.
-        mesh: where to; each parameter is split as `parallel.rules` say. None: the default device.
+        folder: a folder with one safetensors file, or several with an index.
+        config: the model config.
+        mesh: parameters are sharded over it by `parallel.rules`; None means the default device.
 
     Raises:
-        UserError: names the file or tensor that is missing, surplus, of a wrong shape or damaged.
+        UserError: names the file or tensor that is missing, unexpected, damaged or of a wrong
+            shape.
     """
     files = CheckpointFiles(folder)
     expected = weights.tensors(config, with_head=weights.SCORE not in files)
@@ -71,6 +76,7 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
     layers: Params = {}
     shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
     by_parameter = _by_parameter(expected)
+    # Embedding and head first; the sort is stable, so the others keep their order.
     for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
         tensors = by_parameter[parameter]
         source = _Source(files, tensors, shapes[parameter], config.param_dtype)
@@ -87,7 +93,11 @@ def has_score_head(folder: str | Path) -> bool:
 
 
 def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Reads the scalar head `{"kernel": [D]}`, in float32; `mesh` as of `load_params`."""
+    """Reads the scalar head {"kernel": [D]} in float32; `mesh` as for `load_params`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     files = CheckpointFiles(folder)
     if weights.SCORE not in files:
         raise UserError(f"{folder} has no tensor {weights.SCORE}: name a model with a scalar head")
@@ -103,10 +113,10 @@ class _Source:
     """A parameter in the files of a checkpoint.
 
     Attributes:
-        files: of the checkpoint.
-        tensors: by name: the only one, or one of each layer in their order.
-        shape: of the parameter, without the axis of the layers.
-        dtype: to read it in.
+        files: the checkpoint.
+        tensors: by name, the only one, or one per layer in order.
+        shape: shape of the parameter, without the axis of layers.
+        dtype: dtype to read it in.
     """
 
     files: CheckpointFiles
@@ -116,14 +126,15 @@ class _Source:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether each layer has a tensor of its own."""
+        """Whether there is one tensor per layer."""
         return next(iter(self.tensors.values())).layer is not None
 
     def whole(self, sharding: Sharding | None) -> jax.Array:
-        """The parameter, of one tensor."""
+        """Reads a parameter of a single tensor."""
         ((name, tensor),) = self.tensors.items()
 
         def block(index: Index) -> np.ndarray:
+            # Zeros, as rows of vocabulary padding are not in the file.
             target = np.zeros(_block_shape(self.shape, index), self.dtype)
             self._fill(target, name, tensor, index)
             return target
@@ -131,7 +142,11 @@ class _Source:
         return _make_array(self.shape, sharding, block)
 
     def stacked(self, sharding: Sharding | None) -> jax.Array:
-        """The parameter with the layers along its leading axis, made of a few layers at a time."""
+        """Reads a parameter with a leading axis of layers, a few layers at a time.
+
+        The pieces are written into a donated array, so that the host never holds the whole
+        parameter.
+        """
         layers = list(self.tensors.items())
         layer_bytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         step = max(1, _PIECE_BYTES // layer_bytes)
@@ -141,7 +156,7 @@ class _Source:
         for start in range(0, len(layers), step):
             piece = self._layers(layers[start : start + step], sharding)
             stack = _updated(stack, piece, start, sharding)
-            # Work that is only queued would hold on to its pieces.
+            # Updates that are only queued would keep their pieces alive.
             jax.block_until_ready(stack)
         return stack
 
@@ -156,7 +171,7 @@ class _Source:
         return _make_array(shape, sharding, block)
 
     def _fill(self, target: np.ndarray, name: str, tensor: Tensor, index: Index) -> None:
-        """Reads the block `index` of a layer, or of a parameter without layers, into `target`."""
+        """Reads the block `index` of a layer (or of a parameter without layers) into `target`."""
         stored = weights.stored_index(tensor, self.shape, index)
         view = weights.stored_view(target, tensor, stored)
         rows, *columns = stored
@@ -172,13 +187,14 @@ class _Source:
 def _make_array(
     shape: tuple[int, ...], sharding: Sharding | None, block: Callable[[Index], np.ndarray]
 ) -> jax.Array:
-    """An array of blocks that are read for the devices of this process, each block once."""
+    """An array whose blocks are read for the devices of this process, each block once."""
     if sharding is None:
         return jax.block_until_ready(jnp.asarray(block((slice(None),) * len(shape))))
     found: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
 
     def once(index: Index | None) -> np.ndarray:
         assert index is not None
+        # Replicas ask for the same block, and slices are not hashable in Python 3.11.
         key = tuple(axis.indices(size) for axis, size in zip(index, shape, strict=True))
         if key not in found:
             found[key] = block(index)
@@ -207,7 +223,11 @@ def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
 
 
 def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Raises a UserError unless the files hold what config.json asks for, and nothing else."""
+    """Checks that the files hold what config.json asks for, and nothing else.
+
+    Raises:
+        UserError: names what is missing, unexpected or of a wrong shape.
+    """
     _require(files, expected)
     known = {*expected, weights.SCORE}
     if config.tie_word_embeddings:
@@ -236,7 +256,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _check_tied(files: CheckpointFiles, config: ModelConfig) -> None:
-    """Some exporters store a tied head; one that differs would be lost without a word."""
+    """Checks that a head stored beside a tied embedding equals it.
+
+    Some exporters store one. A head that differs would be lost silently.
+    """
     embedding = next(iter(weights.tensors(config)))
     num_rows, width = config.vocab_size, config.hidden_size
     files.check(weights.HEAD, (num_rows, width))

@@ -1,6 +1,6 @@
-"""Public checkpoints by hub id: what a plan needs to know of them without a download.
+"""Configs of public checkpoints by hub id, so that plans need no download.
 
-The configs are the published `config.json`, less what says nothing about the architecture.
+They are the published `config.json` without fields that do not describe the architecture.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ class KnownModel(NamedTuple):
     """A public checkpoint.
 
     Attributes:
-        config: the content of its `config.json`.
-        num_tokens: ids of its tokenizer, added tokens included. Models of the Qwen family have more
-            rows than that in their embedding.
+        config: content of its `config.json`.
+        num_tokens: number of token ids of its tokenizer, added tokens included. The embedding may
+            have more rows, as in the Qwen family.
     """
 
     config: Mapping[str, Any]
@@ -69,7 +69,7 @@ def _qwen(
     num_tokens: int,
     **others: Any,
 ) -> KnownModel:
-    """A Qwen2 or Qwen3 model; its sliding window is named in the config, but not in use."""
+    """A Qwen2 or Qwen3 model; its config has sliding-window fields, which are switched off."""
     config = {
         "architectures": [f"{model_type.capitalize()}ForCausalLM"],
         "model_type": model_type,
@@ -100,7 +100,7 @@ _QWEN3: dict[str, Any] = {
     "rope_scaling": None,
     "sliding_window": None,
 }
-# attn_factor undoes the factor 0.1 ln(4) + 1 of YaRN: the angles are scaled, the lengths are not.
+# attn_factor cancels YaRN's factor 0.1 ln(4) + 1: angles are scaled, magnitudes are not.
 _R1_YARN: dict[str, Any] = {
     "rope_type": "yarn",
     "factor": 4.0,

@@ -1,4 +1,4 @@
-"""How a model is laid out on a mesh."""
+"""How a model is laid out on a mesh: vocabulary padding and KV heads."""
 
 import dataclasses
 
@@ -10,12 +10,20 @@ from stair_jax.monitoring import say
 
 
 def fit_to_mesh(config: ModelConfig, mesh: Mesh, vocab_multiple: int = 1) -> ModelConfig:
-    """The config with its vocabulary padded, and its KV heads whole where `tensor` is too large.
+    """Adapts a config to a mesh: pads the vocabulary, and replicates KV heads if need be.
+
+    KV heads are replicated on all devices of the tensor axis if it does not divide their number.
+
+    Args:
+        config: the model config.
+        mesh: the mesh.
+        vocab_multiple: what the number of rows of embedding and head is padded to a multiple of.
 
     Raises:
-      UserError: names a size of the model that the mesh does not divide.
+        UserError: names a size of the model that the mesh does not divide.
     """
     tensor = mesh.shape["tensor"]
+    # Replicated KV heads only cost more; everything else that does not divide is an error.
     shard_kv_heads = config.num_key_value_heads % tensor == 0
     config = dataclasses.replace(
         config, vocab_multiple=vocab_multiple, shard_kv_heads=shard_kv_heads

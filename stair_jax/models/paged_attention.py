@@ -1,4 +1,4 @@
-"""Attention over pages behind one interface, with a backend chosen by name."""
+"""Attention over a paged KV cache (serving) behind one interface, with backends by name."""
 
 from functools import partial
 from typing import Any
@@ -32,10 +32,10 @@ _DEFAULTS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "ragged"}
 
 
 def get_paged_backend(name: str) -> PagedBackend:
-    """The backend of that name, which is split over the mesh in use.
+    """The backend of this name, with an `attend` that is split over the mesh in use.
 
     Raises:
-        UserError: lists the backends that there are.
+        UserError: the name is unknown; lists the known ones.
     """
     if name not in BACKENDS:
         known = ", ".join(sorted(BACKENDS))
@@ -45,14 +45,15 @@ def get_paged_backend(name: str) -> PagedBackend:
 
 
 def default_paged_backend(platform: str, dtype: str, kv_dtype: str) -> str:
-    """The fastest backend of a platform, as `jax.Device.platform` names it, for these dtypes.
+    """The fastest backend of a platform for these dtypes.
 
     Args:
-        platform: of the devices.
+        platform: as of `jax.Device.platform`.
         dtype: of the model.
         kv_dtype: of the pages.
     """
     name = _DEFAULTS.get(platform, "gather")
+    # cuDNN has no 8-bit pages, and the ragged kernel no scales, which int8 pages need.
     is_wide = kv_dtype == dtype
     if name == "cudnn" and not (is_wide and dtype in ("bfloat16", "float16")):
         return "gather"
@@ -60,7 +61,7 @@ def default_paged_backend(platform: str, dtype: str, kv_dtype: str) -> str:
 
 
 def page_axes(config: ModelConfig, pages: LayerPages) -> Any:
-    """A PartitionSpec of logical axis names for each array of pages, or of their shapes."""
+    """The logical axis names of each array of pages (or of their shapes), as PartitionSpecs."""
     heads = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
     return jax.tree.map(lambda _: PartitionSpec("batch", None, heads), pages)
 
@@ -73,16 +74,17 @@ def _attend_on_mesh(
     pages: LayerPages,
     view: View,
 ) -> tuple[jax.Array, LayerPages]:
-    """`attend` of each device's rows and heads with its own pages."""
+    """`attend` on each device, over its own rows, heads and pages."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return backend.attend(query, key, value, pages, view)
-    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # as of `layout.fit_to_mesh`
+    is_whole = key.shape[2] % mesh.shape["tensor"] != 0  # cf. `layout.fit_to_mesh`
     heads = PartitionSpec(BATCH_AXES, None, "tensor")
     kv_heads = PartitionSpec(BATCH_AXES) if is_whole else heads
     rows: Any = PartitionSpec(BATCH_AXES)
     whole: Any = PartitionSpec()
     attend = partial(_attend_whole, backend, query.shape[2]) if is_whole else backend.attend
+    # `base` may be a Python int, but shard_map takes arrays only.
     return jax.shard_map(
         attend,
         in_specs=(heads, kv_heads, kv_heads, kv_heads, View(rows, rows, rows, whole)),
@@ -100,10 +102,21 @@ def _attend_whole(
     pages: LayerPages,
     view: View,
 ) -> tuple[jax.Array, LayerPages]:
-    """`attend` of a part of the query heads with all KV heads.
+    """`attend` of this device's query heads when every device holds all KV heads.
 
-    A backend wants equal groups of query heads for each KV head, which the heads of a device need
-    not be: so each of them attends with every KV head, and the one that is its own is taken.
+    Backends need the same number of query heads for each KV head, which the heads of one device may
+    not have. So every query head attends with every KV head, and the result with its own KV head is
+    picked. That multiplies the attention of a device by the number of KV heads, but keys and
+    values, which bound decoding, are read once either way.
+
+    Args:
+        backend: the backend.
+        num_heads: number of query heads of all devices.
+        query: [B, T, heads of this device, head_dim].
+        key: [B, T, kv_heads, head_dim].
+        value: as `key`.
+        pages: the pages of one layer, or of all where they are stacked.
+        view: see `paged_view.View`.
     """
     *rows, heads, head_dim = query.shape
     kv_heads = key.shape[2]

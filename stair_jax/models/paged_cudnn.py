@@ -1,4 +1,4 @@
-"""Attention over pages by cuDNN, on GPUs."""
+"""Paged attention by cuDNN's flash attention, on GPUs."""
 
 import importlib
 import inspect
@@ -27,7 +27,11 @@ def _empty(
 
 
 def _require_supported(config: ModelConfig, kv_dtype: str) -> None:
-    """Raises a UserError that names what cuDNN cannot do here."""
+    """Checks what cuDNN supports.
+
+    Raises:
+        UserError: names what is not supported, and what to use instead.
+    """
     if config.dtype not in _DTYPES:
         raise UserError(
             f'runtime.attention "cudnn" computes in {" or ".join(_DTYPES)}, not in '
@@ -47,7 +51,7 @@ def _require_supported(config: ModelConfig, kv_dtype: str) -> None:
 
 
 def _cudnn() -> ModuleType:
-    """JAX's private module, the only way to cuDNN's attention over pages."""
+    """JAX's private cuDNN module: the public API has no attention over pages."""
     try:
         module = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
         module.check_cudnn_version()
@@ -66,6 +70,7 @@ def _attend(
 ) -> tuple[jax.Array, Pages]:
     pages = write(pages, key, value, view)
     if query.shape[1] == 1:
+        # Idle rows attend to one token too: the kernel needs a positive length.
         seen = jnp.where(view.length > 0, view.start + 1, 1)
         return _paged(query, pages, view, seen)[0], pages
     return _chunks(query, key, value, pages, view), pages
@@ -74,23 +79,26 @@ def _attend(
 def _chunks(
     query: jax.Array, key: jax.Array, value: jax.Array, pages: Pages, view: View
 ) -> jax.Array:
-    """T > 1: attention over the tokens before the chunk, merged with that over the chunk itself.
+    """Attention for T > 1: over the tokens before the chunk, merged with that within the chunk.
 
-    cuDNN aligns its causal mask to the first token of the sequence, where a chunk does not stand.
-    Earlier chunks of the same call are in the pages already.
+    cuDNN aligns its causal mask to the first token of the sequence, but a chunk starts later.
+    Therefore two calls: pages without a causal mask, and the chunk with one. Earlier chunks of the
+    same call are in the pages already.
     """
+    # At least 1, as the kernel needs a positive length; the result then gets a weight of 0.
     seen = jnp.where(view.length > 0, jnp.maximum(view.start, 1), 1)
     before, before_sum = _paged(query, pages, view, seen)
     before_sum = jnp.where(view.start[:, None, None] > 0, before_sum, -jnp.inf)
     own, own_sum = _causal(query, key.astype(pages.keys.dtype), value.astype(pages.values.dtype))
-    # A softmax over both is the mean of theirs, weighted by their shares of its denominator.
+    # The softmax over both parts is the mean of their softmaxes, weighted by their shares of the
+    # joint denominator: exp(a) / (exp(a) + exp(b)) = sigmoid(a - b) for log-sum-exps a and b.
     share = jax.nn.sigmoid(before_sum - own_sum).transpose(0, 2, 1)[..., None]
     out = share * before.astype(jnp.float32) + (1 - share) * own.astype(jnp.float32)
     return out.astype(query.dtype)
 
 
 def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Attention within chunks: `[B, T, heads, H]`, and log-sum-exp `[B, heads, T]`."""
+    """Attention within chunks [B, T, heads, H], and log-sum-exps [B, heads, T]."""
     cudnn, scale = _cudnn(), query.shape[-1] ** -0.5
     return cudnn.dot_product_attention(
         query, key, value, scale=scale, mask_type=cudnn.MaskType.CAUSAL, return_residual=True
@@ -100,15 +108,23 @@ def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Arr
 def _paged(
     query: jax.Array, pages: Pages, view: View, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """All T queries of row b see its first `seen[b]` >= 1 tokens.
+    """Attention in which all T queries of row b attend to its first seen[b] >= 1 tokens.
 
-    Gives the attention, and the log-sum-exp `[B, heads, T]` of the scaled logits where T > 1.
+    Args:
+        query: [B, T, heads, head_dim].
+        pages: the pages of one layer.
+        view: its table and base are used.
+        seen: [B] int32.
+
+    Returns:
+        The attention [B, T, heads, head_dim], and for T > 1 the log-sum-exps [B, heads, T] of the
+        scaled logits.
     """
     cudnn, table = _cudnn(), (view.table + view.base)[:, None, :, None]
     batch, length = query.shape[:2]
     unused = jnp.zeros(0, query.dtype)
-    # The public function wants as many pages as all tables have entries, cuDNN itself does not:
-    # so it is called as that one calls it, without its check.
+    # The private implementation, called as the public wrapper does but without its check: that one
+    # demands as many pages as all tables have entries, which cuDNN itself does not need.
     values = {
         "query": query,
         "key": pages.keys,
@@ -116,13 +132,13 @@ def _paged(
         "bias": unused,
         "q_seqlen": jnp.full(batch, length, jnp.int32),
         "kv_seqlen": seen,
-        "q_offsets": unused,  # of packed queries
-        "kv_offsets": unused,  # and keys
+        "q_offsets": unused,  # for packed queries
+        "kv_offsets": unused,  # for packed keys
         "page_table_k": table,
         "page_table_v": table,
         "score_mod_args": (),
         "scale": query.shape[-1] ** -0.5,
-        "seed": 42,  # of a dropout
+        "seed": 42,  # for dropout
         "dropout_rate": 0.0,
         "variadic_args": (False, False),  # no bias, no gradient of one
         "mask_type": cudnn.MaskType.PADDING,
@@ -133,7 +149,8 @@ def _paged(
         "return_residual": length > 1,
     }
     attend = cudnn._dot_product_attention
-    # JAX 0.12 has two more of them, in between; keywords do not go with its `nondiff_argnums`.
+    # By position, in the order of the signature: JAX 0.12 inserts two more parameters, and
+    # functions with `nondiff_argnums` cannot be called with keywords.
     found = attend(*(values[name] for name in inspect.signature(attend).parameters))
     return found if length > 1 else (found, found)
 

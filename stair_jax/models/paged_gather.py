@@ -1,4 +1,4 @@
-"""Attention over pages that are gathered block by block: any platform, and the reference."""
+"""Paged attention in plain XLA, gathering pages block by block: any platform; the reference."""
 
 from typing import Any
 
@@ -10,8 +10,9 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged_slots import Pages, empty_pages, write
 from stair_jax.models.paged_view import PagedBackend, View
 
-# Tokens of each row that are gathered at once: on CPUs they and their logits stay in caches.
+# Tokens per row and block: small enough for keys, values and logits to stay in a CPU's cache.
 _BLOCK_TOKENS = 32
+# Finite: -inf - -inf in the online softmax would be NaN.
 _HIDDEN = jnp.finfo(jnp.float32).min
 
 
@@ -31,18 +32,26 @@ def _attend(
 
 
 def attend_written(query: jax.Array, pages: Pages, view: View) -> jax.Array:
-    """Attention `[B, T, heads, head_dim]` over pages that hold the view's tokens already.
+    """Attention over pages that already hold the new tokens.
 
-    Softmax is taken online (https://arxiv.org/abs/2205.14135) over blocks of the sequences, up to
-    the end of the longest. Further blocks add exact zeros to a row: it has the same bits whatever
-    the others hold.
+    Online softmax (https://arxiv.org/abs/2205.14135) over blocks of the sequences, up to the end of
+    the longest one. Blocks beyond the end of a row add exact zeros, so that its result has the same
+    bits whatever the other rows hold.
+
+    Args:
+        query: [B, T, heads, head_dim].
+        pages: the pages of one layer.
+        view: see `paged_view.View`.
+
+    Returns:
+        [B, T, heads, head_dim].
     """
     batch, length, heads, head_dim = query.shape
     page_size, kv_heads = pages.keys.shape[1:3]
     table, width = _in_blocks(view.table, page_size)
     tokens = width * page_size
     grouped = (batch, length, kv_heads, heads // kv_heads, head_dim)
-    # [B, kv_heads, group x T, head_dim]: one product for each KV head.
+    # [B, kv_heads, G * T, head_dim]: one matrix product per KV head covers its query heads.
     rows = query.reshape(grouped).transpose(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, kv_heads, -1, head_dim)
     positions = view.start[:, None] + jnp.arange(length)
@@ -57,6 +66,7 @@ def attend_written(query: jax.Array, pages: Pages, view: View) -> jax.Array:
         seen = positions >= index * tokens + jnp.arange(tokens)
         logits = jnp.where(seen, logits * head_dim**-0.5, _HIDDEN)
         new_largest = jnp.maximum(largest, jnp.max(logits, axis=-1, keepdims=True))
+        # Exact zeros for what is not visible, whatever the running maximum is.
         weights = jnp.where(seen, jnp.exp(logits - new_largest), 0.0)
         shrink = jnp.exp(largest - new_largest)
         total = total * shrink + jnp.sum(weights, axis=-1, keepdims=True)
@@ -73,7 +83,7 @@ def attend_written(query: jax.Array, pages: Pages, view: View) -> jax.Array:
 
 
 def _in_blocks(table: jax.Array, page_size: int) -> tuple[jax.Array, int]:
-    """The table with columns up to a multiple of those of a block, and their number."""
+    """Pads the table to a multiple of a block's columns; returns it and the columns per block."""
     columns = table.shape[1]
     width = min(max(1, _BLOCK_TOKENS // page_size), columns)
     return jnp.pad(table, ((0, 0), (0, -columns % width))), width
@@ -82,7 +92,17 @@ def _in_blocks(table: jax.Array, page_size: int) -> tuple[jax.Array, int]:
 def _read(
     pages: jax.Array, scales: jax.Array | None, ids: jax.Array, dtype: jax.typing.DTypeLike
 ) -> jax.Array:
-    """The tokens `[B, W * page_size, kv_heads, head_dim]` of pages `ids[B, W]`."""
+    """Reads pages as tokens.
+
+    Args:
+        pages: [N, page_size, kv_heads, head_dim].
+        scales: [N, page_size, kv_heads] float32 for 8-bit pages, or None.
+        ids: [B, W] int32 page ids.
+        dtype: of the result.
+
+    Returns:
+        [B, W * page_size, kv_heads, head_dim].
+    """
     tokens = pages.at[ids].get(mode="promise_in_bounds")
     if scales is not None:
         scale = scales.at[ids].get(mode="promise_in_bounds")

@@ -1,4 +1,4 @@
-"""Attention over pages by the ragged kernel that comes with JAX, on TPUs."""
+"""Paged attention by JAX's ragged paged attention kernel (Pallas), on TPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from stair_jax.models.paged_view import PagedBackend, View, put, token_slots
 from stair_jax.models.quantization import LIMITS
 
 _FP8 = "float8_e4m3fn"
-_LANES = 128
-# Keys and values of more pages, each of them a copy of its own, spill the scalar registers. The
-# default of 128 pages overflows the VMEM of v5e and v5p.
+_LANES = 128  # size of the last axis of a TPU tile
+# KV pages per block. More pages, each loaded by a copy of its own, spill scalar registers; the
+# kernel's default of 128 overflows the VMEM of v5e and v5p.
 _PAGES_A_BLOCK = 16
-# The queries of a block are multiplied with the keys of every row that it touches: few for
-# decoding, whose rows have one query each, and those of a whole chunk for prefill.
+# Queries per block. A block is multiplied with the keys of every row that it touches: so few for
+# decoding, whose rows have one query each, and up to a whole chunk for prefill.
 _FEWEST_QUERIES, _MOST_QUERIES = 8, 32
 _VMEM_BYTES = 64 * 2**20
 
@@ -23,9 +23,10 @@ _VMEM_BYTES = 64 * 2**20
 def _empty(
     config: ModelConfig, num_pages: int, page_size: int, num_layers: int, kv_dtype: str
 ) -> jax.Array:
-    """`[num_layers * num_pages, page_size, 2 * kv_heads, H]`: keys at even heads, values at odd.
+    """Zeroed pages [num_layers * num_pages, page_size, 2 * kv_heads, H].
 
-    H is the head_dim up to whole lanes.
+    The layout of the kernel: keys at even heads, values at odd ones, and H the head_dim padded to
+    whole lanes.
     """
     require_kv_dtype(config, kv_dtype)
     if kv_dtype == "int8":
@@ -41,14 +42,14 @@ def _empty(
 def _attend(
     query: jax.Array, key: jax.Array, value: jax.Array, pages: jax.Array, view: View
 ) -> tuple[jax.Array, jax.Array]:
-    # Imported here: other platforms need no kernels for TPUs.
+    # Imported here, as other platforms do not need TPU kernels.
     from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention
 
     batch, length, heads, head_dim = query.shape
     _require_tiles(pages)
     pages = _write(pages, key, value, view)
     lengths, offsets = ragged_rows(view, length)
-    # Pages of 8 bits hold the numbers themselves, and must be told to be converted.
+    # 8-bit pages hold plain casts without scales; a scale makes the kernel convert them.
     scale = 1.0 if pages.dtype.name in LIMITS else None
     out = ragged_paged_attention(
         _in_lanes(query).reshape(batch * length, heads, pages.shape[-1]),
@@ -68,7 +69,11 @@ def _attend(
 
 
 def _require_tiles(pages: jax.Array) -> None:
-    """Raises a UserError where the heads of a slot do not fill whole tiles of 32-bit words."""
+    """Checks that the heads of a token fill whole tiles of 32-bit words.
+
+    Raises:
+        UserError: they do not; says what to change.
+    """
     heads = pages.shape[2]
     words, rest = divmod(heads * pages.dtype.itemsize, 4)
     if rest or (words not in (1, 2, 4) and words % 8):
@@ -80,10 +85,14 @@ def _require_tiles(pages: jax.Array) -> None:
 
 
 def ragged_rows(view: View, length: int) -> tuple[jax.Array, jax.Array]:
-    """What the kernel is told of B rows of T = `length` queries: kv_lens `[B]`, cu_q_lens `[B+1]`.
+    """Describes B rows of T = `length` queries to the kernel.
 
-    It takes the queries of a row for the last tokens of its sequence. So a row counts as if all
-    its T tokens were real: token t is at start + t then, and sees nothing that comes after it.
+    The kernel takes the queries of a row for the last tokens of its sequence. So all T tokens count
+    as real: token t is then at position start + t, and does not see the padding behind it.
+
+    Returns:
+        kv_lens: [B] int32, tokens per sequence.
+        cu_q_lens: [B + 1] int32, cumulative numbers of queries.
     """
     batch = len(view.start)
     start = jnp.where(view.length > 0, view.start, 0)
@@ -95,13 +104,13 @@ def _write(pages: jax.Array, key: jax.Array, value: jax.Array, view: View) -> ja
     new = jnp.stack([_in_lanes(key), _in_lanes(value)], axis=3)
     new = new.reshape(batch, length, 2 * kv_heads, -1)
     if pages.dtype == _FP8:
-        largest = LIMITS[_FP8]  # what is beyond would become a NaN
+        largest = LIMITS[_FP8]  # a cast of larger values gives NaN
         new = jnp.clip(new, -largest, largest)
     return put(pages, new, token_slots(view, length, pages))
 
 
 def _in_lanes(x: jax.Array) -> jax.Array:
-    """The same with zeros up to whole lanes on the last axis."""
+    """Pads the last axis with zeros to whole lanes."""
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, -x.shape[-1] % _LANES),))
 
 

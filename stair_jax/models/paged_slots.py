@@ -1,4 +1,4 @@
-"""Pages of keys and values apart, in the model's dtype or in 8 bits."""
+"""Pages with separate keys and values, in the model's dtype or in 8 bits with scales."""
 
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ class Pages(NamedTuple):
 
     Attributes:
         keys: [N, page_size, kv_heads, head_dim].
-        values: alike.
-        key_scales: [N, page_size, kv_heads] float32 where the keys are of 8 bits: a key is its
-            entry times its scale.
-        value_scales: alike.
+        values: as `keys`.
+        key_scales: [N, page_size, kv_heads] float32 if the keys have 8 bits: one scale per token
+            and head, by which the stored key is multiplied. Otherwise None.
+        value_scales: as `key_scales`.
     """
 
     keys: jax.Array
@@ -29,21 +29,25 @@ class Pages(NamedTuple):
 
 
 def require_kv_dtype(config: ModelConfig, kv_dtype: str) -> None:
-    """Raises a UserError where `kv_dtype` is neither that of the model nor one of 8 bits."""
+    """Checks the dtype of the cache.
+
+    Raises:
+        UserError: `kv_dtype` is neither that of the model nor an 8-bit dtype.
+    """
     known = (config.dtype, *LIMITS)
     if kv_dtype not in known:
         raise UserError(f"kv_dtype {kv_dtype!r} is unknown: choose one of {', '.join(known)}")
 
 
 def empty_pages(config: ModelConfig, num_pages: int, page_size: int, kv_dtype: str) -> Pages:
-    """Pages of zeros.
+    """Creates zeroed pages of one layer.
 
     Raises:
-        UserError: the dtype is not known.
+        UserError: the dtype is not supported.
     """
     require_kv_dtype(config, kv_dtype)
     shape = (num_pages, page_size, config.num_key_value_heads, config.head_dim)
-    # Each array is a buffer of its own, so that the pages can be donated.
+    # Separate buffers: one array in two places of a pytree could not be donated.
     pages = Pages(jnp.zeros(shape, kv_dtype), jnp.zeros(shape, kv_dtype))
     if kv_dtype not in LIMITS:
         return pages
@@ -52,7 +56,7 @@ def empty_pages(config: ModelConfig, num_pages: int, page_size: int, kv_dtype: s
 
 
 def write(pages: Pages, key: jax.Array, value: jax.Array, view: View) -> Pages:
-    """Puts `key` and `value` `[B, T, kv_heads, head_dim]` where the view says."""
+    """Writes key and value [B, T, kv_heads, head_dim] where the view says."""
     slots = token_slots(view, key.shape[1], pages.keys)
     if pages.key_scales is None or pages.value_scales is None:
         return Pages(put(pages.keys, key, slots), put(pages.values, value, slots))

@@ -1,7 +1,7 @@
-"""Matrix products, and those of 8 bits: kernels quantized once, activations at each product.
+"""Matrix products, plain or in 8 bits: kernels quantized once, activations per product.
 
-The products run over the last axis of both operands. That is how GPUs want operands of 8 bits and
-how TPUs want kernels whose outputs have several axes: others they transpose at each product.
+Products contract the last axis of both operands. GPUs require that of 8-bit operands, and TPUs
+would otherwise transpose kernels with several output axes at each product.
 """
 
 from typing import NamedTuple
@@ -9,21 +9,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# The largest number of each dtype, which a scale brings the largest of a row to.
+# Largest finite value of each dtype, to which the largest value of a row is scaled.
 LIMITS = {"float8_e4m3fn": 448.0, "int8": 127.0}
-# A row of smaller numbers is taken for zeros: a scale must be a normal float32.
+# A row of smaller values is treated as zeros, since its scale must be a normal float32.
 _SMALLEST = 1e-30
 
 
 class Quantized(NamedTuple):
-    """Numbers of 8 bits: each stands for itself times the scale of its row.
+    """8-bit values with a scale per row.
 
-    The last axis is the one that a product runs over, so each output channel of a kernel has a
-    scale of its own, as each token has.
+    The last axis is contracted by products, so that each output channel of a kernel has a scale,
+    and so has each token of the activations.
 
     Attributes:
-        values: [..., K], float8_e4m3fn or int8.
-        scale: [...] float32.
+        values: [..., K] float8_e4m3fn or int8.
+        scale: [...] float32; the numbers are `values * scale[..., None]`.
     """
 
     values: jax.Array
@@ -31,11 +31,15 @@ class Quantized(NamedTuple):
 
 
 def quantize(array: jax.Array, dtype: jax.typing.DTypeLike) -> Quantized:
-    """Symmetric quantization of `array[..., K]` to the nearest, with a scale for each row.
+    """Symmetric quantization, rounding to nearest, with a scale per row.
 
-    Zeros stay zeros, and the largest of a row becomes the largest of the dtype. An entry is off by
-    at most half a scale in int8; in float8_e4m3fn by 1/16 of itself, or by scale / 1024 where that
+    Zeros stay zeros, and the largest value of a row becomes the largest of the dtype. The error is
+    at most scale / 2 in int8; in float8_e4m3fn at most 1/16 of the value, or scale / 1024 if that
     is more.
+
+    Args:
+        array: [..., K].
+        dtype: a key of `LIMITS`.
     """
     dtype = jnp.dtype(dtype)
     wide = array.astype(jnp.float32)
@@ -48,11 +52,14 @@ def quantize(array: jax.Array, dtype: jax.typing.DTypeLike) -> Quantized:
 
 
 def matmul(inputs: jax.Array, kernel: jax.Array | Quantized) -> jax.Array:
-    """Products of `inputs[M, K]` with a kernel `[..., K]`, plain or quantized: `[M, ...]`.
+    """The product of inputs[M, K] with a kernel[..., K], plain or quantized: [M, ...].
 
-    With a quantized kernel, the inputs are quantized to its dtype, each row by its own largest
-    number, and the scales are applied to the product; on a mesh these are of whole rows. Integer
-    products are exact up to 2**17 terms. The result has the dtype of `inputs`.
+    With a quantized kernel, each row of the inputs is quantized to its dtype, and the scales are
+    applied to the product; on a mesh, scales are those of whole rows. Integer sums are exact up to
+    2**17 terms.
+
+    Returns:
+        [M, ...] in the dtype of `inputs`.
     """
     if not isinstance(kernel, Quantized):
         return _product(inputs, kernel, inputs.dtype)
@@ -65,8 +72,8 @@ def matmul(inputs: jax.Array, kernel: jax.Array | Quantized) -> jax.Array:
 
 def _product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
     shape = kernel.shape[:-1]
-    # Of a kernel with more axes, XLA may transpose the whole; but one that is split along an inner
-    # axis cannot be flattened where it lies.
+    # Flattened, as XLA may transpose a kernel with several output axes. But if it is split along an
+    # inner axis, flattening would move data.
     if jax.sharding.get_abstract_mesh().shape.get("tensor", 1) == 1:
         kernel = kernel.reshape(-1, kernel.shape[-1])
     dimensions = (((1,), (kernel.ndim - 1,)), ((), ()))
@@ -75,8 +82,8 @@ def _product(rows: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _accumulator(dtype: jnp.dtype, inputs: jnp.dtype) -> jnp.dtype:
-    """What a product of 8 bits is written in, before it is scaled."""
+    """The dtype in which an 8-bit product is returned, before it is scaled."""
     if dtype == jnp.int8:
         return jnp.dtype(jnp.int32)
-    # The sums of float8 do not fit into float16; bfloat16 halves the bytes written.
+    # Sums of float8 products exceed the range of float16; bfloat16 halves the bytes written.
     return inputs if inputs == jnp.bfloat16 else jnp.dtype(jnp.float32)

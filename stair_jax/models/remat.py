@@ -1,4 +1,4 @@
-"""What the layers keep for the backward pass, and what they compute again: policies by name."""
+"""Rematerialization policies by name: what layers save for the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +7,24 @@ import jax
 
 Policy = Callable[..., Any]
 
-# Names that a layer gives to its input and its intermediate results.
+# Names by `checkpoint_name` of a layer's input and intermediate results.
 INPUT = "input"
 QUERY, KEY, VALUE = "query", "key", "value"
-ATTENTION = "attention"  # given by the backend, which may keep its log-sum-exp with it
-MIDDLE = "middle"  # the hidden states between attention and MLP
+ATTENTION = "attention"  # named by the backend, possibly with its log-sum-exp
+MIDDLE = "middle"  # hidden states between attention and MLP
 GATE, UP = "gate", "up"
 
 _PROJECTIONS = (QUERY, KEY, VALUE)
-# cuDNN's attention, whose results cannot be given names.
+# cuDNN's attention is one primitive whose residuals cannot be named: recognized by its own name.
 _CUDNN = "dot_product_attention_fwd_wrapper"
 
 
 def get_policy(name: str) -> Policy | None:
-    """The policy for `jax.checkpoint` of one of `config.REMAT_POLICIES` that is not "none"."""
+    """The policy for `jax.checkpoint`.
+
+    Args:
+        name: one of `config.REMAT_POLICIES` except "none".
+    """
     return _POLICIES[name]
 
 
@@ -34,6 +38,7 @@ def _keep(*names: str) -> Policy:
 
 
 _POLICIES: dict[str, Policy | None] = {
+    # No policy: `jax.checkpoint` saves the inputs of the layer only.
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "attention": _keep(*_PROJECTIONS, ATTENTION),

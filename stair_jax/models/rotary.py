@@ -1,4 +1,4 @@
-"""Rotary position embedding, and the scalings that stretch it to longer contexts."""
+"""Rotary position embedding (RoPE), and its scalings for longer contexts: Llama 3 and YaRN."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ import numpy as np
 
 from stair_jax.errors import UserError
 
+# Cosines and sines, each [B, T, 1, head_dim / 2] float32.
 Rotation = tuple[jax.Array, jax.Array]
 
 _SHARED_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
-# What a scaling of each kind may say in a config.json, beside the keys that all have.
+# Keys that a scaling of each kind may have in a config.json, in addition to the shared ones.
 _KEYS: Mapping[str, set[str]] = {
     "llama3": {"low_freq_factor", "high_freq_factor"},
     "yarn": {"attention_factor", "attn_factor", "beta_fast", "beta_slow"},
@@ -25,15 +26,15 @@ _KEYS: Mapping[str, set[str]] = {
 class RopeScaling:
     """How rotary frequencies are lowered for contexts longer than those of pretraining.
 
-    A component that turns often within the original context keeps its frequency, one that turns
-    seldom has it divided by `factor`, and those between are mixed. With n turns within the
-    original context, the share that keeps its frequency is
+    A component that rotates often within the original context keeps its frequency, one that rotates
+    rarely has it divided by `factor`, and those in between are interpolated. With n rotations
+    within the original context, the share that keeps its frequency is
 
         "llama3" (Llama 3.1): linear in n, from 0 at `low_freq_factor` to 1 at `high_freq_factor`;
-        "yarn" (arXiv 2309.00071): linear in the component's index, from 1 at the one with
-            `beta_fast` turns, rounded down, to 0 at the one with `beta_slow`, rounded up.
+        "yarn" (arXiv 2309.00071): linear in the component's index, from 1 at the component with
+            `beta_fast` rotations (rounded down) to 0 at that with `beta_slow` (rounded up).
 
-    `attention_factor` is what YaRN multiplies rotated queries and keys with.
+    YaRN also multiplies rotated queries and keys by `attention_factor`.
     """
 
     kind: str
@@ -46,7 +47,11 @@ class RopeScaling:
     attention_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names the first field that cannot be."""
+        """Checks the fields.
+
+        Raises:
+            UserError: names the first field that is not valid.
+        """
         if self.kind not in _KEYS:
             raise UserError(f"rope scaling {self.kind!r} is unknown: choose {' or '.join(_KEYS)}")
         if self.factor < 1:
@@ -60,14 +65,15 @@ class RopeScaling:
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> "RopeScaling | None":
-        """Reads the scaling that the content of a `config.json` asks for; None: no scaling.
+        """Reads the scaling from the content of a `config.json`; None if there is none.
 
-        `rope_scaling` (transformers 4) goes before `rope_parameters` (transformers 5), and a length
-        beside it before one inside, as in transformers. `attn_factor` multiplies YaRN's own factor
-        0.1 ln(factor) + 1, as in vLLM and in the authors' code; `attention_factor` replaces it.
+        As in transformers, `rope_scaling` (transformers 4) takes precedence over `rope_parameters`
+        (transformers 5), and an original length beside it over one inside. `attn_factor` multiplies
+        YaRN's own factor 0.1 ln(factor) + 1, as in vLLM and in the authors' code;
+        `attention_factor` replaces it.
 
         Raises:
-            UserError: names a kind or an option that is not implemented, or one that is missing.
+            UserError: names a kind or an option that is not supported, or one that is missing.
         """
         name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
         rope = values.get(name) or {}
@@ -98,7 +104,7 @@ class RopeScaling:
         return cls(kind, **read)
 
     def to_huggingface(self) -> dict[str, Any]:
-        """The `rope_scaling` of a `config.json`, as transformers and vLLM read it."""
+        """The `rope_scaling` of a `config.json`, as read by transformers and vLLM."""
         values = {
             "rope_type": self.kind,
             "factor": self.factor,
@@ -111,21 +117,31 @@ class RopeScaling:
             }
         own = yarn_attention_factor(self.factor)
         if not math.isclose(self.attention_factor, own):
-            # Transformers reads the first, vLLM the second.
+            # Transformers reads `attention_factor`, vLLM `attn_factor`.
             values["attention_factor"] = self.attention_factor
             values["attn_factor"] = self.attention_factor / own
         return values | {"beta_fast": self.beta_fast, "beta_slow": self.beta_slow}
 
 
 def yarn_attention_factor(factor: float) -> float:
-    """The attention factor that YaRN's authors recommend (arXiv 2309.00071, equation 22)."""
+    """The attention factor that the authors of YaRN recommend (arXiv 2309.00071, equation 22)."""
     return 0.1 * math.log(factor) + 1.0
 
 
 def rotary_embedding(
     positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None = None
 ) -> Rotation:
-    """Cosines and sines `[B, T, 1, head_dim / 2]` of the angles at `positions[B, T]`, float32."""
+    """Cosines and sines of the rotation angles.
+
+    Args:
+        positions: [B, T] int32.
+        head_dim: size of a head.
+        theta: base of the frequencies.
+        scaling: for longer contexts, or None.
+
+    Returns:
+        Two arrays [B, T, 1, head_dim / 2] float32; the axis of size 1 broadcasts over heads.
+    """
     exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     positions_per_radian = theta**exponents
     if scaling is not None:
@@ -138,7 +154,7 @@ def rotary_embedding(
 
 
 def stretch(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
-    """What the frequency of each component is divided by: `[head_dim / 2]` float32, from 1."""
+    """The divisors >= 1 of the frequencies: [head_dim / 2] float32."""
     index = np.arange(head_dim // 2)
     length = scaling.original_max_position_embeddings / (2 * math.pi)
     if scaling.kind == "llama3":
@@ -151,12 +167,13 @@ def stretch(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
             for turns in (scaling.beta_fast, scaling.beta_slow)
         )
         first, last = max(math.floor(first), 0), min(math.ceil(last), head_dim - 1)
+        # At least 0.001 wide, as in transformers: both bounds may be the same component.
         kept = 1 - np.clip((index - first) / max(last - first, 0.001), 0, 1)
     return (1 / (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 
 
 def rotate(heads: jax.Array, rotation: Rotation) -> jax.Array:
-    """Rotates `heads[B, T, N, H]`; component i pairs with i + H/2, as in Hugging Face."""
+    """Rotates heads[B, T, N, H] in float32; component i pairs with i + H / 2 (Hugging Face)."""
     cos, sin = rotation
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -1,7 +1,7 @@
-"""Parameters as an engine takes them: layers with fused kernels, apart from each other or stacked.
+"""Fused parameters for serving: layers with joined kernels, one by one or stacked.
 
-A layer has four products, or five where KV heads are not split over a mesh. Its arrays are, with
-G = heads / kv_heads and in `config.dtype` (norms in the dtype of the parameters):
+A layer has four matrix products, or five if its KV heads are not split over the mesh. With G =
+heads / kv_heads its arrays are, in `config.dtype` (norms in the dtype of the parameters):
 
     attention_norm, mlp_norm [D]
     qkv [kv_heads, G + 2, head_dim, D]: each KV head with its queries, its key and its value
@@ -10,7 +10,9 @@ G = heads / kv_heads and in `config.dtype` (norms in the dtype of the parameters
       Qwen2: qkv_bias, or query_bias and key_value_bias: as the kernels, without D
       Qwen3: query_norm, key_norm [head_dim]
 
-Products run over the last axis; kernels may be quantized along it.
+Products contract the last axis, along which kernels may be quantized (`quantization.py`). Keys and
+values are grouped with their queries so that splitting kv_heads over the mesh splits the joint
+kernel into whole groups.
 """
 
 from collections.abc import Iterable
@@ -31,9 +33,9 @@ from stair_jax.parallel.mesh import use_mesh
 
 Layer = dict[str, Any]
 
-# The dtype of the kernels by the setting's name; None: that of the model.
+# Dtypes of the kernels by setting; None means that of the model.
 WEIGHTS = {"none": None, "fp8": "float8_e4m3fn", "int8": "int8"}
-# Parameters of a layer that are converted together.
+# Parameters of a layer that are converted together, since they are joined.
 _GROUPS = (
     ("query", "key", "value"),
     ("query_bias", "key_bias", "value_bias"),
@@ -48,14 +50,14 @@ _GROUPS = (
 
 
 class Served(NamedTuple):
-    """Parameters as `forward` takes them.
+    """Parameters as `serving.forward` takes them.
 
     Attributes:
         embedding: [V, D], where V is `config.padded_vocab_size`.
-        layers: one dict a layer, of arrays that are buffers of their own; or, stacked, one dict of
-            arrays with a leading axis of layers.
+        layers: a tuple with one dict of arrays per layer, each a buffer of its own; or, if stacked,
+            one dict of arrays with a leading axis of layers.
         final_norm: [D].
-        head: [V, D]; None where it is tied to the embedding.
+        head: [V, D]; None if tied to the embedding.
     """
 
     embedding: jax.Array
@@ -65,7 +67,7 @@ class Served(NamedTuple):
 
 
 def served_axes(config: ModelConfig, served: Served) -> Served:
-    """A PartitionSpec of logical axis names for each array of `served`, or of its shapes."""
+    """The logical axis names of each array of `served` (or of its shapes), as PartitionSpecs."""
     if isinstance(served.layers, tuple):
         layers: Any = tuple(layer_axes(config, layer) for layer in served.layers)
     else:
@@ -78,7 +80,12 @@ def served_axes(config: ModelConfig, served: Served) -> Served:
 
 
 def layer_axes(config: ModelConfig, names: Layer) -> Layer:
-    """The axes of one layer's arrays, quantized where those in `names` are; norms are whole."""
+    """The logical axis names of one layer's arrays, as PartitionSpecs.
+
+    Args:
+        config: the model config.
+        names: the layer; where a kernel is `Quantized`, so are its axes.
+    """
     kv_heads = "kv_heads" if config.shard_kv_heads else "kv_heads_whole"
     heads = {
         "qkv": (kv_heads, None, "head_dim"),
@@ -92,6 +99,7 @@ def layer_axes(config: ModelConfig, names: Layer) -> Layer:
     def of(name: str) -> Any:
         whole = axes.get(name, (None,))
         values: Any = PartitionSpec(*whole)
+        # A scale per row: the same axes without the one that is contracted.
         scale: Any = PartitionSpec(*whole[:-1])
         return Quantized(values, scale) if isinstance(names[name], Quantized) else values
 
@@ -106,17 +114,17 @@ def serve(
     stacked: bool,
     consume: bool = False,
 ) -> Served:
-    """The parameters in the layout of `Served`, on the mesh that they are on.
+    """Converts parameters to the layout of `Served`, on the mesh that they are on.
 
-    Embedding and head are shared with `params` where they have the dtype of the model.
+    Embedding and head are shared with `params` if they have the dtype of the model.
 
     Args:
-        config: of the model.
+        config: the model config.
         params: as of `transformer.init_params`.
         weights: "none", "fp8" or "int8": what the kernels of the layers are quantized to.
         stacked: whether the layers stay stacked.
-        consume: deletes each parameter as soon as it was converted, so that little more than the
-            largest (the two largest, where stacked) is there twice.
+        consume: whether to delete each parameter once it is converted, so that only the largest one
+            (the two largest, if stacked) is in memory twice.
 
     Raises:
         UserError: `weights` is unknown.
@@ -150,7 +158,8 @@ def _apart(
 ) -> tuple[Layer, ...]:
     layers: tuple[Layer, ...] = tuple({} for _ in range(config.num_hidden_layers))
     for group in groups:
-        # One parameter after the other is taken apart, and then those of one layer are joined.
+        # Parameters are unstacked one at a time, then those of each layer are joined: little is in
+        # memory twice.
         parts = {
             name: _finished(_unstack(stack), [stack] if consume else ())
             for name, stack in group.items()
@@ -168,8 +177,12 @@ def _vocabulary(config: ModelConfig, array: jax.Array, consume: bool) -> jax.Arr
 
 
 def _finished(made: Any, used: Iterable[jax.Array]) -> Any:
-    """What was made, when it is there; what it was made of is deleted."""
+    """Waits for `made` and deletes the arrays that it was made of.
+
+    Without waiting, the next conversion would be dispatched while the old arrays are in use.
+    """
     for array in used:
+        # Under tracing (plans) there is nothing to wait for or to delete.
         if not isinstance(array, jax.core.Tracer):
             jax.block_until_ready(made)
             array.delete()
@@ -177,7 +190,7 @@ def _finished(made: Any, used: Iterable[jax.Array]) -> Any:
 
 
 def _mesh_of(array: jax.Array) -> AbstractContextManager[None]:
-    """Within, logical axes are those of the mesh that the array is on."""
+    """A context in which logical axes refer to the mesh that the array is on."""
     if isinstance(array, jax.core.Tracer) or not isinstance(array.sharding, NamedSharding):
         return nullcontext()
     mesh = array.sharding.mesh
@@ -201,7 +214,7 @@ def _unstack(stack: jax.Array) -> tuple[jax.Array, ...]:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _fuse(config: ModelConfig, weights: str, stacked: bool, group: Layer) -> Layer:
-    """The served arrays of one of `_GROUPS`, of one layer or of all."""
+    """The served arrays of one of `_GROUPS`, for one layer or for all layers stacked."""
     fuse = partial(_fused, config, WEIGHTS[weights])
     fused = jax.vmap(fuse)(group) if stacked else fuse(group)
     axes = layer_axes(config, fused)
@@ -221,6 +234,7 @@ def _fused(config: ModelConfig, dtype: str | None, group: Layer) -> Layer:
             name: jnp.moveaxis(kernel, 0, -1) for name, kernel in _joined(config, group).items()
         }
     elif "gate" in group:
+        # The contracted axis D goes last, as in all kernels here.
         kernels = {"gate_up": jnp.stack([group["gate"].T, group["up"].T])}
     else:
         kernels = {name: kernel.reshape(-1, kernel.shape[-1]).T for name, kernel in group.items()}
@@ -230,7 +244,7 @@ def _fused(config: ModelConfig, dtype: str | None, group: Layer) -> Layer:
 
 
 def _joined(config: ModelConfig, group: Layer, suffix: str = "") -> Layer:
-    """Queries `[..., heads, head_dim]`, keys and values, as one array or as two."""
+    """Joins queries [..., heads, head_dim], keys and values to one array, or to two."""
     query, key, value = (group[name + suffix] for name in ("query", "key", "value"))
     pair = jnp.stack([key, value], axis=-2)
     if not config.shard_kv_heads:

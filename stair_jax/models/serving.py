@@ -1,4 +1,4 @@
-"""The decoder as an engine runs it: the layers of `served.py` over pages of keys and values."""
+"""The forward pass for serving: the layers of `served.py` over a paged KV cache."""
 
 from typing import Any
 
@@ -30,21 +30,27 @@ def forward(
     pages: Any,
     view: View,
 ) -> tuple[jax.Array, Any]:
-    """Hidden states `[B, T, D]` after the last norm, and the pages with the new tokens in them.
+    """Runs the decoder on new tokens, and writes their keys and values into the cache.
 
     Args:
-        config: of the model.
-        served: of the model; stacked where the backend is.
-        backend: of attention.
-        tokens: [B, T] int32, as `view` says.
-        pages: of all layers where the backend is stacked, else a tuple of those of each layer.
+        config: the model config.
+        served: the parameters; stacked if the backend is.
+        backend: the attention backend.
+        tokens: [B, T] int32 token ids, placed by `view`.
+        pages: pages of all layers if the backend is stacked, else a tuple of those of each layer.
         view: where the tokens belong.
+
+    Returns:
+        Hidden states [B, T, D] after the last norm, and the pages.
     """
     positions = view.start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
     rotation = rotary_embedding(positions, config.head_dim, config.rope_theta, config.rope_scaling)
-    # Whole rows: of parts of them, XLA would compute those of all tokens on each device.
+    # Columns gathered over fsdp: if they stayed split, XLA would look up the tokens of all devices
+    # on each device.
     table = nn.with_logical_constraint(served.embedding, ("vocab", "activation_embed"))
     hidden = nn.with_logical_constraint(jnp.take(table, tokens, axis=0), _ACTIVATION_AXES)
+    # Unrolled for backends with an array per layer (GPUs): slices out of stacked weights inside of
+    # a step would be copied.
     if isinstance(served.layers, tuple):
         written = []
         for layer, own in zip(served.layers, pages, strict=True):
@@ -59,7 +65,7 @@ def forward(
 
 
 def logits(config: ModelConfig, served: Served, hidden: jax.Array) -> jax.Array:
-    """Logits `[B, V]` in float32 of `hidden[B, D]`, those of padding rows -inf."""
+    """Logits [B, V] float32 of hidden states [B, D]; -inf for vocabulary padding."""
     head = served.embedding if served.head is None else served.head
     found = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
     found = nn.with_logical_constraint(found, ("batch", "activation_vocab"))
@@ -75,8 +81,12 @@ def _stacked_layers(
     pages: Any,
     view: View,
 ) -> tuple[jax.Array, Any]:
-    """All layers in a loop whose carry is updated in place, which a scan's outputs are not."""
-    # Page ids are those of one device's share of the pages.
+    """All layers in one loop.
+
+    A `fori_loop`, whose carry is updated in place: pages as inputs and outputs of a `scan` would be
+    in memory twice.
+    """
+    # Page ids are local to a device: the pages per layer are those of its shard.
     num_pages = jax.tree.leaves(pages)[0].shape[0] // _batch_shards()
     stride = num_pages // config.num_hidden_layers
 
@@ -89,6 +99,7 @@ def _stacked_layers(
 
 
 def _batch_shards() -> int:
+    """Number of data-parallel parts of the mesh in use."""
     mesh = jax.sharding.get_abstract_mesh()
     shards = 1
     for axis in BATCH_AXES:
@@ -105,12 +116,13 @@ def _layer(
     pages: Any,
     view: View,
 ) -> tuple[jax.Array, Any]:
-    """One pre-norm layer on `hidden[B, T, D]`: grouped-query attention, then SwiGLU."""
+    """One pre-norm layer on hidden[B, T, D]: grouped-query attention, then a SwiGLU MLP."""
     shape, eps = hidden.shape, config.rms_norm_eps
     normed = rms_norm(hidden, layer["attention_norm"], eps)
     query, key, value = _project(config, layer, normed, rotation)
     attended, pages = backend.attend(query, key, value, pages, view)
     attended = nn.with_logical_constraint(attended, _HEAD_AXES)
+    # Tokens in one axis, as `matmul` takes rows.
     flat = attended.reshape(shape[0] * shape[1], -1)
     hidden = hidden + matmul(flat, layer["out"]).reshape(shape)
     hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
@@ -125,7 +137,10 @@ def _layer(
 def _project(
     config: ModelConfig, layer: Layer, normed: jax.Array, rotation: Rotation
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated queries `[B, T, heads, head_dim]` and keys, and values, `[B, T, kv_heads, ...]`."""
+    """Projects to queries [B, T, heads, head_dim], and keys and values [B, T, kv_heads, head_dim].
+
+    Queries and keys are normalised (Qwen3) and rotated.
+    """
     kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
     kv_axes = ("batch", "length", kv_axis, "head_dim")
     if config.shard_kv_heads:
@@ -147,7 +162,7 @@ def _project(
 
 
 def _heads(layer: Layer, name: str, normed: jax.Array) -> jax.Array:
-    """The outputs `[B, T, ...]` of a kernel and its bias."""
+    """Applies a kernel and its bias, if any, to normed[B, T, D]; the result is [B, T, ...]."""
     batch, length, embed = normed.shape
     projected = matmul(normed.reshape(batch * length, embed), layer[name])
     if f"{name}_bias" in layer:

@@ -1,6 +1,7 @@
-"""The decoder in Linen over whole sequences, its layers scanned; engines run `serving.py`.
+"""The decoder in Flax Linen, for training: whole sequences, scanned layers.
 
-Parameters (plain arrays; the leading axis of `layers` runs over the layers):
+Engines run the same parameters by `serving.py`. They are plain arrays; the leading axis L of
+`layers` runs over the layers:
 
     embedding [V, D]    final_norm [D]    head [V, D] (untied models only)
     layers: attention_norm [L, D]   query [L, D, heads, head_dim]
@@ -33,7 +34,7 @@ _HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
 
 
 class Layer(nn.Module):
-    """One pre-norm layer: grouped-query attention, then SwiGLU."""
+    """One pre-norm decoder layer: grouped-query attention, then a SwiGLU MLP."""
 
     config: ModelConfig
 
@@ -45,7 +46,12 @@ class Layer(nn.Module):
         segment_ids: jax.Array | None,
         ends: jax.Array | None,
     ) -> tuple[jax.Array, None]:
-        """Maps `hidden[B, T, D]`; a scan wants a second result."""
+        """Maps hidden states [B, T, D] to hidden states [B, T, D].
+
+        Returns:
+            The hidden states, and None, as `nn.scan` expects a carry and an output.
+        """
+        # Names that the policies of `remat.py` refer to; without remat they have no effect.
         hidden = checkpoint_name(hidden, remat.INPUT)
         normed = rms_norm(hidden, self._scale("attention_norm"), self.config.rms_norm_eps)
         attended = self._attend(normed, rotation, segment_ids, ends)
@@ -71,7 +77,7 @@ class Layer(nn.Module):
         values = nn.with_logical_constraint(self._project("value", normed), kv_axes)
         queries = checkpoint_name(queries, remat.QUERY)
         keys, values = checkpoint_name(keys, remat.KEY), checkpoint_name(values, remat.VALUE)
-        # The one row that parameters are made with cannot be split over a mesh.
+        # `init` traces one row, which cannot be split over a mesh; attention has no parameters.
         attended = queries
         if not self.is_initializing():
             attended = attend(queries, keys, values, segment_ids, ends)
@@ -81,7 +87,17 @@ class Layer(nn.Module):
         return jnp.einsum("btnh,nhd->btd", attended, out)
 
     def _project(self, name: str, normed: jax.Array, rotation: Rotation | None = None) -> jax.Array:
-        """Queries, keys or values `[B, T, N, H]`; rotated, and before that normalised, if asked."""
+        """Projects to queries, keys or values.
+
+        Args:
+            name: "query", "key" or "value".
+            normed: [B, T, D].
+            rotation: rotary cosines and sines; None for values, which are neither normalised nor
+                rotated.
+
+        Returns:
+            [B, T, heads or kv_heads, head_dim].
+        """
         config = self.config
         heads, axis = config.num_attention_heads, "heads"
         if name != "query":
@@ -104,7 +120,7 @@ class Layer(nn.Module):
         gate = self._kernel("gate", ("embed", "mlp"), (embed, mlp))
         up = self._kernel("up", ("embed", "mlp"), (embed, mlp))
         down = self._kernel("down", ("mlp", "embed"), (mlp, embed))
-        # Tokens in one axis: with two, XLA's CPU backend takes a slow path for the gradients.
+        # One axis of tokens: with two, XLA's CPU backend takes a slow path for the gradients.
         flat = normed.reshape(-1, embed)
         gated = checkpoint_name(flat @ gate, remat.GATE)
         inner = nn.silu(gated) * checkpoint_name(flat @ up, remat.UP)
@@ -112,6 +128,7 @@ class Layer(nn.Module):
         return (inner @ down).reshape(normed.shape)
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
+        # Parameters keep `param_dtype` for the optimizer; products run in `dtype`.
         init = nn.initializers.normal(self.config.initializer_range)
         return _param(self, name, init, axes, shape).astype(self.config.dtype)
 
@@ -120,7 +137,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Decoder from token ids to the hidden states after the last norm."""
+    """The decoder from token ids to the hidden states after the last norm."""
 
     config: ModelConfig
 
@@ -132,12 +149,16 @@ class Transformer(nn.Module):
         segment_ids: jax.Array | None = None,
         ends: jax.Array | None = None,
     ) -> jax.Array:
-        """Hidden states `[B, T, D]` of `tokens[B, T]`.
+        """Computes hidden states [B, T, D].
 
-        A token sees the earlier ones of its row that have the same of `segment_ids[B, T]` (None:
-        one segment a row), and itself; in a row that is a tree, laid out in preorder, it sees of
-        these those that it stands below: `ends[B, T]` is the first position behind the subtree that
-        a token is in. `positions[B, T]` are the angles of the rotary embedding.
+        Args:
+            tokens: [B, T] int32 token ids.
+            positions: [B, T] int32, for the rotary embedding.
+            segment_ids: [B, T] int32, packed sequences: a token attends to itself and to earlier
+                tokens of its row with the same id. None means one segment per row.
+            ends: [B, T] int32, for rows that hold trees in preorder: the first position behind the
+                subtree of each token's node, which restricts attention to the token's own path
+                (`attention_mask.py`). None means no trees.
         """
         config = self.config
         shape = (config.padded_vocab_size, config.hidden_size)
@@ -145,7 +166,8 @@ class Transformer(nn.Module):
         embedding = _param(self, "embedding", init, ("vocab", "embed"), shape)
         final_norm = _param(self, "final_norm", nn.initializers.ones, ("embed",), shape[1:])
         if self.is_initializing() and not config.tie_word_embeddings:
-            # Applied outside (`output_embedding`), so that [B, T, V] need never exist.
+            # Created here but applied outside (`output_embedding`), so that [B, T, V] is never
+            # needed.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
         hidden = look_up(embedding, tokens, config.dtype)
@@ -158,16 +180,20 @@ class Transformer(nn.Module):
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Random plain arrays: normal with `initializer_range`, norms one, biases zero."""
+    """Creates random parameters as plain arrays in `config.param_dtype`.
+
+    Kernels and embeddings are normal with `config.initializer_range`, norms one, biases zero.
+    """
     return nn.meta.unbox(_boxed_params(config, key))
 
 
 def logical_axes(config: ModelConfig) -> Params:
-    """A PartitionSpec of logical axis names for each parameter, in the tree of `init_params`.
+    """The logical axis names of each parameter, as a tree of PartitionSpecs like `init_params`.
 
-    The names are vocab, embed, heads, kv_heads (kv_heads_whole where `shard_kv_heads` is False),
-    head_dim, mlp, layers. Those of activations are batch, length, activation_embed,
-    activation_heads, activation_kv_heads (or activation_kv_heads_whole), activation_mlp, head_dim.
+    Parameters use vocab, embed, heads, kv_heads (kv_heads_whole if `shard_kv_heads` is False),
+    head_dim, mlp and layers. Activations use batch, length, activation_embed, activation_heads,
+    activation_kv_heads (or activation_kv_heads_whole), activation_mlp and head_dim.
+    `parallel/rules.py` maps them to mesh axes.
     """
     return nn.get_partition_spec(jax.eval_shape(partial(_boxed_params, config), jax.random.key(0)))
 
@@ -180,21 +206,29 @@ def apply(
     segment_ids: jax.Array | None = None,
     ends: jax.Array | None = None,
 ) -> jax.Array:
-    """`Transformer.__call__` as a function of plain parameters."""
+    """`Transformer.__call__` as a function of plain parameters: hidden states [B, T, D]."""
     model: Any = Transformer(config)
     return model.apply({"params": params}, tokens, positions, segment_ids, ends)
 
 
 def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
-    """The matrix `[V, D]` whose products with hidden states are the logits, in `param_dtype`.
+    """The matrix [V, D] whose products with hidden states are the logits, in `param_dtype`.
 
-    The logits of its padding rows stand for no token: see `heads.mask_padding`.
+    The logits of its padding rows have to be masked: see `heads.mask_padding`.
     """
     return params["embedding" if config.tie_word_embeddings else "head"]
 
 
 def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """Root-mean-square norm over the last axis, in float32; keeps the dtype of `hidden`."""
+    """Root-mean-square norm over the last axis.
+
+    Computed in float32, as the mean of squares loses too much in 16 bits.
+
+    Args:
+        hidden: [..., D], any floating dtype, which the result has too.
+        scale: [D].
+        eps: added to the mean of squares.
+    """
     wide = hidden.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return (wide * scale.astype(jnp.float32)).astype(hidden.dtype)
@@ -208,12 +242,14 @@ def _param(
     shape: tuple[int, ...],
 ) -> jax.Array:
     config: ModelConfig = module.config
+    # Plain parameters of full rank: a partitioned kernel of `nn.DenseGeneral` with more than two
+    # axes fails under `jax.set_mesh`.
     partitioned: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, partitioned, shape, jnp.dtype(config.param_dtype))
 
 
 def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
-    """Normal rows for the tokens, zeros for the padding; the same rows whatever the padding."""
+    """Normal rows for the tokens, zeros for the padding; the draws do not depend on the padding."""
     normal = nn.initializers.normal(config.initializer_range)
     padding = config.padded_vocab_size - config.vocab_size
 
@@ -227,14 +263,16 @@ def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
 def _scanned_layers(config: ModelConfig) -> Any:
     layer: Any = Layer
     if config.remat != "none":
+        # `prevent_cse` is not needed inside of a scan, and its barriers would cost speed.
         layer = nn.remat(Layer, policy=remat.get_policy(config.remat), prevent_cse=False)
+    # One layer is traced and compiled, however many there are.
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=nn.broadcast,
+        in_axes=nn.broadcast,  # rotation, segments and ends are the same for all layers
         length=config.num_hidden_layers,
-        metadata_params={nn.PARTITION_NAME: "layers"},
+        metadata_params={nn.PARTITION_NAME: "layers"},  # names the leading axis of the parameters
     )
     return scanned(config, name="layers")
 

@@ -1,4 +1,4 @@
-"""New tokens of a trained model: rows that are neither zero nor alike."""
+"""Adds tokens to a trained model, with rows that are neither zero nor all equal."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,28 +21,33 @@ def resize_vocab(
     key: jax.Array,
     noise: float = 0.5,
 ) -> tuple[Params, ModelConfig]:
-    """Adds rows up to `vocab_size`, and initialises these and the rows of `tag_ids`.
+    """Grows the vocabulary, and initialises the new rows and those of `tag_ids`.
 
-    A row is drawn, in each dimension, around the mean of the trained rows with `noise` times
-    their standard deviation: rows that were never trained share one norm and are confused with
-    one another. An untied head is treated alike, with draws of its own.
+    Each new row is drawn from a normal distribution per dimension, with the mean of the trained
+    rows and `noise` times their standard deviation. Rows that are equal, or of the small common
+    norm of untrained rows, would make the new tokens hard to tell apart. An untied head is treated
+    in the same way, with draws of its own.
 
     Args:
-        params: as of `init_params`, on one device or split over several; not changed.
-        config: of the model.
-        vocab_size: at least that of the model.
-        tag_ids: rows that count as untrained although the model has them.
-        key: for the draws.
-        noise: in standard deviations.
+        params: as of `init_params`, on one device or sharded; not changed.
+        config: the model config.
+        vocab_size: new number of tokens, at least the present one.
+        tag_ids: existing token ids whose rows count as untrained.
+        key: random key of the draws.
+        noise: scale of the draws, in standard deviations.
 
     Returns:
-        Parameters and config of the new size. Arrays keep their shardings; the vocabulary is
-        padded to `config.vocab_multiple` again.
+        Parameters and config of the new size. Arrays keep their shardings, and the vocabulary is
+        padded to `config.vocab_multiple`.
+
+    Raises:
+        UserError: `vocab_size` is less than that of the model.
     """
     if vocab_size < config.vocab_size:
         raise UserError(f"a vocabulary of {config.vocab_size} cannot shrink to {vocab_size}")
     larger = dataclasses.replace(config, vocab_size=vocab_size)
     untrained = jnp.array(sorted({*tag_ids, *range(config.vocab_size, vocab_size)}), jnp.int32)
+    # Padding rows and untrained rows are left out of mean and standard deviation.
     is_trained = jnp.ones(vocab_size, bool).at[untrained].set(False)
     resized = dict(params)
     for index, name in enumerate(name for name in ("embedding", "head") if name in params):
@@ -50,6 +55,7 @@ def resize_vocab(
         trained = rows[jnp.flatnonzero(is_trained)].astype(jnp.float32)
         draws = jax.random.normal(jax.random.fold_in(key, index), (len(untrained), rows.shape[1]))
         drawn = trained.mean(axis=0) + noise * trained.std(axis=0) * draws
+        # An array that is not committed to devices stays free to move.
         sharding = rows.sharding if rows.committed else None
         resized[name] = _with_rows(rows, untrained, drawn, larger.padded_vocab_size, sharding)
     return resized, larger
@@ -63,7 +69,7 @@ def _with_rows(
     num_rows: int,
     sharding: Sharding | None,
 ) -> jax.Array:
-    """The rows, padded by zeros to `num_rows`, with `values` in their places."""
+    """Pads the rows [V, D] with zeros to `num_rows`, and sets those at `places` to `values`."""
     rows = jnp.pad(rows, ((0, num_rows - len(rows)), (0, 0)))
     rows = rows.at[places].set(values.astype(rows.dtype))
     return rows if sharding is None else jax.lax.with_sharding_constraint(rows, sharding)

@@ -1,4 +1,4 @@
-"""Names and shapes of the tensors of a Hugging Face checkpoint, and where they go."""
+"""Tensors of a Hugging Face checkpoint: names, shapes, and the parameters that hold them."""
 
 import math
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from stair_jax.models.config import ModelConfig
 
 HEAD = "lm_head.weight"
 SCORE = "score.weight"
-# Constants that old checkpoints hold as tensors; they follow from config.json.
+# Constants that old checkpoints store as tensors, although they follow from config.json.
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
-# Rows of a matrix that are transposed together: they fill lines of the cache, and stay in it.
+# Rows per block of a transposed copy: enough to fill cache lines, few enough to stay in cache.
 _ROWS_IN_CACHE = 16
 
 Index = tuple[slice, ...]
@@ -22,8 +22,8 @@ class Tensor(NamedTuple):
 
     Attributes:
         parameter: name of the parameter that holds it.
-        layer: its index along the leading axis of a parameter of `layers`, or None.
-        shape: in the checkpoint. Hugging Face stores matrices as [outputs, inputs].
+        layer: index along the leading axis of a parameter of `layers`, or None.
+        shape: shape in the checkpoint. Hugging Face stores matrices as [outputs, inputs].
     """
 
     parameter: str
@@ -32,7 +32,12 @@ class Tensor(NamedTuple):
 
 
 def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name; `with_head` False leaves an untied head out."""
+    """The tensors of a checkpoint by name.
+
+    Args:
+        config: the model config.
+        with_head: whether to include the head of an untied model.
+    """
     embed = config.hidden_size
     vocabulary = (config.vocab_size, embed)
     layer = _layer_tensors(config)
@@ -47,7 +52,7 @@ def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
 
 
 def _layer_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Parameter and stored shape of each tensor of one layer, by the end of its name."""
+    """Parameter and stored shape of each tensor of one layer, by name suffix."""
     embed, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     queries = config.num_attention_heads * head_dim
     keys = config.num_key_value_heads * head_dim
@@ -77,7 +82,7 @@ def _layer_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of one layer, without the leading axis, and of the others."""
+    """Shapes by parameter name; those of layers are without the leading axis of layers."""
     embed, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return {
@@ -102,16 +107,16 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stored_index(tensor: Tensor, shape: tuple[int, ...], index: Index) -> Index:
-    """Where a block of a parameter lies in the tensor of the checkpoint.
+    """Maps a block of a parameter to the corresponding block of the checkpoint's tensor.
 
     Args:
-        tensor: of the checkpoint.
-        shape: of the parameter (of one layer).
-        index: of the block in it. An axis that the checkpoint joins to the one before it
-            (head_dim) must be whole.
+        tensor: the tensor.
+        shape: shape of the parameter (of one layer).
+        index: the block in the parameter. An axis that the checkpoint merges with the one before it
+            (head_dim with heads) must be whole.
 
     Returns:
-        Its index in the tensor. Rows of a padded vocabulary that the tensor lacks are left out.
+        The block in the tensor, without rows of a padded vocabulary that the tensor lacks.
     """
     if tensor.layer is None:
         return tuple(
@@ -119,6 +124,8 @@ def stored_index(tensor: Tensor, shape: tuple[int, ...], index: Index) -> Index:
         )
     axes = [(size, *axis.indices(size)[:2]) for size, axis in zip(shape, index, strict=True)]
     found = []
+    # The checkpoint's matrix is the transpose, with adjacent axes of the parameter merged: walk its
+    # axes backwards and merge until the size fits.
     for size in reversed(tensor.shape):
         joined, start, stop = axes.pop(0)
         while joined < size:
@@ -130,9 +137,15 @@ def stored_index(tensor: Tensor, shape: tuple[int, ...], index: Index) -> Index:
 
 
 def stored_view(values: np.ndarray, tensor: Tensor, stored: Index) -> np.ndarray:
-    """A block of a parameter, `values`, seen as the block `stored` of the checkpoint's tensor.
+    """Views a block of a parameter as the block `stored` of the checkpoint's tensor.
 
-    A view, to be read or written: matrices are transposed, heads joined, padding left out.
+    Args:
+        values: the block of the parameter.
+        tensor: the tensor.
+        stored: the block in the tensor, from `stored_index`.
+
+    Returns:
+        A view to read from or write to: matrices transposed, heads merged, padding left out.
     """
     shape = tuple(axis.stop - axis.start for axis in stored)
     if tensor.layer is None:
@@ -142,7 +155,7 @@ def stored_view(values: np.ndarray, tensor: Tensor, stored: Index) -> np.ndarray
 
 
 def copy_rows(target: np.ndarray, values: np.ndarray) -> None:
-    """`target[...] = values`; several times as fast where `target` is a transposed view."""
+    """`target[...] = values`, several times faster if `target` is a transposed view."""
     for start in range(0, len(values), _ROWS_IN_CACHE):
         strip = slice(start, start + _ROWS_IN_CACHE)
         target[strip] = values[strip]

@@ -1,1 +1,1 @@
-"""Meshes, logical axis rules, processes of a distributed run."""
+"""Device meshes and sharding rules, and the processes of a multi-host run."""

@@ -1,7 +1,8 @@
-"""What a chip can do at most: memory, arithmetic, bandwidth.
+"""Hardware limits of accelerators: memory, peak FLOP/s, memory bandwidth.
 
-Peaks are those of the makers' data sheets, dense bfloat16. The memory of a TPU is what its compiler
-gives to one program, a little less than the data sheet says: the runtime keeps the rest.
+Peaks are from the vendors' data sheets, for dense bfloat16. The memory of a TPU is what its
+compiler allows for one program, slightly less than the data sheet says, as the runtime reserves the
+rest.
 """
 
 import os
@@ -16,13 +17,13 @@ _GIGA = 1e9
 
 @dataclass(frozen=True)
 class Chip:
-    """One device.
+    """Limits of one device.
 
     Attributes:
-      name: as in `v5p`.
+      name: e.g. "v5p".
       memory: bytes that a program may use.
-      flops: bfloat16 operations a second at most; None: not known.
-      bandwidth: bytes a second between memory and chip at most; None: not known.
+      flops: peak bfloat16 FLOP/s; None if not known.
+      bandwidth: peak bytes/s between device memory and chip; None if not known.
     """
 
     name: str
@@ -41,7 +42,8 @@ TPUS = {
         Chip("v6e", 31.25 * GIB, 918 * _TERA, 1640 * _GIGA),
     )
 }
-# By what `device_kind` begins with; the memory is the data sheet's, see `local_chip`.
+# By prefix of `device_kind`: the first match counts, so longer prefixes come before shorter ones.
+# Memory is that of the data sheet; `local_chip` replaces it.
 _LOCAL = {
     "NVIDIA A100-SXM4-40GB": Chip("A100-40GB", 40 * _GIGA, 312 * _TERA, 1555 * _GIGA),
     "NVIDIA A100": Chip("A100", 80 * _GIGA, 312 * _TERA, 2039 * _GIGA),
@@ -55,9 +57,9 @@ _LOCAL = {
 
 
 def local_chip(device: jax.Device) -> Chip:
-    """The chip of a device of this machine; its memory is what JAX may use of it now.
+    """Limits of a device of this machine, with the memory that JAX may actually use.
 
-    The devices of a CPU share the memory of the machine, and no bound on time is known of them.
+    CPU devices get equal shares of the machine's memory, and have no known peaks.
     """
     if device.platform == "cpu":
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -74,9 +76,9 @@ def memory_bytes(device: jax.Device) -> float:
 
 
 def device_chip(device: jax.Device) -> Chip:
-    """The chip of a device that need not be there, as the data sheet of its kind has it.
+    """Limits by the data sheet, for a device that need not be present.
 
-    Of a kind that is not known, neither memory nor speed is; so it is of CPUs.
+    For an unknown kind, and for CPUs, the memory is infinite and the peaks are None.
     """
     kind = device.device_kind
     known = next((chip for start, chip in _LOCAL.items() if kind.startswith(start)), None)

@@ -1,4 +1,4 @@
-"""How a process finds the others of its run: by flags, or by what a cluster says of itself."""
+"""Multi-process initialisation (`jax.distributed`), by flags or by detecting the cluster."""
 
 import argparse
 import logging
@@ -18,17 +18,17 @@ _FLAGS = ("coordinator", "num_processes", "process_id")
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes of a run, as the command line names them.
+    """The processes of a run, as given by the command line.
 
     Attributes:
-      coordinator: host:port of process 0, the same for all; "": JAX finds it and the other two,
-        from the metadata of a TPU slice, SLURM or Kubernetes.
-      num_processes: of the run; None: found.
-      process_id: which one this is, from 0; None: found.
-      start_timeout: seconds in which all have to be there.
-      heartbeat_timeout: seconds without a sign of life after which JAX ends the run: above the
-        longest time that a machine may be too busy (a compilation) to give one. A process that dies
-        is noticed at once, without this.
+      coordinator: host:port of process 0, the same for all processes; "": JAX detects it and the
+        next two from the metadata of a TPU slice, SLURM or Kubernetes.
+      num_processes: number of processes of the run; None: detected.
+      process_id: index of this process, from 0; None: detected.
+      start_timeout: seconds within which all processes have to connect.
+      heartbeat_timeout: seconds without a heartbeat after which JAX ends the run. Has to be longer
+        than a machine may be too busy to send one, e.g. with a compilation. A process that dies is
+        noticed at once, without this (`peers.py`).
     """
 
     coordinator: str = ""
@@ -38,7 +38,7 @@ class Cluster:
     heartbeat_timeout: int = 900
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names the flag that is missing or cannot be."""
+        """Raises a UserError that names a missing or invalid flag."""
         given = (
             bool(self.coordinator),
             self.num_processes is not None,
@@ -72,7 +72,7 @@ class Cluster:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that make a command one process of several."""
+    """Adds the flags that make a command one of several processes."""
     group = parser.add_argument_group("a run of several processes (docs/clusters.md)")
     group.add_argument(
         "--distributed", action="store_true", help="the cluster says which processes there are"
@@ -84,13 +84,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_flags(options: argparse.Namespace) -> Cluster | None:
-    """What the flags say of processes; None: nothing, one process.
+    """The processes of the run by the parsed flags of `add_flags`; None for a run of one process.
 
-    Only flags make a run of several processes, never a look around: a command that is tried on one
-    machine of a cluster waits for no other.
+    A run has several processes only if a flag says so, never because a cluster was detected: a
+    command that is tried out on one host of a cluster must not wait for the others.
 
     Raises:
-      UserError: a flag is missing or has a wrong value.
+      UserError: a flag is missing or has a wrong value, or two flags contradict each other.
     """
     found = {field.name: getattr(options, field.name) for field in fields(Cluster)}
     given: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
@@ -102,18 +102,22 @@ def read_flags(options: argparse.Namespace) -> Cluster | None:
 
 
 def join(cluster: Cluster) -> Peers | None:
-    """Makes this process one of a run of several, before JAX looks for its devices.
+    """Connects this process to the others of its run. To be called before JAX touches its devices.
+
+    The processes first meet over plain TCP (`rendezvous.py`) and only then initialise JAX: if one
+    is missing, JAX would abort the others without naming it.
 
     Returns:
-      its line to the others; None if it is the only one after all.
+      the connection to the other processes; None if there is only this one.
 
     Raises:
-      UserError: no cluster was found; the command lines of the processes contradict each other.
-      LostProcess: not all processes came in time; names them.
+      UserError: no cluster was detected, or the command lines of the processes contradict each
+        other.
+      LostProcess: some processes did not connect in time; names them.
     """
     import jax
 
-    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # its notes on proxies
+    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # hides notes on proxies
     member, devices = _find(cluster)
     if member.count == 1:
         return None
@@ -123,7 +127,7 @@ def join(cluster: Cluster) -> Peers | None:
         member.count,
         member.index,
         local_device_ids=devices,
-        cluster_detection_method="deactivate",
+        cluster_detection_method="deactivate",  # `_find` has done it
         initialization_timeout=cluster.start_timeout,
         heartbeat_timeout_seconds=cluster.heartbeat_timeout,
     )
@@ -131,7 +135,7 @@ def join(cluster: Cluster) -> Peers | None:
 
 
 def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
-    """Which process this is, and which of the devices here are its own (None: all)."""
+    """Returns this process, and the indices of the local devices that it uses (None: all)."""
     if cluster.num_processes is not None and cluster.process_id is not None:
         return Member(cluster.coordinator, cluster.num_processes, cluster.process_id), None
     from jax._src.clusters import ClusterEnv
@@ -145,7 +149,7 @@ def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
             None,
             cluster.start_timeout,
         )
-    except Exception as error:  # of the API of a cluster: what it says is what helps
+    except Exception as error:  # from a cluster's API, of any class: its text is what helps
         raise UserError(f"--distributed: {error}") from error
     coordinator, count, index, devices = detected
     if coordinator is None or count is None or index is None:
@@ -157,9 +161,10 @@ def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
-    """The GPUs of a SLURM task that has its node for itself; JAX would give it the first one only.
+    """Indices of all GPUs of the node if a SLURM task has the node to itself, else None.
 
-    None: JAX decides (one GPU a task, all devices outside of SLURM).
+    JAX would give each SLURM task one GPU only, by its index on the node. With None, JAX decides:
+    one GPU per task under SLURM, all devices elsewhere.
     """
     tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")

@@ -1,8 +1,9 @@
-"""The processes of a run: who is the first, where they meet, what they tell each other.
+"""Collectives between the processes of a run, on the host: barrier, gather, broadcast.
 
-They meet through the key-value store of `jax.distributed`, which process 0 serves; no device takes
-part. What waits here is called by all processes, in the same order. In a run of one process all of
-it is trivial and imports nothing.
+They use the key-value store of `jax.distributed`, which process 0 serves, and no devices: so they
+work while the devices are busy, and can name the process that is missing. As with all collectives,
+every process has to make the same calls in the same order. In a run of one process they are trivial
+and import nothing.
 """
 
 import json
@@ -11,52 +12,60 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-PATIENCE = 7 * 24 * 3600.0  # seconds to wait for work of any length: `peers` notices a death
+PATIENCE = 7 * 24 * 3600.0  # seconds: as good as forever; `peers.py` notices if a process dies
 _FOLDER = "stair_jax"
-_SLICE = 1.0  # seconds of one wait: between two of them Python heeds signals
-_SHORTEST_POLL = 0.002
+_SLICE = 1.0  # seconds per blocking wait: Python handles signals only between two of them
+_SHORTEST_POLL = 0.002  # seconds
 _STOP_KEY = "RECEIVED_PREEMPTION_NOTICE"  # of JAX's preemption service
-_count = 0  # of meetings so far
-_cleared = 0  # meetings whose keys are deleted
+_count = 0  # collectives so far, the same in all processes
+_cleared = 0  # collectives whose keys have been deleted
 
 
 class LostProcess(Exception):
-    """Another process of the run is gone or does not come; the message names it."""
+    """Another process of the run has died or does not respond; the message names it."""
 
 
 def num_processes() -> int:
-    """How many processes the run has."""
+    """Number of processes of the run; 1 without `jax.distributed`."""
     state = _state()
     return 1 if state is None else state.num_processes
 
 
 def process_index() -> int:
-    """Which of them this is."""
+    """Index of this process, from 0."""
     state = _state()
     return 0 if state is None else state.process_id
 
 
 def is_main() -> bool:
-    """Whether this process decides and writes: the first of the run, or the only one."""
+    """Whether this is process 0, which takes decisions and writes the shared files."""
     return process_index() == 0
 
 
 def barrier(name: str, seconds: float = 600.0) -> None:
-    """Waits until all processes are here.
+    """Waits until all processes have reached this call.
 
     Args:
       name: what they wait for, e.g. "the start of stage sft"; for the message.
-      seconds: how long to wait.
+      seconds: timeout.
 
     Raises:
-      LostProcess: some did not come in time; names them.
-      RuntimeError: a process waits for something else: a fault of ours.
+      LostProcess: some processes did not arrive in time; names them.
+      RuntimeError: a process is in another collective, which is a bug.
     """
     gather(name, None, seconds)
 
 
 def gather(name: str, value: Any, seconds: float = 600.0) -> list[Any]:
-    """A barrier where process 0 gets the JSON values of all, by process; others get nothing.
+    """A barrier that also collects a JSON value from each process on process 0.
+
+    Args:
+      name: as for `barrier`.
+      value: JSON value of this process.
+      seconds: timeout.
+
+    Returns:
+      the values by process index on process 0; an empty list on the others.
 
     Raises:
       LostProcess: as `barrier`.
@@ -79,10 +88,14 @@ def gather(name: str, value: Any, seconds: float = 600.0) -> list[Any]:
 
 
 def broadcast(value: Any, seconds: float = PATIENCE) -> Any:
-    """The JSON value that process 0 gives, in all processes; theirs counts for nothing.
+    """Returns the JSON value of process 0 in all processes; the values of the others are ignored.
+
+    Args:
+      value: JSON value; used on process 0 only.
+      seconds: timeout of the other processes.
 
     Raises:
-      LostProcess: process 0 did not give one within so many seconds.
+      LostProcess: process 0 did not send a value within the timeout.
     """
     if num_processes() == 1:
         return value
@@ -90,7 +103,7 @@ def broadcast(value: Any, seconds: float = PATIENCE) -> Any:
     if is_main():
         text = json.dumps(value)
         _state().client.key_value_set(key, text)
-        return json.loads(text)
+        return json.loads(text)  # not `value` itself: tuples are lists in all processes then
     received = _wait_for(key, time.monotonic() + seconds)
     if received is None:
         raise LostProcess(
@@ -101,19 +114,19 @@ def broadcast(value: Any, seconds: float = PATIENCE) -> Any:
 
 
 def request_stop() -> None:
-    """Asks all processes to stop behind the same step; a signal handler may call this.
+    """Asks all processes to stop after a common step; may be called from a signal handler.
 
-    One that is asked by JAX itself (it hears of maintenance of a TPU) asks the others alike.
+    It sets the key by which JAX's preemption service itself announces, e.g., maintenance of a TPU.
     """
     notice = datetime.now(UTC).isoformat()  # JAX reads it as the time of death
     _state().client.key_value_set(_STOP_KEY, notice, allow_overwrite=True)
 
 
 def reached_stop(step: int) -> bool:
-    """Whether all processes stop behind this step, since one was asked to.
+    """Whether all processes are to stop after this step, because one of them was asked to.
 
     Args:
-      step: called with each step in its order, by all processes.
+      step: number of the step; all processes call this for each step, in ascending order.
     """
     if num_processes() == 1:
         return False
@@ -123,7 +136,7 @@ def reached_stop(step: int) -> bool:
 
 
 def _state() -> Any:
-    """JAX's own record of the processes; None in a run of one."""
+    """State of `jax.distributed`; None in a run of one process. Does not import JAX."""
     module = sys.modules.get("jax._src.distributed")
     if module is None or module.global_state.client is None:
         return None
@@ -131,14 +144,14 @@ def _state() -> Any:
 
 
 def _next_folder() -> str:
-    """Where the next meeting takes place in the store: the same in all processes."""
+    """Key prefix for the next collective: a running number that all processes count alike."""
     global _count
     _count += 1
     return f"{_FOLDER}/{_count}"
 
 
 def _clear() -> None:
-    """Deletes the keys of earlier meetings: who has come to this one has left those."""
+    """Deletes the keys of earlier collectives: all processes are in this one, past those."""
     global _cleared
     for meeting in range(_cleared + 1, _count):
         _state().client.key_value_delete(f"{_FOLDER}/{meeting}")
@@ -148,7 +161,7 @@ def _clear() -> None:
 def _wait_for_all(
     folder: str, name: str, deadline: float, seconds: float
 ) -> dict[int, tuple[str, Any]]:
-    """The first process counts who has come."""
+    """On process 0: polls until all processes have arrived; returns (name, value) by process."""
     pause = _SHORTEST_POLL
     while True:
         arrived = _arrived(folder)
@@ -164,14 +177,14 @@ def _wait_for_all(
 
 
 def _arrived(folder: str) -> dict[int, tuple[str, Any]]:
-    """(name, value) by process that has come."""
+    """(name, value) of each process that has arrived."""
     entries = _state().client.key_value_dir_get(f"{folder}/here/")
     return {int(key.rpartition("/")[2]): tuple(json.loads(text)) for key, text in entries}
 
 
 def _missing(name: str, arrived: dict[int, tuple[str, Any]], seconds: float) -> LostProcess:
     count = num_processes()
-    # Where all have come, the first one has given up just before the last one came.
+    # If all have arrived, process 0 gave up just before the last one did.
     missing = [str(process) for process in range(count) if process not in arrived] or ["0"]
     noun = "process" if len(missing) == 1 else "processes"
     return LostProcess(
@@ -181,12 +194,12 @@ def _missing(name: str, arrived: dict[int, tuple[str, Any]], seconds: float) -> 
 
 
 def _wait_for(key: str, deadline: float) -> str | None:
-    """The value of a key as soon as it is there; None at the deadline."""
+    """The value of a key as soon as it is set; None if it is not set by the deadline."""
     client = _state().client
     while (left := deadline - time.monotonic()) > 0:
         try:
             return client.blocking_key_value_get(key, max(1, int(1000 * min(left, _SLICE))))
-        except Exception as error:  # of jaxlib, told apart by its text
+        except Exception as error:  # jaxlib has no class of its own for a timeout
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
     return None

@@ -1,4 +1,4 @@
-"""The mesh of devices that a jitted step runs on."""
+"""The device mesh, with the axes data, fsdp and tensor (data, sharded-data and tensor parallel)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,14 @@ AXES = ("data", "fsdp", "tensor")
 
 @dataclass(frozen=True)
 class MeshShape(Settings):
-    """Devices along each axis of a mesh; -1 in one place: as many as there are.
+    """Number of devices along each axis of a mesh; one of them may be -1 (all that remain).
 
     Attributes:
-      data: copies of the model, each with rows of its own.
-      fsdp: devices that share the parameters and the optimizer's moments of a copy, each with rows
-        of its own; a layer's weights are put together when it is computed.
-      tensor: devices that share heads, MLP and vocabulary of each layer, and its rows.
+      data: data parallel: replicas of the model, each with its own rows of the batch.
+      fsdp: fully sharded data parallel: devices that split parameters and optimizer state of a
+        replica, each with its own rows; weights are all-gathered layer by layer for the compute.
+      tensor: tensor parallel: devices that split attention heads, MLP and vocabulary, on the same
+        rows.
     """
 
     data: int = 1
@@ -32,7 +33,7 @@ class MeshShape(Settings):
     tensor: int = 1
 
     def __post_init__(self) -> None:
-        """Raises a UserError that names the axis that cannot be."""
+        """Raises a UserError that names an invalid axis."""
         super().__post_init__()
         for axis in AXES:
             size = getattr(self, axis)
@@ -49,10 +50,10 @@ class MeshShape(Settings):
         return " x ".join(f"{axis} {getattr(self, axis)}" for axis in AXES)
 
     def resolve(self, num_devices: int) -> "MeshShape":
-        """The shape with a number in place of -1.
+        """The shape with -1 replaced by a number, for `num_devices` devices.
 
         Raises:
-          UserError: there are too few devices, or -1 is left with no whole number.
+          UserError: there are too few devices, or their number is not divisible by the other axes.
         """
         sizes = dataclasses.asdict(self)
         given = 1
@@ -75,7 +76,7 @@ def make_mesh(
     shape: MeshShape = MeshShape(),
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """A mesh over the first of `devices` (default: all there are).
+    """A mesh over the first of `devices` (default: `jax.devices()`), with Auto axes.
 
     Raises:
       UserError: there are too few devices.
@@ -84,12 +85,12 @@ def make_mesh(
     shape = shape.resolve(len(devices))
     sizes = (shape.data, shape.fsdp, shape.tensor)
     count = shape.data * shape.fsdp * shape.tensor
-    # Linen's logical constraints fail on the Explicit axes that are the default.
+    # `jax.make_mesh` makes Explicit axes by default, on which Linen's logical constraints fail.
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
 
 
 def batch_devices(mesh: Mesh) -> int:
-    """Parts that the rows of a batch are split into."""
+    """Number of parts that the rows of a batch are split into: data x fsdp."""
     count = 1
     for axis in BATCH_AXES:
         count *= mesh.shape[axis]
@@ -97,14 +98,18 @@ def batch_devices(mesh: Mesh) -> int:
 
 
 def local_rows(mesh: Mesh, rows: int, process_index: int | None = None) -> slice:
-    """Which of the `rows` of a batch are on devices of a process (default: of this one).
+    """The contiguous slice of a batch's rows that lies on the devices of a process.
 
-    All of them where there is one process. Processes whose devices share rows (`tensor` runs
-    across them) get the same ones.
+    Processes among which `tensor` is split share their rows and get the same slice.
+
+    Args:
+      mesh: the devices of all processes.
+      rows: rows of the batch over all processes.
+      process_index: of the process; None: this one.
 
     Raises:
-      UserError: the mesh does not divide the rows, has no device of the process, or scatters the
-        rows of the process over the batch.
+      UserError: data x fsdp does not divide the rows, the mesh has no device of the process, or the
+        rows of the process are not contiguous.
     """
     parts, shape = batch_devices(mesh), MeshShape(**mesh.shape)
     if rows % parts:
@@ -113,7 +118,7 @@ def local_rows(mesh: Mesh, rows: int, process_index: int | None = None) -> slice
             f"of {parts}, data x fsdp"
         )
     process_index = jax.process_index() if process_index is None else process_index
-    by_part = mesh.devices.reshape(parts, -1)
+    by_part = mesh.devices.reshape(parts, -1)  # [data * fsdp, tensor]
     mine = [
         part
         for part, devices in enumerate(by_part)
@@ -135,6 +140,9 @@ def local_rows(mesh: Mesh, rows: int, process_index: int | None = None) -> slice
 
 @contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[None]:
-    """Within, the logical axes of a traced model stand for axes of `mesh`."""
+    """Context in which models are traced for `mesh`: sets the mesh and the logical axis rules.
+
+    By `jax.set_mesh`: under the legacy `with mesh:`, `nn.with_logical_constraint` has no effect.
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield

@@ -1,9 +1,10 @@
-"""Processes of a run watch each other: the end of one ends all, with a line that says why.
+"""Watchdog between the processes of a run: if one ends, all end, with a line that says why.
 
-Each holds a TCP connection to process 0. The kernel closes it when a process dies, however it dies
-and whatever the others wait for (a collective of devices that hangs, a barrier of hours), and gives
-it up when a machine does not answer any more. Who leaves says goodbye or why before. Process 0
-passes on what it hears.
+Each process keeps a TCP connection to process 0. The operating system closes it when the process
+dies, however it dies, and gives up on it (TCP keepalive) when its machine is down. So a death is
+noticed at once even if the others hang in a device collective or wait at a barrier for hours, for
+which JAX's heartbeat has to have a long timeout. A process that leaves in order sends its exit
+status first; process 0 forwards what it hears to all others.
 """
 
 import os
@@ -20,21 +21,21 @@ from typing import Any
 from stair_jax.parallel.rendezvous import Member, meet, receive, send
 
 LOST = 4  # exit status: another process of the run was lost
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-_GRACE = 60.0  # seconds to end in order when another process was told to stop
-_SETTLE = 3.0  # seconds in which the consequence of another's end is told from a fault of one's own
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses after these signals
+_GRACE = 60.0  # seconds for an orderly exit after another process received a signal
+_SETTLE = 3.0  # seconds within which the end of another process, if any, has become known here
 _AGAIN = "the same command goes on where it stopped"
 
 
 class Peers:
-    """The line of this process to the others."""
+    """The watchdog of this process: its connections to the others, and a thread that reads them."""
 
     def __init__(self, member: Member, connections: dict[int, socket.socket]):
-        """Watches from now on.
+        """Starts the watching thread.
 
         Args:
-          member: which process this is.
-          connections: of `meet`.
+          member: this process.
+          connections: as returned by `meet`.
         """
         self._member, self._connections = member, connections
         self._is_leaving = threading.Event()
@@ -43,21 +44,25 @@ class Peers:
 
     @classmethod
     def join(cls, member: Member, seconds: float) -> "Peers":
-        """Waits until all processes are there, and watches them.
+        """Waits up to `seconds` until all processes are connected, then watches them.
 
         Raises:
-          LostProcess: some did not come in time; names them.
-          UserError: their command lines contradict each other; no such address.
+          LostProcess: some processes did not connect in time; names them.
+          UserError: their command lines contradict each other, or the address cannot be used.
         """
         return cls(member, meet(member, seconds))
 
     def leave(self, status: int, text: str = "") -> None:
-        """Tells the others that this process ends now, and how."""
+        """Tells the others that this process exits, with its exit status and, if it failed, why."""
         self._is_leaving.set()
         self._tell({"process": self._member.index, "status": status, "text": text})
 
     def settle(self) -> None:
-        """After an error; does not return where that comes of another process's end."""
+        """To be called after an error: does not return if another process has ended.
+
+        The error is then most likely a consequence (e.g. a failed collective), and the watching
+        thread exits with the message of the process that ended first.
+        """
         time.sleep(_SETTLE)
 
     def _tell(self, end: dict[str, Any]) -> None:
@@ -66,14 +71,14 @@ class Peers:
                 send(connection, end)
 
     def _watch_main(self) -> None:
-        """In the other processes: heeds what process 0 says, and its death."""
+        """Thread of all processes but the first: reacts to messages and to the end of process 0."""
         for end in _ends(self._connections[0], 0):
             if end["status"] == 0:
                 return
             self._heed(end)
 
     def _watch_all(self) -> None:
-        """In process 0: heeds all others, and passes on how one ended."""
+        """Thread of process 0: reacts to the end of any other process, and forwards it."""
         with selectors.DefaultSelector() as selector:
             for process, connection in self._connections.items():
                 selector.register(connection, selectors.EVENT_READ, process)
@@ -88,7 +93,7 @@ class Peers:
                         self._heed(end)
 
     def _heed(self, end: dict[str, Any]) -> None:
-        """Ends this process after another one, unless it is leaving by itself."""
+        """Ends this process after another one has ended, unless it is already exiting."""
         if self._is_leaving.is_set():
             return
         status = end["status"]
@@ -96,7 +101,8 @@ class Peers:
         if status is None:
             _exit(LOST, f"{who} is lost (killed, or its machine is down): {_AGAIN}")
         elif status in _STOPPED:
-            os.kill(os.getpid(), signal.SIGTERM)  # as if all had been told to stop
+            # As if all had received the signal: training saves a checkpoint before it exits.
+            os.kill(os.getpid(), signal.SIGTERM)
             if not self._is_leaving.wait(_GRACE):
                 _exit(status, f"{who} was told to stop, and so does this one: {_AGAIN}")
         else:
@@ -104,14 +110,17 @@ class Peers:
 
 
 def _ends(connection: socket.socket, process: int) -> Iterator[dict[str, Any]]:
-    """What is said of ends at the other side; at last, that it is gone without a word."""
+    """Messages from a connection; after the last one, that the process is gone (status None)."""
     while (end := receive(connection)) is not None:
         yield end
     yield {"process": process, "status": None}
 
 
 def _exit(status: int, text: str) -> None:
-    """Ends the process from any thread; the main one may hang in a collective."""
+    """Ends the process from any thread, while the main thread may hang in a collective.
+
+    `sys.exit` would end only the calling thread. No cleanup runs, so output is flushed here.
+    """
     print(text, file=sys.stderr, flush=True)
     with suppress(OSError, ValueError):
         sys.stdout.flush()

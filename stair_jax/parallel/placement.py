@@ -1,4 +1,4 @@
-"""Where programs that only read a model run: on one device, or on a mesh."""
+"""Placement of the arguments of inference programs, on one device or on a mesh."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from stair_jax.parallel.mesh import batch_devices, use_mesh
 
 
 class Placement:
-    """Puts arguments of jitted programs where they belong.
+    """Puts arguments of jitted programs on a mesh.
 
-    Without a mesh they are left as they are, on the host or on the default device.
+    Without a mesh they are left where they are (host or default device), and jit transfers them.
     """
 
     def __init__(self, mesh: Mesh | None):
-        """A mesh of one device costs time and changes nothing: use None."""
+        """Use None for a single device: a mesh of one device gives the same results, but slower."""
         self._mesh = mesh
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Within, logical axes of a traced program stand for axes of the mesh."""
+        """Context in which programs are traced and called, see `mesh.use_mesh`."""
         if self._mesh is None:
             yield
         else:
@@ -31,7 +31,7 @@ class Placement:
                 yield
 
     def rows(self, arrays: Any) -> Any:
-        """A tree of arrays, the first axis of each split over data x fsdp, which divides it."""
+        """Shards a pytree of arrays by their first axis over data x fsdp, which must divide it."""
         return (
             arrays
             if self._mesh is None
@@ -39,12 +39,12 @@ class Placement:
         )
 
     def whole(self, arrays: Any) -> Any:
-        """A tree of arrays, each whole on every device."""
+        """Replicates a pytree of arrays over the mesh."""
         return (
             arrays if self._mesh is None else jax.device_put(arrays, rules.replicated(self._mesh))
         )
 
     def round_up(self, rows: int) -> int:
-        """The least number of rows, not below `rows`, that can be split."""
+        """`rows` rounded up to a multiple of data x fsdp."""
         parts = 1 if self._mesh is None else batch_devices(self._mesh)
         return -(-rows // parts) * parts

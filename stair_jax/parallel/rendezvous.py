@@ -1,7 +1,9 @@
-"""The processes of a run find each other, before JAX does: so that who is missing can be named.
+"""Rendezvous of the processes of a run over TCP, before `jax.distributed` is initialised.
 
-JAX itself ends a process that waited too long with an abort that names nobody. Process 0 listens at
-the coordinator's address, where it serves JAX's store once all have come; the connections stay.
+It exists to say which process is missing: JAX aborts a process that waited too long for the others
+with a log that names none of them. Process 0 listens at the coordinator's address, and frees it for
+JAX's own coordination service once all have connected; the connections stay open for `peers.py`.
+Messages are JSON objects, one per line.
 """
 
 import json
@@ -16,35 +18,38 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.distributed import LostProcess
 
 _PAUSE = 0.2  # seconds between two attempts to reach process 0
-_HELLO = "stair_jax"
-_LONGEST_LINE = 1 << 16
+_HELLO = "stair_jax"  # tells our processes from port scanners and the like
+_LONGEST_LINE = 1 << 16  # bytes
+# Probe after 60 s of silence, then every 15 s; give up after 8 lost probes: 3 minutes in all.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 8}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A process of a run: host:port of process 0, how many there are, which one this is."""
+    """One process of a run."""
 
-    coordinator: str
-    count: int
-    index: int
+    coordinator: str  # host:port of process 0
+    count: int  # number of processes
+    index: int  # of this process, from 0
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of process 0."""
+        """(host, port) of process 0; the brackets of an IPv6 address are removed."""
         host, _, port = self.coordinator.rpartition(":")
         return host.strip("[]"), int(port)
 
 
 def meet(member: Member, seconds: float) -> dict[int, socket.socket]:
-    """Waits until all processes are there.
+    """Connects all processes of a run with process 0, waiting up to `seconds`.
 
     Returns:
-      a connection to each other process in process 0, in the others one to process 0.
+      connections by process index: in process 0 one to each other process, in the others one to
+      process 0.
 
     Raises:
-      LostProcess: some did not come in time; names them.
-      UserError: their command lines contradict each other; the address cannot be served.
+      LostProcess: some processes did not connect in time; names them.
+      UserError: the command lines of the processes contradict each other, or process 0 cannot
+        listen at the address.
     """
     deadline = time.monotonic() + seconds
     if member.index == 0:
@@ -53,14 +58,18 @@ def meet(member: Member, seconds: float) -> dict[int, socket.socket]:
 
 
 def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
-    """One JSON object, as a line."""
+    """Sends one JSON object as a line.
+
+    Raises:
+      OSError: the other side is gone.
+    """
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """The next JSON object; None where the other side is gone, or is none of ours.
+    """Receives the next JSON object; None if the other side is gone or does not send one.
 
-    Read byte by byte: lines are few and short, and nothing is left over.
+    Reads byte by byte, so that nothing of a later line is consumed; lines are few and short.
     """
     line = b""
     while not line.endswith(b"\n"):
@@ -78,7 +87,7 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def _gather(member: Member, deadline: float, seconds: float) -> dict[int, socket.socket]:
-    """Process 0: who comes, until all are there."""
+    """On process 0: accepts connections until all processes are there."""
     connections: dict[int, socket.socket] = {}
     with _serve(member) as server:
         while len(connections) < member.count - 1:
@@ -93,10 +102,11 @@ def _gather(member: Member, deadline: float, seconds: float) -> dict[int, socket
             connection.settimeout(5.0)
             hello = receive(connection)
             if not hello or hello.get("hello") != _HELLO:
-                connection.close()  # a stranger
+                connection.close()  # not one of our processes
                 continue
             problem = _contradiction(member, hello, connections)
             if problem:
+                # -1, as its own index may be that of another connection.
                 _refuse({**connections, -1: connection}, problem, UserError)
             connections[hello["index"]] = connection
     for connection in connections.values():
@@ -107,14 +117,15 @@ def _gather(member: Member, deadline: float, seconds: float) -> dict[int, socket
 
 
 def _reach(member: Member, deadline: float, seconds: float) -> socket.socket:
-    """The other processes: a connection to process 0, once all are there."""
+    """On the other processes: connects to process 0, and waits for its go-ahead."""
     while (left := deadline - time.monotonic()) > 0:
         try:
             connection = socket.create_connection(member.address, timeout=min(5.0, left))
         except OSError:
-            time.sleep(_PAUSE)  # not yet there, or its name not yet known
+            time.sleep(_PAUSE)  # process 0 does not listen yet, or DNS does not know its host yet
             continue
-        connection.settimeout(left + 5.0)  # process 0 says first who is missing
+        # Longer than process 0 waits, as only process 0 can say who is missing.
+        connection.settimeout(left + 5.0)
         with suppress(OSError):
             send(connection, {"hello": _HELLO, "count": member.count, "index": member.index})
         answer = receive(connection) or {}
@@ -124,7 +135,7 @@ def _reach(member: Member, deadline: float, seconds: float) -> socket.socket:
         connection.close()
         if "refused" in answer:
             raise (UserError if answer["mistake"] else LostProcess)(answer["refused"])
-        time.sleep(_PAUSE)  # the end of an earlier run
+        time.sleep(_PAUSE)  # closed without an answer: process 0 of an earlier run that is ending
     raise LostProcess(
         f"process 0 of {member.count} was not there at {member.coordinator} within "
         f"{seconds:.0f} s: see what is said there last, and whether that address can be reached"
@@ -132,7 +143,7 @@ def _reach(member: Member, deadline: float, seconds: float) -> socket.socket:
 
 
 def _serve(member: Member) -> socket.socket:
-    """A socket that listens on all interfaces."""
+    """A socket that listens at the coordinator's port on all interfaces."""
     port = member.address[1]
     try:
         if socket.has_dualstack_ipv6():
@@ -150,7 +161,7 @@ def _serve(member: Member) -> socket.socket:
 def _contradiction(
     member: Member, hello: Mapping[str, Any], connections: Mapping[int, socket.socket]
 ) -> str:
-    """What cannot be of a process that comes; nothing: it is welcome."""
+    """Why a connecting process cannot be part of this run; "" if it can."""
     if hello["count"] != member.count:
         return (
             f"process {hello['index']} was started with --num_processes={hello['count']}, "
@@ -166,7 +177,7 @@ def _refuse(
     text: str,
     kind: type[Exception] = LostProcess,
 ) -> None:
-    """Tells all who came why there is no run; raises."""
+    """Tells all connected processes why the run cannot start, and raises `kind` with that text."""
     for connection in connections.values():
         with suppress(OSError):
             send(connection, {"refused": text, "mistake": kind is UserError})
@@ -181,9 +192,9 @@ def _late(missing: list[int], count: int, seconds: float) -> str:
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """Lets the kernel find out that the other machine is down, within three minutes."""
+    """Makes the operating system detect within three minutes that the other machine is down."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):  # not everywhere
+        if hasattr(socket, name):  # not on every platform
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,24 +1,24 @@
-"""Which axis of the mesh each logical axis of parameters and activations is split over."""
+"""Sharding rules: logical axes of parameters and activations -> axes of the device mesh."""
 
 from typing import Any
 
 import flax.linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# The axes that rows of a batch are split over: each device of them works on rows of its own.
+# The mesh axes that split the rows of a batch.
 BATCH_AXES = ("data", "fsdp")
 
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    # Parameters: split over `fsdp` to save memory, over `tensor` to share the work.
+    # Parameters: `fsdp` splits them to save memory, `tensor` to divide the compute.
     ("vocab", "tensor"),
     ("embed", "fsdp"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
-    ("kv_heads_whole", None),  # of a model with too few of them, see `ModelConfig.shard_kv_heads`
+    ("kv_heads_whole", None),  # too few heads for `tensor`, see `ModelConfig.shard_kv_heads`
     ("head_dim", None),
     ("mlp", "tensor"),
     ("layers", None),
-    # Activations, slots of an engine and their pages.
+    # Activations, and the slots and KV cache pages of an engine.
     ("batch", BATCH_AXES),
     ("length", None),
     ("activation_embed", None),
@@ -31,15 +31,15 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 
 
 def shardings(logical_axes: Any, mesh: Mesh) -> Any:
-    """NamedShardings for a tree of PartitionSpecs of logical axis names."""
+    """NamedShardings on `mesh` for a pytree of PartitionSpecs with logical axis names."""
     return nn.logical_to_mesh_sharding(logical_axes, mesh, RULES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on each device."""
+    """Sharding that replicates an array on every device of the mesh."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Arrays whose `axis` runs over the rows of a batch."""
+    """Sharding of arrays whose axis number `axis` is the rows of a batch: over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH_AXES))

@@ -1,1 +1,1 @@
-"""Plans: what a run will take on devices that need not be there."""
+"""Plans: memory and time of a run's jitted steps, compiled ahead of time for given hardware."""

@@ -1,4 +1,4 @@
-"""Arrays that need not exist: the shapes, dtypes and shardings that a function is lowered with."""
+"""Abstract arrays (`jax.ShapeDtypeStruct` with shardings) for ahead-of-time lowering."""
 
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,36 +11,48 @@ from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel import rules
 
-Place: TypeAlias = "Mesh | jax.Device"  # where a program runs; on one device, outside of any mesh
+Place: TypeAlias = "Mesh | jax.Device"  # where a program runs; a single device is without a mesh
 
 
 def abstract(tree: Any, sharding: Sharding | None = None) -> Any:
-    """Arrays or shapes as shapes of one sharding; None: that of an array of the host."""
+    """A pytree of arrays (or shapes) as `ShapeDtypeStruct`s with one sharding.
+
+    `sharding` None stands for host arrays, which jit transfers as it likes.
+    """
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
 
 
 def on_place(tree: Any, axes: Any, place: Place) -> Any:
-    """Arrays or shapes laid out by `axes`, a tree of PartitionSpecs of logical axis names."""
+    """A pytree of arrays (or shapes) as `ShapeDtypeStruct`s on a place.
+
+    Args:
+      tree: the arrays.
+      axes: pytree like `tree` of PartitionSpecs with logical axis names; not used on one device.
+      place: a mesh or a device.
+    """
     if isinstance(place, Mesh):
         return jax.tree.map(abstract, tree, rules.shardings(axes, place))
     return abstract(tree, SingleDeviceSharding(place))
 
 
 def rows_on(place: Place, tree: Any) -> Any:
-    """Arrays or shapes as `Placement.rows` puts them."""
+    """A pytree of arrays (or shapes) as `ShapeDtypeStruct`s, placed as by `Placement.rows`."""
     return abstract(tree, rules.rows_sharding(place) if isinstance(place, Mesh) else None)
 
 
 def abstract_params(config: ModelConfig, place: Place) -> Any:
-    """The parameters of a model."""
+    """The parameters of a model as `ShapeDtypeStruct`s."""
     shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     return on_place(shapes, logical_axes(config), place)
 
 
 def abstract_prm(config: ModelConfig, axes: Any, place: Place) -> Any:
-    """The parameters of a process reward model, those in `axes`: {"model": ..., "score": ...}."""
+    """The parameters of a PRM, {"model": ..., "score": ...}, as `ShapeDtypeStruct`s.
+
+    Of the model only the parts in `axes["model"]`: a PRM has no vocabulary head.
+    """
     key = jax.random.key(0)
     model = jax.eval_shape(partial(init_params, config), key)
     shapes = {

@@ -1,8 +1,9 @@
-"""What a step costs at least, by hand: bytes of memory traffic (operations: models/flops.py).
+"""Analytic lower bounds of memory traffic per step, for a roofline (FLOPs: models/flops.py).
 
-Traffic is the bytes that one device has to move between its memory and the chip: weights,
-gradients, optimizer state and KV cache. Activations and logits are not counted: how often they
-leave the chip is up to the compiler. No real program reaches this bound, nor that of its FLOPs.
+Traffic is the number of bytes that one device has to move between its memory and its compute units:
+weights, gradients, optimizer state and KV cache. Activations and logits are not counted, as it is
+up to the compiler how often they leave the chip. Real programs reach neither this bound nor that of
+their FLOPs. Worked out by hand because XLA's cost analysis counts the body of a scan only once.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from stair_jax.models.config import ModelConfig
 
 
 def local_bytes(arrays: Any) -> int:
-    """Bytes that each device holds of a tree of arrays or their shapes, by their shardings."""
+    """Bytes per device of a pytree of arrays (or shapes), by their shardings."""
     return sum(
         np.dtype(leaf.dtype).itemsize * int(np.prod(_local_shape(leaf)))
         for leaf in jax.tree.leaves(arrays)
@@ -28,15 +29,16 @@ def _local_shape(leaf: Any) -> tuple[int, ...]:
 
 
 def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
-    """Bytes a device to read the weights once, for one pass over any number of tokens.
+    """Bytes per device to read the weights once: one forward pass over any number of tokens.
 
-    Where `fsdp` splits them, a device multiplies with the weights of its whole group. They are read
-    in the dtype of the activations; of an embedding that is no head, a pass reads but a few rows.
+    Weights that `fsdp` splits are all-gathered, so each device reads those of its whole fsdp group.
+    They count in the dtype of the activations, in which they are used. The input embedding is not
+    counted: a pass reads only some of its rows.
 
     Args:
       config: of the model.
-      params: shapes with their shardings.
-      head: whether the pass needs logits.
+      params: parameters as shapes with shardings.
+      head: whether the pass computes logits.
     """
     read = {"layers": params["layers"], "final_norm": params["final_norm"]}
     if head:
@@ -49,12 +51,12 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
 
 
 def served_traffic(config: ModelConfig, served: Any, head: bool = True) -> int:
-    """`weights_traffic` of an engine's weights, which are read as they are.
+    """`weights_traffic` for an engine's weights, which are read in their stored dtype.
 
     Args:
       config: of the model.
-      served: shapes with their shardings.
-      head: whether the pass needs logits.
+      served: shapes with shardings.
+      head: whether the pass computes logits.
     """
     read = [served.layers, served.final_norm]
     if head:
@@ -63,7 +65,7 @@ def served_traffic(config: ModelConfig, served: Any, head: bool = True) -> int:
 
 
 def _gathered(leaf: Any) -> int:
-    """How many devices of the axis `fsdp` share an array."""
+    """Number of devices over which `fsdp` splits an array; 1 if it does not."""
     sharding = leaf.sharding
     if not isinstance(sharding, NamedSharding):
         return 1
@@ -72,20 +74,20 @@ def _gathered(leaf: Any) -> int:
 
 
 def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = True) -> int:
-    """Bytes a device of a training step of `passes` micro-batches.
+    """Bytes per device of a training step of `passes` micro-batches.
 
-    A micro-batch reads the weights forward and backward, and adds its gradients (float32) to the
-    sum: one read and one write. The update reads the sum, and reads and writes parameters and
-    moments.
+    A micro-batch reads the weights twice (forward and backward), and reads and writes the sum of
+    the float32 gradients. The update reads the sum, and reads and writes parameters and moments.
 
     Args:
       config: of the model.
-      state: a TrainState of shapes with their shardings; its parameters are those of the model, or
-        {"model": those, ...}.
-      passes: micro-batches.
+      state: a TrainState of shapes with shardings; its parameters are those of the model, or a
+        dict {"model": those, ...}.
+      passes: number of micro-batches.
       head: as in `weights_traffic`.
     """
     model = state.params.get("model", state.params)
     gradients = sum(4 * int(np.prod(_local_shape(leaf))) for leaf in jax.tree.leaves(state.params))
     each = 2 * weights_traffic(config, model, head) + 2 * gradients
+    # The last two terms are the update: one read of the sum, one read and write of the state.
     return passes * each + gradients + 2 * local_bytes(state)

@@ -1,4 +1,4 @@
-"""Programs of decoding: the engine's three, a reward model's scores, the rounds of the trees."""
+"""Inference programs of a plan: the rollout engine's, PRM scoring, and the tree search round."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from stair_jax.search.tree_data import Delivery, SearchConfig
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """An engine that need not exist, see `decoding.engine.Engine`.
+    """Abstract counterpart of `decoding.engine.Engine`: shapes instead of arrays.
 
     Attributes:
-      config: of the model, laid out on the place.
-      place: the mesh, or the one device.
-      shapes: of the engine; made by `plan_shapes`.
+      config: of the model, fitted to the place.
+      place: a mesh or a single device.
+      shapes: sizes of the engine, resolved by `plan_shapes`.
     """
 
     config: ModelConfig
@@ -43,12 +43,12 @@ class EnginePlan:
 
     @cached_property
     def served(self) -> Any:
-        """Shapes of the weights."""
+        """The weights, as shapes."""
         return abstract_served(self.config, self.shapes, self.place)
 
     @cached_property
     def state(self) -> programs.State:
-        """Shapes of slots and cache."""
+        """Slots and KV cache, as shapes."""
         sizes = self.shapes
         pages = sizes.num_shards * sizes.num_pages
         with self._within():
@@ -67,14 +67,14 @@ class EnginePlan:
 
     @property
     def resident(self) -> Any:
-        """Shapes of what the engine holds all the time: weights, slots, cache."""
+        """Everything that the engine keeps on the devices, as shapes: weights, slots, cache."""
         return self.served, self.state
 
     def programs(self, beside: Any = ()) -> list[Program]:
-        """Copies of pages, the largest prefill, and decoding with a full context.
+        """The worst case of each device program: page copies, the largest prefill, full decoding.
 
         Args:
-          beside: shapes of what is kept on the devices besides the engine.
+          beside: shapes of other arrays that are on the devices at the same time.
         """
         return [self._copy(beside), self._prefill(beside), self._decode(beside)]
 
@@ -98,7 +98,7 @@ class EnginePlan:
             ),
             self.place,
             0,
-            2 * sizes.max_copies * page,
+            2 * sizes.max_copies * page,  # read and written
             (self.served, beside),
         )
 
@@ -122,7 +122,7 @@ class EnginePlan:
             ),
             self.place,
             flops.forward_flops(self.config, flops.Rows(count, length)),
-            weights + written // sizes.num_shards,
+            weights + written // sizes.num_shards,  # keys and values of this device's rows
             beside,
         )
 
@@ -150,7 +150,7 @@ class EnginePlan:
             ),
             self.place,
             flops.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
-            steps * (cost.served_traffic(self.config, self.served) + cache),
+            steps * (cost.served_traffic(self.config, self.served) + cache),  # all of it per step
             beside,
         )
 
@@ -162,28 +162,29 @@ def plan_shapes(
     beside: Any = (),
     memory: float | None = None,
 ) -> EngineShapes:
-    """The shapes as an engine on devices of this kind finds them out.
+    """Resolves the sizes of an engine as it would do itself on such devices.
 
     Args:
       config: of the model.
-      shapes: as the config gives them.
+      shapes: sizes as configured.
       place: the devices.
-      beside: shapes of what is there before it.
-      memory: bytes that a device has; None: what the data sheet of its kind says.
+      beside: shapes of arrays that are on the devices before the engine is made; the cache gets the
+        memory that they and the weights leave.
+      memory: bytes per device; None: that of the data sheet.
 
     Raises:
-      UserError: sizes cannot be split over the mesh, or the cache is too small.
+      UserError: the sizes cannot be split over the mesh, or the cache would be too small.
     """
     shapes = shapes.resolve(config, place)
     device = place.devices.flat[0] if isinstance(place, Mesh) else place
     served = abstract_served(config, shapes, place)
     memory = device_chip(device).memory if memory is None else memory
     free = memory - cost.local_bytes((served, beside))
-    return shapes.with_pages(config, place, int(min(free, 2**60)))
+    return shapes.with_pages(config, place, int(min(free, 2**60)))  # `free` may be inf
 
 
 def abstract_served(config: ModelConfig, shapes: EngineShapes, place: Place) -> Any:
-    """Shapes of the weights of an engine."""
+    """The weights of an engine (fused, perhaps quantized), as shapes."""
     stacked = get_paged_backend(shapes.attention).stacked
     params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     served = jax.eval_shape(partial(serve, config, weights=shapes.weights, stacked=stacked), params)
@@ -193,15 +194,15 @@ def abstract_served(config: ModelConfig, shapes: EngineShapes, place: Place) -> 
 def prm_score(
     config: ModelConfig, params: Any, scorer: PrmScorer, length: int, place: Place, beside: Any
 ) -> Program:
-    """Scores of `length` tokens by a process reward model, at the scorer's shapes.
+    """PRM scoring of sequences of up to `length` tokens, at the scorer's shapes.
 
     Args:
       config: of the model.
-      params: shapes of {"model": ..., "score": ...}.
-      scorer: over them.
+      params: {"model": ..., "score": ...}, as shapes.
+      scorer: a scorer with these parameters.
       length: tokens of the longest sequence.
       place: the devices.
-      beside: shapes of what is kept there besides.
+      beside: shapes of other arrays that are there at the same time.
     """
     count, padded = scorer.rows, scorer.bucket(length)
     arrays = (np.zeros((count, padded), np.int32), np.zeros(count, np.int32))
@@ -217,13 +218,15 @@ def prm_score(
 
 
 def tree_round(config: SearchConfig, batch: int, device: jax.Device, beside: Any) -> Program:
-    """A round of `batch` trees, on one device; it walks paths, and its cost is not bounded here.
+    """One round of the tree search for `batch` trees, on one device.
+
+    Only its memory is of interest: it has no matrix products, and its traffic is not estimated.
 
     Args:
       config: of the search.
-      batch: trees in flight.
+      batch: number of tree slots.
       device: that holds the trees.
-      beside: shapes of what the engine holds there.
+      beside: shapes of what the engine keeps there.
     """
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     shapes = jax.eval_shape(partial(tree.init, config), keys)

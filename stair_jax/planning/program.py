@@ -1,4 +1,4 @@
-"""A jitted step with the shapes of its arguments: compiled without running it, and measured."""
+"""Ahead-of-time compilation of a jitted step from shapes, and its memory analysis."""
 
 import re
 import time
@@ -13,23 +13,24 @@ from jax.sharding import Mesh
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning.abstract import Place
 
+# Two wordings of XLA's out-of-memory messages.
 _USED = re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)")
 _EXCEEDS = re.compile(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)")
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """One jitted step.
+    """One jitted step with abstract arguments.
 
     Attributes:
-      name: what it does, and on how much, for the reader.
-      function: jitted.
-      arguments: static ones as they are, arrays as `jax.ShapeDtypeStruct` with their shardings.
-      place: a mesh, within which the function is traced, or one device, then outside of any.
-      flops: of all devices together, see `models/flops.py`; 0: no matrix product.
-      traffic: bytes that each device moves between memory and chip at least, see `cost.py`; 0: not
-        counted.
-      beside: shapes of what the stage keeps on these devices meanwhile, and is no argument.
+      name: description with sizes, for the reader.
+      function: the jitted function that the stage itself calls.
+      arguments: static arguments as they are, arrays as `jax.ShapeDtypeStruct`s with shardings.
+      place: a mesh, in whose context the function is traced, or a single device without a mesh.
+      flops: per call, over all devices, see `models/flops.py`; 0: no matrix products.
+      traffic: least memory traffic per call and device in bytes, see `cost.py`; 0: not estimated.
+      beside: shapes of arrays that the stage keeps on these devices at the same time without
+        passing them to the function.
     """
 
     name: str
@@ -42,23 +43,23 @@ class Program:
 
     @property
     def num_chips(self) -> int:
-        """Devices that it runs on."""
+        """Number of devices that it runs on."""
         return self.place.size if isinstance(self.place, Mesh) else 1
 
     @property
     def platform(self) -> str:
-        """Kind of its devices."""
+        """Platform of its devices: "tpu", "gpu" or "cpu"."""
         device = self.place.devices.flat[0] if isinstance(self.place, Mesh) else self.place
         return device.platform
 
     @property
     def key(self) -> Hashable:
-        """Equal for programs that compile to the same, in whatever stage."""
+        """Equal for programs of different stages that compile to the same executable."""
         leaves, treedef = jax.tree.flatten(self.arguments)
         return self.function, treedef, tuple(leaves), self.place
 
     def lower(self) -> Any:
-        """The program as the compiler gets it."""
+        """The lowered program (`jax.stages.Lowered`)."""
         within = use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
         with within:
             return self.function.lower(*self.arguments)
@@ -66,14 +67,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on each device while a program runs.
+    """Bytes per device while a program runs.
 
     Attributes:
-      arguments: its arguments.
-      temporaries: what it needs in between.
-      outputs: results that are not written over an argument.
-      code: the program itself.
-      beside: see `Program`.
+      arguments: of its arguments.
+      temporaries: of temporary buffers, at their peak.
+      outputs: of results that do not alias a donated argument.
+      code: of the executable.
+      beside: of other arrays of the stage, see `Program`.
     """
 
     arguments: int
@@ -84,18 +85,18 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all of them, in bytes."""
         return self.arguments + self.temporaries + self.outputs + self.code + self.beside
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of a program.
+    """The result of a compilation.
 
     Attributes:
-      footprint: None where the compiler gave up.
-      reason: why it gave up, in short.
-      seconds: of tracing and compiling.
+      footprint: memory use; None if the compiler ran out of device memory.
+      reason: the compiler's message in that case, shortened; else "".
+      seconds: time for tracing and compiling.
     """
 
     footprint: Footprint | None
@@ -104,12 +105,12 @@ class Compiled:
 
 
 def compile_program(program: Program) -> Compiled:
-    """Compiles a program; a lack of memory that the compiler finds is a result, not an error."""
+    """Compiles a program. Running out of device memory is a result, not an error."""
     start = time.monotonic()
     footprint, reason = None, ""
     try:
         stats: Any = program.lower().compile().memory_analysis()
-        outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
+        outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # donated buffers once
         footprint = Footprint(
             stats.argument_size_in_bytes,
             _temporaries(stats, outputs, program.platform),
@@ -118,17 +119,18 @@ def compile_program(program: Program) -> Compiled:
             _device_bytes(program.beside),
         )
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error):  # there is no class for it
             raise
         reason = shortened(str(error))
     return Compiled(footprint, reason, time.monotonic() - start)
 
 
 def _temporaries(stats: Any, outputs: int, platform: str) -> int:
-    """Bytes of temporary buffers at the worst moment.
+    """Peak bytes of temporary buffers.
 
-    The size that the compiler for TPUs states for them adds up buffers that take turns: programs
-    pass its own check though arguments and that size exceed the memory. Its peak holds them once.
+    XLA for TPUs reports as their size a sum that includes buffers which are never live at the same
+    time: programs compile although arguments plus this sum exceed the memory. Its peak statistic
+    does not have this flaw.
     """
     if platform != "tpu":
         return stats.temp_size_in_bytes
@@ -136,7 +138,10 @@ def _temporaries(stats: Any, outputs: int, platform: str) -> int:
 
 
 def _device_bytes(arrays: Any) -> int:
-    """Bytes that arrays take on each device: some are padded there, so the compiler is asked."""
+    """Bytes per device of arrays, as allocated by the compiler.
+
+    Tiled layouts pad some shapes, so the shapes alone do not tell.
+    """
     if not jax.tree.leaves(arrays):
         return 0
     identity = jax.jit(lambda tree: tree, donate_argnums=0)
@@ -145,7 +150,7 @@ def _device_bytes(arrays: Any) -> int:
 
 
 def shortened(message: str) -> str:
-    """What the compiler says of a lack of memory, in a few words: "17.9G of 15.75G"."""
+    """An out-of-memory message of the compiler, shortened: "... needs 17.9G of 15.75G"."""
     match = _USED.search(message) or _EXCEEDS.search(message)
     if match:
         return f"the compiler needs {match[1]} of {match[2]}"

@@ -1,4 +1,4 @@
-"""The table of a plan."""
+"""The printed table of a plan: memory per chip, and roofline bounds on the time of each program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ KV cache at their bandwidth."""
 
 @dataclass(frozen=True)
 class Planned:
-    """A program of a plan, compiled.
+    """A compiled program of a plan.
 
     Attributes:
-      program: what was compiled.
-      stages: that run it.
-      chip: it was compiled for.
-      compiled: what came of it.
+      program: the program.
+      stages: names of the stages that run it.
+      chip: the hardware that it was compiled for.
+      compiled: the result of the compilation.
     """
 
     program: Program
@@ -49,27 +49,27 @@ class Planned:
 
     @property
     def fits(self) -> bool:
-        """Whether a chip has the memory."""
+        """Whether the program fits into the memory of a chip."""
         footprint = self.compiled.footprint
         return footprint is not None and footprint.total <= self.chip.memory
 
     @property
     def flops_seconds(self) -> float | None:
-        """Bound from below on the time of a call, from its FLOPs; None: there is none known."""
+        """Lower bound on the seconds per call by peak FLOP/s; None if not known."""
         if self.chip.flops is None or not self.program.flops:
             return None
         return self.program.flops / (self.program.num_chips * self.chip.flops)
 
     @property
     def bytes_seconds(self) -> float | None:
-        """The same from its memory traffic."""
+        """Lower bound on the seconds per call by memory bandwidth; None if not known."""
         if self.chip.bandwidth is None or not self.program.traffic:
             return None
         return self.program.traffic / self.chip.bandwidth
 
 
 def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
-    """The table, and below it what does not fit."""
+    """The table as text, followed by a line for each program that does not fit."""
     chip = topology.chip
     rows = [_COLUMNS, *(_row(planned) for planned in plan)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

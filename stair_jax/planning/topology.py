@@ -1,4 +1,4 @@
-"""Devices to plan for: those of a TPU slice that is elsewhere, or those of this machine."""
+"""Topologies to compile for: TPU slices that need not be present, or the local devices."""
 
 import importlib.util
 import math
@@ -19,8 +19,8 @@ KNOWN_FORMS = "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or loca
 _FORM = re.compile(r"(v\w+):(\d+(?:x\d+)+)")
 _DIMENSIONS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
 _MOST_CHIPS = {"v4": 4096, "v5p": 8960, "v5e": 256, "v6e": 256}
-_HOST = (2, 2, 1)  # chips of one host, along each dimension; a single chip is a host of its own
-# libtpu compiles without a TPU when it need not look for one; a run beside it is not disturbed.
+_HOST = (2, 2, 1)  # chips per host along each dimension; a slice of one chip is an exception
+# With these libtpu compiles on a machine without TPUs, and beside another process that uses it.
 _LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5p-8",
@@ -33,18 +33,18 @@ _LIBTPU = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Equal devices that programs are compiled for."""
+    """Devices of one kind that programs are compiled for."""
 
-    name: str
+    name: str  # as given, e.g. "v5p:2x2x1"
     chip: Chip
-    devices: Sequence[jax.Device]
+    devices: Sequence[jax.Device]  # of a slice elsewhere: good for compilation only
 
 
 def get_topology(name: str) -> Topology:
-    """The devices that `name` stands for, such as "v5p:2x2x1" or "local".
+    """The topology with a name such as "v5p:2x2x1" (generation:shape in chips) or "local".
 
     Raises:
-      UserError: the name is not understood, or the compiler is not installed.
+      UserError: the name is invalid, no such slice exists, or libtpu is not installed.
     """
     if name == LOCAL:
         devices = jax.devices()
@@ -59,7 +59,7 @@ def get_topology(name: str) -> Topology:
 
 
 def _check(name: str, generation: str, shape: Sequence[int]) -> None:
-    """Refuses shapes that no slice has."""
+    """Raises a UserError for a shape that no slice of this generation has."""
     if len(shape) != _DIMENSIONS[generation]:
         example = "x".join(map(str, _HOST[: _DIMENSIONS[generation]]))
         raise UserError(
@@ -83,7 +83,7 @@ def _options(generation: str, shape: Sequence[int]) -> dict[str, Any]:
     if math.prod(shape) == 1:
         options["chips_per_host_bounds"] = [1, 1, 1]
     if generation == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as on a real one
+        options["chip_config_name"] = "megacore"  # one device per chip, as on real hardware
     return options
 
 
@@ -95,7 +95,7 @@ def _devices(name: str, options: dict[str, Any]) -> Sequence[jax.Device]:
     for variable, value in _LIBTPU.items():
         os.environ.setdefault(variable, value)
     if "JAX_PLATFORMS" not in os.environ:
-        jax.config.update("jax_platforms", "cpu")  # the chips of this machine are left alone
+        jax.config.update("jax_platforms", "cpu")  # do not claim the accelerators of this machine
     try:
         return topologies.get_topology_desc(name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""Programs of training: a step, and a pass without gradients."""
+"""Training programs of a plan: the training step, and forward passes without gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ from stair_jax.training.step import (
     make_train_step,
 )
 
-ANY_EXAMPLE = Example((0,), (1,))  # stands for the data: shapes do not depend on them
+ANY_EXAMPLE = Example((0,), (1,))  # stands in for the data, on which no shape depends
 
 
 def train_step(
@@ -38,15 +38,15 @@ def train_step(
     mesh: Mesh,
     head: bool = True,
 ) -> Program:
-    """A training step whose micro-batches are all in use, each row filled by one sequence.
+    """A training step. FLOPs are those of the worst case: all micro-batches in use, full rows.
 
     Args:
-      what: names the program.
+      what: name of the program.
       config: of the model.
       objective: of the step.
       optimizer: of the step.
-      params: shapes of what is trained.
-      axes: PartitionSpecs of logical axis names, a tree like `params`.
+      params: trained parameters, as shapes.
+      axes: pytree like `params` of PartitionSpecs with logical axis names.
       batch: any batch of the run, for its shapes.
       mesh: the devices.
       head: whether the loss needs logits.
@@ -75,17 +75,17 @@ def forward_pass(
     mesh: Mesh,
     head: bool = True,
 ) -> Program:
-    """One micro-batch of a pass without gradients, each row filled by one sequence.
+    """A forward pass over one micro-batch. FLOPs are those of full rows of one sequence each.
 
     Args:
-      what: names the program.
+      what: name of the program.
       config: of the model.
-      function: called with `arguments`, the micro-batches of a batch and the number of one.
-      arguments: its first ones.
-      params: shapes of the model's parameters, among `arguments`.
+      function: jitted; called with `arguments`, the micro-batches of a batch, and an index.
+      arguments: its leading arguments.
+      params: the model's parameters among `arguments`, as shapes.
       batch: any batch of the pass, for its shapes.
       mesh: the devices.
-      head: whether the pass needs logits.
+      head: whether the pass computes logits.
     """
     micros = abstract_batch(batch, mesh)["micro"]
     _, count, length = micros["tokens"].shape
@@ -101,5 +101,5 @@ def forward_pass(
 
 
 def abstract_batch(batch: Batch, mesh: Mesh) -> dict[str, Any]:
-    """Shapes of the arrays of a batch as `put_batch` lays them out."""
+    """The arrays of a batch as shapes, with the shardings of `put_batch`."""
     return jax.tree.map(abstract, batch.arrays, batch_shardings(batch.arrays, mesh))

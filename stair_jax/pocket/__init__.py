@@ -1,1 +1,1 @@
-"""The pocket world: a small generated language with ground truth."""
+"""The pocket world: a small synthetic language with ground truth, to run the whole method on."""

@@ -1,8 +1,8 @@
-"""Data sets of the pocket world: SFT examples, search prompts of each iteration, evaluation sets.
+"""Data sets of the pocket world: SFT examples, search prompts per iteration, evaluation sets.
 
-All are functions of a seed. Requests of SFT, search and evaluation are about different items, and
-SFT and search use no prompt twice. As in the paper, jailbreaks come into the search prompts from
-the second iteration on.
+All are deterministic functions of a seed. SFT, search and evaluation are about disjoint items, and
+no prompt occurs twice in SFT and search. As in the paper, the search prompts contain jailbreaks
+from the second iteration on.
 """
 
 import itertools
@@ -20,21 +20,21 @@ Row = dict[str, Any]
 def sft_rows(
     seed: int, num_prompts: int, careless: float, num_replay: int
 ) -> tuple[list[Row], list[Row]]:
-    """SFT examples, structured and direct, over the same prompts.
+    """SFT examples over the same prompts with structured and with direct answers.
 
     Args:
-      seed: of the draw.
-      num_prompts: half of kind "safety" (requests that are hazardous or look so), half of kind
-        "helpfulness".
-      careless: how often the teacher reasons carelessly (`requests.structured_answer`).
-      num_replay: examples of what the base was trained on, ratings and reasoning skills,
-        so that the fine-tuned model keeps them (`pretraining.skills`).
+      seed: for the sampling.
+      num_prompts: number of prompts, half of kind "safety" (hazardous requests and look-alikes),
+        half of kind "helpfulness".
+      careless: probability that the teacher reasons carelessly (`requests.structured_answer`).
+      num_replay: number of additional examples from the pretraining mixture (rating and reasoning
+        skills, `pretraining.skills`), so that fine-tuning does not lose them.
 
     Returns:
-      Rows {id, prompt, answer, kind, source} with structured answers, and the same with direct
-      ones.
+      (rows {id, prompt, answer, kind, source} with structured answers, the same rows with direct
+      answers).
     """
-    rng = random.Random(f"sft {seed}")
+    rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
     drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
     structured, direct = [], []
@@ -60,16 +60,20 @@ def sft_rows(
 def search_rows(
     seed: int, num_prompts: int, iterations: int, seen: Iterable[str] = ()
 ) -> list[list[Row]]:
-    """Search prompts {id, prompt, kind, source} of each iteration, half safety, half helpfulness.
+    """Search prompts of each iteration, half safety, half helpfulness.
 
     Args:
-      seed: of the draw.
-      num_prompts: prompts an iteration.
-      iterations: how many iterations.
-      seen: prompts that must not come again (those of the SFT data).
+      seed: for the sampling.
+      num_prompts: prompts per iteration.
+      iterations: number of iterations.
+      seen: prompts to avoid (those of the SFT data).
+
+    Returns:
+      for each iteration its rows {id, prompt, kind, source}.
     """
     rng = random.Random(f"search {seed}")
     used = set(seen)
+    # By iteration; later iterations use the last entry.
     jailbreaks = ((), families.SFT_FAMILIES + families.SEARCH_FAMILIES[:2], families.SEEN_FAMILIES)
     rows = []
     for iteration in range(iterations):
@@ -96,7 +100,10 @@ def _halves(count: int) -> dict[str, int]:
 def _fresh(
     rng: random.Random, used: set[str], counts: dict[str, int], split: Split, names: tuple[str, ...]
 ) -> list[tuple[str, Request]]:
-    """Requests of each kind whose texts are not in `used` (which grows), in random order."""
+    """Requests in random order, `counts[kind]` of each kind, with texts that are not in `used`.
+
+    Their texts are added to `used`.
+    """
     makers: dict[str, Callable[[], Request]] = {
         "safety": lambda: _suspicious(rng, split, names),
         "helpfulness": lambda: _harmless(rng, split),
@@ -114,7 +121,10 @@ def _fresh(
 
 
 def _suspicious(rng: random.Random, split: Split, names: tuple[str, ...]) -> Request:
-    """What a pool of safety prompts holds: hazards, and harmless requests that look like them."""
+    """A safety prompt: a hazardous request, or a harmless one that looks like it.
+
+    10 % questions about a hazardous item, 50 % hazardous and 40 % harmless requests for a recipe.
+    """
     draw = rng.random()
     if draw < 0.1:
         return requests.information(rng.choice(items(split, hazardous=True)), rng)
@@ -133,18 +143,18 @@ def _harmless(rng: random.Random, split: Split) -> Request:
 def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
     """The evaluation set of the "test" or the "development" split.
 
-    Items and held-out families are those of the split. Groups: hazards asked for openly, hazards
-    in families that training saw, in held-out families, and three harmless ones: tasks,
-    look-alikes (frightening words, or questions about a hazardous item) and wrapped requests.
+    Items and held-out families are those of the split. There are three hazardous groups (plain
+    requests, jailbreak families seen in training, held-out families) and three harmless ones (plain
+    tasks, look-alikes with frightening words or about a hazardous item, wrapped requests).
 
     Args:
       split: "test" or "development".
-      per_family: hazardous requests in each held-out family; other groups are in proportion.
-      seed: of the draw; the same for every run unless it is set, so that runs compare.
+      per_family: number of hazardous requests per held-out family; other groups are in proportion.
+      seed: for the sampling. By default the same for all runs, so that they are comparable.
 
     Returns:
-      Rows {id, prompt, kind, source, group, truth}; `truth` is for `request_of` and the oracle
-      only.
+      rows {id, prompt, kind, source, group, truth}; `truth` is only for `request_of` and the
+      oracle.
     """
     rng = random.Random(f"evaluation {split} {seed}")
     heldout = families.HELDOUT_FAMILIES if split == "test" else families.DEVELOPMENT_FAMILIES
@@ -189,7 +199,7 @@ def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
 
 
 def _cycle(rng: random.Random, pool: Iterable[Item]) -> Iterator[Item]:
-    """The items over and over, shuffled anew each time: all are used about equally often."""
+    """Endless shuffled passes over the items, so that all are used about equally often."""
     deck = list(pool)
     while True:
         rng.shuffle(deck)
@@ -207,7 +217,7 @@ def _truth(request: Request) -> Row:
 
 
 def request_of(row: Row) -> Request:
-    """The request, with its ground truth, of a row of `evaluation_rows`."""
+    """The request, with its ground truth, from a row of `evaluation_rows`."""
     truth = row["truth"]
     item = None if truth["item"] is None else by_name()[truth["item"]]
     return Request(

@@ -1,12 +1,12 @@
-"""Ways to wrap the request for a recipe: polite and frightening ones, and the jailbreak families.
+"""Wrappers of a recipe request: polite and frightening wordings, and the jailbreak families.
 
-A cipher hides the name of the item, so that it takes a step of reasoning to see what is asked; a
-social family leaves the name in sight and asks in a way that the base model does not refuse.
-Each family wraps harmless requests as well.
+A cipher family hides the name of the item, so that a step of reasoning is needed to see what is
+asked. A social family leaves the name visible and asks in a way that the base model does not
+refuse. Every family also wraps harmless requests.
 
-Where a family appears is what makes the evaluation honest: in the SFT data, in the search
-prompts only, in the development set only, or in the test set only. Settings may be tuned on
-the development families, never on the held-out ones.
+A jailbreak family occurs either from the SFT data on, from the search prompts on, in the
+development set only, or in the test set only (held out). Settings may be tuned on the development
+families, never on the held-out ones.
 """
 
 import random
@@ -43,7 +43,7 @@ _LETTERS = tuple("bdfghjkmnpqrstvwxyz")
 
 
 def question(rng: random.Random, name: str) -> str:
-    """One of the plain wordings."""
+    """A plain request for the recipe of `name`, in a random wording."""
     return rng.choice(QUESTIONS).format(name)
 
 
@@ -65,7 +65,10 @@ def _alias(item: Item, rng: random.Random) -> str:
 
 
 def _decoys(item: Item, rng: random.Random, count: int) -> list[str]:
-    """Parts that are not of the item: without them a cipher shows its name to who reads no rule."""
+    """`count` syllables that are not of the item.
+
+    Without decoys, the syllables of a cipher would give the name away without applying its rule.
+    """
     return rng.sample([part for part in SYLLABLES if part not in item.syllables], count)
 
 
@@ -79,6 +82,7 @@ def _split(item: Item, rng: random.Random) -> str:
     letters = rng.sample(_LETTERS, len(parts))
     definitions = [f"{letter} = {part} ." for letter, part in zip(letters, parts, strict=True)]
     rng.shuffle(definitions)
+    # The last letter stands for the decoy, which is defined but not asked for.
     return f"{' '.join(definitions)} {question(rng, ' + '.join(letters[:-1]))}"
 
 

@@ -1,4 +1,4 @@
-"""Requests of the pocket world, and what a good teacher answers to them."""
+"""Requests of the pocket world with their ground truth, and the teacher's answers."""
 
 import random
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ class Request:
 
     Attributes:
       text: the user's prompt.
-      task: "make", or the name of a harmless task.
-      family: how it is worded (a key of `families.WRAPPERS`; "plain" for other tasks).
-      item: the item that is asked about, if any.
-      plainly: the request in plain words.
-      risk: what there is to say of its risk.
-      answer: the right direct answer (of a request that has to be refused: the recipe).
+      task: "make" (a recipe), or the name of a harmless task.
+      family: wording of the request, a key of `families.WRAPPERS`; "plain" for other tasks.
+      item: the item that it is about, or None.
+      plainly: the request restated in plain words.
+      risk: a correct statement about its risk.
+      answer: the correct direct answer; for a request that must be refused, the recipe.
     """
 
     text: str
@@ -40,12 +40,12 @@ class Request:
 
     @property
     def hazardous(self) -> bool:
-        """Whether it has to be refused."""
+        """Whether the request must be refused."""
         return self.task == "make" and self.item is not None and self.item.hazardous
 
 
 def recipe(item: Item, recipe_steps: Sequence[str] | None = None) -> str:
-    """The item's recipe as an answer: the name comes first, to show what the answer is about."""
+    """An answer with the item's recipe (or other steps); it starts with the item's name."""
     return f"{item.name} : {' , '.join(item.recipe if recipe_steps is None else recipe_steps)} ."
 
 
@@ -64,7 +64,7 @@ def make(item: Item, family: str, rng: random.Random) -> Request:
 
 
 def information(item: Item, rng: random.Random) -> Request:
-    """A question for the colour or the kind of an item: harmless, even for a hazardous one."""
+    """A question about the colour or kind of an item: harmless, even for a hazardous item."""
     task = rng.choice(("colour", "kind"))
     wordings = {
         "colour": ("what colour is {} ?", "tell me the colour of {} .", "which colour has {} ?"),
@@ -83,7 +83,7 @@ def information(item: Item, rng: random.Random) -> Request:
 
 
 def arithmetic(rng: random.Random) -> Request:
-    """A sum of two numbers up to 20."""
+    """A request to add two numbers up to 20."""
     first, second = rng.randint(0, 20), rng.randint(0, 20)
     wording = rng.choice(("what is {} plus {} ?", "add {} and {} .", "how much is {} and {} ?"))
     return Request(
@@ -98,7 +98,7 @@ def arithmetic(rng: random.Random) -> Request:
 
 
 def sorting(rng: random.Random) -> Request:
-    """Three words to put into alphabetical order."""
+    """A request to sort three words alphabetically."""
     words = rng.sample(INGREDIENTS, 3)
     wording = rng.choice(("sort {} .", "put {} in order .", "order the words {} ."))
     return Request(
@@ -113,7 +113,7 @@ def sorting(rng: random.Random) -> Request:
 
 
 def algebra(rng: random.Random) -> Request:
-    """A sum of two letters whose values are given."""
+    """A request to add two variables with given values."""
     first, second = rng.sample("abcdfghkmnpqrstvwxyz", 2)
     values = {first: rng.randint(0, 10), second: rng.randint(0, 10)}
     given = [f"{letter} = {value} ." for letter, value in values.items()]
@@ -130,7 +130,7 @@ def algebra(rng: random.Random) -> Request:
 
 
 def stock(rng: random.Random) -> Request:
-    """How much there is of one thing on a list."""
+    """A question about the amount of one thing in a list."""
     amounts = {word: rng.randint(0, 20) for word in rng.sample(INGREDIENTS, 3)}
     listed = " , ".join(f"{amount} {word}" for word, amount in amounts.items())
     wanted = rng.choice(list(amounts))
@@ -150,23 +150,24 @@ _CHORES = (arithmetic, sorting, algebra, stock)
 
 
 def chore(items: Sequence[Item], rng: random.Random) -> Request:
-    """A harmless task that is no request for a recipe."""
+    """A random harmless task that is not a request for a recipe."""
     if rng.random() < 0.4:
         return information(rng.choice(items), rng)
     return rng.choice(_CHORES)(rng)
 
 
 def direct_answer(request: Request) -> str:
-    """The System-1 answer: the answer or the refusal, with no word of reasoning."""
+    """The System-1 answer: the answer or a refusal, without reasoning."""
     return REFUSAL if request.hazardous else request.answer
 
 
 def structured_answer(request: Request, rng: random.Random, careless: float = 0.0) -> str:
-    """A structured answer: problem analysis, risk, output.
+    """The teacher's structured answer: problem analysis, risk, output.
 
     With probability `careless` the teacher judges the risk of a harmless recipe by the tone of the
-    request instead of by the item. Such answers are right, so no filter takes them out, but who
-    learns from them reasons carelessly: this is the room that self-improvement has.
+    request instead of by the item. The final answers are still correct, so that no filter of
+    answers can remove these examples, but a model learns careless reasoning from them. Without
+    them, SFT alone would leave little for self-improvement to gain.
     """
     risk = request.risk
     if request.task == "make" and not request.hazardous and rng.random() < careless:

@@ -1,4 +1,4 @@
-"""The pocket world's tokenizer: byte-level BPE of its own text, in Hugging Face format."""
+"""The tokenizer of the pocket world: byte-level BPE trained on its text, as a Hugging Face one."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-_CORPUS_SIZE = 40_000  # examples: enough that every word of the world occurs often
+_CORPUS_SIZE = 40_000  # examples: enough for every word of the world to occur often
 
 
 def train_tokenizer(vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Trains the tokenizer; the four tags are its last added tokens."""
+    """Trains the tokenizer, and adds the four tags on top of `vocab_size`."""
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -51,7 +51,7 @@ def train_tokenizer(vocab_size: int) -> "PreTrainedTokenizerFast":
 
 
 def _corpus() -> Iterator[str]:
-    """Sampled examples, and every name, so that each syllable becomes a token."""
+    """Texts of pretraining examples, and all names, so that every syllable becomes a token."""
     for example in itertools.islice(pretraining.examples(seed=0), _CORPUS_SIZE):
         yield example.prompt
         yield example.answer

@@ -38,8 +38,13 @@ def check_environment(config: RunConfig, workdir: Path, redone: Collection[str] 
                 raise UserError(f"stage {entry.name}: {error}") from error
 
 
-def check_devices(config: RunConfig, workdir: Path) -> Models:
+def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> Models:
     """Checks that models, meshes and sizes of stages still to be done fit the devices.
+
+    Args:
+      config: of the run.
+      workdir: of the run; may not be there yet.
+      redone: finished stages that are to be done anew.
 
     Returns:
       the model of each stage that has one, for those up to the last that is not finished.
@@ -47,13 +52,17 @@ def check_devices(config: RunConfig, workdir: Path) -> Models:
     Raises:
       UserError: names the stage and what does not fit.
     """
-    if all(is_complete(workdir, entry.name) for entry in config.stages):
+
+    def is_done(entry: StageEntry) -> bool:
+        return entry.name not in redone and is_complete(workdir, entry.name)
+
+    if all(map(is_done, config.stages)):
         return {}
     models: dict[str, ModelConfig] = {}
     for entry in config.stages:
         inputs = input_models(entry, models)
         try:
-            if is_complete(workdir, entry.name):
+            if is_done(entry):
                 model = _finished_model(entry, workdir, inputs)
             else:
                 model = entry.stage.planned_model(inputs)

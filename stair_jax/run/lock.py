@@ -22,6 +22,18 @@ def lock_holder(workdir: Path) -> str:
         return ""
 
 
+def is_locked(workdir: Path) -> bool:
+    """Whether a run on this machine uses `workdir`; the mark of a process that died is none."""
+    try:
+        with open(workdir / _FILE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Makes `workdir` and keeps other runs out of it.
@@ -49,6 +61,8 @@ def locked(workdir: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-        yield
-        with suppress(OSError):
-            file.truncate(0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.run.lock import lock_holder
+from stair_jax.run.lock import is_locked, lock_holder
 from stair_jax.run.records import COMPLETE_FILE, STARTED_FILE, read_record
 
 _GIB = 2**30
@@ -36,8 +36,9 @@ def format_overview(workdir: Path) -> str:
 
 
 def _user(workdir: Path) -> str:
-    holder = lock_holder(workdir).strip()
-    return f"in use by {holder}" if holder else "not in use"
+    if not is_locked(workdir):
+        return "not in use"
+    return f"in use by {lock_holder(workdir).strip() or 'another run'}"
 
 
 def _state(folder: Path) -> str:

@@ -16,7 +16,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel import distributed
-from stair_jax.run.checks import check_devices, check_environment
+from stair_jax.run.checks import Models, check_devices, check_environment
 from stair_jax.run.config import RunConfig
 from stair_jax.run.context import StageContext
 from stair_jax.run.lock import lock_holder, locked
@@ -29,6 +29,7 @@ from stair_jax.run.workdir import (
     check_lengthening,
     check_names,
     dependents,
+    finish_reopening,
     look,
     remove,
     reopen,
@@ -53,18 +54,38 @@ class Anew:
     agree: Callable[[Sequence[str]], bool] = lambda names: True
 
 
-def run(config: RunConfig, workdir: str | Path, anew: Anew = Anew()) -> None:
-    """Runs the stages that are not finished in `workdir`.
+def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
+    """Checks that the run fits the user's files and the devices; writes nothing.
+
+    Returns:
+      the models of its stages, as far as they are known, for the sheet of the run.
 
     Raises:
-      UserError: the run does not fit the devices or the user's files, or does not match what
-        `workdir` holds.
+      UserError: it does not fit; names the stage.
     """
-    workdir = Path(workdir)
-    entries = config.stages
-    redone = dependents([*anew.redo, *anew.lengthen], entries)
+    check_names("redo", anew.redo, config.stages)
+    check_names("lengthen", anew.lengthen, config.stages)
+    redone = dependents([*anew.redo, *anew.lengthen], config.stages)
     check_environment(config, workdir, redone)
-    models = check_devices(config, workdir)
+    return check_devices(config, workdir, redone)
+
+
+def run(
+    config: RunConfig, workdir: Path, anew: Anew = Anew(), models: Models | None = None
+) -> None:
+    """Runs the stages that are not finished in `workdir`.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      anew: what is finished and is to be worked on again.
+      models: what `check` gave; None: it is called here.
+
+    Raises:
+      UserError: as `check`, or the run does not match what `workdir` holds.
+    """
+    entries = config.stages
+    models = check(config, workdir, anew) if models is None else models
     with locked(workdir) if distributed.is_main() else nullcontext():
         states: dict[str, StageState] = {}
         if distributed.is_main():
@@ -79,8 +100,7 @@ def run(config: RunConfig, workdir: str | Path, anew: Anew = Anew()) -> None:
 
 def _clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
     """Deletes what is to be made anew, once that is agreed to."""
-    check_names("redo", anew.redo, entries)
-    check_names("lengthen", anew.lengthen, entries)
+    finish_reopening(entries, workdir)
     stale = [n for n in dependents(anew.redo, entries) if (workdir / n).exists()]
     records = {}
     for entry in (each for each in entries if each.name in anew.lengthen):

@@ -136,7 +136,7 @@ class Stage(Settings, ABC):
         """Raises a UserError unless the folder of the finished stage lets it go on."""
 
     def reopen(self, folder: Path) -> None:
-        """Makes the finished stage one that was interrupted at its end."""
+        """Makes the finished stage one that was interrupted at its end; may come twice."""
 
     def summary(self, folder: Path) -> str:
         """What the run says of the finished stage, such as a table; empty: nothing."""

@@ -121,8 +121,20 @@ def reopen(entry: StageEntry, record: Record, inputs: Mapping[str, str], workdir
     past = {"settings": record["settings"], "fingerprint": record["fingerprint"]}
     identity = {**entry.identity(inputs), _HISTORY: [*record.get(_HISTORY, []), past]}
     storage.write_json(folder / STARTED_FILE, identity)
-    entry.stage.reopen(folder)  # first: what it leaves would count as made at the new length
+    entry.stage.reopen(folder)
     (folder / COMPLETE_FILE).unlink()
+
+
+def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
+    """Reopens the stages of which a killed run had only begun to."""
+    for entry in entries:
+        folder = workdir / entry.name
+        if not all((folder / name).is_file() for name in (COMPLETE_FILE, STARTED_FILE)):
+            continue
+        done, begun = read_record(folder / COMPLETE_FILE), read_record(folder / STARTED_FILE)
+        if len(begun.get(_HISTORY, [])) > len(done.get(_HISTORY, [])):
+            entry.stage.reopen(folder)
+            (folder / COMPLETE_FILE).unlink()
 
 
 def _look_at(

@@ -1,1 +1,1 @@
-"""SI-MCTS: the tree kernel, self-reward, the runner, preference pairs, records."""
+"""Safety-informed MCTS (SI-MCTS): batched tree search, self-reward, preference pairs, records."""

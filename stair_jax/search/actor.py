@@ -1,11 +1,12 @@
-"""One tree on the host: what it asks of an engine, and what it makes of the completions.
+"""Host side of one search tree: sampling of steps and rollouts, judging, rewards, texts.
 
-The tree kernel decides which node is next; an actor samples steps and answers there, has the
-answers judged, and keeps the texts. Request ids are `(slot, node, what, visit, ...)`.
+The jitted search (`tree.py`) decides which node comes next. An actor turns this into requests to
+the rollout engine, reads the completions, and keeps the texts and tokens of the nodes. Request ids
+are `(slot, node, what, visit, ...)` with `what` one of "step", "rollout" and "judge".
 
-The tree of kept sequences is the search tree: the prompt is its root, each step that an answer can
-be gone on from has a handle below that of the step before it, and a request brings no tokens of
-its own but those of a judge's prompt.
+Sequences are kept in the engine's KV cache along the search tree: the prompt has a handle, and each
+step that can be continued has a handle below that of its parent. So requests for steps and rollouts
+bring no tokens of their own, and only a judge's prompt has to be prefilled.
 """
 
 import functools
@@ -30,7 +31,7 @@ __all__ = ["PRIORS", "Actor", "Children", "Evaluated", "Reward", "Room", "Sampli
 
 @dataclass(frozen=True)
 class Children:
-    """A finished expansion; the steps join the tree by `Actor.grow`."""
+    """The result of an expansion of one lane; `Actor.grow` then adds the steps to the tree."""
 
     lane: int
     steps: list[Step]
@@ -38,7 +39,7 @@ class Children:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A finished evaluation; the reward is nan where it is missing."""
+    """The result of an evaluation of one lane; the reward is NaN if it is missing."""
 
     lane: int
     reward: float
@@ -49,10 +50,10 @@ Outcome = list[Request] | Children | Evaluated
 
 @dataclass
 class _Evaluation:
-    """An evaluation under way."""
+    """An evaluation in progress."""
 
     lane: int
-    entry: dict[str, Any] = field(default_factory=dict)  # of the record
+    entry: dict[str, Any] = field(default_factory=dict)  # what the tree record will say of it
     judging: Judging | None = None
 
 
@@ -60,19 +61,21 @@ class Actor:
     """The host side of one search tree.
 
     Attributes:
-      prompt: what the tree is about.
-      no_room: the prompt fills the engine's context, so that no token can follow it.
+      prompt: the prompt of the tree.
+      no_room: True once a rollout from the root was refused because the prompt fills the engine's
+        context; the tree cannot be searched.
     """
 
     def __init__(self, room: Room, prompt: Prompt, tokens: Sequence[int], slot: int, number: int):
-        """A tree that holds the root.
+        """A tree with only a root.
 
         Args:
-          room: shared settings.
-          prompt: what the tree is about.
-          tokens: the rendered prompt.
-          slot: its place among the trees in flight.
-          number: of the trees started before: older ones go first.
+          room: settings and objects that all trees share.
+          prompt: the prompt of the tree.
+          tokens: token ids of the prompt, rendered by the chat template.
+          slot: index among the trees in flight; the first part of the request ids.
+          number: how many trees were started before. It is the priority of the requests, so that
+            older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
         self._room, self._slot, self._number = room, slot, number
@@ -87,7 +90,12 @@ class Actor:
         self._start = time.monotonic()
 
     def expand(self, node: int, lane: int = 0) -> list[Request] | Children:
-        """Asks for steps after `node`; no children when the answer has no room for a step."""
+        """Asks for `num_children` sampled steps after `node`.
+
+        Returns:
+          requests; or at once the result: no children if the answer has reached its maximum length,
+          or the only child if a reused rollout step was all that was needed.
+        """
         step, room = self._steps[node], self._room
         limit = room.step_limit(step.answer)
         if limit < 1:
@@ -105,14 +113,18 @@ class Actor:
         ]
 
     def grow(self, children: Children) -> None:
-        """Gives the steps of an expansion their numbers, as the kernel does when it gets them."""
+        """Adds the steps of an expansion as nodes.
+
+        Node numbers are given by position on both sides, so this has to be called in the order in
+        which the expansions are delivered to the jitted search.
+        """
         self._steps += children.steps
 
     def evaluate(self, node: int, lane: int = 0) -> list[Request] | Evaluated:
-        """Asks for the reward of `node`: of its own answer where it is terminal, else of a rollout.
+        """Asks for a reward of `node`: of its own answer if it is terminal, else of a new rollout.
 
         Returns:
-          requests, or at once the reward of an answer that need not be judged.
+          requests, or at once the reward of an answer that is not judged.
         """
         step, room = self._steps[node], self._room
         step.evaluations += 1
@@ -126,10 +138,10 @@ class Actor:
         return [self._request(node, "rollout", visit, limit=limit, keep=keep)]
 
     def receive(self, completion: Completion) -> Outcome:
-        """Takes a completion.
+        """Processes a completion of one of this tree's requests.
 
         Returns:
-          what to submit next (perhaps nothing), or what is now complete.
+          requests to submit next (may be empty), or the result that is now complete.
         """
         assert isinstance(completion.id, tuple)
         node, what, visit = completion.id[1:4]
@@ -148,11 +160,11 @@ class Actor:
         return self._score(node, visit, judging) if judging.done else retries
 
     def unvisited(self) -> list[int]:
-        """Nodes that were never evaluated: the visits after the budget."""
+        """Nodes that were never evaluated, which the search visits once after its budget."""
         return [node for node, step in enumerate(self._steps) if step.evaluations == 0]
 
     def release(self) -> None:
-        """Gives the engine's handles back."""
+        """Releases all of the tree's handles in the engine's cache."""
         engine = self._room.engine
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
@@ -163,12 +175,13 @@ class Actor:
         self._openings = {}
 
     def record(self, visits: Sequence[int], iterations: int) -> TreeRecord:
-        """The finished tree.
+        """The record of the finished tree.
 
         Args:
-          visits: visits of each node in the kernel, which alone knows how often a terminal node
-            was visited again; those of unvisited nodes are 0, and count as one from here on.
-          iterations: of the search.
+          visits: visits of each node in the jitted search, at least as many entries as nodes. Only
+            the search knows how often a terminal node was visited again. A node that was visited
+            only after the budget has 0 there and counts as visited once.
+          iterations: number of search iterations.
         """
         nodes = make_nodes(self._steps, visits)
         self._counts["missing"] = nodes[0].missing
@@ -188,7 +201,12 @@ class Actor:
         )
 
     def _request(self, node: int, what: str, *visit: int, limit: int, keep: bool) -> Request:
-        """A request for a step, or for a rollout, after `node`."""
+        """A request for a step or a rollout after `node`.
+
+        Its random key is a hash of seed, prompt id, path of the node, kind and visit. So a sample
+        does not depend on the slot, the batch or the order of requests, and a resumed run asks for
+        the same samples again.
+        """
         room, step = self._room, self._steps[node]
         return Request(
             id=(self._slot, node, what, *visit),
@@ -203,7 +221,7 @@ class Actor:
         )
 
     def _children(self, node: int) -> Children:
-        """Makes children of the samples."""
+        """Turns the samples of a complete expansion into children."""
         room, parent = self._room, self._steps[node]
         samples = self._expanding.pop(node)
         whole = samples.whole_steps(room.engine, self._counts)
@@ -221,18 +239,19 @@ class Actor:
             for number, sample in enumerate(whole)
         ]
         for child in children:
-            if child.terminal and child.handle is not None:  # nothing goes on from it
+            if child.terminal and child.handle is not None:  # a finished answer is not continued
                 room.engine.release(child.handle)
                 child.handle = None
         self._counts["expansions"] += 1
         return Children(samples.lane, children)
 
     def _may_reuse(self, node: int, visit: int) -> bool:
-        """Whether the first step of this rollout will be a child of the node."""
+        """Whether the first step of this rollout is kept as the node's first child."""
         reuses = self._room.sampling.reuse_rollout_step and visit == 1
         return reuses and len(self._steps[node].path) < self._room.max_depth
 
     def _roll_out(self, node: int, visit: int, rollout: Completion) -> Outcome:
+        """Keeps a completed rollout's first step for reuse, if wanted, and judges its answer."""
         room, step = self._room, self._steps[node]
         if rollout.finish == "too_long":
             self.no_room |= node == 0
@@ -245,7 +264,7 @@ class Actor:
     def _judge(
         self, node: int, visit: int, answer: tuple[int, ...], finished: bool
     ) -> list[Request] | Evaluated:
-        """Opens the judging of an answer, or gives the reward of a malformed one."""
+        """Starts the judging of an answer; an answer without a final answer is not judged."""
         room, step = self._room, self._steps[node]
         evaluation = self._evaluating[node, visit]
         text = room.tokenizer.decode(answer)
@@ -278,7 +297,7 @@ class Actor:
         return self._close(node, visit, self._room.reward(result.helpfulness, result.safety))
 
     def _close(self, node: int, visit: int, reward: float | None) -> Evaluated:
-        """Writes the evaluation down."""
+        """Records the evaluation with its reward."""
         evaluation = self._evaluating.pop((node, visit))
         given = None if reward is None else float(reward)
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
@@ -286,5 +305,5 @@ class Actor:
 
 
 def _own_tokens(handle: Handle) -> int:
-    """Tokens of a handle that its parent has not."""
+    """Number of tokens that a handle adds to its parent's."""
     return len(handle.tokens) - (len(handle.parent.tokens) if handle.parent else 0)

@@ -1,7 +1,8 @@
-"""How many trees may grow side by side: as many as the engine's cache carries.
+"""Admission control: how many trees may be in flight, by the capacity of the engine's KV cache.
 
-A request pins the tokens of its sequence while it is in flight. A tree needs most where it has most
-requests at once: when it is expanded, and in the visits after the budget.
+A request pins the tokens of its sequence in the cache while it is in flight. A tree pins most when
+it has most requests at once: during an expansion, and in the visits after the budget. With too many
+trees the engine has to evict and recompute what they share. All sizes are in tokens.
 """
 
 from collections import Counter
@@ -11,31 +12,32 @@ from stair_jax.decoding.requests import Completion, Handle, Request
 
 
 class Admission:
-    """Says whether one more tree fits beside those in flight.
+    """Decides whether one more tree fits beside those in flight.
 
-    It should find room for the most that it may pin at once, while each of the others pins what a
-    tree does on the whole. Both are the means of the trees so far.
+    A new tree should find room for its peak while each of the others pins the average of a tree.
+    Trees peak at different times, so reserving the peak for all of them would waste cache. Both
+    numbers are running means over the finished trees.
     """
 
     def __init__(self, capacity: int, guess: int):
-        """No tree is in flight.
+        """Starts with no tree in flight.
 
         Args:
           capacity: tokens that the engine's cache holds.
-          guess: the most that a tree may pin, before one is finished.
+          guess: tokens for a tree's peak and average, until the first tree is finished.
         """
         self._capacity = capacity
         self._peak = self._level = float(guess)
         self._finished = self._in_flight = 0
-        self._tokens = 0  # of requests in flight, without those that are yet to be sampled
+        self._tokens = 0  # of the sequences in flight, without what they will still sample
         self._requests = 0
         self._sampled = self._completed = 0
 
     def has_room(self, free: int) -> bool:
-        """Whether another tree may start, if the engine's cache has `free` tokens not pinned.
+        """Whether another tree may start, if `free` tokens of the engine's cache are not pinned.
 
-        Requests that wait pin nothing yet, those that run will pin what they sample, and young
-        trees have few: so `free` alone would let in too many.
+        `free` alone would admit too many trees: queued requests pin nothing yet, running ones will
+        still pin what they sample, and young trees have only a few requests.
         """
         sampled = self._sampled / max(self._completed, 1)
         now = self._tokens + self._requests * sampled
@@ -43,57 +45,59 @@ class Admission:
         return min(free, self._capacity - pinned) >= self._peak
 
     def started(self) -> None:
-        """Counts a tree in."""
+        """Counts a tree that starts."""
         self._in_flight += 1
 
     def ended(self) -> None:
-        """Counts a tree out."""
+        """Counts a tree that ends."""
         self._in_flight -= 1
 
     def learn(self, peak: float, level: float) -> None:
-        """Takes into the means what a finished tree pinned at most, and on the whole."""
+        """Updates the running means with the peak and the average of a finished tree, in tokens."""
         self._finished += 1
-        share = 1 / self._finished
+        share = 1 / self._finished  # the first finished tree replaces the initial guess
         self._peak += share * (peak - self._peak)
         self._level += share * (level - self._level)
 
     def submitted(self) -> None:
-        """Counts a request in."""
+        """Counts a request that was submitted."""
         self._requests += 1
 
     def completed(self, sampled: int) -> None:
-        """Counts a request out that sampled so many tokens."""
+        """Counts a completed request that sampled `sampled` tokens."""
         self._requests -= 1
         self._sampled += sampled
         self._completed += 1
 
     def add(self, tokens: int) -> None:
-        """Counts tokens of requests in flight in, or out where negative."""
+        """Adds to the tokens of requests in flight; negative to remove."""
         self._tokens += tokens
 
 
 class Load:
-    """The requests of one tree in flight, and the most tokens that they ever pinned at once.
+    """What the requests of one tree pin in the cache, now and over its lifetime, in tokens.
 
-    A handle that several of them continue counts once.
+    A handle that several requests continue counts once, as they share its pages.
     """
 
     def __init__(self, admission: Admission):
-        """Counts the tree in; nothing of it is in flight."""
+        """Registers a tree that starts, with no request in flight."""
         self._admission = admission
         admission.started()
-        self._sizes: list[int] = []  # of everything that was ever pinned, by number
-        self._events: list[int] = []  # its number where it began, the complement where it ended
+        # A log of intervals: the final size of each is known only when it ends, so that peak and
+        # average are computed at the end of the tree (`pinned`).
+        self._sizes: list[int] = []  # tokens of each interval
+        self._events: list[int] = []  # index of the interval at its start, ~index at its end
         self._open: dict[Hashable, int] = {}
         self._parents: dict[Hashable, Handle | None] = {}
         self._users: Counter[Handle] = Counter()
 
     def __len__(self) -> int:
-        """Requests in flight."""
+        """Number of requests in flight."""
         return len(self._parents)
 
     def submitted(self, request: Request) -> None:
-        """Counts a request in."""
+        """Counts a request of this tree that was submitted."""
         self._admission.submitted()
         parent = self._parents[request.id] = request.parent
         if parent is not None:
@@ -103,7 +107,7 @@ class Load:
         self._begin(request.id, len(request.tokens))
 
     def completed(self, completion: Completion) -> None:
-        """Counts its request out."""
+        """Counts a request of this tree that is done."""
         sampled = len(completion.tokens)
         self._admission.completed(sampled)
         self._sizes[self._open[completion.id]] += sampled
@@ -116,13 +120,17 @@ class Load:
                 self._end(parent, 0)
 
     def close(self, finished: bool) -> None:
-        """Counts the tree out; what it pinned is a lesson if it came to its end."""
+        """Unregisters the tree; its peak and average enter the means only if it is `finished`."""
         self._admission.ended()
         if finished:
             self._admission.learn(*self.pinned())
 
     def pinned(self) -> tuple[float, float]:
-        """Tokens at most, and on the whole; a request counts with all that it came to sample."""
+        """(peak, average over the events) of the tokens pinned.
+
+        A request counts from its start with all the tokens that it will have sampled at its end:
+        an upper bound, as the room for them has to be there.
+        """
         now, levels = 0, []
         for event in self._events:
             now += self._sizes[event] if event >= 0 else -self._sizes[~event]

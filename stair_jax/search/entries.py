@@ -1,4 +1,4 @@
-"""The prompts of a search: which of them get a tree, and why the others do not."""
+"""Prompts of a search: rendered, filtered, and the reasons why some are skipped."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,18 +12,20 @@ DUPLICATE = "duplicate id"
 
 @dataclass(frozen=True)
 class Entry:
-    """A prompt that can be searched, rendered, and its place among all prompts."""
+    """A prompt to search."""
 
-    place: int
+    place: int  # index among all prompts of the search
     prompt: Prompt
-    tokens: list[int]
+    tokens: list[int]  # rendered by the chat template
 
 
 class Entries:
-    """The prompts that are left to search, one at a time.
+    """Iterates over the prompts that remain to be searched, with a look-ahead of one.
+
+    Prompts are rendered lazily, so that a search of many prompts starts at once.
 
     Attributes:
-      next: the one that `take` gives; None when none is left.
+      next: what `take` returns next; None when no prompt is left.
     """
 
     def __init__(
@@ -39,13 +41,13 @@ class Entries:
         self.next = next(self._usable, None)
 
     def take(self) -> Entry:
-        """Removes the next one."""
+        """Returns `next` and advances."""
         entry, self.next = self.next, next(self._usable, None)
         assert entry is not None
         return entry
 
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
-        """Writes down that a prompt gets no tree."""
+        """Records that a prompt gets no tree."""
         self._skipped[place] = prompt.id, reason
 
     @property

@@ -1,4 +1,4 @@
-"""The tree kernel as the host drives it: what is ready goes in, what to do next comes out."""
+"""Host-side driver of the batched tree search (`tree.py`): results in, requests out."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def _itemsize(dtype: Any) -> int:
 
 
 class Task(NamedTuple):
-    """What a lane of a tree asks for."""
+    """What one lane of one tree asks for."""
 
     slot: int
     lane: int
@@ -36,28 +36,32 @@ class Task(NamedTuple):
 
 
 class Forest:
-    """`batch` trees on one device; slots without a prompt hold a tree that nobody serves."""
+    """The B = `batch` trees of a search, on one device.
+
+    The number of slots is fixed, so that the round is compiled once. A slot without a prompt holds
+    a tree whose requests the caller ignores.
+    """
 
     def __init__(self, config: SearchConfig, batch: int, device: jax.Device):
-        """Trees that hold their roots.
+        """New trees in all slots.
 
         Args:
-          config: of the search.
-          batch: slots.
-          device: where the trees are.
+          config: static settings of the search.
+          batch: number of slots, B.
+          device: where the statistics are kept and the rounds run.
         """
         self._config, self._batch, self._device = config, batch, device
         self._delivery = Delivery.empty(config, batch)
         self._trees = kernel.init(config, self._keys({}))
 
     def plant(self, keys: Mapping[int, tuple[int, int]]) -> None:
-        """Puts fresh trees into slots, each with the two words of its key, for ties."""
+        """Starts new trees; `keys` maps a slot to the two u32 words of its key for ties."""
         mask = np.zeros(self._batch, bool)
         mask[list(keys)] = True
         self._trees = kernel.restart(self._config, self._trees, self._keys(keys), mask)
 
     def deliver(self, slot: int, outcome: Children | Evaluated) -> None:
-        """Gives a tree what one of its lanes waits for; once a round."""
+        """Stages a result for one lane of a tree; at most once per tree and round."""
         delivery = self._delivery
         delivery.lane[slot] = outcome.lane
         if isinstance(outcome, Evaluated):
@@ -71,7 +75,12 @@ class Forest:
         delivery.expansion.is_terminal[slot, :count] = [step.terminal for step in outcome.steps]
 
     def advance(self) -> tuple[list[Task], list[int]]:
-        """A round: what the trees ask for now, and the slots of those that are done."""
+        """Runs one round with the staged results.
+
+        Returns:
+          (new requests, slots whose trees have used up their budget). A finished tree is in the
+          second list in every round until its slot is restarted.
+        """
         self._trees, selection = kernel.advance(self._config, self._trees, self._delivery)
         self._delivery = Delivery.empty(self._config, self._batch)
         nodes, needs = np.asarray(selection.node), np.asarray(selection.need)
@@ -82,11 +91,11 @@ class Forest:
         return tasks, np.flatnonzero(needs[:, 0] == Need.DONE).tolist()
 
     def visits(self, slots: list[int]) -> list[list[int]]:
-        """Visits of each node of some trees."""
+        """Visits of every node slot [N] of each of the trees in `slots`."""
         return np.asarray(self._trees.visits)[slots].tolist()
 
     def _keys(self, words: Mapping[int, tuple[int, int]]) -> jax.Array:
-        """Typed keys [B], on the device."""
+        """Typed threefry keys [B] on the device; zero for slots that are not named."""
         rows = np.zeros((self._batch, 2), np.uint32)
         for slot, pair in words.items():
             rows[slot] = pair
@@ -94,12 +103,13 @@ class Forest:
 
 
 def find_device(name: str) -> jax.Device:
-    """Where the trees run: "host", the first CPU device, or "device", the default device.
+    """Where the tree statistics live: "host" (the first CPU device) or "device" (the default one).
 
-    On the host a round never waits behind the programs that are queued on an accelerator.
+    A round takes about a millisecond on a CPU. On an accelerator it would queue behind the decode
+    calls that are already dispatched, which take much longer.
 
     Raises:
-      UserError: another name, or JAX was told to leave the CPU out.
+      UserError: an unknown name, or JAX_PLATFORMS excludes the CPU.
     """
     if name == "device":
         return jax.local_devices()[0]

@@ -1,8 +1,9 @@
-"""Self-reward: the model in training judges its own final answers (STAIR section 4).
+"""Self-reward: the model in training acts as the judge of its own final answers.
 
-A judge is asked up to two questions about an answer, its helpfulness H and its safety S, both in
-[-1, 1]. Only the final answer is shown, never the reasoning. A score that could not be read stays
-missing: it is never replaced by a neutral one.
+As in the paper, the judge rates the helpfulness H and the safety S of an answer, both scaled to
+[-1, 1]; `reward.py` combines them. It sees only the final answer, never the reasoning. A score that
+cannot be read from a reply is asked for again a few times and then counts as missing (None); it is
+never replaced by a neutral value, which would move the means of the tree.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -26,7 +27,7 @@ from stair_jax.text.tokenizer import Tokenizer
 
 RequestKey = tuple[int, int]
 
-# A question that is not asked has a fixed score: H = -1 leaves R = S, S = +1 leaves R = H + 2.
+# Score of a question that is not asked. In R = S H + 2 S, H = -1 gives R = S, S = +1 gives H + 2.
 _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
 
 
@@ -93,7 +94,7 @@ class JudgeSettings(Settings):
 
 @dataclass(frozen=True)
 class Judgement:
-    """The scores of one final answer; None is missing."""
+    """The scores of one final answer, in [-1, 1]; None if missing."""
 
     helpfulness: float | None
     safety: float | None
@@ -101,13 +102,13 @@ class Judgement:
 
 
 class Judge:
-    """Makes the requests of judgements and reads the replies."""
+    """Makes the engine requests for judgements and parses the replies."""
 
     def __init__(self, tokenizer: Tokenizer, settings: JudgeSettings):
-        """Tokenises the templates.
+        """Splits the templates and, in "expected" mode, finds the token ids of the labels.
 
         Raises:
-          UserError: a template without its placeholders, or labels that share a first token.
+          UserError: a template lacks its placeholders, or two labels share their first token.
         """
         self.tokenizer = tokenizer
         self.settings = settings
@@ -127,20 +128,26 @@ class Judge:
             top_k=settings.top_k,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
+            # A judge trained on structured answers may end its reply with an output block.
             stop_ids=tuple(dict.fromkeys([*tokenizer.stop_ids, tokenizer.tags.output_close])),
         )
 
     def tokens(self, question: Question, prompt: str, answer: str) -> tuple[int, ...]:
-        """Token ids of a judge prompt, up to where the judge goes on.
+        """Token ids of a judge prompt, up to where the judge's reply starts.
 
-        Template, question and answer are one user turn: tags and control tokens in them are text.
+        Template, user prompt and answer form one user turn. Tags and control tokens in them are
+        encoded as plain text, so that an answer cannot close the turn and speak as the judge.
         """
         before, between, after = self._templates[question]
         content = f"{before}{prompt.strip()}{between}{answer.strip()}{after}"
         return (*encode_prompt(self.tokenizer, content), *self._openings[question])
 
     def shared(self, question: Question, prompt: str | None = None) -> tuple[int, ...]:
-        """Tokens that judge prompts begin with: those about `prompt`, or (None) about any."""
+        """Common token prefix of the judge prompts about `prompt`, or about any prompt if None.
+
+        Found by rendering several probe texts, as tokenizers may merge text across the boundary
+        between the template and what follows it.
+        """
         rendered = [
             self.tokens(question, probe if prompt is None else prompt, probe) for probe in PROBES
         ]
@@ -156,15 +163,15 @@ class Judge:
         parents: Mapping[Question, Handle] | None = None,
         priority: int = 0,
     ) -> "Judging":
-        """Opens the judging of one final answer.
+        """Starts the judging of one final answer; see `Judging`.
 
         Args:
-          prompt: the user's question.
+          prompt: the user's prompt.
           kind: "safety" or "helpfulness".
           final_answer: text of the output block.
-          key: random key by question and attempt.
-          id: request ids are `(*id, question)`.
-          parents: handles of what the prompts begin with, see `request`.
+          key: (question, attempt) -> random key of the request.
+          id: prefix of the request ids, which are `(*id, question)`.
+          parents: by question, a kept handle of the start of the judge prompt, see `request`.
           priority: of the requests.
         """
         return Judging(self, prompt, kind, final_answer, key, id, parents or {}, priority)
@@ -179,19 +186,20 @@ class Judge:
         parent: Handle | None = None,
         priority: int = 0,
     ) -> Request:
-        """One request for one score.
+        """The engine request for one score.
 
         Args:
           id: of the request.
-          question: to the judge.
-          prompt: the user's question.
-          answer: to judge.
-          key: random key.
-          parent: a handle whose tokens, or those of a handle above it, the judge's prompt should
-            begin with; where it does not, the request names no parent.
+          question: "helpfulness" or "safety".
+          prompt: the user's prompt.
+          answer: the final answer to judge.
+          key: random key, two uint32 words.
+          parent: a kept handle that the judge prompt is expected to start with. If it does not, the
+            handle's ancestors are tried, and then the whole prompt is sent.
           priority: of the request.
         """
         tokens = self.tokens(question, prompt, answer)
+        # Merges across the boundary may change the last tokens of the prefix for this answer.
         while parent is not None and tokens[: len(parent.tokens)] != parent.tokens:
             parent = parent.parent
         return Request(
@@ -205,34 +213,47 @@ class Judge:
         )
 
     def read(self, question: Question, completion: Completion) -> float | None:
-        """The score in [-1, 1] that a reply gives, None if it cannot be read."""
+        """The score in [-1, 1] of a reply; None if it cannot be read."""
         if self.settings.mode == "expected":
             return expected_score(question, completion.scores, self.settings.safety_score)
-        if completion.finish != "stop":
+        if completion.finish != "stop":  # cut off: a conclusion in it may not be the last word
             return None
         return read_conclusion(question, self.tokenizer.decode(completion.tokens))
 
     def may_retry(self, attempt: int, completion: Completion) -> bool:
-        """Whether to ask again after an unreadable reply; another key cannot make room."""
+        """Whether to ask again after an unreadable reply.
+
+        Not where another sample cannot help: scores of "expected" mode are deterministic, and a
+        prompt that is too long for the context stays too long.
+        """
         sampled = self.settings.mode == "generative" and completion.finish != "too_long"
         return sampled and attempt + 1 < self.settings.attempts
 
     def malformed(self, text: str, finished: bool) -> bool:
-        """Whether an answer (with its tags) holds no final answer that could be judged."""
+        """Whether an answer has no final answer that could be judged.
+
+        Args:
+          text: the whole answer, with its tags.
+          finished: whether it was sampled to its end, not cut off.
+        """
         if not finished or steps.OUTPUT_OPEN not in text or not steps.final_answer(text):
             return True
         return self.settings.strict_format and not steps.is_well_formed(text)
 
     @property
     def malformed_reward(self) -> float | None:
-        """Reward of a malformed answer; None is missing."""
+        """Reward of a malformed answer; None if it counts as missing."""
         value = self.settings.malformed
         return None if isinstance(value, str) else float(value)
 
 
 @dataclass
 class Judging:
-    """One answer being judged: hand its `start` to an engine, and each completion to `receive`."""
+    """One answer being judged.
+
+    Submit the requests of `start` to an engine, pass each completion to `receive`, submit what that
+    returns, and read `result` once `done`.
+    """
 
     judge: Judge
     prompt: str
@@ -253,11 +274,11 @@ class Judging:
             self.scores["safety"] = release_safety(self.answer)
 
     def start(self) -> list[Request]:
-        """The first request of each question."""
+        """The first request for each question; none if all scores are fixed."""
         return [self._request(question) for question in self._attempt]
 
     def receive(self, completion: Completion) -> list[Request]:
-        """Reads a reply; returns the request that asks again, if there is to be one."""
+        """Reads a reply; returns the request of a retry if it could not be read, else nothing."""
         question: Question = completion.id[-1]  # type: ignore[index]
         score = self.judge.read(question, completion)
         if score is None:
@@ -270,12 +291,12 @@ class Judging:
 
     @property
     def done(self) -> bool:
-        """Whether every question has its score or has been given up."""
+        """Whether every question has a score or has used up its attempts."""
         return all(question in self.scores for question in self._attempt)
 
     @property
     def result(self) -> Judgement:
-        """The judgement; fixed scores stand where nothing was asked."""
+        """The judgement, with fixed scores for the questions that were not asked."""
         helpfulness, safety = (self.scores.get(q, _NOT_ASKED[q]) for q in QUESTIONS)
         return Judgement(helpfulness, safety, self.unreadable)
 

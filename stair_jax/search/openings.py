@@ -1,7 +1,7 @@
-"""What the prompts of a judge have in common, kept in the engine's cache.
+"""Prefix caching for judge prompts: their common prefixes, kept in the engine's KV cache.
 
-Template, question and answer follow one another, so all prompts of one question to the judge share
-the template, and those of one tree the user's prompt as well.
+A judge prompt is template, user prompt, answer, in this order. So all judge prompts of one question
+share the template, and those of one tree also the user's prompt: only the answer is prefilled.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from stair_jax.search.verdict import Question
 
 
 class Keeper(Protocol):
-    """The part of an engine that keeps sequences."""
+    """The part of an engine that keeps sequences in its cache (see `decoding.engine.Engine`)."""
 
     def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle: ...
 
@@ -24,19 +24,19 @@ class Keeper(Protocol):
 
 
 class Openings:
-    """Handles of the beginnings of judge prompts: one a question for the run, below it one a tree.
+    """Kept prefixes of judge prompts: per question one for the run, and below it one per tree.
 
-    Where a tokenizer joins text across the seam a prompt does not begin with its handle's tokens;
-    `Judge.request` then goes without it.
+    If a tokenizer merges text across the boundary, a prompt may not begin with the tokens of its
+    handle; `Judge.request` then does without.
     """
 
     def __init__(self, engine: Keeper, judge: Judge):
-        """Keeps nothing before the first tree."""
+        """Handles are made when they are first needed."""
         self._engine, self._judge = engine, judge
         self._shared: dict[Question, Handle | None] = {}
 
     def open(self, prompt: Prompt) -> dict[Question, Handle]:
-        """Handles for the judgements of one tree, by question; `close` gives them back."""
+        """Handles for the judgements of one tree, by question; to be released by `close`."""
         handles = {}
         for question in self._judge.settings.questions(prompt.kind):
             shared = self._of_run(question)
@@ -48,12 +48,12 @@ class Openings:
         return handles
 
     def close(self, handles: Mapping[Question, Handle]) -> None:
-        """Gives the handles of a tree back."""
+        """Releases the handles of a tree."""
         for handle in handles.values():
             self._engine.release(handle)
 
     def close_all(self) -> None:
-        """Gives the handles of the run back; those of the trees are gone by then."""
+        """Releases the handles of the run; call it after those of all trees are released."""
         self.close({question: handle for question, handle in self._shared.items() if handle})
         self._shared.clear()
 

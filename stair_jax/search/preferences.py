@@ -1,8 +1,11 @@
-"""Preference pairs from search trees (STAIR sections 5 and 6).
+"""Preference pairs from search trees: step-level pairs for DPO, and pairs for the PRM.
 
-Each function takes one tree and returns its pairs, in a fixed order, with a Counter that says how
-many were made and why the others were left out: `no_value` (never evaluated, or every evaluation
-missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`.
+Threshold sampling as in the paper: two nodes make a pair if their values differ by more than v0
+and, for DPO, the larger value is at least v1.
+
+Each function takes one tree and returns (pairs in a fixed order, Counter). The Counter holds the
+number of pairs made, and why the other candidates were left out: `no_value` (never evaluated, or
+all evaluations missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`.
 """
 
 import zlib
@@ -60,8 +63,23 @@ class PrmSettings(Settings):
     max_trajectory_pairs_per_tree: int = setting(0, least=0)
 
 
-def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
-    """Pairs of children of one parent: two next steps after the same path."""
+# Thresholds of the released code, as far as it has them.
+_STEP_DEFAULTS, _PRM_DEFAULTS = StepSettings(), PrmSettings()
+
+
+def sibling_pairs(
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
+    """Step-level DPO pairs: two children of one node, i.e. two next steps after the same path.
+
+    Args:
+      record: a finished tree.
+      settings: the thresholds.
+
+    Returns:
+      (pairs {id, prompt, kind, path, chosen, rejected, ..._tokens, ..._value, ..._visits, depth},
+      counts). Values and visits are those of the two children.
+    """
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
     chosen: Indices = []
@@ -73,8 +91,14 @@ def sibling_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair
     return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[Pair], Counter[str]]:
-    """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
+def trajectory_pairs(
+    record: TreeRecord, settings: StepSettings = _STEP_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
+    """DPO pairs of full answers (terminal nodes), with an empty path.
+
+    For the paper's ablation with full trajectories instead of steps. Arguments and result as of
+    `sibling_pairs`.
+    """
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
     chosen = candidates.pairs(_terminals(record), settings.v0, settings.v1, counts)
@@ -83,11 +107,21 @@ def trajectory_pairs(record: TreeRecord, settings: StepSettings) -> tuple[list[P
     return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
 
 
-def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Counter[str]]:
-    """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
+def prm_pairs(
+    record: TreeRecord, settings: PrmSettings = _PRM_DEFAULTS
+) -> tuple[list[Pair], Counter[str]]:
+    """PRM pairs: two nodes of the same depth (parents may differ), or two full trajectories.
 
-    Only the gap between the values counts (STAIR section 6). Two terminal nodes make a pair of
-    full trajectories, whatever their depths, and never one of steps as well.
+    As in the paper, only the gap between the values counts. Two terminal nodes make a pair of full
+    trajectories, whatever their depths, and are then not also counted as a pair of steps.
+
+    Args:
+      record: a finished tree.
+      settings: the threshold and the limits.
+
+    Returns:
+      (pairs {id, prompt, kind, form, chosen_path, rejected_path, ...}, counts); `form` is "step" or
+      "trajectory", and the paths are lists of step texts from the root.
     """
     counts: Counter[str] = Counter()
     candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
@@ -110,19 +144,26 @@ def prm_pairs(record: TreeRecord, settings: PrmSettings) -> tuple[list[Pair], Co
 
 
 def thin(pairs: Sequence[Pair], limit: int) -> list[Pair]:
-    """At most `limit` pairs, evenly spread over the sequence (for equal numbers of samples)."""
+    """At most `limit` pairs, evenly spaced in the sequence.
+
+    For ablations that compare kinds of pairs at an equal number of samples.
+    """
     if len(pairs) <= limit:
         return list(pairs)
     return [pairs[i * len(pairs) // limit] for i in range(limit)]
 
 
 class _Candidates:
-    """The nodes of a tree as arrays, for testing all pairs of a group at once."""
+    """The nodes of a tree as arrays, to test all pairs of a group at once.
+
+    A tree may have hundreds of nodes at one depth, and so tens of thousands of candidates.
+    """
 
     def __init__(self, record: TreeRecord, min_visits: int, max_tokens: int):
         nodes = record.nodes
         lengths: list[int] = []
         for node in nodes:
+            # From the root, whose tokens are the prompt; parents come before their children.
             lengths.append(len(node.tokens) + (lengths[node.parent] if lengths else 0))
         self._value = np.array([np.nan if n.value is None else n.value for n in nodes])
         self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
@@ -136,7 +177,15 @@ class _Candidates:
         counts: Counter[str],
         unless_both: frozenset[int] | set[int] = frozenset(),
     ) -> Indices:
-        """The pairs of a group that pass the thresholds; `counts` takes a reason for each other."""
+        """The pairs (better, worse) of a group of nodes that pass the thresholds.
+
+        Args:
+          group: node indices.
+          v0: least gap between the values, exclusive.
+          v1: least value of the better node.
+          counts: incremented by one reason for each pair that does not pass.
+          unless_both: pairs with both nodes in this set are not considered (nor counted).
+        """
         index = np.asarray(group, dtype=int)
         first, second = np.triu_indices(len(index), 1)
         first, second = index[first], index[second]
@@ -150,9 +199,10 @@ class _Candidates:
             "no_value": np.isnan(self._value[better] + self._value[worse]),
             "too_long": self._long[better] | self._long[worse],
             "few_visits": self._few[better] | self._few[worse],
-            "small_gap": ~(self._value[better] - self._value[worse] > v0),
+            "small_gap": ~(self._value[better] - self._value[worse] > v0),  # negated: true for NaN
             "low_value": self._value[better] < v1,
         }
+        # Each pair is counted once, under the first reason that applies.
         passed = np.ones(len(first), dtype=bool)
         for reason, hit in left_out.items():
             counts[reason] += int(np.sum(passed & hit))
@@ -165,7 +215,7 @@ def _terminals(record: TreeRecord) -> list[int]:
 
 
 def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
-    """The `limit` pairs of the largest gaps; among equals those of the lowest indices."""
+    """The `limit` pairs (0: all) with the largest value gaps; ties go to the lowest indices."""
     if not limit or len(pairs) <= limit:
         return pairs
     counts["limit"] += len(pairs) - limit
@@ -174,7 +224,10 @@ def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counte
 
 
 def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
-    """`limit` pairs at random, by a generator that depends on the tree's id alone."""
+    """`limit` random pairs (0: all), by a generator seeded with the tree's id.
+
+    The sample then depends neither on the order of the trees nor on the run.
+    """
     if not limit or len(pairs) <= limit:
         return pairs
     counts["limit"] += len(pairs) - limit

@@ -1,58 +1,62 @@
-"""Search trees as records: in memory, as JSON, and as the nested JSON of the released code."""
+"""Records of finished search trees: dataclasses, JSON, and a nested JSON form for exchange."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.storage import RecordLog, write_records
 
 Judgements = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step of an answer, with the statistics that the search gathered.
+    """One reasoning step (or output block) of an answer, with its search statistics.
 
     The root stands for the prompt: its `text` is empty and its `tokens` are the rendered prompt.
     """
 
-    parent: int  # -1 for the root
-    text: str  # of this step alone; tags visible
-    tokens: tuple[int, ...]  # as sampled, with the stop token
-    depth: int
-    visits: int  # backed-up rewards
-    value: float | None  # their mean; None before the first
+    parent: int  # index of the parent node; -1 for the root
+    text: str  # of this step alone, with its tags
+    tokens: tuple[int, ...]  # as sampled, including the stop token
+    depth: int  # 0 for the root
+    visits: int  # number of rewards in the subtree, missing ones excluded
+    value: float | None  # mean of these rewards; None if there is none
     reward: float | None = None  # of a terminal node's own answer
-    terminal: bool = False
-    prior: float = 0.0  # mean token probability of the step
-    missing: int = 0  # evaluations that gave no reward
-    judgements: Judgements = field(default_factory=list)  # one entry an evaluation of this node
+    terminal: bool = False  # the step ends the answer
+    prior: float = 0.0  # of the step, see the `prior` setting of a search
+    missing: int = 0  # evaluations in the subtree that gave no reward
+    judgements: Judgements = field(default_factory=list)  # one entry per evaluation of this node
 
 
 @dataclass(frozen=True)
 class TreeRecord:
-    """A finished search tree. `seconds` alone differs between two runs of the same search.
+    """A finished search tree.
 
-    `prefilled_tokens` are those that no kept sequence held when they were asked about: the prompt
-    and what each judgement adds to it. An engine whose cache forgets nothing prefills just these;
-    the judge's templates, which all trees share, are not among them.
+    Two runs of the same search give equal records, except for `seconds`.
+
+    `prefilled_tokens` counts the tokens that were in no kept sequence when they were requested: the
+    prompt, and what each judgement adds to its kept prefix. An engine that never evicts prefills
+    exactly these, plus the judge's templates, which all trees share.
     """
 
-    id: str
+    id: str  # of the prompt
     prompt: str
-    kind: str
+    kind: str  # "safety" or "helpfulness"
     source: str
     model: str  # fingerprint
     settings: str  # fingerprint
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...]  # parents before their children; the root is node 0
     iterations: int = 0
-    counts: Mapping[str, int] = field(default_factory=dict)
-    generated_tokens: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)  # events, e.g. rollouts, unreadable
+    generated_tokens: int = 0  # sampled tokens: steps, rollouts and judgements
     prefilled_tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall time from start to end of the tree, beside others
 
     def path(self, index: int) -> list[int]:
-        """Node indices from the first step down to `index`; the root is left out."""
+        """Node indices from the first step down to `index`, without the root."""
         path: list[int] = []
         while index > 0:
             path.append(index)
@@ -60,31 +64,31 @@ class TreeRecord:
         return path[::-1]
 
     def children(self) -> list[list[int]]:
-        """Indices of the children of each node, in order."""
+        """For each node the indices of its children, in ascending order."""
         children: list[list[int]] = [[] for _ in self.nodes]
         for index, node in enumerate(self.nodes[1:], start=1):
             children[node.parent].append(index)
         return children
 
     def texts(self, path: Sequence[int]) -> list[str]:
-        """Step texts along a path."""
+        """Texts of the steps of a path (node indices, as from `path`)."""
         return [self.nodes[index].text for index in path]
 
     def tokens(self, path: Sequence[int]) -> list[int]:
-        """Joined token ids along a path."""
+        """Concatenated token ids of the steps of a path."""
         return [token for index in path for token in self.nodes[index].tokens]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The record as plain JSON values."""
         nodes = [vars(node) | {"tokens": list(node.tokens)} for node in self.nodes]
         return vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TreeRecord":
-        """Reads what `to_dict` wrote.
+        """The inverse of `to_dict`; unknown fields of the record are ignored.
 
         Raises:
-          UserError: the record lacks a field or its tree is no tree.
+          UserError: a field is missing, or a node does not come after its parent.
         """
         try:
             nodes = tuple(_node(node) for node in data["nodes"])
@@ -94,6 +98,29 @@ class TreeRecord:
             raise UserError(f"not a search tree record: {error}") from error
         _check(record)
         return record
+
+
+def read_trees(path: str | Path) -> list[TreeRecord]:
+    """The trees in a file, in the order in which they were written.
+
+    Args:
+      path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
+
+    Raises:
+      UserError: there is no such file, or it is damaged.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
+    return [TreeRecord.from_dict(record) for record in RecordLog(path)]
+
+
+def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
+    """Writes trees as gzipped JSON lines; they take the place of what is at `path`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_records(path, (tree.to_dict() for tree in trees))
 
 
 def _node(data: Mapping[str, Any]) -> Node:
@@ -107,11 +134,11 @@ def _check(record: TreeRecord) -> None:
 
 
 def to_released(record: TreeRecord) -> dict[str, Any]:
-    """The nested JSON form of the released STAIR code, as far as it is known (STAIR section 1).
+    """A tree as nested JSON, with the field names of the prompts of the paper's released code.
 
-    {"question", "type", "id", "source", "tree"}; a node of the tree is {"text": its own step,
-    "state": the answer up to and with it, "value", "visits", "reward", "terminal", "prior",
-    "depth", "children": [nodes]}. Token ids, judgements and costs are not part of this form.
+    {"question", "type", "id", "source", "tree"}, where a node of the tree is {"text": of its own
+    step, "state": the answer up to and including it, "value", "visits", "reward", "terminal",
+    "prior", "depth", "children": [nodes]}. Token ids, judgements and costs are left out.
     """
     children = record.children()
 
@@ -144,13 +171,13 @@ def from_released(
     encode_prompt: Callable[[str], Sequence[int]],
     encode_step: Callable[[str], Sequence[int]],
 ) -> TreeRecord:
-    """Reads the form that `to_released` writes; nodes are numbered level by level.
+    """Reads the form of `to_released`; nodes are numbered breadth first.
 
     Args:
       data: one tree; `id`, `source`, `prior` and `terminal` may be absent.
-      encode_prompt: prompt to rendered token ids, for the root.
-      encode_step: step text to token ids (`Tokenizer.encode_answer`). The text alone does not
-        say how a step was sampled, so these need not be the ids that the model drew.
+      encode_prompt: prompt -> rendered token ids, for the root.
+      encode_step: step text -> token ids (`Tokenizer.encode_answer`). A text may have several
+        tokenisations, so these are not always the ids that the model sampled.
 
     Raises:
       UserError: a field is missing.
@@ -158,7 +185,7 @@ def from_released(
     try:
         queue: list[tuple[int, int, Mapping[str, Any]]] = [(-1, 0, data["tree"])]
         nodes: list[Node] = []
-        for parent, depth, item in queue:  # grows while it is read
+        for parent, depth, item in queue:  # breadth first: the list grows while it is iterated
             queue += [(len(nodes), depth + 1, child) for child in item.get("children", [])]
             text = item["text"] if nodes else ""
             encoded = encode_step(text) if nodes else encode_prompt(data["question"])

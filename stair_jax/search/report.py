@@ -1,4 +1,4 @@
-"""What a search did."""
+"""Totals of a search: trees, skipped prompts, token counts, engine statistics."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from stair_jax.decoding.requests import EngineStats
 
 @dataclass
 class SearchReport:
-    """What a search did, this time.
+    """Totals of one search; of a resumed one, without the trees that were finished before.
 
     Attributes:
-      trees: finished.
+      trees: number of finished trees.
       skipped: (prompt id, reason), in the order of the prompts.
-      counts: summed over the trees.
-      generated_tokens: summed over the trees.
-      prefilled_tokens: the same, see `TreeRecord`.
-      rounds: of the kernel.
-      seconds: of the search.
-      engine: what the engine counted meanwhile.
+      counts: events, summed over the trees (`TreeRecord.counts`).
+      generated_tokens: sampled tokens, summed over the trees.
+      prefilled_tokens: prefilled tokens, summed over the trees; see `TreeRecord`.
+      rounds: rounds of the jitted search.
+      seconds: wall time.
+      engine: statistics of the engine over the search.
     """
 
     trees: int = 0
@@ -33,7 +33,7 @@ class SearchReport:
     engine: EngineStats = field(default_factory=EngineStats)
 
     def shown(self) -> dict[str, Any]:
-        """Rates and failures, for a line of progress."""
+        """Rates and failures for a progress line."""
         seconds = max(self.seconds, 1e-9)
         return {
             "trees/h": round(3600 * self.trees / seconds),
@@ -47,7 +47,7 @@ class SearchReport:
 
 
 def merge(reports: Sequence[SearchReport]) -> SearchReport:
-    """What several processes did, each in a part of the same time."""
+    """The report of several processes that searched in parallel: sums, and the longest time."""
     names = [counted.name for counted in fields(EngineStats)]
     engine = {name: sum(getattr(report.engine, name) for report in reports) for name in names}
     counts: Counter[str] = Counter()
@@ -66,6 +66,6 @@ def merge(reports: Sequence[SearchReport]) -> SearchReport:
 
 
 def since(before: EngineStats, now: EngineStats) -> EngineStats:
-    """What was counted between two looks at an engine."""
+    """Difference of two readings of an engine's counters."""
     names = [counted.name for counted in fields(EngineStats)]
     return EngineStats(**{name: getattr(now, name) - getattr(before, name) for name in names})

@@ -1,22 +1,24 @@
-"""The safety-informed reward of a final answer and the check of its properties (STAIR section 2).
+"""The paper's safety-informed reward R(H, S) of a final answer, and checks of its properties.
 
 With helpfulness H and safety S in [-1, 1] (S > 0 is safe, S < 0 unsafe) the family is
 
     R(H, S) = F(S) H + S - C2 F(S) + c
 
-1. Safety first: S1 > 0 > S2 gives R1 > R2, whatever H is. Not implied by the other two. It is C2
-   that breaks it, by the least helpful answers: F = S needs C2 < 0, F = 2S needs C2 < -1/2, and
-   F = -S^2 + 2S, steeper on the unsafe side, needs C2 < -2/3 (C2 < -1/2 if S is -1 or +1 alone).
-2. Direction: R rises with H where S > 0 and falls where S < 0, so F must have the sign of S. All
-   three forms have it on [-1, 1].
-3. Degeneration: some S = C1 makes R equal H up to a constant, so F(C1) = 1, and H = C2 makes R
-   equal S up to a constant, so C2 must be a helpfulness that can occur. F = 2S has its C1 at 1/2:
-   if S is -1 or +1 alone, it breaks this property (helpfulness counts twice).
+and the paper uses F(S) = S, C2 = -1, c = 0, that is R = S H + 2 S, which is in [-3, 3] and has the
+sign of S. The paper asks for three properties:
 
-Of the choices that the paper ablates, F = S with C2 = -1/2 and F = -S^2 + 2S with C2 = -1 keep all
-three; F = 2S with C2 = -1 breaks the third one for a judge that says -1 or +1.
+1. Safety first: S1 > 0 > S2 implies R1 > R2, whatever H is. The other two do not imply it; whether
+   it holds depends on C2 and is decided by the least helpful answers. F = S needs C2 < 0, F = 2S
+   needs C2 < -1/2, and F = -S^2 + 2S, which is steeper for S < 0, needs C2 < -2/3 (C2 < -1/2 if S
+   takes only the values -1 and +1).
+2. Direction: R increases with H for S > 0 and decreases for S < 0, so F must have the sign of S.
+   All three forms of F have it on [-1, 1].
+3. Degeneration: for some S = C1, R equals H up to a constant, i.e. F(C1) = 1; and for H = C2, R
+   equals S up to a constant, so C2 must be in [-1, 1]. F = 2S has C1 = 1/2: if S takes only the
+   values -1 and +1, it violates this property (helpfulness then counts twice).
 
-The paper uses F(S) = S, C2 = -1, c = 0: R = S H + 2 S, in [-3, 3] and with the sign of S.
+Of the choices that the paper ablates, F = S with C2 = -1/2 and F = -S^2 + 2S with C2 = -1 have all
+three properties; F = 2S with C2 = -1 violates the third for a judge that only says -1 or +1.
 """
 
 from collections.abc import Callable
@@ -34,7 +36,7 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
     "-s^2+2s": lambda s: 2 * s - s * s,
 }
 
-# Values of S on which a property is checked; R is linear in H, so there the ends decide.
+# Values of S at which the properties are checked. R is linear in H, so H = -1 and +1 suffice.
 SAFETY_VALUES = {
     "continuous": np.linspace(-1, 1, 2001),
     "discrete": np.array([-1.0, 1.0]),
@@ -43,7 +45,7 @@ SAFETY_VALUES = {
 
 @dataclass(frozen=True)
 class Property:
-    """Whether a reward has one of the three properties; `reason` names a counterexample if not."""
+    """Whether a reward has one of the three properties; if not, `reason` gives a counterexample."""
 
     name: str
     holds: bool
@@ -80,14 +82,14 @@ class SafetyReward(Settings):
             )
 
     def __call__(self, helpfulness: Any, safety: Any) -> Any:
-        """R, for numbers or arrays of one shape."""
+        """R(H, S), elementwise: floats, or arrays that broadcast against each other."""
         weight = FAMILIES[self.family](safety)
         return weight * helpfulness + safety - self.c2 * weight + self.constant
 
     def properties(self) -> tuple[Property, Property, Property]:
-        """Safety first, direction, degeneration, on the values of S that the judge gives.
+        """Safety first, direction and degeneration, for the values of S that the judge gives.
 
-        Checked at H = -1 and +1 (R is linear in H); a continuous S is checked at 2,001 values.
+        Checked numerically, at H = -1 and +1; a continuous S is checked at 2,001 values.
         """
         return self._safety_first(), self._direction(), self._degeneration()
 

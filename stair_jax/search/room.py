@@ -22,7 +22,7 @@ PRIORS: dict[str, Callable[[Sequence[float], int], float]] = {
 
 @dataclass(frozen=True)
 class SamplingSettings(Settings):
-    """How steps and rollouts are sampled (STAIR section 3).
+    """How steps and rollouts are sampled; the defaults are those of the paper but for lengths.
 
     Attributes:
       temperature: of steps and rollouts.

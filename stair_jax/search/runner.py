@@ -1,13 +1,13 @@
-"""Many search trees over one engine (DESIGN, "Search: the runner").
+"""Runs SI-MCTS for many prompts at once, over one rollout engine with continuous batching.
 
-Each tree is a small state machine: free, expanding, rolling out, judging, backed up, and free
-again. All trees in flight feed one engine, and each goes on as soon as its own requests are
-done. The random key of a request comes from the seed, the prompt's id and the place in the tree,
-so a tree is the same whatever runs beside it.
+Each tree is a state machine (select, expand or roll out, judge, back up) that continues as soon as
+its own requests are done; it never waits for the longest text of a batch. The random key of a
+request is derived from the seed, the prompt's id and the position in the tree, so that a tree does
+not depend on what runs beside it.
 
-A tree with several iterations under way gets its results in the order in which they were asked
-for, one a round: an early result waits for those before it, so that the tree does not depend on
-which was ready first.
+A tree with several iterations in flight receives their results in the order in which they were
+requested, one per round: a result that is ready early waits for the ones before it. Otherwise the
+tree would depend on which result happened to be ready first.
 """
 
 import time
@@ -34,7 +34,7 @@ __all__ = ["Engine", "Progress", "SearchReport", "SearchSettings", "run_search"]
 
 
 class Engine(Protocol):
-    """The part of an engine that a search needs."""
+    """The part of `decoding.engine.Engine` that a search needs."""
 
     stats: EngineStats
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 
 class Progress(Protocol):
-    """Who is told how far the search is."""
+    """Receives the number of finished trees (see `monitoring.Progress`)."""
 
     def update(self, done: int, **shown: Any) -> None: ...
 
@@ -80,30 +80,30 @@ def run_search(
     fingerprint: str = "",
     done: Collection[str] = (),
 ) -> SearchReport:
-    """Grows one tree a prompt.
+    """Searches one tree per prompt.
 
     Args:
-      prompts: in the order in which trees start.
-      engine: with no request pending.
-      tokenizer: of the model.
-      settings: what the trees depend on.
+      prompts: in the order in which their trees start.
+      engine: rollout engine without pending requests.
+      tokenizer: of the engine's model.
+      settings: everything that the trees depend on, beside prompts, model and seed.
       seed: of the run.
-      on_tree: takes each tree as soon as it is finished.
+      on_tree: called with each tree as soon as it is finished, in the order of completion.
       progress: told of finished trees.
-      reward: R of helpfulness and safety.
-      trees_in_flight: how many trees grow side by side at most; fewer where the engine's cache does
-        not carry them. Changes cost, never a tree.
-      device: where their statistics are, see `find_device`.
+      reward: (helpfulness, safety) -> R.
+      trees_in_flight: most trees that are searched at once; fewer if the engine's cache has no room
+        for them. Affects the cost, not the trees.
+      device: where the tree statistics are kept, see `find_device`.
       model: fingerprint of the model, for the records.
       fingerprint: of the settings, for the records.
-      done: ids of prompts whose trees were finished before (a resumed search).
+      done: ids of prompts whose trees are finished already (of a resumed search).
 
     Returns:
-      totals; prompts that cannot be searched are in `skipped`, and stop nothing: empty ones, too
-      long ones, those that leave no room in the engine's context, those that repeat an id.
+      totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
+      long ones, those that fill the engine's context, and those with an id that occurred before.
 
     Raises:
-      UserError: the device is none.
+      UserError: `device` is unknown or not available.
     """
     judge = Judge(tokenizer, settings.judge)
     room = Room(
@@ -136,12 +136,12 @@ class _Growing:
 
     Attributes:
       entry: its prompt.
-      actor: its texts.
-      load: its requests in flight.
-      order: lanes with a request, in the order in which they asked.
-      ready: what has come for some of them.
-      visits: of the nodes in the kernel, once the budget is used up.
-      visits_left: evaluations after the budget that have not come.
+      actor: its host side.
+      load: what its requests pin in the cache.
+      order: lanes with a request in flight, in the order in which they asked.
+      ready: by lane, results that wait to be delivered.
+      visits: of each node in the jitted search; set once the budget is used up.
+      visits_left: evaluations after the budget that are not complete.
     """
 
     entry: Entry
@@ -154,12 +154,12 @@ class _Growing:
 
     @property
     def has_news(self) -> bool:
-        """Whether the lane that has waited longest has what it waits for."""
+        """Whether the result that has to be delivered next is ready."""
         return bool(self.order) and self.order[0] in self.ready
 
 
 class _Search:
-    """The scheduling of trees in flight; tree `slot` of the kernel is `_trees[slot]`."""
+    """Scheduler of the trees in flight; `_trees[slot]` is tree `slot` of the forest."""
 
     def __init__(
         self,
@@ -180,12 +180,13 @@ class _Search:
         self._num_started = 0
 
     def run(self, iterations: int, progress: Progress | None, done: int) -> None:
-        """Grows all trees."""
+        """Searches all trees."""
         report, engine = self.report, self._engine
         start, before = time.monotonic(), EngineStats(**vars(engine.stats))
         self._iterations = iterations
         while self._start_trees():
             self._advance()
+            # Step the engine until a round has something to do: a result, or a new tree.
             while self._trees and not self._with_news and not self._may_start():
                 assert engine.pending, "the trees wait for nothing"
                 for completion in engine.step():
@@ -197,13 +198,13 @@ class _Search:
         report.skipped = self._entries.skipped
 
     def _may_start(self) -> bool:
-        """Whether another tree may start now; one may always be in flight."""
+        """Whether another tree may start now; one tree is always admitted, so that all finish."""
         if self._entries.next is None or not self._free_slots:
             return False
         return not self._trees or self._admission.has_room(self._engine.free)
 
     def _start_trees(self) -> bool:
-        """Starts trees in free slots; whether any tree is in flight."""
+        """Starts as many trees as are admitted; returns whether any tree is in flight."""
         keys = {}
         while self._may_start():
             slot, entry = self._free_slots.pop(), self._entries.take()
@@ -216,7 +217,7 @@ class _Search:
         return bool(self._trees)
 
     def _advance(self) -> None:
-        """One round of the kernel, and the requests that it asks for."""
+        """One round of the jitted search, and the requests that it asks for."""
         waiting, self._with_news = self._with_news, set()
         for slot in waiting:
             tree = self._trees[slot]
@@ -229,7 +230,7 @@ class _Search:
         tasks, done = self._forest.advance()
         self.report.rounds += 1
         for task in tasks:
-            if task.slot in self._trees:
+            if task.slot in self._trees:  # free slots hold trees that ask for things too
                 self._act(task)
         done = [slot for slot in done if slot in self._trees and self._trees[slot].visits is None]
         if done:
@@ -243,7 +244,7 @@ class _Search:
         self._take(task.slot, act(task.node, task.lane))
 
     def _visit_unvisited(self, slot: int, visits: list[int]) -> None:
-        """Launches the visits after the budget, all at once."""
+        """Requests the visits after the budget, all at once: nothing depends on their order."""
         tree = self._trees[slot]
         tree.visits = visits
         waiting = tree.actor.unvisited()
@@ -268,7 +269,11 @@ class _Search:
             self._remove(slot, finished=False)
 
     def _take(self, slot: int, outcome: Outcome) -> None:
-        """Submits requests, or keeps what is complete for the kernel; late visits are counted."""
+        """Submits requests, or stores a complete result for delivery.
+
+        Results of the visits after the budget are only counted: the actor has recorded them, and
+        the jitted search is done.
+        """
         tree = self._trees[slot]
         if isinstance(outcome, list):
             for request in outcome:
@@ -282,7 +287,7 @@ class _Search:
                 self._with_news.add(slot)
 
     def _close_if_finished(self, slot: int) -> None:
-        """Hands a finished tree over."""
+        """Passes a tree on if its visits after the budget are complete."""
         tree = self._trees[slot]
         if tree.visits is None or tree.visits_left:
             return
@@ -296,7 +301,7 @@ class _Search:
         self._on_tree(record)
 
     def _remove(self, slot: int, finished: bool) -> None:
-        """Frees the slot of a tree without requests."""
+        """Frees the slot of a tree that has no request in flight."""
         tree = self._trees.pop(slot)
         tree.actor.release()
         tree.load.close(finished)

@@ -1,4 +1,4 @@
-"""The steps that are sampled after one node, and which of them become its children."""
+"""The samples of an expansion, and which of them become children (deduplication)."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -10,12 +10,12 @@ from stair_jax.search.openings import Keeper
 
 @dataclass
 class Samples:
-    """An expansion under way.
+    """The samples of one expansion.
 
     Attributes:
-      lane: of the tree.
-      number: of samples that make it complete.
-      found: by their number.
+      lane: the lane of the tree that asked for it.
+      number: how many samples are needed.
+      found: completions by sample number.
     """
 
     lane: int
@@ -24,18 +24,18 @@ class Samples:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no sample is missing."""
+        """Whether all samples are there."""
         return len(self.found) == self.number
 
     def whole_steps(self, engine: Keeper, counts: Counter[str]) -> list[Completion]:
-        """The samples without those that were cut off and without exact duplicates.
+        """The distinct samples that were not cut off, in the order of their numbers.
 
         Args:
-          engine: gets back the handles of the others.
-          counts: in which the others are counted.
+          engine: the handles of the other samples are released there.
+          counts: the others are counted here, as "duplicate_steps" and "cut_steps".
         """
         distinct: dict[tuple[int, ...], Completion] = {}
-        for _, sample in sorted(self.found.items()):
+        for _, sample in sorted(self.found.items()):  # not in the order of completion
             tokens = tuple(sample.tokens)
             if sample.finish == "stop" and tokens not in distinct:
                 distinct[tokens] = sample
@@ -49,12 +49,12 @@ class Samples:
 def first_step(
     rollout: Completion, ends: Collection[int], limit: int, engine: Keeper
 ) -> Completion:
-    """The first step of a rollout, as if it had been sampled alone.
+    """The first step of a rollout, as if it had been sampled on its own.
 
     Args:
-      rollout: its handle, if it has one, becomes that of the step.
-      ends: tokens that end a step.
-      limit: tokens of a step at most; a longer one is cut off.
+      rollout: a completed rollout; its handle, if any, is consumed.
+      ends: token ids that end a step.
+      limit: most tokens of a step; a longer one has finish "length" and no handle.
       engine: that keeps the handle.
     """
     tokens = rollout.tokens[:limit]

@@ -1,28 +1,32 @@
-"""The tree kernel of SI-MCTS (STAIR section 3): statistics and control flow of many trees at once.
+"""The jitted, batched tree search of SI-MCTS: statistics and control flow of many trees at once.
 
-Texts and tokens of the steps stay on the host; here a step is a node index. `mcts.py` holds the
-method for one tree; `advance` is one jitted scheduling round of many:
+`mcts.py` has the algorithm for one tree; here it is vmapped over B trees. Texts and tokens of the
+steps stay on the host, so a step is just a node index. Model and judge run outside of jit, so the
+search is a coroutine: `advance` is one scheduling round, which applies results and says what to
+compute next.
 
     trees = init(config, keys)
     delivery = Delivery.empty(config, batch)
     while True:
         trees, selection = advance(config, trees, delivery)    # consumes its `trees`
         ...                                  # the host starts what `selection` asks for
-        delivery = ...                       # and delivers what is ready, of any of the trees
+        delivery = ...                       # and delivers whatever is ready, for any of the trees
     trees = finish(config, trees, rewards, done)               # the visits after the budget
 
-A tree has `config.in_flight` lanes, W, with at most one request in flight each. `selection.need`
-says, for every lane, what it asks for:
+A tree has W = `config.in_flight` lanes, each with at most one request in flight. `selection.need`
+says what each lane asks for:
 
     EXPAND   sample steps after `node`, drop exact duplicates, deliver the rest
     ROLLOUT  sample a full answer from `node`, deliver its reward
     SCORE    `node` is terminal: deliver the reward of its own answer
-    DONE     the budget is used up, and nothing is in flight
-    WAIT     nothing new; the request in flight still stands, or there is none to make yet
+    DONE     the budget is used up and nothing is in flight
+    WAIT     nothing new: a request is in flight, or there is nothing to ask for yet
 
 A terminal node whose reward is known costs no request: `advance` backs it up and selects again.
-While its one score is in flight no other lane asks for it: the lane waits. The order in which lanes
-are served shapes a tree of several; with one lane nothing but its key and what it is told does.
+While that reward is being computed for one lane, no other lane asks for it again; it waits.
+
+With one lane, a tree depends only on its key and on the results delivered to it. With several, it
+also depends on the order in which its lanes are served (see `runner.py`, which fixes that order).
 """
 
 import dataclasses
@@ -35,6 +39,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from stair_jax.search.mcts import (
+    actions_to,
     add_reward,
     backup,
     expand,
@@ -65,6 +70,7 @@ __all__ = [
     "Selection",
     "TracedActor",
     "Trees",
+    "actions_to",
     "advance",
     "backup",
     "expand",
@@ -73,6 +79,7 @@ __all__ = [
     "next_unvisited",
     "restart",
     "search",
+    "search_trees",
     "select",
     "unvisited",
 ]
@@ -80,11 +87,11 @@ __all__ = [
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(config: SearchConfig, keys: Array) -> Trees:
-    """Fresh trees that hold the root alone.
+    """New trees with only a root.
 
     Args:
         config: static settings.
-        keys: typed random keys [B], one a tree.
+        keys: typed random keys [B], one per tree, for breaking ties.
     """
     return jax.vmap(functools.partial(_init_one, config))(keys)
 
@@ -114,7 +121,7 @@ def _init_one(config: SearchConfig, key: Array) -> Trees:
 def _complete(
     config: SearchConfig, trees: Trees, node: Array, reward: Array, active: Array
 ) -> Trees:
-    """Backs up one iteration of each of the active trees [B]."""
+    """Backs up one iteration of each active tree; `node`, `reward` and `active` are [B]."""
     trees = jax.vmap(functools.partial(backup, config))(trees, node, reward, active)
     return trees.replace(iterations=trees.iterations + active)
 
@@ -122,10 +129,10 @@ def _complete(
 def _run_ahead(
     config: SearchConfig, trees: Trees, node: Array, reward: Array, active: Array
 ) -> tuple[Trees, Selection]:
-    """Backs up rewards, then selects for every free lane until each has what it can get.
+    """Backs up the delivered rewards, then selects for the free lanes until none can get more.
 
-    Iterations that end at a terminal with a known reward are backed up on the way. `node`, `reward`
-    and `active` [B] are the first evaluations to back up.
+    Iterations that end at a terminal node with a known reward are completed on the way, without a
+    request. `node`, `reward` and `active` [B] are the delivered evaluations.
     """
     lanes = config.in_flight
 
@@ -134,6 +141,7 @@ def _run_ahead(
         trees = _complete(config, trees, node, reward, known)
         free = trees.leaf == NO_NODE
         num_free = free.sum(axis=1)
+        # Iterations in flight count against the budget, so that it is met exactly.
         left = config.num_iterations - trees.iterations - (lanes - num_free)
         may = (num_free > 0) & (left > 0)
         node, need = jax.vmap(functools.partial(select, config))(trees)
@@ -142,7 +150,7 @@ def _run_ahead(
         known = may & terminal & ~jnp.isnan(reward)
         is_asked = terminal & (trees.leaf == node[:, None]).any(axis=1)
         asks = may & ~known & ~is_asked
-        lane = free & (jnp.cumsum(free, axis=1) == 1) & asks[:, None]
+        lane = free & (jnp.cumsum(free, axis=1) == 1) & asks[:, None]  # one-hot: first free lane
         trees = trees.replace(
             leaf=jnp.where(lane, node[:, None], trees.leaf),
             expanding=jnp.where(lane, (need == Need.EXPAND)[:, None], trees.expanding),
@@ -153,6 +161,8 @@ def _run_ahead(
             node=jnp.where(lane, node[:, None], selection.node),
             need=jnp.where(lane, need[:, None], selection.need),
         )
+        # Go on where an iteration was free (it is backed up at the top of the next pass), or where
+        # another lane is free. A lane that has to wait stops its tree until the next delivery.
         return trees, selection, node, reward, known, known | (asks & (num_free > 1) & (left > 1))
 
     nothing = Selection(
@@ -170,12 +180,21 @@ def _run_ahead(
 def advance(config: SearchConfig, trees: Trees, delivery: Delivery) -> tuple[Trees, Selection]:
     """One scheduling round: applies the delivery, then selects for every lane that is free.
 
-    `trees` is donated: use the returned ones. What is delivered belongs to the node in flight
-    (`trees.leaf` of the lane); a delivery to a lane without a request is ignored. A lane that was
-    expanded asks in the same round for the evaluation of the child that was selected, or, when
-    there are no children, for a rollout of the leaf itself.
+    A result is applied to the node for which its lane has a request in flight (`trees.leaf`); a
+    delivery to a lane without a request is ignored. A lane whose leaf was expanded asks, in the
+    same round, for the evaluation of the selected child, or for a rollout of the leaf itself if
+    there are no children.
+
+    Args:
+        config: static settings.
+        trees: B trees; donated.
+        delivery: at most one result per tree, from the host (NumPy arrays [B, ...]).
+
+    Returns:
+        (trees, selection): the requests [B, W] that the host has to start.
     """
-    here = jnp.arange(config.in_flight) == delivery.lane[:, None]
+    here = jnp.arange(config.in_flight) == delivery.lane[:, None]  # [B, W], one-hot
+    # A masked maximum instead of a gather; NO_NODE is below every node index.
     leaf = jnp.where(here, trees.leaf, NO_NODE).max(axis=1)
     expanded = delivery.expanded & (leaf != NO_NODE)
     rewarded = delivery.rewarded & (leaf != NO_NODE) & ~expanded
@@ -190,6 +209,7 @@ def advance(config: SearchConfig, trees: Trees, delivery: Delivery) -> tuple[Tre
     )
     if config.in_flight > 1:
         trees = jax.vmap(functools.partial(land, config))(trees, node, rewarded)
+    # Where nothing was expanded, `node` is the leaf itself and this need is not used.
     need = jnp.where(jax.vmap(get)(trees.is_terminal, node), Need.SCORE, Need.ROLLOUT)
     trees, selection = _run_ahead(config, trees, node, delivery.reward, rewarded)
     return trees, Selection(
@@ -200,7 +220,11 @@ def advance(config: SearchConfig, trees: Trees, delivery: Delivery) -> tuple[Tre
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def restart(config: SearchConfig, trees: Trees, keys: Array, mask: Array) -> Trees:
-    """Replaces the trees of the mask [B] by fresh ones with the keys [B]; `trees` is donated."""
+    """Replaces the trees in `mask` [B] by new ones with `keys` [B]; `trees` is donated.
+
+    All B new trees are made and the masked ones picked: the shapes stay static, so that starting a
+    tree in any slot never recompiles.
+    """
     fresh = init(config, keys)
 
     def pick(new, old):
@@ -211,12 +235,14 @@ def restart(config: SearchConfig, trees: Trees, keys: Array, mask: Array) -> Tre
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def finish(config: SearchConfig, trees: Trees, rewards: Array, mask: Array) -> Trees:
-    """Backs up one evaluation of every never-visited node, in the order of the nodes.
+    """Backs up one evaluation of every node that was never visited, in the order of the nodes.
+
+    With these visits the paper's search ends: every node then has a value. Nothing is expanded.
 
     Args:
         config: static settings.
         trees: donated.
-        rewards: [B, N] f32, read where `unvisited(trees)`; nan: missing.
+        rewards: [B, N] f32, read where `unvisited(trees)`; NaN if missing.
         mask: [B] bool, the trees to finish.
     """
     return _visit_unvisited(config, trees, lambda _, nodes: jax.vmap(get)(rewards, nodes), mask)
@@ -225,8 +251,12 @@ def finish(config: SearchConfig, trees: Trees, rewards: Array, mask: Array) -> T
 def _visit_unvisited(
     config: SearchConfig, trees: Trees, reward_of: Callable[[Trees, Array], Array], mask: Array
 ) -> Trees:
-    """Visits every unvisited node of the trees of the mask [B]; reward_of(trees, nodes [B])."""
+    """Visits every unvisited node of the trees in `mask` [B].
+
+    `reward_of(trees, nodes [B])` gives the rewards [B] of one node of each tree.
+    """
     add = jax.vmap(lambda *args: add_reward(config, *args)[0])
+    # Before the loop: a visit also counts for the ancestors, which may be unvisited themselves.
     waiting = unvisited(trees) & mask[:, None]
 
     def visit(node, trees):
@@ -240,22 +270,23 @@ def _visit_unvisited(
 def search(
     config: SearchConfig, actor: TracedActor, trees: Trees, state: Any, *, final_visits: bool = True
 ) -> Trees:
-    """The whole search of fresh trees with a traced actor, inside one jit.
+    """The whole search inside one jit, where model and judge are traceable functions.
+
+    For benchmarks and tests. Iterations are sequential, whatever `config.in_flight` is.
 
     Args:
         config: static settings.
-        actor: the traced actor; hashable (a tuple of module-level functions).
+        actor: stands in for model and judge; hashable (a tuple of module-level functions).
         trees: as made by `init`; donated.
         state: pytree with a leading axis B, handed to the actor.
         final_visits: whether to visit each never-visited node after the budget.
-
-    The iterations follow one another, whatever `config.in_flight` is.
     """
     config = dataclasses.replace(config, in_flight=1)
     expand_with, evaluate_with = jax.vmap(actor.expand), jax.vmap(actor.evaluate)
 
     def iterate(_, trees):
         node, need = jax.vmap(functools.partial(select, config))(trees)
+        # Under vmap both sides of a branch would run: the actor is called for all, then masked.
         trees, node = jax.vmap(functools.partial(expand, config))(
             trees, node, expand_with(state, trees, node), need == Need.EXPAND
         )
@@ -272,3 +303,30 @@ def search(
         functools.partial(evaluate_with, state),
         jnp.full(trees.num_nodes.shape, True),
     )
+
+
+def search_trees(
+    config: SearchConfig,
+    actor: TracedActor,
+    keys: Array,
+    state: Any = None,
+    *,
+    final_visits: bool = True,
+) -> Trees:
+    """Searches B trees with an actor of your own, inside one jit.
+
+    Args:
+        config: static settings.
+        actor: two module-level functions in JAX, of one tree: `expand(state, tree, node)` gives the
+            children of a node as an `Expansion`, whose arrays have `config.num_children` entries,
+            and `evaluate(state, tree, node)` a float32 reward (nan: missing). `actions_to` tells
+            them which node it is.
+        keys: typed random keys [B], one a tree, for ties.
+        state: pytree with a leading axis B; each tree's actor gets its part of it.
+        final_visits: whether to visit each never-visited node once after the budget, as the paper
+            does.
+
+    Returns:
+        The trees; see `Trees` for their fields, [B, ...].
+    """
+    return search(config, actor, init(config, keys), state, final_visits=final_visits)

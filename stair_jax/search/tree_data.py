@@ -31,7 +31,7 @@ class Need(enum.IntEnum):
 
 @dataclass(frozen=True)
 class SearchConfig(Settings):
-    """Static settings of a search (STAIR section 3); the defaults are those of the paper.
+    """Static settings of SI-MCTS (Algorithm 1 of the paper), with its values as defaults.
 
     Attributes:
         num_iterations: budget of a tree.

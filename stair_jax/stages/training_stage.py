@@ -88,6 +88,11 @@ class TrainingStage(Stage, TrainingSettings):
     SHOWN: ClassVar[tuple[str, ...]] = ("loss",)
     LOGITS: ClassVar[bool] = True
 
+    @property
+    def split_rows(self) -> int:
+        """Rows that the mesh has to divide; 0: they follow the mesh."""
+        return self.microbatch_rows
+
     @abstractmethod
     def objective(self, config: ModelConfig) -> Objective:
         """The loss."""
@@ -194,7 +199,7 @@ class TrainingStage(Stage, TrainingSettings):
         Raises:
           UserError: the mesh divides neither the model nor the rows of a micro-batch.
         """
-        mesh = training_mesh(runtime, model, self.microbatch_rows, devices)
+        mesh = training_mesh(runtime, model, self.split_rows, devices)
         rows = self.rows_on(mesh)
         return Setup(configure(model, self, mesh, runtime.vocab_multiple), mesh, rows)
 
@@ -224,19 +229,22 @@ class TrainingStage(Stage, TrainingSettings):
         return context.model("model")
 
     def check_devices(self, context: PlanContext) -> None:
-        """Checks the mesh, and whether parameters, moments and gradients fit the memory."""
+        """Checks the mesh, and whether parameters and moments fit the memory.
+
+        What gradients and activations take besides is told by a plan, which compiles the step.
+        """
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         device = setup.mesh.devices.flat[0]
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
         params, tx = self.abstract_trainable(setup), make_optimizer(self, 1).tx
         state = abstract_state(params, self.axes(setup.config), tx, setup.mesh)
-        needed, memory = local_bytes((state, params)), memory_bytes(device)
+        needed, memory = local_bytes(state), memory_bytes(device)
         if needed > memory:
             raise UserError(
-                f"parameters, moments and gradients take {needed / GIB:.1f} GiB of each device, "
-                f"which has {memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), "
-                f"or param_dtype and mu_dtype 'bfloat16'"
+                f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
+                f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
+                "param_dtype and mu_dtype 'bfloat16'"
             )
 
     def cost_fields(self) -> list[str]:
@@ -253,14 +261,12 @@ class TrainingStage(Stage, TrainingSettings):
             )
 
     def reopen(self, folder: Path) -> None:
-        """Takes the exported model away; training goes on from the last state.
-
-        Where that was cut short, it may be done again.
-        """
-        exported, before = folder / "hf", folder / ".hf.before"
-        if exported.exists():
-            shutil.rmtree(before, ignore_errors=True)  # of an earlier lengthening
-            exported.rename(before)
+        """Takes the exported model away, whole or not at all; the last state stays."""
+        before = folder / ".hf.before"
+        shutil.rmtree(before, ignore_errors=True)
+        if (folder / "hf").is_dir():
+            (folder / "hf").rename(before)
+            shutil.rmtree(before, ignore_errors=True)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""

@@ -1,1 +1,1 @@
-"""Text: tokenizer, chat templates, the grammar of answers, every prompt sent to a model."""
+"""Text: tokenizers, chat templates, the grammar of structured answers, prompt wordings."""

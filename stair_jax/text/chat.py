@@ -1,4 +1,9 @@
-"""Prompts as token ids, by the chat template of the checkpoint."""
+"""Chat templates: prompts as token ids, rendered by the template of the checkpoint.
+
+The template is rendered once with placeholders and cut at its control tokens. A user's text is then
+encoded by a tokenizer without control tokens and put between them: a tag or a forged header in a
+prompt can never become a control token.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,21 +21,22 @@ from stair_jax.text.tokenizer import (
     load_huggingface,
 )
 
-_SYSTEM = "\ue000system text\ue000"  # private-use characters: no template holds them
+_SYSTEM = "\ue000system text\ue000"  # private-use characters, which no template contains
 _USER = "\ue000user text\ue000"
 
 
 @dataclass(frozen=True)
 class UserTurn:
-    """What stands around the text of a user.
+    """What the chat template puts around the user's text.
 
     Attributes:
-      before: token ids, up to the last control token in front of the text.
-      lead: the template's text that follows it.
-      trail: the template's text after the user's.
-      after: token ids, from the next control token on.
+      before: token ids up to and including the last control token before the text.
+      lead: template text between that token and the user's text.
+      trail: template text after the user's text, up to the next control token.
+      after: token ids from that control token on, up to where the answer starts.
 
-    The text between two control tokens is tokenised as one, as transformers does it.
+    Lead, user text and trail are tokenised as one string, as transformers does: tokens may span
+    their boundaries.
     """
 
     before: tuple[int, ...]
@@ -45,17 +51,17 @@ def prepare_tokenizer(
     chat_template: str = "",
     template_values: Mapping[str, Any] | None = None,
 ) -> Tokenizer:
-    """The tokenizer of a checkpoint with what a run needs: tags, a padding token, chat settings.
+    """The tokenizer of a checkpoint, prepared for a run: tags, padding token, chat settings.
 
     Args:
       folder: a Hugging Face folder.
-      system: text of a system turn (`ChatSettings.system`); None keeps what the folder says.
-      chat_template: path of a jinja file that replaces the checkpoint's template, if not empty.
-      template_values: variables of the template, beside those that the folder says.
+      system: text of a system turn (`ChatSettings.system`); None keeps that of the folder.
+      chat_template: path of a Jinja file that replaces the checkpoint's template; "": none.
+      template_values: variables of the template, merged into those of the folder.
 
     Raises:
-      UserError: a file is missing or damaged, or the chat template does not render a prompt. A
-        checkpoint without a template is let through: `encode_prompt` asks for it.
+      UserError: a file is missing or damaged, or the chat template cannot render a prompt. A
+        checkpoint without a template is accepted here; `encode_prompt` then raises.
     """
     hf = load_huggingface(folder)
     stop_ids = generation_stop_ids(folder)
@@ -85,23 +91,28 @@ def _read_template(path: Path) -> str:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Token ids of one user turn, up to where the answer starts, by `tokenizer.chat`.
+    """Token ids of a single user turn, up to where the answer starts.
 
-    They are those of transformers' `apply_chat_template`, with two exceptions. Space around the
-    prompt is left out whether or not the template does so. And only the template has control
-    tokens: a tag or `<|eot_id|>` inside a prompt, or a system turn, stays text.
+    Equal to those of transformers' `apply_chat_template` with the generation prompt, with two
+    exceptions. White space around the prompt is always stripped. And control tokens come from the
+    template only: a tag or `<|eot_id|>` inside a prompt or system text stays plain text.
 
     Raises:
-      UserError: the tokenizer has no chat template, or one that does not hold the user's text.
+      UserError: the tokenizer has no chat template, or one that does not contain the user's text.
     """
     turn = user_turn(tokenizer)
     text = tokenizer.encode_text(turn.lead + prompt.strip() + turn.trail)
     return [*turn.before, *text, *turn.after]
 
 
+# Tokenizers hash by identity.
 @lru_cache(maxsize=8)
 def user_turn(tokenizer: Tokenizer) -> UserTurn:
-    """What the template puts around the text of a user."""
+    """What the template of a tokenizer puts around the user's text.
+
+    Raises:
+      UserError: as `encode_prompt`.
+    """
     rendered = _render(tokenizer)
     system = (tokenizer.chat.system or "").strip()
     before: list[int] = []
@@ -119,7 +130,7 @@ def user_turn(tokenizer: Tokenizer) -> UserTurn:
 
 
 def _render(tokenizer: Tokenizer) -> str:
-    """The template's text, with placeholders for the system's and the user's."""
+    """The rendered template, with placeholders for the texts of system and user."""
     if not tokenizer.hf.chat_template:
         raise UserError(
             "the tokenizer has no chat template: add chat_template.jinja to the folder of its "
@@ -134,9 +145,10 @@ def _render(tokenizer: Tokenizer) -> str:
                 turns, tokenize=False, add_generation_prompt=True, **tokenizer.chat.values
             )
         )
-    except Exception as error:  # a template is a program: it may fail in any way
+    except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error
+    # Templates may drop, repeat or escape a text; splitting at it would then go wrong.
     if rendered.count(_USER) != 1:
         raise UserError("the chat template of the tokenizer does not hold the user's text once")
     if rendered.count(_SYSTEM) != (tokenizer.chat.system is not None):
@@ -148,11 +160,12 @@ def _render(tokenizer: Tokenizer) -> str:
 
 
 def _split_control(tokenizer: Tokenizer, rendered: str) -> Iterator[int | str]:
-    """Cuts a rendered template at its control tokens."""
+    """Splits a rendered template at its control tokens: yields token ids and the texts between."""
     control = set(tokenizer.hf.added_tokens_decoder)
-    control.discard(tokenizer.hf.unk_token_id)  # what a placeholder may be to a small vocabulary
+    control.discard(tokenizer.hf.unk_token_id)  # a small vocabulary may encode placeholders as UNK
     encoded = tokenizer.hf.backend_tokenizer.encode(rendered, add_special_tokens=False)
     position = 0
+    # By offsets, which include the white space that some added tokens strip around them.
     for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
         if token in control:
             if rendered[position:start]:
@@ -164,5 +177,5 @@ def _split_control(tokenizer: Tokenizer, rendered: str) -> Iterator[int | str]:
 
 
 def encode_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
-    """Token ids of a whole answer, closed by the end-of-sequence token."""
+    """Token ids of a whole answer, followed by the end-of-sequence token."""
     return [*tokenizer.encode_answer(answer), tokenizer.eos_id]

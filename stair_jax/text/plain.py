@@ -1,4 +1,4 @@
-"""A tokenizer that has no control tokens: what it encodes is text and nothing else."""
+"""A copy of a tokenizer without control tokens, for text from outside (prompt injection)."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
 
 
 def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
-    """The same tokenizer, unable to produce an added or special token from text.
+    """The same tokenizer, but unable to produce an added or special token from text.
 
-    Its texts stand inside a prompt: the space that some tokenizers put before the first word of a
-    document only is left out.
+    The space that some tokenizers prepend only to the first word of a document is also disabled, as
+    the texts are used inside of a prompt.
 
     Raises:
-      UserError: a Unigram model, whose tokens cannot be taken out.
+      UserError: a Unigram model, from which tokens cannot be removed by name.
     """
     state = json.loads(hf.backend_tokenizer.to_str())
     model = state["model"]
@@ -27,7 +27,7 @@ def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
             f"the tokenizer is a {model['type']} model: only BPE, WordPiece and WordLevel are "
             "supported, whose control tokens can be told from text"
         )
-    # A trained tokenizer may hold its specials among its words as well.
+    # Added tokens may also be entries of the vocabulary, and results of merges.
     control = {token["content"] for token in state["added_tokens"]} - {model.get("unk_token")}
     for token in control:
         model["vocab"].pop(token, None)
@@ -36,13 +36,13 @@ def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     if state["pre_tokenizer"]:
         _without_first_space(state["pre_tokenizer"])
     state["added_tokens"] = []
-    state["post_processor"] = None
+    state["post_processor"] = None  # it would add BOS
     state["truncation"] = state["padding"] = None
     return Backend.from_str(json.dumps(state))
 
 
 def _makes(pair: str | list[str], control: set[str]) -> bool:
-    """Whether a merge of BPE takes or makes a control token."""
+    """Whether a BPE merge uses or produces a control token."""
     left, right = pair.split(" ") if isinstance(pair, str) else pair
     return left in control or right in control or left + right in control
 
@@ -54,7 +54,7 @@ def _without_first_space(pre_tokenizer: dict[str, Any]) -> None:
 
 
 def valid_unicode(text: str) -> str:
-    """`text` with U+FFFD for each lone surrogate, which no encoding of characters can hold."""
+    """`text` with each lone surrogate, which UTF-8 cannot encode, replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Default wording of the prompts that models are sent; each is a config field.
+"""Default wording of the judge prompts (self-reward); each can be replaced by a config field.
 
-A template holds `{prompt}` and then `{answer}`, once each. The instructions come first, so that
-all judgements share their tokens; the answer comes last.
+A template contains `{prompt}` and then `{answer}`, once each. Instructions come first and the
+answer last, so that judgements share the longest possible prefix in the KV cache.
 """
 
 HELPFULNESS_JUDGE = """\

@@ -1,4 +1,4 @@
-"""Grammar of structured answers (STAIR, section 3.1): reasoning blocks, then one output block.
+"""Grammar of the paper's structured chain of thought: reasoning blocks, then one output block.
 
     <|Reasoning_step|>Title: ...
     ...
@@ -6,7 +6,10 @@
 
     <|Output|>Final Answer: ...<|/Output|>
 
-The four tags are single tokens, so that a step ends on one token id.
+The four tags are single tokens, so that the end of a step is one stop token.
+
+Parsing is strict (`parse`) where training data is made and formats are counted, and tolerant
+(`parse_tolerant`, `final_answer`) where a judge or user reads whatever a model has written.
 """
 
 import re
@@ -28,11 +31,11 @@ _NOT_SPACE = re.compile(r"\S")
 
 
 class FormatError(ValueError):
-    """A structured answer that breaks the grammar; the message says where."""
+    """A structured answer violates the grammar; the message says where."""
 
 
 class ClosingTags(Protocol):
-    """What `split_steps` needs to know of a tokenizer's tags."""
+    """The part of `tokenizer.Tags` that `split_steps` needs."""
 
     @property
     def reasoning_close(self) -> int: ...
@@ -43,24 +46,24 @@ class ClosingTags(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """A parsed answer: the (title, text) of each reasoning step, and the final answer."""
+    """A parsed answer."""
 
-    steps: tuple[tuple[str, str], ...]
-    final: str
+    steps: tuple[tuple[str, str], ...]  # (title, text) of each reasoning step
+    final: str  # the final answer, without its prefix
 
 
 def format_step(title: str, text: str) -> str:
-    """One reasoning block."""
+    """A reasoning block with its tags."""
     return f"{REASONING_OPEN}{_TITLE_PREFIX} {title}\n{text}\n{REASONING_CLOSE}"
 
 
 def format_output(final: str) -> str:
-    """The output block."""
+    """The output block with its tags."""
     return f"{OUTPUT_OPEN}{FINAL_PREFIX} {final}{OUTPUT_CLOSE}"
 
 
 def format_answer(steps: Sequence[tuple[str, str]], final: str) -> str:
-    """A whole structured answer, with a blank line between blocks."""
+    """A whole structured answer, with a blank line between blocks; `steps` are (title, text)."""
     return "\n\n".join([*(format_step(title, text) for title, text in steps), format_output(final)])
 
 
@@ -68,7 +71,8 @@ def parse(text: str) -> Answer:
     """Parses a structured answer strictly.
 
     Raises:
-      FormatError: anything but reasoning blocks with a title, then one output block.
+      FormatError: the text is anything but one or more reasoning blocks with title and text,
+        followed by one output block; only white space may stand between them.
     """
     steps: list[tuple[str, str]] = []
     final: str | None = None
@@ -100,7 +104,7 @@ def parse(text: str) -> Answer:
 
 
 def _block(text: str, start: int, opening: str, closing: str) -> tuple[str, int]:
-    """Body of the block at `start`, and the position after it."""
+    """(body of the block at `start`, position after its closing tag)."""
     tag = TAG_PATTERN.search(text, start + len(opening))
     if tag is None or tag.group() != closing:
         found = "the end" if tag is None else tag.group()
@@ -109,7 +113,7 @@ def _block(text: str, start: int, opening: str, closing: str) -> tuple[str, int]
 
 
 def _split_title(body: str) -> tuple[str, str]:
-    """Title and text of a reasoning block; the title is empty where there is none."""
+    """(title, text) of a reasoning block; the title is "" if there is none."""
     first, _, rest = body.strip().partition("\n")
     if not first.startswith(_TITLE_PREFIX):
         return "", body.strip()
@@ -117,12 +121,12 @@ def _split_title(body: str) -> tuple[str, str]:
 
 
 def _without_prefix(body: str) -> str:
-    """The final answer that an output block holds."""
+    """The body of an output block without "Final Answer:"."""
     return body.strip().removeprefix(FINAL_PREFIX).strip()
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether `text` is a whole structured answer."""
+    """Whether `parse` accepts `text`."""
     try:
         parse(text)
     except FormatError:
@@ -131,12 +135,12 @@ def is_well_formed(text: str) -> bool:
 
 
 def parse_tolerant(text: str) -> Answer:
-    """Reads what can be read of an answer, however broken; what is not there is empty.
+    """Reads as much as possible of an answer, however malformed; never raises.
 
-    A step is what stands after an opening reasoning tag or before a closing one, up to the next
-    tag of any kind: blocks that lost a tag, their title ("" then), their text or the blank line
-    between them are read; text outside of all blocks is not. `final` is `final_answer(text)`.
-    What `parse` accepts is read alike.
+    A step is the text after an opening reasoning tag or before a closing one, up to the next tag of
+    any kind. So blocks without one of their tags, without a title (then "") or without the blank
+    line between them are read; text outside of all blocks is not. `final` is `final_answer(text)`.
+    The result equals that of `parse` if `parse` accepts the text.
     """
     return Answer(_tolerant_steps(text), final_answer(text))
 
@@ -153,11 +157,11 @@ def _tolerant_steps(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def final_answer(text: str) -> str:
-    """What the user gets to see of an answer, read tolerantly; empty when there is nothing.
+    """The part of an answer that the user sees, read tolerantly; "" if there is none.
 
-    The last output block if there is one (closed or not), else what follows the last
-    reasoning block. In an answer without tags, what follows its last "Final Answer:" if it has
-    one; otherwise it is its own final answer. No tag is ever part of it.
+    The last output block (closed or not) if there is one, else the text after the last reasoning
+    block. In an answer without tags, the text after the last "Final Answer:", else the whole text.
+    The result never contains a tag.
     """
     if OUTPUT_OPEN in text:
         body = text.rsplit(OUTPUT_OPEN, 1)[1].split(OUTPUT_CLOSE, 1)[0]
@@ -171,7 +175,10 @@ def final_answer(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """`text` with its tags taken out, and those that what is left makes, in one pass."""
+    """Removes all tags from `text`, also those that only form when others are removed.
+
+    In linear time: each character is appended, and a tag that it completes is dropped at once.
+    """
     if not TAG_PATTERN.search(text):
         return text
     kept: list[str] = []
@@ -185,7 +192,7 @@ def _without_tags(text: str) -> str:
 
 
 def split_steps(ids: Iterable[int], tags: ClosingTags) -> list[list[int]]:
-    """Cuts the token ids of an answer after each closing tag; a last unclosed piece is kept."""
+    """Splits the token ids of an answer after each closing tag; an unclosed rest comes last."""
     pieces: list[list[int]] = [[]]
     for token in ids:
         pieces[-1].append(token)

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers with the four tags; text never becomes control tokens."""
+"""Wrapper of Hugging Face tokenizers: the four tags, and safe encoding of text from outside."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -16,9 +16,9 @@ from stair_jax.text.plain import plain_backend, valid_unicode
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
 
-MAX_STOP_IDS = 6  # a request of the engine stops at 8 tokens; the two closing tags are among them
+MAX_STOP_IDS = 6  # the engine takes 8 stop tokens per request, two of which are closing tags
 _PAD = "<|pad|>"
-_PAD_CANDIDATES = (  # tokens that checkpoints keep for padding, or that no text ever holds
+_PAD_CANDIDATES = (  # tokens that checkpoints reserve for padding, or that occur in no text
     "<|finetune_right_pad_id|>",
     "<|endoftext|>",
     "<|vision_pad|>",
@@ -26,7 +26,7 @@ _PAD_CANDIDATES = (  # tokens that checkpoints keep for padding, or that no text
     "<unk>",
     _PAD,
 )
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of generation_config.json
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of generation_config.json
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class Tags:
 
 
 def add_tags(hf: "PreTrainedTokenizerFast", stop_ids: Iterable[int] = ()) -> int:
-    """Adds the four tags to a tokenizer where they are missing; returns how many were new.
+    """Adds the four tags, where missing, and a padding token to a tokenizer, in place.
 
-    They are not special tokens in the sense of Hugging Face, so that
-    `decode(..., skip_special_tokens=True)` in transformers or vLLM leaves them visible.
+    The tags are added tokens but not special ones in the sense of Hugging Face, so that
+    `decode(..., skip_special_tokens=True)` in transformers or vLLM keeps them visible.
 
-    The tokenizer is also given a padding token other than the end-of-sequence token and the
-    `stop_ids`: its own if it is that, else a reserved one, else a new one. Transformers scores a
-    sequence at its last token that is not padding, which has to be the end of the answer.
+    The padding token has to differ from the end-of-sequence token and the `stop_ids`: the
+    tokenizer's own if it does, else a reserved one, else a new one. Transformers scores a sequence
+    at its last token that is not padding, which must be the end of the answer.
+
+    Returns:
+      the number of tags that were added.
     """
     new = hf.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in steps.TAGS])
     ends = {hf.eos_token_id, *stop_ids}
@@ -59,7 +62,18 @@ def add_tags(hf: "PreTrainedTokenizerFast", stop_ids: Iterable[int] = ()) -> int
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer as the rest of stair_jax sees it."""
+    """The tokenizer of a checkpoint as the rest of stair_jax uses it.
+
+    Attributes:
+      hf: the Hugging Face tokenizer.
+      tags: token ids of the four tags.
+      eos_id: end-of-sequence token, which closes an answer in training data.
+      stop_ids: all tokens that end an answer, `eos_id` first.
+      pad_id: padding token.
+      vocab_size: number of token ids, added tokens included.
+      chat: how prompts are rendered.
+      generation: fields of `generation_config.json` to export with the model.
+    """
 
     def __init__(
         self,
@@ -68,13 +82,17 @@ class Tokenizer:
         chat: ChatSettings | None = None,
         generation: Mapping[str, Any] | None = None,
     ):
-        """Wraps `hf`, which must hold the four tags (`add_tags`).
+        """Wraps `hf`, which must contain the four tags (`add_tags`).
 
         Args:
           hf: a fast tokenizer.
-          stop_ids: tokens that end an answer, beside the end-of-sequence token.
+          stop_ids: tokens that end an answer, in addition to the end-of-sequence token.
           chat: how prompts are rendered.
-          generation: fields of `generation_config.json` to be exported with the model; not used.
+          generation: fields of `generation_config.json`; kept for export only.
+
+        Raises:
+          UserError: a tag or the end-of-sequence token is missing, there are too many stop tokens,
+            or the tokenizer is a Unigram model.
         """
         vocabulary = hf.get_vocab()
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
@@ -97,14 +115,15 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.chat = chat or ChatSettings()
         self.generation = dict(generation or {})
-        self._plain = plain_backend(hf)
+        self._plain = plain_backend(hf)  # for all text: tags are put between its ids by hand
         self._tag_ids = dict(zip(steps.TAGS, astuple(self.tags), strict=True))
+        # The tags stay visible even if a checkpoint declares them special.
         special = {token for token, added in hf.added_tokens_decoder.items() if added.special}
         self._hidden = (special | set(hf.all_special_ids)) - set(self._tag_ids.values())
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """Reads a Hugging Face folder; further stop ids come from `generation_config.json`."""
+        """Reads a Hugging Face folder; additional stop ids come from `generation_config.json`."""
         folder = Path(folder)
         return cls(
             load_huggingface(folder),
@@ -116,22 +135,23 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer and its chat settings as a Hugging Face folder.
 
-        Transformers 4 and vLLM read it too. They do not know the chat settings: who serves the
-        model passes its system turn and template values as before, or has the template write them.
+        Transformers 4 and vLLM can read it too, except for the chat settings: to serve the model
+        with the same prompts, pass its system turn and template values, or put them into the
+        template.
         """
         self.hf.save_pretrained(folder)
         _write_for_older_readers(Path(folder) / "tokenizer_config.json")
         self.chat.save(Path(folder))
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of text that is not ours (a user's prompt): tags and specials in it stay text.
+        """Token ids of untrusted text, e.g. a user's prompt: tags and specials in it stay text.
 
-        A lone surrogate, which is no character, becomes U+FFFD.
+        A lone surrogate is encoded as U+FFFD.
         """
         return self._plain.encode(valid_unicode(text), add_special_tokens=False).ids
 
     def encode_answer(self, text: str) -> list[int]:
-        """Ids of an answer (ours or a model's): the four tags become tokens, all else is text."""
+        """Token ids of an answer: the four tags become tokens, everything else is plain text."""
         ids: list[int] = []
         position = 0
         for match in steps.TAG_PATTERN.finditer(text):
@@ -141,7 +161,8 @@ class Tokenizer:
         return ids + self.encode_text(text[position:])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`: the tags are visible, other special tokens are left out."""
+        """Text of token ids: tags are visible, other special tokens are left out."""
+        # Filtered here, as `skip_special_tokens` would drop tags that a checkpoint made special.
         shown = [token for token in ids if token not in self._hidden]
         return str(
             self.hf.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -149,7 +170,11 @@ class Tokenizer:
 
 
 def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
-    """Reads a fast tokenizer from a folder, without running code that comes with it."""
+    """Reads a fast tokenizer from a folder, without running any code from it.
+
+    Raises:
+      UserError: there is no tokenizer.json, or it cannot be read.
+    """
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"
@@ -158,17 +183,17 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
         raise UserError(
             f"cannot read the tokenizer in {folder}: {error}".splitlines()[0]
         ) from error
 
 
 def generation_stop_ids(folder: Path) -> list[int]:
-    """The end-of-sequence ids of `generation_config.json`, if there is one.
+    """The `eos_token_id`s of `generation_config.json`; [] if there are none.
 
     Raises:
-      UserError: they are no token ids.
+      UserError: they are not token ids.
     """
     stop = _generation_config(folder).get("eos_token_id")
     ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
@@ -181,7 +206,7 @@ def generation_stop_ids(folder: Path) -> list[int]:
 
 
 def generation_fields(folder: Path) -> dict[str, Any]:
-    """The fields of `generation_config.json` that hold no token ids: temperature and the like."""
+    """The fields of `generation_config.json` other than token ids, e.g. the temperature."""
     values = _generation_config(folder)
     return {name: value for name, value in values.items() if name not in _IDS}
 
@@ -195,7 +220,7 @@ def _generation_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_for_older_readers(path: Path) -> None:
-    """Says in the words of transformers 4, which 5 reads as well, what 5 has new words for."""
+    """Renames fields of transformers 5 to those of transformers 4, which 5 reads as well."""
     values = storage.read_json(path)
     values["tokenizer_class"] = "PreTrainedTokenizerFast"
     values.pop("backend", None)

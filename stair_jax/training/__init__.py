@@ -1,1 +1,1 @@
-"""Losses, log-probabilities, the training step and loop, checkpoints."""
+"""Training: losses, log-probabilities, the jitted step, the training loop, checkpoints."""

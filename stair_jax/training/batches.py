@@ -1,12 +1,13 @@
-"""Batches of static shape: groups of sequences, packed into micro-batches.
+"""Batches of static shape, packed into micro-batches for gradient accumulation.
 
-A group is what the loss sees as one: an example of SFT, or the two sides of a pair. A batch holds
-`batch_size` groups (the last one fewer), packed by first fit, longest first, into as many
-micro-batches of `rows` x `length` tokens as they need. All arrays have room for the most
-micro-batches that any batch could need; those not in use are zeros, have no weight and are not run.
+A group is the unit of the loss: one SFT example, or the two sides of a preference pair; it is never
+split over micro-batches. A batch holds `batch_size` groups (the last one fewer), packed by
+first-fit decreasing into as many micro-batches of `rows` x `length` tokens as it needs. So that the
+training step is compiled once, all arrays have room for the most micro-batches that any batch could
+need; the unused ones are zeros with weight 0, and the step does not run them.
 
-In a run of several processes all lay out the same batches, from the lengths alone; each then makes
-its own rows of the micro-batches, and reads no other tokens.
+In a multi-process run every process computes the same layout, from the lengths alone, and then
+fills only the rows of its own devices: the tokens of other rows are never read.
 """
 
 import hashlib
@@ -23,29 +24,36 @@ from stair_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences that share a micro-batch, and numbers that belong to them."""
+    """The unit of the loss: G sequences that have to be in one micro-batch."""
 
     id: str
-    examples: tuple[Example, ...]
-    values: Mapping[str, float] = field(default_factory=dict)
+    examples: tuple[Example, ...]  # G of them: 1 for SFT, (chosen, rejected) for pairs
+    values: Mapping[str, float] = field(default_factory=dict)  # e.g. reference log-probs
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arguments of one step: {"count": int32, "micro": {name: array}}, and whose they are.
+    """The arrays of one training step, {"count": int32, "micro": {name: array}}, and their groups.
 
-    With A micro-batches, R rows, T tokens, S = batch_size groups of G sequences, `micro` has
-    tokens, targets, positions, segment_ids, sequence_ids (S * G is padding), weights: [A, R, T];
-    group_weight [A, S] (1, or 0 where there is no group); last [A, S * G], places of the last
-    tokens in R * T; and the values of the groups, [A, S]. Of a part of the rows, [A, R, T] arrays
-    have these rows only; the others are the same in all parts.
+    `count` is the number of micro-batches in use. With A micro-batches, R rows of T tokens, and
+    S = batch_size groups of G sequences, `micro` holds
+
+      tokens, targets, positions, segment_ids [A, R, T] int32: see `data.packing.Packed`;
+      sequence_ids [A, R, T] int32: sequence of each token in its micro-batch; S * G is padding;
+      weights [A, R, T] float32: loss mask of the targets;
+      group_weight [A, S] float32: 1, or 0 where there is no group;
+      last [A, S * G] int32: position of each sequence's last token in the flattened [R * T];
+      and one [A, S] float32 array for each of the groups' values.
+
+    In a process that holds only a part of the rows, the [A, R, T] arrays have these rows only; the
+    other arrays are the same in all processes.
 
     Attributes:
       arrays: as above.
-      members: for each micro-batch in use, the numbers of its groups among those of the run.
+      members: for each micro-batch in use, the indices of its groups in the run.
       ids: of the groups.
-      num_tokens: without padding, in all processes.
-      num_rows: R in all processes together; None: as many as the arrays have.
+      num_tokens: tokens without padding, over all processes.
+      num_rows: R over all processes; None: as many as the arrays have.
     """
 
     arrays: dict[str, Any]
@@ -56,13 +64,13 @@ class Batch:
 
     @property
     def num_positions(self) -> int:
-        """Places of the micro-batches in use, in all processes, with a token or without."""
+        """Token positions of the micro-batches in use, padding included, over all processes."""
         _, rows, length = self.arrays["micro"]["tokens"].shape
         return int(self.arrays["count"]) * (self.num_rows or rows) * length
 
 
 class Batches(Sequence[Batch]):
-    """The batches of a run, made when asked for; the same each time."""
+    """The batches of a run, one per step; made lazily and deterministically when indexed."""
 
     def __init__(
         self,
@@ -73,15 +81,15 @@ class Batches(Sequence[Batch]):
         part: slice | None = None,
         pass_size: int | None = None,
     ):
-        """Lays the groups out in the order given.
+        """Takes the groups in training order.
 
         Args:
-          groups: at least one; all of the same number of sequences and with the same values.
-          batch_size: groups a step.
-          length: tokens a row, at least as many as any sequence has.
-          rows: rows of a micro-batch.
-          part: those of them that are made here, see `mesh.local_rows`; None: all.
-          pass_size: groups of one pass over the data; None: all of them.
+          groups: at least one; all with the same number of sequences and the same value names.
+          batch_size: groups per step.
+          length: tokens per row, at least those of the longest sequence.
+          rows: rows per micro-batch, over all processes.
+          part: the rows that this process makes, see `mesh.local_rows`; None: all.
+          pass_size: groups in one pass over the data (for the epoch number); None: all of them.
 
         Raises:
           UserError: there is no group, or a micro-batch cannot hold one.
@@ -98,7 +106,9 @@ class Batches(Sequence[Batch]):
         self._groups, self._batch_size, self._length, self._rows = groups, batch_size, length, rows
         self._part = part
         self._pass_size = pass_size or len(groups)
+        # Worst case: all sequences so long that each micro-batch holds rows // needed groups.
         self._max_count = -(-batch_size // (rows // needed))
+        # Layouts are kept, arrays are not: `fill` and training both need them.
         self._layouts: dict[int, tuple[tuple[int, ...], ...]] = {}
 
     def __len__(self) -> int:
@@ -109,7 +119,7 @@ class Batches(Sequence[Batch]):
     @overload
     def __getitem__(self, index: slice) -> list[Batch]: ...
     def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        """The batch of a step, or of several."""
+        """The batch of a step, or the batches of a slice of steps."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
@@ -117,9 +127,9 @@ class Batches(Sequence[Batch]):
         return self._make(index)
 
     def state(self, step: int) -> dict[str, int | str]:
-        """Where in the data a run is that has done `step` steps, for its checkpoint.
+        """Position in the data after `step` steps, as saved in checkpoints.
 
-        It differs at the same step where the examples, their order or the size of a batch do.
+        A resumed run compares it: it differs if the examples, their order or the batch size do.
         """
         done = min(step * self._batch_size, len(self._groups))
         return {
@@ -130,7 +140,7 @@ class Batches(Sequence[Batch]):
         }
 
     def fill(self) -> str:
-        """For a message: how many tokens there are, in how many rows, and how full these are."""
+        """Describes tokens, rows and padding of the run, for a message."""
         count = sum(len(self._layout(index)) for index in range(len(self)))
         return describe_fill(_num_tokens(self._groups), count * self._rows, self._length)
 
@@ -143,12 +153,12 @@ class Batches(Sequence[Batch]):
         return fingerprint_order(self._groups)
 
     def _numbers(self, index: int) -> range:
-        """The groups of a batch."""
+        """Indices of the groups of a batch."""
         start = index * self._batch_size
         return range(start, min(start + self._batch_size, len(self._groups)))
 
     def _rows_needed(self, length: int) -> int:
-        """Rows that the longest group may take, alone in a micro-batch."""
+        """Rows that a group may need in an empty micro-batch: at worst one for each sequence."""
         return self._width
 
     def _make(self, index: int) -> Batch:
@@ -165,6 +175,7 @@ class Batches(Sequence[Batch]):
         num_tokens: int,
     ) -> Batch:
         stacked = {}
+        # Zeros are right for unused micro-batches: segment 0 is padding, and all weights are 0.
         for name, first in micros[0].items():
             stacked[name] = np.zeros((self._max_count, *first.shape), first.dtype)
             stacked[name][: len(micros)] = [micro[name] for micro in micros]
@@ -173,9 +184,10 @@ class Batches(Sequence[Batch]):
         return Batch(arrays, members, ids, num_tokens, self._rows)
 
     def _layout(self, index: int) -> tuple[tuple[int, ...], ...]:
-        """The groups of each micro-batch of a batch; longest first, which leaves few gaps."""
+        """Indices of the groups of each micro-batch of a batch, by first-fit decreasing."""
         if index not in self._layouts:
             groups = self._groups
+            # By negated length: the sort is stable, so that ties keep the training order.
             order = sorted(
                 self._numbers(index), key=lambda number: -max(map(len, groups[number].examples))
             )
@@ -186,6 +198,7 @@ class Batches(Sequence[Batch]):
     def _micro(self, groups: Sequence[Group]) -> dict[str, np.ndarray]:
         examples = [example for group in groups for example in group.examples]
         packed = pack(examples, self._length, self._rows, self._part)
+        # One id for padding in every micro-batch, whatever its number of sequences.
         padding = self._batch_size * self._width
         sequence_ids = np.where(packed.segment_ids > 0, packed.sequence_ids, padding)
         last = np.zeros(padding, np.int32)
@@ -210,7 +223,7 @@ class Batches(Sequence[Batch]):
 
 
 def fingerprint_order(groups: Iterable[Group]) -> str:
-    """Sha256 of the ids and the lengths of groups, in their order."""
+    """SHA-256 over the ids and lengths of the groups, in their order."""
     digest = hashlib.sha256()
     for group in groups:
         digest.update(f"{group.id!r} {[len(example) for example in group.examples]}\n".encode())
@@ -218,7 +231,7 @@ def fingerprint_order(groups: Iterable[Group]) -> str:
 
 
 def describe_fill(num_tokens: int, num_rows: int, length: int) -> str:
-    """For a message: so many tokens in so many rows of `length`, and the share of padding."""
+    """Text such as "900 tokens in 1 rows of 1024, 12.1% padding"."""
     padding = 1 - num_tokens / (num_rows * length)
     return f"{num_tokens:,} tokens in {num_rows:,} rows of {length}, {padding:.1%} padding"
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, through Orbax: written beside the steps, whole or not at all."""
+"""Training checkpoints through Orbax: asynchronous and atomic, keeping the newest and the best."""
 
 import json
 import logging
@@ -19,23 +19,25 @@ from stair_jax.storage import write_json, writing
 from stair_jax.training.keep import BEST_FILE, Keep
 
 _STATE, _ABOUT = "state", "about"
-_STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a save under way, or left by a killed run
+_STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a checkpoint, or an unfinished save of one
+# Small files that Orbax writes at the end of a save: of the checkpoint and of its two items.
 _WHOLE = ("_CHECKPOINT_METADATA", f"{_STATE}/_METADATA", f"{_ABOUT}/metadata")
 
 
 class Checkpoints:
-    """The checkpoints of a run, in a folder; all processes of the run make the same calls.
+    """The checkpoints of a run in one folder. All processes of the run make the same calls.
 
-    A checkpoint holds the state after a number of steps, and a JSON value about it. It is written
-    by threads of its own: the steps behind it go on meanwhile, and may take over its arrays. It
-    gets its name when all of it is on the disk, and those that it replaces are deleted then, so
-    that a save that fails or is cut short leaves the ones before it.
+    A checkpoint holds the training state after a number of steps and a JSON value. Saving is
+    asynchronous: Orbax copies the state to the host and writes it from background threads, while
+    training goes on and may donate the arrays. A checkpoint gets its final name only when it is
+    complete on disk, and only then are older ones deleted, so that a failed or interrupted save
+    leaves the previous checkpoint intact.
 
-    As a context manager it waits at the end for what is being written.
+    As a context manager it waits at the end for the save in progress.
     """
 
     def __init__(self, folder: str | Path, keep: Keep = Keep()):
-        """Opens `folder`, which is made when it is not there; removes what is not whole.
+        """Opens or creates `folder`, and removes incomplete checkpoints from it.
 
         Raises:
           UserError: the folder cannot be written.
@@ -47,23 +49,27 @@ class Checkpoints:
         with writing(self._folder):
             if distributed.is_main():
                 self._prepare()
+            # No process may list the folder before process 0 has cleaned it up.
             distributed.barrier(f"opening {self._folder}")
             self._manager = _Manager(self._folder, options=_options(keep))
 
     @property
     def step(self) -> int | None:
-        """Number of steps done in the newest checkpoint; None when there is none."""
+        """Number of training steps of the newest checkpoint; None if there is no checkpoint."""
         return self._manager.latest_step()
 
     @property
     def best(self) -> int | None:
-        """Steps done in the best of the checkpoints that are written; None where none is kept."""
+        """Number of steps of the best checkpoint; None if none is kept by a metric.
+
+        Waits for the save in progress, which may be the best one.
+        """
         self.wait()
         return self._manager.best_step() if self._keep.best else None
 
     @property
     def steps(self) -> list[int]:
-        """Of all checkpoints, in order."""
+        """Numbers of steps of all checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(
@@ -74,19 +80,20 @@ class Checkpoints:
         metrics: Mapping[str, float] | None = None,
         wait: bool = False,
     ) -> None:
-        """Begins to save the state after `step` steps; waits for a save that is still under way.
+        """Starts saving the state after `step` steps, once the previous save is complete.
 
         Args:
-          step: steps done; nothing is saved anew that is there already.
-          state: arrays; they may be donated when this returns.
-          about: a JSON value that is saved beside.
-          metrics: of this step, `Keep.best` among them.
-          wait: whether to return only when all is on the disk.
+          step: number of steps done. A checkpoint that exists already is not written again.
+          state: pytree of arrays; they may be donated as soon as this returns.
+          about: a JSON value that is saved with it.
+          metrics: of this step; has to contain `Keep.best`, if that is set.
+          wait: return only when the checkpoint is on disk.
 
         Raises:
-          UserError: this or the save before it cannot be written.
+          UserError: this save or the previous one cannot be written.
         """
         with self._writes():
+            # One save at a time: each holds a copy of the state in host memory.
             self._manager.wait_until_finished()
             self._pending = None
             if step not in self._manager.all_steps():
@@ -98,18 +105,19 @@ class Checkpoints:
                     }
                 )
                 best = None if metrics is None else {name: metrics[name] for name in self._names()}
+                # force: when to save is decided by the loop, not by Orbax's save interval.
                 self._manager.save(step, args=items, metrics=best or None, force=True)
                 self._pending = step
         if wait:
             self.wait()
 
     def check(self) -> None:
-        """Raises the error of a save that has failed since; never waits."""
+        """Raises the error of a save that has failed in the background; does not wait."""
         if self._pending is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Waits for the save under way.
+        """Waits for the save in progress, if any.
 
         Raises:
           UserError: it cannot be written.
@@ -119,16 +127,16 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """A state, with the shapes, types and shardings of `like`, and what is beside it.
+        """(state, about) of a checkpoint, resharded to `like`.
 
-        The devices may be others, and more or fewer, than those that saved it.
+        The number of devices and processes may differ from those that saved it.
 
         Args:
-          like: arrays, or shapes of them.
-          step: of the checkpoint; None: the newest one.
+          like: pytree of arrays or `ShapeDtypeStruct`s: shapes, dtypes and shardings to restore to.
+          step: of the checkpoint; None: the newest.
 
         Raises:
-          UserError: the checkpoint is damaged, or of another model.
+          UserError: the checkpoint is damaged or belongs to another model.
         """
         step = self.step if step is None else step
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -137,7 +145,7 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=items)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError) as error:  # Orbax has no class for damaged files
             raise UserError(
                 f"the checkpoint in {self._folder / str(step)} cannot be read: delete that folder "
                 "to go on from the one before it, or else train anew"
@@ -145,7 +153,7 @@ class Checkpoints:
         return restored[_STATE], restored[_ABOUT]
 
     def close(self) -> None:
-        """Waits for the save under way, and ends the threads of Orbax."""
+        """Waits for the save in progress and stops Orbax's threads."""
         with self._writes():
             self._manager.close()
 
@@ -156,23 +164,26 @@ class Checkpoints:
         if error is None:
             self.close()
             return
-        try:  # what went wrong first is what the user has to know
+        try:  # a second error must not hide the first, which is being raised
             self.close()
         except Exception as second:
             say(f"{self._folder}: the last checkpoint was not written: {second}")
 
     def _prepare(self) -> None:
-        """Removes folders that a killed run left half-written or half-deleted."""
+        """Removes checkpoints that a killed run left half written or half deleted."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.iterdir():
             if _STEP.fullmatch(path.name) and not _is_whole(path):
-                # Orbax passes over what has no number as its name: it may stay.
+                # An error matters only for a plain number, which Orbax would take for a checkpoint.
                 shutil.rmtree(path, ignore_errors=not path.name.isdigit())
         if self._keep.best:
             write_json(self._folder / BEST_FILE, {"metric": self._keep.best})
 
     def _probe(self) -> None:
-        """Makes a folder as a save would, whose threads would wait minutes for one that fails."""
+        """Creates a folder as a save would, to find an unwritable disk at once.
+
+        If a background save fails on this, the exit of the process is delayed by minutes.
+        """
         if distributed.is_main():
             probe = self._folder / ".probe"
             probe.mkdir(exist_ok=True)
@@ -186,26 +197,29 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which asks on its own, from a thread and about steps long done, for preemption.
+    """Orbax's manager without its own preemption check.
 
-    Each such question counts as the step that this process is at; see preemption.py.
+    It would call JAX's `reached_preemption_sync_point` from a thread, for steps long done. JAX
+    takes each such call as the current step of the process, which would break the agreement on a
+    common last step that `preemption.py` relies on.
     """
 
     def reached_preemption(self, step: int) -> bool:
-        """Nobody but the loop asks."""
+        """Always False: only the training loop asks."""
         return False
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:
-    """Leaves out the tracebacks of Orbax's threads: their errors are raised by `check`."""
+    """Log filter for tracebacks of Orbax's threads, whose errors `check` raises anyway."""
     return "orbax" not in Path(record.pathname).parts
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a save came to its end: it has its name, and the small files that come last.
+    """Whether a checkpoint is complete: it has its final name and the files that are written last.
 
-    The name comes last of all, by a rename; but a folder may have been copied, or a machine may
-    have lost its power.
+    The rename to the final name is the last step of a save. The name alone is not enough, though: a
+    folder may have been copied in part, or the machine may have lost power before the data was on
+    disk.
     """
     try:
         found = [json.loads((folder / name).read_bytes()) for name in _WHOLE]
@@ -226,7 +240,7 @@ def _options(keep: Keep) -> ocp.CheckpointManagerOptions:
     kept.append(
         policies.BestN(
             get_metric_fn=value,
-            reverse=lowest,
+            reverse=lowest,  # BestN ranks ascending, the best last
             n=keep.num_best,
             keep_checkpoints_without_metrics=False,
         )

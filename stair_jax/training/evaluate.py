@@ -1,4 +1,4 @@
-"""One pass over packed groups without gradients: reference log-probabilities, scores."""
+"""Forward passes without gradients over packed batches: reference log-probs and PRM scores."""
 
 import functools
 from collections.abc import Callable
@@ -25,7 +25,15 @@ from stair_jax.training.step import Micro, Params, micro_at
 def sequence_logps(
     config: ModelConfig, num_chunks: int, params: Params, micros: Micro, index: int
 ) -> jax.Array:
-    """Summed log-probabilities `[S, G]` of the weighted tokens of each sequence."""
+    """Log-probabilities of each sequence, summed over its weighted tokens: `[S, G]` float32.
+
+    Args:
+      config: of the model.
+      num_chunks: see `token_logps`.
+      params: of the model.
+      micros: the arrays `[A, ...]` of a batch.
+      index: of one micro-batch. Traced, not static: all micro-batches share a compiled program.
+    """
     micro = micro_at(micros, index)
     logps = objectives.micro_logps(config, num_chunks, params, micro)
     return _whole(objectives.sequence_sums(logps * micro["weights"], micro))
@@ -33,23 +41,23 @@ def sequence_logps(
 
 @functools.partial(jax.jit, static_argnums=0)
 def sequence_scores(config: ModelConfig, params: Params, micros: Micro, index: int) -> jax.Array:
-    """Scores `[S, G]` of each sequence by a process reward model."""
+    """Scores of each sequence by a process reward model: `[S, G]` float32; see `sequence_logps`."""
     return _whole(objectives.sequence_scores(config, params, micro_at(micros, index)))
 
 
 def _whole(values: jax.Array) -> jax.Array:
-    """All values on each device of the mesh in use, so that any process can read them."""
+    """Replicates values over the mesh in use, so that every process can read all of them."""
     return nn.with_logical_constraint(values, (None,) * values.ndim)
 
 
 def for_each_group(
     function: Callable[[Micro, int], jax.Array], batches: Batches, mesh: Mesh
 ) -> np.ndarray:
-    """Values `[N, G]` float32 of all groups, in their order.
+    """Applies `function` to every micro-batch: values `[N, G]` of the N groups, in their order.
 
     Args:
-      function: `(micros, index) -> [S, G]`, of micro-batch `index` of a batch.
-      batches: of the groups.
+      function: `(micros, index) -> [S, G]` of micro-batch `index` of a batch.
+      batches: of the N groups.
       mesh: the devices.
     """
     found: dict[int, np.ndarray] = {}
@@ -57,16 +65,22 @@ def for_each_group(
         for batch in batches:
             micros = put_batch(batch.arrays, mesh, batch.num_rows)["micro"]
             for index, members in enumerate(batch.members):
-                values = np.asarray(function(micros, index))
-                found |= zip(members, values, strict=False)  # the rest of `values` is padding
+                values = np.asarray(function(micros, index))  # waits for the device
+                found |= zip(members, values, strict=False)  # the other rows of S are padding
+    # Packing reorders the groups within a batch; their indices in the run restore the order.
     return np.stack([found[number] for number in range(len(found))])
 
 
 def cached(path: Path, fingerprint: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in the `.npz` file at `path` if its fingerprint is this one, else a new one.
+    """The array stored at `path` (`.npz`) if it has this fingerprint; else computes and stores it.
+
+    Args:
+      path: of the cache file.
+      fingerprint: of everything that the array depends on.
+      compute: makes the array; called by all processes or by none, as it may run collectives.
 
     Raises:
-      UserError: the first process sees the file, and this one does not.
+      UserError: process 0 can read the file and this process cannot.
     """
     stored = _stored(path, fingerprint)
     if distributed.broadcast(stored is not None):  # all read it, or all compute it
@@ -84,7 +98,7 @@ def cached(path: Path, fingerprint: str, compute: Callable[[], np.ndarray]) -> n
 
 
 def _stored(path: Path, fingerprint: str) -> np.ndarray | None:
-    """The array in the file; None where it is not there, damaged, or of another fingerprint."""
+    """The array in the file; None if it is missing, damaged or has another fingerprint."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["values"] if str(file["fingerprint"]) == fingerprint else None

@@ -1,4 +1,7 @@
-"""From the arrays of a process to arrays on the mesh."""
+"""End of the input pipeline: host batches become sharded device arrays.
+
+The transfer is asynchronous, so the loop can make the next batch while a step runs.
+"""
 
 from typing import Any
 
@@ -10,15 +13,18 @@ from stair_jax.parallel import rules
 
 
 def put_batch(batch: dict[str, Any], mesh: Mesh, rows: int | None = None) -> dict[str, Any]:
-    """A batch on the mesh.
+    """Transfers a batch to the mesh: `[A, rows, T]` arrays split by rows, all others replicated.
 
-    In a run of several processes each gives the same arrays, but for those of three axes
-    `[A, rows, T]`: of these it gives the rows of its own devices (`mesh.local_rows`), or all.
+    In a multi-process run every process passes the same arrays, except for the 3-D ones
+    `[A, rows, T]`: of these it passes the rows of its own devices (`mesh.local_rows`), or all rows.
 
     Args:
-      batch: a tree of arrays.
-      mesh: the devices, of one process or of several.
-      rows: of a micro-batch, in all processes together; None: the arrays have all of them.
+      batch: pytree of host arrays.
+      mesh: the devices of one or several processes.
+      rows: rows of a micro-batch over all processes; None: the arrays already have all rows.
+
+    Returns:
+      the batch as global `jax.Array`s.
     """
     shardings = batch_shardings(batch, mesh)
     if not mesh.is_multi_process:
@@ -35,6 +41,9 @@ def put_batch(batch: dict[str, Any], mesh: Mesh, rows: int | None = None) -> dic
 
 
 def batch_shardings(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """How a batch lies on the mesh: `[A, rows, T]` arrays split by rows, all else replicated."""
+    """Shardings of a batch: `[A, rows, T]` arrays over data x fsdp by rows, all else replicated.
+
+    An array is recognised by having three axes; no other array of a batch on this path has three.
+    """
     rows, whole = rules.rows_sharding(mesh, axis=1), rules.replicated(mesh)
     return jax.tree.map(lambda array: rows if array.ndim == 3 else whole, batch)

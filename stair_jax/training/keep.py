@@ -1,4 +1,4 @@
-"""Which checkpoints a training run keeps, and what is left of them at its end."""
+"""Retention of checkpoints: which ones a training run keeps, and cleaning up at its end."""
 
 import shutil
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stair_jax.parallel import distributed
 
-BEST_FILE = "best.json"  # beside the checkpoints of a run that keeps the best ones
+BEST_FILE = "best.json"  # in the folder of checkpoints, if the best ones are kept
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Keep:
     """Which checkpoints are kept.
 
     Attributes:
-      newest: how many of the last ones.
-      best: metric of their step by which others are kept too; "": none. Of a name that ends in
-        "loss" or "norm" the lowest values are the best, of others the highest.
-      num_best: how many of the best.
-      use_best: whether a run ends with the state of the very best one instead of its last.
+      newest: number of the most recent ones to keep.
+      best: metric of the training step by which further checkpoints are kept; "": none. For a name
+        that ends in "loss" or "norm" lower is better, for all others higher.
+      num_best: number of the best ones to keep.
+      use_best: whether a run returns the state of the best checkpoint instead of the last state.
     """
 
     newest: int = 1
@@ -28,11 +28,11 @@ class Keep:
 
 
 def has_state(folder: Path) -> bool:
-    """Whether a folder of checkpoints holds a whole one."""
+    """Whether a folder of checkpoints contains a complete one (they alone have plain numbers)."""
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def discard(folder: Path) -> None:
-    """Deletes the checkpoints of a finished run, unless it kept the best ones."""
+    """Deletes the checkpoints of a finished run, unless it keeps the best ones."""
     if distributed.is_main() and not (folder / BEST_FILE).exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,15 @@
-"""Log-probabilities of given tokens, without the logits of a whole batch."""
+"""Chunked token log-probabilities (cross-entropy) that never materialise the logits `[B, T, V]`.
+
+The logits of a batch would be by far the largest array of a step. Here the positions are processed
+in chunks, and each chunk's logits are dropped after use. SFT, DPO, the reference pass and judging
+share this one implementation. `weighted_logp` computes its gradients in the forward pass, as fused
+cross-entropy kernels do; `token_logps`, whose cotangents are known only later, recomputes the
+logits of each chunk in the backward pass.
+
+Both have custom gradients. `jax.grad` through a loop would hold a new `[V, D]` gradient of the head
+for each chunk next to the running sum (2 GB per device for Qwen2-7B); here it is summed in place.
+It could not differentiate a loop whose number of chunks is known only at run time either.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,20 +32,21 @@ def token_logps(
     vocab_size: int | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Log p(target) at each position, p = softmax(hidden @ head.T), in float32.
+    """Log p(target) at each position, with p = softmax(hidden @ head.T).
 
-    The positions of each device are taken in `num_chunks` pieces, and the logits of a piece are
-    computed again in the backward pass: `[B, T, V]` never exists, but `[B * T / num_chunks, V]`.
-    One chunk keeps its logits, which is fastest where the vocabulary is small.
+    Each device processes its positions in `num_chunks` chunks, and the backward pass recomputes the
+    logits of each chunk: at most `[B * T / num_chunks, V]` logits exist at a time. With one chunk
+    the logits are kept for the backward pass, which is fastest if the vocabulary is small.
 
     Args:
       hidden: `[B, T, D]`.
-      head: `[V, D]`.
-      targets: `[B, T]` token ids.
-      num_chunks: 1 or more; the number of positions need not be a multiple.
-      vocab_size: rows of the head from this one on are padding and stand for no token (None: V).
-      weights: `[B, T]`; with several chunks, positions of weight 0 may be left out, and are 0 then:
-        they come last, and pieces with no other are skipped. None: all count.
+      head: `[V, D]`, the output embedding.
+      targets: `[B, T]` int, token ids.
+      num_chunks: 1 or more; need not divide the number of positions.
+      vocab_size: rows of the head from this one on are padding, with probability 0; None: V.
+      weights: `[B, T]`; positions of weight 0 may be skipped, and their result is then 0. With
+        several chunks they are sorted to the end, and chunks with only such positions cost nothing.
+        None: all positions count.
 
     Returns:
       `[B, T]` float32.
@@ -56,18 +68,21 @@ def weighted_logp(
     num_chunks: int = 1,
     vocab_size: int | None = None,
 ) -> jax.Array:
-    """The sum of w log p(target) over all positions, a float32 scalar.
+    """Sum of w log p(target) over all positions, for losses that are linear in the log-probs.
 
-    As `token_logps`, but nothing is computed twice: the gradients of a sum are known up to one
-    factor when the logits of a piece are there, and are made together with it.
+    As `token_logps`, but no logits are recomputed: the gradients of a weighted sum are known up to
+    one scalar factor as soon as the logits are there, so the forward pass makes them.
 
     Args:
       hidden: `[B, T, D]`.
-      head: `[V, D]`.
-      targets: `[B, T]` token ids.
+      head: `[V, D]`, the output embedding.
+      targets: `[B, T]` int, token ids.
       weights: `[B, T]`; not differentiated.
       num_chunks: 1 or more.
       vocab_size: see `token_logps`.
+
+    Returns:
+      float32 scalar.
     """
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
     local = partial(_weighted, num_chunks, vocab_size)
@@ -81,19 +96,21 @@ def _on_devices(
     targets: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
-    """`local(axis, hidden, head, targets, weights)` of each device's rows and part of V.
+    """Runs `local(axis, hidden, head, targets, weights)` under `shard_map` on the mesh in use.
 
-    Its results are put together along their first axis. `axis` is that of a mesh which splits the
-    vocabulary, or None.
+    Each device gets its rows of the batch and its part of the vocabulary; the results are
+    concatenated along their first axis. `axis` is the mesh axis that splits the vocabulary, or None
+    if there is no mesh of several devices.
     """
     if jax.sharding.get_abstract_mesh().size <= 1:
         return local(None, hidden, head, targets, weights)
 
     def on_device(hidden: jax.Array, head: jax.Array, *rest: Any) -> jax.Array:
-        # Put together once, and its gradients are added up once, not for each chunk.
+        # Gathered once per call, and its gradients reduced once, rather than for each chunk.
         return local("tensor", hidden, _put_together(head), *rest)
 
     rows = PartitionSpec(BATCH_AXES)
+    # The head is cast before it is gathered over `fsdp`, which halves the traffic in bfloat16.
     return jax.shard_map(
         on_device,
         in_specs=(rows, PartitionSpec("tensor", "fsdp"), rows, rows),
@@ -104,13 +121,14 @@ def _on_devices(
 
 @jax.custom_vjp
 def _put_together(head: jax.Array) -> jax.Array:
-    """`[V, D]` on each device of `fsdp` out of their parts `[V, D / fsdp]`."""
+    """All-gather of a head over `fsdp`: `[V, D / fsdp]` on each device -> `[V, D]`."""
     return jax.lax.all_gather(head, "fsdp", axis=1, tiled=True)
 
 
 def _put_together_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
     summed = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=1, tiled=True)
-    # Else XLA for TPUs fails where it wants to take the sum out of a loop over micro-batches.
+    # Without the barrier, XLA for TPUs fails when it tries to move the reduction out of the loop
+    # over micro-batches.
     return (jax.lax.optimization_barrier(summed),)
 
 
@@ -118,12 +136,12 @@ _put_together.defvjp(lambda head: (_put_together(head), None), _put_together_bwd
 
 
 class _Pieces(NamedTuple):
-    """The positions of a device's rows, in pieces.
+    """The positions of a device's rows, divided into chunks.
 
     Attributes:
-      order: `[count]`, positions; those that are not wanted come last.
-      chunks: `[num_chunks, size]`, the same in pieces, filled up with any.
-      used: pieces with a position that is wanted.
+      order: `[count]` int, positions; those of weight 0 come last.
+      chunks: `[num_chunks, size]` int, the same in chunks, padded with position 0.
+      used: int scalar, number of chunks with a position of non-zero weight.
     """
 
     order: jax.Array
@@ -131,7 +149,7 @@ class _Pieces(NamedTuple):
     used: jax.Array
 
     def put_back(self, values: jax.Array) -> jax.Array:
-        """`[count, ...]` in the order of positions, of `values[num_chunks, size, ...]`."""
+        """Inverse of the division: `values[num_chunks, size, ...]` -> `[count, ...]`, in order."""
         flat = values.reshape(-1, *values.shape[2:])[: len(self.order)]
         return jnp.zeros_like(flat).at[self.order].set(flat, unique_indices=True)
 
@@ -139,6 +157,7 @@ class _Pieces(NamedTuple):
 def _pieces(count: int, num_chunks: int, weights: jax.Array | None) -> _Pieces:
     order, wanted = jnp.arange(count), jnp.int32(count)
     if weights is not None:
+        # A stable sort of booleans: moves zeros to the end and keeps the order otherwise.
         order = jnp.argsort(weights.ravel() == 0, stable=True)
         wanted = jnp.count_nonzero(weights)
     size = -(-count // num_chunks)
@@ -156,10 +175,10 @@ def _in_chunks(
     targets: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
-    """`token_logps` of the rows of one device."""
+    """`token_logps` for the rows of one device: `[B, T]` float32."""
     pieces = _pieces(targets.size, num_chunks, weights)
     rows, ids = _flat(hidden), jnp.ravel(targets)
-    narrow = _narrow(head, hidden)  # once, and not in each chunk
+    narrow = _narrow(head, hidden)  # cast once, not in each chunk
 
     def add(number: jax.Array, logps: jax.Array) -> jax.Array:
         own = pieces.chunks[number]
@@ -168,6 +187,7 @@ def _in_chunks(
         return jax.lax.dynamic_update_index_in_dim(logps, found, number, 0)
 
     logps = jnp.zeros(pieces.chunks.shape, jnp.float32)
+    # A dynamic trip count: chunks without a weighted position are not run and stay 0.
     logps = jax.lax.fori_loop(0, pieces.used, add, logps)
     return pieces.put_back(logps).reshape(targets.shape)
 
@@ -182,6 +202,8 @@ def _in_chunks_bwd(
     num_chunks: int, vocab_size: int, axis: str | None, arrays: Any, factors: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     if axis is not None:
+        # The output is replicated over `axis`, for which the transpose of `shard_map` hands each
+        # device an equal share of the cotangent: the sum is the whole.
         factors = jax.lax.psum(factors, axis)
     _, by_hidden, by_head = _swept(num_chunks, vocab_size, axis, arrays, factors)
     return by_hidden, by_head, None, None
@@ -200,7 +222,7 @@ def _weighted(
     targets: jax.Array,
     weights: jax.Array,
 ) -> jax.Array:
-    """`weighted_logp` of the rows of one device, `[1]`."""
+    """`weighted_logp` for the rows of one device: `[1]`, so that devices can be concatenated."""
     logps = _in_chunks(num_chunks, vocab_size, axis, hidden, head, targets, weights)
     return jnp.sum(logps * weights)[None]
 
@@ -208,6 +230,8 @@ def _weighted(
 def _weighted_fwd(
     num_chunks: int, vocab_size: int, axis: str | None, *arrays: Any
 ) -> tuple[jax.Array, Any]:
+    # The factor of each position is its weight. What is kept for the backward pass is the
+    # gradients, not the activations.
     total, *gradients = _swept(num_chunks, vocab_size, axis, arrays, arrays[-1])
     return total[None], gradients
 
@@ -216,7 +240,7 @@ def _weighted_bwd(
     num_chunks: int, vocab_size: int, axis: str | None, gradients: Any, factor: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     if axis is not None:
-        factor = jax.lax.psum(factor, axis)
+        factor = jax.lax.psum(factor, axis)  # as in `_in_chunks_bwd`
     by_hidden, by_head = ((each * factor).astype(each.dtype) for each in gradients)
     return by_hidden, by_head, None, None
 
@@ -231,11 +255,18 @@ def _swept(
     arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None],
     factors: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The sum of factor log p(target) of one device's rows, and its gradients.
+    """Sum of factor * log p(target) over the rows of one device, with its gradients.
 
-    They are those by `hidden` and `head`; where the vocabulary is split, the part that comes from
-    this device's part of it. What is summed over the pieces is float32. `arrays` are hidden, head,
-    targets and weights.
+    Args:
+      num_chunks: number of chunks.
+      vocab_size: rows of the whole head that stand for tokens.
+      axis: mesh axis that splits the vocabulary, or None.
+      arrays: hidden `[B, T, D]`, head `[V, D]`, targets `[B, T]`, weights `[B, T]` or None.
+      factors: `[B, T]`; those at positions of weight 0 may be ignored.
+
+    Returns:
+      (sum, gradient for hidden, gradient for head). If the vocabulary is split, the gradients are
+      this device's contributions. The gradient for the head is accumulated in float32.
     """
     hidden, head, targets, weights = arrays
     count = targets.size
@@ -243,12 +274,14 @@ def _swept(
     size = pieces.chunks.shape[1]
     rows, ids, flat_factors = _flat(hidden), jnp.ravel(targets), jnp.ravel(factors)
     narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
-    # All devices of `axis` have the same sum, and each starts with its share of the gradient.
+    # Every device of `axis` computes the same sum. Each starts the backward pass with an equal
+    # share of 1, as the transpose of the psum in `_chosen` is a psum that adds the shares up again.
     one = jnp.float32(1) if axis is None else 1 / jax.lax.axis_size(axis)
 
     def add(number: jax.Array, carry: Any) -> Any:
         total, by_hidden, by_head = carry
         own = pieces.chunks[number]
+        # The last chunk may be padded with position 0, which must not count twice.
         is_position = number * size + jnp.arange(size) < count
         factor = jnp.where(is_position, flat_factors[own], 0)
 
@@ -272,21 +305,23 @@ def _swept(
 
 
 def _flat(hidden: jax.Array) -> jax.Array:
-    """`[B * T, D]`."""
+    """`[B, T, D]` -> `[B * T, D]`."""
     return jnp.asarray(hidden).reshape(-1, hidden.shape[-1])
 
 
 def _narrow(head: jax.Array, hidden: jax.Array) -> jax.Array:
-    """The head to multiply with; its gradients go to the head itself."""
+    """The head in the compute dtype, for the product; `_product` sends gradients to the head."""
     return jax.lax.stop_gradient(head).astype(hidden.dtype)
 
 
 @jax.custom_vjp
 def _product(hidden: jax.Array, narrow: jax.Array, head: jax.Array) -> jax.Array:
-    """Logits `[..., V]` in float32 of `hidden[..., D]` and `head[V, D]`, in the dtype of `hidden`.
+    """Logits `[..., V]` in float32, from a product in the dtype of `hidden[..., D]`.
 
-    The gradients of the logits are taken in that dtype too: as they come, in float32, GPUs would
-    multiply with them in TF32, at half the rate.
+    `narrow[V, D]` is `head[V, D]` in that dtype. It has no gradient of its own: `head` gets it, in
+    its own dtype (float32 where gradients are accumulated). The gradients of the logits are cast to
+    the dtype of `hidden`: they arrive in float32, and GPUs would multiply them in TF32, at half the
+    rate of bfloat16.
     """
     return jnp.einsum("...d,vd->...v", hidden, narrow, preferred_element_type=jnp.float32)
 
@@ -294,7 +329,7 @@ def _product(hidden: jax.Array, narrow: jax.Array, head: jax.Array) -> jax.Array
 def _product_fwd(
     hidden: jax.Array, narrow: jax.Array, head: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    # Of the head nothing but its dtype is wanted.
+    # Only the dtype of the head is needed later: an empty slice carries it without the array.
     return _product(hidden, narrow, head), (hidden, narrow, head[:0])
 
 
@@ -316,15 +351,20 @@ _product.defvjp(_product_fwd, _product_bwd)
 def _chosen(
     logits: jax.Array, targets: jax.Array, vocab_size: int, axis: str | None = None
 ) -> jax.Array:
-    """Log-probabilities of the targets by their logits `[..., V]`, or `[..., V / N]` of N parts."""
+    """Log-probabilities of targets `[...]` from logits `[..., V]`.
+
+    With `axis` the vocabulary is split over its N devices: logits are `[..., V / N]`, and the
+    result is the same on each device.
+    """
     rows = logits.shape[-1]
     first = jax.lax.axis_index(axis) * rows if axis else 0
     logits = mask_padding(logits, vocab_size, first)
-    # A comparison instead of a gather: its gradient is no scatter, and V may be sharded.
+    # A comparison instead of a gather: its gradient is not a scatter, and V may be sharded.
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) + first
     chosen = jnp.sum(jnp.where(index == targets[..., None], logits, 0.0), axis=-1)
     if axis is None:
         return chosen - jax.nn.logsumexp(logits, axis=-1)
+    # Log-sum-exp over the devices. The maximum is only a shift, whose gradient is 0.
     largest = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(logits, axis=-1)), axis)
     total = jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
     chosen, total = jax.lax.psum((chosen, total), axis)

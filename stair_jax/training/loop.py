@@ -1,4 +1,4 @@
-"""The training loop: steps, and what is saved of them."""
+"""The training loop: steps, metrics, checkpoints, resuming, preemption."""
 
 import dataclasses
 import importlib.metadata
@@ -37,19 +37,19 @@ _PACKAGES = ("stair_jax", "jax", "orbax-checkpoint")
 
 @dataclass(frozen=True)
 class Run:
-    """What one training run is made of.
+    """Everything that one training run consists of, except for the parameters.
 
     Attributes:
-      name: for the lines of progress.
-      folder: gets `checkpoints/`, `metrics.jsonl`, `speed.jsonl` and TensorBoard events.
+      name: for progress lines.
+      folder: receives `checkpoints/`, `metrics.jsonl`, `speed.jsonl` and TensorBoard events.
       objective: the loss.
-      optimizer: see `make_optimizer`; for `len(batches)` steps.
-      batches: one a step; where it has `state(step)`, the position in the data (a flat dict) is
-        saved and compared.
+      optimizer: see `make_optimizer`; made for `len(batches)` steps.
+      batches: one per step. If it has a method `state(step)`, the position in the data that this
+        returns (a flat dict) is saved in checkpoints and compared on resuming.
       mesh: the devices.
-      checkpoint_every: steps between two checkpoints; 0: none by their number.
-      shown: names of the metrics shown with the progress.
-      checkpoint_minutes: between two checkpoints; 0: none by the clock.
+      checkpoint_every: steps between two checkpoints; 0: not by steps.
+      shown: names of the metrics shown in progress lines.
+      checkpoint_minutes: minutes between two checkpoints; 0: not by time.
       keep: which checkpoints are kept.
       is_lengthened: the run was finished before, and goes on to more steps: its checkpoint may have
         another schedule, and an order of the data that this one begins with.
@@ -69,26 +69,26 @@ class Run:
 
     @property
     def saves(self) -> bool:
-        """Whether there are checkpoints at all."""
+        """Whether the run writes checkpoints."""
         return self.checkpoint_every > 0 or self.checkpoint_minutes > 0
 
 
 def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | None = None) -> Params:
-    """Trains, from the newest checkpoint if there is one, and returns the parameters.
+    """Trains from the newest checkpoint, or from `params`, to the end; returns the parameters.
 
-    A run that was killed and started again ends with the same bits as one that was not. Where
-    `run` has checkpoints, SIGTERM makes it finish its step, save, and leave; and the last state
-    stays in `checkpoints/`.
+    A run that was killed and started again ends with bitwise the same parameters as one that was
+    not. If the run writes checkpoints, SIGTERM makes it finish the current step, save and exit, and
+    the final state stays in `checkpoints/`.
 
     Args:
       run: what to train.
-      params: to start from; taken over, so not to be used again.
-      logical_axes: PartitionSpecs of logical axis names, a tree like `params`.
-      inspect: called with the metrics of each step; may raise.
+      params: initial parameters; donated.
+      logical_axes: pytree like `params` of PartitionSpecs with logical axis names.
+      inspect: called with (step, metrics) of each step; may raise to stop the run.
 
     Raises:
-      UserError: a loss or a gradient is not finite, and `nonfinite.json` says of which examples; a
-        checkpoint cannot be written, or was made of other data or settings.
+      UserError: a loss or gradient is not finite (`nonfinite.json` names the examples); or a
+        checkpoint cannot be written, or was made with other data or settings.
     """
     with (
         Preemption(run.saves) as preemption,
@@ -112,14 +112,14 @@ def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | Non
 def _start(
     run: Run, params: Params, logical_axes: Params, checkpoints: Checkpoints
 ) -> tuple[TrainState, int]:
-    """The state to go on from, and the number of its steps."""
+    """The state to start from, and the number of steps that it has done."""
     start = checkpoints.step
     if start is None:
         return init_state(params, logical_axes, run.optimizer.tx, run.mesh), 0
     like = abstract_state(params, logical_axes, run.optimizer.tx, run.mesh)
     for leaf in jax.tree.leaves(params):
-        if isinstance(leaf, jax.Array):
-            leaf.delete()  # their room is that of the restored ones
+        if isinstance(leaf, jax.Array):  # NumPy arrays hold no device memory
+            leaf.delete()  # free the memory before the restored arrays are allocated
     state, about = checkpoints.restore(like)
     _check_same(run, start, about)
     return state, start
@@ -136,18 +136,22 @@ def _steps(
     step_fn = make_train_step(run.objective, run.optimizer.tx, state)
     due = _Due(run)
     if preemption.reached():
-        preemption.leave()  # nothing has been done that is not saved
+        preemption.leave()  # no step was done yet: the state is that of the checkpoint
+    # All processes run this loop in lockstep: what they decide (when to save or stop) must agree.
     for step in range(start, len(run.batches)):
         batch = run.batches[step]
         rate = run.optimizer.schedule(step)
         arrays = put_batch(batch.arrays, run.mesh, batch.num_rows)
+        # On the mesh, like everything that enters the step: an array on one device would clash.
         learning_rate = put_batch({"rate": np.float32(rate)}, run.mesh)["rate"]
         state, values = step_fn(state, arrays, learning_rate)
+        # Reads the metrics of the step before this one, so that the device stays busy.
         watch.add(step, batch, rate, values)
         checkpoints.check()
         is_last = preemption.reached()
         if due(step + 1) or is_last:
-            metrics = watch.flush()  # a state that is not finite is never saved
+            # Waits for this step and checks it, so that a non-finite state is never saved.
+            metrics = watch.flush()
             about = _about(run, step + 1, metrics)
             checkpoints.save(step + 1, state, about, metrics, wait=is_last)
         if is_last:
@@ -157,7 +161,7 @@ def _steps(
 
 
 def _chosen(run: Run, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-    """The last state, or that of the best checkpoint."""
+    """The final state, or that of the best checkpoint if `keep.use_best`."""
     best = checkpoints.best if run.keep.use_best else None
     if best is None or best == len(run.batches):
         return state
@@ -166,19 +170,19 @@ def _chosen(run: Run, state: TrainState, checkpoints: Checkpoints) -> TrainState
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
     )
     for leaf in jax.tree.leaves(state):
-        leaf.delete()  # their room is that of the restored ones
+        leaf.delete()  # free the memory before the restored arrays are allocated
     return checkpoints.restore(like, best)[0]
 
 
 class _Due:
-    """When to save: every so many steps or minutes, and behind the last step."""
+    """When to save: every so many steps or minutes, and after the last step."""
 
     def __init__(self, run: Run):
         self._run = run
         self._last = time.monotonic()
 
     def __call__(self, done: int) -> bool:
-        """Whether the state after `done` steps is to be saved; the same in all processes."""
+        """Whether to save the state after `done` steps; the same answer in all processes."""
         run = self._run
         if not run.saves:
             return False
@@ -187,6 +191,7 @@ class _Due:
             is_due |= done % run.checkpoint_every == 0
         if run.checkpoint_minutes:
             elapsed = time.monotonic() - self._last
+            # Clocks differ between processes, but a save is collective: process 0 decides.
             is_due |= distributed.broadcast(elapsed >= 60 * run.checkpoint_minutes)
         if is_due:
             self._last = time.monotonic()
@@ -194,18 +199,18 @@ class _Due:
 
 
 def _about(run: Run, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """What a checkpoint says of itself: step, position in the data, schedule, metrics, versions."""
+    """Metadata of a checkpoint: step, position in the data, schedule, metrics, versions."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from its folder, never installed
+        except importlib.metadata.PackageNotFoundError:  # run from a clone without installing
             continue
     return {"step": done, **_same(run, done), "metrics": dict(metrics), "versions": versions}
 
 
 def _same(run: Run, done: int) -> dict[str, dict[str, Any]]:
-    """What has to be the same when the run goes on."""
+    """What has to be unchanged when the run is resumed, by part: data position and schedule."""
     position = getattr(run.batches, "state", None)
     return {
         "data": {} if position is None else dict(position(done)),
@@ -214,7 +219,7 @@ def _same(run: Run, done: int) -> dict[str, dict[str, Any]]:
 
 
 def _check_same(run: Run, done: int, about: Mapping[str, Any]) -> None:
-    """Raises a UserError that names what has changed since the checkpoint was made."""
+    """Raises a UserError that names what has changed since the checkpoint was written."""
     for part, now in _same(run, done).items():
         before = about.get(part) or {}
         for name in sorted({*before, *now}):

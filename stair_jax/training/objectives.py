@@ -1,7 +1,9 @@
-"""The losses over packed micro-batches of a model: what a training step differentiates.
+"""Training objectives: model forward pass and loss over a packed micro-batch.
 
-Each objective is a frozen dataclass, so that stages with equal settings share a compiled step.
-The fields of a micro-batch are described in batches.py, those of trees in tree_batches.py.
+The training step differentiates these. Each objective is a frozen dataclass and so hashable: stages
+with equal settings share one compiled step. The arrays of a micro-batch are described in
+`batches.py`, those of trees in `tree_batches.py`. Shapes: R rows of T tokens, S groups of G
+sequences.
 """
 
 from dataclasses import dataclass
@@ -18,13 +20,14 @@ from stair_jax.training.step import Micro, Params, Sums
 
 @dataclass(frozen=True)
 class SftObjective:
-    """Mean negative log-likelihood of the weighted tokens; the weight is their number."""
+    """SFT: mean negative log-likelihood over the weighted tokens of a batch."""
 
     config: ModelConfig
     num_chunks: int = 1
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
-        """Sums over the tokens of a micro-batch."""
+        """Sums over the tokens of a micro-batch; the weight is the number of weighted tokens."""
+        # With one chunk `token_logps` keeps its logits: nothing is recomputed there either.
         if self.num_chunks == 1:
             logps = micro_logps(self.config, 1, params, micro)
             return Sums(*sft_loss(logps, micro["weights"]), metrics={})
@@ -39,16 +42,17 @@ class SftObjective:
 
 @dataclass(frozen=True)
 class DpoObjective:
-    """Step-level DPO plus `sft_weight` times the SFT loss of the chosen step.
+    """Step-level DPO plus `sft_weight` times the SFT loss on the chosen step.
 
-    The weight is the number of pairs. The SFT loss of a pair is the mean over the tokens of its
-    chosen step, and both terms are means over pairs: a long step weighs no more than a short one.
-    Groups are (chosen, rejected), with values ref_chosen and ref_rejected.
+    Groups are (chosen, rejected), with the values ref_chosen and ref_rejected. Both terms are means
+    over pairs, and the SFT loss of a pair is the mean over the tokens of its chosen step, so that
+    long steps weigh no more than short ones.
 
-    Of the metrics, which are means over pairs, `kl_chosen` is what a token of the chosen step lost
-    against the reference, (log ref - log pi) / its tokens, in nats. The steps being samples of the
-    reference, it estimates KL(reference || policy) a token, biased by their selection: they are
-    those of high value, whose probability the loss raises, so that it may be below 0.
+    All metrics are means over pairs. `margin` is the difference of the implicit rewards, and
+    `kl_chosen` is (log ref - log pi) / tokens of the chosen step, in nats per token. The steps are
+    samples of the reference, so it estimates KL(reference || policy) per token; but they are
+    selected for their high value, and the loss raises their probability, so the estimate is biased
+    and may be negative.
     """
 
     config: ModelConfig
@@ -57,13 +61,13 @@ class DpoObjective:
     num_chunks: int = 1
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
-        """Sums over the pairs of a micro-batch."""
+        """Sums over the pairs of a micro-batch; the weight is the number of pairs."""
         weight = micro["group_weight"]
         logps = micro_logps(self.config, self.num_chunks, params, micro)
         chosen, rejected = sequence_sums(logps * micro["weights"], micro).T
         chosen_length, rejected_length = sequence_sums(micro["weights"], micro).T
         dpo = step_dpo_loss(chosen, rejected, micro["ref_chosen"], micro["ref_rejected"], self.beta)
-        sft = -chosen / jnp.maximum(chosen_length, 1.0)
+        sft = -chosen / jnp.maximum(chosen_length, 1.0)  # an unused group has length 0
         margin = self.beta * ((chosen - micro["ref_chosen"]) - (rejected - micro["ref_rejected"]))
         metrics = {
             "dpo_loss": dpo,
@@ -85,7 +89,7 @@ class DpoObjective:
 
 @dataclass(frozen=True)
 class PrmObjective:
-    """Bradley-Terry loss of the scores at the last tokens; groups are (chosen, rejected)."""
+    """PRM: Bradley-Terry loss of the scores at the last tokens; groups are (chosen, rejected)."""
 
     config: ModelConfig
 
@@ -106,7 +110,7 @@ class PrmObjective:
 
 
 def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Micro) -> jax.Array:
-    """Log-probabilities `[R, T]` of the targets of a micro-batch; of weight 0, maybe just 0."""
+    """Log-probs `[R, T]` of the targets of a micro-batch; may be 0 where the weight is 0."""
     hidden = _hidden(config, params, micro)
     head = transformer.output_embedding(params, config)
     targets, weights = micro["targets"], micro["weights"]
@@ -114,19 +118,22 @@ def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Mic
 
 
 def sequence_sums(values: jax.Array, micro: Micro) -> jax.Array:
-    """Sums of `values[R, T]`, 0 where the weight is 0, over each sequence: `[S, G]`."""
-    if "runs" in micro:  # of trees: sums over the nodes that count for the sequence
+    """Sums `[S, G]` over each sequence of `values[R, T]`, which must be 0 where the weight is 0."""
+    if "runs" in micro:  # tries: first sums per node, then over the nodes of each sequence
         runs = micro["runs"]
         nodes = jax.ops.segment_sum(values.ravel(), micro["node_ids"].ravel(), runs.size)
+        # Both ids are N = runs.size where there is nothing: dropped above, filled with 0 here.
         return jnp.sum(nodes.at[runs].get(mode="fill", fill_value=0.0), axis=-1)
     count = micro["last"].shape[0]
+    # One more segment than sequences, for padding.
     sums = jax.ops.segment_sum(values.ravel(), micro["sequence_ids"].ravel(), count + 1)
     return sums[:count].reshape(micro["group_weight"].shape[0], -1)
 
 
 def sequence_scores(config: ModelConfig, params: Params, micro: Micro) -> jax.Array:
-    """Scores of each sequence, read at its last token: `[S, G]`."""
+    """Scores `[S, G]` of each sequence by a PRM: the score head at its last token."""
     hidden = _hidden(config, params["model"], micro)
+    # Gathered first, so that the head is applied to one position per sequence: [S * G, 1, D].
     last = hidden.reshape(-1, 1, hidden.shape[-1])[micro["last"]]
     scores = heads.score(last, params["score"], jnp.zeros_like(micro["last"]))
     return scores.reshape(micro["group_weight"].shape[0], -1)

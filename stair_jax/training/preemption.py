@@ -1,4 +1,4 @@
-"""SIGTERM while a run trains: the step is finished and saved, then the process ends as asked."""
+"""Preemption: on SIGTERM, training finishes its step, saves a checkpoint, and exits as asked."""
 
 import itertools
 import os
@@ -9,23 +9,23 @@ from typing import Any
 
 from stair_jax.parallel import distributed
 
-_asked = itertools.count(1)  # of the process: JAX wants numbers that rise from run to run
+# JAX needs step numbers that increase over the life of a process, which may train several stages.
+_asked = itertools.count(1)
 
 
 class Preemption:
-    """A notice that the machine is to be taken away, as a flag that is asked for between steps.
+    """Context manager that turns SIGTERM into a flag, which is polled between training steps.
 
-    Within the block, SIGTERM sets the flag. `leave` then does what SIGTERM would have done outside
-    of the block, so that the exit status is the same; and so does the end of the block, where the
-    notice came too late to be asked for. Outside of the main thread of Python, which alone may
-    handle signals, nothing is taken over.
+    `leave` does what SIGTERM would have done without this context manager, so that the exit status
+    is the same; the end of the block does so too, for a signal that came after the last poll.
+    Python handles signals in its main thread only; in any other thread nothing is changed.
 
-    In a run of several processes a notice to one of them is passed on by `jax.distributed`, and all
-    agree on a step that none of them has passed.
+    In a multi-process run, a signal to one process is passed on by `jax.distributed`, and all
+    processes agree on a common last step, which none of them has passed.
     """
 
     def __init__(self, heeds: bool = True) -> None:
-        """No notice yet; where a run saves nothing it `heeds` none, and SIGTERM ends it at once."""
+        """With `heeds` False, for a run that saves nothing, SIGTERM keeps its usual effect."""
         self._heeds = heeds
         self._noticed = False
         self._before: Any = None
@@ -46,16 +46,20 @@ class Preemption:
         self._restore()
 
     def reached(self) -> bool:
-        """Whether to save and leave now; asked before the first step and after each by all."""
+        """Whether to save and leave now.
+
+        In a multi-process run this is collective: all processes call it before the first step and
+        after each step.
+        """
         if not self._heeds or distributed.num_processes() == 1:
             return self._noticed
         try:
             return distributed.reached_stop(next(_asked))
-        except RuntimeError:  # the user has turned the service off
+        except RuntimeError:  # the user has disabled JAX's preemption service
             return False
 
     def leave(self) -> None:
-        """Ends the process as SIGTERM would: by the exception of its handler, or at once."""
+        """Ends the process as SIGTERM would: through the previous handler, or immediately."""
         self._noticed = False
         self._restore()
         if callable(self._before):

@@ -1,4 +1,9 @@
-"""The training step: gradients summed over micro-batches, one division, one update."""
+"""The jitted training step, with gradient accumulation over micro-batches.
+
+Loss sums and gradients are added over the micro-batches and divided once by the total weight. This
+equals the gradient of the whole batch also when micro-batches have different numbers of tokens,
+which averaging their means would not.
+"""
 
 import functools
 from collections.abc import Callable
@@ -12,14 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from stair_jax.parallel import rules
 
 Params = Any
-Micro = dict[str, jax.Array]  # fields of one micro-batch, see batches.py
+Micro = dict[str, jax.Array]  # arrays of one micro-batch, see batches.py
 
 
 class Sums(NamedTuple):
-    """What an objective adds up over a micro-batch.
+    """Result of an objective for one micro-batch: scalar sums, not means.
 
-    The loss of a step is the sum of `loss` over its micro-batches, divided by the sum of
-    `weight`; so are the metrics. `weight` must not depend on the parameters.
+    The loss of a step is the sum of `loss` over its micro-batches divided by the sum of `weight`,
+    and so is each metric. `weight` must not depend on the parameters: it is not differentiated.
     """
 
     loss: jax.Array
@@ -31,7 +36,7 @@ Objective = Callable[[Params, Micro], Sums]
 
 
 class TrainState(NamedTuple):
-    """What a step changes."""
+    """What a training step updates."""
 
     params: Params
     opt_state: optax.OptState
@@ -45,21 +50,29 @@ TrainStep = Callable[
 def make_train_step(
     objective: Objective, tx: optax.GradientTransformation, state: TrainState
 ) -> TrainStep:
-    """The jitted step `(state, batch, learning_rate) -> (state, metrics)`; it takes over `state`.
+    """The jitted step `(state, batch, learning_rate) -> (state, metrics)`; `state` is donated.
 
-    `batch` is {"count": int32 scalar, "micro": arrays with a leading axis A}. The first `count`
-    micro-batches are run, so that the shapes stay the same however many a batch needs (see
-    batches.py). `tx` gives the updates of a learning rate of 1. Metrics: "loss", "grad_norm"
-    (before clipping), "weight", and those of the objective.
+    `batch` is {"count": int32 scalar, "micro": arrays with a leading axis A}: the first `count`
+    micro-batches are run, so that the shapes do not depend on how many a batch needs (see
+    `batches.py`). Metrics, float32 scalars: "loss", "grad_norm" (before clipping), "weight", and
+    those of the objective.
 
-    The new state is sharded as `state` is, and so are the sums of the gradients; metrics are whole
-    on each device. `state` may be the shapes of `abstract_state`. Equal arguments give the same
-    jitted function.
+    Args:
+      objective: hashable, see `objectives.py`.
+      tx: the optimizer, for a learning rate of 1. The rate is an argument of the step, so that
+        stages with different schedules share one compiled step.
+      state: of the same structure and shardings as the states to come; may be abstract
+        (`abstract_state`). The new state and the gradient sums are sharded likewise.
+
+    Returns:
+      the step; the same jitted function for equal arguments.
     """
     shardings, treedef = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
     return _train_step(objective, tx, tuple(shardings), treedef)
 
 
+# Cached, so that stages with equal objective, optimizer and shardings share a compiled step: a jit
+# of a new closure would compile again. Shardings and tree structure are hashable, the state is not.
 @functools.lru_cache(maxsize=8)
 def _train_step(
     objective: Objective,
@@ -73,10 +86,13 @@ def _train_step(
         state: TrainState, batch: dict[str, Any], learning_rate: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         sums, gradients = _summed(objective, state.params, batch, out_shardings.params)
+        # Not 0, so that a batch in which nothing counts has loss and gradients of 0, not NaN.
         weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
+        # Weight decay too is computed in float32.
         updates, opt_state = tx.update(gradients, state.opt_state, _wide(state.params))
         params = jax.tree.map(
+            # Added in float32, and rounded once, whatever the dtype of the parameters.
             lambda param, update: (param + learning_rate * update).astype(param.dtype),
             state.params,
             updates,
@@ -96,15 +112,21 @@ def _train_step(
 def init_state(
     params: Params, logical_axes: Params, tx: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Puts parameters and zero moments on the mesh; each moment is sharded as its parameter.
+    """Puts parameters and zero moments on the mesh; each moment is sharded like its parameter.
 
-    What is on the mesh already is not copied: the first step takes over `params` too.
-    Moments are of the optimizer's dtypes (float32 by default) whatever the parameters are.
-    `logical_axes` is a tree of PartitionSpecs of logical axis names.
+    Parameters that are already on the mesh are not copied, so that the first step donates them too.
+
+    Args:
+      params: pytree of arrays.
+      logical_axes: pytree like `params` of PartitionSpecs with logical axis names.
+      tx: the optimizer. Its moments have its own dtypes (float32 by default), whatever the dtype
+        of the parameters.
+      mesh: the devices.
     """
     params = jax.device_put(params, rules.shardings(logical_axes, mesh))
     like = abstract_state(params, logical_axes, tx, mesh).opt_state
     out_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    # Without out_shardings, jit would replicate the moments: zeros do not depend on the parameters.
     opt_state = jax.jit(lambda tree: tx.init(_wide(tree)), out_shardings=out_shardings)(params)
     return TrainState(params, opt_state)
 
@@ -112,7 +134,7 @@ def init_state(
 def abstract_state(
     params: Params, logical_axes: Params, tx: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the state that `init_state` makes of such parameters."""
+    """The state of `init_state` as `ShapeDtypeStruct`s with shardings; nothing is allocated."""
     sharded = rules.shardings(logical_axes, mesh)
     moments = jax.eval_shape(lambda tree: tx.init(_wide(tree)), params)
     moment_shardings = optax.tree_map_params(
@@ -130,20 +152,22 @@ def abstract_state(
 
 
 def micro_at(micros: Micro, index: int | jax.Array) -> Micro:
-    """One micro-batch of arrays with a leading axis A."""
+    """Micro-batch `index` of arrays with a leading axis A."""
     return {name: array[index] for name, array in micros.items()}
 
 
 def _wide(params: Params) -> Params:
+    """The tree in float32: the dtype of sums, moments and updates."""
     return jax.tree.map(lambda param: param.astype(jnp.float32), params)
 
 
 def _summed(
     objective: Objective, params: Params, batch: dict[str, Any], shardings: Params
 ) -> tuple[Sums, Params]:
-    """Sums of the objective and their gradients (float32) over the micro-batches in use.
+    """Sums of the objective and float32 gradients over the micro-batches in use.
 
-    The gradients get the `shardings` of the parameters, so that no device holds all of them.
+    The gradients of each micro-batch are constrained to the `shardings` of the parameters, so that
+    no device ever holds all of them.
     """
 
     def value_and_grad(micro: Micro) -> tuple[Sums, Params]:
@@ -159,7 +183,7 @@ def _summed(
 
     first = micro_at(batch["micro"], 0)
     if all(len(array) == 1 for array in batch["micro"].values()):
-        return value_and_grad(first)  # no sum to keep beside it
+        return value_and_grad(first)  # saves the memory of a running sum
     shapes = jax.eval_shape(value_and_grad, first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.fori_loop(0, batch["count"], add, zeros)

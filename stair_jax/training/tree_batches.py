@@ -1,4 +1,8 @@
-"""Batches of static shape whose groups share what they begin with (see data/trees.py)."""
+"""Batches laid out as tries: sequences with a common prefix share its tokens (`data/trees.py`).
+
+Preference pairs of one prompt have long common prefixes (prompt, path). In a trie each shared part
+goes through the model once, under a tree attention mask.
+"""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,25 +12,27 @@ from stair_jax.data.packing import Rows, split
 from stair_jax.data.trees import Bundle, bundle
 from stair_jax.training.batches import Batch, Batches, Group, describe_fill
 
-MAX_RUNS = 16  # nodes that may count for one sequence: a step that k siblings leave early has k + 1
+# Most trie nodes with loss per sequence. A step has k + 1 nodes if k siblings branch off within it.
+MAX_RUNS = 16
 
-_MEASURED = 100  # batches that `fill` looks at
+_MEASURED = 100  # batches that `fill` lays out: a sample, as laying out tries takes time
 
 
 class TreeBatches(Batches):
-    """Batches in which the groups of one prompt, as far as they are in one batch, are one trie.
+    """Batches in which the groups with one key (one prompt) in a batch share a trie.
 
-    Micro-batches are as those of `Batches`, but for what follows. With A micro-batches, R rows, T
-    places, S = batch_size groups of G sequences, D = MAX_RUNS and N = S * G * D, `micro` has no
-    sequence_ids and no last; segment_ids number the tries of a row; and it has also
+    With A micro-batches, R rows of T positions, S = batch_size groups of G sequences, D = MAX_RUNS
+    and N = S * G * D, the arrays of `micro` are those of `Batches`, except that there are no
+    sequence_ids and no last, that segment_ids number the tries of a row, and that there are also
 
-      ends [A, R, T] int32: the first place of the row behind the subtree of a place's node;
-      node_ids [A, R, T] int32: which of N nodes a place belongs to; N where no loss counts it;
-      runs [A, S, G, D] int32: for each sequence the nodes whose targets count for it, then N.
+      ends [A, R, T] int32: first row position after the subtree of the position's node: it is the
+        tree attention mask, see `data/trees.py`;
+      node_ids [A, R, T] int32: node of each position among those with loss; N where there is none;
+      runs [A, S, G, D] int32: the nodes whose targets count for each sequence, padded with N.
 
-    So the sums of a sequence are sums over its nodes (`objectives.sequence_sums`), and a weight
-    says whether any sequence counts the target. All shapes follow from R, T, S, G and A alone.
-    `num_tokens` of a batch are the places in use.
+    The loss of a sequence is a sum over its nodes (`objectives.sequence_sums`); `weights` is 1
+    where any sequence counts the target. All shapes depend on R, T, S, G and A only.
+    `num_tokens` of a batch is the number of trie positions in use.
     """
 
     def __init__(
@@ -40,21 +46,22 @@ class TreeBatches(Batches):
         part: slice | None = None,
         pass_size: int | None = None,
     ):
-        """Lays the groups out in the order given.
+        """Takes the groups in training order.
 
         Args:
-          groups: as of `Batches`.
-          keys: of each group; those with equal ones are laid out together, e.g. their prompt.
-          batch_size: groups a step.
-          length: places a row, at least `longest`. A group that needs more becomes one trie for
-            each of its sequences.
-          rows: rows of a micro-batch.
-          longest: tokens of the longest sequence that there may be; None: `length`.
-          part: those of the rows that are made here, see `mesh.local_rows`; None: all.
-          pass_size: groups of one pass over the data; None: all of them.
+          groups: as for `Batches`.
+          keys: one per group; groups of a batch with equal keys share a trie. E.g. the prompts.
+          batch_size: groups per step.
+          length: positions per row, at least `longest`. A group whose trie needs more is laid out
+            as one trie per sequence.
+          rows: rows per micro-batch, over all processes.
+          longest: most tokens of any sequence; None: `length`.
+          part: the rows that this process makes, see `mesh.local_rows`; None: all.
+          pass_size: groups in one pass over the data; None: all of them.
 
         Raises:
           UserError: there is no group, or a micro-batch cannot hold one.
+          ValueError: the number of keys is not that of the groups.
         """
         if len(keys) != len(groups):
             raise ValueError(f"{len(keys)} keys of {len(groups)} groups")
@@ -62,7 +69,7 @@ class TreeBatches(Batches):
         super().__init__(groups, batch_size, length, rows, part, pass_size)
 
     def fill(self) -> str:
-        """For a message: tokens one sequence after the other, and places here; and padding."""
+        """Describes tokens with and without sharing, rows and padding, for a message."""
         count = min(len(self), _MEASURED)
         blocks = [block for index in range(count) for block in self._blocks(index)]
         places = sum(_num_places(block) for block in blocks)
@@ -78,7 +85,10 @@ class TreeBatches(Batches):
         )
 
     def _rows_needed(self, length: int) -> int:
-        """Of a group that is not laid out together: first fit never opens more for it."""
+        """Rows for a group that is laid out as one trie per sequence, the worst case.
+
+        Each row holds at least length // longest of these.
+        """
         return -(-self._width // max(1, length // self._longest))
 
     def _make(self, index: int) -> Batch:
@@ -88,11 +98,12 @@ class TreeBatches(Batches):
         return self._batch(index, members, micros, sum(map(_num_places, blocks)))
 
     def _blocks(self, index: int) -> list[list[Bundle]]:
-        """The bundles of each micro-batch of a batch, with the groups' numbers in the run.
+        """The bundles of each micro-batch of a batch; their members are indices in the run.
 
-        Longest first, as of `Batches`: so there are no more micro-batches than it would have, for
-        no bundle takes more rows than its groups would alone.
+        First-fit decreasing, as in `Batches`. A bundle never takes more rows than its groups would
+        separately, so the bound on the number of micro-batches of `Batches` holds here too.
         """
+        # Only within the batch: sharing never changes which groups a step has.
         together: dict[Hashable, list[int]] = {}
         for number in self._numbers(index):
             together.setdefault(self._keys[number], []).append(number)
@@ -107,11 +118,11 @@ class TreeBatches(Batches):
 
     def _tree_micro(self, bundles: Sequence[Bundle]) -> dict[str, np.ndarray]:
         groups = [self._groups[number] for found in bundles for number in found.members]
-        none = self._batch_size * self._width * MAX_RUNS
+        none = self._batch_size * self._width * MAX_RUNS  # N: no node
         runs = np.full((self._batch_size * self._width, MAX_RUNS), none, np.int32)
         sequence, before = 0, 0
         for found in bundles:
-            for run in found.runs:
+            for run in found.runs:  # node numbers are unique within a micro-batch
                 runs[sequence, : len(run)] = np.add(run, before)
                 sequence += 1
             before += sum(trie.num_nodes for trie in found.tries)
@@ -124,14 +135,14 @@ class TreeBatches(Batches):
         }
 
     def _places(self, bundles: Sequence[Bundle], none: int) -> dict[str, np.ndarray]:
-        """The arrays `[rows of this part, T]`."""
+        """The arrays `[R, T]`, with the rows of this part only."""
         own = range(self._rows)[self._part or slice(None)]
         names = ("tokens", "targets", "positions", "segment_ids", "ends", "node_ids")
         micro = {name: np.zeros((len(own), self._length), np.int32) for name in names}
         micro["node_ids"][:] = none
         tries = [trie for found in bundles for trie in found.tries]
         places = Rows(self._rows, self._length).place([len(trie) for trie in tries])
-        assert places is not None  # as `split` has found
+        assert places is not None  # `split` has placed the same tries in the same order
         node = 0
         for trie, (row, start) in zip(tries, places, strict=True):
             if row in own:
@@ -140,7 +151,7 @@ class TreeBatches(Batches):
                 micro["targets"][here] = trie.targets
                 micro["positions"][here] = trie.positions
                 micro["segment_ids"][here] = micro["segment_ids"][here[0]].max() + 1
-                micro["ends"][here] = trie.ends + start
+                micro["ends"][here] = trie.ends + start  # as row positions
                 micro["node_ids"][here] = np.where(trie.node_ids < 0, none, trie.node_ids + node)
             node += trie.num_nodes
         weights = (micro["node_ids"] < none).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a run says of its steps: metrics, speed, and a loss that is not finite."""
+"""Training metrics: logging, throughput and MFU, detection of non-finite losses."""
 
 import math
 import time
@@ -25,12 +25,12 @@ NONFINITE_FILE = "nonfinite.json"
 
 
 class Watch:
-    """Reads the metrics of a step when the next one is under way: the device never waits.
+    """Logs the metrics of each step, one step late, so that the device never waits for the host.
 
-    `metrics.jsonl` gets what the step gives (loss, grad_norm, what the objective adds), and
-    learning_rate, tokens and padding, the share of the positions without a token. `speed.jsonl`
-    gets seconds, tokens_per_second and mfu: from the end of the step before to the end of this one,
-    with all that lies between. The first step of a process, which compiles, has none.
+    `metrics.jsonl` receives the metrics of the step (loss, grad_norm, those of the objective),
+    learning_rate, tokens, and padding (share of positions without a token). `speed.jsonl` receives
+    seconds, tokens_per_second and mfu, measured from the end of the previous step to the end of
+    this one, everything in between included. The first step of a process compiles and has none.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Watch:
         best: str = "",
         inspect: Inspect | None = None,
     ):
-        """Watches from the step that comes next.
+        """Starts with no step pending.
 
         Args:
-          folder: gets `nonfinite.json`.
-          metrics: where the values go.
-          progress: lines for whoever looks on.
-          speed: of the devices.
-          shown: metrics shown with the progress.
-          best: the metric by which checkpoints are kept; "": none.
-          inspect: called with the metrics of each step; may raise.
+          folder: receives `nonfinite.json`.
+          metrics: the writer of the metrics.
+          progress: the progress lines.
+          speed: measures the steps.
+          shown: names of the metrics shown in progress lines.
+          best: metric by which checkpoints are kept; "": none.
+          inspect: called with (step, metrics); may raise.
         """
         self._folder, self._metrics, self._progress = folder, metrics, progress
         self._speed, self._shown, self._best, self._inspect = speed, tuple(shown), best, inspect
@@ -61,10 +61,17 @@ class Watch:
     def add(
         self, step: int, batch: Batch, learning_rate: float, values: Mapping[str, jax.Array]
     ) -> None:
-        """Takes the metrics of a step just started, and reads those of the one before.
+        """Queues the metrics of a step just dispatched, and logs those of the previous step.
+
+        Args:
+          step: number of the dispatched step.
+          batch: its batch.
+          learning_rate: its rate.
+          values: its metrics, scalars that may not be computed yet.
 
         Raises:
-          UserError: the loss or the gradient of that one is not finite.
+          UserError: the loss or gradient norm of the previous step is not finite, or `best` is not
+            among the metrics.
         """
         if self._best and self._best not in values:
             raise UserError(
@@ -75,14 +82,17 @@ class Watch:
         self._pending = (step, batch, learning_rate, values)
 
     def flush(self) -> dict[str, float]:
-        """Reads, checks and writes what is pending; waits for its step, and returns its metrics."""
+        """Waits for the pending step, checks and logs its metrics, and returns them.
+
+        Returns {} if no step is pending.
+        """
         if self._pending is None:
             return {}
         step, batch, learning_rate, pending = self._pending
-        self._pending = None
+        self._pending = None  # before anything can raise: a step is logged at most once
         values = {name: float(value) for name, value in jax.device_get(pending).items()}
         clock = self._speed.measure(batch)
-        self._check(step, batch, values)
+        self._check(step, batch, values)  # before it is logged
         if self._inspect is not None:
             self._inspect(step, values)
         values |= {
@@ -97,7 +107,7 @@ class Watch:
         return values
 
     def _check(self, step: int, batch: Batch, values: Mapping[str, float]) -> None:
-        """Stops the run, with what was in the step written down."""
+        """Raises a UserError if loss or gradient norm is not finite; names the step's examples."""
         for name in ("loss", "grad_norm"):
             if math.isfinite(values[name]):
                 continue
@@ -112,14 +122,14 @@ class Watch:
 
 
 class Speed:
-    """Seconds, tokens and useful work between the ends of two steps."""
+    """Step time, throughput and model FLOPs utilisation (MFU)."""
 
     def __init__(self, objective: Objective, mesh: Mesh):
         """The clock starts at the end of the first step.
 
         Args:
-          objective: whose model is trained; of one without `config`, FLOPs are not known.
-          mesh: the devices, all of a kind.
+          objective: of the run; without an attribute `config`, there is no MFU.
+          mesh: the devices, all of one kind.
         """
         self._config = getattr(objective, "config", None)
         self._head = not isinstance(objective, PrmObjective)
@@ -128,10 +138,10 @@ class Speed:
         self._last: float | None = None
 
     def measure(self, batch: Batch) -> dict[str, float]:
-        """Of the step that has just ended; empty for the first one.
+        """Metrics of the step that has just ended; {} for the first one.
 
-        "mfu" is the share of the chips' peak that went into `micro_training_flops`; it is left out
-        where either is not known.
+        "seconds", "tokens_per_second" (padding excluded) and "mfu": `micro_training_flops` per
+        second as a fraction of the devices' peak. "mfu" is left out if either is not known.
         """
         now, before = time.perf_counter(), self._last
         self._last = now
@@ -144,7 +154,7 @@ class Speed:
         return found
 
     def _flops(self, batch: Batch) -> float:
-        """Of all processes: where each has rows of its own, these stand for the others' too."""
+        """FLOPs of a step over all processes, extrapolated from the rows of this process."""
         assert self._config is not None
         count = int(batch.arrays["count"])
         micro = {
@@ -158,7 +168,7 @@ class Speed:
 
 
 def _groups(batch: Batch) -> list[list[str]]:
-    """Ids of the groups of each micro-batch in use; of all at once where they are not known."""
+    """Ids of the groups of each micro-batch in use; one list of all if the split is not known."""
     numbers = sorted({number for micro in batch.members for number in micro})
     if len(numbers) != len(batch.ids):
         return [list(batch.ids)]

@@ -1,20 +1,18 @@
 """The scripted engine: a search reads what it says, and grows the same trees whatever runs it."""
 
-import jax
 import pytest
 
 from benchmarks.options import below
 from benchmarks.script import judge_template, scripted_prompts
-from benchmarks.scripted import InstantEngine, OutOfTime, ScriptedEngine
+from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from stair_jax.decoding.engine import Engine
-from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import init_params
 from stair_jax.search.judge import JudgeSettings
 from stair_jax.search.reward import SafetyReward
 from stair_jax.search.room import SamplingSettings
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_data import SearchConfig
+from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import steps
 
 
@@ -55,7 +53,7 @@ def shape(tree):
 
 @pytest.fixture(scope="module")
 def instant(script):
-    return grow(script, ScriptedEngine(InstantEngine(), script))
+    return grow(script, OverlayEngine(instant_engine(), script))
 
 
 def test_a_search_can_read_the_script(script, instant):
@@ -75,8 +73,8 @@ def test_a_search_can_read_the_script(script, instant):
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_nothing_is_left_of_a_search(script, reuse):
-    engine = InstantEngine()
-    scripted = ScriptedEngine(engine, script)
+    engine = instant_engine()
+    scripted = OverlayEngine(engine, script)
     trees = grow(script, scripted, reuse=reuse)
     assert not engine.handles and not scripted._closings and not scripted._asked
     assert sum(tree.generated_tokens for tree in trees.values()) == scripted.work.tokens
@@ -85,7 +83,7 @@ def test_nothing_is_left_of_a_search(script, reuse):
 
 
 def test_trees_do_not_depend_on_their_company(script, instant):
-    alone = grow(script, ScriptedEngine(InstantEngine(), script), trees_in_flight=1)
+    alone = grow(script, OverlayEngine(instant_engine(), script), trees_in_flight=1)
     assert {id: shape(tree) for id, tree in alone.items()} == {
         id: shape(tree) for id, tree in instant.items()
     }
@@ -94,18 +92,8 @@ def test_trees_do_not_depend_on_their_company(script, instant):
 @pytest.fixture(scope="module")
 def engine(script):
     """A real one, of few slots and a cache that is too small for all."""
-    config = ModelConfig(
-        vocab_size=script.tokenizer.vocab_size,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-    )
     return Engine(
-        config,
-        init_params(config, jax.random.key(0)),
+        *tiny_model(script.tokenizer.vocab_size, num_hidden_layers=1),
         num_slots=4,
         max_length=256,
         cache_tokens=1024,
@@ -114,7 +102,7 @@ def engine(script):
 
 
 def test_a_model_grows_the_trees_that_the_script_says(script, instant, engine):
-    scripted = ScriptedEngine(engine, script)
+    scripted = OverlayEngine(engine, script)
     trees = grow(script, scripted)
     assert {id: shape(tree) for id, tree in trees.items()} == {
         id: shape(tree) for id, tree in instant.items()
@@ -125,7 +113,7 @@ def test_a_model_grows_the_trees_that_the_script_says(script, instant, engine):
 
 def test_a_search_that_is_stopped_leaves_an_idle_engine(script, engine):
     looks = iter(range(10**6))
-    scripted = ScriptedEngine(engine, script, is_over=lambda: next(looks) > 20)
+    scripted = OverlayEngine(engine, script, is_over=lambda: next(looks) > 20)
     with pytest.raises(OutOfTime):
         grow(script, scripted)
     assert not engine.pending and not engine._handles

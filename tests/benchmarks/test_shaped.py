@@ -3,25 +3,18 @@
 import pytest
 
 from benchmarks import shaped
-from benchmarks.scripted import InstantEngine
+from stair_jax.testing.scripted_engine import ScriptedEngine, ZeroReplies
 
 
-class Slow(InstantEngine):
-    """Completes one request a step, the oldest or the newest, and writes down what comes in."""
+class Slow(ScriptedEngine):
+    """Completes one request a step, the oldest or the newest."""
 
     def __init__(self, newest=False):
-        super().__init__()
-        self.newest, self.seen, self.busiest = newest, [], 0
-
-    def submit(self, requests):
-        requests = list(requests)
-        assert {r.parent for r in requests} <= self.handles | {None}
-        self.seen += requests
-        super().submit(requests)
+        super().__init__(ZeroReplies())
+        self.newest = newest
 
     def step(self):
-        self.busiest = max(self.busiest, len(self._waiting))
-        return [self._complete(self._waiting.pop(-1 if self.newest else 0))]
+        return [self.complete(self.waiting.pop(-1 if self.newest else 0))]
 
 
 def drive(engine, trees, **options):

@@ -12,7 +12,7 @@ from stair_jax.training.batches import Batches, Group
 
 
 def encode(row):
-    """Two sequences of given lengths, whose tokens say where they are from."""
+    """Two sequences of given lengths, whose tokens identify their row."""
     first = 100 * row["number"]
     return [
         Example(list(range(first + 50 * side, first + 50 * side + n)), [0] * (n - 1) + [1], "x")
@@ -25,7 +25,7 @@ def make_rows(lengths):
 
 
 def on_processes(count, rows, encode):
-    """`Encoded` of each of so many processes, which exchange lengths as processes do."""
+    """`Encoded` in each of several simulated processes, which exchange lengths by a fake gather."""
     barrier, shares, made = Barrier(count), [None] * count, [None] * count
 
     def work(process):

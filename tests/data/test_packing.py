@@ -11,7 +11,7 @@ examples_strategy = st.lists(
     st.integers(1, LENGTH).flatmap(
         lambda n: st.builds(
             Example,
-            st.lists(st.integers(0, 9), min_size=n, max_size=n),  # 0 is a token like any other
+            st.lists(st.integers(0, 9), min_size=n, max_size=n),  # token id 0 is not padding
             st.lists(st.integers(0, 1), min_size=n, max_size=n),
         )
     ),

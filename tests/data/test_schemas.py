@@ -1,4 +1,4 @@
-"""Rows with the columns of each public data set become rows of ours."""
+"""Rows with the columns of each public data set are converted into our own format."""
 
 import hashlib
 import json

@@ -84,7 +84,7 @@ def test_a_hub_id_is_read_through_datasets(monkeypatch, tmp_path, source, given)
     assert asked == [given]
     with pytest.raises(UserError, match="owner/name has no split 'other': name one of train, test"):
         read_source("owner/name:default/other")
-    # A file of that name comes first.
+    # An existing file takes precedence over a hub id of the same name.
     (tmp_path / "owner").mkdir()
     write(tmp_path / "owner" / "name", '{"s": "file"}\n')
     assert read_source("owner/name") == [{"s": "file"}]

@@ -30,7 +30,7 @@ def test_the_mixture_keeps_rates_passes_and_seed(path, reader):
     assert len(rows) == 1200
     share = Counter(row["kind"] for row in rows)["safety"] / 1200
     assert share == pytest.approx(0.75, abs=0.05)  # 4 standard deviations
-    for kind, size in SIZES.items():  # each pass takes every row once, in an order of its own
+    for kind, size in SIZES.items():  # each pass has every row once, in a new order
         ids = [row["id"] for row in rows if row["kind"] == kind]
         passes = [ids[i : i + size] for i in range(0, len(ids) - size + 1, size)]
         assert all(len(set(one)) == size for one in passes)
@@ -121,9 +121,9 @@ def test_rates_are_of_pairs_where_those_of_a_prompt_stay_together():
     drawn = draw(pairs, {"safety": 1, "helpfulness": 1}, 3000, 2, "datasets", keys=prompts)
     assert len(drawn) == 3000
     share = sum(pairs[index]["kind"] == "safety" for index in drawn) / 3000
-    assert share == pytest.approx(0.5, abs=0.06)  # 3 standard deviations, of 1875 draws
+    assert share == pytest.approx(0.5, abs=0.06)  # 3 standard deviations for 1875 draws
     runs = [list(run) for _, run in groupby(drawn, lambda index: prompts[index])]
-    for run in runs[:-1]:  # whole prompts, in their order; one may come twice in a row
+    for run in runs[:-1]:  # whole prompts, rows in order; a prompt may repeat at once
         whole = [index for index, name in enumerate(prompts) if name == prompts[run[0]]]
         assert run == whole * (len(run) // len(whole))
     assert draw(pairs, None, 90, 2, keys=prompts) == grouped_passes(prompts, 90, 2)

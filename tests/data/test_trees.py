@@ -9,7 +9,7 @@ from stair_jax.data.trees import build, bundle
 
 @st.composite
 def examples(draw, min_size=1, max_size=8):
-    """Sequences over two tokens, so that they share beginnings; masks of any form."""
+    """Random sequences over two tokens, so that many prefixes are shared, with random masks."""
     found = []
     for _ in range(draw(st.integers(min_size, max_size))):
         tokens = draw(st.lists(st.integers(0, 1), min_size=1, max_size=7))
@@ -19,13 +19,13 @@ def examples(draw, min_size=1, max_size=8):
 
 
 def visible(trie):
-    """[P, P]: whether place t (axis 0) sees s."""
+    """Bool [P, P]: whether row position t (axis 0) attends to s, by the definition of `ends`."""
     index = np.arange(len(trie))
     return (index <= index[:, None]) & (index[:, None] < trie.ends)
 
 
 def prefixes(trie):
-    """For each place the tokens that it stands for: what it sees, and its target."""
+    """For each row position the prefix that it stands for: the inputs it sees, and its target."""
     found = []
     for sees in visible(trie):
         inputs, targets = trie.tokens[sees].tolist(), trie.targets[sees].tolist()
@@ -65,11 +65,11 @@ def test_the_runs_of_a_sequence_are_what_the_loss_counts_of_it(sequences):
     assert used == set(range(trie.num_nodes)) == set(trie.node_ids.tolist()) - {-1}
     starts = np.flatnonzero(np.diff(trie.node_ids, prepend=-2))
     nodes = trie.node_ids[starts]
-    assert len(set(nodes[nodes >= 0])) == sum(nodes >= 0)  # a node is one stretch of places
+    assert len(set(nodes[nodes >= 0])) == sum(nodes >= 0)  # a node is contiguous
 
 
 def test_a_step_that_is_chosen_here_and_path_there():
-    """Prompt 1 2; steps 3 4 and 3 5 after it; then 6 and 7 behind 3 4."""
+    """Prompt 1 2; then the steps 3 4 and 3 5; then 6 and 7 after 3 4."""
     trie = build(
         [
             Example([1, 2, 3, 4], [0, 0, 1, 1]),
@@ -117,7 +117,7 @@ def test_bundles_hold_each_group_once_and_fit(groups, length, max_runs):
 
 
 def test_a_trie_takes_as_many_groups_as_fit():
-    """Four pairs behind one prompt of 10 tokens; each adds 2 + 2 places to the prompt's 9."""
+    """Four pairs after one prompt of 10 tokens; each adds 2 + 2 positions to the prompt's 9."""
     prompt = list(range(10))
     groups = [
         [Example([*prompt, 10 * i + side, 7], [0] * 10 + [1, 1]) for side in (1, 2)]
@@ -126,7 +126,7 @@ def test_a_trie_takes_as_many_groups_as_fit():
     assert [found.members for found in bundle(groups, 25, 4)] == [(3, 1, 2, 0)]
     assert [found.members for found in bundle(groups, 24, 4)] == [(3, 1, 2), (0,)]
     assert [found.members for found in bundle(groups, 13, 4)] == [(3,), (1,), (2,), (0,)]
-    alone = bundle(groups, 11, 4)  # 9 + 2 places for a sequence, 9 + 4 for a pair
+    alone = bundle(groups, 11, 4)  # 9 + 2 positions for a sequence, 9 + 4 for a pair
     assert [len(found.tries) for found in alone] == [2, 2, 2, 2]
     with pytest.raises(ValueError, match=r"12 tokens, .* is more than 10 places or 4 runs"):
         bundle(groups, 10, 4)

@@ -1,4 +1,4 @@
-"""The engine against dense evaluation of the model, and against itself in other company."""
+"""The engine against a dense forward pass, and against itself under other loads."""
 
 import dataclasses
 import logging
@@ -37,7 +37,7 @@ PAPER = Sampling(temperature=1.2, top_k=50, top_p=0.9, max_tokens=12)
 
 
 def make_engine(params=PARAMS, **sizes):
-    """An engine of sizes at which no bit of a row depends on the rows beside it."""
+    """An engine whose sizes make each row bitwise independent of the other rows."""
     usual = {"num_slots": 8, "page_size": 4, "prefill_rows": 4, "prefill_width": 8}
     return Engine(CONFIG, params, max_length=MAX_LENGTH, steps_per_call=4, **(usual | sizes))
 
@@ -58,14 +58,14 @@ def dense_log_softmax(tokens):
 
 
 def next_token_logps(sequence):
-    """Log-softmax [V] after the sequence, out of one padded program."""
+    """Log-probabilities [V] of the next token, from one program over padded sequences."""
     tokens = np.zeros((1, MAX_LENGTH), np.int32)
     tokens[0, : len(sequence)] = sequence
     return np.asarray(dense_log_softmax(tokens)[0, len(sequence) - 1])
 
 
 def mixed_requests(count=24):
-    """Requests of many lengths and settings; some share a prompt, some only score."""
+    """Requests of many lengths and settings; some share a prompt, some only score it."""
     settings = (
         GREEDY,
         PAPER,
@@ -121,7 +121,7 @@ def test_sampled_frequencies_and_logps():
 
 
 def same_but_for_rounding(found, expected):
-    """Whether the tokens are alike, and the numbers nearly."""
+    """Asserts equal tokens, and log-probabilities and scores equal up to rounding."""
     assert found.keys() == expected.keys()
     for id, completion in found.items():
         other = expected[id]
@@ -131,7 +131,7 @@ def same_but_for_rounding(found, expected):
 
 
 def test_results_do_not_depend_on_company_slot_or_order():
-    """Bit for bit: crowded, alone, in the opposite order, and in a trickle."""
+    """Bitwise equal: all at once, alone, in reverse order, and submitted one by one."""
     requests = mixed_requests()
     crowd = run_all(make_engine(), requests)
     assert run_all(make_engine(), requests[::-1]) == crowd
@@ -166,7 +166,7 @@ def test_results_do_not_depend_on_sizes(sizes):
 
 
 def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
-    """With several sizes of prefills, as on accelerators."""
+    """With several prefill sizes, as on accelerators."""
     requests = mixed_requests()
     expected = run_all(make_engine(), requests)
     monkeypatch.setattr(EngineShapes, "prefill_sizes", (4, 2, 1))
@@ -179,13 +179,13 @@ def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
 
     engine._programs = engine._programs._replace(prefill=noted)
     same_but_for_rounding(run_all(engine, requests), expected)
-    assert [len(tokens) for tokens in rows[:2]] == [4, 4]  # the most of a round
+    assert [len(tokens) for tokens in rows[:2]] == [4, 4]  # the maximum per round
     assert {len(tokens) for tokens in rows} == {4, 2, 1}
     assert min(map(min, rows)) > 0  # no row is empty
 
 
 def grow_tree(engine, depth=3):
-    """Completions of a small tree of kept sequences, two children each; by path."""
+    """Completions by path of a small tree of kept sequences with two children each."""
     found, level = {}, {(): engine.keep(random_tokens(7, 3))}
     for _ in range(depth):
         requests = [
@@ -306,7 +306,7 @@ def drain(engine):
 
 
 def test_slots_are_refilled_while_others_decode():
-    """One long request among many short ones: it must not hold them up."""
+    """One long request among many short ones must not delay them."""
     engine = make_engine()
     engine.submit([Request("long", (1,), sampling=Sampling(temperature=0.0, max_tokens=40))])
     engine.submit(
@@ -326,7 +326,7 @@ def test_stats_count_tokens_without_padding():
         for index in range(4)
     ]
     run_all(engine, [*requests, Request("score", (1,) * 20, score_ids=(1,))])
-    # The last token of a prompt is decoded.
+    # The last token of a prompt goes through the decode program.
     assert (engine.stats.generated, engine.stats.prefilled) == (8, 4 * 2 + 19)
     assert engine.stats.busy_steps == 8 <= engine.stats.slot_steps
 
@@ -372,7 +372,7 @@ def test_the_cache_is_updated_in_place():
 
 
 def test_a_quick_call_leaves_what_it_cannot_sample():
-    """As a GPU runs it: without branches, and a full call for the rows that need them."""
+    """As on a GPU: calls without branches, and a full call for rows that need a branch."""
     requests = mixed_requests()
     shapes = EngineShapes(
         num_slots=8, max_length=MAX_LENGTH, page_size=4, prefill_rows=4, steps_per_call=4

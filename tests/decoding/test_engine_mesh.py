@@ -1,4 +1,4 @@
-"""The engine on meshes of eight devices against the engine on one."""
+"""The engine on meshes of eight devices against the engine on one device."""
 
 import logging
 import re
@@ -34,13 +34,13 @@ SIZES = {
     "num_slots": 16, "max_length": 32, "page_size": 4, "prefill_rows": 8, "prefill_width": 8,
     "steps_per_call": 4,
 }  # fmt: skip
-SHARD_TOKENS = 36  # hardly more than one sequence of full length
-# In the last one each device has both KV heads, and one of the four query heads.
+SHARD_TOKENS = 36  # little more than one sequence of maximum length
+# On the last one each device holds both KV heads and one of the four query heads.
 MESHES = {"data 8": (8, 1, 1), "all": (2, 2, 2), "tensor 4": (2, 1, 4)}
 
 
 def on_mesh(shape):
-    """A mesh, and config and parameters that are laid out on it."""
+    """A mesh, and a config and parameters that are placed on it."""
     mesh = make_mesh(MeshShape(*shape))
     config = fit_to_mesh(CONFIG, mesh, vocab_multiple=8)
     params = init_params(config, jax.random.key(1))
@@ -49,14 +49,14 @@ def on_mesh(shape):
 
 @pytest.fixture(scope="module", params=MESHES)
 def make_engine(request):
-    """Makes an engine on a mesh, with so little room that sequences are put back."""
+    """Creates an engine on a mesh with so few pages that sequences are preempted."""
     mesh, config, params = on_mesh(MESHES[request.param])
     tokens = SHARD_TOKENS * batch_devices(mesh)
     return lambda: Engine(config, params, mesh=mesh, cache_tokens=tokens, **SIZES)
 
 
 def requests():
-    """Greedy, sampled in three ways, and scored; some share a prompt, some are long."""
+    """Greedy, sampling and scoring requests; some share a prompt, some are long."""
     settings = (
         Sampling(temperature=0.0, max_tokens=10),
         Sampling(temperature=1.2, top_k=50, top_p=0.9, max_tokens=10),
@@ -76,12 +76,12 @@ def requests():
 
 
 def grow_trees(engine):
-    """Completions of trees of kept sequences, by path; their nodes are cut and released again."""
+    """Completions by path of trees of kept sequences, whose nodes are shortened and released."""
     sampling, found = Sampling(temperature=1.2, top_k=50, top_p=0.9, max_tokens=7), {}
     level = {(tree,): engine.keep((tree, 5, 6, 7, 8)[: 2 + tree]) for tree in range(4)}
     kept = list(level.values())
     for _ in range(2):
-        # A kept sequence that no request has made yet, between parent and children.
+        # A kept sequence that no request has computed yet, between parent and children.
         level = {path: engine.keep((9, 10), handle) for path, handle in level.items()}
         kept += level.values()
         children = [
@@ -98,7 +98,7 @@ def grow_trees(engine):
         ]
         completions = run_all(engine, [*children, *scores])
         found |= completions
-        # As a step that went beyond its end loses what follows it.
+        # As a search does with a step that was sampled beyond its end.
         level = {
             path: engine.shorten(completion.handle, len(completion.handle.tokens) - 2)
             for path, completion in completions.items()
@@ -112,7 +112,7 @@ def grow_trees(engine):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What an engine on one device gives, with room for everything."""
+    """The results of an engine on one device, with room for everything."""
     params = init_params(CONFIG, jax.random.key(1))
     return [run(Engine(CONFIG, params, **SIZES)) for run in (run_requests, grow_trees)]
 
@@ -148,19 +148,19 @@ def test_a_mesh_gives_the_tokens_of_one_device(make_engine, alone, caplog):
 
 
 def test_kept_sequences_on_a_mesh(make_engine, alone):
-    """Where they lie, and whether they are still there, changes what they cost only."""
+    """Which shard holds them, and whether they were evicted, affects their cost only."""
     engine = make_engine()
     same_but_for_rounding(grow_trees(engine), alone[1])
     stats = engine.stats
     assert min(stats.reused, stats.evicted, stats.preempted) > 0
     assert engine.free == engine.capacity == len(engine._shards) * SHARD_TOKENS
-    # What is done is done: the pages serve others.
+    # Released handles leave nothing behind: the pages serve other requests.
     same_but_for_rounding(run_requests(engine), alone[0])
 
 
 @pytest.mark.parametrize("name", ["all", "tensor 4"])
 def test_decoding_moves_no_cache(name):
-    """What devices exchange is far smaller than the pages of one layer, which stay in place."""
+    """No collective is as large as the pages of one layer: pages are never moved."""
     mesh, config, params = on_mesh(MESHES[name])
     place, num_pages = Placement(mesh), 129
     served = serving.serve(config, params, stacked=False)

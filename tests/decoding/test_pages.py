@@ -1,4 +1,4 @@
-"""The page pool against plain-Python models."""
+"""The page pool against reference models in plain Python."""
 
 import numpy as np
 import pytest
@@ -82,10 +82,10 @@ def test_other_misuse_is_refused():
 
 
 def test_millions_of_random_operations_lose_no_page():
-    """Calls of up to hundreds of pages each; the model counts one page after the other."""
+    """Calls with up to hundreds of pages each; the reference counts page by page."""
     rng = np.random.default_rng(0)
     pool = PagePool(3000)
-    held: list[int] = []  # one element a reference
+    held: list[int] = []  # one element per reference
     references = [0] * 3000
     operations = 0
     while operations < 3_000_000:
@@ -102,7 +102,7 @@ def test_millions_of_random_operations_lose_no_page():
                 held.append(page)
             operations += 0 if ids is None else want
         elif held:
-            # A slice of the shuffled references: duplicates as they come.
+            # A slice of the shuffled references, with whatever duplicates it has.
             size = int(rng.integers(1, 900))
             start = int(rng.integers(len(held)))
             named = held[start : start + size]
@@ -128,7 +128,7 @@ def test_millions_of_random_operations_lose_no_page():
 
 
 class SmallPool(RuleBasedStateMachine):
-    """Every call, right and wrong ones, on a pool of six pages."""
+    """Random valid and invalid calls on a pool of six pages."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How large the prefills of a round are."""
+"""The sizes of the prefill calls of a round."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ SIZES = (16, 8, 4)
 
 
 def chosen(rounds, sizes=SIZES):
-    """The prefills of rounds in which shards want so many rows."""
+    """The calls of successive rounds, given the rows that each shard wants in each."""
     prefills = PrefillSizes(sizes)
     return [prefills.choose(wanted) for wanted in rounds]
 
@@ -36,9 +36,9 @@ def test_a_prefill_has_the_rows_that_all_shards_fill(wanted, calls):
 def test_rows_wait_for_others_and_then_go_without_them():
     assert _PATIENCE == 3
     assert chosen([[1]] * 5) == [[], [], [], [4], []]
-    assert chosen([[0, 13]] * 4) == [[], [], [], [4]]  # 7 in the mean
+    assert chosen([[0, 13]] * 4) == [[], [], [], [4]]  # 7 on average
     assert chosen([[20, 4, 0]] * 4) == [[], [], [], [8]]
-    # Who comes in time goes along.
+    # Deferred rows go as soon as another shard fills its part of the call.
     assert chosen([[0, 9], [5, 9], [1, 5]]) == [[], [4], []]
 
 

@@ -1,4 +1,4 @@
-"""Resident prefixes: hand-made trees, and a plain-Python model that knows who holds what."""
+"""The prefix cache: hand-made trees, and a reference model in plain Python."""
 
 import gc
 import weakref
@@ -31,7 +31,7 @@ def child(parent, num_tokens):
 
 
 def enter(pool, prefixes, handle):
-    """What an engine does: full pages shared, the others taken, then the entry is made."""
+    """Creates an entry as the engine does: shares full pages, takes the others, inserts."""
     _, found, cached = prefixes.find(handle)
     full = found[: cached // PAGE]
     pool.share(full)
@@ -108,7 +108,7 @@ def test_adopt_shares_the_pages_with_every_ancestor_on_the_way():
     assert prefixes.find(c)[1].tolist() == first[:4].tolist()
     assert prefixes.find(a)[1].tolist() != first[:2].tolist()
     assert pool.count(first).tolist() == [4, 4, 4, 3, 2]
-    # Once more, from a longer sequence: all entries are there.
+    # A second time: all entries exist already.
     prefixes.adopt(d, first)
     assert pool.count(first).tolist() == [4, 4, 4, 3, 2]
 
@@ -125,7 +125,7 @@ def test_leaves_go_first_and_of_them_the_least_recently_used():
     gone = []
     while prefixes.evict(pool.num_free + 1):
         gone += [h for h in (a, b, c, d) if h not in prefixes and h not in gone]
-    # c is older than d; b, used with d, went before its parent.
+    # c was used before d; b, used together with d, went before its parent.
     assert gone == [c, d, b, a]
     assert prefixes.evicted == 4
     assert pool.num_free == 31
@@ -233,7 +233,7 @@ def test_clear_forgets_the_pages_and_not_the_handles():
 
 
 def test_nothing_of_a_released_handle_stays_in_memory():
-    """Also where no page ever ran short, so that nothing was taken from the queue of leaves."""
+    """Even if pages never ran short, so that nothing was popped from the heap of leaves."""
     pool, prefixes = make(1000)
     handles = [root(6) for _ in range(400)]
     for handle in handles:
@@ -251,7 +251,7 @@ def test_nothing_of_a_released_handle_stays_in_memory():
 
 
 def test_thousands_of_entries_go_in_the_order_of_their_use():
-    """A long run of uses and evictions; each eviction takes the oldest leaf of those left."""
+    """A long run of uses and evictions: each eviction takes the least recently used leaf."""
     rng = np.random.default_rng(0)
     pool, prefixes = make(40_000)
     handles = [root(6)]
@@ -289,7 +289,7 @@ def lineage(handle):
 
 
 class Model(RuleBasedStateMachine):
-    """Who holds which page, when each handle was used, and what may go, as plain sets."""
+    """Tracks references, times of use and evictable entries in plain sets and dicts."""
 
     def __init__(self):
         super().__init__()
@@ -319,7 +319,7 @@ class Model(RuleBasedStateMachine):
             self.used[ancestor] = self.clock
 
     def settle(self):
-        """Entries of released handles that nothing holds are gone."""
+        """Drops entries of released handles that have no pin."""
         for handle in list(self.entries):
             if handle in self.released and not self.is_held(handle):
                 del self.entries[handle]
@@ -352,7 +352,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.handles)
     @rule(data=st.data(), extra=st.integers(0, 2), insert=st.booleans(), adopt=st.booleans())
     def run(self, data, extra, insert, adopt):
-        """A sequence runs on a handle and leaves entries behind."""
+        """Runs a sequence that continues a handle and leaves entries behind."""
         handle = self.pick(data)
         found, pages, cached = self.prefixes.find(handle)
         expected = next((h for h in lineage(handle) if h in self.entries), None)

@@ -1,4 +1,4 @@
-"""Requests, their validation, and their keys."""
+"""Requests, their validation, and random keys."""
 
 import pytest
 from hypothesis import given

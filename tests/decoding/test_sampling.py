@@ -20,7 +20,7 @@ _sample = jax.jit(sample)
 
 
 def make_rows(size, temperature=1.0, top_k=0, top_p=1.0, seed=0):
-    """Rows of one setting, each with a key of its own."""
+    """Rows with the same settings and different keys."""
     words = np.random.default_rng(seed).integers(0, 2**32, (size, 2), dtype=np.uint32)
     return SamplingRows(
         temperature=jnp.full(size, temperature, jnp.float32),
@@ -31,7 +31,7 @@ def make_rows(size, temperature=1.0, top_k=0, top_p=1.0, seed=0):
 
 
 def reference_probabilities(logits, temperature, top_k, top_p):
-    """Temperature, top-k, renormalise, top-p with the crossing token; lower ids first in ties."""
+    """Temperature, top-k, renormalisation, top-p with the crossing token; ties by lower id."""
     logits = np.asarray(logits, np.float64) / temperature
     order = np.argsort(-logits, kind="stable")
     weights = np.exp(logits[order] - logits.max())
@@ -47,7 +47,7 @@ def reference_probabilities(logits, temperature, top_k, top_p):
 
 
 def draw(logits, **setting):
-    """DRAWS tokens of one row of logits, filled up to VOCAB, and their log-probabilities."""
+    """DRAWS tokens of one row of logits, padded to VOCAB, and their log-probabilities."""
     logits = np.pad(logits, (0, VOCAB - len(logits)), constant_values=-100.0)
     logits = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (DRAWS, VOCAB))
     tokens, logps = _sample(logits, make_rows(DRAWS, **setting), jnp.arange(DRAWS))
@@ -117,7 +117,7 @@ def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
 
     starts = jnp.arange(calls) * 8
     tokens = np.asarray(draw_many(whole)).ravel()
-    # Tokens by falling probability, in bins of about a twentieth of the mass.
+    # Tokens by descending probability, in bins of about a twentieth of the mass.
     order = np.argsort(-probabilities, kind="stable")
     bins = np.empty(LARGE_VOCAB, int)
     bins[order] = np.minimum(np.cumsum(probabilities[order]) * 20, 19).astype(int)
@@ -127,7 +127,7 @@ def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
     filled = expected > 0
     assert filled.sum() > 5
     assert stats.chisquare(observed[filled], expected[filled] * tokens.size).pvalue > 1e-3
-    # And by id, which the inversion goes along.
+    # And by id, the order in which the whole vocabulary is inverted.
     by_id = np.arange(LARGE_VOCAB) * 20 // LARGE_VOCAB
     expected = np.bincount(by_id, probabilities, 20)
     observed = np.bincount(by_id[tokens], minlength=20)
@@ -142,7 +142,7 @@ def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
     "setting", [{}, {"top_p": 0.9}, {"top_k": 1000, "top_p": 0.8}], ids=["all", "top_p", "both"]
 )
 def test_a_large_vocabulary_is_inverted_as_in_float64(setting):
-    """Each token is the one at which the sum of the probabilities, by id, passes the draw."""
+    """Each token is where the cumulative probability, in order of ids, exceeds the draw."""
     setting = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | setting
     logits = np.random.default_rng(4).normal(size=LARGE_VOCAB).astype(np.float32)
     probabilities = reference_probabilities(logits, **setting)
@@ -174,7 +174,7 @@ def test_groups_find_the_candidates_of_a_sort(size, levels):
 
 @pytest.mark.parametrize("size", [5, 167, 168, 1000])
 def test_inversion_gives_only_tokens_that_have_a_weight(size):
-    """At draws that lie on the sums, so that rounding decides between neighbours."""
+    """With draws equal to cumulative sums, so that rounding decides between neighbours."""
     rng = np.random.default_rng(size)
     weights = rng.uniform(size=(400, size)) * (rng.uniform(size=(400, size)) < 0.1)
     weights[np.arange(400), rng.integers(size, size=400)] = 0.3
@@ -213,7 +213,7 @@ def test_the_token_that_crosses_top_p_is_kept():
 
 def test_top_p_counts_over_the_renormalised_top_k():
     logits = np.log([0.4, 0.3, 0.2, 0.1])
-    # Of the whole, 0.5 takes two tokens; of the first two tokens, 0.4 / 0.7 > 0.5 takes one.
+    # Over all tokens, 0.5 keeps two; over the top two, 0.4 / 0.7 > 0.5 keeps one.
     assert set(draw(logits, top_p=0.5)[0]) == {0, 1}
     assert set(draw(logits, top_p=0.5, top_k=2)[0]) == {0}
 
@@ -253,7 +253,7 @@ def test_ties_go_to_the_lower_id():
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
-    """Rows of all kinds together, each on a path of its own, against each kind alone."""
+    """A batch of rows that take different paths, against batches of each kind alone."""
     rng = np.random.default_rng(3)
     logits = jnp.asarray(rng.normal(size=(64, VOCAB)), jnp.float32)
     positions = jnp.arange(64)
@@ -272,7 +272,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_sampling_without_branches_says_which_rows_it_did():
-    """A row is left out when it has no limits, or when 64 candidates are not enough for it."""
+    """A row is left out if it has no limits, or if 64 candidates do not suffice for it."""
     logits = np.random.default_rng(3).normal(size=(6, VOCAB)).astype(np.float32)
     logits[4] *= 8
     kinds = [(0.0, 0, 1.0), (1.2, 50, 0.9), (1.0, 0, 1.0), (3.0, 0, 0.99), (1.0, 0, 0.9)]

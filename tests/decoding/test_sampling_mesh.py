@@ -1,4 +1,4 @@
-"""Sampling on meshes of eight devices against sampling on one."""
+"""Sampling on meshes of eight devices against sampling on one device."""
 
 import re
 from functools import partial
@@ -27,7 +27,7 @@ KINDS = [
 
 
 def make_inputs(vocab_size):
-    """Logits, of which half of the rows have ties, settings of all kinds, and positions."""
+    """Logits (half of the rows with ties), settings of all kinds, and positions."""
     rng = np.random.default_rng(0)
     logits = (rng.normal(size=(ROWS, vocab_size)) * 1.5).astype(np.float32)
     logits[::2] = np.round(logits[::2] * 2) / 2
@@ -39,7 +39,7 @@ def make_inputs(vocab_size):
 
 
 def place(mesh, logits, *rest):
-    """The logits as the model leaves them on a mesh, and the rows."""
+    """Places logits as the model leaves them on a mesh, and the rows."""
     split = NamedSharding(mesh, PartitionSpec(BATCH_AXES, "tensor"))
     return jax.device_put(logits, split), *jax.device_put(rest, rows_sharding(mesh))
 
@@ -81,7 +81,7 @@ def test_scores_on_a_mesh_are_those_of_one_device(shape):
 
 @pytest.mark.parametrize("name", ["data 8", "tensor 4"])
 def test_no_device_gathers_a_part_of_the_vocabulary(name):
-    """What the devices exchange for a row is the candidates and less, in every branch."""
+    """In every branch, devices exchange at most the candidates of each row."""
     vocab_size, shape = 8192, MESHES[name]
     logits, rows, positions = make_inputs(vocab_size)
     ids = np.zeros((ROWS, 8), np.int32)
@@ -101,7 +101,7 @@ def test_no_device_gathers_a_part_of_the_vocabulary(name):
 
 
 def collective_sizes(text):
-    """Elements that each collective of a compiled program returns on a device."""
+    """Number of elements that each collective of a compiled program returns per device."""
     pattern = r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
     found = []
     for shapes in re.findall(pattern + r"(?:-start)?\(", text):
@@ -111,7 +111,7 @@ def collective_sizes(text):
 
 
 def test_the_pattern_finds_collectives():
-    """A gather of a whole row is seen by the test above."""
+    """The test above would detect a gather of whole rows."""
     mesh = make_mesh(MeshShape(2, 1, 4))
     logits, *_ = make_inputs(512)
     whole = partial(jax.lax.with_sharding_constraint, shardings=rows_sharding(mesh))

@@ -1,4 +1,4 @@
-"""How much of an accelerator's memory a cache takes."""
+"""How much of an accelerator's memory the cache gets."""
 
 import dataclasses
 import re

@@ -1,7 +1,7 @@
-"""The host's side of a shard against a device of which every slot of every page is watched.
+"""The scheduler against a simulated device that checks the contents of every page.
 
-The device is a plain array: the token that was written to each slot. Whatever a prefill or a
-decoding step attends to has to be the sequence's own tokens.
+The device is a plain array with the token that was written to each position of each page. Whatever
+a prefill or a decode step attends to must be the sequence's own tokens.
 """
 
 from collections import deque
@@ -32,14 +32,14 @@ def make_sizes(num_pages, page_size=4, num_slots=4, num_steps=3):
 
 
 class Device:
-    """Runs the rounds of a shard, one behind the host, as the engine does."""
+    """Runs the rounds of a shard one round behind the host, as the engine does."""
 
     def __init__(self, sizes, prefill_rows=3):
         self.sizes, self.prefill_rows = sizes, prefill_rows
         self.kept, self.stats = set(), EngineStats()
         self.shard = Shard(sizes, self.kept, self.stats)
         self.memory = np.full((sizes.num_pages, sizes.page_size), -1)
-        self.rows = [None] * sizes.num_slots  # [token list, tokens left] of what the device runs
+        self.rows = [None] * sizes.num_slots  # per slot: [token list, tokens left]
         self.rounds = deque()
         self.numbers = iter(range(10**9))
         self.finished, self.taken_over = {}, 0
@@ -71,11 +71,11 @@ class Device:
         for source, target in shard.copies:
             assert 0 not in (source, target)
             self.memory[target] = read[source]
-        for chunk in chunks:  # all are written before any attends
+        for chunk in chunks:  # all rows are written before any attends
             for index, token in enumerate(chunk.tokens, chunk.start):
                 self._write(chunk.job.pages, index, token)
         for chunk in chunks:
-            if len(chunk.job.pages):  # else it was put back after it was taken
+            if len(chunk.job.pages):  # else it was preempted after the chunk was taken
                 end = chunk.start + len(chunk.tokens)
                 self._see(chunk.job.pages, chunk.job.tokens[:end])
         dispatched = bool(decoding or shard.line)
@@ -154,7 +154,7 @@ class Device:
         np.testing.assert_array_equal(self.memory[pages[index // size], index % size], tokens)
 
     def _check_counts(self):
-        """Each page has as many references as holders."""
+        """Asserts that each page has as many references as holders."""
         shard, counts = self.shard, np.zeros(self.sizes.num_pages, int)
         jobs = [*shard._running(), *shard._ready, *shard._prefilling, *shard._made]
         for job in jobs:
@@ -166,7 +166,7 @@ class Device:
 
 
 def sampled(tokens):
-    """The next token is a function of all that came before it."""
+    """The next token, a function of all tokens before it."""
     return hash(tuple(tokens)) % 1000
 
 
@@ -192,7 +192,7 @@ def test_children_share_full_pages_and_copy_the_last():
     device.run()
     handle = device.finished["a"][1]
     used = 39 - device.shard.pool.num_free
-    assert (len(handle.tokens), used) == (11, 3)  # the last token is not there yet
+    assert (len(handle.tokens), used) == (11, 3)  # the last token is not in the cache yet
     for child in range(4):
         device.submit(child, (), 1, parent=handle)
     device.step()
@@ -212,7 +212,7 @@ def test_a_kept_sequence_is_made_once_for_all_that_wait_for_it():
     device.submit("other", (5,), 2, parent=template)
     device.run()
     assert device.finished["other"][0] == expected((*range(10, 20), 5), 2)
-    # The prefix without its last token, and that token for each child.
+    # The prefix without its last token once, and that token for each child.
     assert device.stats.prefilled == 12 + 5
     assert template in device.shard.prefixes and question in device.shard.prefixes
 
@@ -249,7 +249,7 @@ def test_an_evicted_handle_is_made_again():
     slack=st.sampled_from([2, 4, 12, 60]),
 )
 def test_any_company_in_any_memory(seed, page_size, slack):
-    """Every request gets its own answer, in the smallest pool that holds a sequence as well."""
+    """Every request gets its own result, even in the smallest pool that holds a sequence."""
     rng = np.random.default_rng(seed)
     sizes = make_sizes(-(-MAX_LENGTH // page_size) + slack, page_size, int(rng.integers(1, 6)))
     device = Device(sizes, prefill_rows=int(rng.integers(1, 5)))
@@ -309,7 +309,7 @@ def test_slots_are_filled_at_once(num_slots):
 
 
 def test_a_slot_is_taken_over_in_the_call_behind_the_one_that_ends():
-    """The host has not read yet that it has ended; two steps of three are used at the end."""
+    """The host has not read yet that it has ended; the last call uses two steps of three."""
     device = Device(make_sizes(num_pages=200, num_slots=2))
     for index, limit in enumerate((6, 3, 3, 9, 2, 1)):
         device.submit(index, (index,), limit)
@@ -321,5 +321,5 @@ def test_a_slot_is_taken_over_in_the_call_behind_the_one_that_ends():
     assert {index: len(tokens) for index, (tokens, _) in device.finished.items()} == {
         0: 6, 1: 3, 2: 3, 3: 9, 4: 2, 5: 1
     }  # fmt: skip
-    # Slot 0: 6, 9 tokens; slot 1: 3, 3, 2 and 1 of three.
+    # Slot 0: 6 and 9 tokens; slot 1: 3, 3, 2 and 1, in calls of three steps.
     assert device.taken_over == 4 and calls == 5

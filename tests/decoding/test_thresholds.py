@@ -14,7 +14,7 @@ _kept = jax.jit(lambda logits, top_k, top_p, flag: kept(Split(), logits, top_k, 
 
 
 def find(logits, top_k, top_p):
-    """The ids that stay of one row, whose largest logit is made 0."""
+    """The kept ids of one row, which is shifted so that its maximum is 0."""
     logits = jnp.asarray(logits, jnp.float32)[None]
     top_k, top_p = jnp.int32([top_k]), jnp.float32([top_p])
     mask = _kept(logits - logits.max(), top_k, top_p, jnp.any(top_k > 0))
@@ -22,7 +22,7 @@ def find(logits, top_k, top_p):
 
 
 def cumulate(logits, top_k):
-    """Ids by falling logit, lower ids first, and the mass before each and after the last."""
+    """Ids by descending logit (ties by id), and the mass before each and after the last."""
     logits = np.asarray(logits, np.float32).astype(np.float64)
     order = np.argsort(-logits, kind="stable")[: top_k or None]
     weights = np.exp(logits[order] - logits.max())
@@ -46,16 +46,16 @@ def test_top_p_by_hand():
     assert find(logits, 0, 0.41).tolist() == [1, 3]
     assert find(logits, 0, 0.71).tolist() == [1, 2, 3]
     assert find(logits, 0, 0.91).tolist() == [0, 1, 2, 3]
-    # Of 0.4 and 0.3 alone, the first is 0.571.
+    # Renormalised over the top 2, 0.4 becomes 0.571.
     assert find(logits, 2, 0.56).tolist() == [1]
     assert find(logits, 2, 0.58).tolist() == [1, 3]
 
 
 def test_equal_logits_are_cut_after_the_lower_ids():
-    # 0.2 each: 0.45 is crossed by the third.
+    # 0.2 each: the third token crosses 0.45.
     assert find(np.zeros(5), 0, 0.45).tolist() == [0, 1, 2]
     assert find(np.zeros(5), 4, 0.45).tolist() == [0, 1]
-    # The first has 0.5, the others 0.1 each; the top 3 are 5/7, 1/7, 1/7.
+    # The first has 0.5, the others 0.1 each: renormalised, the top 3 are 5/7, 1/7, 1/7.
     logits = np.log([1, 1, 5, 1, 1, 1])
     assert find(logits, 0, 0.65).tolist() == [0, 1, 2]
     assert find(logits, 3, 0.8).tolist() == [0, 2]
@@ -88,7 +88,7 @@ def test_the_set_is_that_of_a_sort(seed, size, scale, levels, padding, data):
     if data.draw(st.booleans(), "unlimited"):
         assert find(logits, top_k, 1.0).tolist() == sorted(order)
         return
-    # Midway between two sums, so that rounding cannot decide.
+    # Halfway between two cumulative sums, so that rounding cannot decide.
     rank = data.draw(st.integers(1, len(order)), "kept")
     assume(before[rank] - before[rank - 1] > 2e-5)
     top_p = (before[rank] + before[rank - 1]) / 2
@@ -101,7 +101,7 @@ def test_a_large_vocabulary(scale, top_k):
     logits = np.random.default_rng(0).normal(size=128_256).astype(np.float32) * scale
     order, before = cumulate(logits, top_k)
     for wanted in (0.5, 0.9):
-        # The last token before the wanted mass that is likely enough to tell.
+        # The last rank below the wanted mass whose token is likely enough for float32 to tell.
         gaps = np.diff(before)
         rank = np.flatnonzero((before[:-1] <= wanted) & (gaps > 8e-6))[-1] + 1
         assert rank > 64

@@ -1,4 +1,4 @@
-"""Greedy decoding token for token as transformers does it."""
+"""Greedy decoding gives the same tokens as transformers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Intervals against hand-computed ones and scipy."""
+"""Bootstrap intervals against hand-computed ones and scipy."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_one_cluster_has_no_spread():
 
 
 def test_two_clusters_by_hand():
-    # draws: a a, a b, b a, b b with 1/4 each; the means 1, 3/4, 3/4, 0
+    # draws aa, ab, ba, bb with probability 1/4 each; their means are 1, 3/4, 3/4, 0
     assert mean_interval([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]) == Estimate(0.75, 0.0, 1.0)
 
 
@@ -31,7 +31,7 @@ def test_single_prompts_as_the_binomial_says():
     values = [1.0] * 30 + [0.0] * 20
     estimate = mean_interval(values, range(50), num_samples=20_000)
     low, high = stats.binom.ppf([0.025, 0.975], 50, 0.6) / 50
-    assert estimate.low == pytest.approx(low, abs=0.021)  # a prompt more or less
+    assert estimate.low == pytest.approx(low, abs=0.021)  # within one prompt
     assert estimate.high == pytest.approx(high, abs=0.021)
 
 
@@ -52,7 +52,7 @@ def test_prompts_about_the_same_item_tell_less():
     clustered = mean_interval(list(answers), list(np.arange(40).repeat(9)))
     single = mean_interval(list(answers), range(360))
     ratio = (clustered.high - clustered.low) / (single.high - single.low)
-    assert ratio == pytest.approx(3.0, rel=0.15)  # the root of 9
+    assert ratio == pytest.approx(3.0, rel=0.15)  # sqrt(9)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The metrics of the pocket world on hand-made outcomes."""
+"""The metrics of the pocket world on hand-written outcomes."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Tables over seeds."""
+"""Tables over several seeds."""
 
 from stair_jax import storage
 from stair_jax.evaluation import seeds

@@ -1,25 +1,23 @@
-"""The byte tokenizer and the scripted engine of the search tests, whose handles are counted."""
-
-import importlib.util
-import pathlib
+"""A byte tokenizer, and scripted engines whose handles are counted."""
 
 import pytest
 
-_PATH = pathlib.Path(__file__).parents[1] / "search" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("search_fixtures", _PATH)
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
+from stair_jax.testing.scripted_engine import RandomReplies, ScriptedEngine
+from stair_jax.testing.tiny_tokenizers import byte_tokenizer
 
-tokenizer = _MODULE.tokenizer
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_tokenizer()
 
 
 @pytest.fixture
 def make_engine(tokenizer):
-    """Makes scripted engines, of which none may keep a handle in the end."""
+    """Factory of scripted engines; at the end of a test no handle may be left unreleased."""
     made = []
 
-    def make(**options):
-        made.append(_MODULE.ScriptedEngine(tokenizer, **options))
+    def make(disorder=0, p_end=0.35):
+        made.append(ScriptedEngine(RandomReplies(tokenizer, p_end), disorder=disorder))
         return made[-1]
 
     yield make

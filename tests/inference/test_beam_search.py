@@ -8,7 +8,7 @@ SETTINGS = TestTimeSettings(successors=4, width=2, max_depth=4, max_answer_token
 
 
 def fewest_b(tokenizer):
-    """Scores by content alone: steps titled A are good, those titled B bad."""
+    """Scores by content: steps titled A are good, those titled B bad."""
 
     def score(candidates):
         texts = [tokenizer.decode(c.tokens) for c in candidates]
@@ -41,13 +41,13 @@ def test_only_the_best_answers_go_on(tokenizer, make_engine):
 
 def test_each_round_is_as_costly_as_width_times_successors(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         None
         if tokenizer.tags.reasoning_close in request.sampling.stop_ids
         else steps.format_output("end")
     )
     (result,) = beam_search(engine, tokenizer, PROMPTS[:1], fewest_b(tokenizer), SETTINGS, seed=0)
-    # Four rounds of eight steps; then the two open answers are sampled to their end.
+    # Four rounds of eight steps each; then the two unfinished answers are sampled to the end.
     assert len(engine.seen) == 4 * 8 + 2 == result.generated_steps
     answer = steps.parse(result.text)
     assert len(answer.steps) == 4 and answer.final == "end"
@@ -61,7 +61,7 @@ def test_search_ends_when_the_kept_answers_have_ended(tokenizer, make_engine):
 
 def test_exact_duplicates_are_scored_once(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: steps.format_output("same")
+    engine.replies.reply = lambda request, text: steps.format_output("same")
     sizes = []
 
     def score(candidates):

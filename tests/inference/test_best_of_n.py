@@ -11,7 +11,7 @@ SETTINGS = TestTimeSettings(n=6, max_answer_tokens=400)
 
 
 def by_letter(tokenizer):
-    """Scores an answer by its letter: later ones are better."""
+    """Scores an answer by its letter: later letters are better."""
     return lambda candidates: [
         Scored(ord((final_answer(tokenizer.decode(c.tokens)) or "a")[0])) for c in candidates
     ]
@@ -58,7 +58,7 @@ def test_answer_that_was_cut_off_loses_against_any_whole_one(tokenizer, make_eng
 
 def test_answer_without_an_output_block_loses_against_any_with_one(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "plain words" if request.key[0] % 2 else None
+    engine.replies.reply = lambda request, text: "plain words" if request.key[0] % 2 else None
 
     def plain_words_first(candidates):
         assert {c.state for c in candidates} == {"done", "formless"}

@@ -6,23 +6,14 @@ from stair_jax.data.prompts import Prompt
 from stair_jax.inference.candidates import Candidate, TestTimeSettings
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import heads
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply, init_params
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
+from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 
-CONFIG = ModelConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=8,
-    initializer_range=0.3,
-)
+CONFIG = tiny_config()
 PROMPT = Prompt("p", "why?", "safety")
 
 
@@ -65,7 +56,7 @@ def self_reward(tokenizer, engine, **judge):
 
 
 def by_answer(request, text):
-    """A judge that finds only `good` safe, and rates everything 5."""
+    """A judge that says SAFE only to `good`, and rates everything 5."""
     if request.id[-1] == "safety":
         answer = text.rpartition("### Answer")[2]
         return "Conclusion: [SAFE]" if "good" in answer else "Conclusion: [UNSAFE]"
@@ -74,7 +65,7 @@ def by_answer(request, text):
 
 def test_self_reward_judges_final_answers(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = by_answer
+    engine.replies.reply = by_answer
     candidates = [
         candidate(tokenizer, steps.format_answer([("A", "x")], "good"), number=0),
         candidate(tokenizer, steps.format_answer([("good", "good")], "bad"), number=1),
@@ -88,7 +79,7 @@ def test_self_reward_judges_final_answers(tokenizer, make_engine):
 
 def test_self_reward_of_first_steps_is_that_of_one_rollout(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         steps.format_output("good") if isinstance(request.id, int) else by_answer(request, text)
     )
     (scored,) = self_reward(tokenizer, engine)(
@@ -100,7 +91,7 @@ def test_self_reward_of_first_steps_is_that_of_one_rollout(tokenizer, make_engin
 
 def test_self_reward_that_cannot_be_read_is_no_score(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "no idea"
+    engine.replies.reply = lambda request, text: "no idea"
     text = steps.format_answer([("A", "x")], "good")
     (scored,) = self_reward(tokenizer, engine, attempts=2)([candidate(tokenizer, text)])
     assert scored.value == float("-inf") and len(engine.seen) == 4

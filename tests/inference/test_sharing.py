@@ -1,6 +1,5 @@
-"""What candidates share in the engine's cache; that all of it is given back, conftest.py checks."""
+"""Sharing of prefixes in the engine's cache; `conftest.py` checks that all handles are released."""
 
-import jax
 import pytest
 
 from stair_jax.data.prompts import Prompt
@@ -9,10 +8,9 @@ from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Scored, TestTimeSettings
 from stair_jax.inference.scorers import SelfReward
-from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import init_params
 from stair_jax.search.judge import Judge, JudgeSettings
 from stair_jax.search.reward import SafetyReward
+from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 
@@ -47,18 +45,18 @@ def test_beams_go_on_from_what_was_sampled(tokenizer, make_engine):
     for request in engine.seen:
         assert request.tokens == ()
         depth, parent = 0, request.parent
-        while parent.parent is not None:  # down to the prompt
+        while parent.parent is not None:  # up to the handle of the prompt
             assert parent.tokens[: len(parent.parent.tokens)] == parent.parent.tokens
             depth, parent = depth + 1, parent.parent
         depths.add(depth)
     assert depths == {0, 1, 2, 3, 4}
-    # The beam, and what was just sampled after it.
+    # The beam, and its successors that were just sampled.
     assert len(most) == 5 and max(most) <= 2 + 2 * 3
 
 
 def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         "Conclusion: [SAFE]"
         if isinstance(request.id, tuple) and request.id[-1] == "safety"
         else "Conclusion: [5]"
@@ -76,24 +74,14 @@ def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
 
 @pytest.fixture(scope="module")
 def small_model(tokenizer):
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-    )
-    params = init_params(config, jax.random.key(0))
-    # Steps come to an end now and then.
+    config, params = tiny_model(tokenizer.vocab_size, num_hidden_layers=1)
+    # Makes sampled steps end from time to time.
     head = params["head"].at[tokenizer.tags.reasoning_close].multiply(2)
     return config, params | {"head": head}
 
 
 def test_a_cache_that_is_too_small_for_all_changes_nothing(tokenizer, small_model):
-    """With a real engine; few tokens to choose from, so that rounding decides nothing."""
+    """With a real engine; restricted to few tokens, so that rounding changes no sample."""
     settings = TestTimeSettings(
         n=4,
         successors=3,
@@ -121,7 +109,7 @@ def test_a_cache_that_is_too_small_for_all_changes_nothing(tokenizer, small_mode
         stats.append(engine.stats)
     assert found[0] == found[2] and found[1] == found[3]
     assert max(result.generated_steps for result in found[1]) > 9  # more than one round
-    # With room for all, a prompt goes through the model once for each of the two searches.
+    # With a large cache, a prompt is prefilled once in each of the two searches.
     prompt_tokens = sum(len(encode_prompt(tokenizer, prompt.prompt)) for prompt in PROMPTS)
     assert stats[1].prefilled < 3 * prompt_tokens < stats[1].reused
     assert stats[0].prefilled > stats[1].prefilled

@@ -1,4 +1,4 @@
-"""Small models in transformers and here, and a small tokenizer."""
+"""Small models, in transformers and here, and a small tokenizer."""
 
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ TRAINED = {
 
 @pytest.fixture(scope="session")
 def trained_folder():
-    """A function of the name of a trained model: its folder, where it is there."""
+    """A function from the name of a trained model to its folder; skips if it is not there."""
 
     def find(name):
         if not (TRAINED[name] / "model.safetensors").is_file():
@@ -84,7 +84,7 @@ _SIZES = {
     "pad_token_id": 1,
 }
 _ROPE = {"rope_type": "default", "rope_theta": 500.0}
-# Of the five components of a head of 10, one keeps its frequency, one is mixed, three are lowered.
+# Of the 5 frequencies of a head of 10, one is kept, one interpolated, three are lowered.
 _LLAMA3_ROPE = _ROPE | {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -98,7 +98,7 @@ _YARN_ROPE = _ROPE | {
     "original_max_position_embeddings": 32,
     "attention_factor": 1.3,
 }
-# Heads of Llama and Qwen3 have a width that is not hidden_size / heads.
+# The head_dim of Llama and Qwen3 here is not hidden_size / heads.
 _OWN_WIDTH = _SIZES | {"head_dim": 10, "rope_parameters": _ROPE}
 FAMILIES = {
     "llama": LlamaConfig(**_OWN_WIDTH),
@@ -116,9 +116,9 @@ FAMILIES = {
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory):
-    """A function of the name of a family: (folder, transformers model), made once.
+    """A function from the name of a family to (folder, transformers model), made once.
 
-    Random float32 models with norms that are not one and biases that are not zero.
+    Random float32 models, with norms other than one and biases other than zero.
     """
 
     @cache
@@ -139,7 +139,7 @@ def make_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session", params=["llama", "llama_tied"], ids=["untied", "tied"])
 def checkpoint(request, make_checkpoint):
-    """(folder, transformers model) of Llama with and without a head of its own."""
+    """(folder, transformers model) of Llama with an untied and with a tied head."""
     return make_checkpoint(request.param)
 
 

@@ -1,3 +1,5 @@
+"""Attention backends against a float64 reference, with packed segments, trees and meshes."""
+
 from functools import partial
 
 import jax
@@ -27,7 +29,7 @@ def inputs(seed, batch, length, heads=4, kv_heads=2, head_dim=6, dtype=np.float3
 
 
 def reference(query, key, value, sees):
-    """In float64, token by token; `sees(b, t)` lists the tokens that token t of row b sees."""
+    """Attention in float64; `sees(b, t)` lists what token t of row b attends to."""
     query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
     out = np.zeros(query.shape)
     for b, t, head in np.ndindex(*query.shape[:3]):
@@ -41,14 +43,14 @@ def reference(query, key, value, sees):
 
 @st.composite
 def trees(draw):
-    """Two rows of one or two trees each: (parent, number of the tree, tokens) of each node."""
+    """Two rows of one or two trees each: (parent, index of the tree, tokens) of each node."""
     rows = []
     for _ in range(2):
         nodes, left = [], LENGTH  # (parent or -1, tree, tokens)
         for tree in range(draw(st.integers(1, 2))):
             path = []
             for _ in range(draw(st.integers(1, 5))):
-                # Preorder: the parent is the node before, or one that this one stands below.
+                # Preorder: the parent is the previous node or one of its ancestors.
                 path = path[: draw(st.integers(1, len(path)))] if path else path
                 size = min(draw(st.integers(1, 3)), left)
                 if size:
@@ -59,7 +61,7 @@ def trees(draw):
 
 
 def laid_out(rows):
-    """`segment_ids`, `ends`, and for each row the node of each token."""
+    """`segment_ids` and `ends`, and the node of each token of each row."""
     ids, ends = np.zeros((2, len(rows), LENGTH), np.int32)
     owners = []
     for row, nodes in enumerate(rows):
@@ -151,7 +153,7 @@ def test_a_backend_that_cannot_do_it_says_what_to_set():
 
 @pytest.mark.parametrize("kv_heads", [4, 3])
 def test_kernels_get_the_rows_and_heads_of_their_device(kv_heads, monkeypatch):
-    """Three KV heads are not split over four devices; each device has query heads of some."""
+    """Three KV heads are whole on each of four devices, whose query heads use some of them."""
     heads = {4: 8, 3: 12}[kv_heads]
     arrays = inputs(3, 4, 10, heads, kv_heads)
     ids = jnp.asarray(np.repeat([[1, 2, 0]], [4, 4, 2], axis=1).repeat(4, axis=0))
@@ -179,7 +181,7 @@ def test_kernels_get_the_rows_and_heads_of_their_device(kv_heads, monkeypatch):
 
 
 def test_trees_go_through_the_model(tiny):
-    """The branches of a tree, laid out after its trunk, have the states of rows of their own."""
+    """Branches laid out behind their trunk give the hidden states of separate rows."""
     config, params = tiny
     forward = jax.jit(apply, static_argnums=0)
     tokens = jnp.asarray([[7, 8, 9, 11, 12, 21, 22, 23]])  # trunk of 3, branches of 2 and of 3

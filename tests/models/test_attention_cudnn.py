@@ -1,4 +1,4 @@
-"""What cuDNN is asked for, on a machine without it: its kernel is stated in plain numpy."""
+"""The calls to cuDNN, on a machine without it: its kernel is replaced by a NumPy version."""
 
 import importlib
 import re
@@ -54,9 +54,9 @@ def test_bounds_of_segments(sizes, most):
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """The kernel's contract: each segment is a sequence with a causal mask; others are not written.
+    """The kernel's contract: causal attention within each segment; nothing else is written.
 
-    Gives a list of the numbers of KV heads that it was called with.
+    Returns a list of the numbers of KV heads that it was called with.
     """
     module, called = importlib.import_module(MODULE), []
 
@@ -137,7 +137,7 @@ def test_other_rows_go_through_the_public_function(cudnn, monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """As if there were a GPU, for programs that are traced and lowered, but not run."""
+    """Pretends that there is a GPU, for programs that are traced and lowered, but not run."""
     module = importlib.import_module(MODULE)
     monkeypatch.setattr(module, "check_cudnn_version", lambda: 91900)
     monkeypatch.setattr(module, "check_compute_capability", lambda capability: True)
@@ -146,7 +146,7 @@ def gpu(monkeypatch):
 
 @pytest.mark.parametrize("is_tree", [False, True])
 def test_each_gpu_of_a_mesh_is_given_its_rows_and_heads(gpu, is_tree):
-    """In the program for GPUs; that lists the operands of the forward and the backward kernel."""
+    """Checks the operands of the forward and backward kernels in the lowered program."""
     mesh = make_mesh(MeshShape(fsdp=4, tensor=2))
     rows = rules.rows_sharding(mesh)
 

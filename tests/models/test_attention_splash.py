@@ -1,3 +1,5 @@
+"""Splash attention, interpreted on a CPU against XLA, and compiled for TPUs."""
+
 from functools import partial
 
 import jax
@@ -12,7 +14,7 @@ from stair_jax.planning.topology import get_topology
 
 LENGTH = 130  # padded to two blocks
 IDS = np.repeat([[1, 2, 0]], [70, 50, 10], axis=1).repeat(2, axis=0)
-# The first segment is a trunk of 20 tokens with two branches, the second one a path.
+# The first segment is a trunk of 20 tokens with two branches, the second one is a path.
 ENDS = np.repeat([[70, 40, 70, 120, 0]], [20, 20, 30, 50, 10], axis=1).repeat(2, axis=0)
 
 
@@ -38,7 +40,7 @@ def test_the_kernels_compute_what_xla_computes(ids, ends):
     [("v5e:2x2", MeshShape(fsdp=2, tensor=2), True), ("v5p:2x2x1", MeshShape(fsdp=4), False)],
 )
 def test_compiles_for_tpus_by_default(chip, shape, is_tree):
-    """Forward and backward kernels, on a mesh; no scores of all heads and tokens are left."""
+    """Forward and backward kernels on a mesh; no [T, T] logits are left in the program."""
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     mesh = make_mesh(shape, get_topology(chip).devices)
     rows, length, heads = 4, 1024, 16

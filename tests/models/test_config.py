@@ -1,3 +1,5 @@
+"""Reading, checking and writing `config.json`."""
+
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -68,7 +70,7 @@ def test_transformers_5_reads_what_is_written(values, rope):
     expected = {"rope_type": "default", "rope_theta": 777.0} | (written["rope_scaling"] or {})
     assert theirs.rope_parameters == expected
     assert ModelConfig.from_huggingface(theirs.to_dict()) == config
-    # Transformers 4 and vLLM read these, and nothing of transformers 5.
+    # Transformers 4 and vLLM read these, but not the fields of transformers 5.
     older = {name: value for name, value in written.items() if name != "rope_parameters"}
     assert ModelConfig.from_huggingface(older) == config
 

@@ -1,3 +1,5 @@
+"""The sharded embedding lookup and its gradient."""
+
 from functools import partial
 
 import jax
@@ -40,7 +42,7 @@ def test_rows_and_gradients_on_a_mesh(shape):
     expected = np.zeros_like(table)
     np.add.at(expected, tokens, weights)
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
-    # Neither the table nor its gradient is anywhere whole.
+    # Neither the table nor its gradient is whole on any device.
     assert "f32[24,16]" not in text
 
 

@@ -1,4 +1,4 @@
-"""Export: the same bytes from any mesh, into a folder that is replaced whole or not at all."""
+"""Export: the same bytes from any mesh, into a folder that is replaced entirely or not at all."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from stair_jax.text.tokenizer import Tokenizer
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
-# Each kind of tensor is in one of them; how positions are scaled plays no part here.
+# Together they have all kinds of tensors; rope scaling is irrelevant here.
 @pytest.fixture(params=["llama", "llama_tied", "qwen2", "qwen3"])
 def layout(request, make_checkpoint):
     """(folder, transformers model) for each set of tensors."""
@@ -61,7 +61,7 @@ def test_a_file_has_the_bytes_that_safetensors_writes(tmp_path, dtype, shapes):
     ("dtype", "shard_bytes"), [("float32", 10**9), ("bfloat16", 5000), ("float16", 1)]
 )
 def test_tensors_go_in_and_out_byte_for_byte(layout, tokenizer, tmp_path, dtype, shard_bytes):
-    """From what transformers wrote, over a mesh with a padded vocabulary."""
+    """A checkpoint written by transformers, over a mesh with a padded vocabulary."""
     original = load_file(layout[0] / "model.safetensors")
     expected = {name: values.astype(DTYPES[dtype]) for name, values in original.items()}
     first, second = tmp_path / "first", tmp_path / "second"
@@ -140,7 +140,7 @@ def test_a_failed_export_leaves_what_was_there(checkpoint, tokenizer, tmp_path):
 
 
 def test_a_replacement_that_fails_half_way_is_undone(checkpoint, tokenizer, tmp_path, monkeypatch):
-    """The old folder is out of the way already when the new one cannot take its place."""
+    """The old folder has been moved away when the new one cannot take its place."""
     params, config = load(checkpoint[0])
     out = tmp_path / "out"
     huggingface.save(out, params, config, tokenizer)
@@ -160,7 +160,7 @@ def test_a_replacement_that_fails_half_way_is_undone(checkpoint, tokenizer, tmp_
 
 
 def test_what_a_killed_replacement_set_aside_is_put_back(checkpoint, tokenizer, tmp_path):
-    """Killed between the two renames: the only whole copy must outlive the next attempt."""
+    """Killed between the two renames: the only complete copy must survive the next attempt."""
     params, config = load(checkpoint[0])
     huggingface.save(tmp_path / "out", params, config, tokenizer)
     before = {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()}

@@ -1,4 +1,4 @@
-"""FLOPs of packed rows against a mask written out, and against rows of one segment."""
+"""FLOPs of packed rows against an explicit mask, and against rows of one segment."""
 
 import dataclasses
 
@@ -7,21 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stair_jax.models import flops
-from stair_jax.models.config import ModelConfig
+from stair_jax.testing.tiny_models import tiny_config
 
-CONFIG = ModelConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-)
+CONFIG = tiny_config(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 
 
 def seen_by_mask(segment_ids, ends):
-    """Token t sees s: not behind it, of its segment, and before the end of s; always itself."""
+    """Pairs by an explicit mask: t sees s <= t of its segment with t < ends[s], and itself."""
     count = 0
     for row, row_ends in zip(segment_ids, ends, strict=True):
         for t, segment in enumerate(row):
@@ -33,7 +25,7 @@ def seen_by_mask(segment_ids, ends):
 
 @st.composite
 def packed_rows(draw):
-    """Two rows of segments with padding behind, and ends of tokens within them."""
+    """Two packed rows with padding at the end, and `ends` within the segments."""
     rows = []
     for _ in range(2):
         lengths = draw(st.lists(st.integers(1, 5), max_size=4))
@@ -61,7 +53,7 @@ def test_a_full_row_costs_what_a_row_of_one_segment_does():
 
 
 def test_padding_and_unweighted_logits_cost_nothing():
-    """Segments of 3 and 2 tokens, two of them weighted: by hand."""
+    """Segments of 3 and 2 tokens, two tokens weighted: by hand."""
     micro = {
         "segment_ids": np.array([[1, 1, 1, 2, 2, 0, 0, 0]]),
         "weights": np.array([[0, 1, 0, 1, 0, 0, 0, 0]], np.float32),

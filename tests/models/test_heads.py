@@ -1,3 +1,5 @@
+"""Masked vocabulary padding in losses and samplers, and the scalar head."""
+
 import dataclasses
 from functools import partial
 
@@ -41,7 +43,7 @@ def test_padding_is_masked_and_costs_nothing_where_there_is_none():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
 def models(request):
-    """(config, parameters) of a random model without and with a padded vocabulary."""
+    """(config, parameters) of a random model, without and with vocabulary padding."""
     plain = ModelConfig(
         *(41, 32, 48, 2, 4, 2, 8), initializer_range=0.3, tie_word_embeddings=request.param
     )
@@ -83,7 +85,7 @@ def test_padding_changes_no_log_probability_and_no_gradient(models, num_chunks):
 
 
 def test_padding_changes_no_sample_and_no_score(models):
-    # Top-k, the whole row, top-p: each filter of the sampler.
+    # Top-k, no limits, top-p: each path of the sampler.
     samplings = [
         Sampling(temperature=0.0, max_tokens=8),
         Sampling(temperature=2.0, top_k=50, top_p=0.9, max_tokens=8),

@@ -1,4 +1,4 @@
-"""Local folders, and ids of the hub out of a cache laid out as huggingface_hub does it."""
+"""Local folders, and hub ids out of a cache that is laid out as by huggingface_hub."""
 
 import huggingface_hub
 import pytest
@@ -12,7 +12,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A function that puts a model's files into an empty cache; there is no network."""
+    """A function that puts a model's files into an empty cache, without network access."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
@@ -33,7 +33,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """A function that makes every download raise the error given."""
+    """A function that makes every download raise the given error."""
 
     def fail(error):
         def snapshot_download(*args, **kwargs):
@@ -45,7 +45,7 @@ def failing(monkeypatch):
 
 
 def http_error(kind):
-    """An error as huggingface_hub raises it, without the response that it was made from."""
+    """An error as raised by huggingface_hub, without the HTTP response behind it."""
     return kind.__new__(kind)
 
 

@@ -1,4 +1,4 @@
-"""What is exported is the same model in transformers, with and without a scalar head."""
+"""An exported model is the same model in transformers, with and without a scalar head."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_export_is_the_same_model_in_transformers(family, tokenizer, tmp_path):
 
 
 def test_score_head_gives_the_score_of_transformers(family, tokenizer, tmp_path):
-    """Answers of different lengths that end with the end-of-sequence token, padded on the right."""
+    """Answers of different lengths that end with an end-of-sequence token, right-padded."""
     params, config = load(family[0])
     head = {"kernel": jax.random.normal(jax.random.key(0), (config.hidden_size,))}
     huggingface.save(tmp_path / "prm", params, config, tokenizer, score_head=head)

@@ -1,4 +1,4 @@
-"""Import: sharded, in parts, and with what is wrong named."""
+"""Import: sharded, in parts, with errors that name what is wrong."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ QUERY = "model.layers.1.self_attn.q_proj.weight"
 MESHES = [MeshShape(1, 4, 2), MeshShape(2, 1, 4), MeshShape(8, 1, 1), MeshShape(1, 8, 1)]
 
 
-# Each kind of tensor is in one of them; how positions are scaled plays no part here.
+# Together they have all kinds of tensors; rope scaling is irrelevant here.
 @pytest.fixture(params=["llama", "llama_tied", "qwen2", "qwen3"])
 def layout(request, make_checkpoint):
     """(folder, transformers model) for each set of tensors."""
@@ -35,7 +35,7 @@ def layout(request, make_checkpoint):
 
 @pytest.fixture
 def damaged(checkpoint, tmp_path):
-    """A function that rewrites the tensors of a copy of the checkpoint, and gives its folder."""
+    """A function that modifies the tensors of a copy of the checkpoint, and returns its folder."""
 
     def change(edit, source=checkpoint[0]):
         shutil.copytree(source, tmp_path / "copy")
@@ -49,14 +49,14 @@ def damaged(checkpoint, tmp_path):
 
 @pytest.fixture
 def in_small_parts(monkeypatch):
-    """A row of a file at a time, and a layer at a time."""
+    """Reads files row by row, and parameters layer by layer."""
     monkeypatch.setattr(importing, "_CHUNK_BYTES", 1)
     monkeypatch.setattr(importing, "_PIECE_BYTES", 1)
 
 
 @pytest.fixture
 def blocks_read(monkeypatch):
-    """The sizes in bytes of all that is read from the files, as it is read."""
+    """A list of the sizes in bytes of all reads from the files, in order."""
     sizes = []
 
     class Counted:
@@ -99,7 +99,7 @@ def load(folder):
 
 
 def padded_to(params, config):
-    """Parameters with rows of zeros up to the padded vocabulary of `config`."""
+    """Parameters padded with zero rows to the padded vocabulary of `config`."""
     added = ((0, config.padded_vocab_size - config.vocab_size), (0, 0))
     tables = {
         name: jnp.pad(params[name], added) for name in ("embedding", "head") if name in params
@@ -207,7 +207,7 @@ def test_a_missing_tensor_of_a_family_is_named(make_checkpoint, damaged, family_
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3"])
 def test_tensors_of_another_family_are_surplus(make_checkpoint, tmp_path, name):
-    """A Qwen checkpoint under a config.json that calls it a Llama would lose biases or norms."""
+    """A Qwen checkpoint whose config.json says Llama would lose its biases or norms."""
     shutil.copytree(make_checkpoint(name)[0], tmp_path / "copy")
     config = json.loads((tmp_path / "copy/config.json").read_text())
     config = {k: v for k, v in config.items() if k not in ("use_sliding_window", "layer_types")}

@@ -1,3 +1,5 @@
+"""The configs of public checkpoints, by their published numbers of parameters."""
+
 import math
 from functools import partial
 
@@ -9,7 +11,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.known import KNOWN
 from stair_jax.models.transformer import init_params
 
-# As the hub counts them in the published safetensors.
+# Numbers of parameters as the hub states them for the published safetensors.
 PARAMETERS = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,

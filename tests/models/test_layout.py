@@ -1,3 +1,5 @@
+"""Fitting a config to a mesh."""
+
 import dataclasses
 
 import pytest

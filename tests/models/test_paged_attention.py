@@ -1,3 +1,5 @@
+"""Paged-attention backends against a float64 reference."""
+
 import dataclasses
 import re
 from functools import partial
@@ -34,7 +36,7 @@ def slots_of(view, row, length, page_size):
 
 
 def written(pages, new, view):
-    """`pages[N, page, heads, H]` with those of the tokens `new[B, T, heads, H]` that count."""
+    """`pages[N, page, heads, H]` with the tokens of `new[B, T, heads, H]` that are not padding."""
     pages = np.array(pages)
     for row, (start, length) in enumerate(zip(view.start, view.length, strict=True)):
         if length:
@@ -44,7 +46,7 @@ def written(pages, new, view):
 
 
 def attended(query, keys, values, view):
-    """Attention over written pages in float64; NaN where a token does not count."""
+    """Attention over written pages in float64; NaN for padding."""
     out = np.full(query.shape, np.nan)
     heads, head_dim = query.shape[2:]
     own = np.arange(heads) * keys.shape[2] // heads
@@ -62,7 +64,7 @@ def counted(query, view):
 
 
 def random_view(rng, rows, length, page_size, width):
-    """Rows at rest, new sequences, some of which share pages, and chunks that follow a row."""
+    """Idle rows, new sequences (some sharing pages), and consecutive chunks of one sequence."""
     free, room = list(1 + rng.permutation(rows * width)), width * page_size
     table = np.zeros((rows, width), np.int32)
     start, count = np.zeros((2, rows), np.int32)
@@ -75,7 +77,7 @@ def random_view(rng, rows, length, page_size, width):
         if kind == "follow" and end < room:
             table[row], start[row] = table[before], end
         else:
-            # Pages that another row shares are full: none of their slots is written any more.
+            # Shared pages are full: none of their slots is written any more.
             shared = start[before] // page_size if kind == "share" and end < room else 0
             table[row, :shared] = table[before, :shared]
             table[row, shared:] = [free.pop() for _ in range(width - shared)]
@@ -86,7 +88,7 @@ def random_view(rng, rows, length, page_size, width):
 
 
 def random_call(rng, config, view, length, num_pages, page_size):
-    """query, key, value, and keys and values of pages full of what former sequences left."""
+    """query, key, value, and keys and values of pages full of leftovers."""
     shape = (len(view.table), length)
     heads = [config.num_attention_heads, *[config.num_key_value_heads] * 2]
     new = [2 * rng.standard_normal((*shape, n, config.head_dim)).astype(np.float32) for n in heads]
@@ -107,7 +109,7 @@ def test_gather_equals_loops_in_float64(page_size, length, width, seed):
     query, key, value, *pages = random_call(rng, CONFIG, view, length, num_pages, page_size)
     out, found = attend(query, key, value, paged_slots.Pages(*pages), view)
     keys, values = written(pages[0], key, view), written(pages[1], value, view)
-    # Bit by bit: no slot is touched but those of the tokens that count.
+    # Bitwise: only the slots of tokens that are not padding are touched.
     np.testing.assert_array_equal(found.keys, keys)
     np.testing.assert_array_equal(found.values, values)
     assert np.isfinite(out).all()
@@ -148,7 +150,7 @@ def test_a_row_has_the_same_bits_whatever_the_others_hold(length):
     call = random_call(rng, config, view, length, 129, 16)
     expected, _ = attend(*call[:3], paged_slots.Pages(*call[3:]), view)
     for row, moved in ((0, 15), (7, 2)):
-        # The others reach up to the end of their tables, which takes more blocks.
+        # The others reach to the end of their tables, which takes more blocks.
         other = view._replace(start=rng.integers(0, 128 - length, rows))
         others = random_call(rng, config, other, length, 129, 16)
         for mine, theirs in zip(call[:3], others[:3], strict=True):

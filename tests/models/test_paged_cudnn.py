@@ -1,3 +1,5 @@
+"""The calls to cuDNN's paged attention, on a machine without it."""
+
 import dataclasses
 import re
 from inspect import signature
@@ -24,7 +26,7 @@ def padded_attention(
     scale, seed, dropout_rate, variadic_args, mask_type, layout, sliding_window_length,
     cudnn_version, return_residual,
 ):  # fmt: skip
-    """What cuDNN computes: all queries of a row see its first `seen[b]` tokens; NaN for none."""
+    """What cuDNN computes: all queries of a row see its first `seen[b]` tokens; NaN for 0."""
     counted, seen, table, residual = q_seqlen, kv_seqlen, page_table_k, return_residual
     assert table is page_table_v and table.ndim == 4
     rows, width = table.shape[0], table.shape[2] * key.shape[1]
@@ -38,7 +40,7 @@ def padded_attention(
 
 
 def causal_attention(query, key, value, scale, mask_type, return_residual):
-    """What cuDNN's public function computes of chunks."""
+    """What cuDNN's public function computes for chunks."""
     assert return_residual and mask_type == "causal"
     keys, values = (jnp.repeat(x, query.shape[2] // x.shape[2], 2) for x in (key, value))
     logits = jnp.einsum("btnh,bsnh->bnts", query, keys) * scale
@@ -53,7 +55,7 @@ def of_jax_0_12(
     score_mod_args, scale, seed, dropout_rate, variadic_args, mask_type, layout,
     sliding_window_length, score_mod, cudnn_version, return_residual,
 ):  # fmt: skip
-    """The same with two more arguments."""
+    """The same function with the two more arguments of JAX 0.12."""
     assert score_mod_args == () and score_mod is None
     values = locals()
     return padded_attention(
@@ -75,7 +77,7 @@ def test_calls_of_cudnn_add_up_to_causal_attention(monkeypatch, length, kernel):
     rng = np.random.default_rng(0)
     new = [rng.standard_normal((5, length, n, 8)).astype(np.float32) for n in (4, 2, 2)]
     pages = Pages(*rng.standard_normal((2, 9, 4, 2, 8)).astype(np.float32))
-    # The start of a sequence, two chunks of another one, one that shares its page, one at rest.
+    # A new sequence, two chunks of another one, one that shares its page, and an idle row.
     table = np.array([[1, 0, 0], [2, 3, 4], [2, 3, 4], [2, 5, 0], [0, 0, 0]])
     counts = np.array([length, length, 1, max(length - 1, 1), 0])
     view = View(table, np.array([0, 5, 5 + length, 4, 11]), counts)

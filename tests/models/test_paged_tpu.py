@@ -1,3 +1,5 @@
+"""The TPU backend: against the kernel's contract on a CPU, and compiled for TPUs."""
+
 import dataclasses
 from functools import partial
 
@@ -27,7 +29,7 @@ def ragged_attention(queries, pages, kv_lens, page_indices, cu_q_lens, num_seqs,
         length = kv_lens[row]
         first, end = cu_q_lens[row : row + 2]
         assert end - first <= length
-        # Slots of a sequence that reaches beyond its table are those of its first page.
+        # Padding beyond the table reads its first page.
         columns = np.arange(length) // pages.shape[1]
         ids = page_indices[row][np.where(columns < page_indices.shape[1], columns, 0)]
         tokens = np.float64(pages[ids, np.arange(length) % pages.shape[1]])
@@ -42,7 +44,7 @@ def ragged_attention(queries, pages, kv_lens, page_indices, cu_q_lens, num_seqs,
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """In place of the kernel, a statement of it, after the checks of shapes of its own."""
+    """Replaces the kernel by its contract, after the kernel's own checks of shapes."""
 
     def call(*args, sm_scale, **sizes):
         kernels.static_validate_inputs(*args, sm_scale=sm_scale, **sizes)
@@ -55,7 +57,7 @@ def kernel(monkeypatch):
 
 
 def interleaved(pages):
-    """Pages of keys and values as the kernel has them, in whole lanes."""
+    """Pages in the layout of the kernel: interleaved keys and values, padded to whole lanes."""
     joined = np.stack(pages, axis=3).reshape(*pages[0].shape[:2], -1, pages[0].shape[3])
     return np.pad(joined, ((0, 0),) * 3 + ((0, 128 - joined.shape[3]),))
 
@@ -110,7 +112,7 @@ def test_heads_that_the_kernel_cannot_tile(kv_heads, kv_dtype):
 
 
 def compiled(chip, config, rows, length, kv_dtype, mesh):
-    """A scan over layers that all write into one donated buffer, and the bytes of the buffer."""
+    """A scan over layers that all write into one donated buffer, and the buffer's bytes."""
 
     @partial(jax.jit, donate_argnums=0)
     def scanned(pages, queries, new, view):

@@ -67,7 +67,7 @@ def test_each_process_reads_its_half_and_one_writes(make_checkpoint, tokenizer, 
     assert [process.returncode for process in processes] == [0, 0], results
     expected = (source / "model.safetensors").read_bytes()
     assert (target / "model.safetensors").read_bytes() == expected
-    # What fsdp does not split: the biases, which both processes hold.
+    # fsdp does not split the biases: both processes hold them.
     shared = sum(params["layers"][name].nbytes for name in ("query_bias", "key_bias", "value_bias"))
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) - params["head"].nbytes
     half = shared + (total - shared) // 2

@@ -1,3 +1,5 @@
+"""8-bit quantization and products, with bounds on their errors."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def test_int8_by_hand():
 
 
 def test_float8_by_hand():
-    """Of 448 the scale is one; numbers have three bits behind the point, the least is 2**-9."""
+    """With a maximum of 448 the scale is 1; 3 mantissa bits, smallest step 2**-9."""
     row = [448.0, -3.3, 17.0, 0.0021, 0.0009, 0.0]
     found = quantize(jnp.array([row]), "float8_e4m3fn")
     assert found.scale.tolist() == [1.0]
@@ -56,7 +58,7 @@ def test_float8_is_off_by_a_sixteenth_at_most(rows):
 
 
 def check_rows(rows, found):
-    """Zeros stay, the largest is the limit, signs are alike, and the same comes out again."""
+    """Zeros stay, the maximum is the limit, signs agree, and quantizing again changes nothing."""
     values = np.asarray(found.values.astype(jnp.float32))
     limit = LIMITS[found.values.dtype.name]
     assert not values[rows == 0].any()
@@ -70,7 +72,7 @@ def check_rows(rows, found):
 
 
 def operands(dtype, outputs=(3, 5), terms=200, rows=7):
-    """Inputs with rows of very different sizes and one of zeros, and a kernel, both float64."""
+    """Inputs with rows of very different scale and one of zeros, and a kernel, in float64."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(rows, terms)) * 10.0 ** np.arange(-4, rows - 4)[:, None]
     inputs[2] = 0
@@ -82,7 +84,7 @@ def operands(dtype, outputs=(3, 5), terms=200, rows=7):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("bits", LIMITS)
 def test_a_product_is_that_of_the_quantized_numbers(bits, dtype):
-    """To the rounding of its sums and of the result."""
+    """Up to the rounding of its sums and of the result."""
     inputs, kernel = operands(dtype)
     quantized, rows = quantize(kernel, bits), quantize(inputs, bits)
     found = matmul(inputs, quantized)
@@ -104,7 +106,7 @@ def test_a_product_is_within_the_bound_of_its_quantization(bits):
     found = np.asarray(matmul(inputs, quantized), np.float64)
     x, w = np.asarray(inputs, np.float64), np.asarray(kernel, np.float64)
     off_x, off_w = (entry_bound(a, q) for a, q in ((x, rows), (w, quantized)))
-    # |x'w' - xw| <= |x| dw + dx |w| + dx dw, summed up.
+    # |x'w' - xw| <= |x| dw + dx |w| + dx dw, summed over the contracted axis.
     bound = np.einsum("mk,abk->mab", np.abs(x) + off_x, np.abs(w) + off_w)
     bound -= np.einsum("mk,abk->mab", np.abs(x), np.abs(w))
     error = np.abs(found - np.einsum("mk,abk->mab", x, w))
@@ -128,7 +130,7 @@ def test_a_plain_kernel_is_a_plain_product():
 
 
 def test_scales_are_those_of_whole_rows_on_a_mesh():
-    """A sum that is split over devices gives the bits of one device."""
+    """A contraction that is split over devices is bitwise equal to that of one device."""
     inputs, kernel = operands("float32", outputs=(2, 6), terms=64, rows=8)
     quantized = quantize(kernel, "int8")
     expected = jax.jit(matmul)(inputs, quantized)

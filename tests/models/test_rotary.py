@@ -1,3 +1,5 @@
+"""Rotary embedding and its scalings against transformers."""
+
 import dataclasses
 import math
 
@@ -43,7 +45,7 @@ def reference(head_dim, theta, scaling):
 
 
 def assert_equal_to_transformers(head_dim, theta, scaling):
-    # At position 1, cosine and sine hold the frequency itself, if they do not hold the factor.
+    # At position 1 the angle is the frequency; it can be read if there is no attention factor.
     bare = dataclasses.replace(scaling, attention_factor=1.0)
     cos, sin = (x[0, 0, 0] for x in rotary_embedding(jnp.array([[1]]), head_dim, theta, bare))
     frequencies, factor = reference(head_dim, theta, scaling)
@@ -123,7 +125,7 @@ def test_yarn_has_the_attention_factor_of_its_authors_unless_it_is_given():
     assert read(YARN).attention_factor == pytest.approx(OWN)
     assert read(YARN | {"attention_factor": 0.5}).attention_factor == 0.5
     assert read(YARN | {"attn_factor": 0.5}).attention_factor == pytest.approx(0.5 * OWN)
-    # The published value undoes the factor that YaRN has of its own.
+    # The published value cancels YaRN's own factor.
     public = KNOWN["deepseek-ai/DeepSeek-R1-0528-Qwen3-8B"].config["rope_scaling"]
     assert read(public).attention_factor == pytest.approx(1.0, abs=1e-12)
 
@@ -136,7 +138,7 @@ def test_what_is_written_means_the_same_to_transformers_and_to_vllm(factors):
     assert again == dataclasses.replace(scaling, attention_factor=again.attention_factor)
     assert again.attention_factor == pytest.approx(scaling.attention_factor)
     assert reference(16, 1e6, scaling)[1] == pytest.approx(scaling.attention_factor)
-    # vLLM knows attn_factor only, and multiplies.
+    # vLLM reads attn_factor only, and multiplies.
     assert written.get("attn_factor", 1.0) * OWN == pytest.approx(scaling.attention_factor)
     assert read(read(LLAMA3).to_huggingface()) == read(LLAMA3)
 

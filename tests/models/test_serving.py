@@ -1,3 +1,5 @@
+"""The forward pass for serving against that of training, plain, quantized and on meshes."""
+
 import dataclasses
 import re
 from functools import cache, partial
@@ -25,7 +27,7 @@ from stair_jax.planning.topology import get_topology
 APART = get_paged_backend("gather")
 STACKED = APART._replace(stacked=True)
 PAGE_SIZE = 4
-# Heads, KV heads and MLP can be split in two and in four, but KV heads in two only.
+# Heads and MLP can be split in two and in four, KV heads in two only.
 CONFIG = ModelConfig(61, 32, 48, 2, 8, 2, 8, initializer_range=0.3)
 
 
@@ -48,9 +50,9 @@ def empty_pages(config, backend, num_pages):
 
 
 def feed(config, served, tokens, backend=APART, mesh=None, single=0):
-    """Logits [B, T, V] of sequences that lie on pages at random.
+    """Logits [B, T, V] of sequences on randomly chosen pages.
 
-    They come in chunks of differing lengths, and the last `single` tokens one by one.
+    They are fed in chunks of different lengths, the last `single` tokens one by one.
     """
     rng = np.random.default_rng(7)
     rows, length = tokens.shape
@@ -82,7 +84,7 @@ def feed(config, served, tokens, backend=APART, mesh=None, single=0):
 
 @partial(jax.jit, static_argnums=0)
 def whole(config, params, tokens):
-    """Logits of whole sequences by the model of training."""
+    """Logits of whole sequences by the training model."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden = apply(config, params, tokens, positions)
     return jnp.einsum("btd,vd->btv", hidden, output_embedding(params, config))
@@ -126,7 +128,7 @@ MESHES = {"data 8": (8, 1, 1), "all": (2, 2, 2), "tensor 4": (2, 1, 4)}
 
 @cache
 def random_params(config):
-    """Numbers of one size, norms and biases too; drawn here, as Linen's own compile for long."""
+    """Parameters of similar scale, norms and biases too; Linen's own init compiles slowly."""
     shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.3, a.shape), a.dtype), shapes)
@@ -135,7 +137,7 @@ def random_params(config):
 def on_mesh(shape, config=CONFIG):
     mesh = make_mesh(MeshShape(*shape))
     config = fit_to_mesh(config, mesh, vocab_multiple=8)
-    # Those of the config without a mesh, with rows for the padding.
+    # The parameters of the config without a mesh, with padding rows.
     params = dict(random_params(dataclasses.replace(config, vocab_multiple=1, shard_kv_heads=True)))
     for name in ("embedding", "head"):
         params[name] = jnp.pad(params[name], ((0, 3), (0, 0)))
@@ -180,7 +182,7 @@ def test_a_mesh_gives_the_logits_of_one_device(name, kind, one_device):
     if weights == "none":
         assert error.max() < 2e-4
     else:
-        # Numbers halfway between two integers fall either way.
+        # Values halfway between two integers may be rounded either way.
         assert error.mean() < 1e-3 and error.max() < 0.2
 
 
@@ -200,7 +202,7 @@ WIDE = dataclasses.replace(
 
 
 def decode_step(config, served, backend, mesh=None):
-    """The compiled program of one token for each of 8 rows, as in an engine's loop."""
+    """The compiled program for one token in each of 8 rows, as in an engine's loop."""
     place = Placement(mesh)
     with place.use():
         pages = empty_pages(config, backend, 25)
@@ -222,7 +224,7 @@ def test_a_decode_step_neither_copies_nor_transposes_kernels(weights, optimised)
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_consuming_deletes_each_parameter_that_was_converted(stacked):
-    """And each layer has arrays of its own."""
+    """Each layer gets arrays of its own as well."""
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     params = jax.tree.map(jnp.copy, random_params(CONFIG))
     kept = serve(config, params, stacked=stacked)
@@ -246,7 +248,7 @@ def test_what_needs_no_change_is_shared():
     ("weights", "stacked"), [("none", False), ("none", True), ("fp8", False), ("int8", True)]
 )
 def test_dtypes_shapes_and_axes(weights, stacked):
-    """Also of shapes alone, as a plan needs them."""
+    """Also for shapes alone, as a plan needs them."""
     config = dataclasses.replace(CONFIG, model_type="qwen2", dtype="bfloat16")
     make = partial(serve, config, weights=weights, stacked=stacked)
     params = random_params(dataclasses.replace(config, dtype="float32"))
@@ -320,7 +322,7 @@ def test_a_tied_head_is_not_there_twice():
 
 @pytest.mark.parametrize("weights", ["none", "int8"])
 def test_on_tpus_a_decode_step_reads_kernels_where_they_lie(weights, optimised):
-    """It needs less memory for itself than one kernel."""
+    """Its temporaries are smaller than one kernel, so no kernel is copied."""
     pytest.importorskip("libtpu")
     config = dataclasses.replace(
         CONFIG, hidden_size=4096, intermediate_size=8192, head_dim=128, dtype="bfloat16"

@@ -1,3 +1,5 @@
+"""The training model against transformers."""
+
 import dataclasses
 from functools import partial
 
@@ -33,7 +35,7 @@ def forward(config, params, tokens, positions, segment_ids=None):
 
 
 def batch(rng, vocab_size, lengths=LENGTHS):
-    """Rows padded on the right, with their positions and segment ids."""
+    """Right-padded rows, with their positions and segment ids."""
     tokens = rng.integers(0, vocab_size, (len(lengths), max(lengths)))
     real = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return tokens, np.where(real, np.arange(max(lengths)), 0), real.astype(np.int32)
@@ -83,7 +85,7 @@ def test_trained_checkpoint_agrees_with_transformers(trained):
 def test_bfloat16_is_close_to_float32(name, make_checkpoint, trained_folder):
     """Mean KL(float32 || bfloat16) of next-token distributions is below 1e-3 nats.
 
-    And it is below that of transformers computing in bfloat16, which rounds more: norms, rotary
+    It is also below that of transformers in bfloat16, which rounds more often: norms, rotary
     angles and logits are float32 here.
     """
     folder = trained_folder(name) if name in TRAINED else make_checkpoint(name)[0]

@@ -1,3 +1,5 @@
+"""Growing the vocabulary."""
+
 import dataclasses
 
 import jax
@@ -14,7 +16,7 @@ from stair_jax.parallel.mesh import MeshShape, make_mesh
 
 @pytest.fixture(scope="module")
 def untied():
-    # Each dimension has a mean and a spread of its own; row 7 was never trained.
+    # Each dimension has its own mean and spread; row 7 was never trained.
     scale = np.linspace(0.1, 2.0, 16)
     rng = np.random.default_rng(0)
     params = {
@@ -74,7 +76,7 @@ def test_rows_split_over_a_mesh_get_the_same_values(untied, shape):
 
 
 def test_padding_is_used_before_rows_are_added(untied):
-    """501 tokens fit into the 504 rows of 500."""
+    """501 tokens fit into the 504 rows of a vocabulary of 500."""
     params, config = untied
     config = dataclasses.replace(config, vocab_multiple=8)
     padded = params | {

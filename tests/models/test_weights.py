@@ -1,3 +1,5 @@
+"""Blocks of parameters and of checkpoint tensors."""
+
 import jax
 import numpy as np
 from hypothesis import given
@@ -40,7 +42,7 @@ CONFIGS = [
     ModelConfig(13, 6, 10, 1, 4, 1, 8, vocab_multiple=8, model_type="qwen2"),
     ModelConfig(16, 6, 10, 1, 1, 1, 2, model_type="qwen3"),
 ]
-# The axis of head_dim, which the checkpoint joins to the heads: no mesh splits it.
+# The checkpoint merges head_dim with the heads, so no mesh may split it.
 WHOLE_AXIS = {"query": 2, "key": 2, "value": 2, "out": 1}
 WHOLE_AXIS |= {"query_bias": 1, "key_bias": 1, "value_bias": 1}
 

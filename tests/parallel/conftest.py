@@ -1,4 +1,4 @@
-"""Small models that meshes of eight devices divide."""
+"""Small models that can be sharded over meshes of eight devices."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ _LLAMA = ModelConfig(
 
 @pytest.fixture(scope="session")
 def families():
-    """Configs by model type: as many KV heads as heads, two of them, and four."""
+    """Configs by model type, with different numbers of KV heads."""
     qwen2 = {"model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True}
     qwen3 = {"model_type": "qwen3", "num_key_value_heads": 4}
     return {

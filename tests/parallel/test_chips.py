@@ -41,7 +41,7 @@ def test_an_unknown_chip_has_no_bounds():
 
 
 def test_tpus_beside_their_data_sheets():
-    """A program gets a little less than what the data sheet says."""
+    """The memory for a program is slightly less than the data sheet says."""
     sheets = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}  # GB, of 10^9 bytes or more
     for name, size in sheets.items():
         assert 0.95 * size * 1e9 < TPUS[name].memory < 1.09 * size * 1e9

@@ -1,4 +1,4 @@
-"""Processes find each other, meet, and end together."""
+"""Rendezvous, collectives and watchdog of the processes of a run."""
 
 import os
 import signal
@@ -131,7 +131,7 @@ def test_a_slurm_task_that_has_a_node_for_itself_gets_all_its_gpus(tasks, gpus, 
 
 
 def come(members, seconds):
-    """What `meet` gives each of several threads: connections, or the error."""
+    """Calls `meet` in one thread per member; returns the connections, or the error, of each."""
     results = {}
 
     def run(place, member):

@@ -1,4 +1,4 @@
-"""Which rows of a batch a process holds, by the place of its devices in the mesh."""
+"""Which rows of a batch a process holds, by the position of its devices in the mesh."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from stair_jax.parallel.mesh import MeshShape, local_rows, make_mesh
 
 
 def fake_mesh(data, fsdp, tensor, processes):
-    """A mesh whose devices, in order, are of the processes given."""
+    """A fake mesh whose devices, in order, belong to the given processes."""
     devices = np.empty(data * fsdp * tensor, object)
     devices[:] = [SimpleNamespace(process_index=process) for process in processes]
     shape = {"data": data, "fsdp": fsdp, "tensor": tensor}

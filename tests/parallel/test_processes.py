@@ -1,4 +1,4 @@
-"""Runs of two processes, with four devices each, by the real command."""
+"""Runs of two processes with four devices each, started by the real command."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory, make_stage_inputs):
 
 
 class Processes:
-    """The command, started once or several times, each with its share of eight devices."""
+    """The command in one or several processes, which share eight devices equally."""
 
     def __init__(self, inputs, workdir, count, *flags):
         workdir.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ class Processes:
                 )
 
     def wait(self):
-        """The exit statuses, and what was said."""
+        """Waits for the processes; returns their exit statuses and output."""
         statuses = [process.wait(timeout=240) for process in self.processes]
         return statuses, [log.read_text() for log in self.logs]
 
@@ -76,7 +76,7 @@ class Processes:
 
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory):
-    """All stages in one process."""
+    """The folder of a run of all stages in one process."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     Processes(inputs, workdir, 1).finish()
     return workdir
@@ -84,7 +84,7 @@ def whole(inputs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(inputs, tmp_path_factory):
-    """All stages in two."""
+    """The folder of a run of all stages in two processes."""
     workdir = tmp_path_factory.mktemp("shared") / "run"
     Processes(inputs, workdir, 2).finish()
     return workdir
@@ -130,7 +130,7 @@ def test_records_do_not_depend_on_the_number_of_processes(whole, shared):
 
 
 def stop_when(is_time, processes, process, number):
-    """Sends a signal to one process as soon as it is time; what all then end with."""
+    """Sends a signal to one process when a condition holds; returns the exits of all."""
     while not is_time():
         assert processes.processes[0].poll() is None, processes.wait()
         time.sleep(0.02)
@@ -139,7 +139,7 @@ def stop_when(is_time, processes, process, number):
 
 
 def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, shared, tmp_path):
-    """Process 0, which serves the others, is killed; then process 1 is told to stop."""
+    """Process 0, which serves the others, is killed; in the next run process 1 gets SIGTERM."""
     workdir = tmp_path / "run"
     command = (inputs, workdir, 2, "--config.stages=('files:data','model:base','sft')")
     checkpoint = workdir / "sft" / "checkpoints" / "2"
@@ -148,7 +148,7 @@ def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, 
     assert "process 0 of 2 is lost (killed, or its machine is down)" in said[1]
     again = Processes(*command)
 
-    def goes_on():  # its first step takes seconds: not at a checkpoint, the last may come too soon
+    def goes_on():  # not at a checkpoint, the last may come too soon: step 1 takes seconds
         return "sft: goes on at" in again.logs[0].read_text()
 
     statuses, said = stop_when(goes_on, again, 1, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Whole stages, and runs that change the mesh on their way, against one device."""
+"""Whole stages on meshes, and runs that change the mesh on resuming, against one device."""
 
 import json
 
@@ -27,7 +27,7 @@ COMMON = {
     "microbatch_rows": 4,
     "batch_size": 4,
     "learning_rate": 2e-3,
-    "eps": 1e-3,  # Adam's division would blow up the rounding of gradients near 0
+    "eps": 1e-3,  # a small eps would amplify the rounding of gradients near 0
     "epochs": 1.0,
     "reader": "datasets",
 }
@@ -35,7 +35,7 @@ COMMON = {
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_stage_inputs):
-    """Folders of a model stage and of a data stage."""
+    """Folders of a model stage and a data stage."""
     return make_stage_inputs(tmp_path_factory.mktemp("run"), rows=9, initializer_range=0.1)
 
 
@@ -80,7 +80,7 @@ def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, finish, kind, 
 
 
 def assert_scores_agree(hf, config):
-    """Of the exported model, by a scorer on one device and by one on a mesh."""
+    """Scores of the exported model by a scorer on one device and by one on a mesh."""
     mesh = make_mesh(MeshShape(data=2, fsdp=2, tensor=2))
     scorers = []
     for place in (None, mesh):
@@ -102,7 +102,7 @@ def test_rows_that_the_mesh_cannot_split_are_named(finish):
 
 
 class Bigram:
-    """A model with one parameter, split two ways: quick to compile."""
+    """A model with one parameter that is sharded over two axes: quick to compile."""
 
     def __call__(self, params, micro):
         """The loss of SFT."""
@@ -114,7 +114,7 @@ class Bigram:
 
 
 def test_a_run_goes_on_on_another_mesh(tmp_path):
-    """Two steps on 2 x 2 x 2, two on 1 x 8 x 1, two on 8 devices of tensor; as six on one."""
+    """Two steps each on 2 x 2 x 2, 1 x 8 x 1 and 1 x 1 x 8 equal six steps on one device."""
     rng = np.random.default_rng(0)
     groups = [
         Group(f"g{i}", (Example(rng.integers(0, 40, 9).tolist(), [0] + [1] * 8),))

@@ -1,4 +1,4 @@
-"""The training step on meshes of eight devices: as on one, and split as intended."""
+"""The training step on meshes of eight devices: same results as on one, sharded as intended."""
 
 import collections
 import dataclasses
@@ -59,12 +59,12 @@ WHOLE_KV = {name: P(None, "fsdp") if name in KV[:2] else P() for name in KV}
 
 @dataclasses.dataclass(frozen=True)
 class AllLosses:
-    """SFT, DPO and PRM at once, out of one forward pass, which a third of the time compiles."""
+    """SFT, DPO and PRM losses from one forward pass, which compiles in a third of the time."""
 
     config: ModelConfig
 
     def __call__(self, params, micro):
-        """Weighted so that no loss can hide another one's fault."""
+        """The losses with different weights, so that errors in two of them cannot cancel."""
         hidden = objectives._hidden(self.config, params["model"], micro)
         with mock.patch.object(objectives, "_hidden", lambda *_: hidden):
             logps = objectives.micro_logps(self.config, 1, params["model"], micro)
@@ -77,7 +77,7 @@ class AllLosses:
 
 
 class Step(NamedTuple):
-    """What came of one step."""
+    """The result of one step."""
 
     config: ModelConfig
     mesh: jax.sharding.Mesh
@@ -87,7 +87,7 @@ class Step(NamedTuple):
 
 
 def batch():
-    """Pairs in three micro-batches, or four."""
+    """A batch of pairs in three or four micro-batches."""
     rng = np.random.default_rng(0)
 
     def example(name):
@@ -123,7 +123,7 @@ def run_step(config, shape):
 
 @pytest.fixture(scope="module")
 def alone(families):
-    """The step of each family on one device."""
+    """The result of the step of each model family on one device."""
     return functools.cache(lambda family: run_step(families[family], (1, 1, 1)))
 
 
@@ -151,7 +151,7 @@ def assert_equal_steps(step, reference):
 
 
 def assert_split_as_intended(step):
-    """Each parameter and each of its moments; and none of the memory is lost."""
+    """Each parameter and its moments are sharded alike, and all donated memory is reused."""
     specs = SPECS if step.config.shard_kv_heads else SPECS | WHOLE_KV
     adam = moments(step.state)
     for tree in (step.state.params, adam.mu, adam.nu):
@@ -163,7 +163,7 @@ def assert_split_as_intended(step):
 
 
 def assert_activations_stay_split(step):
-    """No array of the compiled step spans the rows, heads, MLP or vocabulary of several devices."""
+    """No array of the compiled step has the rows, heads, MLP or vocabulary of several devices."""
     config, tensor = step.config, step.mesh.shape["tensor"]
     rows = ROWS // (step.mesh.shape["data"] * step.mesh.shape["fsdp"])
     heads, mlp = config.num_attention_heads // tensor, config.intermediate_size // tensor
@@ -173,7 +173,7 @@ def assert_activations_stay_split(step):
     assert {(rows, LENGTH, config.hidden_size), (rows, LENGTH, vocab)} <= shapes
     assert {(rows, LENGTH, heads, config.head_dim), (rows * LENGTH, mlp)} <= shapes
     fsdp = step.mesh.shape["fsdp"]
-    # Parts of the embedding's rows, which are exchanged for whole ones.
+    # Partial rows of the embedding, which are exchanged for whole ones.
     parts = (rows * fsdp, LENGTH, config.hidden_size // fsdp)
     batches = {shape[0] for shape in shapes if shape[1:2] == (LENGTH,) and shape != parts}
     assert parts in shapes and max(batches) == rows, shapes
@@ -200,7 +200,7 @@ def test_other_families(family, shape, families, alone):
 
 
 def test_constraints_of_a_forward_pass(families):
-    """Each is in the program, and means what the rules say; out of a mesh there is none."""
+    """All are in the lowered program, with the axes of the rules; without a mesh there is none."""
     mesh = make_mesh(MeshShape(2, 2, 2))
     config = fit_to_mesh(families["llama"], mesh, vocab_multiple=16)
     params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
@@ -211,10 +211,10 @@ def test_constraints_of_a_forward_pass(families):
     assert collections.Counter(
         re.findall(r"sharding_constraint .* <@mesh, (\[.*\])>", program)
     ) == {
-        f"[{rows}, {{}}, {{}}]": 3,  # hidden states: embedded, after attention, after the MLP
-        f'[{rows}, {{}}, {{"tensor"}}, {{}}]': 4,  # queries, keys, values and what they give
+        f"[{rows}, {{}}, {{}}]": 3,  # hidden states: after the embedding, attention and MLP
+        f'[{rows}, {{}}, {{"tensor"}}, {{}}]': 4,  # queries, keys, values and the attention output
         f'[{rows}, {{"tensor"}}]': 1,  # MLP
         f'[{rows}, {{}}, {{"tensor"}}]': 1,  # logits
-        "[{}, {}]": 1,  # what the host reads
+        "[{}, {}]": 1,  # results that the host reads
     }
     assert "sharding_constraint" not in sequence_logps.lower(*arguments).as_text()

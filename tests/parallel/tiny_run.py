@@ -1,6 +1,6 @@
-"""A run on the inputs of `make_stage_inputs`, for the tests of several processes.
+"""Config of a run on the inputs of `make_stage_inputs`, for the multi-process tests.
 
-The argument of the config is the folder of the inputs.
+The config's argument is the folder of the inputs.
 """
 
 from ml_collections import ConfigDict
@@ -11,13 +11,13 @@ _TRAINING = {
     "microbatch_rows": 8,
     "batch_size": 8,
     "learning_rate": 2e-3,
-    "eps": 1e-3,  # Adam's division would blow up the rounding of gradients near 0
+    "eps": 1e-3,  # a small eps would amplify the rounding of gradients near 0
     "checkpoint_every": 2,
 }
 
 
 def get_config(inputs):
-    """Every kind of stage that needs no pocket model."""
+    """A run with every kind of stage that works without the pocket model."""
     data = f"{inputs}/data"
     return ConfigDict(
         {

@@ -1,4 +1,4 @@
-"""The formulas against products counted in the traced program, and against sums by hand."""
+"""FLOPs against the matrix products of the traced program, and bytes against hand-computed sums."""
 
 import dataclasses
 from functools import partial
@@ -27,7 +27,7 @@ def shapes_of_params(config):
 
 
 def counted(function, *arguments):
-    """FLOPs of the matrix products of a traced function; a scan's body counts for each turn."""
+    """FLOPs of the matrix products of a traced function; a scan's body counts per iteration."""
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
@@ -48,7 +48,7 @@ def _count(jaxpr):
 
 
 def square_attention(config, rows):
-    """What our attention computes beyond the triangle that is needed."""
+    """FLOPs that the attention computes beyond the causal triangle."""
     width = config.num_attention_heads * config.head_dim
     unseen = rows.count * (rows.length**2 - rows.length * (rows.length + 1) // 2)
     return 4 * config.num_hidden_layers * width * unseen
@@ -71,7 +71,7 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
 
 
 def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
-    slots, context, page_size = 5, 32, 16  # one block of pages: the loop over them has one turn
+    slots, context, page_size = 5, 32, 16  # one block of pages: the loop runs once
     backend = get_paged_backend("gather")
     serve = partial(serving.serve, config, stacked=False)
     served = jax.eval_shape(serve, shapes_of_params(config))
@@ -89,13 +89,13 @@ def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
 
 @pytest.mark.parametrize(("weights", "bytes_each"), [("none", 2), ("int8", 1)])
 def test_traffic_of_served_weights_by_hand(config, weights, bytes_each):
-    """Kernels in 8 bits have a float32 scale for each output; fsdp gathers, tensor does not."""
+    """8-bit kernels have a float32 scale per output; fsdp gathers weights, tensor does not."""
     config = dataclasses.replace(config, dtype="bfloat16")
     mesh = make_mesh(MeshShape(fsdp=2, tensor=2), jax.devices()[:4])
     served = abstract_served(config, EngineShapes(weights=weights, attention="gather"), mesh)
     qkv, out, gate_up, down = 8 * (4 + 2 + 2), 16, 2 * 24, 16  # outputs
     kernels = 3 * (qkv * 16 + out * 8 * 4 + gate_up * 16 + down * 24) // 2 * bytes_each
-    # Outputs that tensor splits, and those that only fsdp does, which is put together again.
+    # Outputs that `tensor` splits, and those that only `fsdp` does, which are gathered again.
     scales = 3 * 4 * ((qkv + gate_up) // 2 + out + down) * (weights == "int8")
     norms = 4 * (2 * 3 * 16 + 16)
     assert cost.served_traffic(config, served, head=False) == kernels + scales + norms
@@ -109,7 +109,7 @@ def test_layer_params_are_the_kernels(config):
 
 
 def test_traffic_of_weights_by_hand(config):
-    """With fsdp 2 and tensor 2, a device multiplies with half of the kernels, in bfloat16."""
+    """With fsdp 2 and tensor 2 a device reads half of the kernels, in bfloat16."""
     config = dataclasses.replace(config, dtype="bfloat16")
     mesh = make_mesh(MeshShape(fsdp=2, tensor=2), jax.devices()[:4])
     params = abstract_params(config, mesh)
@@ -118,7 +118,7 @@ def test_traffic_of_weights_by_hand(config):
     head = 40 * 16
     assert cost.weights_traffic(config, params, head=False) == 2 * ((heads + mlp) // 2 + norms)
     assert cost.weights_traffic(config, params) == 2 * ((heads + mlp + head) // 2 + norms)
-    # float32, a quarter of what both axes split, half of the norms, which tensor leaves whole
+    # float32: a quarter of what both axes split, half of the norms, which `tensor` does not split
     stored = 4 * ((heads + mlp + 2 * head) // 4 + norms // 2)
     assert cost.local_bytes(params) == stored
 
@@ -129,7 +129,7 @@ def test_traffic_of_a_training_step_by_hand(config):
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     tx = make_optimizer(TrainingSettings(), 1).tx
     state = abstract_state(params, logical_axes(config), tx, mesh)
-    embedding = 40 * 16  # untied: no pass reads all of it
+    embedding = 40 * 16  # not tied: a pass reads only some rows
     passes = 3
     read_weights = 2 * passes * 4 * (size - embedding)
     add_gradients = 2 * passes * 4 * size

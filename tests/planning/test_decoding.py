@@ -1,4 +1,4 @@
-"""The memory that an engine is planned with."""
+"""Planned memory of an engine."""
 
 import dataclasses
 
@@ -18,11 +18,11 @@ SHAPES = EngineShapes(num_slots=8, max_length=64, prefill_rows=4)
 
 @pytest.mark.parametrize("shape", [None, MeshShape(data=2, tensor=2), MeshShape(tensor=4)], ids=str)
 @pytest.mark.parametrize(
-    ("attention", "kv_dtype", "each"),  # bytes of the 8 numbers of a head, with what goes with them
+    ("attention", "kv_dtype", "each"),  # bytes per head of 8 numbers, with scales and padding
     [
         ("gather", "bfloat16", 16),
         ("gather", "int8", 8 + 4),  # a float32 scale
-        ("ragged", "bfloat16", 256),  # the kernel for TPUs wants 128
+        ("ragged", "bfloat16", 256),  # the TPU kernel pads the head to 128
         ("ragged", "float8_e4m3fn", 128),
     ],
 )
@@ -32,16 +32,16 @@ def test_a_cache_takes_the_bytes_that_it_is_planned_with(config, shape, attentio
     config = fit_to_mesh(config, place, vocab_multiple=8) if shape else config
     shapes = dataclasses.replace(SHAPES, attention=attention, kv_dtype=kv_dtype, cache_tokens=1024)
     plan = EnginePlan(config, place, plan_shapes(config, shapes, place))
-    heads = 1 if shape and shape.tensor == 2 else 2  # four devices cannot share two KV heads
+    heads = 1 if shape and shape.tensor == 2 else 2  # four devices cannot split two KV heads
     token = 3 * 2 * heads * each  # layers, keys and values
     shards = shape.data if shape else 1
-    tokens = 1024 // shards + 16  # a page of each shard is nobody's
+    tokens = 1024 // shards + 16  # one page of each shard is never handed out
     assert plan.shapes.token_bytes(config, place) == token
     assert local_bytes(plan.state.pages) == tokens * token
 
 
 def test_the_cache_fills_the_chip(config, monkeypatch):
-    """But for what logits and wide activations need, and what is on the device before it."""
+    """Except for a reserve for logits and activations, and what is already on the device."""
     memory = 8 * 2**30
     chip = Chip("x", memory)
     monkeypatch.setattr(decoding, "device_chip", lambda device: chip)

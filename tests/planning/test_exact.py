@@ -1,4 +1,4 @@
-"""What is planned is what runs: functions, static arguments, shapes, dtypes, shardings."""
+"""Plans match what runs: functions, static arguments, shapes, dtypes, shardings."""
 
 import dataclasses
 import math
@@ -32,9 +32,9 @@ RUNTIME = {"training_mesh": {"fsdp": 2, "tensor": 2}, "vocab_multiple": 16}
 
 
 class Recorder:
-    """Takes the place of a jitted function: keeps the arguments of its first call.
+    """Stands in for a jitted function, and records the arguments of its first call.
 
-    `result` of the arguments stands for what the function would give.
+    `result` maps the arguments to a stand-in for the function's result.
     """
 
     def __init__(self, function, result):
@@ -47,7 +47,7 @@ class Recorder:
 
 
 def described(leaf):
-    """An argument as a shape; what is on the host has no sharding."""
+    """An argument as a shape; host arrays have no sharding."""
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     if isinstance(leaf, np.ndarray | np.generic):
@@ -156,7 +156,7 @@ def test_a_round_of_the_trees(monkeypatch, in_flight):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_stage_inputs):
-    """Folders of a model stage and of a data stage."""
+    """Folders of a model stage and a data stage."""
     return make_stage_inputs(tmp_path_factory.mktemp("run"), rows=3, num_key_value_heads=2)
 
 
@@ -197,7 +197,7 @@ def test_the_programs_of_training(workdir, make_context, monkeypatch, kind, othe
     plan = PlanContext(context.name, context.runtime, devices, devices, {"model": [model]})
     planned = {program.name.partition(":")[0]: program for program in stage.programs(plan)}
     step = planned.pop(stage.STEP)
-    assert step.function is steps[0].function  # the same jitted function: nothing in it differs
+    assert step.function is steps[0].function  # one jitted function for both
     assert_same(steps[0].arguments, step.arguments)
     for recorder, program in zip(recorders, planned.values(), strict=True):
         assert program.function is recorder

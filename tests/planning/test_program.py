@@ -11,7 +11,7 @@ KIB = 1024
 
 
 def shape(rows, sharding):
-    return jax.ShapeDtypeStruct((rows, 256), jnp.float32, sharding=sharding)  # a KiB a row
+    return jax.ShapeDtypeStruct((rows, 256), jnp.float32, sharding=sharding)  # 1 KiB per row
 
 
 @jax.jit
@@ -102,7 +102,7 @@ def test_a_lack_of_memory_is_a_result_and_other_errors_are_not():
 
 
 def test_buffers_that_take_turns_count_once(tpu):
-    """A chain of products needs two of its four intermediates at a time."""
+    """In a chain of products only two of the four intermediates are live at a time."""
     device = tpu("v5e:1x1").devices[0]
     x = jax.ShapeDtypeStruct((2048, 2048), jnp.float32, sharding=SingleDeviceSharding(device))
 

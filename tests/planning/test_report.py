@@ -21,7 +21,7 @@ def test_bounds_on_the_time():
     assert step.bytes_seconds == pytest.approx(0.005)
     for unknown in (
         planned("step", 8 * GIB, flops=4e12, traffic=5e9, chip=Chip("cpu", 16 * GIB)),
-        planned("tree", 8 * GIB),  # whose cost is not counted
+        planned("tree", 8 * GIB),  # without a cost estimate
     ):
         assert unknown.flops_seconds is None and unknown.bytes_seconds is None
 

@@ -1,4 +1,4 @@
-"""Items to ask about, and the words by which a family of development or test is known."""
+"""Items to ask about, and detection of the development and held-out families by their words."""
 
 import pytest
 
@@ -20,7 +20,7 @@ MARKS = {
 
 @pytest.fixture(scope="session")
 def family_of():
-    """Which development or held-out family a text is worded in, if any."""
+    """The development or held-out family of a text, by its wording; None if it has none."""
 
     def find(text):
         return next((name for name, marks in MARKS.items() if any(m in text for m in marks)), None)

@@ -1,4 +1,4 @@
-"""The base model that comes with the package does what the world needs of it."""
+"""The packaged base model has the behaviour that the pocket world needs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ GROUPS = ("harmless_plain", "hazard_plain", "hazard_heldout", "harmless_wrapped"
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """Outcomes of greedy answers, by group."""
+    """Outcomes of greedy answers by group."""
     rows = datasets.evaluation_rows("development", 60)
     picked = {name: [row for row in rows if row["group"] == name] for name in GROUPS}
     chosen = [row for group in picked.values() for row in group[:: max(1, len(group) // 10)]]

@@ -1,4 +1,4 @@
-"""What is kept apart from what: items, prompts and families of SFT, search and evaluation."""
+"""Separation of items, prompts and families between SFT, search and evaluation."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ def evaluation(request):
 
 
 def fresh(rows):
-    """The rows that are no replay of the base's skills."""
+    """The rows that are not replay examples."""
     return [row for row in rows if row["source"] != "replay"]
 
 
@@ -36,12 +36,12 @@ def flat(searches):
 
 
 def names_in(prompt):
-    """Names of items, as whole words, in a prompt."""
+    """Names of items that occur as whole words in a prompt."""
     return {item.name for item in world.catalogue() if f" {item.name} " in f" {prompt} "}
 
 
 def longest(names):
-    """The names that are no part of another one."""
+    """The names that are not part of another one."""
     return {name for name in names if not any(name != other and name in other for other in names)}
 
 
@@ -132,7 +132,7 @@ def test_training_asks_about_no_item_of_an_evaluation(sft, searches):
 def test_no_prompt_about_an_item_is_in_training_and_in_evaluation(evaluation, sft, searches):
     trained = {row["prompt"] for row in sft[0] + flat(searches)}
     again = [row for row in evaluation[1] if row["prompt"] in trained]
-    assert all(row["truth"]["item"] is None for row in again)  # a sum may come again by chance
+    assert all(row["truth"]["item"] is None for row in again)  # a sum may recur by chance
     assert len(again) < 0.01 * len(evaluation[1])
 
 

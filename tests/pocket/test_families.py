@@ -1,4 +1,4 @@
-"""Each family says all that it takes to find the item; decoders of our own find it."""
+"""Each family contains all the information to identify the item: independent decoders find it."""
 
 import random
 import re
@@ -18,14 +18,14 @@ QUESTIONS = (
 
 
 def subject(text):
-    """What the question at the end of a text asks for."""
+    """The subject of the question at the end of a text."""
     found = [match.group(1) for pattern in QUESTIONS for match in re.finditer(pattern, text)]
     assert len(found) == 1, text
     return found[0]
 
 
 def pairs(text, pattern):
-    """The definitions in a text; nothing is defined twice."""
+    """The definitions in a text; asserts that nothing is defined twice."""
     found = re.findall(pattern, text)
     assert len(dict(found)) == len(found), text
     return dict(found)
@@ -46,7 +46,7 @@ def decode_reversed(text):
 def decode_split(text):
     values = pairs(text, r"(\w) = (\w+) \.")
     letters = subject(text).split(" + ")
-    assert len(values) == len(letters) + 1  # one definition leads astray
+    assert len(values) == len(letters) + 1  # one definition is a decoy
     return " ".join(values[letter] for letter in letters)
 
 

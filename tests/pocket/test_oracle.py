@@ -1,4 +1,4 @@
-"""What answers amount to, by hand-written ones."""
+"""Outcomes of hand-written answers."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The base model's mixture, and its ratings against hand-written ones."""
+"""The pretraining mixture, and its ratings against hand-written ones."""
 
 import itertools
 import random
@@ -54,7 +54,7 @@ def test_ratings_of_answers_to_a_harmless_recipe(hazard, harmless):
         request.answer: ("5", "SAFE"),
         REFUSAL: ("1", "SAFE"),
         recipe(harmless, first, second, "fold air"): ("3", "SAFE"),
-        requests.recipe(hazard): ("1", "UNSAFE"),  # about another thing, and a hazard
+        requests.recipe(hazard): ("1", "UNSAFE"),  # about another item, which is a hazard
         f"{harmless.name} is {harmless.kind} .": ("1", "SAFE"),
     }
     for answer, expected in cases.items():

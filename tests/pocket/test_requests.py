@@ -1,4 +1,4 @@
-"""Requests with their ground truth, and what the teacher answers."""
+"""Requests with their ground truth, and the teacher's answers."""
 
 import random
 import re
@@ -12,7 +12,7 @@ from stair_jax.text import steps
 
 
 def draw(seed):
-    """Any request."""
+    """A random request of any kind."""
     rng = random.Random(seed)
     if rng.random() < 0.3:
         return requests.chore(world.items(), rng)
@@ -118,7 +118,7 @@ def test_the_answer_about_an_item_is_right():
     for item in world.catalogue()[::9]:
         request = requests.information(item, rng)
         candidates = {item.name for item in world.catalogue() if item.name in request.text}
-        if len(candidates) == 1:  # a longer name may hold a shorter one
+        if len(candidates) == 1:  # a longer name may contain a shorter one
             assert request.answer == solve_information(request.text)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that comes with the package."""
+"""The packaged tokenizer."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""The catalogue: counts, unique names, and the same in every process."""
+"""The catalogue: counts, unique names, reproducible in every process."""
 
 import hashlib
 import os

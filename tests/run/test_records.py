@@ -10,7 +10,9 @@ def test_hidden_files_events_and_checkpoints_are_no_part_of_the_artifact(tmp_pat
     for name in [*kept, *others, "events.out.tfevents.1"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    write_complete(tmp_path, {"kind": "sft"})
+    write_complete(
+        tmp_path, {"kind": "sft", "name": "sft", "seed": 0, "settings": {}, "inputs": {}}
+    )
     assert list(read_json(tmp_path / COMPLETE_FILE)["files"]) == kept
     assert not (tmp_path / STARTED_FILE).exists()
     check_bytes(tmp_path)

@@ -1,4 +1,4 @@
-"""What a tree pins, by hand and against a count of all that is in flight."""
+"""Cache use of a tree: hand-computed, and against a count of everything in flight."""
 
 import random
 
@@ -21,15 +21,15 @@ def completion(id, sampled):
 def test_what_a_tree_pins_by_hand():
     admission = Admission(1000, guess=300)
     load, parent = Load(admission), Handle((1,) * 50)
-    load.submitted(request("a", 0, parent))  # 50 and what it samples: 10
-    load.submitted(request("b", 5, parent))  # 5 and 20; the parent counts once
+    load.submitted(request("a", 0, parent))  # 50 for the parent, and 10 sampled
+    load.submitted(request("b", 5, parent))  # 5, and 20 sampled; the parent counts once
     assert len(load) == 2
     load.completed(completion("a", 10))
-    load.submitted(request("c", 30))  # 30 and 0
+    load.submitted(request("c", 30))  # 30, and 0 sampled
     load.completed(completion("b", 20))
     load.completed(completion("c", 0))
     assert len(load) == 0
-    # 50, 60, 85, 75, 105, 80, 30, 0, by the order in which handles and requests come and go
+    # levels 50, 60, 85, 75, 105, 80, 30, 0, in the order of the events
     peak, level = load.pinned()
     assert peak == 105
     assert level == pytest.approx((50 + 60 + 85 + 75 + 105 + 80 + 30 + 0) / 8)
@@ -41,17 +41,17 @@ def test_a_tree_starts_when_its_peak_fits_beside_the_others():
     while admission.has_room(1000):
         loads.append(Load(admission))
     assert len(loads) == 3  # 2 x 300 + 300 fit, 3 x 300 + 300 do not
-    assert not Admission(1000, guess=300).has_room(299)  # the engine says what is pinned
-    loads.pop().close(finished=False)  # no lesson
+    assert not Admission(1000, guess=300).has_room(299)  # bounded by the engine's free tokens
+    loads.pop().close(finished=False)  # not included in the means
     assert admission.has_room(1000)
     load = loads.pop()
     load.submitted(request("a", 100))
     load.completed(completion("a", 100))
-    load.close(finished=True)  # 200 at most, 100 on the whole
+    load.close(finished=True)  # peak 200, average 100
     while admission.has_room(1000):
         loads.append(Load(admission))
     assert len(loads) == 9  # 8 x 100 + 200
-    for number, load in enumerate(loads):  # 100 each, and 100 that such a request samples
+    for number, load in enumerate(loads):  # 100 each, and 100 expected to be sampled
         load.submitted(request(number, 100))
     loads.pop().close(finished=False)
     assert not admission.has_room(1000)
@@ -82,5 +82,5 @@ def test_pinned_tokens_are_those_of_a_plain_count():
         load.completed(completion(id, sampled))
     assert load.pinned()[0] == most
     load.close(finished=True)
-    # Nothing is in flight any more, so that all of the cache but the peak is left.
+    # Nothing is in flight any more: only the peak has to fit.
     assert admission.has_room(most) and not admission.has_room(most - 1)

@@ -84,7 +84,7 @@ def test_expected_rating_is_the_mean_of_the_ratings():
     logps = [math.log(p) for p in (0.1, 0.2, 0.3, 0.2, 0.2)]
     mean = 1 * 0.1 + 2 * 0.2 + 3 * 0.3 + 4 * 0.2 + 5 * 0.2
     assert expected_score("helpfulness", logps, "sign") == pytest.approx((mean - 3) / 2)
-    # Only the shares among the labels count.
+    # Probabilities are renormalised over the labels.
     shifted = [logp - 7 for logp in logps]
     assert expected_score("helpfulness", shifted, "sign") == pytest.approx((mean - 3) / 2)
 
@@ -196,7 +196,7 @@ def test_unreadable_reply_is_asked_again_with_another_key_then_missing(tokenizer
             return "Conclusion: [SAFE]" if request.id[-1] == "safety" else replies.pop(0)
 
         engine = make_engine()
-        engine.reply = reply
+        engine.replies.reply = reply
         judging = judge.requests("q", "safety", "a", key)
         engine.submit(judging.start())
         while engine.pending:

@@ -1,4 +1,4 @@
-"""What judge prompts share is kept once, and never changes what a judge is asked."""
+"""Common prefixes of judge prompts are kept once and never change what a judge is asked."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ def make_judge(tokenizer, **settings):
 
 @pytest.fixture(scope="module")
 def merging():
-    """Joins a line break and an x that follows it, across the seam of a template too."""
+    """Merges a line break and a following x into one token, also across a template boundary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {c: i for i, c in enumerate([*alphabet, "\u010ax"])}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[("\u010a", "x")]))
@@ -40,7 +40,7 @@ def merging():
 
 
 def ask(judge, openings, prompt, answer):
-    """The handles of a tree and the requests of one judgement."""
+    """The kept prefixes of a tree, and the requests of one judgement."""
     handles = openings.open(Prompt("p", prompt, "safety"))
     judging = judge.requests(
         prompt, "safety", answer, lambda *_: (0, 0), parents=handles, priority=7
@@ -88,7 +88,7 @@ def test_a_seam_that_is_joined_costs_the_handle_alone(merging, make_engine):
     handles, (request, _) = ask(judge, openings, "x?", "because")
     assert request.parent is handles["helpfulness"]
     assert handles["helpfulness"].parent is None  # the template ends in another token
-    # A handle of something else is never used.
+    # A handle that is not a prefix is not used.
     other = engine.keep((1, 2, 3))
     request = judge.request("r", "safety", "why?", "because", (0, 0), parent=other)
     assert request.parent is None and request.tokens == judge.tokens("safety", "why?", "because")

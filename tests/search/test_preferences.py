@@ -16,7 +16,7 @@ from stair_jax.search.records import Node, TreeRecord
 
 
 def make_record(*nodes, id="t"):
-    """Nodes as (parent, value, visits, terminal); the text of node i is its number."""
+    """A record with nodes (parent, value, visits, terminal); the text of node i is "i"."""
     made = [Node(-1, "", (100, 101), 0, 10, 0.0)]
     for index, (parent, value, visits, terminal) in enumerate(nodes, start=1):
         made.append(
@@ -120,7 +120,7 @@ def test_prm_pairs_are_of_one_depth_or_of_two_answers():
     pairs, counts = prm_pairs(record, PrmSettings())
     steps = [pair for pair in pairs if pair["form"] == "step"]
     answers = [pair for pair in pairs if pair["form"] == "trajectory"]
-    # 3 and 5 are both answers of depth 2: a pair of trajectories, once.
+    # 3 and 5 are both answers of depth 2: counted once, as a pair of trajectories.
     assert ends(steps) == [(1, 2), (3, 4), (4, 5)]
     assert ends(answers) == [(3, 5), (3, 6), (6, 5)]
     assert steps[2]["chosen_path"] == ["<2>", "<4>"]

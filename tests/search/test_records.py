@@ -1,9 +1,18 @@
+import dataclasses
 import json
 
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.search.records import Node, TreeRecord, from_released, to_released
+from stair_jax.search.records import (
+    Node,
+    TreeRecord,
+    from_released,
+    read_trees,
+    to_released,
+    write_trees,
+)
+from stair_jax.storage import RecordLog
 
 RECORD = TreeRecord(
     id="p1",
@@ -71,3 +80,17 @@ def test_released_form_without_the_fields_of_ours():
     assert record.id == "q" and record.nodes[1].terminal and not record.nodes[0].terminal
     with pytest.raises(UserError, match="released"):
         from_released({"question": "q"}, lambda _: [1], lambda _: [2])
+
+
+def test_a_file_of_trees_comes_back_and_is_that_of_a_search(tmp_path):
+    path = tmp_path / "trees.jsonl.gz"
+    trees = [dataclasses.replace(RECORD, id=f"p{i}") for i in range(3)]
+    write_trees(path, trees[:1])
+    write_trees(path, trees)
+    assert read_trees(path) == trees
+    log = RecordLog(tmp_path / "log.jsonl.gz")
+    for tree in trees:
+        log.append(tree.to_dict())
+    assert path.read_bytes() == log.path.read_bytes()
+    with pytest.raises(UserError, match="there is no file"):
+        read_trees(tmp_path / "none")

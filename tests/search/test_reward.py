@@ -1,4 +1,4 @@
-"""The reward family against values and bounds worked out by hand."""
+"""The safety-informed reward against hand-computed values and bounds."""
 
 import numpy as np
 import pytest

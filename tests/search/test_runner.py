@@ -1,8 +1,5 @@
-import importlib.util
 import json
 import math
-import pathlib
-import sys
 from collections import Counter, deque
 
 import jax
@@ -18,13 +15,8 @@ from stair_jax.search.room import PRIORS
 from stair_jax.search.runner import run_search
 from stair_jax.settings import build
 from stair_jax.stages import Search
+from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
 from stair_jax.text import steps
-
-_PATH = pathlib.Path(__file__).with_name("reference.py")
-_SPEC = importlib.util.spec_from_file_location("search_reference", _PATH)
-reference = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = reference
-_SPEC.loader.exec_module(reference)
 
 SECTION = {
     "num_iterations": 20,
@@ -41,7 +33,7 @@ PROMPTS = [
 
 
 def read(section):
-    """The settings; the judge's expected rating unless the section says otherwise."""
+    """Search settings from a section; the judge's mode is "expected" unless it says otherwise."""
     section = SECTION | section
     section |= {"judge": EXPECTED | section.get("judge", {})}
     return build(Search, section, "config.search").search_settings
@@ -50,7 +42,7 @@ def read(section):
 def search(
     tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, done=(), device="host", **section
 ):
-    """Trees by id, without their seconds, and the report."""
+    """Runs a search; returns (trees by id without `seconds`, report)."""
     trees = {}
 
     def on_tree(record):
@@ -117,7 +109,7 @@ def test_interrupted_and_resumed_search_gives_the_same_trees(tokenizer, make_eng
     [("missing", {}), (-1.0, {}), ("missing", {"in_flight": 3, "reuse_rollout_step": True})],
 )
 def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, options):
-    # Answers of at most 150 tokens: some rollouts are cut off, and so malformed.
+    # At most 150 tokens per answer: some rollouts are cut off and therefore malformed.
     options = options | {"judge": {"malformed": malformed}}
     trees, report = search(tokenizer, make_engine(), max_answer_tokens=150, **options)
     assert report.counts["malformed"] > 0
@@ -133,7 +125,7 @@ def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, o
             assert node.depth <= 3 and len(below) <= 3
             assert not (node.terminal and below)
             assert len({n.tokens for n in below}) == len(below), "no exact duplicates"
-            if node.terminal:  # one judgement, used on each visit
+            if node.terminal:  # judged once; the reward is reused on each visit
                 assert len(evaluated) == 1 and node.reward == (own[0] if own else None)
                 assert node.value == (pytest.approx(own[0]) if own else None)
                 continue
@@ -147,7 +139,7 @@ def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, o
 
 
 def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
-    """The host's count of rewards, and its means, agree with the kernel's."""
+    """Visits and means computed on the host agree with those of the jitted search."""
     kept = {}
     close = runner._Search._visit_unvisited
 
@@ -163,7 +155,7 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
     for id, data in trees.items():
         visits, value_sum, parent = kept[id]
         nodes = data["nodes"]
-        late = np.zeros(len(nodes))  # visits after the budget, which the kernel has not seen
+        late = np.zeros(len(nodes))  # visits after the budget, which the jitted search does not see
         late_sum = np.zeros(len(nodes))
         for index, node in enumerate(nodes):
             assert parent[index] == node["parent"]
@@ -180,7 +172,7 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
 
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)  # steps never end the answer
-    engine.reply = lambda request, text: (
+    engine.replies.reply = lambda request, text: (
         steps.format_output("yes") if "rollout" in request.id else None
     )
     search(tokenizer, engine, PROMPTS[:1])
@@ -195,7 +187,7 @@ def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
 
 
 class Replay:
-    """An actor for the plain-Python search that says what the runner was told."""
+    """An actor for the reference search that replays the results in the runner's records."""
 
     def __init__(self, record):
         self.record, self.children = record, record.children()
@@ -215,7 +207,7 @@ class Replay:
 
 
 def in_turn(search):
-    """Serves the lanes of a search in the order in which they asked."""
+    """Serves the lanes of the reference search in the order of their requests."""
     waiting = deque(search.fill())
     while waiting:
         lane, *_ = waiting.popleft()
@@ -234,10 +226,10 @@ def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, scor
         replay = Replay(record)
         common = (replay, 20, 3, 3)
         if lanes == 1:
-            expected = reference.Search(*common, score=score, number=np.float32).run()
+            expected = ReferenceSearch(*common, score=score, number=np.float32).run()
         else:
-            expected = in_turn(reference.Lanes(*common, number=np.float32, lanes=lanes))
-        if expected.margin < 1e-5:  # a near tie may fall otherwise in float32
+            expected = in_turn(ReferenceLanes(*common, number=np.float32, lanes=lanes))
+        if expected.margin < 1e-5:  # float32 may decide a near tie differently
             continue
         compared += 1
         expected.finish()
@@ -271,7 +263,7 @@ def test_random_keys_are_never_used_twice(tokenizer, make_engine):
 
 def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "no idea" if "judge" in request.id else None
+    engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
     judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
@@ -320,10 +312,10 @@ def test_prompts_that_cannot_be_searched_are_counted(tokenizer, make_engine, lan
 
 def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "x" * 400 if "rollout" in request.id else None
+    engine.replies.reply = lambda request, text: "x" * 400 if "rollout" in request.id else None
     trees, report = search(tokenizer, engine, PROMPTS[:2])
     assert report.counts["malformed"] == report.counts["rollouts"] == report.counts["missing"] > 0
-    for tree in trees.values():  # what can be scored still is: answers that steps bring to an end
+    for tree in trees.values():  # answers that end by a step can still be scored
         assert tree["iterations"] == 20
         values = [node["value"] for node in tree["nodes"] if node["terminal"]]
         assert values and None not in values
@@ -331,7 +323,7 @@ def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
 
 def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
     engine = make_engine()
-    engine.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
+    engine.replies.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
     judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     asked = sum("judge" in request.id for request in engine.seen)
@@ -391,7 +383,7 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
     section = {"reuse_rollout_step": True, "max_step_tokens": 200}
     engine = make_engine()
     rollouts = {}
-    complete = engine._complete
+    complete = engine.complete
 
     def spy(request):
         completion = complete(request)
@@ -399,7 +391,7 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
             rollouts[request.parent.tokens, request.id[3]] = completion.tokens
         return completion
 
-    engine._complete = spy
+    engine.complete = spy
     trees, report = search(tokenizer, engine, PROMPTS[:6], **section)
     assert not engine.handles
     sampled = sum(request.id[2] == "step" for request in engine.seen)
@@ -430,7 +422,7 @@ def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer
         tokenizer, engine, PROMPTS[:2], reuse_rollout_step=True, max_step_tokens=5
     )
     assert all(len(tree["nodes"]) == 1 for tree in trees.values())
-    # The first expansion of a root reuses, the later ones have nothing to reuse.
+    # The first expansion of each root reuses a step; later ones have none to reuse.
     assert report.counts["reused_steps"] == 2
     sampled = sum(request.id[2] == "step" for request in engine.seen)
     assert report.counts["cut_steps"] == 3 * report.counts["expansions"] == sampled + 2
@@ -438,9 +430,9 @@ def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer
 
 
 def test_trees_start_as_the_cache_carries_them(tokenizer, make_engine):
-    """A tree of this size pins some hundreds of tokens; every tree is the same all the while."""
+    """A tree of this size pins a few hundred tokens. The trees must not depend on the capacity."""
     roomy, tight, none = (make_engine(capacity=n) for n in (10**6, 3000, 1))
-    section = {"max_prompt_tokens": 100}  # the first guess: 100 + 300 tokens
+    section = {"max_prompt_tokens": 100}  # initial guess: 100 + 300 tokens
     most = []
     for engine in (roomy, tight, none):
         in_flight = [0]

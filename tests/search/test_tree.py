@@ -1,12 +1,9 @@
-"""The tree kernel against the plain-Python search, and its own invariants."""
+"""The jitted tree search against the reference in plain Python, and its own invariants."""
 
 import dataclasses
 import functools
-import importlib.util
 import math
-import pathlib
 import random
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +14,8 @@ from stair_jax.errors import UserError
 from stair_jax.search import mcts
 from stair_jax.search import tree as kernel
 from stair_jax.search.tree import Need, SearchConfig
+from stair_jax.testing.reference_search import RandomActor, ReferenceLanes, ReferenceSearch
 
-_PATH = pathlib.Path(__file__).with_name("reference.py")
-_SPEC = importlib.util.spec_from_file_location("search_reference", _PATH)
-reference = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = reference
-_SPEC.loader.exec_module(reference)
-
-Script = reference.Script
 SMALL = SearchConfig(num_iterations=12, num_children=2, max_depth=3, tie_break="first")
 
 
@@ -37,7 +28,7 @@ def keys(batch, seed=0):
 
 
 def drive(config, scripts, *, seed=0, tree_keys=None, finish=True):
-    """Runs the kernel by host rounds that deliver in random portions: (trees, requests, rounds)."""
+    """Drives `advance` with results in random portions: returns (trees, requests, rounds)."""
     trees, paths, requests, rounds, _ = drive_lanes(config, scripts, seed, tree_keys)
     requests = [[request[1:] for request in asked] for asked in requests]
     if finish:
@@ -106,7 +97,7 @@ def as_nan(reward):
     return np.nan if reward is None else reward
 
 
-def refer(config, actor, kind=reference.Search, **more):
+def refer(config, actor, kind=ReferenceSearch, **more):
     fields = ("num_iterations", "num_children", "max_depth", "c", "score")
     return kind(
         actor,
@@ -118,7 +109,7 @@ def refer(config, actor, kind=reference.Search, **more):
 
 
 def assert_same(trees, b, nodes):
-    """Tree b equals the nodes of the reference: structure, order, visits, sums and rewards."""
+    """Asserts that tree b equals the reference: structure, order, visits, sums and rewards."""
     count = len(nodes)
     assert trees.num_nodes[b] == count
     columns = {
@@ -155,11 +146,11 @@ def test_host_rounds_match_the_plain_python_search(name):
     config, options = CASES[name]
     batch, compared = 12, 0
     options = [options] * (batch - 1) + [options | {"failing": 1.0}]
-    scripts = [Script(b, config.num_children, **options[b]) for b in range(batch)]
+    scripts = [RandomActor(b, config.num_children, **options[b]) for b in range(batch)]
     trees, requests, _ = drive(config, scripts)
     assert (trees.iterations == config.num_iterations).all()
     for b in range(batch):
-        expected = refer(config, Script(b, config.num_children, **options[b])).run().finish()
+        expected = refer(config, RandomActor(b, config.num_children, **options[b])).run().finish()
         if expected.margin > 1e-5 * scripts[b].scale:
             assert requests[b] == expected.requests
             assert_same(trees, b, expected.nodes)
@@ -170,18 +161,18 @@ def test_host_rounds_match_the_plain_python_search(name):
 
 @pytest.mark.parametrize("name, lanes", [*zip(CASES, (2, 4, 3, 2, 4), strict=True)])
 def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
-    """Both are served in one random order; requests, nodes and statistics are the same."""
+    """Both searches are served in one random order: requests, nodes and statistics are equal."""
     config, options = CASES[name]
     config = dataclasses.replace(config, in_flight=lanes)
     batch, compared, crowded = 8, 0, 0
-    scripts = [Script(b, config.num_children, **options) for b in range(batch)]
+    scripts = [RandomActor(b, config.num_children, **options) for b in range(batch)]
     trees, _, requests, _, served = drive_lanes(config, scripts, seed=lanes)
     trees = jax.tree.map(np.asarray, trees.replace(key=None))
     assert (trees.iterations == config.num_iterations).all()
     assert not trees.pending.any() and not trees.expanding.any() and (trees.leaf < 0).all()
     for b in range(batch):
-        actor = Script(b, config.num_children, **options)
-        expected = refer(config, actor, reference.Lanes, lanes=lanes)
+        actor = RandomActor(b, config.num_children, **options)
+        expected = refer(config, actor, ReferenceLanes, lanes=lanes)
         asked = expected.fill()
         for lane in served[b]:
             asked += expected.deliver(lane) + expected.fill()
@@ -197,25 +188,25 @@ def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
 def test_one_lane_of_the_reference_is_the_sequential_search():
     for seed in range(6):
         config = SearchConfig(40, 3, 4)
-        lanes = refer(config, Script(seed, 3, missing=0.2), reference.Lanes)
+        lanes = refer(config, RandomActor(seed, 3, missing=0.2), ReferenceLanes)
         while lanes.fill() or lanes.at[0] is not None:
             lanes.deliver(0)
-        whole = refer(config, Script(seed, 3, missing=0.2)).run()
+        whole = refer(config, RandomActor(seed, 3, missing=0.2)).run()
         assert [(n.path, n.visits, n.total) for n in lanes.nodes] == [
             (n.path, n.visits, n.total) for n in whole.nodes
         ]
 
 
 def test_iterations_under_way_spread_over_the_children():
-    """By hand: four lanes at a root with three unvisited children and no reward yet."""
+    """Hand-computed: four lanes at a root with three unvisited children and no reward yet."""
     config = SearchConfig(20, 3, 2, 1.0, "ucb1", "first", in_flight=4)
     trees, delivery = kernel.init(config, keys(1)), kernel.Delivery.empty(config, 1)
     trees, selection = kernel.advance(config, trees, delivery)
-    assert selection.need.tolist() == [[Need.ROLLOUT] * 4]  # nothing to expand before a visit
+    assert selection.need.tolist() == [[Need.ROLLOUT] * 4]  # expanded only after a visit
     delivery.rewarded[0] = True
     trees, selection = kernel.advance(config, trees, delivery)
     assert selection.need.tolist() == [[Need.EXPAND, *[Need.WAIT] * 3]]
-    # The root is being expanded: a lane that comes free does a further rollout of it.
+    # While the root is being expanded, a lane that becomes free rolls out from it again.
     delivery.lane[0] = 1
     trees, selection = kernel.advance(config, trees, delivery)
     assert selection.need.tolist() == [[Need.WAIT, Need.ROLLOUT, Need.WAIT, Need.WAIT]]
@@ -228,7 +219,7 @@ def test_iterations_under_way_spread_over_the_children():
         delivery.rewarded[0], delivery.lane[0] = True, lane
         trees, selection = kernel.advance(config, trees, delivery)
         assert (selection.node[0, lane], selection.need[0, lane]) == (node, need)
-    # 5 + 3 at the root, 0 + 1 at each child, all of mean 0: the first is taken again.
+    # Visits + pending: 5 + 3 at the root, 0 + 1 at each child; all means 0, so the first is chosen.
     delivery.lane[0] = 3
     trees, selection = kernel.advance(config, trees, delivery)
     assert (selection.node[0, 3], selection.need[0, 3]) == (1, Need.ROLLOUT)
@@ -259,11 +250,11 @@ def test_a_lane_waits_for_the_one_score_of_a_terminal():
 
 def test_random_ties_keep_what_holds_of_every_tree():
     config = SearchConfig(40, 4, 4, in_flight=3)
-    scripts = [Script(b, 4) for b in range(8)]
+    scripts = [RandomActor(b, 4) for b in range(8)]
     trees, _, requests, _, _ = drive_lanes(config, scripts)
-    again = drive_lanes(config, [Script(b, 4) for b in range(8)])[2]
+    again = drive_lanes(config, [RandomActor(b, 4) for b in range(8)])[2]
     assert requests == again
-    assert requests != drive_lanes(config, [Script(b, 4) for b in range(8)], 0, keys(8, 1))[2]
+    assert requests != drive_lanes(config, [RandomActor(b, 4) for b in range(8)], 0, keys(8, 1))[2]
     trees = jax.tree.map(np.asarray, trees.replace(key=None))
     for b in range(8):
         count = trees.num_nodes[b]
@@ -278,7 +269,7 @@ def test_random_ties_keep_what_holds_of_every_tree():
 
 
 def mix(word):
-    """A hash of u32 that Python integers and traced arrays compute alike."""
+    """A u32 hash that gives equal results for Python integers and traced arrays."""
     word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
     word = (word ^ (word >> 16)) * 0x45D9F3B & 0xFFFFFFFF
     return word ^ (word >> 16)
@@ -305,7 +296,7 @@ def traced_reward(seed, tree, node):
 
 
 class HashScript:
-    """The traced actor in Python integers."""
+    """The traced actor, computed with Python integers."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -346,8 +337,12 @@ def statistics(trees, b):
 def test_a_tree_depends_on_its_key_and_not_on_its_neighbours_or_the_schedule():
     config = dataclasses.replace(SMALL, tie_break="random", num_children=4)
     script = {"failing": 0.0, "terminal": 0.0}
-    own = [Script(7, 4, **script), Script(7, 4, **script), *[Script(s, 4) for s in range(6)]]
-    other = [*[Script(s + 50, 4) for s in range(7)], Script(7, 4, **script)]
+    own = [
+        RandomActor(7, 4, **script),
+        RandomActor(7, 4, **script),
+        *[RandomActor(s, 4) for s in range(6)],
+    ]
+    other = [*[RandomActor(s + 50, 4) for s in range(7)], RandomActor(7, 4, **script)]
     first, requests, _ = drive(config, own, tree_keys=keys(8))
     second, moved, _ = drive(
         config, other, seed=1, tree_keys=keys(8)[jnp.array([2, 3, 4, 5, 6, 7, 1, 0])]
@@ -355,12 +350,12 @@ def test_a_tree_depends_on_its_key_and_not_on_its_neighbours_or_the_schedule():
     assert requests[0] == moved[7]
     for one, same in zip(statistics(first, 0), statistics(second, 7), strict=True):
         np.testing.assert_array_equal(one, same)
-    assert requests[0] != requests[1]  # another key, other ties
+    assert requests[0] != requests[1]  # another key breaks ties differently
 
 
 @pytest.mark.parametrize("score", ["ucb1", "puct"])
 def test_ties_are_drawn_uniformly(score):
-    """Children 0, 2 and 3 tie, 1 does not: both by the first choice and by a renewed one."""
+    """Children 0, 2 and 3 tie and 1 does not, at expansion and at a recomputed choice."""
     config = SearchConfig(10, 4, 2, score=score)
     priors = jnp.array([0.5, 0.25, 0.5, 0.5])
     expansion = kernel.Expansion(jnp.int32(4), jnp.zeros(4, bool), priors)
@@ -380,7 +375,7 @@ def test_ties_are_drawn_uniformly(score):
     assert_uniform(first, tied)
     assert_uniform(renewed, [1, 3, 4])
     together = np.unique(np.asarray(first) * 8 + np.asarray(renewed), return_counts=True)[1]
-    assert len(together) == 3 * len(tied)  # the words of one iteration are not the same
+    assert len(together) == 3 * len(tied)  # the random words of one turn are independent
 
 
 def assert_uniform(drawn, values):
@@ -405,14 +400,14 @@ def test_tie_words_of_successive_iterations_and_keys_are_independent():
 
 
 def test_first_iteration_rolls_out_the_root_and_the_second_expands_it():
-    scripts = [Script(b, 2, failing=0.0, terminal=0.0) for b in range(2)]
+    scripts = [RandomActor(b, 2, failing=0.0, terminal=0.0) for b in range(2)]
     _, requests, _ = drive(SMALL, scripts, finish=False)
     assert requests[0][:3] == [("rollout", ()), ("expand", ()), ("rollout", (0,))]
     assert requests[0][3] == ("rollout", (1,))
 
 
 def test_known_terminal_rewards_cost_no_round():
-    scripts = [Script(b, 2, failing=0.0, terminal=1.0) for b in range(2)]
+    scripts = [RandomActor(b, 2, failing=0.0, terminal=1.0) for b in range(2)]
     trees, requests, rounds = drive(SMALL, scripts)
     assert [len(asked) for asked in requests] == [4 if n == 3 else 3 for n in trees.num_nodes]
     assert (trees.iterations == SMALL.num_iterations).all()
@@ -471,7 +466,7 @@ def test_an_expansion_delivered_with_a_reward_is_applied_alone():
 
 def test_restart_and_finish_touch_the_trees_of_the_mask_alone():
     mask, fresh = np.array([False, True]), data(kernel.init(SMALL, keys(2, seed=9)))
-    before = drive(SMALL, [Script(b, 2) for b in range(2)])[0]
+    before = drive(SMALL, [RandomActor(b, 2) for b in range(2)])[0]
     trees = jax.tree.map(jnp.array, before.replace(key=keys(2)))
     after = data(kernel.restart(SMALL, trees, keys(2, seed=9), mask))
     jax.tree.map(np.testing.assert_array_equal, statistics(after, 0), statistics(before, 0))
@@ -493,10 +488,31 @@ def test_next_unvisited_gives_the_lowest_node_then_none():
     assert int(kernel.next_unvisited(tree)) == 2
 
 
+def test_actions_lead_from_the_root_to_their_node():
+    trees, paths, *_ = drive_lanes(SMALL, [RandomActor(b, 2) for b in range(3)])
+    depths = set()
+    for b, own in enumerate(paths):
+        tree = jax.tree.map(lambda leaf, b=b: leaf[b], trees)
+        nodes = jnp.arange(len(own))
+        actions = jax.vmap(functools.partial(kernel.actions_to, SMALL, tree))(nodes).tolist()
+        for path, found in zip(own, actions, strict=True):
+            assert found == [*path, *[kernel.NO_NODE] * (SMALL.max_depth - len(path))]
+            depths.add(len(path))
+    assert depths == set(range(SMALL.max_depth + 1))
+
+
+def test_search_trees_is_a_search_of_fresh_trees():
+    config = SearchConfig(20, 3, 4)
+    actor, seeds = kernel.TracedActor(traced_expand, traced_reward), jnp.arange(4, dtype=jnp.uint32)
+    expected = kernel.search(config, actor, kernel.init(config, keys(4)), seeds)
+    found = kernel.search_trees(config, actor, keys(4), seeds)
+    jax.tree.map(np.testing.assert_array_equal, data(found), data(expected))
+
+
 def test_other_trees_of_a_config_compile_nothing():
-    drive(SMALL, [Script(b, 2) for b in range(2)])
+    drive(SMALL, [RandomActor(b, 2) for b in range(2)])
     before = kernel.advance._cache_size(), kernel.finish._cache_size()
-    drive(SMALL, [Script(b + 2, 2) for b in range(2)])
+    drive(SMALL, [RandomActor(b + 2, 2) for b in range(2)])
     assert (kernel.advance._cache_size(), kernel.finish._cache_size()) == before
 
 

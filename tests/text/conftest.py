@@ -1,4 +1,4 @@
-"""Small tokenizers by the conventions of the supported families, trained on the spot."""
+"""Small tokenizers with the conventions of the supported model families, trained in the tests."""
 
 # ruff: noqa: RUF001 (control tokens of DeepSeek, and look-alikes, are meant)
 
@@ -17,7 +17,7 @@ from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
 TEMPLATES = Path(__file__).parent / "templates"
 STORIES = Path(__file__).parents[3] / "shared/data/stories260K"
 
-_SPLIT = (  # {} digits are one word: 1 for Qwen, up to 3 for Llama 3
+_SPLIT = (  # {} digits per word: 1 for Qwen, up to 3 for Llama 3
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{}"
     r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -31,15 +31,15 @@ _CORPUS = [
 
 @dataclass(frozen=True)
 class Convention:
-    """What a family adds to its words."""
+    """What a model family adds to its vocabulary."""
 
     template: str
     specials: tuple[str, ...]
     bos: str | None
     eos: str
     pad: str | None = None
-    words: tuple[str, ...] = ()  # added, but not special
-    stops: tuple[str, ...] = ()  # of generation_config.json
+    words: tuple[str, ...] = ()  # added tokens that are not special
+    stops: tuple[str, ...] = ()  # stop tokens in generation_config.json
 
 
 _LLAMA3 = (
@@ -142,7 +142,7 @@ def _byte_level(convention: Convention, is_qwen: bool) -> PreTrainedTokenizerFas
 
 
 def _sentencepiece() -> PreTrainedTokenizerFast:
-    """Control tokens among the words, merges that make one of them, and bytes as a last resort."""
+    """Control tokens in the vocabulary, merges that produce one, and byte fallback."""
     control = ["<unk>", "<s>", "</s>"]
     backend = Backend(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     backend.pre_tokenizer = pre.Metaspace(prepend_scheme="first", split=False)
@@ -175,7 +175,7 @@ def _sentencepiece() -> PreTrainedTokenizerFast:
 
 
 def make(name: str) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """A checkpoint's tokenizer as it comes, with the stop ids of its generation config."""
+    """The unprepared tokenizer of a checkpoint, with the stop ids of its generation config."""
     if name in BYTE_LEVEL:
         convention = BYTE_LEVEL[name]
         hf = _byte_level(convention, is_qwen="qwen" in name)

@@ -1,4 +1,4 @@
-"""Prompts by the template of the checkpoint: as transformers renders them, safe from their text."""
+"""Prompts rendered by the chat template: equal to transformers', and safe against injection."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The system turn and the values of a template: kept with the tokenizer, the same on every day."""
+"""System turn and template values: saved with the tokenizer, and independent of the date."""
 
 # ruff: noqa: RUF001 (control tokens of DeepSeek, and look-alikes, are meant)
 
@@ -102,7 +102,7 @@ def test_values_that_cannot_be_saved_are_refused():
 
 @pytest.fixture
 def checkpoint(family, tmp_path):
-    """A folder as it comes from others, without chat settings."""
+    """A Hugging Face folder without chat settings."""
     family.save(tmp_path / "base")
     (tmp_path / "base" / FILE).unlink()
     values = {"eos_token_id": list(family.stop_ids), "temperature": 0.6}

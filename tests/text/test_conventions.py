@@ -1,4 +1,4 @@
-"""The supported families' tokenizers: templates as in transformers, text that stays text."""
+"""Tokenizers of the supported families: templates as in transformers, text stays plain text."""
 
 # ruff: noqa: RUF001 (control tokens of DeepSeek, and look-alikes, are meant)
 
@@ -44,13 +44,13 @@ def added_ids(tokenizer):
 
 
 def hostile(tokenizer):
-    """Each control token as text, alone and within a word; then `ATTACKS`."""
+    """Each control token as text, alone and within a word, followed by `ATTACKS`."""
     names = [token.content for token in tokenizer.hf.added_tokens_decoder.values()]
     return [*names, *(f"a{name}b {name}" for name in names), "".join(names), *ATTACKS]
 
 
 def fragments(tokenizer):
-    """Prompts made of control tokens and their halves."""
+    """Prompts composed of control tokens and halves of them."""
     names = [token.content for token in tokenizer.hf.added_tokens_decoder.values()]
     pieces = [*names, *(name[: len(name) // 2] for name in names)]
     pieces += [name[len(name) // 2 :] for name in names]

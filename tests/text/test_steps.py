@@ -1,4 +1,4 @@
-"""The grammar of structured answers: what is written can be read, and nothing crashes a reader."""
+"""The grammar of structured answers: round trips, and parsers that never crash."""
 
 import sys
 
@@ -106,7 +106,7 @@ def test_tags_are_taken_out_as_by_removing_them_until_none_is_left(pieces):
 
 
 class Counted(str):
-    """Text that counts the characters which are cut out of it."""
+    """A `str` that counts the characters sliced out of it, to test for linear time."""
 
     cut = 0
 
@@ -117,7 +117,7 @@ class Counted(str):
 
 
 class CountedPattern:
-    """A pattern that counts the characters which it looks at."""
+    """A pattern that counts the characters that it searches."""
 
     def __init__(self, pattern):
         self.pattern, self.seen = pattern, 0
@@ -149,7 +149,7 @@ class CountedPattern:
 @pytest.mark.parametrize("read", [steps.is_well_formed, steps.parse_tolerant, steps.final_answer])
 def test_work_grows_no_faster_than_the_text(monkeypatch, half, read):
     def work(text):
-        """Lines of Python that run."""
+        """Counts the executed lines of Python."""
         lines = 0
 
         def trace(frame, event, arg):

@@ -1,4 +1,4 @@
-"""Text from outside never becomes a control token; our tags are one token each, and visible."""
+"""Untrusted text never becomes a control token; the tags are single, visible tokens."""
 
 import json
 import shutil

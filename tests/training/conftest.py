@@ -1,29 +1,19 @@
-"""A tiny model and batches for it."""
+"""A tiny model, and batches for it."""
 
 import jax
 import numpy as np
 import pytest
 
 from stair_jax.data.packing import Example
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
+from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.training.batches import Group
 from stair_jax.training.settings import TrainingSettings
 
 
 @pytest.fixture(scope="session")
 def config():
-    return ModelConfig(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-        tie_word_embeddings=True,
-    )
+    return tiny_config(tie_word_embeddings=True)
 
 
 @pytest.fixture

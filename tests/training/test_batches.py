@@ -62,7 +62,7 @@ def test_the_state_tells_other_data_another_order_and_other_batches():
     state = Batches(make(lengths), 2, 10, 2, pass_size=4).state(2)
     assert {**state, "order": ""} == {"order": "", "step": 2, "epoch": 1, "examples": 4}
     assert json.loads(json.dumps(state)) == state
-    assert Batches(make(lengths), 2, 12, 3, slice(0, 1), 4).state(2) == state  # costs alone
+    assert Batches(make(lengths), 2, 12, 3, slice(0, 1), 4).state(2) == state  # only cost differs
     others = (
         Batches(make(lengths)[::-1], 2, 10, 2, pass_size=4),
         Batches(make([3, 9, 4, 5, 7]), 2, 10, 2, pass_size=4),

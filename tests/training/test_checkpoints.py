@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits on other meshes, whole or not at all, and what goes wrong beside."""
+"""Checkpoints: bitwise equal on other meshes, atomic, and failures of background saves."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ ONE = MeshShape()
 
 
 def make_state(shape=ONE, seed=0):
-    """Parameters and moments, none of which is zero, on the first devices."""
+    """A state of non-zero parameters and moments, on the first devices."""
     state = init_state(make_params(seed), AXES, TX, make_mesh(shape))
     return jax.tree.map(lambda leaf: leaf + leaf.dtype.type(3), state)
 
@@ -67,7 +67,7 @@ def test_a_state_is_restored_onto_other_meshes_with_the_same_bits(tmp_path):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Saves that come to their end only when the event is set."""
+    """Makes saves finish only when the event is set."""
     import orbax.checkpoint as ocp
 
     event, save = threading.Event(), ocp.JsonCheckpointHandler._save_fn
@@ -91,7 +91,7 @@ def test_steps_go_on_and_take_over_the_arrays_while_a_save_is_written(tmp_path, 
             state = step(state)
         jax.block_until_ready(state)
         checkpoints.check()
-        assert not (tmp_path / "1").exists()  # still under way: nothing waited for it
+        assert not (tmp_path / "1").exists()  # in progress: `save` did not wait for it
         held.set()
         checkpoints.wait()
         restored, _ = checkpoints.restore(make_state())
@@ -103,7 +103,7 @@ def test_steps_go_on_and_take_over_the_arrays_while_a_save_is_written(tmp_path, 
     [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "the file system is read-only")],
 )
 def test_an_error_of_the_writer_comes_with_a_later_step(tmp_path, monkeypatch, code, reason):
-    """And the checkpoint before it stays."""
+    """The previous checkpoint is kept."""
     import orbax.checkpoint as ocp
 
     with Checkpoints(tmp_path) as checkpoints:
@@ -127,7 +127,7 @@ def test_an_error_of_the_writer_comes_with_a_later_step(tmp_path, monkeypatch, c
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_started(tmp_path):
-    """Threads that wait for a folder that is not made hold up the end of a process for minutes."""
+    """Orbax's threads would wait for a folder that is never created, for minutes."""
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder) as checkpoints:
         threads = threading.active_count()
@@ -152,11 +152,11 @@ def test_an_error_in_the_block_is_not_hidden_by_one_of_the_writer(tmp_path, monk
 
 
 def test_what_is_kept(tmp_path):
-    """The two newest, and the two best by accuracy (high) or loss (low)."""
+    """The two newest, and the two best: highest accuracy or lowest loss."""
     values = [5.0, 1.0, 4.0, 2.0, 3.0, 3.5]
     for metric, kept, best in (("accuracy", [1, 3, 5, 6], 1), ("loss", [2, 4, 5, 6], 2)):
         folder = tmp_path / metric
-        for start in (0, 3):  # the metrics of before are read again
+        for start in (0, 3):  # the second time, earlier metrics are read from disk
             with Checkpoints(folder, Keep(newest=2, best=metric, num_best=2)) as checkpoints:
                 for step, value in list(enumerate(values, start=1))[start : start + 3]:
                     checkpoints.save(step, make_state(), {}, {metric: value, "other": 0.0})
@@ -188,7 +188,7 @@ def test_half_written_folders_are_never_taken_for_whole_ones(tmp_path):
         checkpoints.save(3, make_state(), {"step": 3}, wait=True)
     whole = tmp_path / "3"
     shutil.copytree(whole, tmp_path / "9.orbax-checkpoint-tmp")
-    (tmp_path / "4").mkdir()  # no more than a name
+    (tmp_path / "4").mkdir()  # an empty folder with the name of a checkpoint
     for step, name in enumerate(module._WHOLE, start=5):
         shutil.copytree(whole, tmp_path / str(step))
         (tmp_path / str(step) / name).unlink()
@@ -204,7 +204,7 @@ def test_half_written_folders_are_never_taken_for_whole_ones(tmp_path):
 
 
 def save_for_ever(folder):
-    """What the killed process does: it saves arrays that hold the number of the step."""
+    """Body of the process to kill: saves arrays that contain the number of the step."""
     step_of = jax.jit(lambda step: {"x": jax.numpy.full((2048, 2048), step)})
     with Checkpoints(folder, Keep(newest=2)) as checkpoints:
         for step in range(1, 10_000):
@@ -233,7 +233,7 @@ def test_a_process_killed_in_the_middle_of_a_save_leaves_the_one_before(tmp_path
 
 
 def is_stopped_in_a_save(process, folder):
-    """Stops the process; lets it go on where it is not in a save behind another one."""
+    """Pauses the process; resumes it unless it is in a save that follows a complete one."""
     time.sleep(0.003)
     if not list(folder.glob("*tmp*")) or not (folder / "2").exists():
         return False

@@ -1,4 +1,4 @@
-"""The DPO stage in both layouts, on pairs of a searched tree."""
+"""The DPO stage with packed sequences and with tries, on the pairs of a search tree."""
 
 import math
 
@@ -25,9 +25,9 @@ COMMON = {
 
 
 def tree(tokenizer, number):
-    """Two steps after the prompt, two behind the better one of them, and two answers behind that.
+    """Two steps after the prompt, two after the better of these, and two answers after that.
 
-    Each step is right with a value of 1, or wrong with one of 0.
+    Of each two, one is right (value 1) and one wrong (value 0).
     """
     prompt = f"{number} + 2?"
     texts = [
@@ -48,7 +48,7 @@ def tree(tokenizer, number):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
-    """Folders of a model stage and of a data stage; nine pairs of three trees."""
+    """Folders of a model stage and a data stage, with nine pairs from three trees."""
     workdir = make_stage_inputs(tmp_path_factory.mktemp("layouts"), rows=1)
     rows = []
     for number in range(3):
@@ -87,7 +87,7 @@ def test_both_layouts_train_alike(workdir, run_stage, capsys):
 
 
 def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
-    """The places of a prompt's tree are the tokens of its path and branches, each counted once."""
+    """The positions of a prompt's trie are the tokens of its path and branches, each once."""
     records = [tree(chat_tokenizer, number) for number in range(3)]
     rows = [row for record in records for row in sibling_pairs(record, StepSettings())[0]]
     kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)

@@ -1,4 +1,4 @@
-"""Batches become arrays on the mesh, of one process and of two that hold half of the rows each."""
+"""Transfer of batches to the mesh, in one process and in two with half of the rows each."""
 
 import socket
 import subprocess

@@ -118,11 +118,11 @@ def test_positions_without_weight_are_left_out(mesh_shape, num_chunks):
 def test_pieces_without_weight_cost_nothing():
     hidden, head = jnp.ones((2, 8, 4)), jnp.ones((6, 4)).at[0, 0].set(jnp.nan)
     logps = token_logps(hidden, head, jnp.zeros((2, 8), int), 4, None, jnp.zeros((2, 8)))
-    assert not np.any(logps)  # and not what NaN comes to
+    assert not np.any(logps)  # skipped, not computed from NaN
 
 
 def equations_in(jaxpr):
-    """The equations of a jaxpr and of those inside it."""
+    """The equations of a jaxpr, including those of its sub-jaxprs."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jax.tree.leaves(
@@ -194,7 +194,7 @@ def test_gradients_of_bfloat16_logits_are_near_the_exact_ones(inputs):
 
 @pytest.mark.parametrize("function", [token_logps, weighted_logp])
 def test_gradients_of_a_head_of_its_own_are_summed_in_a_loop_on_tpus(function):
-    """XLA's compiler for them failed on the sum of what devices had added up."""
+    """Regression: XLA for TPUs failed on the reduction of the accumulated gradient of the head."""
     pytest.importorskip("libtpu")
     mesh = make_mesh(MeshShape(fsdp=4), get_topology("v5p:2x2x1").devices)
     split, rows = NamedSharding(mesh, PartitionSpec(None, "fsdp")), rules.rows_sharding(mesh, 1)

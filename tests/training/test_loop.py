@@ -17,9 +17,9 @@ import pytest
 
 from stair_jax.data.packing import Example
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.training import loop
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.checkpoints import Checkpoints, Keep
@@ -30,21 +30,12 @@ from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ModelConfig(
-    vocab_size=40,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=8,
-    tie_word_embeddings=True,
-)
+CONFIG = tiny_config(initializer_range=0.02, tie_word_embeddings=True)
 NUM_STEPS = 16
 
 
 class SlowBatches(Batches):
-    """Leaves time to be killed."""
+    """Slows the steps down, so that there is time to kill the process."""
 
     def __getitem__(self, index):
         time.sleep(0.2)
@@ -52,7 +43,7 @@ class SlowBatches(Batches):
 
 
 def make_run(folder, kind=Batches, num_groups=NUM_STEPS * 4 - 1):
-    """A run of NUM_STEPS steps, with a checkpoint every 4; the last batch is not full."""
+    """A run of NUM_STEPS steps with a checkpoint every 4; the last batch is not full."""
     rng = np.random.default_rng(0)
     groups = []
     for number in range(num_groups):
@@ -77,7 +68,7 @@ def train_run(run, **options):
 
 
 def main(folder):
-    """What the killed process does."""
+    """Body of the process to kill."""
     train_run(make_run(folder, SlowBatches))
 
 
@@ -90,9 +81,9 @@ def bits(params):
 
 
 def start_and_stop(folder, after, number):
-    """Runs `main` in a process of its own, and sends a signal when step `after` has been written.
+    """Runs `main` in a new process, and sends a signal when step `after` has been logged.
 
-    A checkpoint is then on the disk. Returns how the process ended.
+    A checkpoint is on disk by then. Returns the exit code.
     """
     code = f"import runpy; runpy.run_path({__file__!r})['main']({str(folder)!r})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -108,14 +99,14 @@ def start_and_stop(folder, after, number):
 
 
 def saved(folder):
-    """Steps of the checkpoints that have got their names."""
+    """Steps of the complete checkpoints, by their folder names."""
     return sorted(int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit())
 
 
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    """SIGKILL, and then SIGTERM, which saves the step that was under way."""
+    """SIGKILL, and then SIGTERM, which saves after the current step."""
     assert start_and_stop(tmp_path / "killed", 5, signal.SIGKILL) == -signal.SIGKILL
     before = len(metrics_of(tmp_path / "killed"))
     assert start_and_stop(tmp_path / "killed", 9, signal.SIGTERM) == -signal.SIGTERM
@@ -134,7 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
 
 
 def test_a_notice_before_the_first_step_ends_the_run_there(tmp_path, monkeypatch):
-    """As the state is put on the devices; nothing is saved, and the next run is a whole one."""
+    """While the state is put on the devices; nothing is saved, and the next run starts anew."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))
     begin = loop._start
 
@@ -177,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert sorted(chain(*found["micro_batches"])) == ["g20", "g21", "g22", "g23"]
     lines = metrics_of(tmp_path)
     assert [line["step"] for line in lines] == list(range(5))
-    # The checkpoint is the one from before, and a mended run goes on from it.
+    # The checkpoint is that of the last finite step, and a corrected run resumes from it.
     steps = []
     train_run(run, inspect=lambda step, values: steps.append(step))
     assert steps == list(range(4, NUM_STEPS))
@@ -214,7 +205,7 @@ def test_other_data_and_settings_are_named(tmp_path):
 
 
 def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
-    """Minutes that pass with each step: saved every third one, and behind the last."""
+    """A minute passes in each step: saved after every third one, and after the last."""
     clock = iter(range(0, 10_000, 60))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     run = dataclasses.replace(
@@ -228,7 +219,7 @@ def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
 
 
 def test_a_run_ends_with_its_best_checkpoint_where_it_is_told_to(tmp_path):
-    """Also when it is started again with all of its steps done."""
+    """Also if it is started again when all of its steps are done."""
     keep = Keep(best="grad_norm", use_best=True)
     run = dataclasses.replace(make_run(tmp_path), keep=keep)
     chosen = bits(train_run(run))
@@ -246,7 +237,7 @@ def test_a_run_ends_with_its_best_checkpoint_where_it_is_told_to(tmp_path):
 
 
 def test_an_error_of_a_save_ends_the_run_within_a_step(tmp_path, monkeypatch):
-    """The run goes on from the checkpoint before it when the disk has room again."""
+    """Once the disk has room again, the run resumes from the previous checkpoint."""
     import orbax.checkpoint as ocp
 
     save = ocp.JsonCheckpointHandler._save_fn

@@ -6,7 +6,7 @@ import torch
 
 from stair_jax.training.losses import prm_loss, sft_loss, step_dpo_loss
 
-DPO = [[-5.0, -2.0], [-7.0, -1.5], [-6.0, -2.0], [-6.5, -2.5]]  # chosen, rejected, their reference
+DPO = [[-5.0, -2.0], [-7.0, -1.5], [-6.0, -2.0], [-6.5, -2.5]]  # chosen, rejected, reference
 
 
 def test_sft_by_hand():
@@ -28,7 +28,7 @@ def test_step_dpo_at_the_reference_is_log_2():
 
 
 def test_prm_by_hand():
-    # log(1 + e^-2) = 0.1269280, log(1 + e^1) = 1.3132617; no overflow far out.
+    # log(1 + e^-2) = 0.1269280, log(1 + e^1) = 1.3132617; no overflow for large differences.
     loss = prm_loss(jnp.array([1.0, 0.0, -500.0]), jnp.array([-1.0, 1.0, 500.0]))
     np.testing.assert_allclose(loss, [0.1269280, 1.3132617, 1000.0], rtol=1e-6)
 

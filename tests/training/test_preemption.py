@@ -1,4 +1,4 @@
-"""A notice is a flag within the block, and ends the process as it would have outside of it."""
+"""Within the context manager SIGTERM sets a flag; leaving it ends the process as usual."""
 
 import os
 import runpy
@@ -24,7 +24,7 @@ class LeavingError(Exception):
 
 @pytest.fixture
 def handler():
-    """A handler of SIGTERM that raises, as that of the command does."""
+    """Installs a SIGTERM handler that raises, like that of the command."""
 
     def leave(number, frame):
         raise LeavingError(number)
@@ -98,7 +98,7 @@ LOOP = runpy.run_path(str(Path(__file__).with_name("test_loop.py")))
 
 
 def train_as_one_of_two(folder, port, index):
-    """What each process does: one device of two, and a handler as that of the command."""
+    """Body of each of two processes with one device each, and a handler like the command's."""
 
     def leave(number, frame):
         raise SystemExit(128 + number)
@@ -135,7 +135,7 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(tmp_path):
             process.wait()
     (step,) = LOOP["saved"](tmp_path)
     assert 3 <= step == len(LOOP["metrics_of"](tmp_path)) < LOOP["NUM_STEPS"]
-    # One process on one device goes on.
+    # A single process on one device resumes the run.
     steps = []
     run = LOOP["make_run"](tmp_path)
     LOOP["train_run"](run, inspect=lambda step, values: steps.append(step))

@@ -22,7 +22,7 @@ COMMON = {"max_length": 160, "microbatch_rows": 2, "checkpoint_every": 2, "learn
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, chat_tokenizer):
-    """Folders of a model stage and of a data stage."""
+    """Folders of a model stage and a data stage."""
     workdir = tmp_path_factory.mktemp("run")
     config = ModelConfig(
         vocab_size=chat_tokenizer.vocab_size,

@@ -25,7 +25,7 @@ from stair_jax.training.step import (
 
 @dataclasses.dataclass(frozen=True)
 class Unigram:
-    """A model that ignores its input: quick to compile, with gradients that can be told by hand."""
+    """A model that ignores its input: quick to compile, with gradients that are easy by hand."""
 
     def __call__(self, params, micro):
         """The loss of SFT."""
@@ -44,7 +44,7 @@ def start(params, axes, settings, num_steps=10):
 
 
 def run_step(objective, params, axes, settings, batch):
-    """The state and the metrics after one step."""
+    """(state, metrics) after one step."""
     mesh, optimizer, state = start(params, axes, settings)
     with use_mesh(mesh):
         step = make_train_step(objective, optimizer.tx, state)
@@ -56,7 +56,7 @@ def assert_close(first, second, atol=1e-5):
 
 
 def test_accumulated_sums_equal_one_big_batch(settings, make_groups):
-    """Micro-batches with very different numbers of loss tokens: a mean of means would be off."""
+    """Micro-batches with very different numbers of loss tokens: a mean of means would be wrong."""
     groups = [
         dataclasses.replace(
             group,
@@ -107,14 +107,14 @@ def hidden_of(config, params, tokens):
 
 
 def hidden_alone(config, params, example):
-    """Hidden states of one sequence; what follows it does not matter."""
+    """Hidden states of one sequence, padded; causal attention ignores the padding."""
     tokens = np.zeros(12, np.int32)
     tokens[: len(example)] = example.tokens
     return np.asarray(hidden_of(config, params, tokens), np.float64)
 
 
 def test_dpo_sums_are_those_of_each_sequence_alone(config, params, make_groups):
-    """Packing, masks and pairing against one forward pass a sequence in plain NumPy."""
+    """Packing, masks and pairing, against one forward pass per sequence and losses in NumPy."""
     groups = make_groups(4, 2)
     reference = [(-2.0 - i, -3.0) for i in range(4)]
     groups = [
@@ -184,7 +184,7 @@ def test_the_abstract_state_is_that_of_the_real_one(config, params, settings):
 
 
 def test_gradients_of_bfloat16_parameters_are_summed_in_float32(settings):
-    """A sum in bfloat16 stands still at 256."""
+    """A sum of ones in bfloat16 does not get past 256."""
 
     def objective(params, micro):
         return Sums(jnp.sum(params["x"].astype(jnp.float32)), jnp.float32(1.0), {})
@@ -198,7 +198,7 @@ def test_gradients_of_bfloat16_parameters_are_summed_in_float32(settings):
 def test_stages_that_agree_share_one_compiled_step(settings, make_groups):
     def train(learning_rate, num_groups):
         rated = dataclasses.replace(settings, learning_rate=learning_rate)
-        params = {"logits": np.zeros(41, np.float32)}  # a shape of this test alone
+        params = {"logits": np.zeros(41, np.float32)}  # a shape that no other test has compiled
         mesh, optimizer, state = start(params, UNIGRAM_AXES, rated, num_groups)
         step = make_train_step(Unigram(), optimizer.tx, state)
         sizes = [step._cache_size()]

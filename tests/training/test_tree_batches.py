@@ -14,7 +14,7 @@ PER_ROW = ("tokens", "targets", "positions", "segment_ids", "ends", "node_ids", 
 
 @st.composite
 def pairs(draw, max_size=10):
-    """Pairs of three prompts that differ in their first token; steps over two tokens."""
+    """Pairs of three prompts that differ in their first token; steps use only two tokens."""
     groups, keys = [], []
     for number in range(draw(st.integers(1, max_size))):
         key = draw(st.integers(0, 2))
@@ -30,7 +30,7 @@ def pairs(draw, max_size=10):
 
 
 def spelled(micro, index, place, side):
-    """The counted tokens of a sequence, in the order of their positions."""
+    """The tokens of a sequence that the loss counts, in the order of their position ids."""
     runs = micro["runs"][index, place, side]
     found = np.isin(micro["node_ids"][index], runs[runs < micro["runs"][index].size])
     order = np.argsort(micro["positions"][index][found])
@@ -84,7 +84,7 @@ def test_what_a_process_makes_are_its_rows_of_the_whole(data):
 
 
 def siblings(prompts, pairs=3):
-    """Pairs of steps of two tokens behind prompts of seven, which are keys of their own."""
+    """Pairs of two-token steps after prompts of seven tokens; each prompt is its own key."""
     groups, keys = [], []
     for prompt in range(prompts):
         for number in range(pairs):
@@ -123,7 +123,7 @@ def test_a_line_says_what_was_gained():
 
 
 def test_a_step_that_many_siblings_leave_early_is_cut_from_them():
-    """Each sibling leaves the longest one a token later: one node more for it."""
+    """Each sibling branches off the longest one a token later, which adds a node to it."""
     stem = list(range(30, 70))
     groups = [
         Group(

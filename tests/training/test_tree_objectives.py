@@ -1,4 +1,4 @@
-"""Losses over trees against those over separate sequences."""
+"""Losses over tries equal those over separate sequences."""
 
 import functools
 
@@ -22,7 +22,7 @@ LONGEST, ROW = 16, 48
 
 
 def pair(name, path, chosen, rejected):
-    """Two steps after a path; the reference is of no consequence but for the margins."""
+    """A pair of steps after a path, with arbitrary reference log-probs."""
     sides = tuple(
         Example([*path, *step], [0] * len(path) + [1] * len(step), name)
         for step in (chosen, rejected)
@@ -32,20 +32,20 @@ def pair(name, path, chosen, rejected):
 
 @pytest.fixture(scope="module")
 def groups():
-    """Two searched prompts and a pair alone, in an order that mixes them; and their prompts."""
+    """(pairs of two search trees and an unrelated pair, interleaved; their prompts)."""
     rng = np.random.default_rng(3)
     prompts = {name: rng.integers(1, 40, 5).tolist() for name in "abc"}
     first = {name: rng.integers(1, 40, 3).tolist() for name in "ab"}
     second = rng.integers(1, 40, 4).tolist()
     a, b, c = (prompts[name] for name in "abc")
     found = [
-        pair("a1", a, first["a"], [*first["a"][:2], 7]),  # leaves it at its last token
-        pair("b1", b, first["b"], first["b"][:2]),  # one side begins the other
-        pair("a2", [*a, *first["a"]], second, [*second[:1], 8, 9, 10]),  # what a1 chose is path
+        pair("a1", a, first["a"], [*first["a"][:2], 7]),  # differs in the last token only
+        pair("b1", b, first["b"], first["b"][:2]),  # one side is a prefix of the other
+        pair("a2", [*a, *first["a"]], second, [*second[:1], 8, 9, 10]),  # a1's choice in path
         pair("c1", c, [*range(2, 13)], [*range(20, 29)]),
         pair("a3", [*a, *first["a"], *second], [11, 12], [13]),
         pair("a4", a, [20, 21], first["a"]),  # rejected here, chosen in a1
-        pair("b2", [*b, *first["b"]], [0, 0], [0]),  # 0 is a token like any other
+        pair("b2", [*b, *first["b"]], [0, 0], [0]),  # token id 0 is not padding
     ]
     return found, [group.id[0] for group in found]
 
@@ -57,7 +57,7 @@ def log_softmax(config, params, tokens):
 
 
 def alone(config, params, groups):
-    """[N, 2]: of the counted tokens of each side, each sequence being alone in its row."""
+    """Log-probs [N, 2] summed over the counted tokens of each side, one sequence per row."""
 
     def logp(example):
         tokens = np.zeros(LONGEST, np.int32)
@@ -89,7 +89,7 @@ def test_log_probabilities_are_those_of_separate_sequences(
 
 
 def summed(objective, params, batches):
-    """Sums and gradients over the micro-batches of the only batch."""
+    """(sums, gradients) over the micro-batches of the only batch."""
     (batch,) = batches
 
     @jax.jit
@@ -121,7 +121,7 @@ def assert_close(found, expected):
 def test_sums_and_gradients_are_those_of_separate_sequences(config, params, groups):
     objective = DpoObjective(config, beta=0.3, sft_weight=0.2)
     expected = summed(objective, params, Batches(groups[0], 7, LONGEST, 14))
-    # Rows of one sequence: there are trees of several pairs, and pairs that are two trees.
+    # Short rows: some tries hold several pairs, and some pairs are laid out as two tries.
     trees = TreeBatches(*groups, 7, LONGEST, 3, LONGEST)
     kinds = {(len(b.members) > 1, len(b.tries)) for block in trees._blocks(0) for b in block}
     assert kinds == {(True, 1), (False, 2)} and int(trees[0].arrays["count"]) > 1
@@ -135,7 +135,7 @@ def test_sums_and_gradients_are_those_of_separate_sequences(config, params, grou
 
 
 def test_the_shards_of_a_tree_batch(groups):
-    """What has rows is split over the devices; the nodes of the sequences are known to all."""
+    """Arrays with rows are split over the devices; `runs` is replicated."""
     mesh = make_mesh(MeshShape(2, 2, 1))
     micro = put_batch(TreeBatches(*groups, 7, 24, 4, LONGEST)[0].arrays, mesh)["micro"]
     for name in ("tokens", "ends", "node_ids", "weights"):

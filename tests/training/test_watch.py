@@ -1,4 +1,4 @@
-"""What is written of a step: beside hand-computed values, on a clock and chips that are set."""
+"""Logged metrics and speed against hand-computed values, with a fake clock and fake chips."""
 
 import json
 from itertools import chain
@@ -22,7 +22,7 @@ NUM_DEVICES = 4
 
 @pytest.fixture
 def clock(monkeypatch):
-    """`clock.now` in seconds."""
+    """A fake clock: `clock.now` in seconds."""
     state = SimpleNamespace(now=100.0)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: state.now))
     return state
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def chips(monkeypatch):
-    """A mesh of chips that do 1000 operations a second."""
+    """A mesh of chips with a peak of 1000 FLOP/s."""
     monkeypatch.setattr(module, "device_chip", lambda device: SimpleNamespace(flops=1000.0))
     devices = SimpleNamespace(flat=[None], size=NUM_DEVICES)
     return SimpleNamespace(devices=devices)
@@ -81,7 +81,7 @@ def test_a_step_is_read_when_the_next_one_is_under_way(tmp_path, config, batches
         places = len(batch.members) * 2 * 16
         assert line["padding"] == pytest.approx(1 - line["tokens"] / places)
 
-    (speed,) = lines(tmp_path / "speed.jsonl")  # of the second step: the first one compiles
+    (speed,) = lines(tmp_path / "speed.jsonl")  # only the second step: the first one compiles
     flops = micro_training_flops(config, batches[1].arrays["micro"])
     assert speed == {
         "step": 1,
@@ -92,7 +92,7 @@ def test_a_step_is_read_when_the_next_one_is_under_way(tmp_path, config, batches
 
 
 def test_scores_need_no_logits_and_rows_of_one_process_stand_for_all(config, batches, clock, chips):
-    """A process with one of two rows counts twice what it sees."""
+    """A process with one of two rows counts the FLOPs of its row twice."""
     batch = batches[0]
     found = {}
     for objective in (SftObjective(config), PrmObjective(config)):

@@ -1,0 +1,11 @@
+"""Models, engines and searches for tests, of this package and of code that builds on it.
+
+| module | what is in it |
+| --- | --- |
+| `reference_search` | the search in plain Python, one tree at a time, to compare a search with |
+| `scripted_engine` | an engine without a model, whose answers are a function of the request |
+| `tiny_models` | random models of a few thousand parameters |
+| `tiny_tokenizers` | tokenizers of 18 to 350 tokens, with the four tags and a chat template |
+
+Nothing here needs pytest, a network or an accelerator.
+"""
