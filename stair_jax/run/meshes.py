@@ -40,12 +40,14 @@ def training_mesh(
     sizes = [rows, model.hidden_size]
     fsdp = next(n for n in _divisors(len(devices))[::-1] if all(size % n == 0 for size in sizes))
     if fsdp < len(devices):
+        both = f"both the {rows} rows of a micro-batch and " if rows else ""
         unused = (
-            f"{len(devices)} devices do not divide both the {rows} rows of a micro-batch "
-            f"(microbatch_rows) and hidden_size {model.hidden_size} of the model"
+            f"{len(devices)} devices do not divide {both}hidden_size {model.hidden_size} of the "
+            "model"
         )
         if len({device.process_index for device in devices}) > 1:
-            raise UserError(f"{unused}: set microbatch_rows to 0, or runtime.training_mesh")
+            advice = "microbatch_rows to 0, or " if rows else ""
+            raise UserError(f"{unused}: set {advice}runtime.training_mesh")
         say(f"{unused}: training uses {fsdp} of them")
     return make_mesh(MeshShape(fsdp=fsdp), devices)
 

@@ -74,6 +74,11 @@ class Pretrain(TrainingStage):
     max_length: int = setting(256, least=1, most=2**15 - 1)
     hf_dtype: str = setting("float16", choices=DTYPES)
 
+    @property
+    def split_rows(self) -> int:
+        """Those of a batch, see `rows_on`."""
+        return self.batch_size
+
     def objective(self, config: ModelConfig) -> SftObjective:
         """Cross entropy of the answers' tokens."""
         return SftObjective(config, self.logps_chunks)

@@ -88,6 +88,11 @@ class TrainingStage(Stage, TrainingSettings):
     SHOWN: ClassVar[tuple[str, ...]] = ("loss",)
     LOGITS: ClassVar[bool] = True
 
+    @property
+    def split_rows(self) -> int:
+        """Rows that the mesh has to divide; 0: they follow the mesh."""
+        return self.microbatch_rows
+
     @abstractmethod
     def objective(self, config: ModelConfig) -> Objective:
         """The loss."""
@@ -194,7 +199,7 @@ class TrainingStage(Stage, TrainingSettings):
         Raises:
           UserError: the mesh divides neither the model nor the rows of a micro-batch.
         """
-        mesh = training_mesh(runtime, model, self.microbatch_rows, devices)
+        mesh = training_mesh(runtime, model, self.split_rows, devices)
         rows = self.rows_on(mesh)
         return Setup(configure(model, self, mesh, runtime.vocab_multiple), mesh, rows)
 
