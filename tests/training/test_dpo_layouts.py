@@ -94,7 +94,7 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)
     assert len(kept) == 9
     groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]
-    settings = dpo.DpoSettings(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
+    settings = Dpo(max_length=MAX_LENGTH, row_length=2 * MAX_LENGTH, microbatch_rows=2)
     batches = lay_out(groups, kept, settings)
     (batch,) = batches
     expected = {
