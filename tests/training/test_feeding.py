@@ -17,6 +17,7 @@ from stair_jax.training.feeding import put_batch
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
+from types import SimpleNamespace
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -32,11 +33,11 @@ from stair_jax.training.feeding import put_batch
 
 seen = []
 def encode(row):
-    seen.append(row["id"])
-    return [Example([7] * (row["id"] % 9 + 1), [0] + [1] * (row["id"] % 9), row["id"])]
+    seen.append(row.id)
+    return [Example([7] * (row.id % 9 + 1), [0] + [1] * (row.id % 9), row.id)]
 
 mesh = make_mesh(MeshShape(fsdp=4))
-rows = [{"id": number} for number in range(13)]
+rows = [SimpleNamespace(id=number) for number in range(13)]
 encoded = Encoded(rows, encode, 1)
 assert seen == list(range(int(process), 13, 2)), seen
 groups = [Group(str(i), examples, {"value": float(i)}) for i, examples in enumerate(encoded)]
