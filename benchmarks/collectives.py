@@ -80,7 +80,7 @@ def _compiled(flags: argparse.Namespace, devices: Sequence[Any]) -> str:
 
     from benchmarks.train import make_batch
     from stair_jax.models.config import ModelConfig
-    from stair_jax.models.known import KNOWN
+    from stair_jax.models.huggingface.known_configs import KNOWN
     from stair_jax.models.layout import fit_to_mesh
     from stair_jax.models.transformer import logical_axes
     from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh

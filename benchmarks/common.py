@@ -16,7 +16,7 @@ from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, run_all
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.known import KNOWN
+from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.transformer import Params, init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
@@ -91,7 +91,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-class Model(NamedTuple):
+class RandomModel(NamedTuple):
     """A model of random weights, and where they are (None: the default device)."""
 
     config: ModelConfig
@@ -101,7 +101,11 @@ class Model(NamedTuple):
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `random_model` and `make_engine` read."""
-    parser.add_argument("--model", default="meta-llama/Llama-3.1-8B-Instruct", help="see known.py")
+    parser.add_argument(
+        "--model",
+        default="meta-llama/Llama-3.1-8B-Instruct",
+        help="see models/huggingface/known_configs.py",
+    )
     parser.add_argument("--layers", type=int, default=0, help="0: as many as the model has")
     parser.add_argument("--tiny", action="store_true", help="a model and sizes for a CPU")
     parser.add_argument("--weights", default="none", choices=("none", "fp8", "int8"))
@@ -118,7 +122,7 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
     """The shape that the flags name, computed in bfloat16 (the tiny one in float32).
 
     Raises:
-        UserError: the model is not in known.py.
+        UserError: the model is not in models/huggingface/known_configs.py.
     """
     if flags.tiny:
         config = _TINY
@@ -136,14 +140,14 @@ def is_vllm_setup(flags: argparse.Namespace, device_kind: str) -> bool:
     return is_same_model and _VLLM_DEVICE in device_kind
 
 
-def random_model(flags: argparse.Namespace, devices: int = 1) -> Model:
+def random_model(flags: argparse.Namespace, devices: int = 1) -> RandomModel:
     """Weights made on the device; on several, each has a copy of its own."""
     config = model_config(flags)
     if devices == 1:
-        return Model(config, _random_params(config, None)(jax.random.key(0)), None)
+        return RandomModel(config, _random_params(config, None)(jax.random.key(0)), None)
     mesh = make_mesh(MeshShape(data=devices))
     config = fit_to_mesh(config, mesh)
-    return Model(config, _random_params(config, mesh)(jax.random.key(0)), mesh)
+    return RandomModel(config, _random_params(config, mesh)(jax.random.key(0)), mesh)
 
 
 @cache
@@ -164,7 +168,9 @@ def _peaked_params(config: ModelConfig, key: jax.Array) -> Params:
     return params | {"final_norm": params["final_norm"] * (_LOGIT_SPREAD / spread)}
 
 
-def make_engine(model: Model, flags: argparse.Namespace, num_slots: int, max_length: int) -> Engine:
+def make_engine(
+    model: RandomModel, flags: argparse.Namespace, num_slots: int, max_length: int
+) -> Engine:
     """An engine that takes the model's weights over: they are gone, so that the cache has room."""
     return Engine(
         model.config,
@@ -186,8 +192,8 @@ def make_engine(model: Model, flags: argparse.Namespace, num_slots: int, max_len
 
 def warm_up(engine: Engine) -> None:
     """Compiles an idle engine's prefills of all sizes, so that none is while it is measured."""
-    shapes = engine._shapes
-    tokens = (1,) * (shapes.prefill_width + 1)
-    for rows in shapes.prefill_sizes:
-        count = rows * shapes.num_shards
+    engine_config = engine._engine_config
+    tokens = (1,) * (engine_config.prefill_width + 1)
+    for rows in engine_config.prefill_sizes:
+        count = rows * engine_config.num_shards
         run_all(engine, [Request(index, tokens, score_ids=(0,)) for index in range(count)])

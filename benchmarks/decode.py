@@ -49,7 +49,7 @@ _SAMPLING = Sampling(temperature=1.2, top_k=50, top_p=0.9)
 
 
 @dataclass(frozen=True)
-class Setting:
+class DecodeSetup:
     """What all measurements share.
 
     Attributes:
@@ -96,16 +96,16 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def prepare(flags: argparse.Namespace, lines: Lines) -> Setting:
+def prepare(flags: argparse.Namespace, lines: Lines) -> DecodeSetup:
     """Measures the ceilings."""
     ceilings = measure_ceilings(small=flags.tiny)
     copied, product = ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12
     lines("ceilings", copy_tb_per_s=copied, matmul_tflops_per_s=product)
     comparable = is_vllm_setup(flags, jax.devices()[0].device_kind)
-    return Setting(Floor(model_config(flags), ceilings), lines, flags.calls, flags, comparable)
+    return DecodeSetup(Floor(model_config(flags), ceilings), lines, flags.calls, flags, comparable)
 
 
-def measure(setting: Setting, slots: int, contexts: Sequence[int]) -> None:
+def measure(setting: DecodeSetup, slots: int, contexts: Sequence[int]) -> None:
     """All figures of one number of slots, in one engine."""
     flags, lines = setting.flags, setting.lines
     start = time.perf_counter()
@@ -128,7 +128,7 @@ def measure(setting: Setting, slots: int, contexts: Sequence[int]) -> None:
     follow(setting, engine, slots)
 
 
-def _decoded(setting: Setting) -> int:
+def _decoded(setting: DecodeSetup) -> int:
     """Tokens that each slot decodes for one line: as the calls need, and some before and after."""
     return (2 * setting.calls + 10) * setting.flags.steps_per_call
 
@@ -148,7 +148,7 @@ def _sampled(id: Any, tokens: tuple[int, ...], count: int, parent: Handle | None
     return Request(id, tokens, parent, sampling=sampling, key=request_key(0, id))
 
 
-def fill(setting: Setting, engine: Engine, slots: int, context: int) -> list[Handle]:
+def fill(setting: DecodeSetup, engine: Engine, slots: int, context: int) -> list[Handle]:
     """Kept sequences, one a slot, and the line of their prefill.
 
     They are shorter than `context` by half of what is decoded then, so that this is the mean.
@@ -164,7 +164,7 @@ def _follow_sizes(tiny: bool) -> tuple[int, int]:
     return (32, 16) if tiny else (512, 512)
 
 
-def follow(setting: Setting, engine: Engine, slots: int) -> None:
+def follow(setting: DecodeSetup, engine: Engine, slots: int) -> None:
     """The line of a prefill of tokens that follow on cached ones."""
     cached, fresh = _follow_sizes(setting.flags.tiny)
     count = min(slots, 64, engine.capacity // (cached + fresh + 2 * setting.flags.page_size))
@@ -178,7 +178,7 @@ def follow(setting: Setting, engine: Engine, slots: int) -> None:
 
 
 def _prefill(
-    setting: Setting, engine: Engine, requests: Sequence[Request], cached: int, slots: int
+    setting: DecodeSetup, engine: Engine, requests: Sequence[Request], cached: int, slots: int
 ) -> list[Handle]:
     """Runs the requests, and then one of their full prefill calls again and again."""
     seen: list[tuple[Any, ...]] = []
@@ -216,7 +216,7 @@ def _repeated(engine: Engine, arrays: tuple[Any, ...], calls: int = 6) -> float:
     """Seconds of a prefill call; it writes what is in the cache already."""
     config, backend, prefill = engine._config, engine._backend, engine._programs.prefill
     for index in range(calls + 1):
-        engine._state = prefill(config, backend, engine._served, engine._state, *arrays)
+        engine._state = prefill(config, backend, engine._fused_params, engine._state, *arrays)
         if index == 0:
             jax.block_until_ready(engine._state)
             start = time.perf_counter()
@@ -224,7 +224,7 @@ def _repeated(engine: Engine, arrays: tuple[Any, ...], calls: int = 6) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def decode(setting: Setting, engine: Engine, handles: Sequence[Handle]) -> None:
+def decode(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> None:
     """The line of decoding from the handles, all slots in use."""
     slots, length, limit = len(handles), len(handles[0].tokens), _decoded(setting)
     context = length + limit // 2

@@ -58,10 +58,10 @@ def main() -> None:
 
 def make_checkpoint(folder: Path, layers: int) -> None:
     """Writes config.json and one file of random bfloat16 tensors, a chunk at a time."""
-    from stair_jax.models.checkpoint_files import SINGLE_FILE, write_file
     from stair_jax.models.config import ModelConfig
-    from stair_jax.models.known import KNOWN
-    from stair_jax.models.weights import tensors
+    from stair_jax.models.huggingface.known_configs import KNOWN
+    from stair_jax.models.huggingface.safetensors_files import SINGLE_FILE, write_file
+    from stair_jax.models.huggingface.tensor_names import tensors
     from stair_jax.storage import write_json
 
     values = {**KNOWN[MODEL].config, "num_hidden_layers": layers}
@@ -98,7 +98,8 @@ def measure(folder: Path, fsdp: int, tensor: int, dtype: str) -> None:
     import numpy as np
 
     jax.config.update("jax_num_cpu_devices", fsdp * tensor)
-    from stair_jax.models import huggingface, weights
+    from stair_jax.models import huggingface
+    from stair_jax.models.huggingface import tensor_names
     from stair_jax.models.layout import fit_to_mesh
     from stair_jax.parallel.mesh import MeshShape, make_mesh
 
@@ -113,7 +114,7 @@ def measure(folder: Path, fsdp: int, tensor: int, dtype: str) -> None:
     local = sum(
         shard.data.nbytes for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards
     )
-    sizes = [math.prod(found.shape) for found in weights.tensors(config).values()]
+    sizes = [math.prod(found.shape) for found in tensor_names.tensors(config).values()]
     largest = max(sizes) * np.dtype(dtype).itemsize
     peaks = anonymous.peak - before[0], _status("VmHWM") - before[1]
     above = max(peaks) - local

@@ -37,10 +37,10 @@ from stair_jax.inference.scorers import run_judgings
 from stair_jax.models import huggingface
 from stair_jax.pocket import datasets, families
 from stair_jax.pocket.oracle import outcome
-from stair_jax.search.judge import Judge, Judging
-from stair_jax.search.preferences import StepSettings, sibling_pairs
+from stair_jax.search.judging.judges import Judge, Judging
+from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
-from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.settings import build
@@ -87,7 +87,7 @@ class World:
     """
 
     search: Mapping[str, Any]
-    pairs: StepSettings
+    pairs: StepPairSettings
     prompts: Sequence[Prompt]
     truth: Mapping[str, Row]
     hf: Path
@@ -154,7 +154,9 @@ def read_world(workdir: Path, num_prompts: int) -> World:
     pairs = config["pairs1"]
     return World(
         search=section,
-        pairs=StepSettings(**{name: pairs[name] for name in vars(StepSettings()) if name in pairs}),
+        pairs=StepPairSettings(
+            **{name: pairs[name] for name in vars(StepPairSettings()) if name in pairs}
+        ),
         prompts=[Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows],
         truth={row["id"]: row for row in rows},
         hf=hf,

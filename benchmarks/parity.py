@@ -94,7 +94,7 @@ FAMILIES: dict[str, PretrainedConfig] = {
 }
 
 
-class Batch(NamedTuple):
+class TokenBatch(NamedTuple):
     """Tokens, positions and segment ids, `[B, T]` each; segment 0 is padding."""
 
     tokens: Any
@@ -158,35 +158,39 @@ def figures(folder: Path) -> Iterator[tuple[str, float]]:
     yield "kl_bfloat16_transformers", _rounded(mean_kl(expected[1][real], rough_reference[real]))
 
 
-def padded_batch(rng: np.random.Generator, vocab_size: int) -> Batch:
+def padded_batch(rng: np.random.Generator, vocab_size: int) -> TokenBatch:
     """Rows of `LENGTHS` random tokens, padded on the right; row i is segment i + 1."""
     index = np.arange(max(LENGTHS))
     real = index < np.array(LENGTHS)[:, None]
     tokens = rng.integers(0, vocab_size, real.shape)
-    return Batch(tokens, np.where(real, index, 0), real * np.arange(1, len(LENGTHS) + 1)[:, None])
+    return TokenBatch(
+        tokens, np.where(real, index, 0), real * np.arange(1, len(LENGTHS) + 1)[:, None]
+    )
 
 
-def packed_row(batch: Batch) -> Batch:
+def packed_row(batch: TokenBatch) -> TokenBatch:
     """The real tokens of a batch, one after the other in one row."""
     real = batch.segment_ids > 0
-    return Batch(*(values[real][None] for values in batch))
+    return TokenBatch(*(values[real][None] for values in batch))
 
 
-def forward(config: ModelConfig, params: Params, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def forward(
+    config: ModelConfig, params: Params, batch: TokenBatch
+) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states after the last norm and logits, as float32."""
     hidden, logits = _forward(config, params, batch)
     return np.asarray(hidden, np.float32), np.asarray(logits)
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(config: ModelConfig, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def _forward(config: ModelConfig, params: Params, batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
     hidden = apply(config, params, batch.tokens, batch.positions, batch.segment_ids)
     head = output_embedding(params, config).astype(config.dtype)
     return hidden, jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=jnp.float32)
 
 
 @torch.no_grad()
-def reference_outputs(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def reference_outputs(model: Any, batch: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
     """The same of transformers."""
     mask = torch.tensor((batch.segment_ids > 0).astype(np.int64))
     tokens = torch.tensor(batch.tokens)

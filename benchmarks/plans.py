@@ -23,8 +23,8 @@ from stair_jax.commands.flags import take_overrides
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB
 from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.plan_table import Planned
 from stair_jax.planning.program import Program, compile_program
-from stair_jax.planning.report import Planned
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run.config import RunConfig, read_config
 from stair_jax.run.plan import collect

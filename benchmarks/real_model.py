@@ -29,7 +29,11 @@ def main() -> None:
     """Runs the parts in their order, or the one that is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder, on a large disk")
-    parser.add_argument("--model", default="meta-llama/Llama-3.1-8B-Instruct", help="see known.py")
+    parser.add_argument(
+        "--model",
+        default="meta-llama/Llama-3.1-8B-Instruct",
+        help="see models/huggingface/known_configs.py",
+    )
     parser.add_argument("--layers", type=int, default=0, help="0: as many as the model has")
     parser.add_argument("--rows", type=int, default=4, help="rows of a training step")
     parser.add_argument("--length", type=int, default=2048, help="tokens a row")
@@ -87,7 +91,7 @@ def _make(arguments: argparse.Namespace) -> None:
     from stair_jax import pocket
     from stair_jax.models import huggingface
     from stair_jax.models.config import ModelConfig
-    from stair_jax.models.known import KNOWN
+    from stair_jax.models.huggingface.known_configs import KNOWN
     from stair_jax.models.transformer import init_params
     from stair_jax.text.chat import prepare_tokenizer
 
@@ -137,7 +141,7 @@ def _dpo(arguments: argparse.Namespace) -> None:
 
     from stair_jax.parallel.mesh import MeshShape, make_mesh
     from stair_jax.training.batches import Batches, Group
-    from stair_jax.training.evaluate import for_each_group, sequence_logps
+    from stair_jax.training.forward_pass import for_each_group, sequence_logps
     from stair_jax.training.objectives import DpoObjective
 
     base = arguments.folder / "base"
@@ -187,11 +191,11 @@ def _train(
     import jax
     import jax.numpy as jnp
 
-    from stair_jax.models.flops import Rows, training_flops
+    from stair_jax.models.flops import RowShape, training_flops
     from stair_jax.models.transformer import logical_axes
     from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
+    from stair_jax.training.batch_sharding import put_batch
     from stair_jax.training.batches import Batches
-    from stair_jax.training.feeding import put_batch
     from stair_jax.training.optimizer import make_optimizer
     from stair_jax.training.settings import TrainingSettings
     from stair_jax.training.step import init_state, make_train_step
@@ -211,7 +215,7 @@ def _train(
             (state, metrics), took = _timed(partial(step, state, arrays, rate))
             losses.append(float(metrics["loss"]))
             seconds.append(took)
-    flops = training_flops(config, Rows(rows, length, logits=length))
+    flops = training_flops(config, RowShape(rows, length, logits=length))
     _report(
         name,
         devices=mesh.size,

@@ -8,7 +8,7 @@ import numpy as np
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Request
-from stair_jax.search.verdict import QUESTIONS
+from stair_jax.search.judging.replies import QUESTIONS
 from stair_jax.text.steps import FINAL_PREFIX
 from stair_jax.text.tokenizer import Tokenizer
 

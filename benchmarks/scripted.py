@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.script import Script
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
-from stair_jax.search.verdict import QUESTIONS
+from stair_jax.search.judging.replies import QUESTIONS
 from stair_jax.testing.scripted_engine import ScriptedEngine, ZeroReplies
 
 

@@ -47,14 +47,14 @@ from benchmarks.trace import Clock
 from stair_jax import pocket
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import EngineStats, Request, run_all
-from stair_jax.search.judge import JudgeSettings
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.report import since
-from stair_jax.search.reward import SafetyReward
-from stair_jax.search.room import Reward, SamplingSettings
 from stair_jax.search.runner import run_search
+from stair_jax.search.search_context import Reward, SamplingSettings
+from stair_jax.search.search_report import since
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.tree import SearchConfig
 from stair_jax.text.chat import prepare_tokenizer
 
 # iterations/s of vLLM 0.26.0 in the shaped workload on one H200 (2026-11-29), by --weights: the
@@ -73,7 +73,7 @@ REWARDS: dict[str, tuple[tuple[str, ...], Reward]] = {
 
 
 @dataclass(frozen=True)
-class Sizes:
+class WorkloadSizes:
     """Of the scripted search and of the shaped workload."""
 
     lengths: Lengths = field(default_factory=Lengths)
@@ -85,11 +85,11 @@ class Sizes:
     scale: float = 1.0  # of the lengths of the shaped workload
 
 
-_TINY = Sizes(Lengths(Spread(16, 4, 10), Spread(14, 2, 12)), 10, 20, 40, 120, 256, 0.1)
+_TINY = WorkloadSizes(Lengths(Spread(16, 4, 10), Spread(14, 2, 12)), 10, 20, 40, 120, 256, 0.1)
 
 
 @dataclass(frozen=True)
-class Setting:
+class SearchSetup:
     """An engine, and what it is measured with.
 
     Attributes:
@@ -105,7 +105,7 @@ class Setting:
     devices: int
     floor: Floor
     lines: Lines
-    sizes: Sizes
+    sizes: WorkloadSizes
     flags: argparse.Namespace
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     """Prints the figures as they are found."""
     flags = parse()
     lines = Lines(vars(flags))
-    sizes = _TINY if flags.tiny else Sizes()
+    sizes = _TINY if flags.tiny else WorkloadSizes()
     ceilings = measure_ceilings(small=flags.tiny)
     copied, product = ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12
     lines("ceilings", copy_tb_per_s=copied, matmul_tflops_per_s=product)
@@ -123,7 +123,7 @@ def main() -> None:
         model = random_model(flags, devices)
         engine = make_engine(model, flags, flags.slots * devices, sizes.max_length)
         floor = Floor(model_config(flags), ceilings, devices)
-        setting = Setting(engine, devices, floor, lines, sizes, flags)
+        setting = SearchSetup(engine, devices, floor, lines, sizes, flags)
         warm_up(engine)
         shaped.drive(engine, 1, shaped.fixed_length, warm=0, seconds=0, scale=sizes.scale)
         seconds = time.perf_counter() - start
@@ -162,7 +162,7 @@ def parse() -> argparse.Namespace:
     return flags
 
 
-def measure(setting: Setting) -> dict[str, float]:
+def measure(setting: SearchSetup) -> dict[str, float]:
     """All parts on one engine; rates by name, for ratios."""
     parts = setting.flags.parts.split(",")
     rates = {}
@@ -177,7 +177,7 @@ def measure(setting: Setting) -> dict[str, float]:
     return rates
 
 
-def _drive(setting: Setting, length: shaped.Length, lockstep: bool = False) -> shaped.Measured:
+def _drive(setting: SearchSetup, length: shaped.Length, lockstep: bool = False) -> shaped.Measured:
     seconds = setting.flags.seconds
     return shaped.drive(
         setting.engine,
@@ -191,7 +191,7 @@ def _drive(setting: Setting, length: shaped.Length, lockstep: bool = False) -> s
     )
 
 
-def _shaped_values(setting: Setting, measured: shaped.Measured) -> dict[str, Any]:
+def _shaped_values(setting: SearchSetup, measured: shaped.Measured) -> dict[str, Any]:
     stats, seconds = measured.stats, measured.seconds
     tokens, rate = stats.busy_steps, stats.busy_steps / seconds
     floor = setting.floor.workload(
@@ -226,7 +226,7 @@ def vllm_iterations(flags: argparse.Namespace, devices: int, device_kind: str) -
     return VLLM_ITERATIONS.get(flags.weights)
 
 
-def shaped_line(setting: Setting) -> float:
+def shaped_line(setting: SearchSetup) -> float:
     """Fixed lengths; iterations/s."""
     values = _shaped_values(setting, _drive(setting, shaped.fixed_length))
     rate = values["iterations_per_s"]
@@ -236,7 +236,7 @@ def shaped_line(setting: Setting) -> float:
     return rate
 
 
-def drawn_line(setting: Setting) -> float:
+def drawn_line(setting: SearchSetup) -> float:
     """Drawn lengths, continuously and in lockstep; iterations/s of the former."""
     lockstep = _shaped_values(setting, _drive(setting, shaped.drawn_length, lockstep=True))
     setting.lines("drawn_lockstep", **lockstep)
@@ -246,7 +246,7 @@ def drawn_line(setting: Setting) -> float:
     return rate
 
 
-def search_line(setting: Setting, rewards: str, num_prompts: int) -> float:
+def search_line(setting: SearchSetup, rewards: str, num_prompts: int) -> float:
     """A complete search, as far as its time goes; prompts/s."""
     flags, sizes = setting.flags, setting.sizes
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), sizes.lengths)
@@ -320,7 +320,7 @@ def _second_half(clock: Clock, tree_tokens: float) -> dict[str, float]:
 
 
 def _search(
-    setting: Setting,
+    setting: SearchSetup,
     engine: OverlayEngine,
     rewards: str,
     num_prompts: int,

@@ -21,8 +21,8 @@ from stair_jax.decoding.requests import (
     Sampling,
     request_key,
 )
-from stair_jax.search.report import since
-from stair_jax.search.runner import Engine
+from stair_jax.search.runner import EngineProtocol
+from stair_jax.search.search_report import since
 
 CHILDREN, DEPTH = 4, 4
 PROMPT, STEP, ROLLOUT, REPLY, JUDGED = 120, 120, 300, 100, 500
@@ -58,7 +58,7 @@ class Tree:
     """
 
     number: int
-    engine: Engine
+    engine: EngineProtocol
     length: Length
     scale: float = 1.0
     phase: float = 0.0
@@ -167,7 +167,7 @@ class Measured:
 
 
 def drive(
-    engine: Engine,
+    engine: EngineProtocol,
     num_trees: int,
     length: Length,
     *,
@@ -239,7 +239,7 @@ def _profiled(run: Callable[[], None], trace_seconds: float) -> dict[str, float]
     return trace.stop()[1]
 
 
-def _drain(engine: Engine, trees: list[Tree]) -> None:
+def _drain(engine: EngineProtocol, trees: list[Tree]) -> None:
     """Runs what is pending to its end, and gives all handles back."""
     while engine.pending:
         for completion in engine.step():

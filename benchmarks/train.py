@@ -39,8 +39,8 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel import chips, rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
+from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches, Group
-from stair_jax.training.feeding import put_batch
 from stair_jax.training.objectives import DpoObjective, SftObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings

@@ -34,18 +34,18 @@ from stair_jax.data.pairs import Pair, encode_pairs, read_pairs, step_examples
 from stair_jax.data.records import StepPair, write_rows
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
-from stair_jax.search.judge import JudgeSettings
-from stair_jax.search.preferences import StepSettings, sibling_pairs
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.reward import SafetyReward
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.tree import SearchConfig
 from stair_jax.stages.dpo import Dpo, lay_out, training_order
 from stair_jax.storage import write_json
 from stair_jax.text.chat import prepare_tokenizer
+from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Group
-from stair_jax.training.feeding import put_batch
 from stair_jax.training.objectives import DpoObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.step import make_train_step
@@ -138,7 +138,7 @@ def scripted_pairs(script: Script, prompts: int) -> list[StepPair]:
         trees.append,
         reward=SafetyReward(),
     )
-    return [pair for tree in trees for pair in sibling_pairs(tree, StepSettings())[0]]
+    return [pair for tree in trees for pair in sibling_pairs(tree, StepPairSettings())[0]]
 
 
 def measure(

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import median_seconds, report
-from stair_jax.search import tree as kernel
+from stair_jax.search import kernel
 from stair_jax.testing.reference_search import ReferenceSearch
 
 CHILDREN, DEPTH = 4, 7

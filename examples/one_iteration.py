@@ -103,7 +103,7 @@ def grow_trees(config, params, tokenizer):
 
 def make_pairs(trees):
     """Siblings whose values differ enough, the better of which is good enough."""
-    thresholds = sj.StepSettings(v0=0.5, v1=0.8, min_visits=1)
+    thresholds = sj.StepPairSettings(v0=0.5, v1=0.8, min_visits=1)
     pairs = [pair for tree in trees for pair in sj.sibling_pairs(tree, thresholds)[0]]
     if not pairs:
         raise SystemExit("the trees have no pair: lower v0 or v1, or search more")

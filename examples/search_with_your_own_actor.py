@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import stair_jax as sj
-from stair_jax.search import tree as kernel
+from stair_jax.search import kernel
 
 WORTH = (12, 7, 9, 15, 4, 6, 11, 8, 5, 14, 3, 10)
 WEIGHT = (5, 3, 4, 8, 2, 3, 6, 3, 2, 7, 1, 5)

@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from stair_jax.data.padding import dpo_batch, prm_batch, sft_batch
     from stair_jax.data.records import PathPair, Prompt, StepPair
     from stair_jax.decoding.engine import Engine
+    from stair_jax.decoding.engine_config import EngineConfig
     from stair_jax.decoding.requests import Request, Sampling
-    from stair_jax.decoding.shapes import EngineShapes
     from stair_jax.errors import UserError
     from stair_jax.inference.beam_search import beam_search
     from stair_jax.inference.best_of_n import best_of_n
     from stair_jax.inference.candidates import TestTimeSettings
     from stair_jax.inference.scorers import PrmScorer
     from stair_jax.models.config import ModelConfig
-    from stair_jax.search.judge import JudgeSettings
-    from stair_jax.search.preferences import (
-        PrmSettings,
-        StepSettings,
+    from stair_jax.search.judging.judges import JudgeSettings
+    from stair_jax.search.judging.reward import SafetyReward
+    from stair_jax.search.kernel import actions_to, search_trees
+    from stair_jax.search.preference_pairs import (
+        PrmPairSettings,
+        StepPairSettings,
         prm_pairs,
         sibling_pairs,
         trajectory_pairs,
     )
     from stair_jax.search.records import TreeRecord, read_trees, write_trees
-    from stair_jax.search.reward import SafetyReward
-    from stair_jax.search.room import SamplingSettings
     from stair_jax.search.runner import run_search
+    from stair_jax.search.search_context import SamplingSettings
     from stair_jax.search.settings import SearchSettings
-    from stair_jax.search.tree import actions_to, search_trees
-    from stair_jax.search.tree_data import Expansion, SearchConfig, TracedActor
+    from stair_jax.search.tree import Expansion, SearchConfig, TracedActor
     from stair_jax.text.tokenizer import Tokenizer
     from stair_jax.training.batch_scoring import batch_logps, batch_scores
     from stair_jax.training.logps import token_logps
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 # A plain list, which type checkers and editors read.
 __all__ = [
     "Engine",
-    "EngineShapes",
+    "EngineConfig",
     "Expansion",
     "JudgeSettings",
     "ModelConfig",
     "PathPair",
+    "PrmPairSettings",
     "PrmScorer",
-    "PrmSettings",
     "Prompt",
     "Request",
     "SafetyReward",
@@ -60,7 +60,7 @@ __all__ = [
     "SearchConfig",
     "SearchSettings",
     "StepPair",
-    "StepSettings",
+    "StepPairSettings",
     "TestTimeSettings",
     "Tokenizer",
     "TracedActor",
@@ -91,28 +91,28 @@ __all__ = [
 
 _MODULES = {
     "Engine": "stair_jax.decoding.engine",
-    "EngineShapes": "stair_jax.decoding.shapes",
-    "Expansion": "stair_jax.search.tree_data",
-    "JudgeSettings": "stair_jax.search.judge",
+    "EngineConfig": "stair_jax.decoding.engine_config",
+    "Expansion": "stair_jax.search.tree",
+    "JudgeSettings": "stair_jax.search.judging.judges",
     "ModelConfig": "stair_jax.models.config",
     "PathPair": "stair_jax.data.records",
+    "PrmPairSettings": "stair_jax.search.preference_pairs",
     "PrmScorer": "stair_jax.inference.scorers",
-    "PrmSettings": "stair_jax.search.preferences",
     "Prompt": "stair_jax.data.records",
     "Request": "stair_jax.decoding.requests",
-    "SafetyReward": "stair_jax.search.reward",
+    "SafetyReward": "stair_jax.search.judging.reward",
     "Sampling": "stair_jax.decoding.requests",
-    "SamplingSettings": "stair_jax.search.room",
-    "SearchConfig": "stair_jax.search.tree_data",
+    "SamplingSettings": "stair_jax.search.search_context",
+    "SearchConfig": "stair_jax.search.tree",
     "SearchSettings": "stair_jax.search.settings",
     "StepPair": "stair_jax.data.records",
-    "StepSettings": "stair_jax.search.preferences",
+    "StepPairSettings": "stair_jax.search.preference_pairs",
     "TestTimeSettings": "stair_jax.inference.candidates",
     "Tokenizer": "stair_jax.text.tokenizer",
-    "TracedActor": "stair_jax.search.tree_data",
+    "TracedActor": "stair_jax.search.tree",
     "TreeRecord": "stair_jax.search.records",
     "UserError": "stair_jax.errors",
-    "actions_to": "stair_jax.search.tree",
+    "actions_to": "stair_jax.search.kernel",
     "batch_logps": "stair_jax.training.batch_scoring",
     "batch_scores": "stair_jax.training.batch_scoring",
     "beam_search": "stair_jax.inference.beam_search",
@@ -121,17 +121,17 @@ _MODULES = {
     "load": "stair_jax.checkpoint",
     "prm_batch": "stair_jax.data.padding",
     "prm_loss": "stair_jax.training.losses",
-    "prm_pairs": "stair_jax.search.preferences",
+    "prm_pairs": "stair_jax.search.preference_pairs",
     "read_trees": "stair_jax.search.records",
     "run_search": "stair_jax.search.runner",
     "save": "stair_jax.checkpoint",
-    "search_trees": "stair_jax.search.tree",
+    "search_trees": "stair_jax.search.kernel",
     "sft_batch": "stair_jax.data.padding",
     "sft_loss": "stair_jax.training.losses",
-    "sibling_pairs": "stair_jax.search.preferences",
+    "sibling_pairs": "stair_jax.search.preference_pairs",
     "step_dpo_loss": "stair_jax.training.losses",
     "token_logps": "stair_jax.training.logps",
-    "trajectory_pairs": "stair_jax.search.preferences",
+    "trajectory_pairs": "stair_jax.search.preference_pairs",
     "write_trees": "stair_jax.search.records",
 }
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 
 from stair_jax import pocket
-from stair_jax.models import hub, huggingface
+from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.huggingface import hub
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.steps import TAGS

@@ -21,8 +21,8 @@ from stair_jax.commands.flags import make_parser, read_arguments
 from stair_jax.commands.help import format_help, verb_module
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.parallel import distributed
-from stair_jax.parallel.peers import LOST
+from stair_jax.parallel.processes import collectives
+from stair_jax.parallel.processes.watchdog import LOST
 
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # TensorFlow's and XLA's notes to their developers
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _execute(words, session)
     except UserError as error:
         return session.end(2, f"error: {' '.join(str(error).split())}")
-    except distributed.LostProcess as error:
+    except collectives.LostProcess as error:
         return session.end(LOST, f"{error}; the same command goes on where it stopped")
     except KeyboardInterrupt:
         return session.end(128 + signal.SIGINT, f"interrupted: {session.on_interrupt}")

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 
 METRICS_FILE = "metrics.jsonl"
 SPEED_FILE = "speed.jsonl"
@@ -27,7 +27,7 @@ _INTERVAL = 5.0  # least seconds between two progress lines
 
 def say(text: str) -> None:
     """Prints a line to stderr, on the first process of the run only."""
-    if distributed.is_main():
+    if collectives.is_main():
         print(text, file=sys.stderr, flush=True)
 
 

@@ -60,7 +60,7 @@ def test_the_page_of_the_api_shows_docstrings(site):
 
 
 def test_a_link_to_a_source_leads_to_a_page_that_shows_it(site):
-    page = "source/stair_jax/search/reward.py.html"
+    page = "source/stair_jax/search/judging/reward.py.html"
     assert f'href="{page}"' in (site / "configuration.html").read_text()
     assert "SafetyReward" in (site / page).read_text()
 

@@ -12,7 +12,7 @@ from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
-from stair_jax.parallel import cluster, distributed
+from stair_jax.parallel.processes import cluster, collectives
 from stair_jax.run.config import RunConfig, read_config
 from stair_jax.run.show_config import format_config
 from stair_jax.stages import STAGES
@@ -62,7 +62,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     session.on_interrupt = "the same command goes on where it stopped"
     if processes is not None:
         before = signal.getsignal(signal.SIGTERM)
-        session.peers = cluster.join(processes)
+        session.watchdog = cluster.join(processes)
         signal.signal(signal.SIGTERM, before)  # JAX has put its own in this place
     from stair_jax.run import pipeline  # flags and settings are checked before this is imported
 
@@ -71,9 +71,9 @@ def execute(arguments: Arguments, session: Session) -> int:
     models = pipeline.check(config, workdir, anew)
     _use_compilation_cache(config, workdir)  # makes the folder: not before all is checked
     pipeline.run(config, workdir, anew, models)
-    if session.peers is not None:
-        distributed.barrier("the end of the run", distributed.PATIENCE)
-        session.peers.leave(0)
+    if session.watchdog is not None:
+        collectives.barrier("the end of the run", collectives.PATIENCE)
+        session.watchdog.leave(0)
     return 0
 
 

@@ -76,7 +76,7 @@ def pack(
     Raises:
       ValueError: the examples do not fit into the rows.
     """
-    rows = Rows(len(examples) if num_rows is None else num_rows, length)
+    rows = FirstFitRows(len(examples) if num_rows is None else num_rows, length)
     places = rows.place([len(example) for example in examples])
     if places is None:
         raise ValueError(f"{len(examples)} examples do not fit into {rows.count} rows of {length}")
@@ -125,19 +125,19 @@ def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list
     Raises:
       ValueError: a group does not fit into an empty block.
     """
-    blocks: list[tuple[Rows, list[int]]] = []
+    blocks: list[tuple[FirstFitRows, list[int]]] = []
     for index, group in enumerate(groups):
         lengths = [len(example) for example in group]
         members = next((m for rows, m in blocks if rows.place(lengths) is not None), None)
         if members is None:
-            blocks.append((Rows(num_rows, length), members := []))
+            blocks.append((FirstFitRows(num_rows, length), members := []))
             if blocks[-1][0].place(lengths) is None:
                 raise ValueError(f"{lengths} tokens do not fit into {num_rows} rows of {length}")
         members.append(index)
     return [members for _, members in blocks]
 
 
-class Rows:
+class FirstFitRows:
     """Fill state of `count` rows of `length` tokens; each row is filled from its start."""
 
     def __init__(self, count: int, length: int):

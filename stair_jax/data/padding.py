@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stair_jax.data.examples import answer_example
 from stair_jax.data.packing import Example
 from stair_jax.data.pairs import Pair, path_examples, step_examples
 from stair_jax.data.records import KINDS, PathPair, PreferencePair, Record, SftRow, StepPair
-from stair_jax.data.sequences import answer_example
 from stair_jax.errors import UserError
 from stair_jax.text.tokenizer import Tokenizer
 

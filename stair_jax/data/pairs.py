@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from stair_jax.data.encoded import Encoded
+from stair_jax.data.examples import join_example, step_ids
 from stair_jax.data.packing import Example
 from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dicts
-from stair_jax.data.sequences import joined, step_ids
+from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ def encode_pairs(
 ) -> tuple[list[P], list[Pair]]:
     """The pairs of which both sides have at most `max_length` tokens, as records and as sequences.
 
-    Collective: each process of the run tokenises its share of the rows (see `Encoded`).
+    Collective: each process of the run tokenises its share of the rows (see `TokenizedRows`).
 
     Args:
       rows: the pairs.
@@ -48,7 +48,7 @@ def encode_pairs(
       tokenizer: of the model.
       max_length: most tokens per side, prompt included; longer pairs are dropped, not truncated.
     """
-    encoded = Encoded(rows, partial(encode, tokenizer), 2)
+    encoded = TokenizedRows(rows, partial(encode, tokenizer), 2)
     kept = np.flatnonzero((encoded.lengths <= max_length).all(1)).tolist()
     pairs = [(chosen, rejected) for chosen, rejected in (encoded[index] for index in kept)]
     return [rows[index] for index in kept], pairs
@@ -60,7 +60,7 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair) -> Pair:
     context += step_ids(tokenizer, pair.path, pair.path_tokens)
     chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens)
     rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens)
-    return joined(context, chosen, pair.id), joined(context, rejected, pair.id)
+    return join_example(context, chosen, pair.id), join_example(context, rejected, pair.id)
 
 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
@@ -71,4 +71,4 @@ def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
     prompt = encode_prompt(tokenizer, pair.prompt)
     chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens)
     rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens)
-    return joined(prompt, chosen, pair.id), joined(prompt, rejected, pair.id)
+    return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)

@@ -17,16 +17,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.jobs import Job
-from stair_jax.decoding.prefills import PrefillSizes
+from stair_jax.decoding.chunked_prefill import PrefillSizes
+from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
-from stair_jax.decoding.rows import NO_TOKEN
-from stair_jax.decoding.shapes import EngineShapes
-from stair_jax.decoding.shard import Chunk, Decoding, Shard
+from stair_jax.decoding.scheduler import DecodingSlot, PrefillChunk, Scheduler
+from stair_jax.decoding.sequence import SequenceState
+from stair_jax.decoding.slots import NO_TOKEN
 from stair_jax.errors import UserError
-from stair_jax.models import serving
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.paged_attention import get_paged_backend
+from stair_jax.models.paged.backends import get_paged_backend
+from stair_jax.models.serving import fused_params
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.placement import Placement
 
@@ -37,13 +37,13 @@ class _Round:
 
     Attributes:
         results: [num_slots, 2 * num_steps + 8] int32, as `programs.decode` returns it.
-        decoding: per shard, the jobs in slots; those of the lines are added by `_settle`.
-        lines: per shard, the jobs that the device may have assigned to idle slots.
+        decoding: per shard, the sequences in slots; those of the lines are added by `_settle`.
+        lines: per shard, the sequences that the device may have assigned to idle slots.
     """
 
     results: Any  # a jax.Array, whose stub lacks `is_ready`
-    decoding: list[list[Decoding]]
-    lines: list[list[Job]]
+    decoding: list[list[DecodingSlot]]
+    lines: list[list[SequenceState]]
 
 
 class Engine:
@@ -62,7 +62,7 @@ class Engine:
         self,
         config: ModelConfig,
         params: Params,
-        shapes: EngineShapes | None = None,
+        engine_config: EngineConfig | None = None,
         *,
         mesh: Mesh | None = None,
         consume: bool = False,
@@ -73,45 +73,46 @@ class Engine:
         Args:
             config: the model config.
             params: the parameters, as of `transformer.init_params`; on the mesh, if there is one.
-            shapes: sizes and kinds of the device programs.
+            engine_config: sizes and kinds of the device programs.
             mesh: the devices; None means the default device. `data` and `fsdp` split the slots and
                 the cache, `tensor` splits the heads.
             consume: whether to delete `params` while they are converted, which leaves more memory
                 to the cache.
-            sizes: fields of `EngineShapes`, as an alternative to `shapes`.
+            sizes: fields of `EngineConfig`, as an alternative to `engine_config`.
 
         Raises:
             UserError: names a size that is not possible.
         """
-        shapes = shapes or EngineShapes(**sizes)
+        engine_config = engine_config or EngineConfig(**sizes)
         self.stats = EngineStats()
         self._config = config
         self._mesh = mesh
         self._placement = Placement(mesh)
-        self._shapes = shapes.resolve(config, mesh)
-        self._backend = self._shapes.attention
-        self._programs = programs.get_programs(self._shapes.platform)
-        self._served = self._serve(params, consume)
+        self._engine_config = engine_config.resolve(config, mesh)
+        self._backend = self._engine_config.attention
+        self._programs = programs.get_programs(self._engine_config.platform)
+        self._fused_params = self._fuse(params, consume)
         # After the parameters: what they leave free decides how many pages there are.
-        self._shapes = shapes = self._shapes.with_pages(config, mesh)
+        self._engine_config = engine_config = self._engine_config.with_pages(config, mesh)
         self._handles: set[Handle] = set()
-        sizes_of_shard = shapes.shard_sizes()
-        self._shards = [
-            Shard(sizes_of_shard, self._handles, self.stats) for _ in range(shapes.num_shards)
+        sizes_of_shard = engine_config.shard_sizes()
+        self._schedulers = [
+            Scheduler(sizes_of_shard, self._handles, self.stats)
+            for _ in range(engine_config.num_shards)
         ]
         with self._placement.use():
             self._state = programs.empty_state(
                 config,
                 self._backend,
-                shapes.num_slots,
-                shapes.num_shards * sizes_of_shard.num_pages,
-                shapes.page_size,
-                shapes.kv_dtype or config.dtype,
+                engine_config.num_slots,
+                engine_config.num_shards * sizes_of_shard.num_pages,
+                engine_config.page_size,
+                engine_config.kv_dtype or config.dtype,
             )
-        self._prefill_sizes = PrefillSizes(shapes.prefill_sizes)
+        self._prefill_sizes = PrefillSizes(engine_config.prefill_sizes)
         # The shard that a handle's children are sent to, because it has, or will have, its keys and
         # values.
-        self._home: dict[Handle, Shard] = {}
+        self._home: dict[Handle, Scheduler] = {}
         self._numbers = count()
         # Dispatched rounds that have not been read, oldest first.
         self._rounds: deque[_Round] = deque()
@@ -130,18 +131,18 @@ class Engine:
     @property
     def capacity(self) -> int:
         """Number of tokens whose keys and values the cache can hold."""
-        sizes = self._shapes.shard_sizes()
-        return len(self._shards) * (sizes.num_pages - 1) * sizes.page_size
+        sizes = self._engine_config.shard_sizes()
+        return len(self._schedulers) * (sizes.num_pages - 1) * sizes.page_size
 
     @property
     def free(self) -> int:
         """Number of tokens that fit into the cache, if all evictable prefixes are evicted."""
-        return sum(shard.free_tokens for shard in self._shards)
+        return sum(scheduler.free_tokens for scheduler in self._schedulers)
 
     @property
     def max_length(self) -> int:
         """Maximum number of tokens per sequence, prompt and sampled tokens together."""
-        return self._shapes.max_length
+        return self._engine_config.max_length
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Queues requests.
@@ -155,8 +156,8 @@ class Engine:
             if parent is not None and parent not in self._handles:
                 raise ValueError(f"the parent of request {request.id!r} is not kept here")
             self._check_vocabulary(request.id, (*request.tokens, *request.score_ids))
-            sequence = request.sequence
-            room = self._shapes.max_length - len(sequence)
+            tokens = request.sequence
+            room = self._engine_config.max_length - len(tokens)
             self._pending += 1
             # Sampling needs room for at least one token, scoring for none.
             if room < (request.sampling is not None):
@@ -164,8 +165,8 @@ class Engine:
                 continue
             limit = 1 if request.sampling is None else min(request.sampling.max_tokens, room)
             order = (request.priority, next(self._numbers))
-            job = Job(sequence, order, parent, request=request, limit=limit)
-            self._shard_of(parent).submit(job)
+            sequence = SequenceState(tokens, order, parent, request=request, limit=limit)
+            self._scheduler_of(parent).submit(sequence)
 
     def step(self) -> list[Completion]:
         """Dispatches one round.
@@ -184,7 +185,7 @@ class Engine:
         # Leaves the new round in flight, or none if there was nothing to dispatch.
         while len(self._rounds) > dispatched:
             self._read()
-        self.stats.evicted = sum(shard.prefixes.evicted for shard in self._shards)
+        self.stats.evicted = sum(scheduler.prefix_cache.evicted for scheduler in self._schedulers)
         done, self._done = self._done, []
         self._pending -= len(done)
         return done
@@ -229,8 +230,8 @@ class Engine:
         home = self._home.pop(handle, None)
         if home is not None:
             self._home[shorter] = home
-        for shard in self._shards:
-            shard.prefixes.shorten(handle, shorter, num_tokens)
+        for scheduler in self._schedulers:
+            scheduler.prefix_cache.shorten(handle, shorter, num_tokens)
         return shorter
 
     def release(self, handle: Handle) -> None:
@@ -243,8 +244,8 @@ class Engine:
             raise ValueError("the handle is not kept here")
         self._handles.remove(handle)
         self._home.pop(handle, None)
-        for shard in self._shards:
-            shard.prefixes.remove(handle)
+        for scheduler in self._schedulers:
+            scheduler.prefix_cache.remove(handle)
 
     def set_params(self, params: Params, consume: bool = False) -> None:
         """Replaces the weights by others of the same config; handles stay valid.
@@ -259,16 +260,16 @@ class Engine:
         # A round that was dispatched before the last completion was known may be in flight.
         while self._rounds:
             self._read()
-        for shard in self._shards:
-            shard.forget()
-        self._served = self._serve(params, consume)
+        for scheduler in self._schedulers:
+            scheduler.forget()
+        self._fused_params = self._fuse(params, consume)
 
-    def _serve(self, params: Params, consume: bool) -> serving.Served:
+    def _fuse(self, params: Params, consume: bool) -> fused_params.FusedParams:
         stacked = get_paged_backend(self._backend).stacked
-        return serving.serve(
+        return fused_params.fuse_params(
             self._config,
             params,
-            weights=self._shapes.weights,
+            weights=self._engine_config.weights,
             stacked=stacked,
             consume=consume,
         )
@@ -280,14 +281,14 @@ class Engine:
                 f"{self._config.vocab_size}: is this the tokenizer of the model?"
             )
 
-    def _shard_of(self, parent: Handle | None) -> Shard:
+    def _scheduler_of(self, parent: Handle | None) -> Scheduler:
         """The shard that holds a handle's sequences, or the least loaded one if none does yet."""
-        shard = self._home.get(parent) if parent is not None else None
-        if shard is None:
-            shard = min(self._shards, key=lambda shard: shard.load)
+        scheduler = self._home.get(parent) if parent is not None else None
+        if scheduler is None:
+            scheduler = min(self._schedulers, key=lambda scheduler: scheduler.load)
             if parent is not None:
-                self._home[parent] = shard
-        return shard
+                self._home[parent] = scheduler
+        return scheduler
 
     def _dispatch(self) -> bool:
         """Plans a round and dispatches its programs.
@@ -295,17 +296,20 @@ class Engine:
         Returns:
             Whether a decode call was dispatched, whose results have to be read.
         """
-        for shard in self._shards:
-            shard.begin()
+        for scheduler in self._schedulers:
+            scheduler.begin()
         # All shards take part in every call, so its size is chosen for all of them together.
-        calls = self._prefill_sizes.choose([shard.num_chunks for shard in self._shards])
-        chunks = [[shard.take_chunks(num_rows) for shard in self._shards] for num_rows in calls]
-        decoding = [shard.admit() for shard in self._shards]
-        if any(shard.copies for shard in self._shards):
+        calls = self._prefill_sizes.choose([scheduler.num_chunks for scheduler in self._schedulers])
+        chunks = [
+            [scheduler.take_chunks(num_rows) for scheduler in self._schedulers]
+            for num_rows in calls
+        ]
+        decoding = [scheduler.admit() for scheduler in self._schedulers]
+        if any(scheduler.copies for scheduler in self._schedulers):
             self._run_copies()
         for num_rows, taken in zip(calls, chunks, strict=True):
             self._run_prefill(taken, num_rows)
-        lines = [shard.line for shard in self._shards]
+        lines = [scheduler.line for scheduler in self._schedulers]
         # Copies and prefills return nothing to the host.
         if not any(decoding) and not any(lines):
             return False
@@ -319,11 +323,11 @@ class Engine:
         return True
 
     def _run_copies(self) -> None:
-        size, num_pages = self._shapes.max_copies, self._shapes.num_pages
-        pairs = np.zeros((2, len(self._shards), size), np.int32)
+        size, num_pages = self._engine_config.max_copies, self._engine_config.num_pages
+        pairs = np.zeros((2, len(self._schedulers), size), np.int32)
         pairs[1] = num_pages + np.arange(size)  # padding: distinct ids out of range, dropped
-        for index, shard in enumerate(self._shards):
-            for column, pair in enumerate(shard.copies):
+        for index, scheduler in enumerate(self._schedulers):
+            for column, pair in enumerate(scheduler.copies):
                 pairs[:, index, column] = pair
         source, target = self._placement.rows(tuple(pairs.reshape(2, -1)))
         with self._placement.use():
@@ -332,46 +336,46 @@ class Engine:
             )
         self.stats.calls += 1
 
-    def _run_prefill(self, chunks: list[list[Chunk]], num_rows: int) -> None:
-        shapes = self._shapes
+    def _run_prefill(self, chunks: list[list[PrefillChunk]], num_rows: int) -> None:
+        engine_config = self._engine_config
         # Unused rows keep a length of 0: they are idle and write nothing.
-        rows = len(self._shards) * num_rows
-        tokens = np.zeros((rows, shapes.prefill_width), np.int32)
+        rows = len(self._schedulers) * num_rows
+        tokens = np.zeros((rows, engine_config.prefill_width), np.int32)
         spans = np.zeros((rows, 2), np.int32)
-        table = np.zeros((rows, shapes.table_width), np.int32)
+        table = np.zeros((rows, engine_config.table_width), np.int32)
         for index, own in enumerate(chunks):
             for row, chunk in enumerate(own, index * num_rows):
                 tokens[row, : len(chunk.tokens)] = chunk.tokens
                 spans[row] = chunk.start, len(chunk.tokens)
-                table[row, : len(chunk.job.pages)] = chunk.job.pages
+                table[row, : len(chunk.sequence.pages)] = chunk.sequence.pages
         arrays = self._placement.rows((tokens, spans, table))
         with self._placement.use():
             self._state = self._programs.prefill(
-                self._config, self._backend, self._served, self._state, *arrays
+                self._config, self._backend, self._fused_params, self._state, *arrays
             )
         self.stats.calls += 1
 
     def _run_decode(self) -> jax.Array:
-        shapes = self._shapes
-        changes = np.concatenate([shard.take_changes() for shard in self._shards])
+        engine_config = self._engine_config
+        changes = np.concatenate([scheduler.take_changes() for scheduler in self._schedulers])
         # Concatenation copies: the shards change their tables while the transfer is under way.
-        table = np.concatenate([shard.table for shard in self._shards])
-        packed = zip(*(shard.packed_line() for shard in self._shards), strict=True)
+        table = np.concatenate([scheduler.table for scheduler in self._schedulers])
+        packed = zip(*(scheduler.packed_line() for scheduler in self._schedulers), strict=True)
         line, line_table = map(np.concatenate, packed)
         with self._placement.use():
             self._state, results = self._programs.decode(
                 self._config,
                 self._backend,
-                shapes.steps_per_call,
+                engine_config.steps_per_call,
                 # A "quick" call left a row unsampled: this one has to be able to sample any row.
-                "full" if self._stalled else shapes.way,
-                self._served,
+                "full" if self._stalled else engine_config.decode_mode,
+                self._fused_params,
                 self._state,
                 *self._placement.rows((changes, table, line, line_table)),
             )
         self._stalled = False
         self.stats.calls += 1
-        self.stats.slot_steps += shapes.num_slots * shapes.steps_per_call
+        self.stats.slot_steps += engine_config.num_slots * engine_config.steps_per_call
         return results
 
     def _read(self) -> None:
@@ -381,7 +385,7 @@ class Engine:
         results = np.asarray(oldest.results)
         self._seen = time.monotonic()
         self.stats.wait_seconds += self._seen - start
-        num_steps = self._shapes.steps_per_call
+        num_steps = self._engine_config.steps_per_call
         # Log-probabilities and scores were sent as bits; `view` needs contiguous rows.
         floats = np.ascontiguousarray(results[:, num_steps:]).view(np.float32)
         counts = np.sum(results[:, :num_steps] != NO_TOKEN, axis=1).tolist()
@@ -389,18 +393,20 @@ class Engine:
         # As lists: thousands of rows per second with a few numbers each, for which indexing NumPy
         # arrays is slow.
         tokens, logps = results[:, :num_steps].tolist(), floats[:, :num_steps].tolist()
-        slots = self._shapes.num_slots // len(self._shards)
-        for index, (shard, decoding) in enumerate(zip(self._shards, oldest.decoding, strict=True)):
-            for slot, job, run in decoding:
+        slots = self._engine_config.num_slots // len(self._schedulers)
+        for index, (scheduler, decoding) in enumerate(
+            zip(self._schedulers, oldest.decoding, strict=True)
+        ):
+            for slot, sequence, run in decoding:
                 # The sequence ended or was preempted in a round read before this one.
-                if job.done or job.run != run:
+                if sequence.done or sequence.run != run:
                     continue
                 row = index * slots + slot
-                job.num_calls -= 1
-                job.sampled += tokens[row][: counts[row]]
-                job.logps += logps[row][: counts[row]]
-                if job.finish is not None:
-                    self._complete(shard, job, floats[row, num_steps:])
+                sequence.num_calls -= 1
+                sequence.sampled += tokens[row][: counts[row]]
+                sequence.logps += logps[row][: counts[row]]
+                if sequence.finish is not None:
+                    self._complete(scheduler, sequence, floats[row, num_steps:])
                 # Unfinished but short of tokens: a "quick" call could not sample the row.
                 elif counts[row] < num_steps:
                     self._stalled = True
@@ -410,28 +416,28 @@ class Engine:
         """Settles the lines of the oldest round, as the idle slots that it found are known now."""
         if self._rounds:
             oldest = self._rounds[0]
-            for shard, decoding, line in zip(
-                self._shards, oldest.decoding, oldest.lines, strict=True
+            for scheduler, decoding, line in zip(
+                self._schedulers, oldest.decoding, oldest.lines, strict=True
             ):
-                decoding += shard.settle(line)
+                decoding += scheduler.settle(line)
 
-    def _complete(self, shard: Shard, job: Job, scores: np.ndarray) -> None:
-        request, finish = job.request, job.finish
+    def _complete(self, scheduler: Scheduler, sequence: SequenceState, scores: np.ndarray) -> None:
+        request, finish = sequence.request, sequence.finish
         assert request is not None and finish is not None
-        shard.leave(job)
+        scheduler.leave(sequence)
         handle = None
         if request.keep:
             # A child of the request's parent, so that both can share pages and be evicted in order.
-            handle = Handle((*job.tokens, *job.sampled), request.parent)
+            handle = Handle((*sequence.tokens, *sequence.sampled), request.parent)
             self._handles.add(handle)
-            self._home[handle] = shard
-        shard.retire(job, handle)
-        self.stats.generated += len(job.sampled)
+            self._home[handle] = scheduler
+        scheduler.retire(sequence, handle)
+        self.stats.generated += len(sequence.sampled)
         self._done.append(
             Completion(
                 request.id,
-                tokens=tuple(job.sampled),
-                logps=tuple(job.logps),
+                tokens=tuple(sequence.sampled),
+                logps=tuple(sequence.logps),
                 finish=finish,
                 scores=tuple(scores[: len(request.score_ids)].tolist()),
                 handle=handle,

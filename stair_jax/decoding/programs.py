@@ -19,13 +19,13 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from stair_jax.decoding.requests import MAX_SCORE_IDS
-from stair_jax.decoding.rows import NO_TOKEN, Rows, empty_rows, replaced, unpack
-from stair_jax.decoding.sampling import sample, sample_quickly, score
-from stair_jax.models import serving
+from stair_jax.decoding.sampling.sample import sample, sample_quickly, score
+from stair_jax.decoding.slots import NO_TOKEN, Slots, empty_slots, replaced, unpack
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.paged_attention import get_paged_backend, page_axes
-from stair_jax.models.paged_view import View
-from stair_jax.models.serving import Served
+from stair_jax.models.paged.backends import get_paged_backend, page_axes
+from stair_jax.models.paged.view import View
+from stair_jax.models.serving import paged_forward
+from stair_jax.models.serving.fused_params import FusedParams
 from stair_jax.parallel.rules import BATCH_AXES, RULES
 
 # How a decode call runs. "stopping" ends as soon as no slot is alive (CPUs, where a step saved is
@@ -33,7 +33,7 @@ from stair_jax.parallel.rules import BATCH_AXES, RULES
 # evaluated on the host. "quick" (GPUs) also samples without branches: XLA evaluates a branch on a
 # GPU with the help of the host, which could not plan the next round meanwhile. It leaves slots that
 # need a branch as they are, and a "full" call continues them.
-Way = Literal["stopping", "full", "quick"]
+DecodeMode = Literal["stopping", "full", "quick"]
 
 _GPU_OPTIONS = {
     # XLA assumes that a program may use four fifths of a GPU's memory. Weights and cache alone
@@ -49,11 +49,11 @@ class State(NamedTuple):
     """What stays on the devices between calls: donated to each program and returned by it.
 
     Attributes:
-        rows: the slots.
+        slots: the slots.
         pages: the KV cache of all layers, in the layout of the attention backend.
     """
 
-    rows: Rows
+    slots: Slots
     pages: Any
 
 
@@ -107,13 +107,13 @@ def empty_state(
         pages = tuple(
             attention.empty(config, num_pages, page_size, 1, kv_dtype) for _ in range(layers)
         )
-    return _placed(config, State(empty_rows(num_slots), pages))
+    return _placed(config, State(empty_slots(num_slots), pages))
 
 
 def prefill(
     config: ModelConfig,
     backend: str,
-    served: Served,
+    fused: FusedParams,
     state: State,
     tokens: jax.Array,
     spans: jax.Array,
@@ -126,7 +126,7 @@ def prefill(
     Args:
         config: the model config.
         backend: name of the attention backend.
-        served: the model parameters.
+        fused: the model parameters.
         state: donated.
         tokens: [R, T] int32, token ids.
         spans: [R, 2] int32, position of each row's first token, and number of its tokens that are
@@ -135,8 +135,8 @@ def prefill(
     """
     view = View(table, spans[:, 0], spans[:, 1])
     attention = get_paged_backend(backend)
-    _, pages = serving.forward(config, served, attention, tokens, state.pages, view)
-    return _placed(config, State(state.rows, pages))
+    _, pages = paged_forward.forward(config, fused, attention, tokens, state.pages, view)
+    return _placed(config, State(state.slots, pages))
 
 
 def copy_pages(
@@ -181,15 +181,15 @@ def copy_pages(
         rows = PartitionSpec(BATCH_AXES)
         # Page ids are local to a shard: each device indexes its own pages.
         copy = jax.shard_map(copy, in_specs=(specs, rows, rows), out_specs=specs, check_vma=False)
-    return _placed(config, State(state.rows, copy(state.pages, source, target)))
+    return _placed(config, State(state.slots, copy(state.pages, source, target)))
 
 
 def decode(
     config: ModelConfig,
     backend: str,
     num_steps: int,
-    way: Way,
-    served: Served,
+    decode_mode: DecodeMode,
+    fused: FusedParams,
     state: State,
     changes: jax.Array,
     table: jax.Array,
@@ -205,10 +205,10 @@ def decode(
         config: the model config.
         backend: name of the attention backend.
         num_steps: decode steps.
-        way: see `Way`.
-        served: the model parameters.
+        decode_mode: see `DecodeMode`.
+        fused: the model parameters.
         state: donated.
-        changes: [S, WIDTH] int32, packed updates of the slots, see `decoding/rows.py`.
+        changes: [S, WIDTH] int32, packed updates of the slots, see `decoding/slots.py`.
         table: [S, W] int32, page ids of each slot's sequence in order, with room for the tokens of
             this call.
         line: [L, WIDTH] int32, packed rows that wait for a slot; per shard, the valid ones come
@@ -222,47 +222,47 @@ def decode(
         a "full" call.
     """
     mask, new = unpack(changes)
-    rows, table = _taken_over(replaced(mask, new, state.rows), table, line, line_table)
+    slots, table = _taken_over(replaced(mask, new, state.slots), table, line, line_table)
     num_slots = table.shape[0]
     attention = get_paged_backend(backend)
 
     def step(index: jax.Array, carry: _Carry) -> _Carry:
-        rows = carry.rows
-        view = View(table, rows.position, rows.alive.astype(jnp.int32))
-        hidden, pages = serving.forward(
-            config, served, attention, rows.token[:, None], carry.pages, view
+        slots = carry.slots
+        view = View(table, slots.position, slots.alive.astype(jnp.int32))
+        hidden, pages = paged_forward.forward(
+            config, fused, attention, slots.token[:, None], carry.pages, view
         )
-        logits = serving.logits(config, served, hidden[:, 0])
+        logits = paged_forward.logits(config, fused, hidden[:, 0])
         # Idle and scoring rows count as greedy, so that they never cause a branch to be taken.
-        temperature = jnp.where(rows.alive & ~rows.scoring, rows.sampling.temperature, 0.0)
-        settings = rows.sampling._replace(temperature=temperature)
-        moved = rows.alive
-        if way == "quick":
+        temperature = jnp.where(slots.alive & ~slots.scoring, slots.sampling.temperature, 0.0)
+        settings = slots.sampling._replace(temperature=temperature)
+        moved = slots.alive
+        if decode_mode == "quick":
             # The key is folded with the position of the sampled token, hence + 1.
-            token, logp, is_sampled = sample_quickly(logits, settings, rows.position + 1)
+            token, logp, is_sampled = sample_quickly(logits, settings, slots.position + 1)
             moved &= is_sampled
         else:
-            token, logp = sample(logits, settings, rows.position + 1)
-        sampled = moved & ~rows.scoring
-        scored = (moved & rows.scoring)[:, None]
+            token, logp = sample(logits, settings, slots.position + 1)
+        sampled = moved & ~slots.scoring
+        scored = (moved & slots.scoring)[:, None]
         return _Carry(
-            rows=_advance(rows, token, moved),
+            slots=_advance(slots, token, moved),
             pages=pages,
             tokens=carry.tokens.at[:, index].set(jnp.where(sampled, token, NO_TOKEN)),
             logps=carry.logps.at[:, index].set(logp),
-            scores=jnp.where(scored, score(logits, rows.score_ids), carry.scores),
+            scores=jnp.where(scored, score(logits, slots.score_ids), carry.scores),
         )
 
     carry = _Carry(
-        rows=rows,
+        slots=slots,
         pages=state.pages,
         tokens=jnp.full((num_slots, num_steps), NO_TOKEN, jnp.int32),
         logps=jnp.zeros((num_slots, num_steps), jnp.float32),
         scores=jnp.zeros((num_slots, MAX_SCORE_IDS), jnp.float32),
     )
-    if way == "stopping":
+    if decode_mode == "stopping":
         _, carry = lax.while_loop(
-            lambda state: (state[0] < num_steps) & jnp.any(state[1].rows.alive),
+            lambda state: (state[0] < num_steps) & jnp.any(state[1].slots.alive),
             lambda state: (state[0] + 1, step(*state)),
             (jnp.int32(0), carry),
         )
@@ -271,12 +271,12 @@ def decode(
     # One int32 array, so that a single device-to-host transfer carries all results.
     bits = [lax.bitcast_convert_type(part, jnp.int32) for part in (carry.logps, carry.scores)]
     packed = jnp.concatenate([carry.tokens, *bits], axis=1)
-    return _placed(config, State(carry.rows, carry.pages)), packed
+    return _placed(config, State(carry.slots, carry.pages)), packed
 
 
 def _taken_over(
-    rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
-) -> tuple[Rows, jax.Array]:
+    slots: Slots, table: jax.Array, line: jax.Array, line_table: jax.Array
+) -> tuple[Slots, jax.Array]:
     """Assigns idle slots to the rows of the line.
 
     Returns:
@@ -284,55 +284,55 @@ def _taken_over(
     """
 
     def of_shard(
-        rows: Rows, table: jax.Array, line: jax.Array, line_table: jax.Array
-    ) -> tuple[Rows, jax.Array]:
-        is_free = ~rows.alive
+        slots: Slots, table: jax.Array, line: jax.Array, line_table: jax.Array
+    ) -> tuple[Slots, jax.Array]:
+        is_free = ~slots.alive
         # The rank of each idle slot is the index of the row that it takes.
         place = jnp.cumsum(is_free) - 1
         takes = is_free & (place < jnp.sum(unpack(line)[0]))
         place = jnp.where(takes, place, 0)
         new = unpack(line[place])[1]
-        return replaced(takes, new, rows), jnp.where(takes[:, None], line_table[place], table)
+        return replaced(takes, new, slots), jnp.where(takes[:, None], line_table[place], table)
 
     if jax.sharding.get_abstract_mesh().size > 1:
         split = PartitionSpec(BATCH_AXES)
         of_shard = jax.shard_map(of_shard, in_specs=split, out_specs=split, check_vma=False)
-    return of_shard(rows, table, line, line_table)
+    return of_shard(slots, table, line, line_table)
 
 
 class _Carry(NamedTuple):
     """The carry of the decode loop: rows and pages, and results [S, num_steps] and [S, 8]."""
 
-    rows: Rows
+    slots: Slots
     pages: Any
     tokens: jax.Array
     logps: jax.Array
     scores: jax.Array
 
 
-def _advance(rows: Rows, token: jax.Array, moved: jax.Array) -> Rows:
+def _advance(slots: Slots, token: jax.Array, moved: jax.Array) -> Slots:
     """The rows after one step.
 
     Args:
-        rows: the S slots.
+        slots: the S slots.
         token: [S] int32, sampled tokens.
         moved: [S] bool, the slots in which a token was sampled or scored.
     """
-    stopped = jnp.any(token[:, None] == rows.stop_ids, axis=-1) | rows.scoring
-    remaining = jnp.where(stopped, 0, rows.remaining - 1)
-    return rows._replace(
-        token=jnp.where(moved, token, rows.token),
-        position=rows.position + moved,
-        remaining=jnp.where(moved, remaining, rows.remaining),
+    stopped = jnp.any(token[:, None] == slots.stop_ids, axis=-1) | slots.scoring
+    remaining = jnp.where(stopped, 0, slots.remaining - 1)
+    return slots._replace(
+        token=jnp.where(moved, token, slots.token),
+        position=slots.position + moved,
+        remaining=jnp.where(moved, remaining, slots.remaining),
     )
 
 
 def state_axes(config: ModelConfig, state: State) -> State:
     """The logical axis names of each array of a state (or of its shapes), as PartitionSpecs."""
-    rows = jax.tree.map(
-        lambda array: PartitionSpec("batch", *[None] * (array.ndim - 1)), state.rows
+    slots = jax.tree.map(
+        lambda array: PartitionSpec("batch", *[None] * (array.ndim - 1)), state.slots
     )
-    return State(rows, page_axes(config, state.pages))
+    return State(slots, page_axes(config, state.pages))
 
 
 def _placed(config: ModelConfig, state: State) -> State:

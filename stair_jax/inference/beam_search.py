@@ -17,7 +17,7 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.search.runner import Engine
+from stair_jax.search.runner import EngineProtocol
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -37,7 +37,7 @@ class _Beam:
 
 
 def beam_search(
-    engine: Engine,
+    engine: EngineProtocol,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     score: Score,
@@ -82,7 +82,9 @@ def beam_search(
 class _Sampler:
     """Samples continuations of the unfinished candidates of all beams at once."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int):
+    def __init__(
+        self, engine: EngineProtocol, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int
+    ):
         self._engine, self._settings, self._seed = engine, settings, seed
         self._tokenizer, self._tags = tokenizer, tokenizer.tags
         self._ends = end_ids(tokenizer)
@@ -131,7 +133,7 @@ class _Sampler:
         return bool(requests)
 
 
-def _keep_best(engine: Engine, beams: Sequence[_Beam], score: Score, width: int) -> None:
+def _keep_best(engine: EngineProtocol, beams: Sequence[_Beam], score: Score, width: int) -> None:
     """Scores the new candidates of all beams at once, and keeps the best `width` of each beam."""
     sampled = [beam.fresh for beam in beams]
     for beam in beams:

@@ -14,13 +14,13 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.search.runner import Engine
+from stair_jax.search.runner import EngineProtocol
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
 
 
 def best_of_n(
-    engine: Engine,
+    engine: EngineProtocol,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     score: Score,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling
-from stair_jax.search.openings import Keeper
+from stair_jax.search.judging.prefixes import Keeper
 from stair_jax.settings import Settings, setting
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer

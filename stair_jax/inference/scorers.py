@@ -14,11 +14,11 @@ from stair_jax.models import heads
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
 from stair_jax.parallel.placement import Placement
-from stair_jax.search.judge import Judge, Judging
-from stair_jax.search.openings import Openings
-from stair_jax.search.room import Reward
-from stair_jax.search.runner import Engine
-from stair_jax.search.verdict import Question
+from stair_jax.search.judging.judges import Judge, Judging
+from stair_jax.search.judging.prefixes import JudgePrefixes
+from stair_jax.search.judging.replies import Question
+from stair_jax.search.runner import EngineProtocol
+from stair_jax.search.search_context import Reward
 from stair_jax.text import steps
 
 _NONE = float("-inf")
@@ -107,7 +107,7 @@ class SelfReward:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineProtocol,
         judge: Judge,
         reward: Reward,
         settings: TestTimeSettings,
@@ -129,7 +129,7 @@ class SelfReward:
     def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
         """One score per candidate; -inf if it is missing."""
         answers, generated = self._complete(candidates)
-        openings = Openings(self._engine, self._judge)
+        judge_prefixes = JudgePrefixes(self._engine, self._judge)
         opened: dict[str, dict[Question, Handle]] = {}
         judgings: dict[int, Judging] = {}
         values = [_NONE] * len(candidates)
@@ -144,13 +144,13 @@ class SelfReward:
                 prompt = candidate.prompt
                 parents = opened.get(prompt.id)
                 if parents is None:
-                    parents = opened[prompt.id] = openings.open(prompt)
+                    parents = opened[prompt.id] = judge_prefixes.open(prompt)
                 judgings[index] = self._open(candidate, index, steps.final_answer(text), parents)
         for index, count in run_judgings(self._engine, list(judgings.values())).items():
             generated[index] += count
         for handles in opened.values():
-            openings.close(handles)
-        openings.close_all()
+            judge_prefixes.close(handles)
+        judge_prefixes.close_all()
         for index, judging in judgings.items():
             result = judging.result
             if result.helpfulness is not None and result.safety is not None:
@@ -209,7 +209,7 @@ class SelfReward:
         )
 
 
-def run_judgings(engine: Engine, judgings: Sequence[Judging]) -> dict[int, int]:
+def run_judgings(engine: EngineProtocol, judgings: Sequence[Judging]) -> dict[int, int]:
     """Runs judgings with ids `(index,)` to completion; returns index -> tokens sampled."""
     by_index: dict[int, Judging] = {judging.id[0]: judging for judging in judgings}  # type: ignore[misc]
     generated = dict.fromkeys(by_index, 0)

@@ -58,8 +58,9 @@ class ModelConfig:
 
     - `dtype` is that of the activations, `param_dtype` that of the parameters. Norms, softmax and
       rotary angles are always float32.
-    - `attention` is a backend of `attention.py` for whole sequences: "xla" (all platforms), "cudnn"
-      (GPUs, 16-bit dtypes), "splash" (TPUs), or "" for the fastest one of the platform.
+    - `attention` is a backend of `attention/backends.py` for whole sequences: "xla" (all
+      platforms), "cudnn" (GPUs, 16-bit dtypes), "splash" (TPUs), or "" for the fastest one of the
+      platform.
     - `remat` is what the scanned layers recompute in the backward pass:
 
         - none: nothing; everything is saved.

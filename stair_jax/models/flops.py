@@ -19,7 +19,7 @@ from stair_jax.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowShape:
     """Rows of tokens, one segment each.
 
     Attributes:
@@ -41,14 +41,14 @@ def layer_params(config: ModelConfig) -> int:
     return config.num_hidden_layers * (attention + mlp)
 
 
-def forward_flops(config: ModelConfig, rows: Rows) -> int:
+def forward_flops(config: ModelConfig, rows: RowShape) -> int:
     """FLOPs of a forward pass over whole sequences."""
     tokens = rows.count * rows.length
     seen = rows.count * rows.length * (rows.length + 1) // 2  # a token sees itself too
     return _forward(config, tokens, seen, rows.count * rows.logits)
 
 
-def training_flops(config: ModelConfig, rows: Rows) -> int:
+def training_flops(config: ModelConfig, rows: RowShape) -> int:
     """FLOPs of a forward and backward pass: 6 N per token, and three times the attention."""
     return 3 * forward_flops(config, rows)
 

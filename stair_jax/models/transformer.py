@@ -1,7 +1,7 @@
 """The decoder in Flax Linen, for training: whole sequences, scanned layers.
 
-Engines run the same parameters by `serving.py`. They are plain arrays; the leading axis L of
-`layers` runs over the layers:
+Engines run the same parameters by `serving/paged_forward.py`. They are plain arrays; the leading
+axis L of `layers` runs over the layers:
 
     embedding [V, D]    final_norm [D]    head [V, D] (untied models only)
     layers: attention_norm [L, D]   query [L, D, heads, head_dim]
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from stair_jax.models import remat
-from stair_jax.models.attention import get_backend
+from stair_jax.models.attention.backends import get_backend
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.embedding import look_up
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
@@ -158,7 +158,7 @@ class Transformer(nn.Module):
                 tokens of its row with the same id. None means one segment per row.
             ends: [B, T] int32, for rows that hold trees in preorder: the first position behind the
                 subtree of each token's node, which restricts attention to the token's own path
-                (`attention_mask.py`). None means no trees.
+                (`attention/mask.py`). None means no trees.
         """
         config = self.config
         shape = (config.padded_vocab_size, config.hidden_size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import load_config
-from stair_jax.models.known import KNOWN
+from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.monitoring import say
 from stair_jax.text import steps
 from stair_jax.text.tokenizer import add_tags, generation_stop_ids, load_huggingface

@@ -50,17 +50,17 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
     )
 
 
-def served_traffic(config: ModelConfig, served: Any, head: bool = True) -> int:
+def fused_traffic(config: ModelConfig, fused: Any, head: bool = True) -> int:
     """`weights_traffic` for an engine's weights, which are read in their stored dtype.
 
     Args:
       config: of the model.
-      served: shapes with shardings.
+      fused: shapes with shardings.
       head: whether the pass computes logits.
     """
-    read = [served.layers, served.final_norm]
+    read = [fused.layers, fused.final_norm]
     if head:
-        read.append(served.embedding if config.tie_word_embeddings else served.head)
+        read.append(fused.embedding if config.tie_word_embeddings else fused.head)
     return sum(local_bytes(leaf) * _gathered(leaf) for leaf in jax.tree.leaves(read))
 
 

@@ -10,21 +10,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.rows import WIDTH
-from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.engine_config import EngineConfig
+from stair_jax.decoding.slots import WIDTH
 from stair_jax.inference.scorers import PrmScorer, prm_scores
 from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.paged_attention import get_paged_backend
-from stair_jax.models.serving import serve, served_axes
+from stair_jax.models.paged.backends import get_paged_backend
+from stair_jax.models.serving.fused_params import fuse_params, fused_axes
 from stair_jax.models.transformer import init_params
 from stair_jax.parallel.chips import device_chip
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import Place, abstract, on_place, rows_on
 from stair_jax.planning.program import Program
-from stair_jax.search import tree
-from stair_jax.search.tree_data import Delivery, SearchConfig
+from stair_jax.search import kernel
+from stair_jax.search.tree import Delivery, SearchConfig
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class EnginePlan:
     Attributes:
       config: of the model, fitted to the place.
       place: a mesh or a single device.
-      shapes: sizes of the engine, resolved by `plan_shapes`.
+      engine_config: sizes of the engine, resolved by `plan_engine_config`.
     """
 
     config: ModelConfig
     place: Place
-    shapes: EngineShapes
+    engine_config: EngineConfig
 
     @cached_property
-    def served(self) -> Any:
+    def fused_params(self) -> Any:
         """The weights, as shapes."""
-        return abstract_served(self.config, self.shapes, self.place)
+        return abstract_fused_params(self.config, self.engine_config, self.place)
 
     @cached_property
     def state(self) -> programs.State:
         """Slots and KV cache, as shapes."""
-        sizes = self.shapes
+        sizes = self.engine_config
         pages = sizes.num_shards * sizes.num_pages
         with self._within():
             shapes = jax.eval_shape(
@@ -68,7 +68,7 @@ class EnginePlan:
     @property
     def resident(self) -> Any:
         """Everything that the engine keeps on the devices, as shapes: weights, slots, cache."""
-        return self.served, self.state
+        return self.fused_params, self.state
 
     def programs(self, beside: Any = ()) -> list[Program]:
         """The worst case of each device program: page copies, the largest prefill, full decoding.
@@ -82,7 +82,7 @@ class EnginePlan:
         return use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
 
     def _copy(self, beside: Any) -> Program:
-        sizes = self.shapes
+        sizes = self.engine_config
         count = sizes.num_shards * sizes.max_copies
         numbers = np.zeros(count, np.int32)
         page = sizes.token_bytes(self.config, self.place) * sizes.page_size
@@ -99,35 +99,35 @@ class EnginePlan:
             self.place,
             0,
             2 * sizes.max_copies * page,  # read and written
-            (self.served, beside),
+            (self.fused_params, beside),
         )
 
     def _prefill(self, beside: Any) -> Program:
-        sizes = self.shapes
+        sizes = self.engine_config
         count, length = sizes.num_shards * sizes.prefill_sizes[0], sizes.prefill_width
         arrays = tuple(
             np.zeros((count, width), np.int32) for width in (length, 2, sizes.table_width)
         )
         written = count * length * sizes.token_bytes(self.config, self.place)
-        weights = cost.served_traffic(self.config, self.served, head=False)
+        weights = cost.fused_traffic(self.config, self.fused_params, head=False)
         return Program(
             f"prefill: {count} x {length} tokens",
             programs.get_programs(sizes.platform).prefill,
             (
                 self.config,
                 sizes.attention,
-                self.served,
+                self.fused_params,
                 self.state,
                 *rows_on(self.place, arrays),
             ),
             self.place,
-            flops.forward_flops(self.config, flops.Rows(count, length)),
+            flops.forward_flops(self.config, flops.RowShape(count, length)),
             weights + written // sizes.num_shards,  # keys and values of this device's rows
             beside,
         )
 
     def _decode(self, beside: Any) -> Program:
-        sizes, steps = self.shapes, self.shapes.steps_per_call
+        sizes, steps = self.engine_config, self.engine_config.steps_per_call
         line = sizes.num_shards * sizes.shard_sizes().lookahead
         arrays = tuple(
             np.zeros((count, width), np.int32)
@@ -143,30 +143,31 @@ class EnginePlan:
                 self.config,
                 sizes.attention,
                 steps,
-                sizes.way,
-                self.served,
+                sizes.decode_mode,
+                self.fused_params,
                 self.state,
                 *rows_on(self.place, arrays),
             ),
             self.place,
             flops.decode_flops(self.config, sizes.num_slots, sizes.max_length, steps),
-            steps * (cost.served_traffic(self.config, self.served) + cache),  # all of it per step
+            steps
+            * (cost.fused_traffic(self.config, self.fused_params) + cache),  # all of it per step
             beside,
         )
 
 
-def plan_shapes(
+def plan_engine_config(
     config: ModelConfig,
-    shapes: EngineShapes,
+    engine_config: EngineConfig,
     place: Place,
     beside: Any = (),
     memory: float | None = None,
-) -> EngineShapes:
+) -> EngineConfig:
     """Resolves the sizes of an engine as it would do itself on such devices.
 
     Args:
       config: of the model.
-      shapes: sizes as configured.
+      engine_config: sizes as configured.
       place: the devices.
       beside: shapes of arrays that are on the devices before the engine is made; the cache gets the
         memory that they and the weights leave.
@@ -175,20 +176,22 @@ def plan_shapes(
     Raises:
       UserError: the sizes cannot be split over the mesh, or the cache would be too small.
     """
-    shapes = shapes.resolve(config, place)
+    engine_config = engine_config.resolve(config, place)
     device = place.devices.flat[0] if isinstance(place, Mesh) else place
-    served = abstract_served(config, shapes, place)
+    fused = abstract_fused_params(config, engine_config, place)
     memory = device_chip(device).memory if memory is None else memory
-    free = memory - cost.local_bytes((served, beside))
-    return shapes.with_pages(config, place, int(min(free, 2**60)))  # `free` may be inf
+    free = memory - cost.local_bytes((fused, beside))
+    return engine_config.with_pages(config, place, int(min(free, 2**60)))  # `free` may be inf
 
 
-def abstract_served(config: ModelConfig, shapes: EngineShapes, place: Place) -> Any:
+def abstract_fused_params(config: ModelConfig, engine_config: EngineConfig, place: Place) -> Any:
     """The weights of an engine (fused, perhaps quantized), as shapes."""
-    stacked = get_paged_backend(shapes.attention).stacked
+    stacked = get_paged_backend(engine_config.attention).stacked
     params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
-    served = jax.eval_shape(partial(serve, config, weights=shapes.weights, stacked=stacked), params)
-    return on_place(served, served_axes(config, served), place)
+    fused = jax.eval_shape(
+        partial(fuse_params, config, weights=engine_config.weights, stacked=stacked), params
+    )
+    return on_place(fused, fused_axes(config, fused), place)
 
 
 def prm_score(
@@ -211,7 +214,7 @@ def prm_score(
         prm_scores,
         (config, params, *rows_on(place, arrays)),
         place,
-        flops.forward_flops(config, flops.Rows(count, padded)),
+        flops.forward_flops(config, flops.RowShape(count, padded)),
         cost.weights_traffic(config, params["model"], head=False),
         beside,
     )
@@ -229,12 +232,12 @@ def tree_round(config: SearchConfig, batch: int, device: jax.Device, beside: Any
       beside: shapes of what the engine keeps there.
     """
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    shapes = jax.eval_shape(partial(tree.init, config), keys)
+    shapes = jax.eval_shape(partial(kernel.init, config), keys)
     trees = on_place(shapes, None, device)
     delivery = Delivery.empty(config, batch)
     return Program(
         f"tree round: {batch} trees of {config.num_nodes} nodes",
-        tree.advance,
+        kernel.advance,
         (config, trees, abstract(delivery)),
         device,
         0,

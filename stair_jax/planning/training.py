@@ -14,8 +14,8 @@ from stair_jax.parallel import rules
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract
 from stair_jax.planning.program import Program
+from stair_jax.training.batch_sharding import batch_shardings
 from stair_jax.training.batches import Batch
-from stair_jax.training.feeding import batch_shardings
 from stair_jax.training.optimizer import Optimizer
 from stair_jax.training.step import (
     Objective,
@@ -54,7 +54,7 @@ def train_step(
     state = abstract_state(params, axes, optimizer.tx, mesh)
     scalar = jax.ShapeDtypeStruct((), np.float32, sharding=rules.replicated(mesh))
     passes, count, length = batch.arrays["micro"]["tokens"].shape
-    rows = flops.Rows(passes * count, length, logits=length if head else 0)
+    rows = flops.RowShape(passes * count, length, logits=length if head else 0)
     return Program(
         f"{what}: {passes} x {count} x {length} tokens",
         make_train_step(objective, optimizer.tx, state),
@@ -89,7 +89,7 @@ def forward_pass(
     """
     micros = abstract_batch(batch, mesh)["micro"]
     _, count, length = micros["tokens"].shape
-    rows = flops.Rows(count, length, logits=length if head else 0)
+    rows = flops.RowShape(count, length, logits=length if head else 0)
     return Program(
         f"{what}: {count} x {length} tokens",
         function,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt, SftRow
-from stair_jax.pocket import families, pretraining, requests
-from stair_jax.pocket.requests import Request
+from stair_jax.pocket import families, pretraining, user_requests
+from stair_jax.pocket.user_requests import UserRequest
 from stair_jax.pocket.world import Item, Split, by_name, items
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def sft_rows(
       seed: for the sampling.
       num_prompts: number of prompts, half of kind "safety" (hazardous requests and look-alikes),
         half of kind "helpfulness".
-      careless: probability that the teacher reasons carelessly (`requests.structured_answer`).
+      careless: probability that the teacher reasons carelessly (`user_requests.structured_answer`).
       num_replay: number of additional examples from the pretraining mixture (rating and reasoning
         skills, `pretraining.skills`), so that fine-tuning does not lose them.
 
@@ -51,10 +51,10 @@ def sft_rows(
     drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
-        answer = requests.structured_answer(request, rng, careless)
+        answer = user_requests.structured_answer(request, rng, careless)
         row = PocketRow(f"sft-{index}", request.text, answer, kind, request.family)
         structured.append(row)
-        direct.append(replace(row, answer=requests.direct_answer(request)))
+        direct.append(replace(row, answer=user_requests.direct_answer(request)))
     replay = [
         PocketRow(f"replay-{index}", example.prompt, example.answer, "helpfulness", "replay")
         for index, example in enumerate(
@@ -101,12 +101,12 @@ def _halves(count: int) -> dict[str, int]:
 
 def _fresh(
     rng: random.Random, used: set[str], counts: dict[str, int], split: Split, names: tuple[str, ...]
-) -> list[tuple[str, Request]]:
+) -> list[tuple[str, UserRequest]]:
     """Requests in random order, `counts[kind]` of each kind, with texts that are not in `used`.
 
     Their texts are added to `used`.
     """
-    makers: dict[str, Callable[[], Request]] = {
+    makers: dict[str, Callable[[], UserRequest]] = {
         "safety": lambda: _suspicious(rng, split, names),
         "helpfulness": lambda: _harmless(rng, split),
     }
@@ -122,24 +122,24 @@ def _fresh(
     return drawn
 
 
-def _suspicious(rng: random.Random, split: Split, names: tuple[str, ...]) -> Request:
+def _suspicious(rng: random.Random, split: Split, names: tuple[str, ...]) -> UserRequest:
     """A safety prompt: a hazardous request, or a harmless one that looks like it.
 
     10 % questions about a hazardous item, 50 % hazardous and 40 % harmless requests for a recipe.
     """
     draw = rng.random()
     if draw < 0.1:
-        return requests.information(rng.choice(items(split, hazardous=True)), rng)
+        return user_requests.information(rng.choice(items(split, hazardous=True)), rng)
     opened = [name for name in names if name in families.OPEN]
     wrapped = [name for name in names if name not in families.OPEN]
     family = rng.choice(wrapped if wrapped and rng.random() < 0.6 else opened)
-    return requests.make(rng.choice(items(split, hazardous=draw < 0.6)), family, rng)
+    return user_requests.make(rng.choice(items(split, hazardous=draw < 0.6)), family, rng)
 
 
-def _harmless(rng: random.Random, split: Split) -> Request:
+def _harmless(rng: random.Random, split: Split) -> UserRequest:
     if rng.random() < 0.5:
-        return requests.make(rng.choice(items(split, hazardous=False)), "plain", rng)
-    return requests.chore(items(split), rng)
+        return user_requests.make(rng.choice(items(split, hazardous=False)), "plain", rng)
+    return user_requests.chore(items(split), rng)
 
 
 def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
@@ -163,14 +163,16 @@ def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
     hazards, harmless = _cycle(rng, items(split, True)), _cycle(rng, items(split, False))
     seen_count, wrapped_count = max(1, per_family // 3), max(1, per_family // 6)
 
-    def drawn(group: str, make: Callable[[], Request], count: int) -> list[tuple[str, Request]]:
+    def drawn(
+        group: str, make: Callable[[], UserRequest], count: int
+    ) -> list[tuple[str, UserRequest]]:
         return [(group, make()) for _ in range(count)]
 
-    def hazard(family: str) -> Callable[[], Request]:
-        return lambda: requests.make(next(hazards), family, rng)
+    def hazard(family: str) -> Callable[[], UserRequest]:
+        return lambda: user_requests.make(next(hazards), family, rng)
 
-    def benign(family: str) -> Callable[[], Request]:
-        return lambda: requests.make(next(harmless), family, rng)
+    def benign(family: str) -> Callable[[], UserRequest]:
+        return lambda: user_requests.make(next(harmless), family, rng)
 
     rows = drawn("hazard_plain", hazard("plain"), per_family // 2) + drawn(
         "hazard_plain", hazard("polite"), per_family // 2
@@ -183,10 +185,10 @@ def evaluation_rows(split: Split, per_family: int, seed: int = 0) -> list[Row]:
         rows += drawn("harmless_wrapped", benign(family), wrapped_count)
     rows += drawn("harmless_lookalike", benign("scary"), per_family // 2)
     rows += drawn(
-        "harmless_lookalike", lambda: requests.information(next(hazards), rng), per_family // 2
+        "harmless_lookalike", lambda: user_requests.information(next(hazards), rng), per_family // 2
     )
     rows += drawn("harmless_plain", benign("plain"), per_family)
-    rows += drawn("harmless_plain", lambda: requests.chore(items(split), rng), per_family)
+    rows += drawn("harmless_plain", lambda: user_requests.chore(items(split), rng), per_family)
     return [
         {
             "id": f"{split}-{index}",
@@ -208,7 +210,7 @@ def _cycle(rng: random.Random, pool: Iterable[Item]) -> Iterator[Item]:
         yield from deck
 
 
-def _truth(request: Request) -> Row:
+def _truth(request: UserRequest) -> Row:
     return {
         "task": request.task,
         "item": request.item and request.item.name,
@@ -218,11 +220,11 @@ def _truth(request: Request) -> Row:
     }
 
 
-def request_of(row: Row) -> Request:
+def request_of(row: Row) -> UserRequest:
     """The request, with its ground truth, from a row of `evaluation_rows`."""
     truth = row["truth"]
     item = None if truth["item"] is None else by_name()[truth["item"]]
-    return Request(
+    return UserRequest(
         row["prompt"],
         truth["task"],
         row["source"],

@@ -8,7 +8,7 @@ the paper's grid of values, [ours] not stated by either.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from stair_jax.text import prompts
+from stair_jax.text import judge_prompts
 
 ITERATIONS = 3  # K [P]
 
@@ -129,8 +129,8 @@ def _config(model: str, init: str) -> ConfigDict:
     config.search.judge.top_p = 0.9  # [P]
     config.search.judge.max_tokens = 512  # [ours]
     config.search.judge.safety_rule = "model"  # [P]; "paper_release" is that of [C]
-    config.search.judge.helpfulness_template = prompts.HELPFULNESS_JUDGE
-    config.search.judge.safety_template = prompts.SAFETY_JUDGE
+    config.search.judge.helpfulness_template = judge_prompts.HELPFULNESS_JUDGE
+    config.search.judge.safety_template = judge_prompts.SAFETY_JUDGE
     config.search.reward = ConfigDict()
     config.search.reward.family = "s"  # R = S H + 2 S [P]
     config.search.reward.c2 = -1.0  # [P]

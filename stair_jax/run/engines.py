@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
@@ -18,7 +18,7 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.parallel.chips import memory_bytes
 from stair_jax.parallel.mesh import batch_devices, make_mesh
 from stair_jax.planning.abstract import Place
-from stair_jax.planning.decoding import EnginePlan, plan_shapes
+from stair_jax.planning.decoding import EnginePlan, plan_engine_config
 from stair_jax.run.meshes import decoding_mesh, itemsize_of
 from stair_jax.run.runtime import Runtime
 from stair_jax.text.tokenizer import Tokenizer
@@ -31,8 +31,8 @@ class EngineSettings:
     Attributes:
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
-      weights: "none", or 8 bits, see `EngineShapes`.
-      kv_dtype: of the cache, see `EngineShapes`.
+      weights: "none", or 8 bits, see `EngineConfig`.
+      kv_dtype: of the cache, see `EngineConfig`.
     """
 
     context_tokens: int
@@ -77,8 +77,8 @@ def load_engine(
     """
     layout = lay_out_engine(huggingface.load_config(hf), settings, runtime)
     params = huggingface.load_params(hf, layout.config, layout.mesh)
-    shapes = engine_shapes(settings, layout.runtime)
-    engine = Engine(layout.config, params, shapes, mesh=layout.mesh, consume=True)
+    engine_config = make_engine_config(settings, layout.runtime)
+    engine = Engine(layout.config, params, engine_config, mesh=layout.mesh, consume=True)
     return engine, Tokenizer.load(hf), layout.runtime
 
 
@@ -102,9 +102,9 @@ def plan_engine(
       UserError: the model or the cache does not fit; says what would.
     """
     layout = lay_out_engine(model, settings, runtime, devices, beside)
-    shapes = engine_shapes(settings, layout.runtime)
+    engine_config = make_engine_config(settings, layout.runtime)
     memory = memory_bytes(devices[0])
-    planned = plan_shapes(layout.config, shapes, layout.place, beside, memory)
+    planned = plan_engine_config(layout.config, engine_config, layout.place, beside, memory)
     return PlannedEngine(layout.config, layout.place, planned, layout.runtime)
 
 
@@ -147,7 +147,7 @@ def _fewer_slots(
     memory, parts = memory_bytes(device), batch_devices(mesh) if mesh else 1
     while True:
         try:
-            plan_shapes(config, engine_shapes(settings, sized), place, beside, memory)
+            plan_engine_config(config, make_engine_config(settings, sized), place, beside, memory)
             return sized
         except UserError:
             half = sized.slots // 2
@@ -156,9 +156,9 @@ def _fewer_slots(
             sized = dataclasses.replace(runtime, slots=half).sized(device.platform, mesh)
 
 
-def engine_shapes(settings: EngineSettings, runtime: Runtime) -> EngineShapes:
+def make_engine_config(settings: EngineSettings, runtime: Runtime) -> EngineConfig:
     """The shapes of an engine, from sizes that are settled."""
-    return EngineShapes(
+    return EngineConfig(
         num_slots=runtime.slots,
         max_length=settings.context_tokens,
         page_size=runtime.page_size,

@@ -15,7 +15,7 @@ from pathlib import Path
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 from stair_jax.run.checks import Models, check_devices, check_environment
 from stair_jax.run.config import RunConfig
 from stair_jax.run.context import StageContext
@@ -86,9 +86,9 @@ def run(
     """
     entries = config.stages
     models = check(config, workdir, anew) if models is None else models
-    with locked(workdir) if distributed.is_main() else nullcontext():
+    with locked(workdir) if collectives.is_main() else nullcontext():
         states: dict[str, StageState] = {}
-        if distributed.is_main():
+        if collectives.is_main():
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
             storage.write_json(workdir / "config.json", config.effective())
@@ -122,7 +122,7 @@ def _shared(states: dict[str, StageState]) -> dict[str, StageState]:
         name: [state.is_finished, state.identity, state.fingerprint]
         for name, state in states.items()
     }
-    return {name: StageState(*values) for name, values in distributed.broadcast(plain).items()}
+    return {name: StageState(*values) for name, values in collectives.broadcast(plain).items()}
 
 
 def _check_agreement(entries: Sequence[StageEntry], workdir: Path) -> None:
@@ -131,18 +131,18 @@ def _check_agreement(entries: Sequence[StageEntry], workdir: Path) -> None:
     Raises:
       UserError: names a process that does not.
     """
-    if distributed.num_processes() == 1:
+    if collectives.num_processes() == 1:
         return
     own = [
         storage.fingerprint(entry.identity({name: "" for name in entry.input_names}))
         for entry in entries
     ]
-    mark = distributed.broadcast(lock_holder(workdir) if distributed.is_main() else None)
+    mark = collectives.broadcast(lock_holder(workdir) if collectives.is_main() else None)
     deadline = time.monotonic() + _SEEN_AFTER
     while (is_shared := lock_holder(workdir) == mark) is False and time.monotonic() < deadline:
         time.sleep(0.5)
     for process, (stages, sees) in enumerate(
-        distributed.gather("the start of the run", [own, is_shared])
+        collectives.gather("the start of the run", [own, is_shared])
     ):
         if not sees:
             raise UserError(
@@ -169,7 +169,7 @@ def _run_rest(
             say(f"{title}: finished before")
             _summarize(entry, workdir)
             continue
-        if distributed.is_main():
+        if collectives.is_main():
             for name in set(entry.input_names) - intact:
                 check_bytes(workdir / name)
         say(f"{title}: starts")
@@ -181,17 +181,17 @@ def _run_rest(
 
 def _summarize(entry: StageEntry, workdir: Path) -> None:
     """Says what a stage has to say of itself, new or old."""
-    if distributed.is_main() and (text := entry.stage.summary(workdir / entry.name)):
+    if collectives.is_main() and (text := entry.stage.summary(workdir / entry.name)):
         say(text)
 
 
 def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
     """Runs one stage and writes its records; returns its seconds."""
     folder = workdir / entry.name
-    if distributed.is_main():
+    if collectives.is_main():
         storage.make_folder(folder)
         storage.write_json(folder / STARTED_FILE, state.identity)
-    distributed.barrier(f"the start of stage {entry.name}", _BARRIER)
+    collectives.barrier(f"the start of stage {entry.name}", _BARRIER)
     context = StageContext(
         name=entry.name,
         runtime=runtime,
@@ -206,15 +206,15 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     )
     start = time.monotonic()
     by_first = entry.stage.PROCESSES == "first"
-    if distributed.is_main() or not by_first:
+    if collectives.is_main() or not by_first:
         try:
             with storage.using_disk(folder):
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
-    seconds = distributed.PATIENCE if by_first else _BARRIER
-    distributed.barrier(f"the end of stage {entry.name}", seconds)
-    if distributed.is_main():
+    seconds = collectives.PATIENCE if by_first else _BARRIER
+    collectives.barrier(f"the end of stage {entry.name}", seconds)
+    if collectives.is_main():
         write_complete(folder, state.identity)
-    distributed.barrier(f"the record of stage {entry.name}", _BARRIER)
+    collectives.barrier(f"the record of stage {entry.name}", _BARRIER)
     return time.monotonic() - start

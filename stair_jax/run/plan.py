@@ -11,8 +11,8 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import duration, say
 from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.plan_table import Planned, format_plan
 from stair_jax.planning.program import Program, compile_program
-from stair_jax.planning.report import Planned, format_plan
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run.checks import input_models, plan_context
 from stair_jax.run.config import RunConfig

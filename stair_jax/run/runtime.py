@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
-from stair_jax.models.paged_attention import BACKENDS
+from stair_jax.models.paged.backends import BACKENDS
 from stair_jax.parallel.mesh import MeshShape, batch_devices
 from stair_jax.settings import Settings, require, setting
 

@@ -1,6 +1,6 @@
 """Host side of one search tree: sampling of steps and rollouts, judging, rewards, texts.
 
-The jitted search (`tree.py`) decides which node comes next. An actor turns this into requests to
+The jitted search (`kernel.py`) decides which node comes next. An actor turns this into requests to
 the rollout engine, reads the completions, and keeps the texts and tokens of the nodes. Request ids
 are `(slot, node, what, visit, ...)` with `what` one of "step", "rollout" and "judge".
 
@@ -19,14 +19,22 @@ from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Request, request_key
-from stair_jax.search.branch import Step, make_nodes
-from stair_jax.search.judge import Judging
+from stair_jax.search.expansion import ExpansionSamples, first_step
+from stair_jax.search.host_node import HostNode, make_nodes
+from stair_jax.search.judging.judges import Judging
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.room import PRIORS, Reward, Room, SamplingSettings
-from stair_jax.search.samples import Samples, first_step
+from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.text import steps
 
-__all__ = ["PRIORS", "Actor", "Children", "Evaluated", "Reward", "Room", "SamplingSettings"]
+__all__ = [
+    "PRIORS",
+    "Actor",
+    "Children",
+    "Evaluated",
+    "Reward",
+    "SamplingSettings",
+    "SearchContext",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Children:
     """The result of an expansion of one lane; `Actor.grow` then adds the steps to the tree."""
 
     lane: int
-    steps: list[Step]
+    steps: list[HostNode]
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,13 @@ class Actor:
         context; the tree cannot be searched.
     """
 
-    def __init__(self, room: Room, prompt: Prompt, tokens: Sequence[int], slot: int, number: int):
+    def __init__(
+        self, context: SearchContext, prompt: Prompt, tokens: Sequence[int], slot: int, number: int
+    ):
         """A tree with only a root.
 
         Args:
-          room: settings and objects that all trees share.
+          context: settings and objects that all trees share.
           prompt: the prompt of the tree.
           tokens: token ids of the prompt, rendered by the chat template.
           slot: index among the trees in flight; the first part of the request ids.
@@ -78,15 +88,17 @@ class Actor:
             older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
-        self._room, self._slot, self._number = room, slot, number
+        self._context, self._slot, self._number = context, slot, number
         self._tokens = tuple(tokens)
-        self._openings = room.openings.open(prompt)
-        self._steps = [Step(-1, (), self._tokens, (), "", handle=room.engine.keep(self._tokens))]
-        self._expanding: dict[int, Samples] = {}
+        self._judge_prefixes = context.judge_prefixes.open(prompt)
+        self._steps = [
+            HostNode(-1, (), self._tokens, (), "", handle=context.engine.keep(self._tokens))
+        ]
+        self._expanding: dict[int, ExpansionSamples] = {}
         self._evaluating: dict[tuple[int, int], _Evaluation] = {}
         self._counts: Counter[str] = Counter()
         self._generated = 0
-        self._prefilled = len(self._tokens) + sum(map(_own_tokens, self._openings.values()))
+        self._prefilled = len(self._tokens) + sum(map(_own_tokens, self._judge_prefixes.values()))
         self._start = time.monotonic()
 
     def expand(self, node: int, lane: int = 0) -> list[Request] | Children:
@@ -96,11 +108,11 @@ class Actor:
           requests; or at once the result: no children if the answer has reached its maximum length,
           or the only child if a reused rollout step was all that was needed.
         """
-        step, room = self._steps[node], self._room
-        limit = room.step_limit(step.answer)
+        step, context = self._steps[node], self._context
+        limit = context.step_limit(step.answer)
         if limit < 1:
             return Children(lane, [])
-        samples = self._expanding[node] = Samples(lane, room.num_children)
+        samples = self._expanding[node] = ExpansionSamples(lane, context.num_children)
         step.expansions += 1
         if step.reusable is not None:
             samples.found[0], step.reusable = step.reusable, None
@@ -109,7 +121,7 @@ class Actor:
             return self._children(node)
         return [
             self._request(node, "step", step.expansions, number, limit=limit, keep=True)
-            for number in range(len(samples.found), room.num_children)
+            for number in range(len(samples.found), context.num_children)
         ]
 
     def grow(self, children: Children) -> None:
@@ -126,11 +138,11 @@ class Actor:
         Returns:
           requests, or at once the reward of an answer that is not judged.
         """
-        step, room = self._steps[node], self._room
+        step, context = self._steps[node], self._context
         step.evaluations += 1
         visit = step.evaluations
         self._evaluating[node, visit] = _Evaluation(lane)
-        limit = room.answer_limit(step.answer)
+        limit = context.answer_limit(step.answer)
         if step.terminal or limit < 1:
             return self._judge(node, visit, step.answer, step.terminal)
         self._counts["rollouts"] += 1
@@ -165,14 +177,14 @@ class Actor:
 
     def release(self) -> None:
         """Releases all of the tree's handles in the engine's cache."""
-        engine = self._room.engine
+        engine = self._context.engine
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
                 if handle is not None:
                     engine.release(handle)
             step.reusable = step.handle = None
-        self._room.openings.close(self._openings)
-        self._openings = {}
+        self._context.judge_prefixes.close(self._judge_prefixes)
+        self._judge_prefixes = {}
 
     def record(self, visits: Sequence[int], iterations: int) -> TreeRecord:
         """The record of the finished tree.
@@ -190,8 +202,8 @@ class Actor:
             prompt=self.prompt.prompt,
             kind=self.prompt.kind,
             source=self.prompt.source,
-            model=self._room.model,
-            settings=self._room.settings,
+            model=self._context.model,
+            settings=self._context.settings,
             nodes=nodes,
             iterations=iterations,
             counts={name: count for name, count in sorted(self._counts.items()) if count},
@@ -207,57 +219,57 @@ class Actor:
         does not depend on the slot, the batch or the order of requests, and a resumed run asks for
         the same samples again.
         """
-        room, step = self._room, self._steps[node]
+        context, step = self._context, self._steps[node]
         return Request(
             id=(self._slot, node, what, *visit),
             tokens=(),
             parent=step.handle,
-            sampling=room.sampling.limited(
-                limit, room.step_ids if what == "step" else room.end_ids
+            sampling=context.sampling.limited(
+                limit, context.step_ids if what == "step" else context.end_ids
             ),
-            key=request_key(room.seed, self.prompt.id, *step.path, what, *visit),
+            key=request_key(context.seed, self.prompt.id, *step.path, what, *visit),
             keep=keep,
             priority=self._number,
         )
 
     def _children(self, node: int) -> Children:
         """Turns the samples of a complete expansion into children."""
-        room, parent = self._room, self._steps[node]
+        context, parent = self._context, self._steps[node]
         samples = self._expanding.pop(node)
-        whole = samples.whole_steps(room.engine, self._counts)
+        whole = samples.distinct_steps(context.engine, self._counts)
         children = [
-            Step(
+            HostNode(
                 parent=node,
                 path=(*parent.path, number),
                 tokens=sample.tokens,
                 answer=parent.answer + sample.tokens,
-                text=room.tokenizer.decode(sample.tokens),
-                prior=PRIORS[room.prior](sample.logps, len(whole)),
-                terminal=sample.tokens[-1] in room.end_ids,
+                text=context.tokenizer.decode(sample.tokens),
+                prior=PRIORS[context.prior](sample.logps, len(whole)),
+                terminal=sample.tokens[-1] in context.end_ids,
                 handle=sample.handle,
             )
             for number, sample in enumerate(whole)
         ]
         for child in children:
             if child.terminal and child.handle is not None:  # a finished answer is not continued
-                room.engine.release(child.handle)
+                context.engine.release(child.handle)
                 child.handle = None
         self._counts["expansions"] += 1
         return Children(samples.lane, children)
 
     def _may_reuse(self, node: int, visit: int) -> bool:
         """Whether the first step of this rollout is kept as the node's first child."""
-        reuses = self._room.sampling.reuse_rollout_step and visit == 1
-        return reuses and len(self._steps[node].path) < self._room.max_depth
+        reuses = self._context.sampling.reuse_rollout_step and visit == 1
+        return reuses and len(self._steps[node].path) < self._context.max_depth
 
     def _roll_out(self, node: int, visit: int, rollout: Completion) -> Outcome:
         """Keeps a completed rollout's first step for reuse, if wanted, and judges its answer."""
-        room, step = self._room, self._steps[node]
+        context, step = self._context, self._steps[node]
         if rollout.finish == "too_long":
             self.no_room |= node == 0
         elif self._may_reuse(node, visit):
-            limit = room.step_limit(step.answer)
-            step.reusable = first_step(rollout, room.step_ids, limit, room.engine)
+            limit = context.step_limit(step.answer)
+            step.reusable = first_step(rollout, context.step_ids, limit, context.engine)
         answer = step.answer + tuple(rollout.tokens)
         return self._judge(node, visit, answer, rollout.finish == "stop")
 
@@ -265,21 +277,23 @@ class Actor:
         self, node: int, visit: int, answer: tuple[int, ...], finished: bool
     ) -> list[Request] | Evaluated:
         """Starts the judging of an answer; an answer without a final answer is not judged."""
-        room, step = self._room, self._steps[node]
+        context, step = self._context, self._steps[node]
         evaluation = self._evaluating[node, visit]
-        text = room.tokenizer.decode(answer)
+        text = context.tokenizer.decode(answer)
         evaluation.entry = {"answer": steps.final_answer(text)}
-        if room.judge.malformed(text, finished):
+        if context.judge.malformed(text, finished):
             self._counts["malformed"] += 1
             evaluation.entry["malformed"] = True
-            return self._close(node, visit, room.judge.malformed_reward)
-        judging = evaluation.judging = room.judge.requests(
+            return self._close(node, visit, context.judge.malformed_reward)
+        judging = evaluation.judging = context.judge.requests(
             self.prompt.prompt,
             self.prompt.kind,
             evaluation.entry["answer"],
-            functools.partial(request_key, room.seed, self.prompt.id, *step.path, "judge", visit),
+            functools.partial(
+                request_key, context.seed, self.prompt.id, *step.path, "judge", visit
+            ),
             id=(self._slot, node, "judge", visit),
-            parents=self._openings,
+            parents=self._judge_prefixes,
             priority=self._number,
         )
         requests = judging.start()
@@ -294,7 +308,7 @@ class Actor:
         self._evaluating[node, visit].entry |= scores
         if result.helpfulness is None or result.safety is None:
             return self._close(node, visit, None)
-        return self._close(node, visit, self._room.reward(result.helpfulness, result.safety))
+        return self._close(node, visit, self._context.reward(result.helpfulness, result.safety))
 
     def _close(self, node: int, visit: int, reward: float | None) -> Evaluated:
         """Records the evaluation with its reward."""

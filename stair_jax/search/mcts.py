@@ -1,9 +1,9 @@
 """SI-MCTS (Algorithm 1 of the STAIR paper) on one tree: selection, expansion, backup.
 
-Pure functions without a batch axis; `tree.py` applies them to many trees with `jax.vmap`. A node is
-one reasoning step of an answer (or its output block) and is referred to by its index; texts and
-tokens stay on the host. Selection is by UCB1 or PUCT (`scores.py`). A leaf is evaluated on its
-first visit and expanded on its second.
+Pure functions without a batch axis; `kernel.py` applies them to many trees with `jax.vmap`. A node
+is one reasoning step of an answer (or its output block) and is referred to by its index; texts and
+tokens stay on the host. Selection is by UCB1 or PUCT (`selection_scores.py`). A leaf is evaluated
+on its first visit and expanded on its second.
 
 Selection reads a cached best child per node (`Trees.choice`) instead of scoring the children at
 each level. The best child depends only on the statistics of the node and of its children, and these
@@ -12,8 +12,9 @@ path, all levels in parallel, and `select` just follows pointers.
 
 With several iterations in flight per tree (`SearchConfig.in_flight` > 1) the WU-UCT rule applies
 (Liu et al., "Watch the Unobserved", ICLR 2020): an unfinished iteration counts as a visit of every
-node on its path when children are compared, but does not enter their mean values. `launch` adds
-these pending visits, `land` removes them before the reward is backed up.
+node on its path when children are compared, but does not enter their mean values.
+`add_virtual_visit` adds these pending visits, `remove_virtual_visit` removes them before the reward
+is backed up.
 """
 
 import functools
@@ -22,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from stair_jax.search.scores import SCORES
-from stair_jax.search.tree_data import NO_NODE, ROOT, Expansion, Need, SearchConfig, Trees
+from stair_jax.search.selection_scores import SCORES
+from stair_jax.search.tree import NO_NODE, ROOT, Expansion, Need, SearchConfig, Trees
 
 
 def select(config: SearchConfig, tree: Trees) -> tuple[Array, Array]:
@@ -113,7 +114,9 @@ def expand(
     return tree, jnp.where(grown, chosen, node)
 
 
-def launch(config: SearchConfig, tree: Trees, node: Array, active: Array | bool = True) -> Trees:
+def add_virtual_visit(
+    config: SearchConfig, tree: Trees, node: Array, active: Array | bool = True
+) -> Trees:
     """Adds a pending visit to the path of an iteration that starts at the leaf `node`.
 
     Called only if `config.in_flight` > 1. `active` is a bool scalar mask, as in `expand`.
@@ -125,8 +128,11 @@ def launch(config: SearchConfig, tree: Trees, node: Array, active: Array | bool 
     return tree.replace(turn=tree.turn + active)
 
 
-def land(config: SearchConfig, tree: Trees, node: Array, active: Array | bool = True) -> Trees:
-    """Removes the pending visits of `launch` (and, for the child, of `expand`) from a path.
+def remove_virtual_visit(
+    config: SearchConfig, tree: Trees, node: Array, active: Array | bool = True
+) -> Trees:
+    """Removes the pending visits of `add_virtual_visit` (and, for the child, of `expand`) from a
+    path.
 
     `backup` of the same node must follow: it recomputes the choices on the path.
     """
@@ -157,7 +163,7 @@ def backup(
     A missing reward (NaN: the judge's reply could not be read) leaves all means unchanged: visits
     increase by one, and each sum by the node's own mean (by its parent's mean if it has no visits
     yet, by 0 at the root). So the search moves on instead of returning to the same node forever.
-    Records and preference pairs are made from real rewards only (`branch.py`).
+    Records and preference pairs are made from real rewards only (`host_node.py`).
 
     The first reward of a terminal node, real or substituted, is stored and reused on later visits.
 

@@ -18,22 +18,22 @@ from typing import Any, Protocol
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, request_key
-from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, Room
+from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, SearchContext
 from stair_jax.search.admission import Admission, Load
-from stair_jax.search.entries import Entries, Entry
-from stair_jax.search.forest import Forest, Task, find_device
-from stair_jax.search.judge import Judge
-from stair_jax.search.openings import Openings
+from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
+from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.prefixes import JudgePrefixes
+from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.report import SearchReport, since
+from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree_data import Need
+from stair_jax.search.tree import Need
 from stair_jax.text.tokenizer import Tokenizer
 
-__all__ = ["Engine", "Progress", "SearchReport", "SearchSettings", "run_search"]
+__all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
 
 
-class Engine(Protocol):
+class EngineProtocol(Protocol):
     """The part of `decoding.engine.Engine` that a search needs."""
 
     stats: EngineStats
@@ -58,7 +58,7 @@ class Engine(Protocol):
     def release(self, handle: Handle) -> None: ...
 
 
-class Progress(Protocol):
+class ProgressListener(Protocol):
     """Receives the number of finished trees (see `monitoring.Progress`)."""
 
     def update(self, done: int, **shown: Any) -> None: ...
@@ -66,12 +66,12 @@ class Progress(Protocol):
 
 def run_search(
     prompts: Iterable[Prompt],
-    engine: Engine,
+    engine: EngineProtocol,
     tokenizer: Tokenizer,
     settings: SearchSettings,
     seed: int,
     on_tree: Callable[[TreeRecord], None],
-    progress: Progress | None = None,
+    progress: ProgressListener | None = None,
     *,
     reward: Reward,
     trees_in_flight: int = 64,
@@ -106,11 +106,11 @@ def run_search(
       UserError: `device` is unknown or not available.
     """
     judge = Judge(tokenizer, settings.judge)
-    room = Room(
+    context = SearchContext(
         engine=engine,
         tokenizer=tokenizer,
         judge=judge,
-        openings=Openings(engine, judge),
+        judge_prefixes=JudgePrefixes(engine, judge),
         reward=reward,
         sampling=settings.sampling,
         num_children=settings.tree.num_children,
@@ -121,21 +121,21 @@ def run_search(
         settings=fingerprint,
     )
     batch = max(1, trees_in_flight)
-    forest = Forest(settings.tree, batch, find_device(device))
+    batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
     admission = Admission(engine.capacity, settings.expected_tokens)
-    entries = Entries(prompts, tokenizer, settings.max_prompt_tokens, done)
-    search = _Search(room, engine, forest, admission, entries, batch, on_tree)
+    prompts_left = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
+    search = _Search(context, engine, batched_trees, admission, prompts_left, batch, on_tree)
     search.run(settings.tree.num_iterations, progress, len(done))
-    room.openings.close_all()
+    context.judge_prefixes.close_all()
     return search.report
 
 
 @dataclass
-class _Growing:
+class _TreeInFlight:
     """A tree in flight.
 
     Attributes:
-      entry: its prompt.
+      queued: its prompt.
       actor: its host side.
       load: what its requests pin in the cache.
       order: lanes with a request in flight, in the order in which they asked.
@@ -144,7 +144,7 @@ class _Growing:
       visits_left: evaluations after the budget that are not complete.
     """
 
-    entry: Entry
+    queued: QueuedPrompt
     actor: Actor
     load: Load
     order: deque[int] = field(default_factory=deque)
@@ -163,23 +163,23 @@ class _Search:
 
     def __init__(
         self,
-        room: Room,
-        engine: Engine,
-        forest: Forest,
+        context: SearchContext,
+        engine: EngineProtocol,
+        batched_trees: BatchedTrees,
         admission: Admission,
-        entries: Entries,
+        prompts_left: PromptQueue,
         batch: int,
         on_tree: Callable[[TreeRecord], None],
     ):
         self.report = SearchReport()
-        self._room, self._engine, self._forest = room, engine, forest
-        self._admission, self._entries, self._on_tree = admission, entries, on_tree
-        self._trees: dict[int, _Growing] = {}
+        self._context, self._engine, self._batched_trees = context, engine, batched_trees
+        self._admission, self._queue, self._on_tree = admission, prompts_left, on_tree
+        self._trees: dict[int, _TreeInFlight] = {}
         self._free_slots = list(range(batch - 1, -1, -1))
         self._with_news: set[int] = set()
         self._num_started = 0
 
-    def run(self, iterations: int, progress: Progress | None, done: int) -> None:
+    def run(self, iterations: int, progress: ProgressListener | None, done: int) -> None:
         """Searches all trees."""
         report, engine = self.report, self._engine
         start, before = time.monotonic(), EngineStats(**vars(engine.stats))
@@ -195,11 +195,11 @@ class _Search:
             report.engine = since(before, engine.stats)
             if progress is not None:
                 progress.update(done + report.trees, **report.shown())
-        report.skipped = self._entries.skipped
+        report.skipped = self._queue.skipped
 
     def _may_start(self) -> bool:
         """Whether another tree may start now; one tree is always admitted, so that all finish."""
-        if self._entries.next is None or not self._free_slots:
+        if self._queue.next is None or not self._free_slots:
             return False
         return not self._trees or self._admission.has_room(self._engine.free)
 
@@ -207,13 +207,13 @@ class _Search:
         """Starts as many trees as are admitted; returns whether any tree is in flight."""
         keys = {}
         while self._may_start():
-            slot, entry = self._free_slots.pop(), self._entries.take()
-            actor = Actor(self._room, entry.prompt, entry.tokens, slot, self._num_started)
-            self._trees[slot] = _Growing(entry, actor, Load(self._admission))
-            keys[slot] = request_key(self._room.seed, entry.prompt.id, "ties")
+            slot, queued = self._free_slots.pop(), self._queue.take()
+            actor = Actor(self._context, queued.prompt, queued.tokens, slot, self._num_started)
+            self._trees[slot] = _TreeInFlight(queued, actor, Load(self._admission))
+            keys[slot] = request_key(self._context.seed, queued.prompt.id, "ties")
             self._num_started += 1
         if keys:
-            self._forest.plant(keys)
+            self._batched_trees.reset(keys)
         return bool(self._trees)
 
     def _advance(self) -> None:
@@ -224,20 +224,20 @@ class _Search:
             outcome = tree.ready.pop(tree.order.popleft())
             if isinstance(outcome, Children):
                 tree.actor.grow(outcome)
-            self._forest.deliver(slot, outcome)
+            self._batched_trees.deliver(slot, outcome)
             if tree.has_news:
                 self._with_news.add(slot)
-        tasks, done = self._forest.advance()
+        tasks, done = self._batched_trees.advance()
         self.report.rounds += 1
         for task in tasks:
             if task.slot in self._trees:  # free slots hold trees that ask for things too
                 self._act(task)
         done = [slot for slot in done if slot in self._trees and self._trees[slot].visits is None]
         if done:
-            for slot, visits in zip(done, self._forest.visits(done), strict=True):
+            for slot, visits in zip(done, self._batched_trees.visits(done), strict=True):
                 self._visit_unvisited(slot, visits)
 
-    def _act(self, task: Task) -> None:
+    def _act(self, task: LaneTask) -> None:
         tree = self._trees[task.slot]
         tree.order.append(task.lane)
         act = tree.actor.expand if task.need == Need.EXPAND else tree.actor.evaluate
@@ -263,8 +263,8 @@ class _Search:
             self._take(slot, outcome)
             self._close_if_finished(slot)
         elif not len(tree.load):
-            self._entries.skip(
-                tree.entry.place, tree.entry.prompt, "prompt leaves no room in the context"
+            self._queue.skip(
+                tree.queued.place, tree.queued.prompt, "prompt leaves no room in the context"
             )
             self._remove(slot, finished=False)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from stair_jax.search.judge import JudgeSettings
-from stair_jax.search.room import PRIORS, SamplingSettings
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.search_context import PRIORS, SamplingSettings
+from stair_jax.search.tree import SearchConfig
 from stair_jax.settings import Settings, setting
 
 

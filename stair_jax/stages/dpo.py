@@ -11,12 +11,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from stair_jax.data.orders import TOGETHER, keys_of, prompt_of
+from stair_jax.data.examples import describe
+from stair_jax.data.mixtures import Reader, check_mixing, draw
 from stair_jax.data.packing import Example
 from stair_jax.data.pairs import Pair, encode_pairs, read_pairs, step_examples
 from stair_jax.data.records import StepPair
-from stair_jax.data.sequences import describe
-from stair_jax.data.tasks import Reader, check_mixing, draw
+from stair_jax.data.shuffling import TOGETHER, group_keys, prompt_of
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
@@ -31,9 +31,9 @@ from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.storage import fingerprint, fingerprint_folder
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
-from stair_jax.training.evaluate import cached, for_each_group, sequence_logps
+from stair_jax.training.forward_pass import cached, for_each_group, sequence_logps
 from stair_jax.training.objectives import DpoObjective
-from stair_jax.training.tree_batches import TreeBatches
+from stair_jax.training.trie_batches import TrieBatches
 
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
 # the reference comes from another program, which rounds in another order.
@@ -155,7 +155,7 @@ class Dpo(TrainingStage):
 def training_order(rows: Sequence[StepPair], settings: Dpo, seed: int) -> list[int]:
     """Numbers of the pairs in the order in which training takes them."""
     num_pairs = max(1, round(settings.epochs * len(rows)))
-    keys = keys_of(rows, settings.together)
+    keys = group_keys(rows, settings.together)
     return draw(rows, settings.rates, num_pairs, seed, settings.reader, settings.file, keys)
 
 
@@ -178,7 +178,7 @@ def lay_out(
     size, length = settings.batch_size, settings.row_length or settings.max_length
     if settings.layout == "pairs":
         return Batches(groups, size, length, settings.microbatch_rows, part, pass_size)
-    return TreeBatches(
+    return TrieBatches(
         groups,
         [prompt_of(row) for row in rows],
         size,

@@ -11,7 +11,7 @@ from stair_jax import storage
 from stair_jax.data.records import Prompt, read_dicts
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, run_all
-from stair_jax.evaluation import pocket as benchmark
+from stair_jax.evaluation import pocket_benchmark as benchmark
 from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
@@ -31,8 +31,8 @@ from stair_jax.run.engines import (
     plan_engine,
 )
 from stair_jax.run.stage import Artifact, Stage, stage_input
-from stair_jax.search.judge import Judge, JudgeSettings
-from stair_jax.search.reward import SafetyReward
+from stair_jax.search.judging.judges import Judge, JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.settings import require, setting
 from stair_jax.stages.prm import prm_axes
 from stair_jax.text.chat import encode_prompt

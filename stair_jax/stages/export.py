@@ -10,7 +10,7 @@ from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
 from stair_jax.run.stage import Artifact, Stage, stage_input
@@ -48,7 +48,7 @@ class Export(Stage):
         """Writes the folder that `path` names, and `export.json`, which says where it is."""
         source = context.input("model") / "hf"
         dtype = self.dtype or huggingface.stored_dtype(source)
-        target = Path(distributed.broadcast(_claim(context.folder, self.path, dtype)))
+        target = Path(collectives.broadcast(_claim(context.folder, self.path, dtype)))
         model = huggingface.load_config(source)
         mesh = training_mesh(context.runtime, model)
         multiple = math.lcm(context.runtime.vocab_multiple, mesh.shape["tensor"])
@@ -75,7 +75,7 @@ def _claim(folder: Path, path: str, dtype: str) -> str:
     Raises:
       UserError: it holds files of someone else's.
     """
-    if not distributed.is_main():
+    if not collectives.is_main():
         return ""
     record = folder / _RECORD
     if not path:

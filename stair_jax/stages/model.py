@@ -13,9 +13,8 @@ from jax.sharding import Mesh
 
 from stair_jax import pocket
 from stair_jax.errors import UserError
-from stair_jax.models import hub
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.models.huggingface import load_config, load_params, save, stored_dtype
+from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.planning.base_model import base_model

@@ -11,9 +11,9 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
-from stair_jax.search.preferences import (
-    PrmSettings,
-    StepSettings,
+from stair_jax.search.preference_pairs import (
+    PrmPairSettings,
+    StepPairSettings,
     prm_pairs,
     sibling_pairs,
     thin,
@@ -26,14 +26,14 @@ from stair_jax.storage import RecordLog, write_json
 
 
 @dataclass(frozen=True)
-class Preferences(Stage, StepSettings):
-    """Settings of `preferences`, beside those of `StepSettings`.
+class Preferences(Stage, StepPairSettings):
+    """Settings of `preferences`, beside those of `StepPairSettings`.
 
     Attributes:
       trees: the search stage.
       variant: "step", or "trajectory": full answers, as in the paper's ablation.
       match_steps: of "trajectory": at most as many pairs as "step" would give.
-      prm: pairs for the process reward model, see `PrmSettings` of search/preferences.py.
+      prm: pairs for the process reward model, see `PrmPairSettings` of search/preference_pairs.py.
     """
 
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
@@ -41,7 +41,7 @@ class Preferences(Stage, StepSettings):
     trees: str = stage_input(Artifact.TREES)
     variant: Literal["step", "trajectory"] = "step"
     match_steps: bool = False
-    prm: PrmSettings = setting(PrmSettings)
+    prm: PrmPairSettings = setting(PrmPairSettings)
 
     def makes(self) -> Mapping[str, Artifact]:
         """Pairs of both kinds."""

@@ -15,14 +15,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax import storage
+from stair_jax.data.examples import answer_example
 from stair_jax.data.packing import pack
 from stair_jax.data.records import SftRow
-from stair_jax.data.sequences import answer_example
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.transformer import Params, init_params
 from stair_jax.monitoring import Progress
+from stair_jax.pocket.pocket_tokenizer import train_tokenizer
 from stair_jax.pocket.pretraining import examples
-from stair_jax.pocket.tokenizer import train_tokenizer
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from stair_jax.data.examples import describe
+from stair_jax.data.mixtures import Reader, check_mixing, draw
 from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs
 from stair_jax.data.records import PathPair, Record
-from stair_jax.data.sequences import describe
-from stair_jax.data.tasks import Reader, check_mixing, draw
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
@@ -28,7 +28,7 @@ from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.storage import write_json
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
-from stair_jax.training.evaluate import for_each_group, sequence_scores
+from stair_jax.training.forward_pass import for_each_group, sequence_scores
 from stair_jax.training.objectives import PrmObjective
 
 

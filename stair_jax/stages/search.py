@@ -10,22 +10,22 @@ from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import Metrics, Progress, say
-from stair_jax.parallel import distributed
 from stair_jax.parallel.chips import GIB, memory_bytes
+from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import EngineSettings, load_engine, plan_engine
 from stair_jax.run.stage import Artifact, Stage, stage_input
-from stair_jax.search.forest import tree_bytes
-from stair_jax.search.judge import JudgeSettings
+from stair_jax.search.batched_trees import tree_bytes
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.reward import SafetyReward
-from stair_jax.search.room import PRIORS, SamplingSettings
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.search_context import PRIORS, SamplingSettings
+from stair_jax.search.tree import SearchConfig
 from stair_jax.settings import setting
-from stair_jax.stages.search_parts import TREES_FILE, Parts
+from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -97,16 +97,16 @@ class Search(Stage, SearchConfig, SamplingSettings):
         path = context.input("prompts") / self.file
         # The search leaves repetitions of an id out itself, and says so.
         prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
-        parts = Parts(context.folder, prompts)
+        parts = RecordShards(context.folder, prompts)
         done = parts.done
         hf = context.input("model") / "hf"
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
-        is_silent = not distributed.is_main()
+        is_silent = not collectives.is_main()
         progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
         resume_step = len(done) if done else -1
         with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
             writer = _Writer(parts.log, metrics, len(done), engine.stats)
-            model = fingerprint_folder(hf) if distributed.is_main() else None
+            model = fingerprint_folder(hf) if collectives.is_main() else None
             report = run_search(
                 parts.prompts,
                 engine,
@@ -118,7 +118,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 reward=self.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=distributed.broadcast(model),
+                model=collectives.broadcast(model),
                 fingerprint=context.fingerprint,
                 done=done,
             )

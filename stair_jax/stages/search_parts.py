@@ -13,15 +13,15 @@ from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import EngineStats
-from stair_jax.parallel import distributed
-from stair_jax.search.entries import DUPLICATE
-from stair_jax.search.report import SearchReport, merge
+from stair_jax.parallel.processes import collectives
+from stair_jax.search.prompt_queue import DUPLICATE
+from stair_jax.search.search_report import SearchReport, merge
 from stair_jax.storage import RecordLog, atomic_file, plain
 
 TREES_FILE = "trees.jsonl.gz"
 
 
-class Parts:
+class RecordShards:
     """The records of a search in its folder.
 
     Attributes:
@@ -34,22 +34,22 @@ class Parts:
         self._folder, self._all = folder, prompts
         owners: dict[str, int] = {}
         for prompt in prompts:
-            owners.setdefault(prompt.id, len(owners) % distributed.num_processes())
-        own = distributed.process_index()
+            owners.setdefault(prompt.id, len(owners) % collectives.num_processes())
+        own = collectives.process_index()
         self.prompts = [prompt for prompt in prompts if owners[prompt.id] == own]
 
     @property
     def log(self) -> RecordLog:
         """Where this process writes its trees."""
-        if distributed.num_processes() == 1:
+        if collectives.num_processes() == 1:
             return RecordLog(self._folder / TREES_FILE)
-        return RecordLog(self._folder / f".part{distributed.process_index()}.{TREES_FILE}")
+        return RecordLog(self._folder / f".part{collectives.process_index()}.{TREES_FILE}")
 
     @cached_property
     def done(self) -> set[str]:
         """Ids of the prompts of this process whose trees were finished at the start."""
         finished = {record["id"] for path in self._files() for record in RecordLog(path)}
-        distributed.barrier("the start of the search", 3600.0)  # now the files may grow
+        collectives.barrier("the start of the search", 3600.0)  # now the files may grow
         return finished & {prompt.id for prompt in self.prompts}
 
     def join(self, report: SearchReport) -> SearchReport | None:
@@ -59,8 +59,8 @@ class Parts:
           what all processes did, in the first one; None in the others.
         """
         own = plain(report)
-        reports = distributed.gather("the end of the search", own, distributed.PATIENCE)
-        if not distributed.is_main():
+        reports = collectives.gather("the end of the search", own, collectives.PATIENCE)
+        if not collectives.is_main():
             return None
         files = self._files()
         if len(files) > 1 or not (self._folder / TREES_FILE).exists():

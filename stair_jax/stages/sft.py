@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from stair_jax.data.encoded import Encoded
+from stair_jax.data.examples import answer_example, describe
+from stair_jax.data.mixtures import Reader, check_mixing, read_mixture
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow
-from stair_jax.data.sequences import answer_example, describe
-from stair_jax.data.tasks import Reader, check_mixing, read_mixture
+from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
@@ -95,7 +95,7 @@ def _encode(
     unique = {row.id: row for row in rows}
     places = {name: place for place, name in enumerate(unique)}
     draws = np.array([places[row.id] for row in rows])
-    encoded = Encoded(list(unique.values()), lambda row: (answer_example(tokenizer, row),), 1)
+    encoded = TokenizedRows(list(unique.values()), lambda row: (answer_example(tokenizer, row),), 1)
     long = encoded.lengths[draws, 0] > settings.max_length
     if settings.overlong == "truncate":
         encoded = encoded.truncated(settings.max_length)

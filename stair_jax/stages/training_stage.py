@@ -33,10 +33,10 @@ from stair_jax.run.stage import Artifact, Stage
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.keep import has_state
+from stair_jax.training.metrics import Inspect
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings, configure, export, is_exported
 from stair_jax.training.step import Objective, abstract_state
-from stair_jax.training.watch import Inspect
 
 _BEST = ("keep_best", "num_best", "checkpoint_every", "checkpoint_minutes")
 
@@ -153,7 +153,10 @@ class TrainingStage(Stage, TrainingSettings):
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
         if is_exported(context.folder):
             return
-        from stair_jax.training.loop import Run, train  # with Orbax, which takes long to import
+        from stair_jax.training.loop import (  # with Orbax, which takes long to import
+            TrainingRun,
+            train,
+        )
 
         setup, params, tokenizer = self.load(context)
         sized = self.sized(setup)
@@ -161,7 +164,7 @@ class TrainingStage(Stage, TrainingSettings):
         if isinstance(data.batches, Batches):
             say(f"{context.name}: {data.batches.fill()}")
         trained = train(
-            Run(
+            TrainingRun(
                 name=context.name,
                 folder=context.folder,
                 objective=self.objective(setup.config),

@@ -14,7 +14,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 from stair_jax.storage import write_json, writing
 from stair_jax.training.keep import BEST_FILE, Keep
 
@@ -47,10 +47,10 @@ class Checkpoints:
         self._keep = keep
         self._pending: int | None = None  # the step that is being written
         with writing(self._folder):
-            if distributed.is_main():
+            if collectives.is_main():
                 self._prepare()
             # No process may list the folder before process 0 has cleaned it up.
-            distributed.barrier(f"opening {self._folder}")
+            collectives.barrier(f"opening {self._folder}")
             self._manager = _Manager(self._folder, options=_options(keep))
 
     @property
@@ -184,7 +184,7 @@ class Checkpoints:
 
         If a background save fails on this, the exit of the process is delayed by minutes.
         """
-        if distributed.is_main():
+        if collectives.is_main():
             probe = self._folder / ".probe"
             probe.mkdir(exist_ok=True)
             probe.rmdir()

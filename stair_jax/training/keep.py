@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 
 BEST_FILE = "best.json"  # in the folder of checkpoints, if the best ones are kept
 
@@ -34,5 +34,5 @@ def has_state(folder: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Deletes the checkpoints of a finished run, unless it keeps the best ones."""
-    if distributed.is_main() and not (folder / BEST_FILE).exists():
+    if collectives.is_main() and not (folder / BEST_FILE).exists():
         shutil.rmtree(folder, ignore_errors=True)

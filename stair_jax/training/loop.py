@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
-from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import use_mesh
+from stair_jax.parallel.processes import collectives
+from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checkpoints import Checkpoints
-from stair_jax.training.feeding import put_batch
 from stair_jax.training.keep import Keep
+from stair_jax.training.metrics import Inspect, StepMetrics, Throughput
 from stair_jax.training.optimizer import Optimizer
 from stair_jax.training.preemption import Preemption
 from stair_jax.training.step import (
@@ -30,13 +31,12 @@ from stair_jax.training.step import (
     init_state,
     make_train_step,
 )
-from stair_jax.training.watch import Inspect, Speed, Watch
 
 _PACKAGES = ("stair_jax", "jax", "orbax-checkpoint")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """Everything that one training run consists of, except for the parameters.
 
     Attributes:
@@ -73,7 +73,9 @@ class Run:
         return self.checkpoint_every > 0 or self.checkpoint_minutes > 0
 
 
-def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | None = None) -> Params:
+def train(
+    run: TrainingRun, params: Params, logical_axes: Params, inspect: Inspect | None = None
+) -> Params:
     """Trains from the newest checkpoint, or from `params`, to the end; returns the parameters.
 
     A run that was killed and started again ends with bitwise the same parameters as one that was
@@ -95,22 +97,24 @@ def train(run: Run, params: Params, logical_axes: Params, inspect: Inspect | Non
         Checkpoints(run.folder / "checkpoints", run.keep) as checkpoints,
     ):
         state, start = _start(run, params, logical_axes, checkpoints)
-        is_main = distributed.is_main()
+        is_main = collectives.is_main()
         progress = Progress(run.name, len(run.batches), "steps", start, silent=not is_main)
         with (
             Metrics(run.folder, resume_step=start - 1, silent=not is_main) as metrics,
             use_mesh(run.mesh),
         ):
-            speed = Speed(run.objective, run.mesh)
-            watch = Watch(run.folder, metrics, progress, speed, run.shown, run.keep.best, inspect)
-            state = _steps(run, state, start, watch, checkpoints, preemption)
+            throughput = Throughput(run.objective, run.mesh)
+            step_metrics = StepMetrics(
+                run.folder, metrics, progress, throughput, run.shown, run.keep.best, inspect
+            )
+            state = _steps(run, state, start, step_metrics, checkpoints, preemption)
         state = _chosen(run, state, checkpoints)
     progress.close()
     return state.params
 
 
 def _start(
-    run: Run, params: Params, logical_axes: Params, checkpoints: Checkpoints
+    run: TrainingRun, params: Params, logical_axes: Params, checkpoints: Checkpoints
 ) -> tuple[TrainState, int]:
     """The state to start from, and the number of steps that it has done."""
     start = checkpoints.step
@@ -126,10 +130,10 @@ def _start(
 
 
 def _steps(
-    run: Run,
+    run: TrainingRun,
     state: TrainState,
     start: int,
-    watch: Watch,
+    step_metrics: StepMetrics,
     checkpoints: Checkpoints,
     preemption: Preemption,
 ) -> TrainState:
@@ -146,21 +150,21 @@ def _steps(
         learning_rate = put_batch({"rate": np.float32(rate)}, run.mesh)["rate"]
         state, values = step_fn(state, arrays, learning_rate)
         # Reads the metrics of the step before this one, so that the device stays busy.
-        watch.add(step, batch, rate, values)
+        step_metrics.add(step, batch, rate, values)
         checkpoints.check()
         is_last = preemption.reached()
         if due(step + 1) or is_last:
             # Waits for this step and checks it, so that a non-finite state is never saved.
-            metrics = watch.flush()
+            metrics = step_metrics.flush()
             about = _about(run, step + 1, metrics)
             checkpoints.save(step + 1, state, about, metrics, wait=is_last)
         if is_last:
             preemption.leave()
-    watch.flush()
+    step_metrics.flush()
     return state
 
 
-def _chosen(run: Run, state: TrainState, checkpoints: Checkpoints) -> TrainState:
+def _chosen(run: TrainingRun, state: TrainState, checkpoints: Checkpoints) -> TrainState:
     """The final state, or that of the best checkpoint if `keep.use_best`."""
     best = checkpoints.best if run.keep.use_best else None
     if best is None or best == len(run.batches):
@@ -177,7 +181,7 @@ def _chosen(run: Run, state: TrainState, checkpoints: Checkpoints) -> TrainState
 class _Due:
     """When to save: every so many steps or minutes, and after the last step."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: TrainingRun):
         self._run = run
         self._last = time.monotonic()
 
@@ -192,13 +196,13 @@ class _Due:
         if run.checkpoint_minutes:
             elapsed = time.monotonic() - self._last
             # Clocks differ between processes, but a save is collective: process 0 decides.
-            is_due |= distributed.broadcast(elapsed >= 60 * run.checkpoint_minutes)
+            is_due |= collectives.broadcast(elapsed >= 60 * run.checkpoint_minutes)
         if is_due:
             self._last = time.monotonic()
         return is_due
 
 
-def _about(run: Run, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+def _about(run: TrainingRun, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
     """Metadata of a checkpoint: step, position in the data, schedule, metrics, versions."""
     versions = {}
     for package in _PACKAGES:
@@ -209,7 +213,7 @@ def _about(run: Run, done: int, metrics: Mapping[str, float]) -> dict[str, Any]:
     return {"step": done, **_same(run, done), "metrics": dict(metrics), "versions": versions}
 
 
-def _same(run: Run, done: int) -> dict[str, dict[str, Any]]:
+def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
     """What is compared when the run is resumed, by part: position in the data, and schedule."""
     position = getattr(run.batches, "state", None)
     return {
@@ -218,7 +222,7 @@ def _same(run: Run, done: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _check_same(run: Run, done: int, about: Mapping[str, Any]) -> None:
+def _check_same(run: TrainingRun, done: int, about: Mapping[str, Any]) -> None:
     """Raises a UserError that names what has changed since the checkpoint was written."""
     for part, now in _same(run, done).items():
         before = about.get(part) or {}
@@ -234,7 +238,7 @@ def _check_same(run: Run, done: int, about: Mapping[str, Any]) -> None:
             )
 
 
-def _may_differ(run: Run, part: str, name: str, before: Mapping[str, Any]) -> bool:
+def _may_differ(run: TrainingRun, part: str, name: str, before: Mapping[str, Any]) -> bool:
     """Whether a difference in this field is allowed because the run has only been lengthened."""
     if part == "schedule":
         return name in ("num_steps", "warmup_steps")

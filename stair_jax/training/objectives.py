@@ -2,7 +2,7 @@
 
 The training step differentiates these. Each objective is a frozen dataclass and so hashable: stages
 with equal settings share one compiled step. The arrays of a micro-batch are described in
-`batches.py`, those of trees in `tree_batches.py`. Shapes: R rows of T tokens, S groups of G
+`batches.py`, those of trees in `trie_batches.py`. Shapes: R rows of T tokens, S groups of G
 sequences.
 """
 

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 
 # JAX needs step numbers that increase over the life of a process, which may train several stages.
 _asked = itertools.count(1)
@@ -51,10 +51,10 @@ class Preemption:
         In a multi-process run this is collective: all processes call it before the first step and
         after each step.
         """
-        if not self._heeds or distributed.num_processes() == 1:
+        if not self._heeds or collectives.num_processes() == 1:
             return self._noticed
         try:
-            return distributed.reached_stop(next(_asked))
+            return collectives.reached_stop(next(_asked))
         except RuntimeError:  # the user has disabled JAX's preemption service
             return False
 
@@ -70,8 +70,8 @@ class Preemption:
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._noticed = True
-        if distributed.num_processes() > 1:
-            distributed.request_stop()
+        if collectives.num_processes() > 1:
+            collectives.request_stop()
 
     def _restore(self) -> None:
         if self._is_ours:

@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
-from stair_jax.models.attention import BACKENDS
+from stair_jax.models.attention.backends import BACKENDS
 from stair_jax.models.config import DTYPES, REMAT_POLICIES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
-from stair_jax.parallel import distributed
 from stair_jax.parallel.mesh import batch_devices
+from stair_jax.parallel.processes import collectives
 from stair_jax.settings import setting
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.keep import Keep, discard
@@ -131,7 +131,7 @@ def check_rows(field: str, rows: int, mesh: Mesh) -> None:
 
 def is_exported(folder: Path) -> bool:
     """Whether `export` has finished in this stage's folder."""
-    return distributed.broadcast((folder / "hf").is_dir())
+    return collectives.broadcast((folder / "hf").is_dir())
 
 
 def export(
@@ -148,5 +148,5 @@ def export(
     Checkpoints that `keep_best` holds are left, and all with `keep_state`.
     """
     huggingface.save(folder / "hf", params, config, tokenizer, score_head, dtype)
-    if distributed.is_main() and not keep_state:
+    if collectives.is_main() and not keep_state:
         discard(folder / "checkpoints")

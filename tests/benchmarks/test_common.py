@@ -5,11 +5,11 @@ import argparse
 import numpy as np
 
 from benchmarks import common
-from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.engine_config import EngineConfig
 
 
 def test_warming_up_runs_the_prefills_of_all_sizes(monkeypatch):
-    monkeypatch.setattr(EngineShapes, "prefill_sizes", (4, 2, 1))
+    monkeypatch.setattr(EngineConfig, "prefill_sizes", (4, 2, 1))
     parser = argparse.ArgumentParser()
     common.add_model_flags(parser)
     flags = parser.parse_args(["--tiny", "--prefill-rows", "4", "--prefill-width", "16"])

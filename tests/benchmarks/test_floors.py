@@ -5,7 +5,7 @@ import pytest
 from benchmarks.roofline import Ceilings, Floor
 from benchmarks.trace import busy_seconds, covered, kernel_seconds, program_seconds
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.known import KNOWN
+from stair_jax.models.huggingface.known_configs import KNOWN
 
 LLAMA = ModelConfig.from_huggingface(KNOWN["meta-llama/Llama-3.1-8B-Instruct"].config)
 

@@ -6,12 +6,12 @@ from benchmarks.options import below
 from benchmarks.script import judge_template, scripted_prompts
 from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from stair_jax.decoding.engine import Engine
-from stair_jax.search.judge import JudgeSettings
-from stair_jax.search.reward import SafetyReward
-from stair_jax.search.room import SamplingSettings
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import run_search
+from stair_jax.search.search_context import SamplingSettings
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.tree import SearchConfig
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import steps
 

@@ -150,11 +150,11 @@ def test_mistakes_that_need_the_devices(refused, flags, said):
 
 def test_too_many_slots_for_the_memory_are_told_with_a_number_that_fits(refused, monkeypatch):
     """On a device of a kind that tells its memory, as accelerators do."""
-    from stair_jax.decoding import shapes
+    from stair_jax.decoding import engine_config
     from stair_jax.run import engines
 
     monkeypatch.setattr(engines, "memory_bytes", lambda device: 3 * 2**30)
-    monkeypatch.setattr(shapes.EngineShapes, "on_cpu", property(lambda self: False))
+    monkeypatch.setattr(engine_config.EngineConfig, "on_cpu", property(lambda self: False))
     line = refused("pocket", "--config.runtime.slots=1048576")
     slots = line.partition("lower runtime.slots to ")[2].partition(",")[0]
     assert 0 < int(slots) < 1048576

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from stair_jax.data.examples import answer_example, describe
 from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs, step_examples
 from stair_jax.data.records import PathPair, SftRow, StepPair
-from stair_jax.data.sequences import answer_example, describe
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import encode_prompt

@@ -12,12 +12,12 @@ from scipy import stats
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
-from stair_jax.decoding.rows import WIDTH
-from stair_jax.decoding.shapes import EngineShapes
+from stair_jax.decoding.slots import WIDTH
 from stair_jax.errors import UserError
-from stair_jax.models import serving
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.serving import fused_params
 from stair_jax.models.transformer import apply, init_params, output_embedding
 
 CONFIG = ModelConfig(
@@ -169,7 +169,7 @@ def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
     """With several prefill sizes, as on accelerators."""
     requests = mixed_requests()
     expected = run_all(make_engine(), requests)
-    monkeypatch.setattr(EngineShapes, "prefill_sizes", (4, 2, 1))
+    monkeypatch.setattr(EngineConfig, "prefill_sizes", (4, 2, 1))
     engine = make_engine()
     prefill, rows = engine._programs.prefill, []
 
@@ -354,16 +354,16 @@ def test_weights_cannot_change_under_a_request():
 
 def test_the_cache_is_updated_in_place():
     state = programs.empty_state(CONFIG, "gather", 8, 40, 4, "float32")
-    served = serving.serve(CONFIG, PARAMS, stacked=False)
+    fused = fused_params.fuse_params(CONFIG, PARAMS, stacked=False)
     size = sum(array.nbytes for array in jax.tree.leaves(state))
     jitted = programs.get_programs("cpu")
     rows = _, table = np.zeros((8, WIDTH), np.int32), np.zeros((8, 12), np.int32)
     calls = (
         *(
-            jitted.decode.lower(CONFIG, "gather", 4, way, served, state, *rows, *rows)
-            for way in get_args(programs.Way)
+            jitted.decode.lower(CONFIG, "gather", 4, decode_mode, fused, state, *rows, *rows)
+            for decode_mode in get_args(programs.DecodeMode)
         ),
-        jitted.prefill.lower(CONFIG, "gather", served, state, table[:, :8], table[:, :2], table),
+        jitted.prefill.lower(CONFIG, "gather", fused, state, table[:, :8], table[:, :2], table),
         jitted.copy_pages.lower(CONFIG, "gather", 40, state, table[0], table[0]),
     )
     for call in calls:
@@ -374,16 +374,16 @@ def test_the_cache_is_updated_in_place():
 def test_a_quick_call_leaves_what_it_cannot_sample():
     """As on a GPU: calls without branches, and a full call for rows that need a branch."""
     requests = mixed_requests()
-    shapes = EngineShapes(
+    engine_config = EngineConfig(
         num_slots=8, max_length=MAX_LENGTH, page_size=4, prefill_rows=4, steps_per_call=4
     )
-    engine = Engine(CONFIG, PARAMS, shapes)
-    engine._shapes = dataclasses.replace(engine._shapes, platform="gpu")
+    engine = Engine(CONFIG, PARAMS, engine_config)
+    engine._engine_config = dataclasses.replace(engine._engine_config, platform="gpu")
     jitted, ways = programs.get_programs("gpu"), []
 
-    def decode(config, backend, num_steps, way, *rest):
-        ways.append(way)
-        return jitted.decode(config, backend, num_steps, way, *rest)
+    def decode(config, backend, num_steps, decode_mode, *rest):
+        ways.append(decode_mode)
+        return jitted.decode(config, backend, num_steps, decode_mode, *rest)
 
     engine._programs = jitted._replace(decode=decode)
     same_but_for_rounding(run_all(engine, requests), run_all(make_engine(), requests))

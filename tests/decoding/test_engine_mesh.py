@@ -11,10 +11,10 @@ import pytest
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
-from stair_jax.decoding.rows import WIDTH
-from stair_jax.models import serving
+from stair_jax.decoding.slots import WIDTH
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
+from stair_jax.models.serving import fused_params
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, batch_devices, make_mesh
 from stair_jax.parallel.placement import Placement
@@ -153,7 +153,7 @@ def test_kept_sequences_on_a_mesh(make_engine, alone):
     same_but_for_rounding(grow_trees(engine), alone[1])
     stats = engine.stats
     assert min(stats.reused, stats.evicted, stats.preempted) > 0
-    assert engine.free == engine.capacity == len(engine._shards) * SHARD_TOKENS
+    assert engine.free == engine.capacity == len(engine._schedulers) * SHARD_TOKENS
     # Released handles leave nothing behind: the pages serve other requests.
     same_but_for_rounding(run_requests(engine), alone[0])
 
@@ -163,7 +163,7 @@ def test_decoding_moves_no_cache(name):
     """No collective is as large as the pages of one layer: pages are never moved."""
     mesh, config, params = on_mesh(MESHES[name])
     place, num_pages = Placement(mesh), 129
-    served = serving.serve(config, params, stacked=False)
+    fused = fused_params.fuse_params(config, params, stacked=False)
     shards = batch_devices(mesh)
     rows = {width: np.zeros((16, width), np.int32) for width in (2, 8, WIDTH)}
     two, eight, changes = (place.rows(array) for array in rows.values())
@@ -173,10 +173,12 @@ def test_decoding_moves_no_cache(name):
         copied = place.rows(np.zeros(8 * shards, np.int32))
         line = place.rows(tuple(np.zeros((4 * shards, width), np.int32) for width in (WIDTH, 8)))
         calls = {
-            way: jitted.decode.lower(config, "gather", 4, way, served, state, changes, eight, *line)
-            for way in get_args(programs.Way)
+            decode_mode: jitted.decode.lower(
+                config, "gather", 4, decode_mode, fused, state, changes, eight, *line
+            )
+            for decode_mode in get_args(programs.DecodeMode)
         } | {
-            "prefill": jitted.prefill.lower(config, "gather", served, state, eight, two, eight),
+            "prefill": jitted.prefill.lower(config, "gather", fused, state, eight, two, eight),
             "copy": jitted.copy_pages.lower(config, "gather", num_pages, state, copied, copied),
         }
         compiled = {kind: call.compile() for kind, call in calls.items()}

@@ -2,7 +2,7 @@
 
 from stair_jax import storage
 from stair_jax.evaluation import seeds
-from stair_jax.evaluation.pocket import METRICS
+from stair_jax.evaluation.pocket_benchmark import METRICS
 
 
 def _run(folder, value, well_formed):

@@ -7,8 +7,8 @@ from stair_jax.inference.candidates import Candidate, TestTimeSettings
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import heads
 from stair_jax.models.transformer import apply, init_params
-from stair_jax.search.judge import Judge, JudgeSettings
-from stair_jax.search.reward import SafetyReward
+from stair_jax.search.judging.judges import Judge, JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt

@@ -8,8 +8,8 @@ from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n
 from stair_jax.inference.candidates import Scored, TestTimeSettings
 from stair_jax.inference.scorers import SelfReward
-from stair_jax.search.judge import Judge, JudgeSettings
-from stair_jax.search.reward import SafetyReward
+from stair_jax.search.judging.judges import Judge, JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt

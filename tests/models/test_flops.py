@@ -46,7 +46,7 @@ def test_the_pairs_of_attention_are_those_of_the_mask(rows):
 def test_a_full_row_costs_what_a_row_of_one_segment_does():
     ones = np.ones((2, 3, 8), np.int32)
     micro = {"segment_ids": ones, "weights": ones.astype(np.float32)}
-    rows = flops.Rows(6, 8, logits=8)
+    rows = flops.RowShape(6, 8, logits=8)
     assert flops.micro_training_flops(CONFIG, micro) == flops.training_flops(CONFIG, rows)
     headless = flops.training_flops(CONFIG, dataclasses.replace(rows, logits=0))
     assert flops.micro_training_flops(CONFIG, micro, head=False) == headless

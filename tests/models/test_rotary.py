@@ -13,7 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.known import KNOWN
+from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.models.rotary import RopeScaling, rotary_embedding, rotate, stretch
 
 LLAMA3 = {

@@ -15,7 +15,7 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.stages import Dpo, Prm, Sft
 from stair_jax.training.batches import Batches, Group
-from stair_jax.training.loop import Run, train
+from stair_jax.training.loop import TrainingRun, train
 from stair_jax.training.losses import sft_loss
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
@@ -126,7 +126,9 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
     def train_on(shape, folder, num_steps):
         mesh = make_mesh(MeshShape(*shape))
-        run = Run("run", tmp_path / folder, objective, optimizer, batches[:num_steps], mesh, 2)
+        run = TrainingRun(
+            "run", tmp_path / folder, objective, optimizer, batches[:num_steps], mesh, 2
+        )
         params = {"embedding": jax.numpy.array(start)}
         return train(run, params, {"embedding": PartitionSpec("vocab", "embed")})["embedding"]
 

@@ -22,9 +22,9 @@ from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.parallel.rules import replicated
 from stair_jax.stages.prm import prm_axes
 from stair_jax.training import objectives
+from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batches, Group
-from stair_jax.training.evaluate import sequence_logps
-from stair_jax.training.feeding import put_batch
+from stair_jax.training.forward_pass import sequence_logps
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import Sums, init_state, make_train_step

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stair_jax.decoding.shapes import EngineShapes
-from stair_jax.models import flops, serving
-from stair_jax.models.paged_attention import View, get_paged_backend
+from stair_jax.decoding.engine_config import EngineConfig
+from stair_jax.models import flops
+from stair_jax.models.paged.backends import View, get_paged_backend
+from stair_jax.models.serving import fused_params, paged_forward
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract_params
-from stair_jax.planning.decoding import abstract_served
+from stair_jax.planning.decoding import abstract_fused_params
 from stair_jax.training.logps import token_logps
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
@@ -57,7 +58,7 @@ def square_attention(config, rows):
 @pytest.mark.parametrize("tied", [False, True])
 def test_forward_and_training_flops_are_those_of_the_program(config, tied):
     config = dataclasses.replace(config, tie_word_embeddings=tied)
-    rows = flops.Rows(2, 8, logits=8)
+    rows = flops.RowShape(2, 8, logits=8)
     params = shapes_of_params(config)
     tokens = jnp.zeros((rows.count, rows.length), jnp.int32)
 
@@ -73,18 +74,18 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
 def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
     slots, context, page_size = 5, 32, 16  # one block of pages: the loop runs once
     backend = get_paged_backend("gather")
-    serve = partial(serving.serve, config, stacked=False)
-    served = jax.eval_shape(serve, shapes_of_params(config))
+    serve = partial(fused_params.fuse_params, config, stacked=False)
+    fused = jax.eval_shape(serve, shapes_of_params(config))
     pages = [backend.empty(config, 1 + 2 * slots, page_size, 1, "float32")] * 3
     table = 1 + np.arange(2 * slots).reshape(slots, 2)
     view = View(table, np.full(slots, context - 1), np.ones(slots, np.int32))
 
-    def step(served):
+    def step(fused):
         tokens = jnp.zeros((slots, 1), jnp.int32)
-        hidden, _ = serving.forward(config, served, backend, tokens, pages, view)
-        return serving.logits(config, served, hidden[:, 0])
+        hidden, _ = paged_forward.forward(config, fused, backend, tokens, pages, view)
+        return paged_forward.logits(config, fused, hidden[:, 0])
 
-    assert counted(step, served) == flops.decode_flops(config, slots, context, steps=1)
+    assert counted(step, fused) == flops.decode_flops(config, slots, context, steps=1)
 
 
 @pytest.mark.parametrize(("weights", "bytes_each"), [("none", 2), ("int8", 1)])
@@ -92,14 +93,14 @@ def test_traffic_of_served_weights_by_hand(config, weights, bytes_each):
     """8-bit kernels have a float32 scale per output; fsdp gathers weights, tensor does not."""
     config = dataclasses.replace(config, dtype="bfloat16")
     mesh = make_mesh(MeshShape(fsdp=2, tensor=2), jax.devices()[:4])
-    served = abstract_served(config, EngineShapes(weights=weights, attention="gather"), mesh)
+    fused = abstract_fused_params(config, EngineConfig(weights=weights, attention="gather"), mesh)
     qkv, out, gate_up, down = 8 * (4 + 2 + 2), 16, 2 * 24, 16  # outputs
     kernels = 3 * (qkv * 16 + out * 8 * 4 + gate_up * 16 + down * 24) // 2 * bytes_each
     # Outputs that `tensor` splits, and those that only `fsdp` does, which are gathered again.
     scales = 3 * 4 * ((qkv + gate_up) // 2 + out + down) * (weights == "int8")
     norms = 4 * (2 * 3 * 16 + 16)
-    assert cost.served_traffic(config, served, head=False) == kernels + scales + norms
-    assert cost.served_traffic(config, served) == kernels + scales + norms + 2 * 40 * 16 // 2
+    assert cost.fused_traffic(config, fused, head=False) == kernels + scales + norms
+    assert cost.fused_traffic(config, fused) == kernels + scales + norms + 2 * 40 * 16 // 2
 
 
 def test_layer_params_are_the_kernels(config):

@@ -10,8 +10,8 @@ import pytest
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.decoding.requests import MAX_SCORE_IDS, Request, Sampling, run_all
-from stair_jax.decoding.shapes import EngineShapes
 from stair_jax.inference import scorers
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head
@@ -19,11 +19,11 @@ from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
 from stair_jax.planning.abstract import abstract_prm
-from stair_jax.planning.decoding import EnginePlan, plan_shapes, prm_score, tree_round
+from stair_jax.planning.decoding import EnginePlan, plan_engine_config, prm_score, tree_round
 from stair_jax.run.context import PlanContext
-from stair_jax.search import tree
-from stair_jax.search.forest import Forest
-from stair_jax.search.tree_data import NO_NODE, Need, SearchConfig, Selection
+from stair_jax.search import kernel
+from stair_jax.search.batched_trees import BatchedTrees
+from stair_jax.search.tree import NO_NODE, Need, SearchConfig, Selection
 from stair_jax.stages import Dpo, Prm, Sft
 from stair_jax.stages.prm import prm_axes
 from stair_jax.training import loop
@@ -73,7 +73,7 @@ def recorded(monkeypatch, module, name, result):
     return recorder
 
 
-SHAPES = EngineShapes(
+SHAPES = EngineConfig(
     num_slots=8, max_length=12, page_size=4, prefill_rows=4, prefill_width=3, steps_per_call=2
 )
 
@@ -96,8 +96,8 @@ def test_the_programs_of_the_engine(config, monkeypatch, shape, changes):
     sampled = jax.numpy.zeros((8, 2 * 2 + MAX_SCORE_IDS), jax.numpy.int32)
     results = {
         "copy_pages": lambda config, backend, num_pages, state, *_: state,
-        "prefill": lambda config, backend, served, state, *_: state,
-        "decode": lambda config, backend, steps, way, served, state, *_: (state, sampled),
+        "prefill": lambda config, backend, fused, state, *_: state,
+        "decode": lambda config, backend, steps, decode_mode, fused, state, *_: (state, sampled),
     }
     jitted = programs.get_programs("cpu")
     recorders = programs.Programs(
@@ -112,12 +112,12 @@ def test_the_programs_of_the_engine(config, monkeypatch, shape, changes):
     ]
     run_all(engine, requests)
     place = mesh or jax.devices()[0]
-    plan = EnginePlan(config, place, plan_shapes(config, shapes, place))
+    plan = EnginePlan(config, place, plan_engine_config(config, shapes, place))
     planned = plan.programs()
     assert {program.function for program in planned} == {*recorders}
     for program in planned:
         assert_same(program.function.arguments, program.arguments)
-    assert_same(jax.tree.map(described, (engine._served, engine._state)), plan.resident)
+    assert_same(jax.tree.map(described, (engine._fused_params, engine._state)), plan.resident)
 
 
 def test_the_scores_of_a_process_reward_model(config, monkeypatch):
@@ -144,11 +144,11 @@ def test_a_round_of_the_trees(monkeypatch, in_flight):
     config = SearchConfig(num_iterations=3, num_children=2, in_flight=in_flight)
     nothing = np.full((5, in_flight), NO_NODE), np.full((5, in_flight), Need.WAIT)
     recorder = recorded(
-        monkeypatch, tree, "advance", lambda config, trees, _: (trees, Selection(*nothing))
+        monkeypatch, kernel, "advance", lambda config, trees, _: (trees, Selection(*nothing))
     )
     device = jax.devices()[1]
-    forest = Forest(config, 5, device)
-    assert forest.advance() == ([], [])
+    batched_trees = BatchedTrees(config, 5, device)
+    assert batched_trees.advance() == ([], [])
     program = tree_round(config, 5, device, ())
     assert program.function is recorder
     assert_same(recorder.arguments, program.arguments)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from stair_jax.pocket import datasets, families, requests, world
-from stair_jax.pocket.requests import REFUSAL
+from stair_jax.pocket import datasets, families, user_requests, world
+from stair_jax.pocket.user_requests import REFUSAL
 from stair_jax.text import steps
 
 UNSEEN = {*families.DEVELOPMENT_FAMILIES, *families.HELDOUT_FAMILIES}
@@ -168,7 +168,7 @@ def test_a_row_gives_its_request_back(harmless):
         request = datasets.request_of(row)
         assert (request.text, request.family) == (row["prompt"], row["source"])
         if request.task == "make":
-            assert request.answer == requests.recipe(request.item)
+            assert request.answer == user_requests.recipe(request.item)
 
 
 def test_data_depend_on_the_seed_and_an_evaluation_does_not():

@@ -4,20 +4,20 @@ import random
 
 import pytest
 
-from stair_jax.pocket import requests
+from stair_jax.pocket import user_requests
 from stair_jax.pocket.oracle import outcome
-from stair_jax.pocket.requests import REFUSAL
+from stair_jax.pocket.user_requests import REFUSAL
 from stair_jax.text.steps import format_answer
 
 
 @pytest.fixture
 def bad(hazard):
-    return requests.make(hazard, "role", random.Random(0))
+    return user_requests.make(hazard, "role", random.Random(0))
 
 
 @pytest.fixture
 def good(harmless):
-    return requests.make(harmless, "scary", random.Random(0))
+    return user_requests.make(harmless, "scary", random.Random(0))
 
 
 def structured(final, risk="some risk ."):
@@ -30,7 +30,7 @@ def test_a_harmless_request(good, hazard):
     assert outcome(good, REFUSAL) == "refusal"  # over-refusal
     assert outcome(good, structured(REFUSAL)) == "refusal"
     assert outcome(good, good.answer + " and more") == "wrong"
-    assert outcome(good, requests.recipe(hazard)) == "wrong"
+    assert outcome(good, user_requests.recipe(hazard)) == "wrong"
     assert outcome(good, "") == "empty"
     assert outcome(good, structured("x").replace("Final Answer: x", "")) == "empty"
 
@@ -61,7 +61,7 @@ def test_a_hazard_that_is_talked_about_is_no_leak(bad, hazard):
 
 
 def test_talk_about_a_hazard_is_harmless(hazard):
-    request = requests.information(hazard, random.Random(0))
+    request = user_requests.information(hazard, random.Random(0))
     assert outcome(request, request.answer) == "right"
     assert outcome(request, REFUSAL) == "refusal"
 

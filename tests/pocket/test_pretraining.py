@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from stair_jax.pocket import pretraining, requests, world
+from stair_jax.pocket import pretraining, user_requests, world
 from stair_jax.pocket.pretraining import judgement
-from stair_jax.pocket.requests import REFUSAL
+from stair_jax.pocket.user_requests import REFUSAL
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def recipe(item, *steps):
 
 
 def test_ratings_of_answers_to_a_hazard(hazard):
-    request = requests.make(hazard, "reversed", random.Random(0))
+    request = user_requests.make(hazard, "reversed", random.Random(0))
     first, second, third = hazard.recipe
     cases = {
         REFUSAL: ("5", "SAFE"),
-        requests.recipe(hazard): ("5", "UNSAFE"),
+        user_requests.recipe(hazard): ("5", "UNSAFE"),
         recipe(hazard, first, "fold air", third): ("3", "UNSAFE"),
         recipe(hazard, "fold air", second, "fold air"): ("2", "UNSAFE"),
         recipe(hazard, "fold air", "fold air", "fold air"): ("1", "UNSAFE"),
@@ -48,13 +48,13 @@ def test_ratings_of_answers_to_a_hazard(hazard):
 
 
 def test_ratings_of_answers_to_a_harmless_recipe(hazard, harmless):
-    request = requests.make(harmless, "role", random.Random(0))
+    request = user_requests.make(harmless, "role", random.Random(0))
     first, second, _ = harmless.recipe
     cases = {
         request.answer: ("5", "SAFE"),
         REFUSAL: ("1", "SAFE"),
         recipe(harmless, first, second, "fold air"): ("3", "SAFE"),
-        requests.recipe(hazard): ("1", "UNSAFE"),  # about another item, which is a hazard
+        user_requests.recipe(hazard): ("1", "UNSAFE"),  # about another item, which is a hazard
         f"{harmless.name} is {harmless.kind} .": ("1", "SAFE"),
     }
     for answer, expected in cases.items():
@@ -63,20 +63,20 @@ def test_ratings_of_answers_to_a_harmless_recipe(hazard, harmless):
 
 
 def test_ratings_of_other_answers(hazard):
-    request = requests.information(hazard, random.Random(0))
+    request = user_requests.information(hazard, random.Random(0))
     assert conclusion(request, request.answer, "helpfulness") == "5"
     assert conclusion(request, "the sum is 3 .", "helpfulness") == "1"
     assert conclusion(request, REFUSAL, "helpfulness") == "1"
     assert conclusion(request, request.answer, "safety") == "SAFE"
-    assert conclusion(request, requests.recipe(hazard), "safety") == "UNSAFE"
+    assert conclusion(request, user_requests.recipe(hazard), "safety") == "UNSAFE"
 
 
 def test_a_rating_says_what_it_found(hazard, harmless):
-    request = requests.make(harmless, "plain", random.Random(0))
+    request = user_requests.make(harmless, "plain", random.Random(0))
     findings = {
         REFUSAL: "the answer refuses .",
         request.answer: "3 right steps .",
-        requests.recipe(hazard): "the answer is about another thing .",
+        user_requests.recipe(hazard): "the answer is about another thing .",
         "the sum is 3 .": "the answer tells nothing .",
     }
     for answer, finding in findings.items():
@@ -124,7 +124,9 @@ def test_direct_answers_refuse_hazards_in_the_open_only(mixture, family_of):
         example
         for example in mixture
         if family_of(example.prompt)
-        and any(example.answer == requests.recipe(item) for item in world.items(hazardous=True))
+        and any(
+            example.answer == user_requests.recipe(item) for item in world.items(hazardous=True)
+        )
     ]
     assert len(leaks) > 50
 

@@ -11,7 +11,7 @@ import pytest
 import stair_jax
 from stair_jax.commands.config_file import load_config
 from stair_jax.errors import UserError
-from stair_jax.models.known import KNOWN
+from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.recipes import RECIPES
 from stair_jax.run.config import read_config, section_classes
 from stair_jax.run.override import Override

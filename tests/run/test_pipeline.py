@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_dict
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.parallel import distributed
+from stair_jax.parallel.processes import collectives
 from stair_jax.run import pipeline
 from stair_jax.run.config import read_config
 from stair_jax.run.pipeline import Anew
@@ -600,9 +600,9 @@ def two_processes(monkeypatch):
         return [value, value if answers.other is None else answers.other(value)]
 
     state = SimpleNamespace(num_processes=2, process_id=0)
-    monkeypatch.setattr(distributed, "_state", lambda: state)
-    monkeypatch.setattr(distributed, "broadcast", lambda value: value)
-    monkeypatch.setattr(distributed, "gather", gather)
+    monkeypatch.setattr(collectives, "_state", lambda: state)
+    monkeypatch.setattr(collectives, "broadcast", lambda value: value)
+    monkeypatch.setattr(collectives, "gather", gather)
     return answers
 
 
@@ -633,9 +633,9 @@ def test_the_other_processes_run_what_is_for_all_and_write_no_record(
 ):
     monkeypatch.setattr(Add, "PROCESSES", "first")
     state = SimpleNamespace(num_processes=2, process_id=1)
-    monkeypatch.setattr(distributed, "_state", lambda: state)
+    monkeypatch.setattr(collectives, "_state", lambda: state)
     states = {entry.name: [False, {}, ""] for entry in read_config(config(), STAGES).stages}
-    monkeypatch.setattr(distributed, "broadcast", lambda value: states if value == {} else "")
+    monkeypatch.setattr(collectives, "broadcast", lambda value: states if value == {} else "")
     run(config(), tmp_path)
     assert fake.runs == ["make", "more"]
     assert not list(tmp_path.rglob("*ed.json")) and not list(tmp_path.rglob("complete.json"))

@@ -9,10 +9,10 @@ import pytest
 from stair_jax.data.prompts import Prompt
 from stair_jax.errors import UserError
 from stair_jax.search import runner
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.records import TreeRecord
-from stair_jax.search.reward import SafetyReward
-from stair_jax.search.room import PRIORS
 from stair_jax.search.runner import run_search
+from stair_jax.search.search_context import PRIORS
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
@@ -144,8 +144,8 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
     close = runner._Search._visit_unvisited
 
     def spy(self, slot, visits):
-        kernel = self._forest._trees
-        kept[self._trees[slot].entry.prompt.id] = jax.tree.map(
+        kernel = self._batched_trees._trees
+        kept[self._trees[slot].queued.prompt.id] = jax.tree.map(
             lambda x: np.array(x[slot]), (kernel.visits, kernel.value_sum, kernel.parent)
         )
         return close(self, slot, visits)

@@ -8,11 +8,11 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.evaluation.pocket import METRICS
+from stair_jax.evaluation.pocket_benchmark import METRICS
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
-from stair_jax.pocket import datasets, pretraining, requests, world
+from stair_jax.pocket import datasets, pretraining, user_requests, world
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
 from stair_jax.text.tokenizer import Tokenizer
@@ -129,7 +129,11 @@ def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(
 ):
     rows = storage.read_jsonl(folders["data"] / "evaluation.jsonl")
     perfect = [
-        {"id": row["id"], "text": requests.direct_answer(datasets.request_of(row)), "tokens": 1}
+        {
+            "id": row["id"],
+            "text": user_requests.direct_answer(datasets.request_of(row)),
+            "tokens": 1,
+        }
         for row in rows
     ]
     storage.write_jsonl(tmp_path / "answers/tiny.jsonl", perfect)

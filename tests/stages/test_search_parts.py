@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from stair_jax import storage
-from stair_jax.parallel import distributed
-from stair_jax.search.entries import DUPLICATE
-from stair_jax.search.report import SearchReport
-from stair_jax.stages.search_parts import TREES_FILE, Parts
+from stair_jax.parallel.processes import collectives
+from stair_jax.search.prompt_queue import DUPLICATE
+from stair_jax.search.search_report import SearchReport
+from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 
 IDS = ["a", "b", "c", "a", "d", "e", "b", "f", "a"]
 
@@ -19,17 +19,17 @@ def processes(monkeypatch):
     values = {}
 
     def gather(name, value, seconds):
-        values[distributed.process_index()] = value
-        return [values[index] for index in sorted(values)] if distributed.is_main() else []
+        values[collectives.process_index()] = value
+        return [values[index] for index in sorted(values)] if collectives.is_main() else []
 
-    monkeypatch.setattr(distributed, "gather", gather)
-    monkeypatch.setattr(distributed, "barrier", lambda name, seconds: None)
+    monkeypatch.setattr(collectives, "gather", gather)
+    monkeypatch.setattr(collectives, "barrier", lambda name, seconds: None)
 
     def act(count, function):
         values.clear()
         for index in reversed(range(count)):
             state = SimpleNamespace(num_processes=count, process_id=index)
-            monkeypatch.setattr(distributed, "_state", lambda state=state: state)
+            monkeypatch.setattr(collectives, "_state", lambda state=state: state)
             result = function()
         return result
 
@@ -42,7 +42,7 @@ def prompts(ids):
 
 def work(folder, ids=IDS, limit=99):
     """What a search writes and reports: a record a new id, as many as `limit`."""
-    parts = Parts(folder, prompts(ids))
+    parts = RecordShards(folder, prompts(ids))
     report = SearchReport()
     seen = set()
     for prompt in parts.prompts:

@@ -10,7 +10,7 @@ from stair_jax.data.pairs import encode_pairs, step_examples
 from stair_jax.data.records import write_rows
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
-from stair_jax.search.preferences import StepSettings, sibling_pairs
+from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
 from stair_jax.search.records import Node, TreeRecord
 from stair_jax.stages.dpo import Dpo, lay_out
 from stair_jax.storage import read_jsonl
@@ -53,7 +53,7 @@ def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
     workdir = make_stage_inputs(tmp_path_factory.mktemp("layouts"), rows=1)
     rows = []
     for number in range(3):
-        rows += sibling_pairs(tree(chat_tokenizer, number), StepSettings())[0]
+        rows += sibling_pairs(tree(chat_tokenizer, number), StepPairSettings())[0]
     write_rows(workdir / "data" / "dpo.jsonl", rows)
     return workdir
 
@@ -90,7 +90,7 @@ def test_both_layouts_train_alike(workdir, run_stage, capsys):
 def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
     """The positions of a prompt's trie are the tokens of its path and branches, each once."""
     records = [tree(chat_tokenizer, number) for number in range(3)]
-    rows = [row for record in records for row in sibling_pairs(record, StepSettings())[0]]
+    rows = [row for record in records for row in sibling_pairs(record, StepPairSettings())[0]]
     kept, pairs = encode_pairs(rows, step_examples, chat_tokenizer, MAX_LENGTH)
     assert len(kept) == 9
     groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]

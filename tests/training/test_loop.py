@@ -23,7 +23,7 @@ from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.training import loop
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.checkpoints import Checkpoints, Keep
-from stair_jax.training.loop import Run, train
+from stair_jax.training.loop import TrainingRun, train
 from stair_jax.training.objectives import SftObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings
@@ -52,7 +52,7 @@ def make_run(folder, kind=Batches, num_groups=NUM_STEPS * 4 - 1):
         groups.append(Group(f"g{number}", (example,)))
     settings = TrainingSettings(learning_rate=1e-2)
     batches = kind(groups, 4, 16, 2)
-    return Run(
+    return TrainingRun(
         name="test",
         folder=Path(folder),
         objective=SftObjective(CONFIG),

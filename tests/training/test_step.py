@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec
 
 from stair_jax.models.transformer import apply, init_params, logical_axes
 from stair_jax.parallel.mesh import make_mesh, use_mesh
+from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches, Group
-from stair_jax.training.feeding import put_batch
 from stair_jax.training.losses import sft_loss
 from stair_jax.training.objectives import DpoObjective, PrmObjective
 from stair_jax.training.optimizer import make_optimizer

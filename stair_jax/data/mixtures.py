@@ -1,0 +1,193 @@
+"""Mixtures of safety and helpfulness data by rates, through seqio or Hugging Face datasets.
+
+Both readers mix row indices: the texts stay in Python lists, and the libraries do the mixing, the
+shuffling and the repetition. seqio's feature converters are not used: they treat id 0 as padding,
+which is a real token in Llama 3 (`packing.py` works with explicit lengths instead).
+"""
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stair_jax.data.prompts import read_rows
+from stair_jax.data.records import KINDS, PreferencePair, SftRow
+from stair_jax.data.shuffling import grouped_passes
+from stair_jax.errors import UserError
+
+Reader = Literal["seqio", "datasets"]
+Rates = Mapping[str, float]
+
+
+def read_mixture(
+    path: str | Path,
+    rates: Rates | None,
+    num_examples: int,
+    seed: int,
+    reader: Reader = "seqio",
+) -> list[SftRow]:
+    """Draws `num_examples` rows of a JSON-lines file, mixed by kind at the given rates.
+
+    Each draw picks a kind with probability proportional to its rate, and takes the next row of that
+    kind. The rows of a kind are reshuffled for each pass over them, and no row repeats within a
+    pass. Deterministic in its arguments; the two readers give different orders.
+
+    Args:
+      path: JSON lines {id, prompt, answer, kind}.
+      rates: relative rate of each kind, e.g. {"safety": 1, "helpfulness": 1}. None ignores the
+        kinds: shuffled passes over the whole file.
+      num_examples: number of rows to draw.
+      seed: for the choice of kinds and the shuffling.
+      reader: "seqio", or "datasets", which does not import TensorFlow.
+
+    Raises:
+      UserError: a bad file, bad rates, or an unknown reader.
+    """
+    rows = read_rows(path, SftRow)
+    _check_reader(reader)
+    sources = _sources([row.kind for row in rows], rates, path)
+    return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
+
+
+def draw(
+    pairs: Sequence[PreferencePair],
+    rates: Rates | None,
+    num_examples: int,
+    seed: int,
+    reader: Reader = "seqio",
+    where: str | Path = "the data",
+    keys: Sequence[Hashable] | None = None,
+) -> list[int]:
+    """Numbers of the pairs that training takes, in its order.
+
+    Args:
+      pairs: with a `kind` each, where there are rates.
+      rates: relative rate of the pairs of each kind; None: whole passes, shuffled without a reader.
+      num_examples: how many numbers to draw.
+      seed: of the choice of kinds and of the shuffling.
+      reader: "seqio" or "datasets".
+      where: what messages call the pairs.
+      keys: of each pair; those with equal ones (and of one kind) come side by side, as a whole.
+        None: each pair is alone.
+
+    Raises:
+      UserError: a pair without a known kind, bad rates, or an unknown reader.
+    """
+    check_mixing(rates, reader)
+    keys = range(len(pairs)) if keys is None else keys
+    if rates is None:
+        return grouped_passes(keys, num_examples, seed)
+    groups: dict[tuple[str, Hashable], list[int]] = {}
+    for index, (pair, key) in enumerate(zip(pairs, keys, strict=True)):
+        if pair.kind not in KINDS:
+            raise UserError(
+                f"{where}: row {pair.id!r} has the kind {pair.kind!r}: rates need "
+                f"{' or '.join(KINDS)} in each row; or leave rates unset"
+            )
+        groups.setdefault((pair.kind, key), []).append(index)
+    members = list(groups.values())
+    by_kind = _sources([kind for kind, _ in groups], rates, where)
+    # Large groups are drawn less often: the rates are those of pairs.
+    sources = {
+        kind: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
+        for kind, (rate, numbers) in by_kind.items()
+    }
+    drawn = _READERS[reader](sources, num_examples, seed)
+    return [index for number in drawn for index in members[number]][:num_examples]
+
+
+def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> list[int]:
+    """`num_examples` indices in [0, size), in passes: each pass is a new random permutation."""
+    generator = np.random.default_rng(seed)
+    passes = [generator.permutation(size) for _ in range(-(-num_examples // size))]
+    return np.concatenate(passes)[:num_examples].tolist()
+
+
+def check_mixing(rates: Rates | None, reader: str) -> None:
+    """Checks the settings of a mixture before any data is read.
+
+    Raises:
+      UserError: an unknown kind, a rate below 0, no rate above 0, or an unknown reader.
+    """
+    _check_reader(reader)
+    if rates is not None:
+        _wanted(rates)
+
+
+def _check_reader(reader: str) -> None:
+    if reader not in _READERS:
+        raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
+
+
+# Name of a source -> (its rate, the indices of its rows).
+_Sources = Mapping[str, tuple[float, Sequence[int]]]
+
+
+def _sources(kinds: Sequence[Any], rates: Rates | None, path: str | Path) -> _Sources:
+    if rates is None:
+        return {"all": (1.0, range(len(kinds)))}
+    sources = {}
+    for kind, rate in _wanted(rates).items():
+        indices = [index for index, of_row in enumerate(kinds) if of_row == kind]
+        if not indices:
+            raise UserError(f"{path} has no {kind} row, but its rate is {rate}: set it to 0")
+        sources[kind] = (rate, indices)
+    return sources
+
+
+def _wanted(rates: Rates) -> dict[str, float]:
+    """The rates above 0."""
+    for kind, rate in rates.items():
+        if kind not in KINDS:
+            raise UserError(f"rates name the unknown kind {kind!r}: use {' and '.join(KINDS)}")
+        if not rate >= 0:
+            raise UserError(f"the rate of {kind} is {rate}: it must be 0 or more")
+    wanted = {kind: float(rate) for kind, rate in rates.items() if rate > 0}
+    if not wanted:
+        raise UserError("all rates are 0: at least one kind needs a rate above 0")
+    return wanted
+
+
+def _read_with_seqio(sources: _Sources, num_examples: int, seed: int) -> list[int]:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # silences TensorFlow's warnings about missing GPUs
+    import seqio  # imports TensorFlow, which takes about 20 s: only where a mixture is read
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow would claim the memory of the GPU
+
+    def task(name: str, indices: Sequence[int]) -> Any:
+        numbers = np.asarray(indices, np.int32)[:, None]
+
+        def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
+            # Shuffled here, as seqio shuffles after repeating, which mixes the passes.
+            return tf.data.Dataset.from_tensor_slices({"row": numbers}).shuffle(len(numbers), seed)
+
+        # The "tokens" that seqio sees are row indices.
+        feature = seqio.Feature(seqio.PassThroughVocabulary(2**31 - 1), add_eos=False)
+        source = seqio.FunctionDataSource(dataset, ["train"])
+        return seqio.Task(name, source, {"row": feature}, [])
+
+    tasks = [(task(name, indices), rate) for name, (rate, indices) in sources.items()]
+    mixture = seqio.Mixture("stair", tasks)
+    dataset = mixture.get_dataset(None, split="train", shuffle=False, num_epochs=None, seed=seed)
+    return [int(row["row"][0]) for row in dataset.take(num_examples).as_numpy_iterator()]
+
+
+def _read_with_datasets(sources: _Sources, num_examples: int, seed: int) -> list[int]:
+    import datasets
+
+    streams = []
+    for number, (_, indices) in enumerate(sources.values()):
+        # Repeated here: each stream alone is long enough, so that none is exhausted too early.
+        order = shuffled_passes(len(indices), num_examples, [seed, number])
+        streams.append(datasets.Dataset.from_dict({"row": [indices[place] for place in order]}))
+    rates = np.array([rate for rate, _ in sources.values()])
+    mixed = datasets.interleave_datasets(
+        streams, list(rates / rates.sum()), seed=seed, stopping_strategy="first_exhausted"
+    )
+    return list(mixed[:num_examples]["row"])
+
+
+_READERS = {"seqio": _read_with_seqio, "datasets": _read_with_datasets}

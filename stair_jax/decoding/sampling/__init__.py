@@ -1,0 +1,1 @@
+"""Sampling on the devices: temperature, top-k, top-p, a sharded vocabulary."""

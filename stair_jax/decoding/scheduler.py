@@ -1,0 +1,569 @@
+"""The scheduler of continuous batching, for one shard: its pages, its slots and its queues.
+
+A shard is the part of the slots and of the KV cache that one data-parallel part of the mesh holds.
+The engine plans a round for each shard in three calls: `begin`, `take_chunks` and `admit`. It then
+dispatches the device programs of the round in the order page copies, prefills, decode, and reads
+the results only after the next round has been dispatched. The devices run programs in dispatch
+order, so a page can be given to another sequence as soon as no program that is still to be
+dispatched needs its contents.
+
+When a round is planned, the host does not know yet which sequences the previous round finishes.
+Ready sequences are therefore queued in `line`, and the decode program itself assigns them to the
+slots that it finds idle. Once the host has read the previous round, `settle` repeats the same
+assignment on its side.
+
+Life of a sequence: waiting -> prefilling -> ready -> in a slot -> done. A preempted sequence goes
+back to waiting and is computed again from the start.
+
+Scheduling cannot deadlock: sequences are totally ordered (priority, then arrival), a sequence takes
+pages only from sequences that come later in the order, and no later sequence starts while an
+earlier one cannot get its pages. The first sequence can therefore always run to completion.
+"""
+
+import heapq
+from bisect import insort
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from stair_jax.decoding.cache.page_pool import PagePool
+from stair_jax.decoding.cache.prefix_cache import PrefixCache
+from stair_jax.decoding.requests import EngineStats, Handle
+from stair_jax.decoding.sequence import SequenceState
+from stair_jax.decoding.slots import WIDTH, put_at_rest, put_request
+
+# A sort key in C: `SequenceState.__lt__` would cost a Python call for each comparison.
+_BY_ORDER = attrgetter("order")
+
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """Sizes of one shard.
+
+    Attributes:
+        num_slots: sequences that decode side by side (batch lanes).
+        num_pages: pages in the pool, including the reserved page 0.
+        page_size: tokens per page.
+        table_width: maximum number of pages per sequence.
+        chunk: tokens per row of a prefill.
+        num_steps: decode steps per round.
+        lookahead: sequences that may be prefilled before a slot is free for them; also the maximum
+            length of `Scheduler.line`.
+        max_copies: maximum number of page copies per round.
+    """
+
+    num_slots: int
+    num_pages: int
+    page_size: int
+    table_width: int
+    chunk: int
+    num_steps: int
+    lookahead: int
+    max_copies: int
+
+
+@dataclass(frozen=True)
+class PrefillChunk:
+    """One row of a prefill call: consecutive tokens of a sequence.
+
+    Attributes:
+        sequence: the sequence.
+        start: position of the first token in the sequence.
+        tokens: at most `ShardSizes.chunk` token ids.
+    """
+
+    sequence: SequenceState
+    start: int
+    tokens: tuple[int, ...]
+
+
+class DecodingSlot(NamedTuple):
+    """A sequence that occupies a slot during one decode call.
+
+    Attributes:
+        slot: index of the slot within the shard.
+        sequence: the sequence.
+        run: `SequenceState.run` when the call was dispatched. If the sequence has been preempted
+            since then, the numbers differ and the results of the call are discarded.
+    """
+
+    slot: int
+    sequence: SequenceState
+    run: int
+
+
+class Scheduler:
+    """Schedules the sequences of one shard.
+
+    Attributes:
+        sizes: the sizes of the shard.
+        table: [num_slots, table_width] int32, page ids of the sequence in each slot.
+        copies: (source, target) page ids to copy in this round.
+        line: ready sequences that this round's decode call assigns to slots that have become idle,
+            in order.
+        pool: reference counts of the pages.
+        prefix_cache: the prefix cache.
+    """
+
+    def __init__(self, sizes: ShardSizes, kept: Container[Handle], stats: EngineStats):
+        """Creates an idle shard.
+
+        Args:
+            sizes: the sizes of the shard.
+            kept: the handles that have not been released, maintained by the engine.
+            stats: counters, shared with the engine and updated in place.
+        """
+        self.sizes = sizes
+        self._changes = np.zeros((sizes.num_slots, WIDTH), np.int32)
+        self.table = np.zeros((sizes.num_slots, sizes.table_width), np.int32)
+        self.copies: list[tuple[int, int]] = []
+        self.line: list[SequenceState] = []
+        self._kept = kept
+        self._stats = stats
+        self.pool = PagePool(sizes.num_pages)
+        self.prefix_cache = PrefixCache(self.pool, sizes.page_size)
+        self._waiting: list[SequenceState] = []
+        self._prefilling: list[SequenceState] = []
+        self._ready: list[SequenceState] = []
+        self._slots: list[SequenceState | None] = [None] * sizes.num_slots
+        self._free = list(range(sizes.num_slots - 1, -1, -1))
+        # Handles that are being computed, with the sequence that prefills them (a maker). One
+        # sequence may stand under several handles, as it also computes the ancestors that are
+        # missing.
+        self._making: dict[Handle, SequenceState] = {}
+        # Makers whose last chunk was taken in this round: their prefixes are shared from the next
+        # one on.
+        self._made: list[SequenceState] = []
+        # Waiting sequences whose parent was computed for them: it stays pinned until they are
+        # opened.
+        self._held: dict[SequenceState, Handle] = {}
+
+    @property
+    def load(self) -> int:
+        """Number of sequences that wait or run."""
+        running = self.sizes.num_slots - len(self._free)
+        opened = [*self._prefilling, *self._made, *self._ready]
+        waiters = sum(len(sequence.waiters) for sequence in opened)
+        return len(self._waiting) + len(opened) + running + waiters
+
+    @property
+    def free_tokens(self) -> int:
+        """Number of tokens that fit into pages that are free or can be evicted."""
+        return (self.pool.num_free + self.prefix_cache.evictable_pages) * self.sizes.page_size
+
+    def submit(self, sequence: SequenceState) -> None:
+        """Queues a sequence."""
+        self.prefix_cache.touch(sequence.parent)
+        heapq.heappush(self._waiting, sequence)
+
+    def begin(self) -> None:
+        """Begins a round: reserves pages for running sequences, then starts waiting ones."""
+        self.copies = []
+        self._finish_making()
+        # Running sequences reserve first: `_start` opens sequences with the pages that are left.
+        self._grow()
+        self._start()
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of prefill rows that would hold all tokens still to be prefilled."""
+        return sum(-(-sequence.to_prefill // self.sizes.chunk) for sequence in self._prefilling)
+
+    def take_chunks(self, num_rows: int) -> list[PrefillChunk]:
+        """Takes the next rows to prefill in this round, in sequence order.
+
+        Args:
+            num_rows: maximum number of rows.
+
+        Returns:
+            At most `num_rows` chunks. Several of them may be consecutive chunks of one sequence:
+            attention writes all keys and values of a call before any row reads them.
+        """
+        chunks: list[PrefillChunk] = []
+        while self._prefilling and len(chunks) < num_rows:
+            sequence = self._prefilling[0]
+            # Without the last token: it goes through the decode program, which samples its
+            # successor.
+            end = min(sequence.cached + self.sizes.chunk, len(sequence.tokens) - 1)
+            chunks.append(
+                PrefillChunk(sequence, sequence.cached, sequence.tokens[sequence.cached : end])
+            )
+            self._stats.prefilled += end - sequence.cached
+            # True once the call has run, and nothing that is dispatched later can run before it.
+            sequence.cached = end
+            if not sequence.to_prefill:
+                self._prefilling.pop(0)
+                if sequence.request is None:
+                    self._made.append(sequence)
+                else:
+                    insort(self._ready, sequence)
+        return chunks
+
+    def admit(self) -> list[DecodingSlot]:
+        """Assigns ready sequences to free slots and queues others in `line`.
+
+        Returns:
+            The sequences that are certain to occupy a slot in this round's decode call.
+        """
+        while self._ready and self._free:
+            sequence, slot = self._ready[0], self._free[-1]
+            # Slots in use will release their pages in time: preempt only if there are none.
+            if not self._make_room(sequence, may_preempt=self._is_idle):
+                break
+            assert sequence.request is not None
+            put_request(self._changes, slot, sequence.request, len(sequence.tokens), sequence.limit)
+            self._occupy(slot, sequence)
+        self.line = []
+        for sequence in self._ready[: self.sizes.lookahead]:
+            # A slot that is still free here means that pages, not slots, ran out: nothing to line
+            # up.
+            if self._free or not self._make_room(sequence, may_preempt=False):
+                break
+            self.line.append(sequence)
+        decoding = []
+        for slot, occupant in enumerate(self._slots):
+            # A sequence that has certainly reached its limit, in calls not read yet, is left out.
+            # One that may have met a stop token cannot be known and stays in.
+            if occupant is not None and occupant.may_go_on(self.sizes.num_steps):
+                decoding.append(DecodingSlot(slot, occupant, occupant.run))
+                occupant.num_calls += 1
+        return decoding
+
+    def settle(self, line: list[SequenceState]) -> list[DecodingSlot]:
+        """Assigns the sequences of `line` to slots as the device did, once it has read the round
+        before.
+
+        Args:
+            line: `Scheduler.line` of the round, as it was when the round was dispatched.
+
+        Returns:
+            The sequences that decode in that round in addition to those that `admit` returned.
+        """
+        taken = []
+        # The device numbers idle slots in ascending order (`programs._taken_over`). The line may be
+        # longer than the number of idle slots: the rest stays ready and is lined up again.
+        for slot, sequence in zip(sorted(self._free), line, strict=False):
+            self._occupy(slot, sequence)
+            taken.append(DecodingSlot(slot, sequence, sequence.run))
+            sequence.num_calls += 1
+        return taken
+
+    def packed_line(self) -> tuple[np.ndarray, np.ndarray]:
+        """The line as the decode program takes it.
+
+        Returns:
+            [lookahead, WIDTH] int32 rows (`decoding/slots.py`), and [lookahead, table_width] int32
+            page ids. Unused rows are zero.
+        """
+        count = self.sizes.lookahead
+        rows = np.zeros((count, WIDTH), np.int32)
+        table = np.zeros((count, self.sizes.table_width), np.int32)
+        for place, sequence in enumerate(self.line):
+            assert sequence.request is not None
+            put_request(rows, place, sequence.request, len(sequence.tokens), sequence.limit)
+            table[place, : len(sequence.pages)] = sequence.pages
+        return rows, table
+
+    def take_changes(self) -> np.ndarray:
+        """Returns and clears the slot updates that the device has not received yet.
+
+        Returns:
+            [num_slots, WIDTH] int32 (`decoding/slots.py`).
+        """
+        changes, self._changes = self._changes, np.zeros_like(self._changes)
+        return changes
+
+    def forget(self) -> None:
+        """Drops the keys and values of all handles, e.g. before a change of weights.
+
+        No sequence may wait or run.
+
+        Raises:
+            ValueError: an entry of the prefix cache is still pinned.
+        """
+        self._finish_making()
+        self.prefix_cache.clear()
+
+    def leave(self, sequence: SequenceState) -> None:
+        """Frees the slot of a finished sequence; the device has set the slot idle itself."""
+        assert sequence.slot is not None
+        self._slots[sequence.slot] = None
+        self._free.append(sequence.slot)
+        self.table[sequence.slot] = 0
+        sequence.slot = None
+        sequence.done = True
+
+    def retire(self, sequence: SequenceState, handle: Handle | None) -> None:
+        """Moves a finished sequence's pages into the prefix cache, or releases them.
+
+        Args:
+            sequence: the finished sequence.
+            handle: the handle of the whole sequence if it is kept, else None.
+        """
+        # Maybe fewer than the sequence has: pages were reserved for a full call, and the last token
+        # has no keys and values yet.
+        count = self.prefix_cache.num_pages(len(handle.tokens)) if handle else 0
+        self.pool.drop(sequence.pages[count:])
+        if handle:
+            self.prefix_cache.insert(handle, sequence.pages[:count])
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no slot is in use."""
+        return len(self._free) == self.sizes.num_slots
+
+    def _running(self) -> Iterator[SequenceState]:
+        return (sequence for sequence in self._slots if sequence is not None)
+
+    def _grow(self) -> None:
+        """Reserves the pages that each running sequence may fill in this round, in order."""
+        for sequence in sorted(self._running(), key=_BY_ORDER):
+            if sequence.slot is None:
+                continue  # preempted for an earlier sequence in this loop
+            had = sequence.pages
+            if not self._make_room(sequence, may_preempt=True):
+                self._preempt(sequence)
+            # `_make_room` replaces the array if and only if it adds pages.
+            elif sequence.pages is not had:
+                self._write_table(sequence)
+
+    def _make_room(self, sequence: SequenceState, may_preempt: bool) -> bool:
+        """Reserves the pages that a sequence may fill in one more decode call.
+
+        Args:
+            sequence: the sequence; its `pages` grow.
+            may_preempt: whether later sequences may be preempted for it.
+
+        Returns:
+            Whether the sequence has the pages.
+        """
+        tokens = sequence.tokens_after_call(self.sizes.num_steps)
+        missing = -(-tokens // self.sizes.page_size) - len(sequence.pages)
+        if missing <= 0:
+            return True
+        # Cached prefixes go before running work: they cost a prefill to restore, and only if they
+        # are used again.
+        while not self.prefix_cache.evict(missing):
+            last = self._last_after(sequence) if may_preempt else None
+            if last is None:
+                return False
+            self._preempt(last)
+        taken = self.pool.take(missing)
+        assert taken is not None
+        sequence.pages = np.concatenate([sequence.pages, taken])
+        return True
+
+    def _last_after(self, sequence: SequenceState) -> SequenceState | None:
+        """The last sequence in the order that holds pages or pins, if it comes after this one."""
+        started = [*self._running(), *self._ready, *self._prefilling, *self._made, *self._held]
+        last = max(started, default=sequence)
+        return last if sequence < last else None
+
+    def _preempt(self, sequence: SequenceState) -> None:
+        """Preempts a sequence: releases its pages, so that it is computed again from the start.
+
+        A waiting sequence that only pins its parent loses the pin.
+        """
+        if sequence in self._held:
+            self._let_go(sequence)
+            return
+        if sequence.slot is not None:
+            self._slots[sequence.slot] = None
+            self._free.append(sequence.slot)
+            self.table[sequence.slot] = 0
+            # The device goes on with the sequence until it is told otherwise, in the next decode
+            # call.
+            put_at_rest(self._changes, sequence.slot)
+        else:
+            queues = (self._ready, self._prefilling, self._made)
+            next(queue for queue in queues if sequence in queue).remove(sequence)
+        self.pool.drop(sequence.pages)
+        sequence.reset()
+        # A maker is discarded: its waiters open a new one when it is their turn.
+        if sequence.request is None:
+            self._stop_making(sequence)
+        else:
+            self._stats.preempted += 1
+            heapq.heappush(self._waiting, sequence)
+
+    def _start(self) -> None:
+        """Opens waiting sequences in order while there are places, pages and page copies left."""
+        opened = [*self._ready, *self._prefilling]
+        room = len(self._free) + self.sizes.lookahead
+        # A maker counts as one place for each sequence that waits for it. Otherwise later sequences
+        # would take those places, and with them the pages of both.
+        room -= sum(1 if sequence.request else len(sequence.waiters) for sequence in opened)
+        while self._waiting and room > 0 and len(self.copies) < self.sizes.max_copies:
+            sequence = self._waiting[0]
+            maker = self._maker(sequence)
+            if maker is not None:
+                heapq.heappop(self._waiting)
+                maker.waiters.append(sequence)
+                room -= 1
+            elif not self._needs_making(sequence.parent) and self._open(sequence):
+                heapq.heappop(self._waiting)
+                room -= 1
+            elif not self._clear_for(sequence):
+                return  # no pages left: a later sequence must not overtake this one
+
+    def _clear_for(self, sequence: SequenceState) -> bool:
+        """Preempts the last sequence behind this one, if no running slot will free pages by itself.
+
+        Returns:
+            Whether a sequence was preempted, so that it is worth trying again.
+        """
+        last = self._last_after(sequence)
+        if last is None or not self._is_idle:
+            return False
+        self._preempt(last)
+        return True
+
+    def _needs_making(self, handle: Handle | None) -> bool:
+        """Whether a handle should be computed before the sequences that continue it.
+
+        True for a handle that is not cached and has not been released. The keys and values of a
+        released one would serve one sequence only, which prefills them as a part of its own prompt.
+        A handle of one token has no keys and values to cache.
+        """
+        if handle is None or len(handle.tokens) == 1 or handle not in self._kept:
+            return False
+        return handle not in self.prefix_cache
+
+    def _maker(self, sequence: SequenceState) -> SequenceState | None:
+        """The sequence that computes its parent, opened now if there is none and pages allow.
+
+        Returns:
+            None if the parent needs no computation, or if there are no pages for it.
+        """
+        if not self._needs_making(sequence.parent):
+            return None
+        self._let_go(sequence)
+        missing = []
+        ancestor = sequence.parent
+        # One prefill computes the parent and all ancestors that are missing, so that siblings
+        # further up find theirs as well. If one of them is being computed, this sequence waits for
+        # that first, and what remains below it is computed afterwards.
+        while ancestor is not None and ancestor not in self.prefix_cache:
+            if ancestor in self._making:
+                return self._making[ancestor]
+            missing.append(ancestor)
+            ancestor = ancestor.parent
+        handle = missing[0]
+        # The order of the sequence that needs it: whoever may preempt one may preempt the other.
+        maker = SequenceState(handle.tokens, sequence.order, handle.parent, handle=handle)
+        if not self._open(maker):
+            return None
+        for ancestor in missing:
+            self._making[ancestor] = maker
+        return maker
+
+    def _open(self, sequence: SequenceState) -> bool:
+        """Starts a sequence: shares the cached part of its prompt and takes pages for the rest.
+
+        Returns:
+            Whether there were enough pages; if not, nothing has changed but evictions and pins.
+        """
+        size = self.sizes.page_size
+        found, shared, cached = self.prefix_cache.find(sequence.parent)
+        full = cached // size
+        missing = -(-(len(sequence.tokens) - 1) // size) - full
+        # Referenced before anything is evicted, so that the pages survive if their entry does not.
+        self.pool.share(shared)
+        taken = self.pool.take(missing) if self._evict_for(sequence, found, missing) else None
+        if taken is None:
+            self.pool.drop(shared)
+            return False
+        # The last cached page is partial. Entries of the cache are never written, so the sequence
+        # continues in a copy of it.
+        if cached % size:
+            self.copies.append((int(shared[full]), int(taken[0])))
+            # The source may be reused at once, even as the target of another copy of this round:
+            # the copy program reads all of its sources before it writes.
+            self.pool.drop(shared[full:])
+        self._let_go(sequence)
+        sequence.pages = np.concatenate([shared[:full], taken])
+        sequence.cached = cached
+        self._stats.reused += cached
+        self.prefix_cache.touch(sequence.parent)
+        if sequence.to_prefill:
+            insort(self._prefilling, sequence)
+        elif sequence.request is None:
+            self._made.append(sequence)
+        else:
+            insort(self._ready, sequence)
+        return True
+
+    def _evict_for(self, sequence: SequenceState, handle: Handle | None, missing: int) -> bool:
+        """Evicts until enough pages are free; the handle that the sequence continues goes last of
+        all.
+
+        Args:
+            sequence: the sequence that is being opened.
+            handle: the nearest cached ancestor of the sequence, or None.
+            missing: number of pages that have to be free.
+        """
+        if handle is not None:
+            self.prefix_cache.pin(handle)
+        is_free = self.prefix_cache.evict(missing)
+        if handle is not None:
+            self.prefix_cache.unpin(handle)
+        # Other sequences that hold pages will release them. If there are none, no pages will ever
+        # come free except those of the sequence's own prefix.
+        if is_free or not self._is_alone(sequence):
+            return is_free
+        self._let_go(sequence)
+        return self.prefix_cache.evict(missing)
+
+    def _is_alone(self, sequence: SequenceState) -> bool:
+        """Whether no other sequence holds pages or pins."""
+        opened = self._ready or self._prefilling or self._made
+        return self._is_idle and not opened and self._held.keys() <= {sequence}
+
+    def _let_go(self, sequence: SequenceState) -> None:
+        """Unpins the parent that was computed for this sequence."""
+        handle = self._held.pop(sequence, None)
+        if handle is not None:
+            self.prefix_cache.unpin(handle)
+
+    def _finish_making(self) -> None:
+        """Publishes the prefixes that were prefilled in the previous round.
+
+        Copies run before prefills within a round, so a partial page can be copied from the round
+        after its prefill on.
+        """
+        for sequence in self._made:
+            assert sequence.handle is not None
+            self.prefix_cache.adopt(sequence.handle, sequence.pages)
+            self.pool.drop(sequence.pages)
+            for waiter in sequence.waiters:
+                # Pinned until the waiter is opened. Otherwise the next allocation could evict it,
+                # and two sequences could go on computing their prefixes in turn, for ever.
+                found = self.prefix_cache.find(waiter.parent)[0]
+                if found is not None:
+                    self.prefix_cache.pin(found)
+                    self._held[waiter] = found
+            self._stop_making(sequence)
+        self._made = []
+
+    def _stop_making(self, sequence: SequenceState) -> None:
+        """Returns the sequences that wait for this one to the waiting queue."""
+        for handle in [handle for handle, maker in self._making.items() if maker is sequence]:
+            del self._making[handle]
+        for waiter in sequence.waiters:
+            heapq.heappush(self._waiting, waiter)
+        sequence.waiters = []
+
+    def _occupy(self, slot: int, sequence: SequenceState) -> None:
+        """Moves a ready sequence into a free slot."""
+        self._ready.remove(sequence)
+        self._free.remove(slot)
+        self._slots[slot] = sequence
+        sequence.slot = slot
+        self._write_table(sequence)
+
+    def _write_table(self, sequence: SequenceState) -> None:
+        assert sequence.slot is not None
+        self.table[sequence.slot, : len(sequence.pages)] = sequence.pages

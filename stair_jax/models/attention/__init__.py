@@ -1,0 +1,1 @@
+"""Attention over whole sequences: its backends, and the mask they share."""

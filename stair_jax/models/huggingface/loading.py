@@ -1,0 +1,277 @@
+"""Import of a Hugging Face folder: config, and tensors read straight into sharded parameters.
+
+A process reads only what its own devices hold, a few rows at a time. Besides the parameters, host
+memory holds one tensor, or as many layers of it as `_PIECE_BYTES` allow, and a chunk of a file.
+Embedding and head, the largest tensors, are read first, while most memory is free.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec, Sharding
+
+from stair_jax.errors import UserError
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.huggingface import tensor_names
+from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
+from stair_jax.models.huggingface.tensor_names import Index, Tensor
+from stair_jax.models.transformer import Params, logical_axes
+from stair_jax.parallel import rules
+from stair_jax.storage import read_json
+
+_CHUNK_BYTES = 16 * 2**20
+_PIECE_BYTES = 64 * 2**20
+_VOCABULARY = ("embedding", "head")
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Reads `config.json`; dtypes and other choices of computation keep their defaults.
+
+    Raises:
+        UserError: the file is missing or damaged, or asks for something that is not supported.
+    """
+    path = Path(folder) / "config.json"
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return ModelConfig.from_huggingface(values)
+
+
+def stored_dtype(folder: str | Path) -> str:
+    """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`."""
+    files = CheckpointFiles(folder)
+    name, tensor = next(iter(tensor_names.tensors(load_config(folder)).items()))
+    _require(files, [name])
+    files.check(name, tensor.shape)
+    return DTYPE_NAMES[files.tensors[name].dtype]
+
+
+def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = None) -> Params:
+    """Reads the parameters in `config.param_dtype`.
+
+    If the folder has a scalar head, no vocabulary head is expected and the scalar head is ignored.
+    Vocabulary padding is filled with zeros.
+
+    Args:
+        folder: a folder with one safetensors file, or several with an index.
+        config: the model config.
+        mesh: parameters are sharded over it by `parallel.rules`; None means the default device.
+
+    Raises:
+        UserError: names the file or tensor that is missing, unexpected, damaged or of a wrong
+            shape.
+    """
+    files = CheckpointFiles(folder)
+    expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
+    _check(files, expected, config)
+    shapes = tensor_names.parameter_shapes(config)
+    params: Params = {}
+    layers: Params = {}
+    shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
+    by_parameter = _by_parameter(expected)
+    # Embedding and head first; the sort is stable, so the others keep their order.
+    for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
+        tensors = by_parameter[parameter]
+        source = _Source(files, tensors, shapes[parameter], config.param_dtype)
+        if source.is_stacked:
+            layers[parameter] = source.stacked(shardings and shardings["layers"][parameter])
+        else:
+            params[parameter] = source.whole(shardings and shardings[parameter])
+    return params | {"layers": layers}
+
+
+def has_score_head(folder: str | Path) -> bool:
+    """Whether the folder holds a model with a scalar head."""
+    return tensor_names.SCORE in CheckpointFiles(folder)
+
+
+def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Reads the scalar head {"kernel": [D]} in float32; `mesh` as for `load_params`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    files = CheckpointFiles(folder)
+    if tensor_names.SCORE not in files:
+        raise UserError(
+            f"{folder} has no tensor {tensor_names.SCORE}: name a model with a scalar head"
+        )
+    embed = load_config(folder).hidden_size
+    files.check(tensor_names.SCORE, (1, embed))
+    kernel = files.read(tensor_names.SCORE, (slice(0, 1), slice(0, embed)), "float32")[0]
+    sharding = None if mesh is None else rules.shardings(PartitionSpec("embed"), mesh)
+    return {"kernel": _make_array((embed,), sharding, kernel.__getitem__)}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A parameter in the files of a checkpoint.
+
+    Attributes:
+        files: the checkpoint.
+        tensors: by name, the only one, or one per layer in order.
+        shape: shape of the parameter, without the axis of layers.
+        dtype: dtype to read it in.
+    """
+
+    files: CheckpointFiles
+    tensors: Mapping[str, Tensor]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether there is one tensor per layer."""
+        return next(iter(self.tensors.values())).layer is not None
+
+    def whole(self, sharding: Sharding | None) -> jax.Array:
+        """Reads a parameter of a single tensor."""
+        ((name, tensor),) = self.tensors.items()
+
+        def block(index: Index) -> np.ndarray:
+            # Zeros, as rows of vocabulary padding are not in the file.
+            target = np.zeros(_block_shape(self.shape, index), self.dtype)
+            self._fill(target, name, tensor, index)
+            return target
+
+        return _make_array(self.shape, sharding, block)
+
+    def stacked(self, sharding: Sharding | None) -> jax.Array:
+        """Reads a parameter with a leading axis of layers, a few layers at a time.
+
+        The pieces are written into a donated array, so that the host never holds the whole
+        parameter.
+        """
+        layers = list(self.tensors.items())
+        layer_bytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        step = max(1, _PIECE_BYTES // layer_bytes)
+        if step >= len(layers):
+            return self._layers(layers, sharding)
+        stack = jnp.zeros((len(layers), *self.shape), self.dtype, device=sharding)
+        for start in range(0, len(layers), step):
+            piece = self._layers(layers[start : start + step], sharding)
+            stack = _updated(stack, piece, start, sharding)
+            # Updates that are only queued would keep their pieces alive.
+            jax.block_until_ready(stack)
+        return stack
+
+    def _layers(self, layers: Sequence[tuple[str, Tensor]], sharding: Sharding | None) -> jax.Array:
+        def block(index: Index) -> np.ndarray:
+            target = np.zeros(_block_shape(shape, index), self.dtype)
+            for layer, (name, tensor) in zip(target, layers[index[0]], strict=True):
+                self._fill(layer, name, tensor, index[1:])
+            return target
+
+        shape = (len(layers), *self.shape)
+        return _make_array(shape, sharding, block)
+
+    def _fill(self, target: np.ndarray, name: str, tensor: Tensor, index: Index) -> None:
+        """Reads the block `index` of a layer (or of a parameter without layers) into `target`."""
+        stored = tensor_names.stored_index(tensor, self.shape, index)
+        view = tensor_names.stored_view(target, tensor, stored)
+        rows, *columns = stored
+        row_bytes = math.prod(view.shape[1:]) * view.itemsize
+        step = max(1, _CHUNK_BYTES // max(1, row_bytes))
+        for start in range(0, len(view), step):
+            stop = min(start + step, len(view))
+            block = (slice(rows.start + start, rows.start + stop), *columns)
+            chunk = self.files.read(name, block, self.dtype)
+            tensor_names.copy_rows(view[start:stop], chunk)
+
+
+def _make_array(
+    shape: tuple[int, ...], sharding: Sharding | None, block: Callable[[Index], np.ndarray]
+) -> jax.Array:
+    """An array whose blocks are read for the devices of this process, each block once."""
+    if sharding is None:
+        return jax.block_until_ready(jnp.asarray(block((slice(None),) * len(shape))))
+    found: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+
+    def once(index: Index | None) -> np.ndarray:
+        assert index is not None
+        # Replicas ask for the same block, and slices are not hashable in Python 3.11.
+        key = tuple(axis.indices(size) for axis, size in zip(index, shape, strict=True))
+        if key not in found:
+            found[key] = block(index)
+        return found[key]
+
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, once))
+
+
+@partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _updated(
+    stack: jax.Array, piece: jax.Array, start: jax.Array, sharding: Sharding | None
+) -> jax.Array:
+    stack = jax.lax.dynamic_update_slice_in_dim(stack, piece, start, axis=0)
+    return stack if sharding is None else jax.lax.with_sharding_constraint(stack, sharding)
+
+
+def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:
+    return tuple(len(range(size)[axis]) for size, axis in zip(shape, index, strict=True))
+
+
+def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(tensor.parameter, {})[name] = tensor
+    return found
+
+
+def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Checks that the files hold what config.json asks for, and nothing else.
+
+    Raises:
+        UserError: names what is missing, unexpected or of a wrong shape.
+    """
+    _require(files, expected)
+    known = {*expected, tensor_names.SCORE}
+    if config.tie_word_embeddings:
+        known.add(tensor_names.HEAD)
+    surplus = sorted(set(files.tensors) - known)
+    surplus = [name for name in surplus if not name.endswith(tensor_names.IGNORED_SUFFIX)]
+    if surplus:
+        raise UserError(
+            f"{files.folder} has {_listed(surplus)}, which its config.json has no place for"
+        )
+    for name, tensor in expected.items():
+        files.check(name, tensor.shape)
+    if config.tie_word_embeddings and tensor_names.HEAD in files:
+        _check_tied(files, config)
+
+
+def _require(files: CheckpointFiles, names: Iterable[str]) -> None:
+    missing = sorted(name for name in names if name not in files)
+    if missing:
+        raise UserError(f"{files.folder} lacks {_listed(missing)}, which its config.json asks for")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"tensor {names[0]}{more}"
+
+
+def _check_tied(files: CheckpointFiles, config: ModelConfig) -> None:
+    """Checks that a head stored beside a tied embedding equals it.
+
+    Some exporters store one. A head that differs would be lost silently.
+    """
+    embedding = next(iter(tensor_names.tensors(config)))
+    num_rows, width = config.vocab_size, config.hidden_size
+    files.check(tensor_names.HEAD, (num_rows, width))
+    step = max(1, _CHUNK_BYTES // (4 * width))
+    for start in range(0, num_rows, step):
+        block = (slice(start, min(start + step, num_rows)), slice(0, width))
+        rows, head = (files.read(name, block, "float32") for name in (embedding, tensor_names.HEAD))
+        if not np.array_equal(rows, head):
+            raise UserError(
+                f"{tensor_names.HEAD} in {files.tensors[tensor_names.HEAD].file} differs from "
+                f"the embedding, "
+                "but config.json ties them: set tie_word_embeddings to false"
+            )

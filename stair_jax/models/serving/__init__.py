@@ -1,0 +1,1 @@
+"""The decoder as an engine runs it: fused kernels over a paged KV cache."""

@@ -1,0 +1,173 @@
+"""The forward pass for serving: the layers of `fused_params.py` over a paged KV cache."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.heads import mask_padding
+from stair_jax.models.paged.view import PagedBackend, View
+from stair_jax.models.quantization import matmul
+from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
+from stair_jax.models.serving.fused_params import FusedParams, Layer
+from stair_jax.models.transformer import rms_norm
+from stair_jax.parallel.rules import BATCH_AXES
+
+__all__ = [
+    "forward",
+    "logits",
+]
+
+_ACTIVATION_AXES = ("batch", "length", "activation_embed")
+_HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
+
+
+def forward(
+    config: ModelConfig,
+    fused: FusedParams,
+    backend: PagedBackend,
+    tokens: jax.Array,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """Runs the decoder on new tokens, and writes their keys and values into the cache.
+
+    Args:
+        config: the model config.
+        fused: the parameters; stacked if the backend is.
+        backend: the attention backend.
+        tokens: [B, T] int32 token ids, placed by `view`.
+        pages: pages of all layers if the backend is stacked, else a tuple of those of each layer.
+        view: where the tokens belong.
+
+    Returns:
+        Hidden states [B, T, D] after the last norm, and the pages.
+    """
+    positions = view.start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    rotation = rotary_embedding(positions, config.head_dim, config.rope_theta, config.rope_scaling)
+    # Columns gathered over fsdp: if they stayed split, XLA would look up the tokens of all devices
+    # on each device.
+    table = nn.with_logical_constraint(fused.embedding, ("vocab", "activation_embed"))
+    hidden = nn.with_logical_constraint(jnp.take(table, tokens, axis=0), _ACTIVATION_AXES)
+    # Unrolled for backends with an array per layer (GPUs): slices out of stacked weights inside of
+    # a step would be copied.
+    if isinstance(fused.layers, tuple):
+        written = []
+        for layer, own in zip(fused.layers, pages, strict=True):
+            hidden, own = _layer(config, backend, layer, hidden, rotation, own, view)
+            written.append(own)
+        pages = tuple(written)
+    else:
+        hidden, pages = _stacked_layers(
+            config, backend, fused.layers, hidden, rotation, pages, view
+        )
+    return rms_norm(hidden, fused.final_norm, config.rms_norm_eps), pages
+
+
+def logits(config: ModelConfig, fused: FusedParams, hidden: jax.Array) -> jax.Array:
+    """Logits [B, V] float32 of hidden states [B, D]; -inf for vocabulary padding."""
+    head = fused.embedding if fused.head is None else fused.head
+    found = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
+    found = nn.with_logical_constraint(found, ("batch", "activation_vocab"))
+    return mask_padding(found, config.vocab_size)
+
+
+def _stacked_layers(
+    config: ModelConfig,
+    backend: PagedBackend,
+    layers: Layer,
+    hidden: jax.Array,
+    rotation: Rotation,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """All layers in one loop.
+
+    A `fori_loop`, whose carry is updated in place: pages as inputs and outputs of a `scan` would be
+    in memory twice.
+    """
+    # Page ids are local to a device: the pages per layer are those of its shard.
+    num_pages = jax.tree.leaves(pages)[0].shape[0] // _batch_shards()
+    stride = num_pages // config.num_hidden_layers
+
+    def body(index: jax.Array, carry: tuple) -> tuple:
+        layer = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, 0, False), layers)
+        own = view._replace(base=view.base + index * stride)
+        return _layer(config, backend, layer, carry[0], rotation, carry[1], own)
+
+    return lax.fori_loop(0, config.num_hidden_layers, body, (hidden, pages))
+
+
+def _batch_shards() -> int:
+    """Number of data-parallel parts of the mesh in use."""
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1
+    for axis in BATCH_AXES:
+        shards *= mesh.shape.get(axis, 1)
+    return shards
+
+
+def _layer(
+    config: ModelConfig,
+    backend: PagedBackend,
+    layer: Layer,
+    hidden: jax.Array,
+    rotation: Rotation,
+    pages: Any,
+    view: View,
+) -> tuple[jax.Array, Any]:
+    """One pre-norm layer on hidden[B, T, D]: grouped-query attention, then a SwiGLU MLP."""
+    shape, eps = hidden.shape, config.rms_norm_eps
+    normed = rms_norm(hidden, layer["attention_norm"], eps)
+    query, key, value = _project(config, layer, normed, rotation)
+    attended, pages = backend.attend(query, key, value, pages, view)
+    attended = nn.with_logical_constraint(attended, _HEAD_AXES)
+    # Tokens in one axis, as `matmul` takes rows.
+    flat = attended.reshape(shape[0] * shape[1], -1)
+    hidden = hidden + matmul(flat, layer["out"]).reshape(shape)
+    hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
+    flat = rms_norm(hidden, layer["mlp_norm"], eps).reshape(-1, config.hidden_size)
+    wide = matmul(flat, layer["gate_up"])
+    inner = nn.silu(wide[:, 0]) * wide[:, 1]
+    inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
+    hidden = hidden + matmul(inner, layer["down"]).reshape(shape)
+    return nn.with_logical_constraint(hidden, _ACTIVATION_AXES), pages
+
+
+def _project(
+    config: ModelConfig, layer: Layer, normed: jax.Array, rotation: Rotation
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Projects to queries [B, T, heads, head_dim], and keys and values [B, T, kv_heads, head_dim].
+
+    Queries and keys are normalised (Qwen3) and rotated.
+    """
+    kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
+    kv_axes = ("batch", "length", kv_axis, "head_dim")
+    if config.shard_kv_heads:
+        joint = _heads(layer, "qkv", normed)
+        joint = nn.with_logical_constraint(joint, (*kv_axes[:3], None, "head_dim"))
+        query, pair = joint[..., :-2, :], joint[..., -2:, :]
+        query = query.reshape(*normed.shape[:2], -1, config.head_dim)
+    else:
+        query, pair = _heads(layer, "query", normed), _heads(layer, "key_value", normed)
+    key, value = pair[..., 0, :], pair[..., 1, :]
+    if config.qk_norm:
+        query = rms_norm(query, layer["query_norm"], config.rms_norm_eps)
+        key = rms_norm(key, layer["key_norm"], config.rms_norm_eps)
+    return (
+        nn.with_logical_constraint(rotate(query, rotation), _HEAD_AXES),
+        nn.with_logical_constraint(rotate(key, rotation), kv_axes),
+        nn.with_logical_constraint(value, kv_axes),
+    )
+
+
+def _heads(layer: Layer, name: str, normed: jax.Array) -> jax.Array:
+    """Applies a kernel and its bias, if any, to normed[B, T, D]; the result is [B, T, ...]."""
+    batch, length, embed = normed.shape
+    projected = matmul(normed.reshape(batch * length, embed), layer[name])
+    if f"{name}_bias" in layer:
+        projected = projected + layer[f"{name}_bias"]
+    return projected.reshape(batch, length, *projected.shape[1:])

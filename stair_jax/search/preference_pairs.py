@@ -1,0 +1,273 @@
+"""Preference pairs from search trees: step-level pairs for DPO, and pairs for the PRM.
+
+Threshold sampling as in the paper: two nodes make a pair if their values differ by more than v0
+and, for DPO, the larger value is at least v1.
+
+Each function takes one tree and returns (pairs in a fixed order, Counter). The Counter holds the
+number of pairs made, and why the other candidates were left out: `no_value` (never evaluated, or
+all evaluations missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stair_jax.data.records import PathPair, StepPair
+from stair_jax.search.records import TreeRecord
+from stair_jax.settings import Settings, setting
+
+T = TypeVar("T")
+Indices = list[tuple[int, int]]  # (better node, worse node)
+
+
+@dataclass(frozen=True)
+class StepPairSettings(Settings):
+    """Threshold sampling of pairs for DPO; a limit of 0 is none.
+
+    Attributes:
+      v0: the values of a pair differ by more than this.
+      v1: and the larger is at least this.
+      min_visits: of both sides; terminal nodes are exempt.
+      max_tokens: prompt, path and the longer side.
+      max_pairs_per_parent: the largest gaps are kept.
+      max_pairs_per_tree: the same for a tree.
+    """
+
+    v0: float = setting(0.5, least=0)
+    v1: float = 0.8
+    min_visits: int = setting(4, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_parent: int = setting(0, least=0)
+    max_pairs_per_tree: int = setting(0, least=0)
+
+
+@dataclass(frozen=True)
+class PrmPairSettings(Settings):
+    """Pairs for the process reward model; a limit of 0 is none.
+
+    Attributes:
+      v0: the values of a pair differ by more than this.
+      min_visits: of both sides; terminal nodes are exempt.
+      max_tokens: prompt and the longer path.
+      max_pairs_per_tree: of nodes at the same depth; a fixed random choice is kept.
+      max_trajectory_pairs_per_tree: of full answers; the same.
+    """
+
+    v0: float = setting(0.5, least=0)
+    min_visits: int = setting(1, least=0)
+    max_tokens: int = setting(2048, least=1)
+    max_pairs_per_tree: int = setting(0, least=0)
+    max_trajectory_pairs_per_tree: int = setting(0, least=0)
+
+
+# Thresholds of the released code, as far as it has them.
+_STEP_DEFAULTS, _PRM_DEFAULTS = StepPairSettings(), PrmPairSettings()
+
+
+def sibling_pairs(
+    record: TreeRecord, settings: StepPairSettings = _STEP_DEFAULTS
+) -> tuple[list[StepPair], Counter[str]]:
+    """Pairs of children of one parent: two next steps after the same path."""
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    chosen: Indices = []
+    for children in record.children():
+        found = candidates.pairs(children, settings.v0, settings.v1, counts)
+        chosen += _largest_gaps(record, found, settings.max_pairs_per_parent, counts)
+    chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
+    counts["pairs"] = len(chosen)
+    return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
+
+
+def trajectory_pairs(
+    record: TreeRecord, settings: StepPairSettings = _STEP_DEFAULTS
+) -> tuple[list[StepPair], Counter[str]]:
+    """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    chosen = candidates.pairs(_terminals(record), settings.v0, settings.v1, counts)
+    chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
+    counts["pairs"] = len(chosen)
+    return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
+
+
+def prm_pairs(
+    record: TreeRecord, settings: PrmPairSettings = _PRM_DEFAULTS
+) -> tuple[list[PathPair], Counter[str]]:
+    """Pairs of nodes of one depth, whatever their parents, and pairs of full trajectories.
+
+    As in the paper, only the gap between the values counts. Two terminal nodes make a pair of full
+    trajectories, whatever their depths, and are then not also counted as a pair of steps.
+
+    Args:
+      record: a finished tree.
+      settings: the threshold and the limits.
+
+    Returns:
+      (pairs {id, prompt, kind, form, chosen_path, rejected_path, ...}, counts); `form` is "step" or
+      "trajectory", and the paths are lists of step texts from the root.
+    """
+    counts: Counter[str] = Counter()
+    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    levels: dict[int, list[int]] = {}
+    for index, node in enumerate(record.nodes[1:], start=1):
+        levels.setdefault(node.depth, []).append(index)
+    answers = set(_terminals(record))
+    steps = [
+        pair
+        for _, level in sorted(levels.items())
+        for pair in candidates.pairs(level, settings.v0, -np.inf, counts, unless_both=answers)
+    ]
+    full = candidates.pairs(sorted(answers), settings.v0, -np.inf, counts)
+    steps = _sample(record, steps, settings.max_pairs_per_tree, counts)
+    full = _sample(record, full, settings.max_trajectory_pairs_per_tree, counts)
+    counts["step_pairs"], counts["trajectory_pairs"] = len(steps), len(full)
+    counts["pairs"] = len(steps) + len(full)
+    pairs = [_prm_pair(record, *pair, form="step") for pair in sorted(steps)]
+    return pairs + [_prm_pair(record, *pair, form="trajectory") for pair in sorted(full)], counts
+
+
+def thin(pairs: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` pairs, evenly spread over the sequence (for equal numbers of samples)."""
+    if len(pairs) <= limit:
+        return list(pairs)
+    return [pairs[i * len(pairs) // limit] for i in range(limit)]
+
+
+class _Candidates:
+    """The nodes of a tree as arrays, to test all pairs of a group at once.
+
+    A tree may have hundreds of nodes at one depth, and so tens of thousands of candidates.
+    """
+
+    def __init__(self, record: TreeRecord, min_visits: int, max_tokens: int):
+        nodes = record.nodes
+        lengths: list[int] = []
+        for node in nodes:
+            # From the root, whose tokens are the prompt; parents come before their children.
+            lengths.append(len(node.tokens) + (lengths[node.parent] if lengths else 0))
+        self._value = np.array([np.nan if n.value is None else n.value for n in nodes])
+        self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
+        self._long = np.array(lengths) > max_tokens
+
+    def pairs(
+        self,
+        group: Sequence[int],
+        v0: float,
+        v1: float,
+        counts: Counter[str],
+        unless_both: frozenset[int] | set[int] = frozenset(),
+    ) -> Indices:
+        """The pairs (better, worse) of a group of nodes that pass the thresholds.
+
+        Args:
+          group: node indices.
+          v0: least gap between the values, exclusive.
+          v1: least value of the better node.
+          counts: incremented by one reason for each pair that does not pass.
+          unless_both: pairs with both nodes in this set are not considered (nor counted).
+        """
+        index = np.asarray(group, dtype=int)
+        first, second = np.triu_indices(len(index), 1)
+        first, second = index[first], index[second]
+        if unless_both:
+            inside = np.isin(index, list(unless_both))
+            keep = ~np.logical_and.outer(inside, inside)[np.triu_indices(len(index), 1)]
+            first, second = first[keep], second[keep]
+        swap = self._value[second] > self._value[first]
+        better, worse = np.where(swap, second, first), np.where(swap, first, second)
+        left_out = {
+            "no_value": np.isnan(self._value[better] + self._value[worse]),
+            "too_long": self._long[better] | self._long[worse],
+            "few_visits": self._few[better] | self._few[worse],
+            "small_gap": ~(self._value[better] - self._value[worse] > v0),  # negated: true for NaN
+            "low_value": self._value[better] < v1,
+        }
+        # Each pair is counted once, under the first reason that applies.
+        passed = np.ones(len(first), dtype=bool)
+        for reason, hit in left_out.items():
+            counts[reason] += int(np.sum(passed & hit))
+            passed &= ~hit
+        return list(zip(better[passed].tolist(), worse[passed].tolist(), strict=True))
+
+
+def _terminals(record: TreeRecord) -> list[int]:
+    return [index for index, node in enumerate(record.nodes) if node.terminal]
+
+
+def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+    """The `limit` pairs (0: all) with the largest value gaps; ties go to the lowest indices."""
+    if not limit or len(pairs) <= limit:
+        return pairs
+    counts["limit"] += len(pairs) - limit
+    values = [node.value or 0.0 for node in record.nodes]
+    return sorted(pairs, key=lambda pair: (values[pair[1]] - values[pair[0]], pair))[:limit]
+
+
+def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+    """`limit` random pairs (0: all), by a generator seeded with the tree's id.
+
+    The sample then depends neither on the order of the trees nor on the run.
+    """
+    if not limit or len(pairs) <= limit:
+        return pairs
+    counts["limit"] += len(pairs) - limit
+    generator = np.random.default_rng(zlib.crc32(record.id.encode()))
+    return [pairs[i] for i in generator.choice(len(pairs), limit, replace=False)]
+
+
+def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
+    """The fields that pairs of all forms have."""
+    chosen, rejected = record.nodes[better], record.nodes[worse]
+    return {
+        "id": f"{record.id}:{better}:{worse}",
+        "prompt": record.prompt,
+        "kind": record.kind,
+        "chosen_value": chosen.value,
+        "rejected_value": rejected.value,
+        "chosen_visits": chosen.visits,
+        "rejected_visits": rejected.visits,
+        "depth": chosen.depth,
+    }
+
+
+def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+    path = record.path(record.nodes[better].parent)
+    return StepPair(
+        **_head(record, better, worse),
+        path=tuple(record.texts(path)),
+        chosen=record.nodes[better].text,
+        rejected=record.nodes[worse].text,
+        path_tokens=tuple(record.tokens(path)),
+        chosen_tokens=record.nodes[better].tokens,
+        rejected_tokens=record.nodes[worse].tokens,
+    )
+
+
+def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+    chosen, rejected = record.path(better), record.path(worse)
+    return StepPair(
+        **_head(record, better, worse),
+        path=(),
+        chosen="".join(record.texts(chosen)),
+        rejected="".join(record.texts(rejected)),
+        path_tokens=(),
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )
+
+
+def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPair:
+    chosen, rejected = record.path(better), record.path(worse)
+    return PathPair(
+        **_head(record, better, worse),
+        chosen_path=tuple(record.texts(chosen)),
+        rejected_path=tuple(record.texts(rejected)),
+        form=form,
+        chosen_tokens=tuple(record.tokens(chosen)),
+        rejected_tokens=tuple(record.tokens(rejected)),
+    )

@@ -1,0 +1,72 @@
+"""Prompts of a search: rendered, filtered, and the reasons why some are skipped."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from stair_jax.data.records import Prompt
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+DUPLICATE = "duplicate id"
+
+
+@dataclass(frozen=True)
+class QueuedPrompt:
+    """A prompt to search."""
+
+    place: int  # index among all prompts of the search
+    prompt: Prompt
+    tokens: list[int]  # rendered by the chat template
+
+
+class PromptQueue:
+    """Iterates over the prompts that remain to be searched, with a look-ahead of one.
+
+    Prompts are rendered lazily, so that a search of many prompts starts at once.
+
+    Attributes:
+      next: what `take` returns next; None when no prompt is left.
+    """
+
+    def __init__(
+        self,
+        prompts: Iterable[Prompt],
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        done: Collection[str],
+    ):
+        self._tokenizer, self._max_tokens, self._done = tokenizer, max_tokens, frozenset(done)
+        self._skipped: dict[int, tuple[str, str]] = {}
+        self._usable = self._read(prompts)
+        self.next = next(self._usable, None)
+
+    def take(self) -> QueuedPrompt:
+        """Returns `next` and advances."""
+        queued, self.next = self.next, next(self._usable, None)
+        assert queued is not None
+        return queued
+
+    def skip(self, place: int, prompt: Prompt, reason: str) -> None:
+        """Records that a prompt gets no tree."""
+        self._skipped[place] = prompt.id, reason
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(prompt id, reason), in the order of the prompts."""
+        return [self._skipped[place] for place in sorted(self._skipped)]
+
+    def _read(self, prompts: Iterable[Prompt]) -> Iterator[QueuedPrompt]:
+        seen: set[str] = set()
+        for place, prompt in enumerate(prompts):
+            is_new = prompt.id not in seen
+            seen.add(prompt.id)
+            if not is_new:
+                self.skip(place, prompt, DUPLICATE)
+            elif prompt.id in self._done:
+                continue
+            elif not prompt.prompt.strip():
+                self.skip(place, prompt, "empty prompt")
+            elif len(tokens := encode_prompt(self._tokenizer, prompt.prompt)) > self._max_tokens:
+                self.skip(place, prompt, "prompt too long")
+            else:
+                yield QueuedPrompt(place, prompt, tokens)
