@@ -32,7 +32,7 @@ def devices(tpu, monkeypatch):
 
 def test_open_slots_are_halved_until_the_longest_sequence_fits(devices):
     planned = plan(devices)
-    assert planned.shapes.num_slots == planned.runtime.slots == 4 * 64
+    assert planned.engine_config.num_slots == planned.runtime.slots == 4 * 64
     assert planned.runtime.trees_in_flight == 3 * 64
     with pytest.raises(UserError, match=r"lower runtime\.slots"):
         plan(devices, slots=4 * 128)
@@ -43,7 +43,7 @@ def test_slots_that_are_set_are_refused_with_the_number_that_would_fit(devices):
         plan(devices, slots=1024)
     slots = int(re.search(r"lower runtime\.slots to (\d+), which", str(refusal.value))[1])
     assert 4 * 64 <= slots < 4 * 128
-    assert plan(devices, slots=slots).shapes.num_slots == slots
+    assert plan(devices, slots=slots).engine_config.num_slots == slots
 
 
 def test_a_model_that_leaves_no_room_is_refused(devices, monkeypatch):

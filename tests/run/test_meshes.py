@@ -54,14 +54,23 @@ def test_training_leaves_devices_out_that_rows_or_model_do_not_need(
     mesh = training_mesh(Runtime(), model, rows, jax.devices()[:count])
     assert shape(mesh) == (1, used, 1)
     shown = capsys.readouterr().err
-    assert f"{count} devices do not divide both the {rows} rows" in shown
-    assert f"hidden_size {hidden_size}" in shown and f"training uses {used} of them" in shown
+    both = f"both the {rows} rows of a micro-batch and " if rows else ""
+    said = f"{count} devices do not divide {both}hidden_size {hidden_size} of the model"
+    assert shown == f"{said}: training uses {used} of them\n"
 
 
-def test_training_in_several_processes_leaves_no_device_out():
+@pytest.mark.parametrize(
+    ("rows", "hidden_size", "advice"),
+    [
+        (4, 32, r"set microbatch_rows to 0, or runtime\.training_mesh"),
+        (0, 36, r": set runtime\.training_mesh"),
+    ],
+)
+def test_training_in_several_processes_leaves_no_device_out(rows, hidden_size, advice):
     devices = [SimpleNamespace(process_index=number // 4) for number in range(8)]
-    with pytest.raises(UserError, match=r"set microbatch_rows to 0, or runtime\.training_mesh"):
-        training_mesh(Runtime(), MODEL, 4, devices)
+    model = dataclasses.replace(MODEL, hidden_size=hidden_size)
+    with pytest.raises(UserError, match=advice):
+        training_mesh(Runtime(), model, rows, devices)
 
 
 def test_meshes_of_the_config_are_taken():

@@ -9,7 +9,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.run.context import PlanContext
 from stair_jax.run.runtime import Runtime
-from stair_jax.stages import Sft, training_stage
+from stair_jax.stages import Pretrain, Sft, training_stage
 from stair_jax.storage import read_jsonl
 
 STAGE = Sft(
@@ -99,3 +99,10 @@ def test_a_mesh_that_does_not_split_a_micro_batch_is_refused():
     context = PlanContext("sft", runtime, devices, devices, {"model": [MODEL]})
     with pytest.raises(UserError, match="microbatch_rows is 6: it must be a multiple of 4"):
         dataclasses.replace(STAGE, microbatch_rows=6).check_devices(context)
+
+
+def test_pretraining_splits_its_batch_and_no_micro_batch():
+    """Four rows of a micro-batch, which pretraining does not have, would use four devices."""
+    setup = Pretrain(batch_size=16).lay_out(MODEL, Runtime())
+    assert setup.mesh.shape["fsdp"] == 8 and setup.rows == 16
+    assert Pretrain(batch_size=6).lay_out(MODEL, Runtime()).mesh.shape["fsdp"] == 2
