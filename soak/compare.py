@@ -1,0 +1,71 @@
+"""Whether two working folders hold the same: trees, pairs, weights, tables, records."""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from stair_jax.storage import RecordLog
+
+# Decided by the clock, so that no two runs agree. A line of the metrics of a search holds rates,
+# and stands where its tree was finished among the others.
+_CLOCKED = ("*/speed.jsonl", "*/events.out.tfevents.*", "search*/metrics.jsonl")
+_TREES = "*/trees.jsonl.gz"
+_CLOCK_FIELD = "seconds"  # the one of a tree's record
+_RECORD = "*/complete.json"
+
+
+def differences(expected: Path, found: Path) -> list[str]:
+    """What differs in the stages of two finished runs, a line each."""
+    files = [_files(folder) for folder in (expected, found)]
+    lines = [f"{name} is missing" for name in sorted(files[0] - files[1])]
+    lines += [f"{name} is left over" for name in sorted(files[1] - files[0])]
+    for name in sorted(files[0] & files[1]):
+        if _content(expected, name) != _content(found, name):
+            lines.append(f"{name} differs")
+    return lines
+
+
+def tree_ids(workdir: Path) -> set[str]:
+    """Ids of the trees that are on the disk, in the files of all processes."""
+    logs = [path for path in workdir.glob("*/*") if path.name.endswith(_TREES[2:])]
+    return {record["id"] for path in logs for record in RecordLog(path)}
+
+
+def read_trees(path: Path) -> list[dict[str, Any]]:
+    """The records of a search, by prompt, without the one field that may differ."""
+    records = RecordLog(path).read()
+    for record in records:
+        del record[_CLOCK_FIELD]
+    return sorted(records, key=lambda record: record["id"])
+
+
+def _files(folder: Path) -> set[str]:
+    """Paths in the folders of the stages, without what the clock decides."""
+    paths = (path.relative_to(folder) for path in folder.glob("[!.]*/**/*") if path.is_file())
+    names = {path.as_posix() for path in paths}
+    return {name for name in names if not _is_clocked(name)}
+
+
+def _is_clocked(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _CLOCKED)
+
+
+def _content(folder: Path, name: str) -> Any:
+    if fnmatch(name, _TREES):
+        return read_trees(folder / name)
+    if fnmatch(name, _RECORD):
+        return _record(folder / name)
+    return (folder / name).read_bytes()
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a stage, without the bytes of files that the clock has a part in."""
+    record = json.loads(path.read_text())
+    stage = path.parent.name
+    record["files"] = {
+        name: file
+        for name, file in record["files"].items()
+        if not _is_clocked(f"{stage}/{name}") and not fnmatch(f"{stage}/{name}", _TREES)
+    }
+    return dict(record)
