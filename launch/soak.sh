@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Long tests of what must hold, one at a time: sets up .venv, then runs `python -m soak`.
+# Soak tests: long tests of robustness. Sets up .venv, then runs one of them.
 #
 #   bash launch/soak.sh                               # lists them
 #   bash launch/soak.sh NAME [--size N] [--seed S]
 #
-# Exit status 1 says that something failed, with what shows it again. docs/reliability.md holds
-# what was measured.
+# The exit status is 1 after a failure, with the command that reproduces it.
+# docs/reliability.md has results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

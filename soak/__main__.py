@@ -1,9 +1,9 @@
-"""The command: runs one soak, or lists them.
+"""The command line: runs one soak test, or lists them.
 
     python -m soak                            # one line each
     python -m soak NAME [--size N] [--seed S]
 
-Exit status: 0 nothing failed; 1 something did, or was interrupted; 2 a mistake in the command line.
+Exit status: 0 without a failure, 1 with one, 2 for a wrong command line.
 """
 
 import argparse
@@ -22,39 +22,39 @@ from stair_jax.monitoring import duration
 
 
 class Soak(NamedTuple):
-    """A soak as the list shows it: its default size, the unit of that, and what must hold."""
+    """A soak test in the list: default size, unit of the size, and what it checks."""
 
     size: int
     unit: str
-    holds: str
+    checks: str
 
 
 SOAKS = {
-    "kills": Soak(8, "kills", "a run killed at random moments ends as one that was left alone"),
-    "processes": Soak(3, "kills", "one of two processes is killed: the other ends in one line"),
-    "text": Soak(60_000, "texts", "fuzzed text makes no control token and crashes no parser"),
-    "checkpoints": Soak(1_000, "folders", "a hostile checkpoint is refused in one line"),
-    "configs": Soak(3_000, "commands", "a fuzzed command line is refused in one line"),
-    "growth": Soak(2_000, "trees", "many trees in one process leave nothing behind"),
-    "prompts": Soak(100_000, "prompts", "many prompts are read, sorted and queued in linear time"),
+    "kills": Soak(8, "kills", "a run killed at random moments ends like an undisturbed one"),
+    "processes": Soak(3, "kills", "when one of two processes is killed, the other exits cleanly"),
+    "text": Soak(60_000, "texts", "fuzzed text gives no control token and crashes no parser"),
+    "checkpoints": Soak(1_000, "folders", "a hostile checkpoint is refused with a one-line error"),
+    "configs": Soak(3_000, "commands", "a fuzzed command line is refused with a one-line error"),
+    "growth": Soak(2_000, "trees", "many trees in one process leak nothing"),
+    "prompts": Soak(100_000, "prompts", "many prompts are read and queued in linear time"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="soak.sh", description="A long test of something that must hold.", allow_abbrev=False
+        prog="soak.sh", description="Runs a soak test, or lists them.", allow_abbrev=False
     )
-    parser.add_argument("name", nargs="?", help="of the soak; none: lists them")
-    parser.add_argument("--size", type=int, help="how much is tried")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument("name", nargs="?", help="of the soak test; without it they are listed")
+    parser.add_argument("--size", type=int, help="how much to try (the list shows the default)")
+    parser.add_argument("--seed", type=int, default=0, help="of random choices (default: 0)")
     flags = parser.parse_args(arguments)
     if flags.name is None:
         for name, soak in SOAKS.items():
-            print(f"{name:12} {soak.holds} (--size {soak.size}: {soak.unit})")
+            print(f"{name:12} {soak.checks} (--size {soak.size}: {soak.unit})")
         return 0
     if flags.name not in SOAKS:
-        parser.error(f"there is no soak {flags.name!r}: {did_you_mean(flags.name, SOAKS)}")
+        parser.error(f"there is no soak test {flags.name!r}: {did_you_mean(flags.name, SOAKS)}")
     size = SOAKS[flags.name].size if flags.size is None else flags.size
     if size < 1 or flags.seed < 0:
         parser.error("--size must be at least 1, and --seed at least 0")
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, size: int, seed: int) -> Result:
-    """Runs a soak in a folder of its own, which is kept where something failed."""
+    """Runs a soak test in a temporary folder, which is kept after a failure."""
     module = importlib.import_module(f"soak.{name}")
     folder = Path(tempfile.mkdtemp(prefix=f"soak-{name}-"))
     start = time.monotonic()

@@ -1,8 +1,8 @@
-"""Hostile Hugging Face folders: each is refused in one line, or loaded rightly.
+"""Hostile Hugging Face folders: each is refused with a one-line error, or loaded correctly.
 
-Nothing of them may run, and no file outside be read; loading may not hang, use up the memory, or
-end in another error than one that says what is wrong. Where a folder is loaded, the parameters are
-those that it had before it was changed.
+No code of a folder may run and no file outside of it may be read. Loading may not hang, exhaust the
+memory or raise an exception other than a `UserError`. A folder that is loaded has the parameters of
+the original.
 """
 
 import random
@@ -18,7 +18,7 @@ from soak.result import Result
 from stair_jax import pocket
 from stair_jax.monitoring import Progress
 
-_MEGABYTES = 1000  # that loading may take; the model has 7
+_MEGABYTES = 1000  # that loading may allocate; the model has 7
 _BASE = Path(*pocket.__path__) / "base"
 
 
@@ -29,14 +29,17 @@ def run(
     kinds: Collection[str] = KINDS,
     load: Callable[[Path], Loaded] | None = None,
 ) -> Result:
-    """Loads `size` folders; number i is fixed below the number of fixed ones, else drawn from i.
+    """Attacks the loader with folders `seed` to `seed` + `size` - 1.
+
+    The first `len(ATTACKS)` of all folders are fixed, the others are random with their number as
+    the seed.
 
     Args:
         size: number of folders.
-        seed: number of the first one.
-        folder: for the copies of a checkpoint that are attacked.
-        kinds: others are left out.
-        load: in place of a process that loads each folder within bounds of time and memory.
+        seed: number of the first folder.
+        folder: for copies of the checkpoint.
+        kinds: of attacks; others are skipped.
+        load: replaces the separate process with limits of time and memory.
     """
     result = Result("checkpoints")
     with ExitStack() as stack:
@@ -60,7 +63,7 @@ def run(
 def _attack(
     result: Result, attack: Attack, folder: Path, load: Callable[[Path], Loaded], intact: Loaded
 ) -> list[str]:
-    """Loads a copy that was attacked; what was not in order."""
+    """Loads an attacked copy; returns the problems found."""
     copy = folder / "copy"
     shutil.copytree(_BASE, copy)
     attack.edit(copy)
@@ -77,7 +80,7 @@ def _attack(
 def _problems(attack: Attack, loaded: Loaded, intact: Loaded) -> list[str]:
     found = []
     if loaded.megabytes > _MEGABYTES:
-        found.append(f"took more than {_MEGABYTES} MB of memory")
+        found.append(f"allocated more than {_MEGABYTES} MB")
     if loaded.outcome == "refused":
         lines = loaded.text.strip().splitlines()
         if len(lines) != 1:

@@ -1,4 +1,4 @@
-"""A run of the command line, started again and again: one process, or several that share a run."""
+"""Starts of the command line as one process, or as several processes of one run."""
 
 import os
 import signal
@@ -22,12 +22,12 @@ class Command:
     """How a run is started.
 
     Attributes:
-        arguments: of Python: the module, the config and its overrides; the working folder is added.
-        compiled: folder of compiled programs, which all starts share.
-        processes: that share the run.
-        devices: of each process.
-        start_timeout: seconds in which several processes have to find each other.
-        optimised: False compiles as the environment says, where that compiles quickly.
+        arguments: of the Python interpreter, without the flag `--workdir`.
+        compiled: folder of the compilation cache, which all starts share.
+        processes: number of processes.
+        devices: number of CPU devices of each process.
+        start_timeout: seconds within which the processes have to connect.
+        optimised: compile with all of XLA's optimizations, whatever the environment says.
     """
 
     arguments: tuple[str, ...]
@@ -41,20 +41,20 @@ class Command:
     def of_config(
         cls, config: str, compiled: Path, overrides: Mapping[str, Any], **options: Any
     ) -> "Command":
-        """`stair_jax.launch` with a config file and the overrides of its fields."""
+        """`stair_jax.launch` with a config file and overrides of its fields."""
         fields = [f"--config.{name}={value}" for name, value in overrides.items()]
         arguments = ("-m", "stair_jax.launch", f"--config={config}", *fields)
         return cls(arguments, compiled, **options)
 
     def start(self, workdir: Path, label: str = "") -> "Started":
-        """Starts the processes; what they say goes to `WORKDIR.LABEL.INDEX.log`."""
+        """Starts the processes; their output goes to `WORKDIR.LABEL.INDEX.log`."""
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(self.devices),
             "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }
-        if self.optimised:  # it computes more than it compiles
+        if self.optimised:  # computing takes longer than compiling
             environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
         command = [sys.executable, *self.arguments, f"--workdir={workdir}"]
         address = f"--coordinator=127.0.0.1:{_free_port()}"
@@ -63,7 +63,7 @@ class Command:
             own = [address, f"--num_processes={self.processes}", f"--process_id={index}"]
             own.append(f"--start_timeout={self.start_timeout}")
             log = workdir.parent / f"{workdir.name}.{label}.{index}.log"
-            with log.open("w") as file, _heeding_interrupts():
+            with log.open("w") as file, _handling_interrupts():
                 process = subprocess.Popen(
                     command + (own if self.processes > 1 else []),
                     cwd=ROOT,
@@ -75,14 +75,14 @@ class Command:
             started.add(process, log)
         return started
 
-    def finish(self, workdir: Path, label: str = "calm", since: str = "") -> float:
+    def finish(self, workdir: Path, label: str = "only", since: str = "") -> float:
         """Runs the command to its end.
 
         Returns:
-            the seconds that it took, from when process 0 said `since`.
+            the duration in seconds, counted from when process 0 printed `since`.
 
         Raises:
-            AssertionError: it failed; with what it said.
+            AssertionError: the command failed; contains its output.
         """
         with self.start(workdir, label) as started:
             seconds = 0.0
@@ -90,7 +90,7 @@ class Command:
                 seconds = started.seconds_since(since)
                 time.sleep(_POLL)
             statuses = started.wait(60)
-        assert set(statuses) == {0}, f"ended with {statuses}: {started.said()}"
+        assert set(statuses) == {0}, f"exited with {statuses}: {started.output()}"
         return seconds
 
 
@@ -101,8 +101,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _heeding_interrupts() -> Iterator[None]:
-    """A shell lets its background jobs ignore SIGINT, and they their children."""
+def _handling_interrupts() -> Iterator[None]:
+    """Lets child processes handle SIGINT; background jobs of a shell inherit that it is ignored."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         yield
@@ -115,21 +115,21 @@ def _heeding_interrupts() -> Iterator[None]:
 
 
 class Started:
-    """The processes of one start; leaving the `with` block kills what still runs.
+    """The processes of one start; leaving the `with` block kills those that still run.
 
     Attributes:
         workdir: of the run.
     """
 
     def __init__(self, workdir: Path):
-        """None yet."""
+        """Starts with no process."""
         self.workdir = workdir
         self._processes: list[subprocess.Popen[bytes]] = []
         self._logs: list[Path] = []
-        self._said_at = {"": time.monotonic()}
+        self._seen_at = {"": time.monotonic()}
 
     def add(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Takes one more process."""
+        """Adds a process."""
         self._processes.append(process)
         self._logs.append(log)
 
@@ -150,18 +150,18 @@ class Started:
         return len(self._processes)
 
     def seconds_since(self, text: str = "") -> float:
-        """Seconds since process 0 said `text`, as far as this was asked for; "": the start."""
-        if text not in self._said_at and text in self.said():
-            self._said_at[text] = time.monotonic()
-        return time.monotonic() - self._said_at.get(text, time.monotonic())
+        """Seconds since a call first found `text` in the output of process 0; "": since the start."""
+        if text not in self._seen_at and text in self.output():
+            self._seen_at[text] = time.monotonic()
+        return time.monotonic() - self._seen_at.get(text, time.monotonic())
 
     @property
     def is_running(self) -> bool:
         """Whether all processes still run."""
         return all(process.poll() is None for process in self._processes)
 
-    def said(self, index: int = 0) -> str:
-        """What a process said until now."""
+    def output(self, index: int = 0) -> str:
+        """The output of a process so far."""
         return self._logs[index].read_text(errors="replace")
 
     def send(self, index: int, number: int) -> None:
@@ -169,7 +169,7 @@ class Started:
         self._processes[index].send_signal(number)
 
     def wait(self, seconds: float) -> list[int | None]:
-        """Exit statuses; None for a process that still runs after so many seconds."""
+        """Waits up to `seconds`; returns the exit statuses, None for a process that still runs."""
         deadline = time.monotonic() + seconds
         for process in self._processes:
             try:
@@ -179,7 +179,7 @@ class Started:
         return [process.poll() for process in self._processes]
 
     def kill(self) -> None:
-        """Kills what still runs."""
+        """Kills the processes that still run."""
         for process in self._processes:
             process.kill()
             process.wait()

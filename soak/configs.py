@@ -1,8 +1,8 @@
-"""Fuzzed command lines and config files: refused in one line, or taken by rule.
+"""Fuzzed command lines and config files: accepted, or refused with a one-line error.
 
-Every command is told to show its settings and end, so that nothing is run. It must end with exit
-status 0 or 2; with 2 it says one line. A number that is none, or not finite, must be refused, and
-one that is taken must be shown.
+Every command has the flag `--show-config`, so that no stage runs. Its exit status must be 0 or 2;
+with 2 it prints exactly one line. A field that holds a number must refuse text that is not a finite
+number, and show the number that it accepts.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _TEXTS = (
     "__import__('os')", "/dev/null", "/proc/self/mem", "a/../../b", "a" * 300, "é", "\udcff",
     "a\nb", "%s{0}", "[0]",
 )
-_VALUES = (  # as Python writes them, of a config file
+_VALUES = (  # Python expressions for a config file
     "float('nan')", "float('inf')", "10**400", "10**5000", "-1", "True", "None", "''", "b'a'",
     "'a' * 300", "1j", "[]", "[[]]", "(1, 'a')", "{}", "{1: 2}", "{'a': float('nan')}",
     "{'a': {'b': 1}}", "object()", "print",
@@ -63,12 +63,12 @@ _BODIES = (
     "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'stages': 3})",
     "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()",
 )
-_WORDS_FOR_NUMBERS = ("None", "True", "False")  # of fields that may be more than a number
+_WORDS_FOR_NUMBERS = ("None", "True", "False")  # accepted by fields that hold more than numbers
 _EDITS = ("_", "x", ".", "", "[0]", "[-1]", "[", "\udce9", " ")
 
 
 class _Ended(NamedTuple):
-    """How a command ended; `status` is text where an exception came out of it."""
+    """Exit status and output of a command; the status is text if it raised an exception."""
 
     status: int | str
     out: str
@@ -76,7 +76,7 @@ class _Ended(NamedTuple):
 
 
 class _Command(NamedTuple):
-    """A command line; `text` is what it gives to a field that holds a number, where it does so."""
+    """A command line, and the numeric field that it sets to `text`, if any."""
 
     words: list[str]
     field: str = ""
@@ -88,7 +88,7 @@ _Kind = Callable[[random.Random, _Fields, Path], _Command]
 
 
 def run(size: int, seed: int, folder: Path) -> Result:
-    """Gives `size` commands; command i is drawn from the seed `seed` + i."""
+    """Runs `size` commands; command i is drawn with the seed `seed` + i."""
     result = Result("configs")
     shown = _execute([f"--config={_CONFIG}", "--show-config"])
     fields = dict(_SHOWN.findall(shown.out))
@@ -99,7 +99,7 @@ def run(size: int, seed: int, folder: Path) -> Result:
         kind = list(_KINDS)[number % len(_KINDS)]
         command = _KINDS[kind](rng, fields, folder)
         ended = _execute(command.words)
-        result.counts[f"{kind} {'refused' if ended.status == 2 else 'taken'}"] += 1
+        result.counts[f"{kind} {'refused' if ended.status == 2 else 'accepted'}"] += 1
         for what in _problems(command, ended):
             result.fail(f"{kind}: {what}", number, " ".join(map(repr, command.words))[:300])
         progress.update(number - seed + 1, failures=len(result.failures))
@@ -108,7 +108,7 @@ def run(size: int, seed: int, folder: Path) -> Result:
 
 
 def _execute(words: list[str]) -> _Ended:
-    """Runs a command in this process, with streams that encode as those of a terminal do."""
+    """Runs a command in this process; its streams encode text like those of a terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in _ERRORS)
     status: int | str
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -127,32 +127,32 @@ _ERRORS = ("strict", "backslashreplace")  # of stdout and stderr
 
 
 def _problems(command: _Command, ended: _Ended) -> list[str]:
-    """What was not in order in the end of a command, a line each."""
+    """Problems with the exit of a command, one line each."""
     if ended.status not in (0, 2):
-        return [f"ended with {ended.status!r}, not with 0 or 2"]
+        return [f"exited with {ended.status!r}, not with 0 or 2"]
     if ended.status == 0:
         return _taken_problems(command, ended)
     lines = ended.err.splitlines()
     if len(lines) != 1 or not lines[0].startswith(_ERROR) or not lines[0][len(_ERROR) :].strip():
-        return [f"was not refused in one line: {lines[:3]}"]
+        return [f"printed more than one line, or no error: {lines[:3]}"]
     return []
 
 
 def _taken_problems(command: _Command, ended: _Ended) -> list[str]:
-    """What was not in order in a number that was taken."""
+    """Problems with a number that was accepted, one line each."""
     if not command.field:
         return []
     shown = dict(_SHOWN.findall(ended.out)).get(command.field)
     number = _number(command.text)
     if number is None and command.text.strip() not in _WORDS_FOR_NUMBERS:
-        return [f"{command.text[:100]!r} was taken for a number, as {shown}"]
+        return [f"{command.text[:100]!r} was accepted as a number: {shown}"]
     if number is not None and shown is not None and number != _number(shown):
         return [f"{command.text[:100]!r} is shown as {shown}"]
     return []
 
 
 def _override(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
-    """A field of the config with a text that may mean nothing of its type."""
+    """Sets a field to a text that may not fit its type."""
     field = rng.choice(list(fields))
     text = rng.choice(_TEXTS) if rng.random() < 0.9 else _argument(draw_text(rng, ["nan", "sft"]))
     words = [f"--config={_CONFIG}", "--show-config", f"--config.{field}={text}"]
@@ -160,7 +160,7 @@ def _override(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
 
 
 def _name(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
-    """A field that is not there."""
+    """Sets a field with a misspelt name."""
     field = rng.choice(list(fields))
     place = rng.randrange(len(field) + 1)
     edited = field[:place] + rng.choice(_EDITS) + field[place + rng.randrange(2) :]
@@ -169,7 +169,7 @@ def _name(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
 
 
 def _file(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
-    """A config file that fails, or that gives a field a value of another type."""
+    """A config file that fails, or that sets a field to a value of the wrong type."""
     path = folder / "config.py"
     body = rng.choice(_BODIES)
     if rng.random() < 0.8:
@@ -190,7 +190,7 @@ def _file(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
 
 
 def _words(rng: random.Random, fields: _Fields, folder: Path) -> _Command:
-    """Words in any order; nothing is run, as one of them shows the settings instead."""
+    """Random words."""
     words = [rng.choice(_WORDS) for _ in range(rng.randrange(7))]
     return _Command([*words, "--show-config"])
 
@@ -204,12 +204,12 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def _argument(text: str) -> str:
-    """As the words of a command line can be: without NUL, and decoded from bytes."""
+    """`text` as a command line can contain it: no NUL, valid or surrogate-escaped UTF-8."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8", "surrogateescape")
 
 
 def _number(text: str) -> float | None:
-    """The finite number that a text is; None where it is none."""
+    """The finite number that a text represents; None if it is not one."""
     try:
         number = float(text)
     except ValueError:

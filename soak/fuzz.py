@@ -1,9 +1,9 @@
-"""Random text that is made to be mistaken for something else."""
+"""Random text that resembles control tokens, tags and code."""
 
 import random
 from collections.abc import Callable, Sequence
 
-# ruff: noqa: RUF001 (look-alikes are meant)
+# ruff: noqa: RUF001 (look-alikes are intended)
 
 _FRAGMENTS = (
     "Final Answer:",
@@ -44,11 +44,11 @@ _MAX_EDITS = 6
 
 
 def draw_text(rng: random.Random, names: Sequence[str]) -> str:
-    """A text of up to a few thousand characters.
+    """A random text of up to a few thousand characters.
 
     Args:
-        rng: draws it.
-        names: of control tokens and tags, which it holds whole, cut and changed.
+        rng: source of randomness.
+        names: control tokens and tags, to be included whole, cut and modified.
     """
     pieces = [_draw_piece(rng, names) for _ in range(rng.randrange(_MAX_PIECES))]
     text = "".join(pieces)
@@ -69,7 +69,7 @@ def _name(rng: random.Random, names: Sequence[str]) -> str:
 
 
 def _changed_name(rng: random.Random, names: Sequence[str]) -> str:
-    """A half, or with other letters, or with something in between."""
+    """A name that is cut, in other case, or interrupted."""
     name = rng.choice(names)
     cut = rng.randrange(len(name) + 1)
     between = rng.choice(("", " ", "\n", "\u200b", "\u00ad", rng.choice(names)))
@@ -93,7 +93,7 @@ def _repeated(rng: random.Random, names: Sequence[str]) -> str:
 
 
 def _edited(rng: random.Random, text: str) -> str:
-    """With a few characters taken out, doubled, or moved."""
+    """`text` with a few characters removed, doubled or swapped."""
     characters = list(text)
     for _ in range(rng.randrange(1, _MAX_EDITS)):
         place = rng.randrange(len(characters))

@@ -1,9 +1,9 @@
 """Many trees in one process: memory, file descriptors, threads and objects do not grow.
 
-Half of the trees are of many short searches, half of one long one. The searches are those of a run,
-down to the file of trees; in place of a model an engine writes what a script says
-(benchmarks/scripted.py). What is held is looked at after every few trees. The first quarter fills
-caches; from there on nothing may be added, but a little memory as the allocator pleases.
+Half of the trees belong to many short searches, half to a long one. The searches are those of a
+run, including the file of trees, with a scripted engine (benchmarks/scripted.py) instead of a
+model. Resource usage is sampled every few trees. The first quarter of the samples, during which
+caches fill, does not count.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_prompts
 from benchmarks.scripted import OverlayEngine, instant_engine
 from soak.result import Result
-from soak.usage import Held
+from soak.usage import UsageSamples
 from stair_jax import pocket
 from stair_jax.decoding.requests import Request
 from stair_jax.monitoring import Progress
@@ -28,37 +28,39 @@ from stair_jax.search.tree_data import SearchConfig
 from stair_jax.storage import RecordLog
 from stair_jax.text.chat import prepare_tokenizer
 
-_TREES = 5  # of a short search, and between two looks in a long one
+_TREES = 5  # of a short search, and between two samples
 _IN_FLIGHT = 3
-_WARM = 0.25  # share of the looks after which caches are full
-_LENGTHS = Lengths(Spread(16, 4, 10), Spread(14, 2, 12), ends=(0.0, 0.4, 0.7))  # of the pocket's
-_MEMORY = 20.0  # MB that may be added in all
-_MEMORY_PER_TREE = 0.01  # MB; a record alone has more
-_OBJECTS = 500  # that may be more at one look than at another, of trees under way
+_WARM = 0.25  # share of the samples that do not count
+_LENGTHS = Lengths(
+    Spread(16, 4, 10), Spread(14, 2, 12), ends=(0.0, 0.4, 0.7)
+)  # in tokens of the pocket world
+_MEMORY = 20.0  # MB of growth that is allowed in total
+_MEMORY_PER_TREE = 0.01  # MB of growth that is allowed per tree; a leaked record would exceed it
+_OBJECTS = 500  # fluctuation between samples: trees in progress
 _OBJECTS_PER_TREE = 0.1
 
 
 def run(size: int, seed: int, folder: Path) -> Result:
-    """Grows `size` trees or a few more; the first search has the seed `seed`."""
+    """Grows `size` trees, or a few more; the first search has the seed `seed`."""
     result = Result("growth")
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), _LENGTHS)
     log = RecordLog(folder / "trees.jsonl.gz")
-    looks = max(4, -(-size // (2 * _TREES)))
-    progress = Progress("growth", 2 * looks * _TREES, "trees")
+    num_samples = max(4, -(-size // (2 * _TREES)))
+    progress = Progress("growth", 2 * num_samples * _TREES, "trees")
 
-    for name, searches in (("many_searches", looks), ("one_search", 1)):
-        held = Held(looks)
+    for name, searches in (("many_searches", num_samples), ("one_search", 1)):
+        samples = UsageSamples(num_samples)
 
-        def write(record: TreeRecord, held: Held = held) -> None:
+        def write(record: TreeRecord, samples: UsageSamples = samples) -> None:
             log.append(record.to_dict())
             result.counts["trees"] += 1
             progress.update(result.counts["trees"])
             if result.counts["trees"] % _TREES == 0:
-                held.look()
+                samples.take()
 
         for number in range(searches):
-            _search(script, looks * _TREES // searches, seed + number, write)
-        _compare(result, name, held, seed)
+            _search(script, num_samples * _TREES // searches, seed + number, write)
+        _compare(result, name, samples, seed)
     progress.close()
     return result
 
@@ -78,9 +80,9 @@ def _settings(script: Script) -> SearchSettings:
 
 
 def _search(script: Script, trees: int, seed: int, on_tree: Callable[[TreeRecord], None]) -> None:
-    """One search by an engine of its own."""
+    """One search with a new engine."""
     engine = instant_engine()
-    engine.seen = _Forgetful()  # for tests, it keeps all requests
+    engine.seen = _Forgetful()  # the engine keeps all requests there, for tests
     run_search(
         scripted_prompts(script, trees, 10),
         OverlayEngine(engine, script),
@@ -94,19 +96,19 @@ def _search(script: Script, trees: int, seed: int, on_tree: Callable[[TreeRecord
 
 
 class _Forgetful(list[Request]):
-    """A list to which nothing can be added."""
+    """A list that stays empty."""
 
     def append(self, request: Request) -> None:
-        """Drops the request."""
+        """Does nothing."""
 
 
-def _compare(result: Result, name: str, held: Held, seed: int) -> None:
-    """Adds what was held at both ends, and a failure for each kind of which there is more."""
-    later = held.later(_WARM)
+def _compare(result: Result, name: str, samples: UsageSamples, seed: int) -> None:
+    """Adds the first and last sample as figures, and a failure for each resource that grew."""
+    later = samples.after(_WARM)
     trees = _TREES * (len(later["objects"]) - 1)
     for kind, values in later.items():
         first, last = float(values[0]), float(values[-1])
-        result.figures[f"{name}_{kind}"] = f"{first:.7g}, {last:.7g} after {trees} trees more"
+        result.figures[f"{name}_{kind}"] = f"{first:.7g}, {last:.7g} after {trees} more trees"
         if kind == "memory_mb":
             grew = last - first > _MEMORY + _MEMORY_PER_TREE * trees
         elif kind == "objects":
@@ -119,5 +121,5 @@ def _compare(result: Result, name: str, held: Held, seed: int) -> None:
 
 
 def _slope(values: np.ndarray) -> float:
-    """How much a line through `values` rises from one to the next."""
+    """Slope of the least-squares line through `values`, per value."""
     return float(np.polyfit(np.arange(len(values)), values, 1)[0])

@@ -1,7 +1,7 @@
-"""Checkpoints that are made to do harm, as edits of a folder that is in order.
+"""Hostile checkpoints, as edits of a valid folder.
 
-`ATTACKS` are fixed ones, in an order in which the first ones are of all kinds; `draw_attack` makes
-more.
+`ATTACKS` are fixed, and shuffled so that a prefix contains all kinds; `draw_attack` returns random
+ones.
 """
 
 import itertools
@@ -24,9 +24,9 @@ class Attack(NamedTuple):
 
     Attributes:
         kind: what is attacked.
-        name: for a reader.
+        name: description.
         edit: changes the folder.
-        must_refuse: whether loading would be wrong.
+        must_refuse: whether loading the folder would be an error.
     """
 
     kind: str
@@ -138,8 +138,8 @@ _ENDLESS = (
 )
 
 
-def _is_right(field: str, value: Any) -> bool:
-    """Whether a value of a field of config.json may be loaded; True where this is not known."""
+def _is_valid(field: str, value: Any) -> bool:
+    """Whether a value of a field of config.json is valid; True for fields without a rule here."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None:
         return field not in _REQUIRED
@@ -155,7 +155,7 @@ def _is_right(field: str, value: Any) -> bool:
 def _fields() -> Iterator[Attack]:
     for field, value in itertools.product((*_COUNTS, *_NUMBERS, *_MAPPINGS, *_OTHERS), _VALUES):
         edit = partial(edits.set_field, field, value)
-        yield Attack("config", f"{field} = {value!r:.60}", edit, not _is_right(field, value))
+        yield Attack("config", f"{field} = {value!r:.60}", edit, not _is_valid(field, value))
 
 
 def _files() -> Iterator[Attack]:
@@ -209,10 +209,10 @@ KINDS = tuple(sorted({attack.kind for attack in ATTACKS} | {"flip", "fuzz"}))
 
 
 def draw_attack(rng: random.Random) -> Attack:
-    """Other bytes in the header of the weights, or a value somewhere in a JSON file."""
+    """Random bytes in the header of the weights, or a hostile value anywhere in a JSON file."""
     if rng.random() < 0.4:
         places = [(rng.random(), rng.randrange(256)) for _ in range(rng.choice((1, 1, 1, 2, 9)))]
-        name = f"{len(places)} bytes of the header are others"
+        name = f"{len(places)} random bytes in the header"
         return Attack("flip", name, partial(edits.flip_header, places), False)
     file = rng.choice((_TOKENIZER, _TOKENIZER, _SETTINGS, _GENERATION))
     value = rng.choice(_VALUES)

@@ -1,8 +1,8 @@
-"""A run of the pocket world is killed at random moments and started again until it is done.
+"""A run of the pocket world is killed at random moments and restarted until it is finished.
 
-It then holds what a run holds that was left alone: trees, pairs, weights and tables byte for byte,
-no lock, no tree lost on the way. The moments are evenly spread over the time of such a run, the
-signals are SIGKILL (half of them), SIGTERM and SIGINT.
+Trees, pairs, weights and tables then equal those of an undisturbed run byte for byte, no lock is
+left, and no tree was lost. Moments are uniform over the duration of a run; half of the signals are
+SIGKILL, the others SIGTERM and SIGINT.
 """
 
 import random
@@ -29,7 +29,7 @@ OVERRIDES: Mapping[str, Any] = {
     ),
     "runtime.slots": 16,
     "runtime.prefill_rows": 4,
-    "runtime.trees_in_flight": 2,  # so that trees are finished one after the other
+    "runtime.trees_in_flight": 2,  # so that trees finish one after the other
     "pocket.num_sft": 160,
     "pocket.num_replay": 0,
     "pocket.num_search": NUM_TREES,
@@ -57,7 +57,7 @@ OVERRIDES: Mapping[str, Any] = {
     "evaluate.searched": "iter1",
     "evaluate.prm": "",
 }
-_WARM = 0.5  # share of its time that a run takes whose programs are compiled already
+_WARM = 0.5  # duration of a run with cached compilations, relative to one without
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -69,23 +69,23 @@ def run(
     overrides: Mapping[str, Any] = OVERRIDES,
     copied: Sequence[str] = (),
 ) -> Result:
-    """Stops runs `size` times.
+    """Sends `size` signals to runs.
 
     Args:
         size: number of signals.
-        seed: of their moments.
-        folder: for the runs.
-        moments: in place of random ones.
+        seed: of the random moments.
+        folder: for the working folders and logs.
+        moments: replace the random moments.
         overrides: fields of configs/pocket.py.
-        copied: stages that the stopped runs take from the one that was left alone.
+        copied: stages that are copied from the undisturbed run instead of run again.
     """
     result = Result("kills")
     command = Command.of_config("configs/pocket.py", folder / "compiled", overrides)
-    seconds = command.finish(folder / "calm")
+    seconds = command.finish(folder / "undisturbed")
     moments = moments or [_draw(seed + number, _WARM * seconds) for number in range(size)]
-    result.figures["left_alone_s"] = seconds
+    result.figures["undisturbed_run_s"] = seconds
     progress = Progress("kills", len(moments), "kills")
-    Restarts(command, folder / "calm", folder, result, copied).run(moments, progress)
+    Restarts(command, folder / "undisturbed", folder, result, copied).run(moments, progress)
     progress.close()
     return result
 

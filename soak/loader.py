@@ -1,6 +1,6 @@
-"""Loads checkpoints that may be hostile, in a process of its own with bounds of time and memory.
+"""Loads checkpoints that may be hostile, in a separate process with limits of time and memory.
 
-`python -m soak.loader` reads a path of a folder a line, and answers with a line of JSON.
+`python -m soak.loader` reads one path per line, and answers each with one line of JSON.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.text.chat import encode_prompt, prepare_tokenizer
 
-_MEMORY = 4 * 2**30  # bytes of data that the process may have
-_SECONDS = 20.0  # for one folder
+_MEMORY = 4 * 2**30  # bytes of data, of the process
+_SECONDS = 20.0  # limit for one folder
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 class Loaded(NamedTuple):
-    """What came of a folder.
+    """Outcome of loading a folder.
 
     Attributes:
-        outcome: "loaded", "refused" (a UserError), "raised" (any other error), "hung" (took too
-            long), "died" (the process is gone).
-        text: the error; of "loaded", a digest of the parameters.
-        megabytes: of memory that were resident at most, more than before.
+        outcome: "loaded", "refused" (a UserError), "raised" (any other exception), "hung" (time
+            limit exceeded) or "died" (the process has ended).
+        text: the error message; if loaded, a hash of the parameters.
+        megabytes: increase of the resident memory at its peak.
     """
 
     outcome: str
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
 
 
 def load(folder: Path) -> Loaded:
-    """Loads a folder in this process: tokenizer with its template, config, parameters."""
+    """Loads a folder in this process: tokenizer, chat template, config, parameters."""
     _RESET_PEAK.write_text("5")
     before = _peak()
     outcome, text = _load(folder)
@@ -51,7 +51,7 @@ def load(folder: Path) -> Loaded:
 
 
 def _load(folder: Path) -> tuple[str, str]:
-    """Outcome and text, see `Loaded`."""
+    """Outcome and text of `Loaded`."""
     try:
         tokenizer = prepare_tokenizer(folder)
         if tokenizer.hf.chat_template:
@@ -66,7 +66,7 @@ def _load(folder: Path) -> tuple[str, str]:
 
 
 def _peak() -> float:
-    """MB that were resident at most since the peak was reset."""
+    """Peak of the resident memory since the last reset, in MB."""
     lines = _STATUS.read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
@@ -80,10 +80,10 @@ def _digest(params: Any) -> str:
 
 
 class Loader:
-    """A process that loads folders, started anew where one made an end of it."""
+    """A process that loads folders; it is replaced when a folder hangs or kills it."""
 
     def __init__(self, seconds: float = _SECONDS):
-        """Starts no process yet; `seconds` is how long one folder may take."""
+        """The process starts with the first folder; `seconds` is the limit for one folder."""
         self._seconds = seconds
         self._process: subprocess.Popen[str] | None = None
 
@@ -94,14 +94,14 @@ class Loader:
         self._stop()
 
     def load(self, folder: Path) -> Loaded:
-        """Loads a folder in the process."""
+        """Loads a folder."""
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(f"{folder}\n")
         process.stdin.flush()
         if not select.select([process.stdout], [], [], self._seconds)[0]:
             self._stop()
-            return Loaded("hung", f"took more than {self._seconds:.0f} s")
+            return Loaded("hung", f"took longer than {self._seconds:.0f} s")
         line = process.stdout.readline()
         if not line:
             status = process.wait()
@@ -134,9 +134,9 @@ class Loader:
 
 
 def main() -> None:
-    """Answers until there is no more input."""
+    """Answers until the input ends."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     jax.devices()
     print("ready", file=out, flush=True)

@@ -1,7 +1,7 @@
-"""One of two processes of a run is killed at a random moment: the other ends, and says why.
+"""One of two processes of a run is killed at random moments.
 
-It ends at once, in one line and with exit status 4; the same command goes on, and the run that was
-killed again and again ends with what one holds that was left alone.
+The other process then exits with status 4 and one line that gives the reason, and the same command
+resumes. The finished run has the artifacts of an undisturbed one.
 """
 
 import random
@@ -16,8 +16,8 @@ from soak.restarts import Moment, Restarts
 from soak.result import Result
 from stair_jax.monitoring import Progress
 
-_WARM = 0.5  # share of its time that a run takes whose programs are compiled already
-_JOINED = "[1 of "  # process 0 says so once both are there
+_WARM = 0.5  # duration of a run with cached compilations, relative to one without
+_JOINED = "[1 of "  # printed by process 0 once both processes have connected
 OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "stages": ("pocket:data", "model:base", "sft", "search:search1"),
     "runtime.training_mesh.data": 2,
@@ -32,29 +32,30 @@ def run(
     folder: Path,
     moments: Sequence[Moment] = (),
     command: Command | None = None,
-    calm: Path | None = None,
+    undisturbed: Path | None = None,
 ) -> Result:
-    """Stops one of two processes `size` times.
+    """Sends `size` signals to one of two processes.
 
     Args:
         size: number of signals.
-        seed: of their moments.
-        folder: for the runs.
-        moments: in place of random ones.
-        command: of the runs; None: the pocket world.
-        calm: a run of the command that was left alone, for given moments; None: makes one.
+        seed: of the random moments.
+        folder: for the working folders and logs.
+        moments: replace the random moments.
+        command: that is run; None: a small run of the pocket world.
+        undisturbed: working folder of an undisturbed run of `command`; requires `moments`. None:
+            such a run comes first.
     """
     result = Result("processes")
     command = command or Command.of_config(
         "configs/pocket.py", folder / "compiled", OVERRIDES, processes=2
     )
-    if calm is None:
-        calm = folder / "calm"
-        seconds = command.finish(calm, since=_JOINED)
-        result.figures["left_alone_s"] = seconds
+    if undisturbed is None:
+        undisturbed = folder / "undisturbed"
+        seconds = command.finish(undisturbed, since=_JOINED)
+        result.figures["undisturbed_run_s"] = seconds
         moments = moments or [_draw(seed + number, _WARM * seconds) for number in range(size)]
     progress = Progress("processes", len(moments), "kills")
-    Restarts(command, calm, folder, result).run(moments, progress)
+    Restarts(command, undisturbed, folder, result).run(moments, progress)
     progress.close()
     return result
 
@@ -64,8 +65,8 @@ def _draw(seed: int, seconds: float) -> Moment:
     process = rng.randrange(2)
     after = rng.uniform(0.0, seconds)
 
-    def is_time(run: Started) -> bool:
-        return _JOINED in run.said() and run.seconds_since(_JOINED) >= after
+    def condition(run: Started) -> bool:
+        return _JOINED in run.output() and run.seconds_since(_JOINED) >= after
 
-    words = f"{after:.2f} s after both were there"
-    return Moment(signal.SIGKILL, is_time, words, process, seed)
+    words = f"{after:.2f} s after both have connected"
+    return Moment(signal.SIGKILL, condition, words, process, seed)

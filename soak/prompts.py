@@ -1,7 +1,7 @@
-"""Many prompts through what reads, shares out and queues them before a search.
+"""Many prompts: read, split among processes and queued as at the start of a search.
 
-All but those that cannot be searched come out, once each and in their order; time and memory grow
-no faster than their number.
+Every prompt that can be searched comes out once, in order. Time and memory grow no faster than the
+number of prompts.
 """
 
 import itertools
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from soak.result import Result
-from soak.usage import Held, peak_memory
+from soak.usage import UsageSamples, peak_memory
 from stair_jax import pocket
-from stair_jax.data.prompts import KINDS, Prompt, read_rows
+from stair_jax.data.prompts import read_prompts
+from stair_jax.data.records import KINDS
 from stair_jax.monitoring import Progress
 from stair_jax.search.entries import DUPLICATE, Entries, Entry
 from stair_jax.stages.search_parts import Parts
@@ -22,17 +23,16 @@ from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.tokenizer import Tokenizer
 
-_COLUMNS = ("prompt", "kind", "source")
 _MAX_TOKENS = 64
 _WORDS = ("tell", "me", "how", "to", "make", "the", "colour", "of", "lu", "ke", "?")
-_FACTOR = 8  # between the two sizes whose time and memory are compared
-_ALLOWED = 3.0  # times the factor; a busy machine alone makes it 2
-_NOISE = {"s": 0.5, "mb": 50.0}  # under which nothing is concluded
-_EVERY = {"empty prompt": 97, "prompt too long": 101, DUPLICATE: 103}  # one of so many
+_FACTOR = 8  # ratio of the two sizes that are compared
+_ALLOWED = 3.0  # times the factor; on a busy machine it can be 2
+_NOISE = {"s": 0.5, "mb": 50.0}  # smaller values prove nothing
+_EVERY = {"empty prompt": 97, "prompt too long": 101, DUPLICATE: 103}  # one in so many prompts
 
 
 def run(size: int, seed: int, folder: Path) -> Result:
-    """Queues an eighth of `size` prompts, then all of them; both are drawn from `seed`."""
+    """Queues an eighth of `size` prompts, then all of them; the prompts depend on `seed`."""
     result = Result("prompts")
     tokenizer = prepare_tokenizer(Path(*pocket.__path__) / "base")
     few = _queue_all(result, tokenizer, max(1, size // _FACTOR), seed, folder / "few.jsonl")
@@ -51,14 +51,14 @@ def run(size: int, seed: int, folder: Path) -> Result:
 def _queue_all(
     result: Result, tokenizer: Tokenizer, size: int, seed: int, path: Path
 ) -> dict[str, float]:
-    """Queues prompts as a search does; seconds of each step, and MB that they hold."""
+    """Queues prompts as a search does; returns CPU seconds of each step and memory in MB."""
     rows = list(_draw(size, seed))
     write_jsonl(path, rows)
     taken: list[str] = []
-    held, seconds = Held(2), {}
-    held.look()
-    prompts, seconds["read_s"] = _timed(lambda: _read(path))
-    parts, seconds["share_out_s"] = _timed(lambda: Parts(path.parent, prompts))
+    samples, seconds = UsageSamples(2), {}
+    samples.take()
+    prompts, seconds["read_s"] = _timed(lambda: read_prompts(path, unique_ids=False))
+    parts, seconds["split_s"] = _timed(lambda: Parts(path.parent, prompts))
 
     def queue() -> Entries:
         entries = Entries(parts.prompts, tokenizer, _MAX_TOKENS, parts.done)
@@ -70,16 +70,11 @@ def _queue_all(
         return entries
 
     entries, seconds["queue_s"] = _timed(queue)
-    held.look()
-    memory = held.later(0.0)["memory_mb"]
+    samples.take()
+    memory = samples.after(0.0)["memory_mb"]
     _check(result, rows, taken, entries, seed)
     result.counts["prompts"] += size
     return seconds | {"held_mb": max(0.0, float(memory[1] - memory[0]))}
-
-
-def _read(path: Path) -> list[Prompt]:
-    rows = read_rows(path, _COLUMNS)
-    return [Prompt(row["id"], row["prompt"], row["kind"], row["source"]) for row in rows]
 
 
 def _drain(entries: Entries) -> Iterator[Entry]:
@@ -88,7 +83,7 @@ def _drain(entries: Entries) -> Iterator[Entry]:
 
 
 def _draw(size: int, seed: int) -> Iterator[dict[str, str]]:
-    """Rows of prompts, some of which cannot be searched."""
+    """Rows of prompts; some cannot be searched."""
     rng = random.Random(seed)
     for number in range(size):
         text = " ".join(rng.choices(_WORDS, k=rng.randrange(3, 20)))
@@ -104,7 +99,7 @@ def _draw(size: int, seed: int) -> Iterator[dict[str, str]]:
 
 
 def _reason(number: int) -> str | None:
-    """Why the prompt of this number gets no tree."""
+    """Why the prompt with this number cannot be searched; None if it can."""
     reasons = (reason for reason, every in _EVERY.items() if number % every == every - 1)
     return next(itertools.islice(reasons, 1), None)
 
@@ -112,26 +107,28 @@ def _reason(number: int) -> str | None:
 def _check(
     result: Result, rows: list[dict[str, str]], taken: list[str], entries: Entries, seed: int
 ) -> None:
-    """Adds a failure where other prompts came out than should."""
+    """Adds a failure if the wrong prompts were queued or skipped."""
     reasons = [_reason(number) for number in range(len(rows))]
     expected = [row["id"] for row, reason in zip(rows, reasons, strict=True) if reason is None]
     skipped = [
         (row["id"], reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None
     ]
     result.counts["queued"] += len(taken)
-    result.counts["left out"] += len(entries.skipped)
+    result.counts["skipped"] += len(entries.skipped)
     if taken != expected:
         result.fail(
-            "other prompts were queued than can be searched, or in another order",
+            "the queued prompts are not those that can be searched, in order",
             seed,
             size=len(rows),
         )
     if entries.skipped != skipped:
-        result.fail("other prompts were left out than cannot be searched", seed, size=len(rows))
+        result.fail(
+            "the skipped prompts are not those that cannot be searched", seed, size=len(rows)
+        )
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and its seconds of the processor."""
+    """The result of the function, and its CPU time in seconds."""
     start = time.process_time()
     value = function()
     return value, time.process_time() - start

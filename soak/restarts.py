@@ -1,4 +1,4 @@
-"""Runs that are stopped again and again, and compared with one that was left alone."""
+"""Runs that are interrupted and restarted repeatedly, then compared with an undisturbed run."""
 
 import fcntl
 import re
@@ -17,7 +17,7 @@ from soak.endings import problems
 from soak.result import Result
 from stair_jax.monitoring import Progress
 
-_POLL = 0.005  # seconds between two looks at whether it is time
+_POLL = 0.005  # seconds between two checks of a condition
 _STARTS = re.compile(r"^\[\d+ of \d+\] (\S+): starts$", re.MULTILINE)
 
 
@@ -26,15 +26,15 @@ class Moment(NamedTuple):
 
     Attributes:
         number: of the signal.
-        is_time: asked again and again, until it is or the run has ended.
-        words: says when, for a reader.
-        process: that gets the signal.
-        seed: with `--size 1`, draws this moment again.
-        check: says what is not in order in the working folder once all have ended, a line each.
+        condition: polled; the signal is sent when it becomes true.
+        words: the condition in words.
+        process: index of the process that gets the signal.
+        seed: reproduces a random moment with `--size 1`.
+        check: of the working folder after all processes have ended; returns the problems found.
     """
 
     number: int
-    is_time: Callable[[Started], bool]
+    condition: Callable[[Started], bool]
     words: str
     process: int = 0
     seed: int = 0
@@ -42,42 +42,42 @@ class Moment(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a reader."""
+        """Signal, process and condition in words."""
         return f"{signal.Signals(self.number).name} to process {self.process} {self.words}"
 
 
 @dataclass
 class Restarts:
-    """Runs of one command that are stopped at given moments.
+    """Interrupts runs of one command at given moments.
 
     Attributes:
-        command: of the runs.
-        calm: working folder of a run that was left alone.
-        folder: for the runs, `run0`, `run1`, ..., and what they said.
-        result: gets counts, failures and the longest endings.
-        copied: stages whose folders are taken from `calm`, so that the runs begin after them.
-        patience: seconds in which all processes have to end after a signal.
+        command: that is run.
+        undisturbed: working folder of an undisturbed run.
+        folder: for the working folders `run0`, `run1`, ... and the logs.
+        result: receives counts, failures and the longest time from signal to exit.
+        copied: stages whose folders are copied from `undisturbed` before each run.
+        patience: seconds within which all processes have to exit after a signal.
     """
 
     command: Command
-    calm: Path
+    undisturbed: Path
     folder: Path
     result: Result
     copied: Sequence[str] = ()
     patience: float = 60.0
 
     def run(self, moments: Sequence[Moment], progress: Progress | None = None) -> None:
-        """Runs until all moments have come, and each run to its end; each is then compared.
+        """Runs until all signals are sent; each run is restarted until finished, then compared.
 
-        A run that ends before its next moment leaves that to the next run.
+        A moment that a run does not reach is left for the next run.
         """
         left = deque(moments)
         while True:
             before = len(left)
             if not _Run(self, left, progress).to_end() or not left:
                 break
-            if len(left) == before:  # a whole run is too short for it
-                self.result.counts["never came"] += 1
+            if len(left) == before:  # not even a run from the start reaches it
+                self.result.counts["not reached"] += 1
                 left.popleft()
         if left:
             self.result.counts["not tried"] += len(left)
@@ -85,7 +85,7 @@ class Restarts:
 
 @dataclass
 class _Run:
-    """One run with all its starts."""
+    """One run: its first start and all restarts."""
 
     setting: Restarts
     left: deque[Moment]
@@ -93,12 +93,12 @@ class _Run:
     stops: list[Moment] = field(default_factory=list)
 
     def to_end(self) -> bool:
-        """Starts until the run is finished; False where it failed."""
+        """Restarts until the run is finished; returns False if it failed."""
         setting = self.setting
         self._workdir = setting.folder / f"run{setting.result.counts['runs']}"
         setting.result.counts["runs"] += 1
         for stage in setting.copied:
-            shutil.copytree(setting.calm / stage, self._workdir / stage)
+            shutil.copytree(setting.undisturbed / stage, self._workdir / stage)
         trees: set[str] = set()
         is_finished: bool | None = None
         while is_finished is None:
@@ -108,34 +108,34 @@ class _Run:
                 self._fail(f"trees were lost: {', '.join(sorted(lost))}")
             trees |= found
             if is_locked(self._workdir):
-                self._fail("the folder is still locked by a process that has ended")
+                self._fail("the working folder is still locked after all processes have ended")
         if is_finished:
-            for difference in differences(setting.calm, self._workdir):
-                self._fail(f"not as when left alone: {difference}")
+            for difference in differences(setting.undisturbed, self._workdir):
+                self._fail(f"differs from the undisturbed run: {difference}")
         return is_finished
 
     def _start_once(self) -> bool | None:
-        """One start: True where it finished the run, None where it was stopped, else False."""
+        """One start; returns True if the run finished, None if it was interrupted, else False."""
         setting = self.setting
         label = f"start{len(self.stops)}"
         with setting.command.start(self._workdir, label) as started:
-            while started.is_running and not (self.left and self.left[0].is_time(started)):
+            while started.is_running and not (self.left and self.left[0].condition(started)):
                 time.sleep(_POLL)
             if not started.is_running:
                 statuses = started.wait(setting.patience)
                 if not any(statuses) and None not in statuses:
                     return True
-                self._fail(f"ended with {statuses} without a signal: {started.said()[-300:]}")
+                self._fail(f"exited with {statuses} without a signal: {started.output()[-300:]}")
                 return False
             return self._stop(started)
 
     def _stop(self, started: Started) -> bool | None:
         moment = self.left.popleft()
         self.stops.append(moment)
-        stage = (_STARTS.findall(started.said()) or ["no stage yet"])[-1]
+        stage = (_STARTS.findall(started.output()) or ["start-up"])[-1]
         start = time.monotonic()
         started.send(moment.process, moment.number)
-        before = started.said()
+        before = started.output()
         statuses = started.wait(self.setting.patience)
         self._count(moment, stage, time.monotonic() - start)
         found = problems(moment.number, moment.process, statuses, started, before)
@@ -146,19 +146,19 @@ class _Run:
     def _count(self, moment: Moment, stage: str, seconds: float) -> None:
         result, name = self.setting.result, signal.Signals(moment.number).name
         result.counts.update(["stops", name, f"in {stage}"])
-        figure = f"longest_ending_{name}_s"
+        figure = f"longest_exit_after_{name}_s"
         result.figures[figure] = max(result.figures.get(figure, 0.0), seconds)
         if self.progress is not None:
             self.progress.update(result.counts["stops"], failures=len(result.failures))
 
     def _fail(self, what: str) -> None:
         seed = self.stops[-1].seed if self.stops else 0
-        stops = "; ".join(stop.name for stop in self.stops) or "never stopped"
+        stops = "; ".join(stop.name for stop in self.stops) or "no signal"
         self.setting.result.fail(what, seed, f"{stops}; logs {self._workdir}.*.log")
 
 
 def is_locked(workdir: Path) -> bool:
-    """Whether some process holds the lock of a working folder."""
+    """Whether a process holds the lock of a working folder."""
     path = workdir / ".lock"
     if not path.exists():
         return False

@@ -1,14 +1,14 @@
-"""What a soak found."""
+"""Results of soak tests."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-_SHOWN = 20  # kinds of failures that are printed
+_SHOWN = 20  # different failures that are printed
 
 
 class Failure(NamedTuple):
-    """Something that did not hold: what, and the command or the input that shows it again."""
+    """A failure, and the command that reproduces it."""
 
     what: str
     reproduce: str
@@ -16,13 +16,13 @@ class Failure(NamedTuple):
 
 @dataclass
 class Result:
-    """What a soak did and found.
+    """Result of a soak test.
 
     Attributes:
-        name: of the soak.
-        counts: of what was tried, by kind.
-        figures: measurements, by name and unit, e.g. `peak_mb`.
-        failures: all that did not hold.
+        name: of the soak test.
+        counts: numbers of the cases that were tried, by kind.
+        figures: measurements; names end with the unit, such as `peak_mb`.
+        failures: in the order in which they were found.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Result:
     failures: list[Failure] = field(default_factory=list)
 
     def fail(self, what: str, seed: int, detail: str = "", size: int = 1) -> None:
-        """Adds a failure that this size and seed show again; `detail` says more of it."""
+        """Adds a failure that can be reproduced with this size and seed."""
         command = f"bash launch/soak.sh {self.name} --size {size} --seed {seed}"
         self.failures.append(Failure(what, f"{command} ({detail})" if detail else command))
 
     def summary(self) -> str:
-        """Lines for a reader: counts, figures, and the first failure of each kind."""
+        """Counts, figures and the first of each different failure, as text."""
         lines = [
             f"{self.name}: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()),
             *(f"  {name}: {_rounded(value)}" for name, value in self.figures.items()),
@@ -44,9 +44,9 @@ class Result:
         times = Counter(failure.what for failure in self.failures)
         first = {failure.what: failure for failure in reversed(self.failures)}
         for what, count in times.most_common(_SHOWN):
-            lines += [f"  FAILED {count} times: {what}", f"    again: {first[what].reproduce}"]
+            lines += [f"  FAILED {count} times: {what}", f"    reproduce: {first[what].reproduce}"]
         if len(times) > _SHOWN:
-            lines.append(f"  ... and {len(times) - _SHOWN} kinds of failures more")
+            lines.append(f"  ... and {len(times) - _SHOWN} more different failures")
         lines.append(f"{self.name}: {len(self.failures)} failures")
         return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Fuzzed text: it makes no control token, comes back as it was, and crashes no parser.
+"""Fuzzed text: no control tokens from text, lossless decoding, parsers that do not crash.
 
-Each text goes through one tokenizer and all parsers. Then texts of up to `longest` characters that
-repeat one piece go through parsers and tokenizers, whose time must not grow faster than the text.
+Each text goes through one tokenizer and all parsers. Then parsers and tokenizers are timed on
+repetitive texts of increasing length, up to `longest` characters: their time must be linear.
 """
 
 import itertools
@@ -22,8 +22,8 @@ from stair_jax.text.plain import valid_unicode
 from stair_jax.text.tokenizer import Tokenizer
 
 LONGEST = 2**20
-_LONGEST_ENCODED = 2**18  # of the tokenizers, of which there are many
-# A text whose time is taken is one of the heads, many times one of the pieces, and a tail.
+_LONGEST_ENCODED = 2**18  # for the tokenizers, of which there are many
+# A text that is timed consists of a head, many repetitions of a piece, and a tail.
 _HEADS = ("", "Conclusion:", "Conclusion: [5", "<|Reasoning_step|>Title:", "<|Output|>")
 _PIECES = (
     "a",
@@ -54,24 +54,24 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 
 
 class _Family(NamedTuple):
-    """A tokenizer with what is asked of it."""
+    """A tokenizer and its properties."""
 
     name: str
     tokenizer: Tokenizer
     control: frozenset[int]
-    names: list[str]  # of its control tokens
-    frame: list[int]  # control tokens of a rendered prompt
+    names: list[str]  # of the control tokens
+    frame: list[int]  # control tokens of a prompt without any in its text
     keeps_text: bool
 
 
 def run(size: int, seed: int, folder: Path, longest: int = LONGEST) -> Result:
-    """Sends `size` texts through a tokenizer and all parsers; text i has the seed `seed` + i.
+    """Checks `size` texts; text i is drawn with the seed `seed` + i.
 
     Args:
         size: number of texts.
         seed: of the first text.
         folder: not used.
-        longest: characters of the longest text whose time is taken; 0 takes none.
+        longest: length of the longest text that is timed, in characters; 0: none is timed.
     """
     result = Result("text")
     families = [_family(name, tokenizer) for name, tokenizer in tokenizers()]
@@ -98,7 +98,7 @@ def _family(name: str, tokenizer: Tokenizer) -> _Family:
 
 
 def _tokenizer_problems(family: _Family, text: str) -> list[str]:
-    """What does not hold of a text and a tokenizer, a line each."""
+    """Problems of a tokenizer with a text, one line each."""
     tokenizer, name = family.tokenizer, family.name
     try:
         ids = tokenizer.encode_text(text)
@@ -108,17 +108,19 @@ def _tokenizer_problems(family: _Family, text: str) -> list[str]:
     except Exception as error:
         return [f"{name}: {type(error).__name__}: {error}"]
     found = []
-    # The unknown token of a vocabulary of words stands for any text.
+    # The unknown token of a vocabulary of words may represent any text.
     if family.control.intersection(ids) - {tokenizer.hf.unk_token_id}:
-        found.append(f"{name}: encode_text makes a control token")
+        found.append(f"{name}: encode_text gives a control token")
     if _controls(family, prompt) != family.frame:
-        found.append(f"{name}: a prompt holds other control tokens than its template")
+        found.append(f"{name}: the text of a prompt changes its control tokens")
     tags = dict(zip(vars(tokenizer.tags).values(), steps.TAGS, strict=True))
     written = [tags.get(token, str(token)) for token in _controls(family, answer)]
     if written != steps.TAG_PATTERN.findall(text):
-        found.append(f"{name}: an answer holds other control tokens than its tags")
+        found.append(
+            f"{name}: encode_answer gives a control token that is not a tag, or loses a tag"
+        )
     if family.keeps_text and decoded != _normalized(tokenizer, text):
-        found.append(f"{name}: decode(encode_text(text)) is another text")
+        found.append(f"{name}: decode(encode_text(text)) differs from the text")
     return found
 
 
@@ -134,7 +136,7 @@ def _normalized(tokenizer: Tokenizer, text: str) -> str:
 
 
 def _parser_problems(text: str) -> list[str]:
-    """What does not hold of a text and the parsers, a line each."""
+    """Problems of the parsers with a text, one line each."""
     found = []
     for name, parse in _PARSERS.items():
         try:
@@ -151,22 +153,22 @@ def _parser_problems(text: str) -> list[str]:
         if steps.parse(text) != answer:
             found.append("parse and parse_tolerant read a well-formed answer differently")
         if steps.parse(steps.format_answer(answer.steps, answer.final)) != answer:
-            found.append("an answer that is written again is read differently")
+            found.append("formatting and parsing an answer changes it")
     return found
 
 
 def _check_growth(result: Result, families: list[_Family], longest: int) -> None:
-    """Adds a failure for each parser and tokenizer that takes more than linear time."""
+    """Adds a failure for each parser and tokenizer whose time is not linear."""
     shapes = list(itertools.product(_HEADS, _PIECES, _TAILS))
     work = [(name, parse, shape, longest) for name, parse in _PARSERS.items() for shape in shapes]
     limit = min(longest, _LONGEST_ENCODED)
     for family in families:
         name, encode = f"{family.name}: encode_text", family.tokenizer.encode_text
         work += [(name, encode, ("", piece, ""), limit) for piece in _PIECES]
-    progress = Progress("text: time by length", len(work), "shapes")
+    progress = Progress("text: timing", len(work), "shapes")
     for done, (name, function, shape, limit) in enumerate(work, start=1):
         grows = how_it_grows(partial(_repeated, *shape), function, limit)
-        result.counts["times by length"] += 1
+        result.counts["timed"] += 1
         if grows.is_linear:
             kind = "encode_text" if "encode_text" in name else "parser"
             figure = f"slowest_{kind}_us_a_character"

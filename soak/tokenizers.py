@@ -1,4 +1,4 @@
-"""The tokenizers that fuzzed text goes through: those of the tests, and the pocket world's."""
+"""Tokenizers for fuzzed text: those of the test suite, and that of the pocket world."""
 
 import importlib.util
 import json
@@ -16,11 +16,11 @@ _BUILDERS = Path(__file__).parents[1] / "tests" / "text" / "conftest.py"
 
 
 def tokenizers() -> Iterator[tuple[str, Tokenizer]]:
-    """Name and tokenizer, with tags, of each supported family and of the pocket world."""
+    """Yields name and tokenizer (with tags) of each model family and of the pocket world."""
     builders = _load(_BUILDERS)
     for name in builders.FAMILIES:
         if name == "stories260K" and not builders.STORIES.is_dir():
-            continue  # a download that not every clone has beside it
+            continue  # needs a download
         hf, stop_ids = builders.make(name)
         add_tags(hf, stop_ids)
         yield name, Tokenizer(hf, stop_ids)
@@ -28,14 +28,14 @@ def tokenizers() -> Iterator[tuple[str, Tokenizer]]:
 
 
 def keeps_text(tokenizer: Tokenizer) -> bool:
-    """Whether `decode` promises to give back what `encode_text` took: it knows each byte."""
+    """Whether `decode` inverts `encode_text`: the vocabulary contains every byte."""
     state = json.loads(tokenizer.hf.backend_tokenizer.to_str())
     is_byte_level = (state["decoder"] or {}).get("type") == "ByteLevel"
     return is_byte_level and set(ByteLevel.alphabet()) <= state["model"]["vocab"].keys()
 
 
 def _load(path: Path) -> ModuleType:
-    """A module of the tests, which are no package."""
+    """Imports a module of the test suite, which is not a package."""
     spec = importlib.util.spec_from_file_location("soak_builders", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

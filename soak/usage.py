@@ -1,4 +1,4 @@
-"""What this process holds: memory, file descriptors, threads, objects."""
+"""Resource usage of this process: memory, file descriptors, threads, Python objects."""
 
 import gc
 import os
@@ -12,37 +12,37 @@ _STATUS = Path("/proc/self/status")
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
-class Held:
-    """What is held at several moments, in an array that is as large from the start.
+class UsageSamples:
+    """Samples of resource usage, in an array that is allocated once.
 
-    The kinds are resident memory in MB, open file descriptors, threads (those of libraries too),
-    and the objects of Python that the garbage collector knows, after a collection.
+    A sample consists of resident memory in MB, open file descriptors, threads (those of libraries
+    too), and the Python objects that the garbage collector tracks, after a collection.
     """
 
-    def __init__(self, looks: int):
-        """No look was taken."""
-        self._values = np.zeros((looks, len(KINDS)))
-        self._count = 0
+    def __init__(self, count: int):
+        """Allocates room for `count` samples."""
+        self._values = np.zeros((count, len(KINDS)))
+        self._taken = 0
 
-    def look(self) -> None:
-        """Writes down what is held now."""
+    def take(self) -> None:
+        """Takes a sample."""
         gc.collect()
         lines = (line.partition(":") for line in _STATUS.read_text().splitlines())
         status = {name: value.split() for name, _, value in lines}
-        self._values[self._count] = (
+        self._values[self._taken] = (
             int(status["VmRSS"][0]) / 1024,
             len(os.listdir(_DESCRIPTORS)),
             int(status["Threads"][0]),
             len(gc.get_objects()),
         )
-        self._count += 1
+        self._taken += 1
 
-    def later(self, share: float) -> dict[str, np.ndarray]:
-        """By kind, what was held in the looks after the first `share` of them."""
-        values = self._values[round(share * self._count) : self._count]
+    def after(self, share: float) -> dict[str, np.ndarray]:
+        """The samples after the first `share` of them, by kind of resource."""
+        values = self._values[round(share * self._taken) : self._taken]
         return dict(zip(KINDS, values.T, strict=True))
 
 
 def peak_memory() -> float:
-    """MB that were resident at most since the process began."""
+    """Peak of the resident memory since the process started, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,6 +1,6 @@
-"""A run that is stopped again and again ends with the bytes of one that was left alone.
+"""A run that is interrupted twice ends with the bytes of an undisturbed run.
 
-A slice of the soak `kills`, with moments that are chosen and not drawn.
+This is the soak test `kills` with chosen instead of random moments.
 """
 
 import re
@@ -16,33 +16,33 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def has_some_trees(run):
-    """Whether a tree is on the disk; others are then half grown."""
+    """Whether a tree is on disk; others are then in progress."""
     return bool(tree_ids(run.workdir))
 
 
 def saved_steps(folder):
-    """Steps of the checkpoints that are whole."""
+    """Steps of the complete checkpoints."""
     return [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
 
 
 def has_checkpoint(run):
-    """Whether DPO has a checkpoint; SIGTERM has it save another one."""
+    """Whether DPO has saved a checkpoint; after SIGTERM it saves another one."""
     return bool(saved_steps(run.workdir / "iter1"))
 
 
 def lost_steps(workdir):
-    """What of DPO was done and not saved, where it was told to stop."""
+    """Problems with the checkpoint that DPO saves after SIGTERM."""
     lines = (workdir / "iter1/metrics.jsonl").read_bytes().count(b"\n")
     saved = max(saved_steps(workdir / "iter1"))
     return [] if saved == lines else [f"{lines} steps were done and {saved} saved"]
 
 
 def check_goes_on(name, said):
-    """Checks that the stage had been stopped in its middle, and went on from there."""
+    """Checks that the stage was interrupted in the middle, and resumed there."""
     match = re.search(rf"^{name}: goes on at (\d+) of (\d+) ", said, re.MULTILINE)
-    assert match, f"{name} was not stopped in its middle:\n{said}"
+    assert match, f"{name} was not interrupted in the middle:\n{said}"
     done, total = map(int, match.groups())
-    assert 0 < done < total, f"{name} was stopped at {done} of {total}, too late to test anything"
+    assert 0 < done < total, f"{name} was interrupted at {done} of {total}, too late for a test"
 
 
 def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
@@ -55,7 +55,7 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
         name: value for name, value in kills.OVERRIDES.items() if not name.startswith("evaluate.")
     }
     overrides["stages"] = tuple(stage for stage in overrides["stages"] if stage != "evaluate")
-    early = ("data", "base", "sft")  # what is stopped begins after them
+    early = ("data", "base", "sft")  # the interrupted runs begin after these
     result = kills.run(2, 0, tmp_path, moments, overrides, copied=early)
     said = [(tmp_path / f"run0.start{start}.0.log").read_text() for start in range(3)]
     assert result.failures == [], said
@@ -63,4 +63,4 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
     assert result.counts["SIGTERM"] == result.counts["in iter1"] == 1
     check_goes_on("search1", said[1])
     check_goes_on("iter1", said[2])
-    assert len(tree_ids(tmp_path / "calm")) == kills.NUM_TREES
+    assert len(tree_ids(tmp_path / "undisturbed")) == kills.NUM_TREES

@@ -96,23 +96,23 @@ def test_records_do_not_depend_on_the_number_of_processes(whole, shared):
 def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, shared, tmp_path):
     """Process 0, which serves the others, is killed; in the next run process 1 gets SIGTERM."""
     for stage in ("data", "base", "sft"):
-        shutil.copytree(shared / stage, tmp_path / "calm" / stage)
+        shutil.copytree(shared / stage, tmp_path / "undisturbed" / stage)
 
     def has_checkpoint(run):
         return (run.workdir / "sft" / "checkpoints" / "2").exists()
 
     def goes_on(run):  # not at a checkpoint, the last may come too soon: step 1 takes seconds
-        return "sft: goes on at" in run.said()
+        return "sft: goes on at" in run.output()
 
     def is_unfinished(workdir):
-        return ["it was finished and not stopped"] if (workdir / "sft" / "hf").exists() else []
+        return ["the stage was finished"] if (workdir / "sft" / "hf").exists() else []
 
     moments = [
         Moment(signal.SIGKILL, has_checkpoint, "at a checkpoint", process=0),
         Moment(signal.SIGTERM, goes_on, "as it goes on", process=1, check=is_unfinished),
     ]
     command = command_of(inputs, 2, "--config.stages=('files:data','model:base','sft')")
-    result = processes.run(2, 0, tmp_path, moments, command, tmp_path / "calm")
+    result = processes.run(2, 0, tmp_path, moments, command, tmp_path / "undisturbed")
     said = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
     assert result.failures == [], said
     assert result.counts["SIGKILL"] == result.counts["SIGTERM"] == 1

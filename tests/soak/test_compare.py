@@ -1,4 +1,4 @@
-"""What two runs have to agree in."""
+"""Comparison of the artifacts of two runs."""
 
 import json
 
@@ -10,14 +10,14 @@ from stair_jax.storage import RecordLog
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that makes a finished run; the clock is part of some files."""
+    """A function that makes the folder of a finished run; some files depend on the clock."""
 
     def make(name, clock):
         folder = tmp_path / name
         for stage in ("sft", "search1", "pairs"):
             (folder / stage).mkdir(parents=True)
         log = RecordLog(folder / "search1/trees.jsonl.gz")
-        for id in ("a", "b") if clock == 1 else ("b", "a"):  # as they were finished
+        for id in ("a", "b") if clock == 1 else ("b", "a"):  # in the order in which they finished
             log.append({"id": id, "value": 0.5, "seconds": clock})
         (folder / "sft/metrics.jsonl").write_text('{"loss": 1}\n')
         (folder / "sft/speed.jsonl").write_text(f"{clock}")
@@ -33,7 +33,7 @@ def make_run(tmp_path):
     return make
 
 
-def test_runs_that_differ_by_the_clock_alone_are_the_same(make_run):
+def test_runs_that_differ_only_by_the_clock_are_equal(make_run):
     assert differences(make_run("one", 1), make_run("two", 2)) == []
 
 
@@ -42,7 +42,7 @@ def test_runs_that_differ_by_the_clock_alone_are_the_same(make_run):
     [
         ("sft/metrics.jsonl", "{}", "sft/metrics.jsonl differs"),
         ("pairs/dpo.jsonl", "", "pairs/dpo.jsonl differs"),
-        ("pairs/more.txt", "", "pairs/more.txt is left over"),
+        ("pairs/more.txt", "", "pairs/more.txt is surplus"),
         (
             "sft/complete.json",
             '{"kind": "sft", "files": {"metrics.jsonl": {"sha256": 8}}}',
@@ -56,13 +56,13 @@ def test_a_file_that_differs_is_named(make_run, name, content, said):
     assert differences(one, two) == [said]
 
 
-def test_a_file_that_is_not_there_is_named(make_run):
+def test_a_missing_file_is_named(make_run):
     one, two = make_run("one", 1), make_run("two", 2)
     (two / "pairs/dpo.jsonl").unlink()
     assert differences(one, two) == ["pairs/dpo.jsonl is missing"]
 
 
-def test_trees_that_differ_are_named_and_all_are_found(make_run):
+def test_different_trees_are_named_and_ids_come_from_all_files(make_run):
     one, two = make_run("one", 1), make_run("two", 2)
     RecordLog(two / "search1/trees.jsonl.gz").append({"id": "c", "seconds": 1})
     assert differences(one, two) == ["search1/trees.jsonl.gz differs"]

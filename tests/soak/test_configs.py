@@ -1,4 +1,4 @@
-"""A slice of the soak of command lines, and what it finds where something does not hold."""
+"""A small run of the soak test of command lines, and the faults that it finds."""
 
 import sys
 
@@ -10,11 +10,11 @@ from stair_jax import launch
 
 @pytest.fixture(autouse=True)
 def no_cache_of_programs(monkeypatch, tmp_path):
-    """Commands of this process do not set JAX's own cache for the tests after these."""
+    """Keeps the commands from setting the compilation cache of this process."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
 
 
-def test_fuzzed_commands_are_refused_in_one_line_or_taken_by_rule(tmp_path):
+def test_fuzzed_commands_are_accepted_or_refused_with_one_line(tmp_path):
     result = configs.run(400, 0, tmp_path)
     assert result.failures == []
     assert sum(result.counts.values()) == 400
@@ -23,7 +23,7 @@ def test_fuzzed_commands_are_refused_in_one_line_or_taken_by_rule(tmp_path):
 
 
 def says(*lines, status=2):
-    """A command that says these lines and ends."""
+    """A command that prints these lines and exits."""
 
     def main(argv):
         if "--show-config" in argv and len(argv) == 3:
@@ -36,7 +36,7 @@ def says(*lines, status=2):
 
 
 def raises(error):
-    """A command that ends in an error."""
+    """A command that raises an error."""
 
     def main(argv):
         if "--show-config" in argv and len(argv) == 3 and "pocket" in argv[1]:
@@ -50,17 +50,17 @@ def raises(error):
 @pytest.mark.parametrize(
     ("main", "said"),
     [
-        (says("stair_jax: error: first", "second"), "was not refused in one line"),
-        (says("something else"), "was not refused in one line"),
-        (says("stair_jax: error: "), "was not refused in one line"),
-        (says("stair_jax: error: it is so", status=1), "ended with 1, not with 0 or 2"),
-        (raises(ValueError("no")), "ended with 'ValueError: no', not with 0 or 2"),
-        (raises(SystemExit(2)), "ended with 'SystemExit: 2', not with 0 or 2"),
+        (says("stair_jax: error: first", "second"), "printed more than one line, or no error"),
+        (says("something else"), "printed more than one line, or no error"),
+        (says("stair_jax: error: "), "printed more than one line, or no error"),
+        (says("stair_jax: error: it is so", status=1), "exited with 1, not with 0 or 2"),
+        (raises(ValueError("no")), "exited with 'ValueError: no', not with 0 or 2"),
+        (raises(SystemExit(2)), "exited with 'SystemExit: 2', not with 0 or 2"),
     ],
 )
-def test_an_end_that_is_not_in_order_is_found(monkeypatch, tmp_path, main, said):
+def test_a_wrong_exit_is_found(monkeypatch, tmp_path, main, said):
     monkeypatch.setattr(launch, "main", main)
-    result = configs.run(1, 0, tmp_path)  # of an override
+    result = configs.run(1, 0, tmp_path)  # an override
     assert len(result.failures) == 1 and said in result.failures[0].what
 
 
@@ -76,7 +76,7 @@ def test_an_end_that_is_not_in_order_is_found(monkeypatch, tmp_path, main, said)
         ("1e400", "inf", 1),
     ],
 )
-def test_a_number_that_is_taken_must_be_one_and_be_shown(text, shown, problems):
+def test_an_accepted_number_is_finite_and_shown(text, shown, problems):
     command = configs._Command([], "sft.epochs", text)
     ended = configs._Ended(0, f"config.seed = 0\nconfig.sft.epochs = {shown}\n", "")
     assert len(configs._problems(command, ended)) == problems

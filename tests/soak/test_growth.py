@@ -1,4 +1,4 @@
-"""A slice of the soak of many trees, and what it finds where something grows."""
+"""A small run of the soak test of many trees, and the leaks that it finds."""
 
 import threading
 
@@ -6,33 +6,33 @@ import pytest
 
 from soak import growth
 from soak.result import Result
-from soak.usage import KINDS, Held
+from soak.usage import KINDS, UsageSamples
 from stair_jax.storage import RecordLog
 
 
-def test_some_trees_leave_nothing_behind(tmp_path):
+def test_trees_leak_nothing(tmp_path):
     result = growth.run(40, 0, tmp_path)
     assert result.failures == []
     assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == result.counts["trees"] == 40
 
 
-def test_a_look_sees_threads_descriptors_and_objects(tmp_path):
-    held, stop = Held(3), threading.Event()
-    held.look()
+def test_a_sample_counts_threads_descriptors_and_objects(tmp_path):
+    samples, stop = UsageSamples(3), threading.Event()
+    samples.take()
     threads = [threading.Thread(target=stop.wait) for _ in range(3)]
     for thread in threads:
         thread.start()
     files = [(tmp_path / "file").open("w") for _ in range(5)]
     kept = [[number] for number in range(10_000)]
-    held.look()
+    samples.take()
     stop.set()
     for thread in threads:
         thread.join()
     for file in files:
         file.close()
     del kept
-    held.look()
-    seen = held.later(0.0)
+    samples.take()
+    seen = samples.after(0.0)
     assert list(seen["threads"] - seen["threads"][0]) == [0, 3, 0]
     assert list(seen["descriptors"] - seen["descriptors"][0]) == [0, 5, 0]
     assert seen["objects"][1] - seen["objects"][0] >= 10_000
@@ -41,7 +41,7 @@ def test_a_look_sees_threads_descriptors_and_objects(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "per_look", "found"),
+    ("kind", "per_sample", "found"),
     [
         ("objects", 40, True),
         ("objects", 0.1, False),
@@ -52,22 +52,24 @@ def test_a_look_sees_threads_descriptors_and_objects(tmp_path):
         (None, 0, False),
     ],
 )
-def test_what_grows_with_the_trees_is_found(kind, per_look, found):
-    """In 100 looks, each after five trees."""
-    held, result = Held(100), Result("growth")
+def test_growth_is_found(kind, per_sample, found):
+    """In 100 samples, each after five trees."""
+    samples, result = UsageSamples(100), Result("growth")
     for number in range(100):
-        held._values[number] = [1000 + (per_look * number if name == kind else 0) for name in KINDS]
-    held._count = 100
-    growth._compare(result, "searches", held, 0)
+        samples._values[number] = [
+            1000 + (per_sample * number if name == kind else 0) for name in KINDS
+        ]
+    samples._taken = 100
+    growth._compare(result, "searches", samples, 0)
     assert [failure.what.split(" grew")[0] for failure in result.failures] == (
         [f"searches: {kind}"] if found else []
     )
 
 
-def test_what_comes_before_the_caches_are_full_does_not_count():
-    held, result = Held(100), Result("growth")
-    held._values[:, :] = 1000
-    held._values[:20, :] = 10
-    held._count = 100
-    growth._compare(result, "searches", held, 0)
+def test_growth_while_caches_fill_does_not_count():
+    samples, result = UsageSamples(100), Result("growth")
+    samples._values[:, :] = 1000
+    samples._values[:20, :] = 10
+    samples._taken = 100
+    growth._compare(result, "searches", samples, 0)
     assert result.failures == []

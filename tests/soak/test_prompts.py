@@ -1,4 +1,4 @@
-"""A slice of the soak of many prompts, and what it finds where some are lost."""
+"""A small run of the soak test of many prompts, and the faults that it finds."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from soak import prompts
 from stair_jax.search.entries import Entries
 
 
-def test_all_prompts_that_can_be_searched_are_queued_in_their_order(tmp_path):
+def test_all_prompts_that_can_be_searched_are_queued_in_order(tmp_path):
     result = prompts.run(2000, 0, tmp_path)
     assert result.failures == []
-    assert result.counts["queued"] + result.counts["left out"] == result.counts["prompts"] == 2250
-    assert result.counts["left out"] > 40
+    assert result.counts["queued"] + result.counts["skipped"] == result.counts["prompts"] == 2250
+    assert result.counts["skipped"] > 40
 
 
-def test_prompts_that_are_lost_are_found(monkeypatch, tmp_path):
+def test_lost_prompts_are_found(monkeypatch, tmp_path):
     take = Entries.take
 
     def lose_some(entries):
@@ -22,17 +22,17 @@ def test_prompts_that_are_lost_are_found(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Entries, "take", lose_some)
     failure = prompts.run(800, 0, tmp_path).failures[-1]
-    assert "other prompts were queued" in failure.what and "--size 800" in failure.reproduce
+    assert "the queued prompts are not those" in failure.what and "--size 800" in failure.reproduce
 
 
-def test_prompts_that_are_left_out_for_no_reason_are_found(monkeypatch, tmp_path):
+def test_prompts_skipped_for_no_reason_are_found(monkeypatch, tmp_path):
     monkeypatch.setattr(prompts, "_MAX_TOKENS", 20)
     result = prompts.run(800, 0, tmp_path)
-    assert any("other prompts were left out" in failure.what for failure in result.failures)
+    assert any("the skipped prompts are not those" in failure.what for failure in result.failures)
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(8.0, False), (64.0, True), (0.4, False)])
-def test_time_that_grows_faster_than_the_prompts_is_found(monkeypatch, tmp_path, seconds, found):
+def test_superlinear_time_is_found(monkeypatch, tmp_path, seconds, found):
     few, many = {"read_s": 1.0}, {"read_s": seconds}
     answers = iter([few, many])
     monkeypatch.setattr(prompts, "_queue_all", lambda *arguments: next(answers))

@@ -1,4 +1,4 @@
-"""Runs that are stopped again and again: what is in order, and each fault that is found."""
+"""Interrupted runs: a correct command passes, and each fault of a command is found."""
 
 import signal
 import textwrap
@@ -11,7 +11,7 @@ from soak.result import Result
 
 pytestmark = pytest.mark.distributed
 
-# Grows four trees, one at a time, then writes a table. FAULT is one of the tests below.
+# Grows four trees, one at a time, then writes a table.
 RUN = """
     import fcntl, gzip, json, os, pathlib, signal, sys, time
     FAULT = {fault!r}
@@ -26,7 +26,7 @@ RUN = """
             os.execvp("sleep", ["sleep", "3"])
 
     def leave(number, frame):
-        if FAULT == "does not heed":
+        if FAULT == "ignores the signal":
             return
         if FAULT == "traceback":
             raise ValueError
@@ -53,39 +53,41 @@ RUN = """
 
 
 def command_of(folder, fault=""):
-    """A command that has a fault."""
+    """A command with a fault; by default with none."""
     script = folder / f"{fault}.py"
     script.write_text(textwrap.dedent(RUN.format(fault=fault)))
     return Command((str(script),), folder / "compiled")
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory):
-    """A run that was left alone."""
-    folder = tmp_path_factory.mktemp("calm")
+def undisturbed(tmp_path_factory):
+    """The working folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     command_of(folder).finish(folder / "run")
     return folder / "run"
 
 
 @pytest.fixture
-def soak_of(tmp_path, calm):
-    """A function of a fault: what is found when that run is sent a signal once it has a tree."""
+def soak_of(tmp_path, undisturbed):
+    """A function that interrupts runs with a given fault, each once it has a tree."""
 
     def soak(fault, number=signal.SIGTERM, times=1):
-        def is_time(run):
+        def condition(run):
             path = run.workdir / "search/trees.jsonl.gz"
-            return "starts" in run.said() and path.exists() and path.stat().st_size > 0
+            return "starts" in run.output() and path.exists() and path.stat().st_size > 0
 
         result = Result("kills")
-        moments = [Moment(number, is_time, "at a tree", seed=9)] * times
-        Restarts(command_of(tmp_path, fault), calm, tmp_path, result, patience=20).run(moments)
+        moments = [Moment(number, condition, "at a tree", seed=9)] * times
+        Restarts(command_of(tmp_path, fault), undisturbed, tmp_path, result, patience=20).run(
+            moments
+        )
         return result
 
     return soak
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_goes_on_as_it_should_has_no_failure(soak_of, number):
+def test_a_run_that_resumes_correctly_has_no_failure(soak_of, number):
     result = soak_of("", number, times=2)
     assert result.failures == []
     assert result.counts["stops"] == result.counts["in search"] == 2
@@ -96,12 +98,12 @@ def test_a_run_that_goes_on_as_it_should_has_no_failure(soak_of, number):
     ("fault", "said"),
     [
         ("loses trees", "trees were lost: 0"),
-        ("depends on the restart", "not as when left alone: search/table.json differs"),
-        ("keeps the lock", "the folder is still locked by a process that has ended"),
-        ("does not heed", "the signal was not heeded: the run went on to its end"),
-        ("silent", "process 0 did not end with a line that says how to go on"),
-        ("wrong status", "process 0 ended with 1, not 143"),
-        ("traceback", "process 0 ended with a traceback"),
+        ("depends on the restart", "differs from the undisturbed run: search/table.json differs"),
+        ("keeps the lock", "the working folder is still locked after all processes have ended"),
+        ("ignores the signal", "the signal was ignored: the run continued to its end"),
+        ("silent", "process 0 did not end with the line that the same command goes on"),
+        ("wrong status", "process 0 exited with 1, not 143"),
+        ("traceback", "process 0 printed a traceback"),
     ],
 )
 def test_a_fault_is_found(soak_of, fault, said):
@@ -111,8 +113,8 @@ def test_a_fault_is_found(soak_of, fault, said):
     assert "SIGTERM to process 0 at a tree" in result.failures[0].reproduce
 
 
-def test_a_moment_that_never_comes_is_counted_and_left_out(tmp_path, calm):
+def test_a_moment_that_is_not_reached_is_counted_and_skipped(tmp_path, undisturbed):
     result = Result("kills")
     never = Moment(signal.SIGKILL, lambda run: False, "never")
-    Restarts(command_of(tmp_path), calm, tmp_path, result).run([never])
-    assert result.counts["never came"] == 1 and result.failures == []
+    Restarts(command_of(tmp_path), undisturbed, tmp_path, result).run([never])
+    assert result.counts["not reached"] == 1 and result.failures == []

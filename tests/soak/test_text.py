@@ -1,4 +1,4 @@
-"""A slice of the soak of fuzzed text, and what it finds where something does not hold."""
+"""A small run of the soak test of fuzzed text, and the faults that it finds."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from stair_jax.text import steps
 from stair_jax.text.tokenizer import Tokenizer
 
 
-def test_fuzzed_text_makes_no_control_token_and_crashes_no_parser(tmp_path):
+def test_fuzzed_text_gives_no_control_token_and_crashes_no_parser(tmp_path):
     result = text.run(600, 0, tmp_path, longest=0)
     assert result.failures == []
     assert sum(result.counts.values()) == 600
@@ -16,31 +16,31 @@ def test_fuzzed_text_makes_no_control_token_and_crashes_no_parser(tmp_path):
 
 
 def with_control_tokens(tokenizer, text):
-    """Lets the control tokens of a text be what they say."""
+    """Encodes control tokens in a text as control tokens."""
     return tokenizer.hf.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
 
 
 def without_spaces(tokenizer, text):
-    """Loses some of the text."""
+    """Drops space at both ends."""
     return tokenizer._plain.encode(text.strip().encode(errors="replace").decode()).ids
 
 
 @pytest.mark.parametrize(
     ("encode", "said"),
     [
-        (with_control_tokens, "encode_text makes a control token"),
-        (with_control_tokens, "a prompt holds other control tokens than its template"),
-        (with_control_tokens, "an answer holds other control tokens than its tags"),
-        (without_spaces, "decode(encode_text(text)) is another text"),
+        (with_control_tokens, "encode_text gives a control token"),
+        (with_control_tokens, "the text of a prompt changes its control tokens"),
+        (with_control_tokens, "encode_answer gives a control token that is not a tag"),
+        (without_spaces, "decode(encode_text(text)) differs from the text"),
     ],
 )
-def test_a_tokenizer_that_is_not_careful_is_found(monkeypatch, tmp_path, encode, said):
+def test_a_faulty_tokenizer_is_found(monkeypatch, tmp_path, encode, said):
     monkeypatch.setattr(Tokenizer, "encode_text", encode)
     result = text.run(100, 0, tmp_path, longest=0)
     assert any(said in failure.what for failure in result.failures)
 
 
-def test_a_parser_that_crashes_is_found_with_a_seed_that_shows_it_again(monkeypatch, tmp_path):
+def test_a_parser_that_crashes_is_found_with_a_seed_that_reproduces_it(monkeypatch, tmp_path):
     monkeypatch.setitem(text._PARSERS, "brittle", lambda text: text.index("<|Output|>"))
     first = text.run(40, 0, tmp_path, longest=0).failures[0]
     assert first.what == "brittle: ValueError: substring not found"
@@ -51,14 +51,14 @@ def test_a_parser_that_crashes_is_found_with_a_seed_that_shows_it_again(monkeypa
 @pytest.mark.parametrize(
     ("power", "is_linear", "longest"), [(1, True, 2**20), (2, False, 2**14), (1.5, True, 2**20)]
 )
-def test_time_that_grows_faster_than_the_text_is_found(monkeypatch, power, is_linear, longest):
-    """A quadratic function is not tried on the longest texts, where it would take hours."""
+def test_superlinear_time_is_found(monkeypatch, power, is_linear, longest):
+    """A quadratic function is not timed on longer texts, which would take hours."""
     monkeypatch.setattr(growing, "_seconds", lambda work, text: 1e-9 * len(text) ** power)
     grows = how_it_grows(lambda length: "a" * length, len, 2**20)
     assert (grows.is_linear, grows.length) == (is_linear, longest)
 
 
-def test_a_slow_parser_is_a_failure_of_the_soak(monkeypatch, tmp_path):
+def test_a_slow_parser_is_a_failure(monkeypatch, tmp_path):
     def seconds(work, text):
         return 1e-9 * len(text) ** (2 if work is steps.parse_tolerant else 1)
 
