@@ -33,6 +33,7 @@ from stair_jax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 _RULE = "rule"
+_LARGEST_INT = 2**63 - 1  # of the machine's whole numbers
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 
@@ -256,7 +257,7 @@ def _checked(cls: type, info: "dataclasses.Field[Any]", value: Any, where: str) 
     for item in converted if isinstance(converted, tuple) else (converted,):
         is_number = isinstance(item, int | float) and not isinstance(item, bool)
         if is_number and not rule.holds(item):
-            raise UserError(f"{where} is {value!r}: it must be {rule.describe()}")
+            raise UserError(f"{where} is {_shown(value)}: it must be {rule.describe()}")
         if rule.choices and isinstance(item, str) and item not in rule.choices:
             raise UserError(_unknown_choice(where, item, rule.choices))
     return converted
@@ -275,7 +276,7 @@ def convert(value: Any, hint: Any, where: str, rule: Rule = Rule()) -> Any:
     literals = [choice for part in type_alternatives(hint) for choice in _choices(part)]
     if literals and isinstance(value, str):
         raise UserError(_unknown_choice(where, value, [str(choice) for choice in literals]))
-    raise UserError(f"{where} is {value!r}: it must be {expected(hint, rule)}")
+    raise UserError(f"{where} is {_shown(value)}: it must be {expected(hint, rule)}")
 
 
 def _convert_to(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
@@ -304,10 +305,26 @@ def _convert_to(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
         return (True, build(hint, value, where)) if isinstance(value, Mapping) else (False, None)
     if hint is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return (True, float(value)) if is_number and math.isfinite(value) else (False, None)
+        return (True, float(value)) if is_number and _is_finite(value) else (False, None)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole and abs(value) <= _LARGEST_INT, value
     return isinstance(value, hint), value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message."""
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of too many digits"
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number above all floats
+        return False
 
 
 def expected(hint: Any, rule: Rule = Rule()) -> str:
@@ -352,4 +369,4 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 def _unknown_choice(where: str, value: str, choices: Collection[str]) -> str:
     near = difflib.get_close_matches(value, choices, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ""
-    return f"{where} is {value!r}: it must be one of {', '.join(map(repr, choices))}{hint}"
+    return f"{where} is {_shown(value)}: it must be one of {', '.join(map(repr, choices))}{hint}"

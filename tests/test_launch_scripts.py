@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("host.sh", "slurm.sh", "tpu_pod.sh", "gke.sh")
+SCRIPTS = ("host.sh", "slurm.sh", "tpu_pod.sh", "gke.sh", "soak.sh")
 COMMAND = ("--config=a.py", "--workdir=/runs/a b", "--config.sft.rates={'x': 1}")
 PYTHON = """#!/bin/bash
 [[ "$1 $2" == "-m pip" ]] && exit 0
@@ -47,7 +47,7 @@ def clone(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    for stamp in ("installed", "installed-cuda", "installed-tpu"):
+    for stamp in ("installed", "installed-cuda", "installed-tpu", "installed-dev"):
         command = "source launch/environment.sh; installation_id"
         known = subprocess.run(
             ["bash", "-c", command], cwd=clone, capture_output=True, text=True, check=True
@@ -103,6 +103,11 @@ def test_one_host_runs_the_command(clone):
     status, _, log = run(clone, "host.sh", *COMMAND, STAIR_EXTRA="none")
     assert status == 0
     assert log == ["python -u -m stair_jax.launch " + " ".join(COMMAND)]
+
+
+def test_a_soak_gets_its_name_and_size(clone):
+    status, _, log = run(clone, "soak.sh", "kills", "--size", "3")
+    assert (status, log) == (0, ["python -m soak kills --size 3"])
 
 
 def test_slurm_runs_a_process_on_each_node(clone):

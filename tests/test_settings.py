@@ -62,6 +62,12 @@ class Outer(Settings):
         ({"rate": "0.5"}, "config.x.rate is '0.5': it must be a finite number above 0 and at mos"),
         ({"rate": True}, "config.x.rate is True"),
         ({"rate": float("nan")}, "config.x.rate is nan: it must be a finite number"),
+        ({"rate": 10**400}, "000: it must be a finite number"),
+        (
+            {"inner": {"size": 2**63}},
+            "config.x.inner.size is 9223372036854775808: it must be a who",
+        ),
+        ({"inner": {"size": 10**5000}}, "size is a number of too many digits: it must be a whole"),
         ({"mode": "fsat"}, "must be one of 'fast', 'exact': did you mean 'fast'?"),
         ({"names": "a"}, "config.x.names is 'a': it must be a tuple, each one of 'a', 'b'"),
         ({"names": ("a", "c")}, "config.x.names is 'c': it must be one of 'a', 'b'"),

@@ -31,7 +31,7 @@ def load_config(path: str | None) -> ConfigDict:
         if error.args != ("get_config",):
             raise UserError(_fault(file, error)) from error
         raise UserError(f"the config file {file} has no function get_config()") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(_fault(file, error)) from error
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -41,7 +41,7 @@ def load_config(path: str | None) -> ConfigDict:
     return config
 
 
-def _fault(file: str, error: Exception) -> str:
+def _fault(file: str, error: BaseException) -> str:
     """What went wrong in a config file, with the line in it."""
     lines: list[Any] = [
         frame.lineno

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_origin
 
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.settings import (
@@ -61,6 +61,8 @@ def apply_override(sections: dict[str, Any], types: Mapping[str, Any], override:
     if match is None:
         section[last] = parse_text(text, hint, where)
         return
+    if not any(get_origin(part) is tuple for part in type_alternatives(hint)):
+        raise UserError(f"{override.flag}: {last} has no items: set it as a whole")
     items, index = list(section.get(last) or ()), int(match[2])
     if index >= len(items):
         raise UserError(f"{override.flag}: {last} has {len(items)} items, counted from 0")

@@ -1,29 +1,21 @@
 """Runs of two processes with four devices each, started by the real command."""
 
 import json
-import os
+import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from soak import processes
+from soak.command import Command
+from soak.restarts import Moment
 from stair_jax.storage import RecordLog, write_jsonl
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("tiny_run.py")
 SEARCHED = [f"p{i}" for i in range(5)]
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -35,50 +27,22 @@ def inputs(tmp_path_factory, make_stage_inputs):
     return folder
 
 
-class Processes:
+def command_of(inputs, count, *flags):
     """The command in one or several processes, which share eight devices equally."""
-
-    def __init__(self, inputs, workdir, count, *flags):
-        workdir.mkdir(exist_ok=True)
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(8 // count),
-            "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        }
-        command = [sys.executable, "-m", "stair_jax.launch", f"--config={CONFIG}:{inputs}"]
-        command += [f"--workdir={workdir}", *flags]
-        address = f"--coordinator=127.0.0.1:{free_port()}"
-        self.logs = [workdir.with_suffix(f".{index}.log") for index in range(count)]
-        self.processes = []
-        for index, log in enumerate(self.logs):
-            which = [address, f"--num_processes={count}", f"--process_id={index}"]
-            with log.open("w") as file:
-                self.processes.append(
-                    subprocess.Popen(
-                        command + (which if count > 1 else []),
-                        cwd=ROOT,
-                        env=environment,
-                        stderr=file,
-                        stdout=file,
-                    )
-                )
-
-    def wait(self):
-        """Waits for the processes; returns their exit statuses and output."""
-        statuses = [process.wait(timeout=240) for process in self.processes]
-        return statuses, [log.read_text() for log in self.logs]
-
-    def finish(self):
-        statuses, said = self.wait()
-        assert statuses == [0] * len(statuses), said
+    return Command(
+        ("-m", "stair_jax.launch", f"--config={CONFIG}:{inputs}", *flags),
+        compiled=inputs / "compiled",
+        processes=count,
+        devices=8 // count,
+        optimised=False,
+    )
 
 
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory):
     """The folder of a run of all stages in one process."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    Processes(inputs, workdir, 1).finish()
+    command_of(inputs, 1).finish(workdir)
     return workdir
 
 
@@ -86,7 +50,7 @@ def whole(inputs, tmp_path_factory):
 def shared(inputs, tmp_path_factory):
     """The folder of a run of all stages in two processes."""
     workdir = tmp_path_factory.mktemp("shared") / "run"
-    Processes(inputs, workdir, 2).finish()
+    command_of(inputs, 2).finish(workdir)
     return workdir
 
 
@@ -129,35 +93,29 @@ def test_records_do_not_depend_on_the_number_of_processes(whole, shared):
             assert one == two
 
 
-def stop_when(is_time, processes, process, number):
-    """Sends a signal to one process when a condition holds; returns the exits of all."""
-    while not is_time():
-        assert processes.processes[0].poll() is None, processes.wait()
-        time.sleep(0.02)
-    processes.processes[process].send_signal(number)
-    return processes.wait()
-
-
 def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, shared, tmp_path):
     """Process 0, which serves the others, is killed; in the next run process 1 gets SIGTERM."""
-    workdir = tmp_path / "run"
-    command = (inputs, workdir, 2, "--config.stages=('files:data','model:base','sft')")
-    checkpoint = workdir / "sft" / "checkpoints" / "2"
-    statuses, said = stop_when(checkpoint.exists, Processes(*command), 0, signal.SIGKILL)
-    assert statuses == [-signal.SIGKILL, 4], said
-    assert "process 0 of 2 is lost (killed, or its machine is down)" in said[1]
-    again = Processes(*command)
+    for stage in ("data", "base", "sft"):
+        shutil.copytree(shared / stage, tmp_path / "undisturbed" / stage)
 
-    def goes_on():  # not at a checkpoint, the last may come too soon: step 1 takes seconds
-        return "sft: goes on at" in again.logs[0].read_text()
+    def has_checkpoint(run):
+        return (run.workdir / "sft" / "checkpoints" / "2").exists()
 
-    statuses, said = stop_when(goes_on, again, 1, signal.SIGTERM)
-    assert statuses == [143, 143], said
-    assert all("terminated: the same command goes on where it stopped" in text for text in said)
-    assert not (workdir / "sft" / "hf").exists()
-    restarted = Processes(*command)
-    restarted.finish()
-    assert "sft: goes on at" in restarted.logs[0].read_text()
-    for name in ("metrics.jsonl", "hf/model.safetensors"):
-        expected = (shared / "sft" / name).read_bytes()
-        assert (workdir / "sft" / name).read_bytes() == expected
+    def goes_on(run):  # not at a checkpoint, the last may come too soon: step 1 takes seconds
+        return "sft: goes on at" in run.output()
+
+    def is_unfinished(workdir):
+        return ["the stage was finished"] if (workdir / "sft" / "hf").exists() else []
+
+    moments = [
+        Moment(signal.SIGKILL, has_checkpoint, "at a checkpoint", process=0),
+        Moment(signal.SIGTERM, goes_on, "as it goes on", process=1, check=is_unfinished),
+    ]
+    command = command_of(inputs, 2, "--config.stages=('files:data','model:base','sft')")
+    result = processes.run(2, 0, tmp_path, moments, command, tmp_path / "undisturbed")
+    said = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
+    assert result.failures == [], said
+    assert result.counts["SIGKILL"] == result.counts["SIGTERM"] == 1
+    lost = "process 0 of 2 is lost (killed, or its machine is down)"
+    assert lost in said["run0.start0.1.log"]
+    assert "sft: goes on at" in said["run0.start2.0.log"]
