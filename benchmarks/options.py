@@ -40,9 +40,9 @@ from stair_jax.pocket.oracle import outcome
 from stair_jax.search.judging.judges import Judge, Judging
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
-from stair_jax.search.records import Node, TreeRecord
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
+from stair_jax.search.tree_records import Node, TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages.search import Search
 from stair_jax.text.tokenizer import Tokenizer

@@ -49,12 +49,12 @@ from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import EngineStats, Request, run_all
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.runner import run_search
 from stair_jax.search.search_context import Reward, SamplingSettings
 from stair_jax.search.search_report import since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import SearchConfig
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.chat import prepare_tokenizer
 
 # iterations/s of vLLM 0.26.0 in the shaped workload on one H200 (2026-11-29), by --weights: the

@@ -37,10 +37,10 @@ from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import SearchConfig
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.stages.dpo import Dpo, lay_out, training_order
 from stair_jax.storage import write_json
 from stair_jax.text.chat import prepare_tokenizer

@@ -150,7 +150,7 @@ class Started:
         return len(self._processes)
 
     def seconds_since(self, text: str = "") -> float:
-        """Seconds since a call first found `text` in the output of process 0; "": since the start."""
+        """Seconds since `text` was first found in the output of process 0; "": since the start."""
         if text not in self._seen_at and text in self.output():
             self._seen_at[text] = time.monotonic()
         return time.monotonic() - self._seen_at.get(text, time.monotonic())

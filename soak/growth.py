@@ -18,13 +18,13 @@ from soak.usage import UsageSamples
 from stair_jax import pocket
 from stair_jax.decoding.requests import Request
 from stair_jax.monitoring import Progress
-from stair_jax.search.judge import JudgeSettings
-from stair_jax.search.records import TreeRecord
-from stair_jax.search.reward import SafetyReward
-from stair_jax.search.room import SamplingSettings
+from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import run_search
+from stair_jax.search.search_context import SamplingSettings
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree_data import SearchConfig
+from stair_jax.search.tree import SearchConfig
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.storage import RecordLog
 from stair_jax.text.chat import prepare_tokenizer
 

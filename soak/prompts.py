@@ -17,7 +17,7 @@ from stair_jax import pocket
 from stair_jax.data.prompts import read_prompts
 from stair_jax.data.records import KINDS
 from stair_jax.monitoring import Progress
-from stair_jax.search.entries import DUPLICATE, Entries, Entry
+from stair_jax.search.prompt_queue import DUPLICATE, Entries, Entry
 from stair_jax.stages.search_parts import Parts
 from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import prepare_tokenizer

@@ -16,7 +16,7 @@ from soak.growing import how_it_grows
 from soak.result import Result
 from soak.tokenizers import keeps_text, tokenizers
 from stair_jax.monitoring import Progress
-from stair_jax.search.verdict import QUESTIONS, read_conclusion, release_safety
+from stair_jax.search.judging.replies import QUESTIONS, read_conclusion, release_safety
 from stair_jax.text import chat, steps
 from stair_jax.text.plain import valid_unicode
 from stair_jax.text.tokenizer import Tokenizer

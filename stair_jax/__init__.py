@@ -32,11 +32,11 @@ if TYPE_CHECKING:
         sibling_pairs,
         trajectory_pairs,
     )
-    from stair_jax.search.records import TreeRecord, read_trees, write_trees
     from stair_jax.search.runner import run_search
     from stair_jax.search.search_context import SamplingSettings
     from stair_jax.search.settings import SearchSettings
     from stair_jax.search.tree import Expansion, SearchConfig, TracedActor
+    from stair_jax.search.tree_records import TreeRecord, read_trees, write_trees
     from stair_jax.text.tokenizer import Tokenizer
     from stair_jax.training.batch_scoring import batch_logps, batch_scores
     from stair_jax.training.logps import token_logps
@@ -110,7 +110,7 @@ _MODULES = {
     "TestTimeSettings": "stair_jax.inference.candidates",
     "Tokenizer": "stair_jax.text.tokenizer",
     "TracedActor": "stair_jax.search.tree",
-    "TreeRecord": "stair_jax.search.records",
+    "TreeRecord": "stair_jax.search.tree_records",
     "UserError": "stair_jax.errors",
     "actions_to": "stair_jax.search.kernel",
     "batch_logps": "stair_jax.training.batch_scoring",
@@ -122,7 +122,7 @@ _MODULES = {
     "prm_batch": "stair_jax.data.padding",
     "prm_loss": "stair_jax.training.losses",
     "prm_pairs": "stair_jax.search.preference_pairs",
-    "read_trees": "stair_jax.search.records",
+    "read_trees": "stair_jax.search.tree_records",
     "run_search": "stair_jax.search.runner",
     "save": "stair_jax.checkpoint",
     "search_trees": "stair_jax.search.kernel",
@@ -132,7 +132,7 @@ _MODULES = {
     "step_dpo_loss": "stair_jax.training.losses",
     "token_logps": "stair_jax.training.logps",
     "trajectory_pairs": "stair_jax.search.preference_pairs",
-    "write_trees": "stair_jax.search.records",
+    "write_trees": "stair_jax.search.tree_records",
 }
 
 

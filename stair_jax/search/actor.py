@@ -22,8 +22,8 @@ from stair_jax.decoding.requests import Completion, Handle, Request, request_key
 from stair_jax.search.expansion import ExpansionSamples, first_step
 from stair_jax.search.host_node import HostNode, make_nodes
 from stair_jax.search.judging.judges import Judging
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text import steps
 
 __all__ = [

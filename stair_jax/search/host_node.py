@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from stair_jax.decoding.requests import Completion, Handle
-from stair_jax.search.records import Node
+from stair_jax.search.tree_records import Node
 
 
 @dataclass

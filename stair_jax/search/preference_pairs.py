@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stair_jax.data.records import PathPair, StepPair
-from stair_jax.search.records import TreeRecord
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
 
 T = TypeVar("T")

@@ -24,10 +24,10 @@ from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import Need
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.tokenizer import Tokenizer
 
 __all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
@@ -159,7 +159,7 @@ class _TreeInFlight:
 
 
 class _Search:
-    """Scheduler of the trees in flight; `_trees[slot]` is tree `slot` of the forest."""
+    """Scheduler of the trees in flight; `_trees[slot]` is tree `slot` of the batch."""
 
     def __init__(
         self,

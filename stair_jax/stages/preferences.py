@@ -19,7 +19,7 @@ from stair_jax.search.preference_pairs import (
     thin,
     trajectory_pairs,
 )
-from stair_jax.search.records import TreeRecord
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.storage import RecordLog, write_json

@@ -20,10 +20,10 @@ from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.tree import SearchConfig
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json

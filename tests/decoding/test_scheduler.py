@@ -158,8 +158,13 @@ class Device:
     def _check_counts(self):
         """Asserts that each page has as many references as holders."""
         scheduler, counts = self.scheduler, np.zeros(self.sizes.num_pages, int)
-        jobs = [*scheduler._running(), *scheduler._ready, *scheduler._prefilling, *scheduler._made]
-        for sequence in jobs:
+        sequences = [
+            *scheduler._running(),
+            *scheduler._ready,
+            *scheduler._prefilling,
+            *scheduler._made,
+        ]
+        for sequence in sequences:
             np.add.at(counts, sequence.pages, 1)
         for node in scheduler.prefix_cache._nodes.values():
             if node.pages is not None:

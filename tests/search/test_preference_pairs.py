@@ -12,7 +12,7 @@ from stair_jax.search.preference_pairs import (
     thin,
     trajectory_pairs,
 )
-from stair_jax.search.records import Node, TreeRecord
+from stair_jax.search.tree_records import Node, TreeRecord
 
 
 def make_record(*nodes, id="t"):

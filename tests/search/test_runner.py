@@ -10,9 +10,9 @@ from stair_jax.data.prompts import Prompt
 from stair_jax.errors import UserError
 from stair_jax.search import runner
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.records import TreeRecord
 from stair_jax.search.runner import run_search
 from stair_jax.search.search_context import PRIORS
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch

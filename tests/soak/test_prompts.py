@@ -3,7 +3,7 @@
 import pytest
 
 from soak import prompts
-from stair_jax.search.entries import Entries
+from stair_jax.search.prompt_queue import Entries
 
 
 def test_all_prompts_that_can_be_searched_are_queued_in_order(tmp_path):

@@ -13,7 +13,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
-from stair_jax.search.records import TreeRecord
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search
 from stair_jax.stages.search_parts import TREES_FILE

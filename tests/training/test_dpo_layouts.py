@@ -11,7 +11,7 @@ from stair_jax.data.records import write_rows
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.search.preference_pairs import StepPairSettings, sibling_pairs
-from stair_jax.search.records import Node, TreeRecord
+from stair_jax.search.tree_records import Node, TreeRecord
 from stair_jax.stages.dpo import Dpo, lay_out
 from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt

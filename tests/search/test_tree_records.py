@@ -4,7 +4,7 @@ import json
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.search.records import (
+from stair_jax.search.tree_records import (
     Node,
     TreeRecord,
     from_released,
