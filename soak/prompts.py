@@ -17,8 +17,8 @@ from stair_jax import pocket
 from stair_jax.data.prompts import read_prompts
 from stair_jax.data.records import KINDS
 from stair_jax.monitoring import Progress
-from stair_jax.search.prompt_queue import DUPLICATE, Entries, Entry
-from stair_jax.stages.search_parts import Parts
+from stair_jax.search.prompt_queue import DUPLICATE, PromptQueue, QueuedPrompt
+from stair_jax.stages.search_parts import RecordShards
 from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.tokenizer import Tokenizer
@@ -58,10 +58,10 @@ def _queue_all(
     samples, seconds = UsageSamples(2), {}
     samples.take()
     prompts, seconds["read_s"] = _timed(lambda: read_prompts(path, unique_ids=False))
-    parts, seconds["split_s"] = _timed(lambda: Parts(path.parent, prompts))
+    parts, seconds["split_s"] = _timed(lambda: RecordShards(path.parent, prompts))
 
-    def queue() -> Entries:
-        entries = Entries(parts.prompts, tokenizer, _MAX_TOKENS, parts.done)
+    def queue() -> PromptQueue:
+        entries = PromptQueue(parts.prompts, tokenizer, _MAX_TOKENS, parts.done)
         progress = Progress("prompts", size, "prompts")
         for entry in _drain(entries):
             taken.append(entry.prompt.id)
@@ -77,7 +77,7 @@ def _queue_all(
     return seconds | {"held_mb": max(0.0, float(memory[1] - memory[0]))}
 
 
-def _drain(entries: Entries) -> Iterator[Entry]:
+def _drain(entries: PromptQueue) -> Iterator[QueuedPrompt]:
     while entries.next is not None:
         yield entries.take()
 
@@ -105,7 +105,7 @@ def _reason(number: int) -> str | None:
 
 
 def _check(
-    result: Result, rows: list[dict[str, str]], taken: list[str], entries: Entries, seed: int
+    result: Result, rows: list[dict[str, str]], taken: list[str], entries: PromptQueue, seed: int
 ) -> None:
     """Adds a failure if the wrong prompts were queued or skipped."""
     reasons = [_reason(number) for number in range(len(rows))]

@@ -3,7 +3,7 @@
 import pytest
 
 from soak import prompts
-from stair_jax.search.prompt_queue import Entries
+from stair_jax.search.prompt_queue import PromptQueue
 
 
 def test_all_prompts_that_can_be_searched_are_queued_in_order(tmp_path):
@@ -14,13 +14,13 @@ def test_all_prompts_that_can_be_searched_are_queued_in_order(tmp_path):
 
 
 def test_lost_prompts_are_found(monkeypatch, tmp_path):
-    take = Entries.take
+    take = PromptQueue.take
 
     def lose_some(entries):
         entry = take(entries)
         return take(entries) if entry.place % 50 == 0 and entries.next is not None else entry
 
-    monkeypatch.setattr(Entries, "take", lose_some)
+    monkeypatch.setattr(PromptQueue, "take", lose_some)
     failure = prompts.run(800, 0, tmp_path).failures[-1]
     assert "the queued prompts are not those" in failure.what and "--size 800" in failure.reproduce
 
