@@ -26,8 +26,8 @@ from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.topology import Topology, get_topology
-from stair_jax.run.config import RunConfig, read_config
-from stair_jax.run.plan import collect
+from stair_jax.run.planner import collect
+from stair_jax.run.run_config import RunConfig, read_config
 from stair_jax.stages import STAGES
 
 _HEADER = (

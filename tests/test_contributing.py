@@ -7,8 +7,8 @@ import pytest
 
 import stair_jax
 from stair_jax.errors import UserError
-from stair_jax.run.config import read_config
 from stair_jax.run.context import StageContext
+from stair_jax.run.run_config import read_config
 from stair_jax.run.runtime import Runtime
 from stair_jax.stages import STAGES
 from stair_jax.storage import read_jsonl, write_jsonl

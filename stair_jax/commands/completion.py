@@ -7,7 +7,7 @@ from stair_jax.commands.flags import Arguments, make_parser
 from stair_jax.commands.help import verb_module
 from stair_jax.commands.session import Session
 from stair_jax.recipes import RECIPES
-from stair_jax.run.config import section_classes
+from stair_jax.run.run_config import section_classes
 from stair_jax.settings import describe
 from stair_jax.stages import STAGES
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from stair_jax.commands import VERBS
 from stair_jax.commands.flags import make_parser
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.run.config import section_classes
+from stair_jax.run.run_config import section_classes
 from stair_jax.settings import describe
 from stair_jax.stages import STAGES
 

@@ -5,7 +5,7 @@ import argparse
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
-from stair_jax.run.config import read_config
+from stair_jax.run.run_config import read_config
 from stair_jax.stages import STAGES
 
 SUMMARY = "Compiles every step of a run for a TPU slice or this machine; says whether it fits."
@@ -30,6 +30,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments, session: Session) -> int:
     """Prints the plan; returns the exit status."""
     config = read_config(load_config(arguments.options.config), STAGES, arguments.overrides)
-    from stair_jax.run.plan import plan
+    from stair_jax.run.planner import plan
 
     return 0 if plan(config, arguments.options.topology) else DOES_NOT_FIT

@@ -13,7 +13,7 @@ from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster, collectives
-from stair_jax.run.config import RunConfig, read_config
+from stair_jax.run.run_config import RunConfig, read_config
 from stair_jax.run.show_config import format_config
 from stair_jax.stages import STAGES
 from stair_jax.storage import fingerprint

@@ -29,7 +29,7 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
 
 
 RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
-    "pocket": ("pocket", "get_config", {}),
+    "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),

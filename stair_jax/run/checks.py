@@ -8,8 +8,8 @@ import jax
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import load_config
-from stair_jax.run.config import RunConfig
 from stair_jax.run.context import PlanContext
+from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact
 from stair_jax.run.stage_list import StageEntry

@@ -5,7 +5,7 @@ from pathlib import Path
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.run.lock import is_locked, lock_holder
-from stair_jax.run.records import COMPLETE_FILE, STARTED_FILE, read_record
+from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, read_record
 
 _GIB = 2**30
 

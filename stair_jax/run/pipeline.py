@@ -17,13 +17,13 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.checks import Models, check_devices, check_environment
-from stair_jax.run.config import RunConfig
 from stair_jax.run.context import StageContext
 from stair_jax.run.lock import lock_holder, locked
-from stair_jax.run.records import STARTED_FILE, check_bytes, write_complete
+from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
 from stair_jax.run.stage_list import StageEntry
+from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete
 from stair_jax.run.workdir import (
     StageState,
     check_lengthening,

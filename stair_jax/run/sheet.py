@@ -8,8 +8,8 @@ import jax
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.parallel.chips import GIB, local_chip
-from stair_jax.run.config import RunConfig
 from stair_jax.run.meshes import num_parameters
+from stair_jax.run.run_config import RunConfig
 from stair_jax.run.workdir import StageState
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stair_jax.run.config import RunConfig
+from stair_jax.run.run_config import RunConfig
 from stair_jax.run.stage_list import leaves
 from stair_jax.settings import values_of
 

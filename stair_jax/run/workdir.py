@@ -8,7 +8,8 @@ from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.run.records import (
+from stair_jax.run.stage_list import StageEntry
+from stair_jax.run.stage_records import (
     COMPLETE_FILE,
     STARTED_FILE,
     Record,
@@ -17,7 +18,6 @@ from stair_jax.run.records import (
     difference,
     read_record,
 )
-from stair_jax.run.stage_list import StageEntry
 
 _HISTORY = "history"
 

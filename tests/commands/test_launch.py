@@ -22,7 +22,7 @@ from stair_jax.commands import run as run_command
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import take_overrides
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.run.config import read_config
+from stair_jax.run.run_config import read_config
 from stair_jax.run.stage import Stage
 from stair_jax.settings import setting
 

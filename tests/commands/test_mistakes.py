@@ -162,7 +162,7 @@ def test_too_many_slots_for_the_memory_are_told_with_a_number_that_fits(refused,
 
 def test_a_run_whose_files_went_away_goes_on_where_they_are_not_needed(tmp_path):
     """Finished stages are not checked against the user's files again."""
-    from stair_jax.run.config import read_config
+    from stair_jax.run.run_config import read_config
     from stair_jax.stages import STAGES
 
     config = read_config({"stages": ("files",), "files": {"sft": "gone.jsonl"}}, STAGES)

@@ -13,8 +13,8 @@ from stair_jax.commands.config_file import load_config
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.recipes import RECIPES
-from stair_jax.run.config import read_config, section_classes
 from stair_jax.run.override import Override
+from stair_jax.run.run_config import read_config, section_classes
 from stair_jax.settings import default_of, describe, mapping_values, nested_settings, type_hints
 from stair_jax.stages import STAGES
 

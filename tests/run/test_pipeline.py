@@ -22,8 +22,8 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.run import pipeline
-from stair_jax.run.config import read_config
 from stair_jax.run.pipeline import Anew
+from stair_jax.run.run_config import read_config
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import Settings, setting
 
@@ -645,7 +645,7 @@ SCRIPT = """
     import dataclasses, pathlib, sys, time
     from stair_jax import storage
     from stair_jax.run import pipeline
-    from stair_jax.run.config import read_config
+    from stair_jax.run.run_config import read_config
     from stair_jax.run.stage import Stage
 
     @dataclasses.dataclass(frozen=True)

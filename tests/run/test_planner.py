@@ -13,8 +13,8 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.chips import Chip
 from stair_jax.planning.program import compile_program
 from stair_jax.planning.topology import Topology, get_topology
-from stair_jax.run import plan as planner
-from stair_jax.run.config import read_config
+from stair_jax.run import planner
+from stair_jax.run.run_config import read_config
 from stair_jax.stages import STAGES
 
 LLAMA = {

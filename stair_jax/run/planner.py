@@ -15,7 +15,7 @@ from stair_jax.planning.plan_table import Planned, format_plan
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run.checks import input_models, plan_context
-from stair_jax.run.config import RunConfig
+from stair_jax.run.run_config import RunConfig
 
 
 def plan(config: RunConfig, topology: str) -> bool:

@@ -1,6 +1,6 @@
 """Which files of a stage's folder belong to its artifact."""
 
-from stair_jax.run.records import COMPLETE_FILE, STARTED_FILE, check_bytes, write_complete
+from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, check_bytes, write_complete
 from stair_jax.storage import read_json
 
 
