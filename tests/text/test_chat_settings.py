@@ -84,8 +84,8 @@ def test_saved_settings_come_back(tmp_path):
     [
         ("[]", "holds no JSON object"),
         ('{"sytem": "a"}', "has no field 'sytem'"),
-        ('{"system": 3}', "system must be text or None, not int"),
-        ('{"template_values": "a"}', "template_values must map names to values"),
+        ('{"system": 3}', "system is 3: it must be text or None"),
+        ('{"template_values": "a"}', "template_values is .a.: it must be a mapping"),
         ("{", "is damaged"),
     ],
 )
