@@ -31,7 +31,7 @@ class Soak(NamedTuple):
 
 SOAKS = {
     "kills": Soak(8, "kills", "a run killed at random moments ends like an undisturbed one"),
-    "processes": Soak(3, "kills", "when one of two processes is killed, the other exits cleanly"),
+    "processes": Soak(6, "kills", "when one of two processes is killed, the other exits cleanly"),
     "text": Soak(60_000, "texts", "fuzzed text gives no control token and crashes no parser"),
     "checkpoints": Soak(1_000, "folders", "a hostile checkpoint is refused with a one-line error"),
     "configs": Soak(3_000, "commands", "a fuzzed command line is refused with a one-line error"),

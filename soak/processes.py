@@ -16,7 +16,7 @@ from soak.restarts import Moment, Restarts
 from soak.result import Result
 from stair_jax.monitoring import Progress
 
-_WARM = 0.5  # duration of a run with cached compilations, relative to one without
+_WARM = 0.4  # duration of a run with cached compilations, relative to one without
 _JOINED = "[1 of "  # printed by process 0 once both processes have connected
 OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "stages": ("pocket:data", "model:base", "sft", "search:search1"),
