@@ -18,6 +18,7 @@ from stair_jax.monitoring import Progress
 
 _WARM = 0.4  # duration of a run with cached compilations, relative to one without
 _JOINED = "[1 of "  # printed by process 0 once both processes have connected
+_SEARCHES = "search1: starts"
 OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "stages": ("pocket:data", "model:base", "sft", "search:search1"),
     "runtime.training_mesh.data": 2,
@@ -61,12 +62,13 @@ def run(
 
 
 def _draw(seed: int, seconds: float) -> Moment:
+    """A moment in the whole run, or in its search, which the first kind rarely reaches."""
     rng = random.Random(seed)
     process = rng.randrange(2)
-    after = rng.uniform(0.0, seconds)
+    mark, share = (_JOINED, 1.0) if seed % 2 == 0 else (_SEARCHES, 0.3)
+    after = rng.uniform(0.0, share * seconds)
 
     def condition(run: Started) -> bool:
-        return _JOINED in run.output() and run.seconds_since(_JOINED) >= after
+        return mark in run.output() and run.seconds_since(mark) >= after
 
-    words = f"{after:.2f} s after both have connected"
-    return Moment(signal.SIGKILL, condition, words, process, seed)
+    return Moment(signal.SIGKILL, condition, f"{after:.2f} s after {mark!r}", process, seed)
