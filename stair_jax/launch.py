@@ -11,6 +11,7 @@ again; 1 a fault of ours (with a traceback); 130 or 143 stopped from outside (Ct
 """
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv if argv is None else argv)[1:]
     session = Session()
     try:
-        return _execute(words, session)
+        status = _execute(words, session)
+        sys.stdout.flush()  # here, where a closed pipe can still be told from other faults
+        return status
     except UserError as error:
         return session.end(2, f"error: {' '.join(str(error).split())}")
     except collectives.LostProcess as error:
@@ -49,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated:
         return session.end(128 + signal.SIGTERM, f"terminated: {session.on_interrupt}")
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 128 + signal.SIGPIPE
         session.fail(error)
         raise
     finally:
@@ -61,6 +66,17 @@ class _Terminated(BaseException):
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads our output any more, as behind `| head`; the rest of it is dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # Python flushes once more at its end, and would complain there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _execute(words: list[str], session: Session) -> int:

@@ -137,7 +137,7 @@ def _start_wandb(folder: Path, is_new: bool) -> Any:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise UserError(
-            "WANDB_PROJECT is set, but wandb is not there: pip install wandb, or unset it"
+            "WANDB_PROJECT is set, but wandb is not installed: pip install wandb, or unset it"
         ) from error
     path = folder / _WANDB_FILE
     if is_new or not path.exists():
@@ -192,7 +192,7 @@ class Progress:
         self._start = self._last_line = time.monotonic()
         self._shown: Mapping[str, Any] = {}
         if done and not silent:
-            say(f"{name}: goes on at {done} of {total} {unit}")
+            say(f"{name}: resuming at {done} of {total} {unit}")
 
     def update(self, done: int, **shown: Any) -> None:
         """Reports that `done` units are finished in total; `shown` are values to print with it."""

@@ -171,8 +171,8 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         # since pairs of escapes are valid; only for the few lines that have escapes.
         if "\\u" in line and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
             raise UserError(
-                f"{path}, line {number}, has half of a surrogate pair (\\ud800 to \\udfff), "
-                "which is no text: take it out"
+                f"{path}, line {number}, contains a lone surrogate (\\ud800 to \\udfff), "
+                "which is not valid text: remove it"
             )
         rows.append(row)
     return rows

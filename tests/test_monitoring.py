@@ -124,14 +124,16 @@ def test_wandb_that_is_missing_or_fails_is_one_line(tmp_path, wandb, monkeypatch
     with pytest.raises(UserError, match="Weights & Biases cannot be used: no API key: see"):
         Metrics(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="WANDB_PROJECT is set, but wandb is not there: pip inst"):
+    with pytest.raises(
+        UserError, match="WANDB_PROJECT is set, but wandb is not installed: pip inst"
+    ):
         Metrics(tmp_path)
 
 
 def test_progress_is_silent_between_its_lines(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     progress = Progress("search1", 100, "trees", done=20)
-    assert capsys.readouterr().err == "search1: goes on at 20 of 100 trees\n"
+    assert capsys.readouterr().err == "search1: resuming at 20 of 100 trees\n"
     clock.now = 4.0
     progress.update(30)
     assert capsys.readouterr().err == ""

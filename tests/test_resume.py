@@ -39,7 +39,7 @@ def lost_steps(workdir):
 
 def check_goes_on(name, said):
     """Checks that the stage was interrupted in the middle, and resumed there."""
-    match = re.search(rf"^{name}: goes on at (\d+) of (\d+) ", said, re.MULTILINE)
+    match = re.search(rf"^{name}: resuming at (\d+) of (\d+) ", said, re.MULTILINE)
     assert match, f"{name} was not interrupted in the middle:\n{said}"
     done, total = map(int, match.groups())
     assert 0 < done < total, f"{name} was interrupted at {done} of {total}, too late for a test"

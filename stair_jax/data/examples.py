@@ -27,7 +27,7 @@ def join_example(context: Sequence[int], counted: Sequence[int], name: str) -> E
       UserError: `counted` is empty; `name` is the id in the message.
     """
     if not counted:
-        raise UserError(f"example {name!r} has an empty answer: take it out of the data")
+        raise UserError(f"example {name!r} has an empty answer: remove it from the data")
     return Example([*context, *counted], [0] * len(context) + [1] * len(counted), name)
 
 

@@ -49,6 +49,7 @@ def check_rows(
         first = first_lines.setdefault(read.id, number)
         if unique_ids and first != number:
             raise UserError(
-                f"{path}, line {number}: id {read.id!r} is that of line {first}: ids are unique"
+                f"{path}, line {number}: id {read.id!r} is already used in line {first}: "
+                "ids must be unique"
             )
     return records

@@ -79,8 +79,8 @@ def _read_json(path: Path) -> Rows:
         json.dumps(rows, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{path} has half of a surrogate pair (\\ud800 to \\udfff), which is no text: "
-            "take it out"
+            f"{path} contains a lone surrogate (\\ud800 to \\udfff), which is not valid text: "
+            "remove it"
         ) from error
     return rows
 
@@ -96,7 +96,9 @@ def _read_csv(path: Path) -> Rows:
         raise UserError(f"cannot read {path}: {error}") from error
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
-            raise UserError(f"{path}, row {number}, has not as many fields as the header")
+            raise UserError(
+                f"{path}, row {number}, has a different number of fields than the header"
+            )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Chunked prefill batching: how many rows the prefill calls of a round have.
+"""Chunked prefill: one row of a prefill call, and how many rows the calls of a round have.
 
 All shards of a mesh run one program, so a call has the same number of rows in each. An unused row
 costs as much compute as a used one, and delays every slot of its shard; a row that is deferred to
@@ -7,12 +7,30 @@ not for long. Measurements are in docs/benchmarks.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stair_jax.decoding.sequence import SequenceState
 
 # Most calls of the largest size per round. One is enough on average; but where many prompts arrive
 # at once, slots would stay idle waiting for their prefills.
 _LARGEST = 2
 # Most consecutive rounds that a row may be deferred.
 _PATIENCE = 3
+
+
+@dataclass(frozen=True)
+class PrefillChunk:
+    """One row of a prefill call: consecutive tokens of a sequence.
+
+    Attributes:
+        sequence: the sequence.
+        start: position of the first token in the sequence.
+        tokens: at most `EngineConfig.prefill_width` token ids.
+    """
+
+    sequence: SequenceState
+    start: int
+    tokens: tuple[int, ...]
 
 
 class PrefillSizes:

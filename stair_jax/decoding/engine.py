@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.chunked_prefill import PrefillSizes
+from stair_jax.decoding.chunked_prefill import PrefillChunk, PrefillSizes
 from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
-from stair_jax.decoding.scheduler import DecodingSlot, PrefillChunk, Scheduler
+from stair_jax.decoding.scheduler import Scheduler
 from stair_jax.decoding.sequence import SequenceState
+from stair_jax.decoding.slot_table import DecodingSlot
 from stair_jax.decoding.slots import NO_TOKEN
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -154,7 +155,10 @@ class Engine:
         for request in requests:
             parent = request.parent
             if parent is not None and parent not in self._handles:
-                raise ValueError(f"the parent of request {request.id!r} is not kept here")
+                raise ValueError(
+                    f"the parent of request {request.id!r} is not a handle of this engine, "
+                    "or was released"
+                )
             self._check_vocabulary(request.id, (*request.tokens, *request.score_ids))
             tokens = request.sequence
             room = self._engine_config.max_length - len(tokens)
@@ -202,7 +206,7 @@ class Engine:
             ValueError: the parent is not a handle of this engine.
         """
         if parent is not None and parent not in self._handles:
-            raise ValueError("the parent of the handle is not kept here")
+            raise ValueError("the parent is not a handle of this engine, or was released")
         own = tuple(tokens)
         self._check_vocabulary("keep", own)
         if not own and parent is None:
@@ -219,7 +223,8 @@ class Engine:
             num_tokens: number of tokens to keep; at least 1, and at least those of its parent.
 
         Raises:
-            ValueError: the handle is not kept here, or cannot be shortened to that length.
+            ValueError: not a handle of this engine, or released before, or it cannot be shortened
+                to that length.
         """
         shortest = max(1, len(handle.parent.tokens) if handle.parent else 1)
         if handle not in self._handles or not shortest <= num_tokens <= len(handle.tokens):
@@ -238,10 +243,10 @@ class Engine:
         """Releases a handle. Requests already submitted with it still run; its children stay.
 
         Raises:
-            ValueError: the handle is not kept here.
+            ValueError: not a handle of this engine, or released before.
         """
         if handle not in self._handles:
-            raise ValueError("the handle is not kept here")
+            raise ValueError("not a handle of this engine, or released before")
         self._handles.remove(handle)
         self._home.pop(handle, None)
         for scheduler in self._schedulers:
@@ -357,11 +362,14 @@ class Engine:
 
     def _run_decode(self) -> jax.Array:
         engine_config = self._engine_config
-        changes = np.concatenate([scheduler.take_changes() for scheduler in self._schedulers])
+        changes = np.concatenate([scheduler.slots.take_changes() for scheduler in self._schedulers])
         # Concatenation copies: the shards change their tables while the transfer is under way.
-        table = np.concatenate([scheduler.table for scheduler in self._schedulers])
-        packed = zip(*(scheduler.packed_line() for scheduler in self._schedulers), strict=True)
-        line, line_table = map(np.concatenate, packed)
+        table = np.concatenate([scheduler.slots.pages for scheduler in self._schedulers])
+        packed = (
+            scheduler.slots.pack_line(scheduler.line, scheduler.sizes.lookahead)
+            for scheduler in self._schedulers
+        )
+        line, line_table = map(np.concatenate, zip(*packed, strict=True))
         with self._placement.use():
             self._state, results = self._programs.decode(
                 self._config,

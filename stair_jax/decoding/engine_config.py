@@ -8,7 +8,6 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.scheduler import ShardSizes
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import default_paged_backend, get_paged_backend
@@ -22,6 +21,32 @@ _TEMPORARIES = 6
 
 # A cache of more full-length contexts per slot than this is of no use.
 _MOST_CONTEXTS = 32
+
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """Sizes of one shard.
+
+    Attributes:
+        num_slots: sequences that decode side by side (batch lanes).
+        num_pages: pages in the pool, including the reserved page 0.
+        page_size: tokens per page.
+        table_width: maximum number of pages per sequence.
+        chunk: tokens per row of a prefill.
+        num_steps: decode steps per round.
+        lookahead: sequences that may be prefilled before a slot is free for them; also the maximum
+            length of `Scheduler.line`.
+        max_copies: maximum number of page copies per round.
+    """
+
+    num_slots: int
+    num_pages: int
+    page_size: int
+    table_width: int
+    chunk: int
+    num_steps: int
+    lookahead: int
+    max_copies: int
 
 
 @dataclass(frozen=True)
@@ -202,9 +227,7 @@ class EngineConfig:
         free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
         if free_bytes is None:
             if not asked:
-                raise UserError(
-                    "this device does not say how much memory it has: set runtime.cache_tokens"
-                )
+                raise UserError("this device does not report its memory: set runtime.cache_tokens")
             return asked
         token = self.token_bytes(config, place)
         # An explicit size may use what is set aside for temporaries otherwise.

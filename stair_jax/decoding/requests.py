@@ -234,7 +234,7 @@ def run_all(engine: Submitter, requests: Iterable[Request]) -> dict[Hashable, Co
     if engine.pending:
         raise ValueError("run_all needs an engine without pending requests")
     if len({request.id for request in requests}) < len(requests):
-        raise ValueError("two requests have one id")
+        raise ValueError("two requests have the same id")
     engine.submit(requests)
     completions: dict[Hashable, Completion] = {}
     while engine.pending:

@@ -22,77 +22,21 @@ earlier one cannot get its pages. The first sequence can therefore always run to
 
 import heapq
 from bisect import insort
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Container
 from operator import attrgetter
-from typing import NamedTuple
 
 import numpy as np
 
 from stair_jax.decoding.cache.page_pool import PagePool
 from stair_jax.decoding.cache.prefix_cache import PrefixCache
+from stair_jax.decoding.chunked_prefill import PrefillChunk
+from stair_jax.decoding.engine_config import ShardSizes
 from stair_jax.decoding.requests import EngineStats, Handle
 from stair_jax.decoding.sequence import SequenceState
-from stair_jax.decoding.slots import WIDTH, put_at_rest, put_request
+from stair_jax.decoding.slot_table import DecodingSlot, SlotTable
 
 # A sort key in C: `SequenceState.__lt__` would cost a Python call for each comparison.
 _BY_ORDER = attrgetter("order")
-
-
-@dataclass(frozen=True)
-class ShardSizes:
-    """Sizes of one shard.
-
-    Attributes:
-        num_slots: sequences that decode side by side (batch lanes).
-        num_pages: pages in the pool, including the reserved page 0.
-        page_size: tokens per page.
-        table_width: maximum number of pages per sequence.
-        chunk: tokens per row of a prefill.
-        num_steps: decode steps per round.
-        lookahead: sequences that may be prefilled before a slot is free for them; also the maximum
-            length of `Scheduler.line`.
-        max_copies: maximum number of page copies per round.
-    """
-
-    num_slots: int
-    num_pages: int
-    page_size: int
-    table_width: int
-    chunk: int
-    num_steps: int
-    lookahead: int
-    max_copies: int
-
-
-@dataclass(frozen=True)
-class PrefillChunk:
-    """One row of a prefill call: consecutive tokens of a sequence.
-
-    Attributes:
-        sequence: the sequence.
-        start: position of the first token in the sequence.
-        tokens: at most `ShardSizes.chunk` token ids.
-    """
-
-    sequence: SequenceState
-    start: int
-    tokens: tuple[int, ...]
-
-
-class DecodingSlot(NamedTuple):
-    """A sequence that occupies a slot during one decode call.
-
-    Attributes:
-        slot: index of the slot within the shard.
-        sequence: the sequence.
-        run: `SequenceState.run` when the call was dispatched. If the sequence has been preempted
-            since then, the numbers differ and the results of the call are discarded.
-    """
-
-    slot: int
-    sequence: SequenceState
-    run: int
 
 
 class Scheduler:
@@ -100,7 +44,7 @@ class Scheduler:
 
     Attributes:
         sizes: the sizes of the shard.
-        table: [num_slots, table_width] int32, page ids of the sequence in each slot.
+        slots: which sequence occupies which slot, and the arrays that tell the device so.
         copies: (source, target) page ids to copy in this round.
         line: ready sequences that this round's decode call assigns to slots that have become idle,
             in order.
@@ -117,8 +61,7 @@ class Scheduler:
             stats: counters, shared with the engine and updated in place.
         """
         self.sizes = sizes
-        self._changes = np.zeros((sizes.num_slots, WIDTH), np.int32)
-        self.table = np.zeros((sizes.num_slots, sizes.table_width), np.int32)
+        self.slots = SlotTable(sizes.num_slots, sizes.table_width)
         self.copies: list[tuple[int, int]] = []
         self.line: list[SequenceState] = []
         self._kept = kept
@@ -128,8 +71,6 @@ class Scheduler:
         self._waiting: list[SequenceState] = []
         self._prefilling: list[SequenceState] = []
         self._ready: list[SequenceState] = []
-        self._slots: list[SequenceState | None] = [None] * sizes.num_slots
-        self._free = list(range(sizes.num_slots - 1, -1, -1))
         # Handles that are being computed, with the sequence that prefills them (a maker). One
         # sequence may stand under several handles, as it also computes the ancestors that are
         # missing.
@@ -144,7 +85,7 @@ class Scheduler:
     @property
     def load(self) -> int:
         """Number of sequences that wait or run."""
-        running = self.sizes.num_slots - len(self._free)
+        running = self.sizes.num_slots - self.slots.num_free
         opened = [*self._prefilling, *self._made, *self._ready]
         waiters = sum(len(sequence.waiters) for sequence in opened)
         return len(self._waiting) + len(opened) + running + waiters
@@ -208,23 +149,22 @@ class Scheduler:
         Returns:
             The sequences that are certain to occupy a slot in this round's decode call.
         """
-        while self._ready and self._free:
-            sequence, slot = self._ready[0], self._free[-1]
+        while self._ready and self.slots.num_free:
+            sequence = self._ready[0]
             # Slots in use will release their pages in time: preempt only if there are none.
-            if not self._make_room(sequence, may_preempt=self._is_idle):
+            if not self._make_room(sequence, may_preempt=self.slots.is_idle):
                 break
-            assert sequence.request is not None
-            put_request(self._changes, slot, sequence.request, len(sequence.tokens), sequence.limit)
-            self._occupy(slot, sequence)
+            self._ready.remove(sequence)
+            self.slots.start(sequence)
         self.line = []
         for sequence in self._ready[: self.sizes.lookahead]:
             # A slot that is still free here means that pages, not slots, ran out: nothing to line
             # up.
-            if self._free or not self._make_room(sequence, may_preempt=False):
+            if self.slots.num_free or not self._make_room(sequence, may_preempt=False):
                 break
             self.line.append(sequence)
         decoding = []
-        for slot, occupant in enumerate(self._slots):
+        for slot, occupant in enumerate(self.slots.occupants):
             # A sequence that has certainly reached its limit, in calls not read yet, is left out.
             # One that may have met a stop token cannot be known and stays in.
             if occupant is not None and occupant.may_go_on(self.sizes.num_steps):
@@ -242,39 +182,12 @@ class Scheduler:
         Returns:
             The sequences that decode in that round in addition to those that `admit` returned.
         """
-        taken = []
-        # The device numbers idle slots in ascending order (`programs._taken_over`). The line may be
-        # longer than the number of idle slots: the rest stays ready and is lined up again.
-        for slot, sequence in zip(sorted(self._free), line, strict=False):
-            self._occupy(slot, sequence)
-            taken.append(DecodingSlot(slot, sequence, sequence.run))
+        taken = self.slots.take_over(line)
+        for _, sequence, _ in taken:
+            # The rest of the line stays ready and is lined up again.
+            self._ready.remove(sequence)
             sequence.num_calls += 1
         return taken
-
-    def packed_line(self) -> tuple[np.ndarray, np.ndarray]:
-        """The line as the decode program takes it.
-
-        Returns:
-            [lookahead, WIDTH] int32 rows (`decoding/slots.py`), and [lookahead, table_width] int32
-            page ids. Unused rows are zero.
-        """
-        count = self.sizes.lookahead
-        rows = np.zeros((count, WIDTH), np.int32)
-        table = np.zeros((count, self.sizes.table_width), np.int32)
-        for place, sequence in enumerate(self.line):
-            assert sequence.request is not None
-            put_request(rows, place, sequence.request, len(sequence.tokens), sequence.limit)
-            table[place, : len(sequence.pages)] = sequence.pages
-        return rows, table
-
-    def take_changes(self) -> np.ndarray:
-        """Returns and clears the slot updates that the device has not received yet.
-
-        Returns:
-            [num_slots, WIDTH] int32 (`decoding/slots.py`).
-        """
-        changes, self._changes = self._changes, np.zeros_like(self._changes)
-        return changes
 
     def forget(self) -> None:
         """Drops the keys and values of all handles, e.g. before a change of weights.
@@ -288,12 +201,8 @@ class Scheduler:
         self.prefix_cache.clear()
 
     def leave(self, sequence: SequenceState) -> None:
-        """Frees the slot of a finished sequence; the device has set the slot idle itself."""
-        assert sequence.slot is not None
-        self._slots[sequence.slot] = None
-        self._free.append(sequence.slot)
-        self.table[sequence.slot] = 0
-        sequence.slot = None
+        """Frees the slot of a finished sequence."""
+        self.slots.leave(sequence)
         sequence.done = True
 
     def retire(self, sequence: SequenceState, handle: Handle | None) -> None:
@@ -310,17 +219,9 @@ class Scheduler:
         if handle:
             self.prefix_cache.insert(handle, sequence.pages[:count])
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether no slot is in use."""
-        return len(self._free) == self.sizes.num_slots
-
-    def _running(self) -> Iterator[SequenceState]:
-        return (sequence for sequence in self._slots if sequence is not None)
-
     def _grow(self) -> None:
         """Reserves the pages that each running sequence may fill in this round, in order."""
-        for sequence in sorted(self._running(), key=_BY_ORDER):
+        for sequence in sorted(self.slots.running(), key=_BY_ORDER):
             if sequence.slot is None:
                 continue  # preempted for an earlier sequence in this loop
             had = sequence.pages
@@ -328,7 +229,7 @@ class Scheduler:
                 self._preempt(sequence)
             # `_make_room` replaces the array if and only if it adds pages.
             elif sequence.pages is not had:
-                self._write_table(sequence)
+                self.slots.write_pages(sequence)
 
     def _make_room(self, sequence: SequenceState, may_preempt: bool) -> bool:
         """Reserves the pages that a sequence may fill in one more decode call.
@@ -358,7 +259,7 @@ class Scheduler:
 
     def _last_after(self, sequence: SequenceState) -> SequenceState | None:
         """The last sequence in the order that holds pages or pins, if it comes after this one."""
-        started = [*self._running(), *self._ready, *self._prefilling, *self._made, *self._held]
+        started = [*self.slots.running(), *self._ready, *self._prefilling, *self._made, *self._held]
         last = max(started, default=sequence)
         return last if sequence < last else None
 
@@ -371,12 +272,7 @@ class Scheduler:
             self._let_go(sequence)
             return
         if sequence.slot is not None:
-            self._slots[sequence.slot] = None
-            self._free.append(sequence.slot)
-            self.table[sequence.slot] = 0
-            # The device goes on with the sequence until it is told otherwise, in the next decode
-            # call.
-            put_at_rest(self._changes, sequence.slot)
+            self.slots.stop(sequence)
         else:
             queues = (self._ready, self._prefilling, self._made)
             next(queue for queue in queues if sequence in queue).remove(sequence)
@@ -392,7 +288,7 @@ class Scheduler:
     def _start(self) -> None:
         """Opens waiting sequences in order while there are places, pages and page copies left."""
         opened = [*self._ready, *self._prefilling]
-        room = len(self._free) + self.sizes.lookahead
+        room = self.slots.num_free + self.sizes.lookahead
         # A maker counts as one place for each sequence that waits for it. Otherwise later sequences
         # would take those places, and with them the pages of both.
         room -= sum(1 if sequence.request else len(sequence.waiters) for sequence in opened)
@@ -416,7 +312,7 @@ class Scheduler:
             Whether a sequence was preempted, so that it is worth trying again.
         """
         last = self._last_after(sequence)
-        if last is None or not self._is_idle:
+        if last is None or not self.slots.is_idle:
             return False
         self._preempt(last)
         return True
@@ -520,7 +416,7 @@ class Scheduler:
     def _is_alone(self, sequence: SequenceState) -> bool:
         """Whether no other sequence holds pages or pins."""
         opened = self._ready or self._prefilling or self._made
-        return self._is_idle and not opened and self._held.keys() <= {sequence}
+        return self.slots.is_idle and not opened and self._held.keys() <= {sequence}
 
     def _let_go(self, sequence: SequenceState) -> None:
         """Unpins the parent that was computed for this sequence."""
@@ -555,15 +451,3 @@ class Scheduler:
         for waiter in sequence.waiters:
             heapq.heappush(self._waiting, waiter)
         sequence.waiters = []
-
-    def _occupy(self, slot: int, sequence: SequenceState) -> None:
-        """Moves a ready sequence into a free slot."""
-        self._ready.remove(sequence)
-        self._free.remove(slot)
-        self._slots[slot] = sequence
-        sequence.slot = slot
-        self._write_table(sequence)
-
-    def _write_table(self, sequence: SequenceState) -> None:
-        assert sequence.slot is not None
-        self.table[sequence.slot, : len(sequence.pages)] = sequence.pages

@@ -39,8 +39,8 @@ def fit_to_mesh(config: ModelConfig, mesh: Mesh, vocab_multiple: int = 1) -> Mod
         )
     if not shard_kv_heads:
         say(
-            f"num_key_value_heads {config.num_key_value_heads} is no multiple of tensor {tensor}: "
-            "each device holds the keys and values of all heads"
+            f"num_key_value_heads {config.num_key_value_heads} is not a multiple of tensor "
+            f"{tensor}: keys and values are replicated over the tensor axis"
         )
     return config
 

@@ -51,7 +51,7 @@ def get_topology(name: str) -> Topology:
         return Topology(name, local_chip(devices[0]), devices)
     match = _FORM.fullmatch(name)
     if match is None or match[1] not in TPUS:
-        raise UserError(f"--plan={name} is no topology: known are {KNOWN_FORMS}")
+        raise UserError(f"--plan={name} is not a known topology: known are {KNOWN_FORMS}")
     generation = match[1]
     shape = [int(size) for size in match[2].split("x")]
     _check(name, generation, shape)
@@ -100,4 +100,4 @@ def _devices(name: str, options: dict[str, Any]) -> Sequence[jax.Device]:
         return topologies.get_topology_desc(name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--plan={name}: libtpu does not know it: {reason}") from error
+        raise UserError(f"--plan={name}: libtpu rejects it: {reason}") from error

@@ -8,6 +8,7 @@ the paper's grid of values, [ours] not stated by either.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.text import judge_prompts
 
 ITERATIONS = 3  # K [P]
@@ -47,24 +48,15 @@ def stair(model: str) -> ConfigDict:
         "files",
         "model:base",
         "sft",
-        *(
-            f"{kind}:{name}{i}"
-            for i in range(1, ITERATIONS + 1)
-            for kind, name in (("search", "search"), ("preferences", "pairs"), ("dpo", "iter"))
-        ),
+        *iteration_stages(ITERATIONS),
         "prm",
         "export:policy",
         "export:reward",
     )
-    previous = "sft"
-    for i in range(1, ITERATIONS + 1):
-        config[f"search{i}"] = ConfigDict({"model": previous, "file": f"prompts{i}.jsonl"})
-        config[f"pairs{i}"] = ConfigDict({"trees": f"search{i}"})
-        config[f"iter{i}"] = ConfigDict({"model": previous, "preferences": f"pairs{i}"})
-        previous = f"iter{i}"
-    config.prm.model = previous
+    last = link_iterations(config, ITERATIONS, "sft")
+    config.prm.model = last
     config.prm.preferences = tuple(f"pairs{i}" for i in range(1, ITERATIONS + 1))
-    config.policy = ConfigDict({"model": previous})
+    config.policy = ConfigDict({"model": last})
     config.reward = ConfigDict({"model": "prm"})
     return config
 

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from stair_jax.pocket.pretraining import HELPFULNESS_PROMPT, REASONING_PROMPT, SAFETY_PROMPT
+from stair_jax.recipes.iterations import iteration_stages, link_iterations
 
 ITERATIONS = 3
 
@@ -16,11 +17,7 @@ def get_config() -> ConfigDict:
         "model:base",
         "sft:system1",
         "sft:sft",
-        *(
-            f"{kind}:{name}{i}"
-            for i in range(1, ITERATIONS + 1)
-            for kind, name in (("search", "search"), ("preferences", "pairs"), ("dpo", "iter"))
-        ),
+        *iteration_stages(ITERATIONS),
         "prm",
         "evaluate",
     )
@@ -105,15 +102,10 @@ def get_config() -> ConfigDict:
     config.dpo.microbatch_rows = 8
     config.dpo.checkpoint_every = 20
 
-    previous = "sft"
-    for i in range(1, ITERATIONS + 1):
-        config[f"search{i}"] = ConfigDict({"model": previous, "file": f"prompts{i}.jsonl"})
-        config[f"pairs{i}"] = ConfigDict({"trees": f"search{i}"})
-        config[f"iter{i}"] = ConfigDict({"model": previous, "preferences": f"pairs{i}"})
-        previous = f"iter{i}"
+    last = link_iterations(config, ITERATIONS, "sft")
 
     config.prm = ConfigDict()
-    config.prm.model = previous
+    config.prm.model = last
     config.prm.preferences = tuple(f"pairs{i}" for i in range(1, ITERATIONS + 1))
     config.prm.epochs = 2.0
     config.prm.batch_size = 32
@@ -132,7 +124,7 @@ def get_config() -> ConfigDict:
     )
     config.evaluate.prompted = "base"  # prompting alone as a baseline
     config.evaluate.prompt_template = REASONING_PROMPT
-    config.evaluate.searched = previous
+    config.evaluate.searched = last
     config.evaluate.methods = ("best_of_n", "beam_search")
     config.evaluate.prm = "prm"
     config.evaluate.max_tokens = 96

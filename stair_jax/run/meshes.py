@@ -97,6 +97,11 @@ def itemsize_of(dtype: str, weights: str = "none") -> float:
     return np.dtype(jax.numpy.dtype(dtype)).itemsize if weights == "none" else 1.0
 
 
+def checkpoint_bytes(model: ModelConfig | None, dtype: str) -> int:
+    """Size of an exported checkpoint whose weights are of `dtype`; 0 where the model is unknown."""
+    return 0 if model is None else int(num_parameters(model) * itemsize_of(dtype))
+
+
 def _named(field: str, shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
     try:
         return make_mesh(shape, devices)

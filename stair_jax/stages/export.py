@@ -12,7 +12,7 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.meshes import checkpoint_bytes, training_mesh
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import setting
 from stair_jax.storage import read_json, write_json
@@ -62,11 +62,7 @@ class Export(Stage):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        return (
-            0
-            if model is None
-            else int(num_parameters(model) * itemsize_of(self.dtype or "float32"))
-        )
+        return checkpoint_bytes(model, self.dtype or "float32")
 
 
 def _claim(folder: Path, path: str, dtype: str) -> str:

@@ -19,7 +19,7 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.planning.base_model import base_model
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.meshes import checkpoint_bytes, training_mesh
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
@@ -106,11 +106,7 @@ class Model(Stage):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        return (
-            0
-            if model is None
-            else int(num_parameters(model) * itemsize_of(self.dtype or "float32"))
-        )
+        return checkpoint_bytes(model, self.dtype or "float32")
 
     def amount(self) -> str:
         """The checkpoint."""

@@ -83,7 +83,7 @@ class ScriptedEngine:
         """Takes requests over.
 
         Raises:
-          ValueError: a parent is not kept here.
+          ValueError: a parent is not a handle of this engine.
         """
         for request in requests:
             self._check_kept(request.parent)
@@ -107,7 +107,7 @@ class ScriptedEngine:
 
         Raises:
           UserError: there are no tokens.
-          ValueError: the parent is not kept here.
+          ValueError: the parent is not a handle of this engine.
         """
         self._check_kept(parent)
         own = tuple(tokens)
@@ -121,7 +121,7 @@ class ScriptedEngine:
         """Exchanges a handle for one of its first tokens.
 
         Raises:
-          ValueError: it is not kept here, or has no such beginning.
+          ValueError: not a handle of this engine, or has no such beginning.
         """
         shortest = len(handle.parent.tokens) if handle.parent else 1
         if not shortest <= num_tokens <= len(handle.tokens):
@@ -135,7 +135,7 @@ class ScriptedEngine:
         """Gives a handle back.
 
         Raises:
-          ValueError: it is not kept here.
+          ValueError: not a handle of this engine.
         """
         self._check_kept(handle)
         self.handles.remove(handle)
@@ -165,7 +165,7 @@ class ScriptedEngine:
 
     def _check_kept(self, handle: Handle | None) -> None:
         if handle is not None and handle not in self.handles:
-            raise ValueError("the handle is not kept here")
+            raise ValueError("not a handle of this engine, or released before")
 
 
 class ZeroReplies:

@@ -150,10 +150,12 @@ def _render(tokenizer: Tokenizer) -> str:
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error
     # Templates may drop, repeat or escape a text; splitting at it would then go wrong.
     if rendered.count(_USER) != 1:
-        raise UserError("the chat template of the tokenizer does not hold the user's text once")
+        raise UserError(
+            "the chat template of the tokenizer must contain the user's text exactly once"
+        )
     if rendered.count(_SYSTEM) != (tokenizer.chat.system is not None):
         raise UserError(
-            "the chat template of the tokenizer does not hold the system's text once: "
+            "the chat template of the tokenizer must contain the system's text exactly once: "
             "leave system unset, or put its text into a template of your own"
         )
     return rendered

@@ -95,7 +95,7 @@ class Batches(Sequence[Batch]):
           UserError: there is no group, or a micro-batch cannot hold one.
         """
         if not groups:
-            raise UserError("there is nothing to train on: no example is left")
+            raise UserError("there are no training examples")
         self._width = len(groups[0].examples)
         needed = self._rows_needed(length)
         if batch_size < 1 or rows < needed:

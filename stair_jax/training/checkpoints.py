@@ -148,7 +148,7 @@ class Checkpoints:
         except (ValueError, OSError, KeyError) as error:  # Orbax has no class for damaged files
             raise UserError(
                 f"the checkpoint in {self._folder / str(step)} cannot be read: delete that folder "
-                "to go on from the one before it, or else train anew"
+                "to resume from the previous checkpoint, or start over"
             ) from error
         return restored[_STATE], restored[_ABOUT]
 

@@ -233,8 +233,8 @@ def _check_same(run: TrainingRun, done: int, about: Mapping[str, Any]) -> None:
                 continue
             raise UserError(
                 f"the checkpoint of step {done} in {run.folder / 'checkpoints'} was made with "
-                f"another {part} ({name} was {before.get(name)}, now {now.get(name)}): go back "
-                "to the data and settings of before, or delete that folder to train anew"
+                f"another {part} ({name} was {before.get(name)}, now {now.get(name)}): restore "
+                "the previous data and settings, or delete that folder to start over"
             )
 
 

@@ -411,3 +411,13 @@ def test_signals_and_faults_have_their_own_status(config, tmp_path):
     _, err = fault.communicate()
     assert fault.returncode == 1
     assert "Traceback" in err and "RuntimeError: a fault of ours" in err
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command_without_a_word():
+    """As in `stair-jax --help | head`, where the reader is gone before all is printed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "stair_jax.launch", "--help"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

@@ -23,7 +23,7 @@ def test_prompts_are_read_in_order(tmp_path):
         ([], "p.jsonl is empty"),
         ([ROW, {"id": "b", "kind": "safety", "source": ""}], "line 2, lacks the column 'prompt'"),
         ([ROW, ROW | {"id": "b", "kind": "rude"}], "line 2: kind 'rude' is unknown"),
-        ([ROW, ROW | {"id": "b"}, ROW], "line 3: id 'a' is that of line 1"),
+        ([ROW, ROW | {"id": "b"}, ROW], "line 3: id 'a' is already used in line 1"),
         ([ROW | {"prompt": 3}], "line 1: the column 'prompt' must be text"),
     ],
 )

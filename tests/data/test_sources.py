@@ -39,7 +39,7 @@ def test_csv(tmp_path):
         writer.writerows(ROWS)
     assert read_source(tmp_path / "a.csv") == ROWS
     for text in ("a,b\n1\n", "a,b\n1,2,3\n"):
-        with pytest.raises(UserError, match="row 1, has not as many fields"):
+        with pytest.raises(UserError, match="row 1, has a different number of fields"):
             read_source(write(tmp_path / "b.csv", text))
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stair_jax.decoding.engine_config import ShardSizes
 from stair_jax.decoding.requests import EngineStats, Handle, Request, Sampling
-from stair_jax.decoding.scheduler import Scheduler, ShardSizes
+from stair_jax.decoding.scheduler import Scheduler
 from stair_jax.decoding.sequence import SequenceState
 
 MAX_LENGTH = 40
@@ -97,10 +98,10 @@ class Device:
         raise AssertionError("the shard does not come to an end")
 
     def _decode(self):
-        for slot in np.flatnonzero(self.scheduler.take_changes()[:, 0]):
-            sequence = self.scheduler._slots[slot]
+        for slot in np.flatnonzero(self.scheduler.slots.take_changes()[:, 0]):
+            sequence = self.scheduler.slots.occupants[slot]
             self.rows[slot] = sequence and [list(sequence.tokens), sequence.limit]
-        table, line = self.scheduler.table.copy(), deque(self.scheduler.line)
+        table, line = self.scheduler.slots.pages.copy(), deque(self.scheduler.line)
         for slot, row in enumerate(self.rows):
             if line and not (row and row[1]):
                 sequence = line.popleft()
@@ -159,7 +160,7 @@ class Device:
         """Asserts that each page has as many references as holders."""
         scheduler, counts = self.scheduler, np.zeros(self.sizes.num_pages, int)
         sequences = [
-            *scheduler._running(),
+            *scheduler.slots.running(),
             *scheduler._ready,
             *scheduler._prefilling,
             *scheduler._made,
@@ -310,7 +311,7 @@ def test_slots_are_filled_at_once(num_slots):
     for index in range(20):
         device.submit(index, (index, 1), 3)
     device.step()
-    assert sum(1 for _ in device.scheduler._running()) == num_slots
+    assert sum(1 for _ in device.scheduler.slots.running()) == num_slots
     device.run()
     assert len(device.finished) == 20
 

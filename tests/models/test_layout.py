@@ -26,7 +26,7 @@ def test_the_vocabulary_is_padded_and_kv_heads_are_split_where_they_can_be(capsy
 def test_too_few_kv_heads_are_whole_and_that_is_said(capsys):
     fitted = fit_to_mesh(CONFIG, make_mesh(MeshShape(tensor=4)), vocab_multiple=4)
     assert not fitted.shard_kv_heads
-    assert "num_key_value_heads 2 is no multiple of tensor 4" in capsys.readouterr().err
+    assert "num_key_value_heads 2 is not a multiple of tensor 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

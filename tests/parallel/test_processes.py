@@ -102,7 +102,7 @@ def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, 
         return (run.workdir / "sft" / "checkpoints" / "2").exists()
 
     def goes_on(run):  # not at a checkpoint, the last may come too soon: step 1 takes seconds
-        return "sft: goes on at" in run.output()
+        return "sft: resuming at" in run.output()
 
     def is_unfinished(workdir):
         return ["the stage was finished"] if (workdir / "sft" / "hf").exists() else []
@@ -118,4 +118,4 @@ def test_the_end_of_one_ends_both_and_a_restart_ends_with_the_same_bits(inputs, 
     assert result.counts["SIGKILL"] == result.counts["SIGTERM"] == 1
     lost = "process 0 of 2 is lost (killed, or its machine is down)"
     assert lost in said["run0.start0.1.log"]
-    assert "sft: goes on at" in said["run0.start2.0.log"]
+    assert "sft: resuming at" in said["run0.start2.0.log"]

@@ -262,7 +262,9 @@ def test_status_2_for_mistakes(config_file, capsys):
     assert plan(config_file, "--plan=local", "--config.runtime.slots=many") == 2
     assert plan(config_file, "--plan") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("stair_jax: error: --plan=v9:2x2 is no topology: known are v4:2x2x1")
+    assert lines[0].startswith(
+        "stair_jax: error: --plan=v9:2x2 is not a known topology: known are v4:2x2x1"
+    )
     assert "it must be a whole number" in lines[1]
     assert "known are v4:2x2x1" in lines[2]
 

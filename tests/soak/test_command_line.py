@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ ROOT = Path(soak_package.__file__).parents[1]
 
 
 @pytest.fixture
-def one_soak(monkeypatch):
+def one_soak(monkeypatch, tmp_path):
     """A function that sets the number of failures of `prompts`, and returns its list of calls."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     calls = []
 
     def set_failures(count):

@@ -92,7 +92,9 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
 
 def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_path):
     own = put(tmp_path / "own.jsonl", PROMPT)
-    with pytest.raises(UserError, match=r"own\.jsonl and .*, line 2: id 'a' is that of line 1"):
+    with pytest.raises(
+        UserError, match=r"own\.jsonl and .*, line 2: id 'a' is already used in line 1"
+    ):
         run(prompts=((own, own),))
     with pytest.raises(UserError, match="may have our own \\(id, prompt, answer, kind\\)"):
         run(sft=put(tmp_path / "odd", {"text": "x"}))

@@ -73,7 +73,7 @@ def test_what_cannot_be_is_refused_alike(kind, request):
         lambda: engine.keep((1,), root),
         lambda: engine.submit([Request("a", (1,), root, score_ids=(1,))]),
     ):
-        with pytest.raises(ValueError, match="not kept here"):
+        with pytest.raises(ValueError, match="not a handle of this engine"):
             use()
 
 

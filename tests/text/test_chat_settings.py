@@ -60,7 +60,9 @@ def test_a_template_that_leaves_the_system_turn_out_is_a_clear_error(chat_tokeni
     assert "Be brief." in text_of(tokenizer)
     hf = copy.deepcopy(tokenizer.hf)
     hf.chat_template = "{{ messages[-1]['content'] }}"
-    with pytest.raises(UserError, match="does not hold the system's text once: leave system"):
+    with pytest.raises(
+        UserError, match="must contain the system's text exactly once: leave system"
+    ):
         chat.encode_prompt(Tokenizer(hf, chat=ChatSettings("Be brief.")), "step")
 
 

@@ -19,7 +19,7 @@ def problem(dtype: jax.typing.DTypeLike, length: int, head_dim: int) -> str:
         cudnn = _cudnn()
         largest = 256 if cudnn.check_compute_capability("9.0") else 128
     except (ImportError, AttributeError, RuntimeError) as error:
-        return f"it is not there in this installation of JAX ({error})"
+        return f"it is not available in this installation of JAX ({error})"
     if head_dim % 8 or head_dim > largest:
         return f"it needs a head_dim that is a multiple of 8 and at most {largest}, not {head_dim}"
     return ""

@@ -44,7 +44,9 @@ def resolve(init: str, weights: bool = True) -> Path:
 
 def _fetch(repo_id: str, patterns: list[str]) -> Path:
     here = f"there is no folder {repo_id} here, and "
-    instead = f"run `hf download {repo_id}` where there is a network, or name a local folder"
+    instead = (
+        f"run `hf download {repo_id}` on a machine with network access, or name a local folder"
+    )
     try:
         with using_disk(constants.HF_HUB_CACHE):
             return Path(

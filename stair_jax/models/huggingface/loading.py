@@ -238,7 +238,7 @@ def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: Model
     surplus = [name for name in surplus if not name.endswith(tensor_names.IGNORED_SUFFIX)]
     if surplus:
         raise UserError(
-            f"{files.folder} has {_listed(surplus)}, which its config.json has no place for"
+            f"{files.folder} has {_listed(surplus)}, which a model of its config.json does not have"
         )
     for name, tensor in expected.items():
         files.check(name, tensor.shape)
@@ -249,7 +249,7 @@ def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: Model
 def _require(files: CheckpointFiles, names: Iterable[str]) -> None:
     missing = sorted(name for name in names if name not in files)
     if missing:
-        raise UserError(f"{files.folder} lacks {_listed(missing)}, which its config.json asks for")
+        raise UserError(f"{files.folder} lacks {_listed(missing)}, which its config.json requires")
 
 
 def _listed(names: Sequence[str]) -> str:

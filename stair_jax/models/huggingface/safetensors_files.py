@@ -141,7 +141,8 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     lost = sorted(set(weight_map) - set(found))
     if lost:
         raise UserError(
-            f"tensor {lost[0]} is not in {weight_map[lost[0]]}, where {INDEX_FILE} has it"
+            f"{INDEX_FILE} lists tensor {lost[0]} in {weight_map[lost[0]]}, "
+            "which does not contain it"
         )
     return found
 

@@ -59,7 +59,7 @@ def _cudnn() -> ModuleType:
         _ = module._dot_product_attention, module.MaskType.PADDING
     except (ImportError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f'runtime.attention "cudnn" is not there in this installation of JAX ({error}): '
+            f'runtime.attention "cudnn" is not available in this installation of JAX ({error}): '
             f"{_INSTEAD}"
         ) from error
     return module
