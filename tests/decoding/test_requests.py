@@ -76,7 +76,7 @@ class Idle:
 
 def test_run_all_refuses_equal_ids():
     requests = [Request("a", (1,), sampling=Sampling())] * 2
-    with pytest.raises(ValueError, match="one id"):
+    with pytest.raises(ValueError, match="the same id"):
         run_all(Idle(), requests)
 
 

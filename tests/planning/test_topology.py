@@ -59,5 +59,5 @@ def test_a_slice_that_the_compiler_refuses(tpu, monkeypatch):
     with pytest.raises(UserError) as caught:
         tpu("v6e:2x2")
     assert str(caught.value) == (
-        "--plan=v6e:2x2: libtpu does not know it: INVALID_ARGUMENT: no such slice"
+        "--plan=v6e:2x2: libtpu rejects it: INVALID_ARGUMENT: no such slice"
     )

@@ -68,5 +68,5 @@ def test_sft_says_how_full_its_rows_are_and_truncates(batches_of, capsys):
     first, other = whole[0].arrays["micro"], short[0].arrays["micro"]
     assert whole[0].ids == short[0].ids
     assert other["weights"].sum() < first["weights"].sum()
-    with pytest.raises(UserError, match="no example is left"):
+    with pytest.raises(UserError, match="there are no training examples"):
         batches_of(Sft, "data", max_length=cut)

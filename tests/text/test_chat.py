@@ -49,7 +49,7 @@ def test_templates_may_change_the_text_around_but_get_ours_as_it_is(chat_tokeniz
     template = "<|start_header_id|>{{ messages[0]['content']" + change + " }}<|eot_id|>"
     tokenizer = with_template(chat_tokenizer, template)
     if "upper" in change or "replace" in change:
-        with pytest.raises(UserError, match="does not hold the user's text"):
+        with pytest.raises(UserError, match="must contain the user's text"):
             chat.encode_prompt(tokenizer, "step")
     else:
         assert tokenizer.decode(chat.encode_prompt(tokenizer, " step ")) == "step"
@@ -65,8 +65,8 @@ def test_a_template_without_bos_gets_none(chat_tokenizer):
     ("template", "reason"),
     [
         (None, "no chat template"),
-        ("nothing of the user", "does not hold the user's text"),
-        ("{{ messages[0]['content'] }}{{ messages[0]['content'] }}", "does not hold"),
+        ("nothing of the user", "must contain the user's text"),
+        ("{{ messages[0]['content'] }}{{ messages[0]['content'] }}", "must contain"),
         ("{{ raise_exception('only with a system turn') }}", "only with a system turn"),
         ("{% if %}", "chat template of the tokenizer fails"),
     ],

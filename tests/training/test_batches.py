@@ -50,7 +50,7 @@ def test_a_batch_is_the_same_each_time_it_is_made():
 
 
 def test_nothing_to_train_on_and_too_few_rows_are_errors():
-    with pytest.raises(UserError, match="no example is left"):
+    with pytest.raises(UserError, match="there are no training examples"):
         Batches([], 2, 10, 2)
     pair = Group("a", (Example([1], [1]), Example([1], [1])))
     with pytest.raises(UserError, match="microbatch_rows 1 at least 2"):

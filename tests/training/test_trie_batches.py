@@ -146,7 +146,7 @@ def test_rows_that_cannot_hold_a_pair_are_an_error():
     TrieBatches(groups, keys, 2, 20, 1, 10)
     with pytest.raises(UserError, match="microbatch_rows 1 at least 2"):
         TrieBatches(groups, keys, 2, 19, 1, 10)
-    with pytest.raises(UserError, match="no example is left"):
+    with pytest.raises(UserError, match="there are no training examples"):
         TrieBatches([], [], 2, 20, 1)
     with pytest.raises(ValueError, match="2 keys of 3 groups"):
         TrieBatches(groups, keys[:2], 2, 20, 1)

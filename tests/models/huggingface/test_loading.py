@@ -265,7 +265,7 @@ def test_a_tensor_that_a_shard_lacks_is_named(in_shards):
     file = index["weight_map"][QUERY]
     tensors = load_file(folder / file)
     save_file({k: v for k, v in tensors.items() if k != QUERY}, folder / file)
-    with pytest.raises(UserError, match=f"{QUERY} is not in {file}"):
+    with pytest.raises(UserError, match=f"{QUERY} in {file}, which does not contain it"):
         load(folder)
     (folder / file).unlink()
     with pytest.raises(UserError, match=f"names {file}"):
