@@ -1,6 +1,7 @@
-"""How closely the models here agree with transformers: `python -m benchmarks.parity`.
+"""How closely the models here agree with transformers: `python -m benchmarks.parity [FOLDER ...]`.
 
-One JSON line a model: random ones of each family, and trained ones where they are found. The
+One JSON line a model: random ones of each family, the pocket world's base, and the folders that are
+named. The
 figures, over the real tokens of a batch:
 
     padded_hidden, padded_logits   largest absolute difference in float32, rows padded on the right
@@ -15,6 +16,7 @@ contexts before rope scaling are shorter than the rows. Needs the extra `dev`.
 
 import dataclasses
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -40,10 +42,7 @@ from stair_jax.models.huggingface import load_config, load_params
 from stair_jax.models.transformer import Params, apply, output_embedding
 
 ROOT = Path(__file__).parents[1]
-TRAINED = {
-    "pocket": ROOT / "stair_jax/pocket/base",
-    "stories260K": ROOT.parent / "shared/data/stories260K",
-}
+POCKET = ROOT / "stair_jax/pocket/base"
 LENGTHS = (120, 1, 33, 77)
 PROMPT, CONTINUATION, PROMPTS = 64, 64, 4
 
@@ -108,9 +107,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             random_model(config).save_pretrained(folder)
             report(name, Path(folder))
-    for name, path in TRAINED.items():
-        if (path / "model.safetensors").is_file():
-            report(name, path)
+    for path in (POCKET, *map(Path, sys.argv[1:])):
+        report(path.name if path != POCKET else "pocket", path)
 
 
 def random_model(config: PretrainedConfig) -> Any:
