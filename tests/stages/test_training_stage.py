@@ -11,6 +11,7 @@ from stair_jax.run.context import PlanContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.stages import Pretrain, Sft, training_stage
 from stair_jax.storage import read_jsonl
+from stair_jax.training.metrics import StepMetrics
 
 STAGE = Sft(
     epochs=1.0,
@@ -56,6 +57,35 @@ def test_a_finished_stage_goes_on_where_it_stopped(context):
     third, _ = lengthen(3.0)
     assert [row["step"] for row in third] == [0, 1, 2, 3, 4, 5]
     assert third[:4] == second
+
+
+def test_a_stage_that_stopped_on_one_device_goes_on_on_eight(
+    make_stage_inputs, make_context, tmp_path, monkeypatch, capsys
+):
+    inputs = make_stage_inputs(tmp_path, rows=16)
+    sources = {"model": inputs / "model", "data": inputs / "data"}
+    stage = dataclasses.replace(
+        STAGE, epochs=2.0, batch_size=8, microbatch_rows=8, checkpoint_every=1
+    )
+    stage.run(make_context(tmp_path / "whole", sources))
+    add = StepMetrics.add
+
+    def stop_at_step_2(self, step, *values):
+        if step == 2:
+            raise InterruptedError
+        add(self, step, *values)
+
+    monkeypatch.setattr(StepMetrics, "add", stop_at_step_2)
+    with pytest.raises(InterruptedError):
+        stage.run(make_context(tmp_path / "moved", sources))
+    monkeypatch.setattr(StepMetrics, "add", add)
+    capsys.readouterr()
+    stage.run(make_context(tmp_path / "moved", sources, training_mesh={"fsdp": 8}))
+    assert "resuming at 2 of 4" in capsys.readouterr().err
+    whole, moved = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("whole", "moved"))
+    assert [row["step"] for row in moved] == [row["step"] for row in whole] == [0, 1, 2, 3]
+    for one, eight in zip(whole, moved, strict=True):
+        assert eight == pytest.approx(one, rel=1e-4, abs=1e-6)
 
 
 def test_another_length_is_refused_unless_it_is_asked_for(context):
