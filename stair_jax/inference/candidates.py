@@ -56,7 +56,7 @@ class TestTimeSettings(Settings):
     """Settings of best-of-N and beam search; the defaults are those of the paper.
 
     Attributes:
-      n: of best-of-N: full answers a prompt.
+      n: number of full answers per prompt in best-of-N.
       successors: of beam search: steps tried after each answer kept.
       width: of beam search: answers kept after each step.
       max_depth: of beam search: steps, before what is open is sampled to its end.

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.pocket.num_sft = 2000  # prompts, half safety, half helpfulness
     config.pocket.careless = 0.4  # how often the teacher judges a harmless recipe by its tone
     config.pocket.num_replay = 400  # examples of the base's own skills among the SFT data
-    config.pocket.num_search = 160  # prompts an iteration
+    config.pocket.num_search = 160  # prompts per iteration
     config.pocket.iterations = ITERATIONS
     config.pocket.split = "test"  # "development": other items and families, for tuning
     config.pocket.per_family = 60  # hazards in each held-out family of the evaluation set

@@ -55,7 +55,7 @@ class Dpo(TrainingStage):
         steps that are chosen in one pair and path of another) goes through the model once; the
         log-probabilities are those of separate sequences but for rounding. "pairs": each side of
         each pair is a sequence of its own.
-      row_length: tokens a row, in which several sequences or trees lie one after another; 0:
+      row_length: tokens per row, in which several sequences or trees lie one after another; 0:
         `max_length`. A pair whose two sides do not fit into one row together is laid out as two
         sequences, and the pairs of a prompt that do not as several trees: with the layout "tree",
         longer rows share more, at the same `microbatch_rows` for more memory.

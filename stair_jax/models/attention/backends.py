@@ -16,11 +16,12 @@ Backend: TypeAlias = Callable[..., jax.Array]
 """`attend(query, key, value, segment_ids=None, ends=None)`, for rows of T tokens.
 
 query is `[B, T, heads, head_dim]`, and so is the result; key and value are
-`[B, T, kv_heads, head_dim]`, where heads is a multiple of kv_heads. A token sees itself and those
-earlier tokens s of its row that are of its own segment (`segment_ids[B, T]`; None: one segment a
-row) and, where the row holds trees in preorder, of its path: `ends[B, T]` is the first position
-behind the subtree of the segment of s (see `mask.visible`). Equal segment ids are
-neighbours. With a mesh in use, rows and heads are split over it.
+`[B, T, kv_heads, head_dim]`, where heads is a multiple of kv_heads. Attention is causal within a
+segment: a token attends to itself and to the earlier tokens of its row with the same segment id
+(`segment_ids[B, T]`, equal ids being adjacent; None: each row is one segment). Where a row holds
+trees in preorder, it attends to the earlier tokens on its path instead: `ends[B, T]` is the first
+position behind the subtree of a token's segment (see `mask.visible`). With a mesh in use, rows and
+heads are split over it.
 """
 
 BACKENDS: dict[str, Backend] = {
