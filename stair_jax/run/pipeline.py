@@ -1,6 +1,6 @@
 """The stages of a run in their order, each done once: check what is there, run the rest.
 
-A stage is finished when its folder holds `complete.json` (`records.py`). In a run of several
+A stage is finished when its folder holds `complete.json` (`stage_records.py`). In a run of several
 processes all of them go through the stages in step. The first one alone looks at records, writes
 them, and tells the others what there is to do. A stage whose class says `PROCESSES = "first"` is
 done by the first one, on its own devices, while the others wait.
