@@ -6,7 +6,7 @@ A field is declared once, in a subclass of `Settings`:
     class Example(Settings):
         '''What it is for.
 
-Attributes:
+        Attributes:
           beta: what the field means.
         '''
 
@@ -15,7 +15,7 @@ Attributes:
 From that declaration follow the check of a value from a config file (`build`), the parsing of a
 value from the command line (`settings_text.py`) and the help (`describe`). Nothing here knows which
 settings there are.
-"""
+"""  # noqa: D214 - the section is that of the example
 
 import dataclasses
 import difflib

@@ -7,7 +7,6 @@ A kind of stage is a frozen dataclass in `stair_jax/stages/KIND.py`, entered in 
     class Count(Stage):
         '''Counts the prompts of an earlier stage.'''  # and, under Attributes, each field
 
-
         data: str = stage_input(Artifact.PROMPTS, file="file")
         file: str = "prompts1.jsonl"
         limit: int = setting(0, least=0)
