@@ -230,6 +230,7 @@ def _searched(
             "tokens": result.generated_tokens,
             "steps": result.generated_steps,
             "score": result.score,
+            **({"unscored": result.unscored} if result.unscored else {}),
         }
         for prompt, result in zip(prompts, results, strict=True)
     ]
