@@ -12,7 +12,8 @@ versions and those that users write. The number is no part of what ids and finge
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import NoneType
@@ -289,13 +290,17 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def _columns(record: type[Record]) -> Iterator[tuple[str, _Column]]:
+@functools.cache
+def _columns(record: type[Record]) -> tuple[tuple[str, _Column], ...]:
     """The columns of a record, by the types of its fields; those that may be None may be absent."""
+    columns = []
     for field in dataclasses.fields(record):
         hint = _without_none(field.type)
         is_list, is_number = get_origin(hint) is tuple, hint in (int, float)
         is_required = field.default is not None
-        yield field.name, _Column(is_required, is_list, is_number, *_FORMS[hint])
+        column = _Column(is_required, is_list, is_number, *_FORMS[hint])
+        columns.append((field.name, column))
+    return tuple(columns)
 
 
 def _without_none(hint: Any) -> Any:

@@ -92,7 +92,8 @@ def convert(
             continue
         seen.add(content)
         own = row.get(schema.id_column) if schema.id_column else None
-        id = content[:_ID_LENGTH] if own in (None, "") else own
+        is_missing = own is None or own == "" or own != own  # NaN, of tools for tables
+        id = content[:_ID_LENGTH] if is_missing else own
         result.rows.append((place, replace(record, id=f"{schema.name}:{id}")))
     _check_kinds(reading.unknown, where, name)
     result.notes = reading.notes

@@ -5,6 +5,8 @@ import hashlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stair_jax.data.records import Prompt, SftRow, StepPair
 from stair_jax.data.schema import ReadingOptions
@@ -375,3 +377,30 @@ def test_every_use_gives_rows_that_the_stages_take(schema):
         kind = {"prompts": Prompt, "sft": SftRow, "dpo": StepPair}[use]
         (row,) = records(converted)
         assert kind.from_dict(row.to_dict(), "x") == row
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "response", "overall_score"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+@given(data=st.data())
+def test_whatever_a_column_holds_the_row_is_read_left_out_or_listed(schema, data):
+    row = ROWS[schema.name]
+    odd = row | {data.draw(st.sampled_from(sorted(row))): data.draw(anything)}
+    for use in schema.uses:
+        found = made([row, odd], use, {"*": "helpfulness"}, sources=())
+        assert found.name == schema.name
+        assert len(found.rows) + len(found.dropped) + len(found.unreadable) == 2
+        for _, record in found.rows:
+            assert type(record).from_dict(json.loads(json.dumps(record.to_dict())), "x") == record

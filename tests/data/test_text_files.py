@@ -57,6 +57,20 @@ def test_json_lines_that_python_writes_are_read_back(tmp_path_factory, rows):
     assert repr(rows_of(read_source(path))) == repr(rows)  # as text, so that NaN is NaN
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+@given(data=st.binary(max_size=60) | st.text(alphabet='[]{}",:\\n\\ 1aé', max_size=60))
+def test_whatever_the_bytes_there_are_rows_or_one_line(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("x") / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    try:
+        found = read_source(path)
+    except UserError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
+        return
+    json.dumps([row for _, row in found.rows], ensure_ascii=False).encode()
+    assert len({place for place, _ in (*found.rows, *found.unreadable)}) == len(found)
+
+
 DEEP = "[" * 20_000
 
 
