@@ -22,6 +22,7 @@ _PAIRS, _MESSAGES, _ALPACA, _ANSWERS = 1, 2, 3, 4  # tiers
 
 def _prompts_from(column: str) -> Reader:
     def read(row: Row, reading: Reading) -> Prompt:
+        _check_single(row, reading)
         text = question(row[column], reading)
         return make_prompt(text, reading.kind(row), source_of(row))
 
@@ -30,6 +31,7 @@ def _prompts_from(column: str) -> Reader:
 
 def _examples_from(prompt: str, target: str) -> Reader:
     def read(row: Row, reading: Reading) -> SftRow:
+        _check_single(row, reading)
         texts = question(row[prompt], reading), answer(row[target], reading)
         return make_example(*texts, reading.kind(row))
 
@@ -38,6 +40,7 @@ def _examples_from(prompt: str, target: str) -> Reader:
 
 def _pairs_from(prompt: str) -> Reader:
     def read(row: Row, reading: Reading) -> StepPair:
+        _check_single(row, reading)
         reading.check_scores(row)
         chosen, rejected = (answer(row[side], reading) for side in ("chosen", "rejected"))
         text = question(row[prompt], reading)
@@ -67,7 +70,7 @@ def _check_single(row: Row, reading: Reading) -> None:
     """Leaves a row out that has further turns in columns of their own."""
     if row.get("history"):
         raise LeftOut("it has more than one turn")
-    if str(row.get("system") or "").strip():
+    if any(str(row.get(column) or "").strip() for column in ("system", "system_prompt")):
         reading.leave_out("system")
 
 
@@ -86,6 +89,7 @@ def _alpaca_pair(row: Row, reading: Reading) -> StepPair:
 
 
 def _question_with_reference(row: Row, reading: Reading) -> Prompt:
+    _check_single(row, reading)
     reference = row["answer"]
     given = None if reference in (None, "") else str(reference)
     return make_prompt(row["question"], reading.kind(row), source_of(row), given)

@@ -64,6 +64,43 @@ class ReadingOptions:
     jailbreak_sources: Collection[str] = ()
 
 
+class Kinds:
+    """Maps the name of a source to a kind, "safety" or "helpfulness"."""
+
+    def __init__(self, given: Mapping[str, str], unknown: set[str]):
+        """A mapping with user-given kinds.
+
+        Args:
+          given: source -> kind; "*" is any other source.
+          unknown: receives the sources whose kind cannot be told, so that all are reported at once.
+
+        Raises:
+          UserError: an unknown kind is given.
+        """
+        for source, kind in given.items():
+            if kind not in KINDS:
+                raise UserError(
+                    f"files.kinds gives {source!r} the unknown kind {kind!r}: "
+                    f"use {' or '.join(KINDS)}"
+                )
+        self.given, self._unknown = given, unknown
+
+    def __call__(self, source: str) -> str:
+        """The kind of a source, which has to be known."""
+        kind = self.known(source)
+        if kind is None:
+            self._unknown.add(source)
+        return kind or KINDS[0]  # any kind will do: `unknown` becomes an error
+
+    def known(self, source: str) -> str | None:
+        """The kind: as given for the source, else by its name, else that of "*", else None."""
+        if source in self.given:
+            return self.given[source]
+        letters = re.sub("[^a-z]", "", source.lower())
+        by_name = (kind for name, kind in _NAMES.items() if name in letters)
+        return next(by_name, self.given.get("*"))
+
+
 class Reading:
     """What the readers of one source's rows share.
 
@@ -83,14 +120,9 @@ class Reading:
         Raises:
           UserError: an unknown kind is given.
         """
-        for source, kind in options.kinds.items():
-            if kind not in KINDS:
-                raise UserError(
-                    f"files.kinds gives {source!r} the unknown kind {kind!r}: "
-                    f"use {' or '.join(KINDS)}"
-                )
         self.options, self._name = options, name
         self.unknown: set[str] = set()
+        self._kinds = Kinds(options.kinds, self.unknown)
         self.notes: Counter[str] = Counter()
 
     def leave_out(self, name: str) -> None:
@@ -100,26 +132,20 @@ class Reading:
 
     def kind(self, row: Row) -> str:
         """The kind of a row, which has to be known."""
-        kind = self.known_kind(row)
-        if kind is None:
-            self.unknown.add(source_of(row))
-        return kind or KINDS[0]  # any will do: `unknown` becomes an error
+        return self.known_kind(row) or self._kinds(source_of(row))
 
     def known_kind(self, row: Row) -> str | None:
         """The kind of a row, where it can be told.
 
-        As the row says in its column `kind`; else as given for its source, else by the source's
-        name, else as given for "*". The name of the file stands for the source of rows that have
-        none, where `kinds` has it.
+        As the row says in its column `kind`, else that of its source. The name of the file stands
+        for the source of rows that have none, where `kinds` has it.
         """
         if row.get("kind") in KINDS:
             return str(row["kind"])
-        given, source = self.options.kinds, source_of(row)
-        if (named := source or self._name) in given:
-            return given[named]
-        letters = re.sub("[^a-z]", "", source.lower())
-        by_name = (kind for name, kind in _NAMES.items() if name in letters)
-        return next(by_name, given.get("*"))
+        source = source_of(row)
+        if not source and self._name in self._kinds.given:
+            source = self._name
+        return self._kinds.known(source)
 
     def check_scores(self, row: Row) -> None:
         """Leaves a pair out whose chosen side has no higher score than the rejected one."""

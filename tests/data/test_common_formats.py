@@ -123,6 +123,20 @@ def test_questions_with_answers():
     assert read([row], "sft") == ("prompt-response", [("q", "a")], [])
 
 
+@pytest.mark.parametrize(
+    ("row", "use"),
+    [
+        ({"question": "q", "response": "a", "system_prompt": "Be brief."}, "sft"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b", "system": "Be brief."}, "dpo"),
+        ({"conversations": sharegpt("q", "a"), "system": "Be brief."}, "prompts"),
+        ({"question": "q", "answer": "a", "system": "Be brief."}, "prompts"),
+    ],
+)
+def test_a_system_turn_in_a_column_of_its_own_is_not_dropped_in_silence(row, use):
+    assert read([row], use)[1:] == ([], ["it has a system turn"])
+    assert len(read([row], use, keep=("system",))[1]) == 1
+
+
 def actor(chosen, rejected, ends=True):
     return {
         "prompt": "q",
