@@ -12,7 +12,6 @@ versions and those that users write. The number is no part of what ids and finge
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -290,9 +289,14 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-@functools.cache
-def _columns(record: type[Record]) -> tuple[tuple[str, _Column], ...]:
+_Columns = tuple[tuple[str, _Column], ...]
+_MADE: dict[type[Record], _Columns] = {}  # functools.cache takes no dataclass, for mypy
+
+
+def _columns(record: type[Record]) -> _Columns:
     """The columns of a record, by the types of its fields; those that may be None may be absent."""
+    if record in _MADE:
+        return _MADE[record]
     columns = []
     for field in dataclasses.fields(record):
         hint = _without_none(field.type)
@@ -300,7 +304,7 @@ def _columns(record: type[Record]) -> tuple[tuple[str, _Column], ...]:
         is_required = field.default is not None
         column = _Column(is_required, is_list, is_number, *_FORMS[hint])
         columns.append((field.name, column))
-    return tuple(columns)
+    return _MADE.setdefault(record, tuple(columns))
 
 
 def _without_none(hint: Any) -> Any:

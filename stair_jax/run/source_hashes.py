@@ -2,15 +2,16 @@
 
 The content decides, but is read once: `.sources.json` in the working folder remembers the hash of
 each file with its size and times, as git's index does. A file as young as its hash is not
-remembered, since a second edit could leave size and times as they are. A model of 16 GB is hashed
-for seconds once, when a run with it first starts, and not at all when the run is continued. Of a
-checkpoint in the cache of the Hugging Face hub the commit stands for the content, which the hub
-stores by its hash: nothing is read.
+remembered, since a second edit could leave size and times as they are. So a local checkpoint is
+hashed when a run with it first starts, a few files at a time, and not at all when the run is
+continued. Of a checkpoint in the cache of the Hugging Face hub the commit stands for the content,
+which the hub stores by its hash: nothing is read.
 """
 
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stair_jax import storage
@@ -21,6 +22,7 @@ from stair_jax.run.stage import Stage
 _FILE = ".sources.json"
 _SETTLED = 2 * 10**9  # nanoseconds; the coarsest time stamps (FAT) are of 2 seconds
 _MUCH = 2**30  # bytes whose hashing is announced
+_AT_ONCE = 4  # files; hashing lets other threads run
 
 
 class SourceHashes:
@@ -57,13 +59,11 @@ class SourceHashes:
         size = sum(int(stats[path][0]) for path in new)
         if size >= _MUCH:
             say(f"{name}: {size / _MUCH:.1f} GiB are hashed, once")
-        hashes = {}
+        hashes = {path: str(self._known[_key(path)][-1]) for path in files if path not in new}
         settled = time.time_ns() - _SETTLED
-        for path in files:
-            if path not in new:
-                hashes[path] = str(self._known[_key(path)][-1])
-                continue
-            hashes[path] = storage.fingerprint_file(path)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            hashes |= dict(zip(new, pool.map(storage.fingerprint_file, new), strict=True))
+        for path in new:
             if max(stats[path][1:]) < settled:
                 self._known[_key(path)] = [*stats[path], hashes[path]]
         if new:

@@ -71,7 +71,8 @@ class Files(Stage):
     prm: Sources = ()
     kinds: Mapping[str, str] = setting(dict)
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
-    max_bad_share: float = setting(0.01, least=0, most=1)
+    # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
+    max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
     jailbreak_sources: tuple[str, ...] = ("GPT-Generate", "Handcraft", "HH-RLHF")
 
     def __post_init__(self) -> None:
