@@ -136,7 +136,10 @@ def _through_datasets(
     try:
         found = read(datasets)
     except Exception as error:  # the errors of its builders have no common class
-        reason = " ".join(str(error).split())[:300]
+        first = error
+        while isinstance(first.__cause__, Exception):  # its own message may say only that it failed
+            first = first.__cause__
+        reason = " ".join(str(first).split())[:300]
         raise UserError(
             f"cannot read {source}{note} through datasets ({reason}): correct the name, or "
             "save the data as JSON lines and name that file"

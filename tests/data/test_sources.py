@@ -72,6 +72,17 @@ def test_bytes_in_a_table_are_refused_with_row_and_column(tmp_path):
     ]
 
 
+def test_a_table_with_a_column_twice_is_one_line_that_says_so(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 2, names=["prompt", "prompt"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet through datasets \(.*prompt") as error:
+        read_source(tmp_path / "a.parquet")
+    assert "\n" not in str(error.value)
+
+
 def test_the_short_name_of_a_source():
     assert source_name("data/gsm8k.train.jsonl.gz") == "gsm8k"
     assert source_name("openai/gsm8k:main/train") == source_name("openai/gsm8k") == "gsm8k"
