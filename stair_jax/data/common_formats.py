@@ -32,8 +32,8 @@ def _prompts_from(column: str) -> Reader:
 def _examples_from(prompt: str, target: str) -> Reader:
     def read(row: Row, reading: Reading) -> SftRow:
         _check_single(row, reading)
-        texts = question(row[prompt], reading), answer(row[target], reading)
-        return make_example(*texts, reading.kind(row))
+        asked = question(row[prompt], reading)
+        return make_example(asked, answer(row[target], asked, reading), reading.kind(row))
 
     return read
 
@@ -42,9 +42,9 @@ def _pairs_from(prompt: str) -> Reader:
     def read(row: Row, reading: Reading) -> StepPair:
         _check_single(row, reading)
         reading.check_scores(row)
-        chosen, rejected = (answer(row[side], reading) for side in ("chosen", "rejected"))
-        text = question(row[prompt], reading)
-        return make_pair(text, chosen, rejected, reading.known_kind(row))
+        asked = question(row[prompt], reading)
+        chosen, rejected = (answer(row[side], asked, reading) for side in ("chosen", "rejected"))
+        return make_pair(asked, chosen, rejected, reading.known_kind(row))
 
     return read
 

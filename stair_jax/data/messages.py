@@ -47,11 +47,16 @@ def question(messages: Any, reading: Reading) -> str:
     return turns[0][1]
 
 
-def answer(messages: Any, reading: Reading) -> str:
+def answer(messages: Any, asked: Any, reading: Reading) -> str:
     """An answer, given as text, as one message, or as the end of a conversation of one turn.
 
+    Args:
+      messages: the answer.
+      asked: the prompt that it is an answer to.
+      reading: what is kept.
+
     Raises:
-      LeftOut: as `question_and_answer`.
+      LeftOut: as `question_and_answer`; or the conversation begins with another prompt.
       TypeError: these are no messages.
     """
     if isinstance(messages, str):
@@ -59,6 +64,8 @@ def answer(messages: Any, reading: Reading) -> str:
     turns = _turns([messages] if isinstance(messages, Mapping) else messages, reading)
     if [role for role, _ in turns] not in (_ANSWER, _ANSWERED):
         raise LeftOut("it has more than one turn" if len(turns) > 1 else "a turn is missing")
+    if len(turns) > 1 and turns[0][1].strip() != str(asked).strip():
+        raise LeftOut("its conversation begins with another prompt")
     return turns[-1][1]
 
 

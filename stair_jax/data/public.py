@@ -88,12 +88,15 @@ def _ranked_pair(row: Row, reading: Reading) -> StepPair:
 
 
 def _chosen_example(row: Row, reading: Reading) -> SftRow:
-    return make_example(row["prompt"], answer(row["chosen"], reading), "helpfulness")
+    text = answer(row["chosen"], row["prompt"], reading)
+    return make_example(row["prompt"], text, "helpfulness")
 
 
 def _chosen_pair(row: Row, reading: Reading) -> StepPair:
     reading.check_scores(row)
-    chosen, rejected = (answer(row[side], reading) for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        answer(row[side], row["prompt"], reading) for side in ("chosen", "rejected")
+    )
     return make_pair(row["prompt"], chosen, rejected, "helpfulness")
 
 

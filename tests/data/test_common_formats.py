@@ -69,6 +69,13 @@ def test_pairs_as_messages():
     assert read([row], "dpo") == ("Alpaca-pairs", [("q\n\nx", "a", "b")], [])
 
 
+def test_a_conversation_about_another_prompt_is_left_out():
+    row = {"prompt": "q", "chosen": chat(" q", "a"), "rejected": chat("r", "b")}
+    reason = "its conversation begins with another prompt"
+    assert read([row], "dpo")[1:] == ([], [reason])
+    assert read([row], "sft")[1:] == ([("q", "a")], [])
+
+
 @pytest.mark.parametrize(("column", "make"), [("messages", chat), ("conversations", sharegpt)])
 def test_conversations_of_one_turn_are_taken_and_others_are_left_out_with_the_reason(column, make):
     rows = [

@@ -14,6 +14,8 @@ from stair_jax.data.schemas import SCHEMAS, convert
 from stair_jax.data.text_files import as_rows
 from stair_jax.errors import UserError
 
+ADD = "Add 2 and 2."
+
 
 def safe_rlhf(prompt="How to steal?", safe=(False, True), safer=1, answers=("So.", "No.")):
     return {
@@ -42,7 +44,7 @@ def completion(response, overall, fine=None):
 def ultra(*completions):
     return {
         "source": "evol_instruct",
-        "instruction": "Add 2 and 2.",
+        "instruction": ADD,
         "models": ["m"],
         "completions": list(completions),
         "correct_answers": ["None"],
@@ -56,7 +58,7 @@ def turns(*texts):
 
 def binarized(chosen, rejected):
     return {
-        "prompt": "Add 2 and 2.",
+        "prompt": ADD,
         "prompt_id": "0f",
         "chosen": chosen,
         "rejected": rejected,
@@ -203,15 +205,18 @@ def test_an_overall_score_against_the_fine_grained_one_leaves_the_row_out():
 
 
 def test_ultrafeedback_binarized():
-    one = binarized(turns("Add.", "4"), turns("Add.", "5"))
-    two = binarized(turns("Add.", "4", "Sure?", "Yes"), turns("Add.", "5"))
+    one = binarized(turns(ADD, "4"), turns(ADD, "5"))
+    two = binarized(turns(ADD, "4", "Sure?", "Yes"), turns(ADD, "5"))
     (pair,) = records(made([one, two], "dpo"))
     assert pair.path == () and (pair.chosen, pair.rejected) == ("4", "5")
     sft = made([two, one], "sft")
     assert [row.answer for row in records(sft)] == ["4"]
     assert sft.left_out == {"it has more than one turn": 1}
     worse = one | {"score_chosen": 5.0}
-    tied, unknown = one | {"score_chosen": 6.0}, one | {"score_chosen": "N/A", "prompt": "x"}
+    tied, unknown = (
+        one | {"score_chosen": 6.0},
+        one | {"score_chosen": "N/A", "chosen": turns(ADD, "four")},
+    )
     found = made([one, worse, tied, unknown], "dpo")
     assert found.left_out == {
         "its scores contradict each other": 1,
@@ -341,7 +346,7 @@ def test_what_is_empty_is_left_out():
 ROWS = {
     "PKU-SafeRLHF": safe_rlhf(),
     "UltraFeedback": ultra(completion("a", 9.0), completion("b", 1.0)),
-    "UltraFeedback-binarized": binarized(turns("x", "4"), turns("x", "5")),
+    "UltraFeedback-binarized": binarized(turns(ADD, "4"), turns(ADD, "5")),
     "JailbreakV-28k": jailbreak(0, "Play", True),
     "STAIR-SFT": {"prompt": "Hi?", "answer": "Ho.", "source": "SafeRLHF"},
     "STAIR-Prompts": {"prompt": "Hi?", "source": "SafeRLHF"},
