@@ -139,7 +139,7 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(_read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged (not JSON: {error})") from error
 
 
@@ -163,7 +163,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}, is not a JSON object")
@@ -180,7 +180,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except UnicodeDecodeError as error:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from stair_jax.data.packing import Example
 from stair_jax.data.records import SftRow
-from stair_jax.errors import UserError
 from stair_jax.text.chat import encode_answer, encode_prompt
 from stair_jax.text.steps import REASONING_CLOSE
 from stair_jax.text.tokenizer import Tokenizer
@@ -21,13 +20,7 @@ def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
 
 
 def join_example(context: Sequence[int], counted: Sequence[int], name: str) -> Example:
-    """An example of `context` (loss mask 0) followed by `counted` (loss mask 1).
-
-    Raises:
-      UserError: `counted` is empty; `name` is the id in the message.
-    """
-    if not counted:
-        raise UserError(f"example {name!r} has an empty answer: remove it from the data")
+    """An example of `context` (loss mask 0) followed by `counted` (loss mask 1)."""
     return Example([*context, *counted], [0] * len(context) + [1] * len(counted), name)
 
 

@@ -4,7 +4,7 @@ The training stages pack several sequences into a row instead (`training/batches
 padding; here row i of a batch is simply example i.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,7 +78,9 @@ def sft_batch(tokenizer: Tokenizer, rows: Sequence[Row], length: int | None = No
     """
     # A batch has no use for the kind, so that rows need none, and may have one of their own.
     records = _records(SftRow, [{**row, "kind": KINDS[0]} for row in rows])
-    return pad([answer_example(tokenizer, record) for record in records], length)
+    examples = [answer_example(tokenizer, record) for record in records]
+    _check_weight(tokenizer, examples)
+    return pad(examples, length)
 
 
 def dpo_batch(
@@ -96,7 +98,8 @@ def dpo_batch(
       (chosen, rejected), batches as of `pad`; the loss counts the tokens of the two steps.
 
     Raises:
-      UserError: as `pad`, or a step is empty, or a field is missing or of a wrong type.
+      UserError: as `pad`, or a step is empty, or both are the same, or a field is missing or of a
+        wrong type.
     """
     return _pair_batch(step_examples, tokenizer, _records(StepPair, pairs, path=[]), length)
 
@@ -116,7 +119,8 @@ def prm_batch(
       (chosen, rejected), batches as of `pad`.
 
     Raises:
-      UserError: as `pad`, or a path is empty, or a field is missing or of a wrong type.
+      UserError: as `pad`, or a path is empty, or both are the same, or a field is missing or of a
+        wrong type.
     """
     return _pair_batch(path_examples, tokenizer, _records(PathPair, pairs), length)
 
@@ -128,10 +132,24 @@ def _pair_batch(
     length: int | None,
 ) -> tuple[PaddedBatch, PaddedBatch]:
     encoded = [encode(tokenizer, pair) for pair in pairs]
+    for first, second in encoded:
+        _check_weight(tokenizer, (first, second))
+        if list(first.tokens) == list(second.tokens):
+            raise UserError(
+                f"both sides of pair {first.id!r} are the same: remove it from the data"
+            )
     if length is None:
         length = max((len(example) for pair in encoded for example in pair), default=None)
     chosen, rejected = ([pair[side] for pair in encoded] for side in (0, 1))
     return pad(chosen, length), pad(rejected, length)
+
+
+def _check_weight(tokenizer: Tokenizer, examples: Iterable[Example]) -> None:
+    """Raises a UserError for an example of which the loss counts end tokens alone."""
+    for example in examples:
+        counted = (id for id, m in zip(example.tokens, example.loss_mask, strict=True) if m)
+        if set(counted) <= set(tokenizer.stop_ids):
+            raise UserError(f"example {example.id!r} has an empty answer: remove it from the data")
 
 
 def _records(record: type[R], rows: Sequence[R | Row], **absent: Any) -> list[R]:

@@ -1,5 +1,6 @@
 """Preference pairs for DPO and the PRM: reading JSON lines, and encoding as token sequences."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from stair_jax.data.examples import join_example, step_ids
 from stair_jax.data.packing import Example
 from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dicts
 from stair_jax.data.tokenized import TokenizedRows
+from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
@@ -37,8 +39,12 @@ def encode_pairs(
     encode: Callable[[Tokenizer, P], Pair],
     tokenizer: Tokenizer,
     max_length: int,
+    counts: Counter[str] | None = None,
 ) -> tuple[list[P], list[Pair]]:
-    """The pairs of which both sides have at most `max_length` tokens, as records and as sequences.
+    """The pairs that training can use, as records and as sequences.
+
+    Both sides have at most `max_length` tokens, each has a token that counts beside end tokens, and
+    they differ.
 
     Collective: each process of the run tokenises its share of the rows (see `TokenizedRows`).
 
@@ -47,11 +53,46 @@ def encode_pairs(
       encode: `step_examples` or `path_examples`.
       tokenizer: of the model.
       max_length: most tokens per side, prompt included; longer pairs are dropped, not truncated.
+      counts: incremented by one reason for each pair that is dropped.
     """
-    encoded = TokenizedRows(rows, partial(encode, tokenizer), 2)
-    kept = np.flatnonzero((encoded.lengths <= max_length).all(1)).tolist()
+    encoded = TokenizedRows(rows, partial(encode, tokenizer), 2, ends=tokenizer.stop_ids)
+    left_out = {
+        "above max_length": (encoded.lengths > max_length).any(1),
+        "with an empty side": (encoded.weighted < 1).any(1),
+        "with both sides alike": (encoded.lengths[:, 0] == encoded.lengths[:, 1])
+        & (encoded.checksums[:, 0] == encoded.checksums[:, 1]),
+    }
+    passed = np.ones(len(rows), bool)
+    for reason, hit in left_out.items():  # each pair is counted once
+        if counts is not None and (passed & hit).any():
+            counts[reason] += int(np.sum(passed & hit))
+        passed &= ~hit
+    kept = np.flatnonzero(passed).tolist()
     pairs = [(chosen, rejected) for chosen, rejected in (encoded[index] for index in kept)]
     return [rows[index] for index in kept], pairs
+
+
+def check_token_ids(rows: Sequence[PreferencePair], vocab_size: int, where: object) -> None:
+    """Checks that token ids which pairs give are those of a vocabulary.
+
+    Raises:
+      UserError: names the line of `where`, the field and the id.
+    """
+    for number, row in enumerate(rows, start=1):
+        for field in ("path_tokens", "chosen_tokens", "rejected_tokens"):
+            largest = max(getattr(row, field, None) or (0,))
+            if largest >= vocab_size:
+                raise UserError(
+                    f"{where}, line {number}: {field} has the token id {largest}, and the model "
+                    f"has 0 to {vocab_size - 1}: leave the token ids away, or use those of its own "
+                    "tokenizer"
+                )
+
+
+def describe_left_out(counts: Counter[str]) -> str:
+    """Why pairs were dropped and how often, as text for the log."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return f"{reasons or 'none'} left out"
 
 
 def step_examples(tokenizer: Tokenizer, pair: StepPair) -> Pair:

@@ -1,193 +1,119 @@
-"""Schemas of public data sets: their columns, and a converter of rows for each use.
-
-PKU-SafeRLHF, UltraFeedback (original and binarized), JailbreakV-28k, STAIR-SFT, STAIR-Prompts, and
-the prompt format of the paper's released code. `schemas.py` applies them.
-"""
+"""Data sets by name: PKU-SafeRLHF, UltraFeedback (original and binarized) and JailbreakV-28k."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
-from stair_jax.data.records import KINDS, Prompt, Record, SftRow, StepPair
-from stair_jax.errors import UserError
+from stair_jax.data.messages import answer
+from stair_jax.data.numbers import read_flag, read_number, read_whole
+from stair_jax.data.records import Prompt, SftRow, StepPair
+from stair_jax.data.schema import (
+    KEEPABLE,
+    LeftOut,
+    Reading,
+    Row,
+    Schema,
+    make_example,
+    make_pair,
+    make_prompt,
+)
 
-Row = Mapping[str, Any]
-Use = Literal["prompts", "sft", "dpo"]
-
-
-class LeftOut(Exception):
-    """Raised by a reader for a row that is dropped; the message is the reason."""
-
-
-class Kinds:
-    """Maps the name of a source to a kind, "safety" or "helpfulness"."""
-
-    def __init__(self, given: Mapping[str, str], unknown: set[str]):
-        """A mapping with user-given kinds.
-
-        Args:
-          given: source -> kind; "*" is any other source.
-          unknown: receives the sources whose kind cannot be told, so that all are reported at once.
-
-        Raises:
-          UserError: an unknown kind is given.
-        """
-        for source, kind in given.items():
-            if kind not in KINDS:
-                raise UserError(
-                    f"files.kinds gives {source!r} the unknown kind {kind!r}: "
-                    f"use {' or '.join(KINDS)}"
-                )
-        self._given, self._unknown = given, unknown
-
-    def __call__(self, source: str) -> str:
-        """The kind: as given for the source, else by its name, else that of "*"."""
-        if source in self._given:
-            return self._given[source]
-        letters = re.sub("[^a-z]", "", source.lower())
-        for name, kind in _NAMES.items():
-            if name in letters:
-                return kind
-        if "*" not in self._given:
-            self._unknown.add(source)
-        return self._given.get("*", KINDS[0])  # any kind will do: `unknown` becomes an error
+# UltraFeedback's scores: the overall one is from 1 to 10, the mean of the fine-grained from 1 to 5.
+# Both as a share of their range differ by at most this; in rows where an overall "1" was read as
+# 10, they differ by more.
+_MOST_APART = 0.5
 
 
-# Substrings of the names of sources, reduced to lower-case letters.
-_NAMES = {
-    "saferlhf": "safety",
-    "jailbreak": "safety",
-    "ultrafeedback": "helpfulness",
-    "safety": "safety",
-    "helpfulness": "helpfulness",
-}
-
-Reader = Callable[[Row, Kinds], Record]  # without an id
+def _flag(row: Row, column: str) -> bool:
+    value = read_flag(row[column])
+    if value is None:
+        raise ValueError(f"{column} is {row[column]!r}, not true or false")
+    return value
 
 
-@dataclass(frozen=True)
-class Schema:
-    """A data set that is recognised by its columns.
-
-    Attributes:
-      name: for messages and ids.
-      columns: required columns, by which it is recognised.
-      uses: for each use, the function that converts a row; it may raise `LeftOut`.
-      id_column: column with the ids of its rows; "": none.
-      others: the only further columns that are allowed; None: any.
-    """
-
-    name: str
-    columns: frozenset[str]
-    uses: Mapping[Use, Reader]
-    id_column: str = ""
-    others: frozenset[str] | None = None
-
-    def fits(self, row: Row) -> bool:
-        """Whether a row has the required columns and no others than those allowed."""
-        extra = row.keys() - self.columns
-        return self.columns <= row.keys() and (self.others is None or extra <= self.others)
+def _safer(row: Row) -> tuple[int, bool, bool]:
+    """Which answer of PKU-SafeRLHF is called the safer, whether it is safe, and the other."""
+    safer = read_whole(row["safer_response_id"])
+    if safer not in (0, 1):
+        raise ValueError(f"safer_response_id is {row['safer_response_id']!r}, not 0 or 1")
+    flags = [_flag(row, f"is_response_{number}_safe") for number in (0, 1)]
+    return safer, flags[safer], flags[1 - safer]
 
 
-def _prompt(prompt: Any, kind: str, source: str, reference: str | None = None) -> Prompt:
-    return Prompt("", prompt, kind, source, reference)
+def _safer_answer(row: Row, reading: Reading) -> SftRow:
+    safer, is_safe, other_is_safe = _safer(row)
+    if not is_safe:
+        raise LeftOut(KEEPABLE["labels"] if other_is_safe else "no answer is safe")
+    return make_example(row["prompt"], row[f"response_{safer}"], "safety")
 
 
-def _example(prompt: Any, answer: Any, kind: str) -> SftRow:
-    return SftRow("", prompt, answer, kind)
+def _safer_pair(row: Row, reading: Reading) -> StepPair:
+    safer, is_safe, other_is_safe = _safer(row)
+    if not is_safe:
+        reading.leave_out("labels" if other_is_safe else "unsafe")
+    chosen, rejected = row[f"response_{safer}"], row[f"response_{1 - safer}"]
+    return make_pair(row["prompt"], chosen, rejected, "safety")
 
 
-def _pair(prompt: Any, chosen: Any, rejected: Any, kind: str) -> StepPair:
-    if chosen == rejected:
-        raise LeftOut("both answers alike")
-    return StepPair("", prompt, (), chosen, rejected, kind=kind)
-
-
-def _flag(value: Any) -> bool:
-    """A boolean, also from the text of a CSV file; KeyError for anything else."""
-    texts = {"true": True, "1": True, "false": False, "0": False}
-    return texts[str(value).strip().lower()]
-
-
-def _safer_answer(row: Row, kinds: Kinds) -> SftRow:
-    safer = int(row["safer_response_id"])
-    if not _flag(row[f"is_response_{safer}_safe"]):
-        raise LeftOut("no answer is safe")
-    return _example(row["prompt"], row[f"response_{safer}"], "safety")
-
-
-def _safer_pair(row: Row, kinds: Kinds) -> StepPair:
-    safer = int(row["safer_response_id"])
-    return _pair(row["prompt"], row[f"response_{safer}"], row[f"response_{1 - safer}"], "safety")
-
-
-def _ranked(row: Row) -> list[str]:
-    """The completions that have a score, best first; ties keep their order."""
+def _ranked(row: Row, reading: Reading) -> list[str]:
+    """The completions of UltraFeedback that have a score, best first; ties keep their order."""
     scored = []
     for completion in row["completions"]:
-        scores = (completion.get(name) for name in ("overall_score", "fine-grained_score"))
-        score = next((float(value) for value in scores if value is not None), None)
-        if score is not None:
+        overall = read_number(completion.get("overall_score"))
+        fine = read_number(completion.get("fine-grained_score"))
+        is_apart = (
+            overall is not None
+            and fine is not None
+            and abs((overall - 1) / 9 - (fine - 1) / 4) > _MOST_APART
+        )
+        if is_apart:
+            reading.leave_out("scores")
+        score = fine if overall is None else overall
+        if score is None:
+            reading.notes["completions without a score"] += 1
+        else:
             scored.append((score, completion["response"]))
     if not scored:
         raise LeftOut("no answer has a score")
     if len({score for score, _ in scored}) == 1 < len(scored):
-        raise LeftOut("all scores alike")
+        reading.leave_out("ties")
     return [response for _, response in sorted(scored, key=lambda item: -item[0])]
 
 
-def _best_completion(row: Row, kinds: Kinds) -> SftRow:
-    return _example(row["instruction"], _ranked(row)[0], "helpfulness")
+def _best_completion(row: Row, reading: Reading) -> SftRow:
+    return make_example(row["instruction"], _ranked(row, reading)[0], "helpfulness")
 
 
-def _ranked_pair(row: Row, kinds: Kinds) -> StepPair:
-    ranked = _ranked(row)
-    return _pair(row["instruction"], ranked[0], ranked[-1], "helpfulness")
+def _ranked_pair(row: Row, reading: Reading) -> StepPair:
+    ranked = _ranked(row, reading)
+    return make_pair(row["instruction"], ranked[0], ranked[-1], "helpfulness")
 
 
-def _answer(messages: Any) -> str:
-    """The assistant's message of a single-turn conversation."""
-    roles = [message["role"] for message in messages if message["role"] != "system"]
-    if roles != ["user", "assistant"]:
-        raise LeftOut("more than one turn")
-    return messages[-1]["content"]
+def _chosen_example(row: Row, reading: Reading) -> SftRow:
+    text = answer(row["chosen"], row["prompt"], reading)
+    return make_example(row["prompt"], text, "helpfulness")
 
 
-def _chosen_example(row: Row, kinds: Kinds) -> SftRow:
-    return _example(row["prompt"], _answer(row["chosen"]), "helpfulness")
+def _chosen_pair(row: Row, reading: Reading) -> StepPair:
+    reading.check_scores(row)
+    chosen, rejected = (
+        answer(row[side], row["prompt"], reading) for side in ("chosen", "rejected")
+    )
+    return make_pair(row["prompt"], chosen, rejected, "helpfulness")
 
 
-def _chosen_pair(row: Row, kinds: Kinds) -> StepPair:
-    chosen, rejected = _answer(row["chosen"]), _answer(row["rejected"])
-    return _pair(row["prompt"], chosen, rejected, "helpfulness")
-
-
-def _jailbreak(row: Row, kinds: Kinds) -> Prompt:
+def _jailbreak(row: Row, reading: Reading) -> Prompt:
     """Attacks that were made for language models: those in images lose their meaning as text."""
-    if not _flag(row.get("transfer_from_llm", True)):
+    if "transfer_from_llm" in row and not _flag(row, "transfer_from_llm"):
         raise LeftOut("the attack is in its image")
-    return _prompt(row["jailbreak_query"], "safety", "JailbreakV-28k")
+    taken = [_letters(source) for source in reading.options.jailbreak_sources]
+    source = str(row.get("from") or "")
+    if taken and not any(name in _letters(source) for name in taken):
+        raise LeftOut(f"its source {source!r} is none of files.jailbreak_sources")
+    return make_prompt(row["jailbreak_query"], "safety", "JailbreakV-28k")
 
 
-def _source(row: Row) -> str:
-    return str(row.get("source") or "")
-
-
-def _stair_prompt(row: Row, kinds: Kinds) -> Prompt:
-    return _prompt(row["prompt"], kinds(_source(row)), _source(row))
-
-
-def _stair_example(row: Row, kinds: Kinds) -> SftRow:
-    return _example(row["prompt"], row["answer"], kinds(_source(row)))
-
-
-def _question(row: Row, kinds: Kinds) -> Prompt:
-    if row["type"] not in KINDS:
-        raise ValueError(f"type {row['type']!r} is not {' or '.join(KINDS)}")
-    reference = row.get("ground_truth")
-    given = None if reference in (None, "") else str(reference)
-    return _prompt(row["question"], row["type"], "STAIR", given)
+def _letters(name: str) -> str:
+    """A name without what its spellings differ in: `GPT-Generate`, `GPT_Generate`."""
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 SCHEMAS = (
@@ -204,7 +130,7 @@ SCHEMAS = (
             )
         ),
         {
-            "prompts": lambda row, kinds: _prompt(row["prompt"], "safety", "PKU-SafeRLHF"),
+            "prompts": lambda row, _: make_prompt(row["prompt"], "safety", "PKU-SafeRLHF"),
             "sft": _safer_answer,
             "dpo": _safer_pair,
         },
@@ -213,7 +139,9 @@ SCHEMAS = (
         "UltraFeedback",
         frozenset(("instruction", "completions")),
         {
-            "prompts": lambda row, _: _prompt(row["instruction"], "helpfulness", "UltraFeedback"),
+            "prompts": lambda row, _: make_prompt(
+                row["instruction"], "helpfulness", "UltraFeedback"
+            ),
             "sft": _best_completion,
             "dpo": _ranked_pair,
         },
@@ -222,7 +150,7 @@ SCHEMAS = (
         "UltraFeedback-binarized",
         frozenset(("prompt", "prompt_id", "chosen", "rejected")),
         {
-            "prompts": lambda row, _: _prompt(row["prompt"], "helpfulness", "UltraFeedback"),
+            "prompts": lambda row, _: make_prompt(row["prompt"], "helpfulness", "UltraFeedback"),
             "sft": _chosen_example,
             "dpo": _chosen_pair,
         },
@@ -231,26 +159,6 @@ SCHEMAS = (
         "JailbreakV-28k",
         frozenset(("jailbreak_query", "redteam_query")),
         {"prompts": _jailbreak},
-        id_column="id",
-    ),
-    Schema(
-        "STAIR-SFT",
-        frozenset(("prompt", "answer", "source")),
-        {"prompts": _stair_prompt, "sft": _stair_example},
-        id_column="id",
-        others=frozenset(("id", "kind")),
-    ),
-    Schema(
-        "STAIR-Prompts",
-        frozenset(("prompt",)),
-        {"prompts": _stair_prompt},
-        id_column="id",
-        others=frozenset(("id", "source")),
-    ),
-    Schema(
-        "STAIR-search",
-        frozenset(("question", "type")),
-        {"prompts": _question},
         id_column="id",
     ),
 )

@@ -12,12 +12,13 @@ versions and those that users write. The number is no part of what ids and finge
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
+from stair_jax.data.numbers import read_number
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 
@@ -26,6 +27,7 @@ SCHEMA_COLUMN = "schema"
 
 Texts = tuple[str, ...]
 Tokens = tuple[int, ...]  # token ids
+_TOKEN_IDS = range(2**31)  # whatever the vocabulary, which is checked where there is one
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Record:
         """Reads a row that `to_dict` or a user wrote.
 
         Args:
-          row: JSON values.
+          row: JSON values. Text in place of a number is read as one; NaN, infinities, "" and text
+            that is no number count as no value.
           where: file and line, for messages.
 
         Raises:
@@ -72,8 +75,19 @@ class Record:
                 continue
             if not column.fits(value):
                 raise UserError(cls._message(row, where, name, column.form))
+            if column.is_number:
+                value = _number(value)
             values[name] = tuple(value) if column.is_list else value
         return cls(**values)
+
+    @classmethod
+    def not_numbers(cls, row: Mapping[str, Any]) -> list[str]:
+        """The columns of a row that should hold a number and hold something that is none."""
+        return [
+            name
+            for name, column in _columns(cls)
+            if column.is_number and row.get(name) is not None and _number(row[name]) is None
+        ]
 
     @classmethod
     def required(cls) -> tuple[str, ...]:
@@ -242,6 +256,7 @@ class _Column:
 
     is_required: bool
     is_list: bool
+    is_number: bool
     form: str
     fits: Callable[[Any], bool]
 
@@ -250,26 +265,46 @@ def _list_of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and set(map(type, value)) <= {kind}
 
 
+def _is_ids(value: Any) -> bool:
+    return _list_of(int)(value) and all(id in _TOKEN_IDS for id in value)
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float, str)
+
+
+def _number(value: Any) -> Any:
+    """A number as it was written, or as its text says; None: it is none."""
+    number = read_number(value)
+    return value if number is not None and not isinstance(value, str) else number
 
 
 _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("text", lambda value: isinstance(value, str)),
     Texts: ("a list of texts", _list_of(str)),
-    Tokens: ("a list of token ids", _list_of(int)),
+    Tokens: ("a list of token ids", _is_ids),
     float: ("a number", _is_number),
     int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
     Any: ("", lambda value: True),
 }
 
 
-def _columns(record: type[Record]) -> Iterator[tuple[str, _Column]]:
+_Columns = tuple[tuple[str, _Column], ...]
+_MADE: dict[type[Record], _Columns] = {}  # functools.cache takes no dataclass, for mypy
+
+
+def _columns(record: type[Record]) -> _Columns:
     """The columns of a record, by the types of its fields; those that may be None may be absent."""
+    if record in _MADE:
+        return _MADE[record]
+    columns = []
     for field in dataclasses.fields(record):
         hint = _without_none(field.type)
-        is_list = get_origin(hint) is tuple
-        yield field.name, _Column(field.default is not None, is_list, *_FORMS[hint])
+        is_list, is_number = get_origin(hint) is tuple, hint in (int, float)
+        is_required = field.default is not None
+        column = _Column(is_required, is_list, is_number, *_FORMS[hint])
+        columns.append((field.name, column))
+    return _MADE.setdefault(record, tuple(columns))
 
 
 def _without_none(hint: Any) -> Any:

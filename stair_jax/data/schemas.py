@@ -1,79 +1,133 @@
-"""Conversion of public data sets, recognised by their columns, into rows of our own formats."""
+"""Conversion of rows whose columns are known into rows of our own formats."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from stair_jax.data.public import SCHEMAS, Kinds, LeftOut, Row, Schema, Use
+from stair_jax.data import common_formats, public, released
 from stair_jax.data.records import SCHEMA_COLUMN, Record
+from stair_jax.data.schema import LeftOut, Reader, Reading, ReadingOptions, Row, Schema, Use
+from stair_jax.data.text_files import SourceRows, Unreadable
 from stair_jax.errors import UserError
 from stair_jax.storage import fingerprint
 
+SCHEMAS = (*public.SCHEMAS, *released.SCHEMAS, *common_formats.SCHEMAS)
 _ID_LENGTH = 16  # hexadecimal digits of a hash
 
 
-class Converted(NamedTuple):
-    """Records, the data set that they are of, and why other rows were left out, how often."""
+class Dropped(NamedTuple):
+    """A row that is left out for what it says, by its place."""
 
-    rows: list[Record]
-    name: str
-    left_out: Counter[str]
+    place: str
+    reason: str
 
 
-def convert(rows: Sequence[Row], use: Use, kinds: Mapping[str, str], where: str) -> Converted:
-    """Turns rows of a public data set into records: `Prompt`, `SftRow`, or `StepPair` without path.
+@dataclass
+class Converted:
+    """Rows of a source as records.
 
-    An id is the data set's name with the row's own id, or with a hash of the content, so that it
+    Attributes:
+      rows: the records, each with the place that it is from.
+      name: of the format that the source has.
+      dropped: rows that can be read and are left out.
+      unreadable: rows that are not as those of the format are.
+      notes: how often something was passed over within rows that are kept.
+    """
+
+    rows: list[tuple[str, Record]] = field(default_factory=list)
+    name: str = ""
+    dropped: list[Dropped] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many rows were dropped, by reason."""
+        return Counter(reason for _, reason in self.dropped)
+
+
+def common_columns(found: SourceRows) -> list[str]:
+    """The columns of most rows, so that a single odd row decides nothing; in order."""
+    counts = Counter(column for _, row in found.rows for column in row)
+    return [column for column, count in counts.items() if 2 * count >= len(found.rows)]
+
+
+def convert(
+    found: SourceRows, use: Use, options: ReadingOptions, where: str, name: str = ""
+) -> Converted:
+    """Turns rows of a known format into records: `Prompt`, `SftRow`, or `StepPair` without path.
+
+    An id is the format's name with the row's own id, or with a hash of the content, so that it
     never changes; a row of the same content as one before is left out.
 
     Args:
-      rows: at least one, all of one data set.
+      found: at least one row, all of one format.
       use: "prompts", "sft" or "dpo".
-      kinds: kind by source, for data sets with sources; "*" is any other source.
+      options: how they are read.
       where: name of the rows in messages, e.g. a file.
+      name: of the source, by which `options.kinds` may give the kind of rows without a source.
 
     Raises:
-      UserError: the columns are of no known data set, or of one without this use; a row lacks a
-        column or does not have the expected values; or the kind of a source is not known.
+      UserError: the columns are of no known format, or of one without this use; or the kind of a
+        source is not known.
     """
-    schema = recognize(rows[0], use, where)  # the other rows have to have the same columns
-    reader = schema.uses[use]
-    made: list[Record] = []
-    left_out: Counter[str] = Counter()
-    unknown: set[str] = set()
+    schema = recognize(common_columns(found), use, where)
+    read = schema.uses[use]
+    result = Converted(name=schema.name)
     seen: set[str] = set()
-    known = Kinds(kinds, unknown)
-    for number, row in enumerate(rows, start=1):
-        missing = schema.columns - row.keys()
-        if missing:
-            raise UserError(
-                f"{where}, line {number}, lacks the column {min(missing)!r} of {schema.name}"
-            )
+    reading = Reading(options, name)
+    for place, row in found.rows:
         try:
-            record = reader(row, known)
-            _check_texts(record)
+            record = _read(schema, read, row, reading)
         except LeftOut as reason:
-            left_out[str(reason)] += 1
+            result.dropped.append(Dropped(place, str(reason)))
             continue
         except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            raise UserError(
-                f"{where}, line {number}: not as rows of {schema.name} are ({error!r})"
-            ) from error
+            result.unreadable.append(Unreadable(place, _reason(error, schema)))
+            continue
         content = _content(record)
         if content in seen:
-            left_out["the same as a row before"] += 1
+            result.dropped.append(Dropped(place, "the same as a row before"))
             continue
         seen.add(content)
         own = row.get(schema.id_column) if schema.id_column else None
-        name = content[:_ID_LENGTH] if own in (None, "") else own
-        made.append(replace(record, id=f"{schema.name}:{name}"))
-    if unknown:
+        is_missing = own is None or own == "" or own != own  # NaN, of tools for tables
+        id = content[:_ID_LENGTH] if is_missing else own
+        result.rows.append((place, replace(record, id=f"{schema.name}:{id}")))
+    _check_kinds(reading.unknown, where, name)
+    result.notes = reading.notes
+    return result
+
+
+def _read(schema: Schema, read: Reader, row: Row, reading: Reading) -> Record:
+    missing = schema.columns - row.keys()
+    if missing:
+        raise KeyError(min(missing))
+    record = read(row, reading)
+    _check_texts(record)
+    return record
+
+
+def _reason(error: Exception, schema: Schema) -> str:
+    if isinstance(error, KeyError):
+        return f"lacks the column {error.args[0]!r} of {schema.name}"
+    return f"not as rows of {schema.name} are: {error}"
+
+
+def _check_kinds(unknown: Collection[str], where: str, name: str) -> None:
+    named = sorted(source for source in unknown if source)
+    if named:
         raise UserError(
-            f"{where}: the kind of the sources {', '.join(map(repr, sorted(unknown)))} is unknown: "
+            f"{where}: the kind of the sources {', '.join(map(repr, named))} is unknown: "
             'set files.kinds, e.g. {"name of a source": "safety", "*": "helpfulness"}'
         )
-    return Converted(made, schema.name, left_out)
+    if unknown:
+        raise UserError(
+            f"{where}: the rows have neither a kind nor a source: set files.kinds, e.g. "
+            f'{{"{name or "*"}": "helpfulness"}}, to say whether they are about "safety" or '
+            '"helpfulness"'
+        )
 
 
 def _content(record: Record) -> str:
@@ -83,35 +137,37 @@ def _content(record: Record) -> str:
 
 
 def _check_texts(record: Record) -> None:
-    for name, value in vars(record).items():
-        is_absent = value is None and name not in record.required()
-        if name in ("id", "path") or is_absent:
+    for name in record.required():
+        value = getattr(record, name)
+        if name in ("id", "path"):
             continue
         if not isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}, not text")
+            raise TypeError(f"{name} is {str(value)[:60]}, not text")
         if name != "source" and not value.strip():
             raise LeftOut(f"{name} is empty")
 
 
-def recognize(row: Row, use: Use, where: str) -> Schema:
-    """The data set whose columns a row has.
+def recognize(columns: Sequence[str], use: Use, where: str) -> Schema:
+    """The format that has these columns.
 
-    If several fit, the most specific one: the one whose columns include those of all others.
+    If several fit, data sets come before common formats, and of these the most specific one: the
+    one whose columns include those of all others.
 
     Raises:
       UserError: none or no single one fits, or it does not have this use.
     """
-    fitting = [schema for schema in SCHEMAS if schema.fits(row)]
-    best = [s for s in fitting if all(s.columns >= other.columns for other in fitting)]
-    columns = ", ".join(row)
+    fitting = [schema for schema in SCHEMAS if schema.fits(columns)]
+    first = [s for s in fitting if s.tier == min(each.tier for each in fitting)]
+    best = [s for s in first if all(s.columns >= other.columns for other in first)]
+    shown = ", ".join(columns)
     if len(best) != 1:
-        what = "are those of " + " and ".join(s.name for s in fitting) if fitting else "are unknown"
+        what = "are those of " + " and ".join(s.name for s in first) if first else "are unknown"
         raise UserError(
-            f"{where}: its columns ({columns}) {what}; for {use} it may have {_choices(use)}"
+            f"{where}: its columns ({shown}) {what}; for {use} it may have {_choices(use)}"
         )
     if use not in best[0].uses:
         raise UserError(
-            f"{where} is {best[0].name} by its columns ({columns}), which is not for {use}: it may "
+            f"{where} is {best[0].name} by its columns ({shown}), which is not for {use}: it may "
             f"have {_choices(use)}"
         )
     return best[0]

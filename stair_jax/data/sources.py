@@ -1,38 +1,40 @@
 """Readers of data files, of `datasets` folders, and of data sets on the Hugging Face hub.
 
-JSON lines, JSON and CSV are read with the standard library. The rest goes through `datasets`, which
-takes seconds to import and is therefore imported only here and when needed; it neither runs code of
-a data set nor reads pickles.
+JSON lines, JSON and CSV are read with the standard library (`text_files.py`). The rest goes through
+`datasets`, which takes seconds to import and is therefore imported only here and when needed; it
+neither runs code of a data set nor reads pickles.
 """
 
-import csv
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stair_jax.data.text_files import (
+    SourceRows,
+    as_rows,
+    read_csv,
+    read_json_file,
+    read_json_lines,
+)
 from stair_jax.errors import UserError
-from stair_jax.storage import read_json, read_jsonl
-
-Rows = list[dict[str, Any]]
 
 _HUB_ID = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)/(?P<split>[\w.-]+))?"
 )
-_LONGEST_FIELD = 2**31 - 1  # the default of the csv module, 128 KiB, is too short for answers
 _SPLIT = "train"
 
 
-def read_source(source: str | Path) -> Rows:
+def read_source(source: str | Path) -> SourceRows:
     """Reads the rows of a data set, unconverted.
 
     Args:
       source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.parquet`, or JSON lines
-        with any other name; a folder written by `save_to_disk`; or, if there is no such path, a
-        data set on the hub, `owner/name` or `owner/name:config/split`. If there are several splits
-        and none is named, "train" is read.
+        with any other name; all but Parquet may be gzipped, with `.gz` behind their name or
+        without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
+        the hub, `owner/name` or `owner/name:config/split`. If there are several splits and none is
+        named, "train" is read.
 
     Raises:
       UserError: the source does not exist or cannot be read.
@@ -42,7 +44,13 @@ def read_source(source: str | Path) -> Rows:
         return _read_folder(path)
     if found := _hub_id(source):
         return _read_hub(**found.groupdict())
-    return _READERS.get(path.suffix, read_jsonl)(path)
+    return _READERS.get(_ending(path), read_json_lines)(path)
+
+
+def source_name(source: str | Path) -> str:
+    """A short name: of a file without folders and endings, of a hub id without its owner."""
+    path = str(source).partition(":")[0] if _hub_id(source) else str(source)
+    return Path(path).name.partition(".")[0]
 
 
 def check_source(source: str | Path) -> None:
@@ -57,52 +65,29 @@ def check_source(source: str | Path) -> None:
         raise UserError(f"there is no file {source}")
 
 
+def source_files(source: str | Path) -> list[Path]:
+    """The files that a source is made of, as far as they are there; [] for a hub id."""
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    files = (file for file in path.rglob("*") if file.suffix in (".arrow", ".json"))
+    return sorted(file for file in files if file.is_file())
+
+
 def _hub_id(source: str | Path) -> re.Match[str] | None:
     """The parts of the id of a data set on the hub; None if the source is a path."""
     path = Path(source).expanduser()
-    if path.exists() or path.suffix in (*_READERS, ".jsonl"):
+    if path.exists() or path.suffix == ".gz" or path.suffix in (*_READERS, ".jsonl"):
         return None
     return _HUB_ID.fullmatch(str(source))
 
 
-def _read_json(path: Path) -> Rows:
-    try:
-        rows = read_json(path)
-    except UserError:
-        return read_jsonl(path)  # JSON lines after all; if not, its message names the line
-    rows = rows if isinstance(rows, list) else [rows]
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, item {number}, is not a JSON object")
-    # JSON escapes can hold lone surrogates, which no tokenizer or file accepts later.
-    try:
-        json.dumps(rows, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{path} contains a lone surrogate (\\ud800 to \\udfff), which is not valid text: "
-            "remove it"
-        ) from error
-    return rows
+def _ending(path: Path) -> str:
+    """The last ending of a name, in front of `.gz`; in lower case."""
+    return Path(path.stem if path.suffix == ".gz" else path).suffix.lower()
 
 
-def _read_csv(path: Path) -> Rows:
-    csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise UserError(
-                f"{path}, row {number}, has a different number of fields than the header"
-            )
-    return rows
-
-
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(path: Path) -> SourceRows:
     if not path.exists():
         raise UserError(f"there is no file {path}")
 
@@ -113,13 +98,13 @@ def _read_parquet(path: Path) -> Rows:
     return _through_datasets(read, str(path), _SPLIT)
 
 
-def _read_folder(path: Path) -> Rows:
+def _read_folder(path: Path) -> SourceRows:
     if not (path / "state.json").exists() and not (path / "dataset_dict.json").exists():
         raise UserError(f"{path} is a folder, but not of datasets' save_to_disk: name a file in it")
     return _through_datasets(lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT)
 
 
-def _read_hub(name: str, config: str | None, split: str | None) -> Rows:
+def _read_hub(name: str, config: str | None, split: str | None) -> SourceRows:
     return _through_datasets(
         lambda datasets: datasets.load_dataset(name, config),
         name,
@@ -128,14 +113,16 @@ def _read_hub(name: str, config: str | None, split: str | None) -> Rows:
     )
 
 
-_READERS: dict[str, Callable[[Path], Rows]] = {
-    ".json": _read_json,
-    ".csv": _read_csv,
+_READERS: dict[str, Callable[[Path], SourceRows]] = {
+    ".json": read_json_file,
+    ".csv": read_csv,
     ".parquet": _read_parquet,
 }
 
 
-def _through_datasets(read: Callable[[Any], Any], source: str, split: str, note: str = "") -> Rows:
+def _through_datasets(
+    read: Callable[[Any], Any], source: str, split: str, note: str = ""
+) -> SourceRows:
     """The rows of `read(datasets)`; of one split if that is a `DatasetDict`.
 
     Args:
@@ -149,7 +136,10 @@ def _through_datasets(read: Callable[[Any], Any], source: str, split: str, note:
     try:
         found = read(datasets)
     except Exception as error:  # the errors of its builders have no common class
-        reason = " ".join(str(error).split())[:300]
+        first = error
+        while isinstance(first.__cause__, Exception):  # its own message may say only that it failed
+            first = first.__cause__
+        reason = " ".join(str(first).split())[:300]
         raise UserError(
             f"cannot read {source}{note} through datasets ({reason}): correct the name, or "
             "save the data as JSON lines and name that file"
@@ -161,4 +151,4 @@ def _through_datasets(read: Callable[[Any], Any], source: str, split: str, note:
                 "owner/name:config/split, or as the split's own folder"
             )
         found = found[split] if split in found else next(iter(found.values()))
-    return found.to_list()
+    return as_rows(found.to_list())

@@ -6,7 +6,8 @@ Lengths are all that packing needs, so all processes compute the same layout.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, overload
 
@@ -22,6 +23,7 @@ Gather = Callable[[np.ndarray], np.ndarray]
 
 _REMEMBERED = 256  # size of the LRU cache for rows that another process has measured
 _FAILED = -1  # stands for the lengths of a row that could not be tokenised
+_MEASURED = 4  # of each sequence: its length, counted tokens, those of weight, and a checksum
 
 
 class LazyIds(Sequence[int]):
@@ -55,6 +57,9 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
       rows: N of them.
       lengths: [N, G] int32, tokens per sequence.
       counted: [N, G] int32, how many tokens at the end of each sequence the loss counts.
+      weighted: [N, G] int32, how many of these are no end tokens: an example without any has
+        nothing to learn from.
+      checksums: [N, G] int32, of all tokens, to tell whether two sequences are the same.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         width: int,
         share: tuple[int, int] | None = None,
         gather: Gather | None = None,
+        ends: Collection[int] = (),
     ):
         """Determines all lengths. Collective: all processes call it with the same rows.
 
@@ -74,6 +80,7 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
           share: (index of this process, number of processes); None: those of the run.
           gather: array of this process -> the arrays of all, stacked along a new leading axis;
             None: JAX's all-gather over processes.
+          ends: ids of end tokens, which stand behind an answer.
 
         Raises:
           UserError: that of `encode`, raised in all processes, whichever process tokenised the row.
@@ -82,7 +89,7 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         process, count = share or (collectives.process_index(), collectives.num_processes())
         self._made: dict[int, list[np.ndarray]] = {}  # of the rows that this process measured
         self._make_again = lru_cache(_REMEMBERED)(self._make)
-        sizes = np.full((-(-len(rows) // count), width, 2), _FAILED, np.int32)
+        sizes = np.full((-(-len(rows) // count), width, _MEASURED), _FAILED, np.int32)
         for place, index in enumerate(range(process, len(rows), count)):
             try:
                 examples = encode(rows[index])
@@ -91,20 +98,23 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
                     raise
                 continue  # raising here would leave the others waiting in `gather`
             self._made[index] = [_ids(example) for example in examples]
-            sizes[place] = [(len(e), int(np.sum(e.loss_mask))) for e in examples]
+            sizes[place] = [_measure(example, ends) for example in examples]
         if count > 1:
-            # [P, n, G, 2] -> [n, P, G, 2] -> [N, G, 2]: row i was measured by process i mod P. The
+            # [P, n, G, 4] -> [n, P, G, 4] -> [N, G, 4]: row i was measured by process i mod P. The
             # last row of some processes may be padding, which the slice removes.
-            sizes = (gather or _gather)(sizes).swapaxes(0, 1).reshape(-1, width, 2)[: len(rows)]
+            sizes = (gather or _gather)(sizes).swapaxes(0, 1)
+            sizes = sizes.reshape(-1, width, _MEASURED)[: len(rows)]
             for failed in np.flatnonzero((sizes == _FAILED).any((1, 2))).tolist():
                 encode(rows[failed])
         self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
+        self.weighted, self.checksums = sizes[..., 2], sizes[..., 3]
 
     def truncated(self, length: int) -> "TokenizedRows[R]":
-        """The same, where longer sequences have lost their end."""
+        """The same, where longer sequences have lost their end; checksums are of the whole."""
         other = copy.copy(self)
         other.lengths = np.minimum(self.lengths, length)
         other.counted = np.maximum(self.counted - (self.lengths - other.lengths), 0)
+        other.weighted = np.minimum(self.weighted, other.counted)  # end tokens are cut first
         return other
 
     def __len__(self) -> int:
@@ -136,6 +146,13 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
 
     def _make(self, index: int) -> list[np.ndarray]:
         return [_ids(example) for example in self._encode(self.rows[index])]
+
+
+def _measure(example: Example, ends: Collection[int]) -> tuple[int, int, int, int]:
+    counted = [id for id, counts in zip(example.tokens, example.loss_mask, strict=True) if counts]
+    weighted = sum(id not in ends for id in counted)
+    checksum = zlib.crc32(_ids(example).tobytes()) & 0x7FFFFFFF  # int32, and never `_FAILED`
+    return len(example), len(counted), weighted, checksum
 
 
 def _ids(example: Example) -> np.ndarray:

@@ -13,6 +13,7 @@ from stair_jax.inference.candidates import (
     TestTimeSettings,
     end_ids,
     extended,
+    known,
     rank,
     release,
     start,
@@ -29,6 +30,7 @@ class _Beam:
     kept: list[tuple[Candidate, Scored]]
     generated_tokens: int = 0  # of all candidates ever sampled, and of scoring them
     generated_steps: int = 0  # of all candidates ever sampled
+    unscored: int = 0  # of them, those whose score was missing
     fresh: list[Candidate] = field(default_factory=list)  # sampled, not scored yet
 
     @property
@@ -144,10 +146,11 @@ def _keep_best(engine: EngineProtocol, beams: Sequence[_Beam], score: Score, wid
             continue
         scored = [(candidate, next(scores)) for candidate in beam.fresh]
         beam.generated_tokens += sum(value.generated_tokens for _, value in scored)
+        beam.unscored += sum(value.is_missing for _, value in scored)
         # Unfinished candidates are replaced by their successors; finished ones compete with these.
         ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
         pool = ended + scored
-        pool.sort(key=lambda item: rank(item[0], item[1].value), reverse=True)
+        pool.sort(key=lambda item: rank(*item), reverse=True)
         candidates = [*beam.open, *all_fresh]
         beam.kept, beam.fresh = pool[:width], []
         # Release the cache of everything sampled or kept before, except for what is still open.
@@ -164,13 +167,13 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _result(beam: _Beam, tokenizer: Tokenizer) -> Result:
-    best, scored = max(
-        beam.kept, key=lambda item: (item[0].state == "done", rank(item[0], item[1].value))
-    )
+    best, scored = max(beam.kept, key=lambda item: (item[0].state == "done", rank(*item)))
+
     return Result(
         text=tokenizer.decode(best.tokens),
         tokens=best.tokens,
         generated_tokens=beam.generated_tokens,
         generated_steps=beam.generated_steps,
-        score=scored.value,
+        score=known(scored),
+        unscored=beam.unscored,
     )

@@ -10,6 +10,7 @@ from stair_jax.inference.candidates import (
     TestTimeSettings,
     end_ids,
     extended,
+    known,
     rank,
     release,
     start,
@@ -71,7 +72,7 @@ def best_of_n(
     results = []
     for group in candidates:
         scored = [next(scores) for _ in group]
-        best = max(range(len(group)), key=lambda i: rank(group[i], scored[i].value))
+        best = max(range(len(group)), key=lambda i: rank(group[i], scored[i]))
         sampled = [candidate.tokens for candidate in group]
         results.append(
             Result(
@@ -79,7 +80,8 @@ def best_of_n(
                 tokens=group[best].tokens,
                 generated_tokens=sum(map(len, sampled)) + sum(s.generated_tokens for s in scored),
                 generated_steps=sum(len(split_steps(t, tokenizer.tags)) for t in sampled),
-                score=scored[best].value,
+                score=known(scored[best]),
+                unscored=sum(score.is_missing for score in scored),
             )
         )
     return results

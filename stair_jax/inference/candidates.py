@@ -1,5 +1,6 @@
 """Data types of test-time search: settings, candidates, scores and results."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,8 +34,13 @@ class Candidate:
 class Scored:
     """The score of a candidate, and the cost of scoring it."""
 
-    value: float  # -inf if missing
+    value: float  # -inf, or anything that is not finite, if missing
     generated_tokens: int = 0  # sampled for rollouts and judgements
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no score: NaN compares with nothing, and +inf is no judgement either."""
+        return not math.isfinite(self.value)
 
 
 Score = Callable[[Sequence[Candidate]], list[Scored]]
@@ -48,7 +54,8 @@ class Result:
     tokens: tuple[int, ...]
     generated_tokens: int  # of all candidates, and of scoring them
     generated_steps: int  # of all candidates
-    score: float
+    score: float  # -inf if missing
+    unscored: int = 0  # candidates whose score was missing
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,15 @@ def release(engine: Keeper, candidates: Iterable[Candidate]) -> None:
             engine.release(candidate.handle)
 
 
-def rank(candidate: Candidate, value: float) -> tuple[bool, float]:
-    """Sort key: the best candidate has the highest.
+def rank(candidate: Candidate, score: Scored) -> tuple[bool, float]:
+    """Sort key: the best candidate has the highest; a missing score is the lowest.
 
     Answers that were cut off or have no output block rank below all others, whatever their score:
     they have no final answer for the user, and a PRM has been trained on few of the kind.
     """
-    return candidate.state in ("open", "done"), value
+    return candidate.state in ("open", "done"), known(score)
+
+
+def known(score: Scored) -> float:
+    """The value of a score; -inf if it is missing."""
+    return -math.inf if score.is_missing else score.value

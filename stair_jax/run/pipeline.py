@@ -22,6 +22,7 @@ from stair_jax.run.lock import lock_holder, locked
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
+from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete
 from stair_jax.run.workdir import (
@@ -215,6 +216,14 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     seconds = collectives.PATIENCE if by_first else _BARRIER
     collectives.barrier(f"the end of stage {entry.name}", seconds)
     if collectives.is_main():
+        _check_sources(entry, state, workdir)
         write_complete(folder, state.identity)
     collectives.barrier(f"the record of stage {entry.name}", _BARRIER)
     return time.monotonic() - start
+
+
+def _check_sources(entry: StageEntry, state: StageState, workdir: Path) -> None:
+    """Raises a UserError if a file of the user's was edited since the run looked at it."""
+    now = SourceHashes(workdir).of(entry.stage)
+    if (changed := changed_source(state.identity.get("sources", {}), now)) is not None:
+        raise UserError(f"stage {entry.name}: {changed} was changed meanwhile: run again")

@@ -23,7 +23,7 @@ the kind did before, or as the default where no such value is named.
 import dataclasses
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -102,6 +102,15 @@ class Stage(Settings, ABC):
 
     def makes(self) -> Mapping[str, Artifact]:
         """What later stages find in the folder, by name of the file or folder there."""
+        return {}
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """The user's own files that the artifact is made of, as far as they are there.
+
+        Returns:
+          for each source, by the name that messages give it, its files; or a text that identifies
+          its content, such as a commit. A finished stage is refused when one has another content.
+        """
         return {}
 
     def check_environment(self, folder: Path) -> None:

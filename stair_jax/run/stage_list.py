@@ -44,12 +44,16 @@ class StageEntry:
         names = [name for each in named for name in ([each] if isinstance(each, str) else each)]
         return list(dict.fromkeys(names))
 
-    def identity(self, inputs: Mapping[str, str]) -> dict[str, Any]:
+    def identity(
+        self, inputs: Mapping[str, str], sources: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """What the artifact depends on, in JSON's types.
 
         Args:
           inputs: fingerprints of the artifacts that it reads, by name of their stage.
+          sources: fingerprints of the user's files that it reads, see `source_hashes.py`.
         """
+        given = {"sources": dict(sources)} if sources else {}
         return {
             "kind": self.kind,
             "name": self.name,
@@ -57,6 +61,7 @@ class StageEntry:
             "seed": self.seed,
             "settings": storage.plain(self.stage.identity(), keep_nonfinite=True),
             "inputs": {name: inputs[name] for name in self.input_names},
+            **given,
         }
 
 

@@ -1,8 +1,9 @@
 """What a stage's folder says of the stage: `started.json`, and `complete.json` when it is finished.
 
 A record holds kind, version, name, seed, the settings that the artifact depends on, and the
-fingerprints of the inputs; that of a finished stage also its own fingerprint and the size and
-sha256 of each file. A finished stage is used again only where the record and the config agree.
+fingerprints of the inputs and of the user's own files; that of a finished stage also its own
+fingerprint and the size and sha256 of each file. A finished stage is used again only where the
+record and the config agree, and where the user's files are as they were.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ def read_record(path: Path) -> Record:
             isinstance(record[field], kind)
             for field, kind in (("kind", str), ("name", str), ("seed", int))
         ) and all(isinstance(record[field], dict) for field in ("settings", "inputs"))
+        whole &= isinstance(record.get("sources", {}), dict)
         if path.name == COMPLETE_FILE:
             whole &= isinstance(record["fingerprint"], str)
             whole &= all({"bytes", "sha256"} <= file.keys() for file in record["files"].values())

@@ -8,6 +8,7 @@ from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError, did_you_mean
+from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import (
     COMPLETE_FILE,
@@ -48,15 +49,18 @@ def is_complete(workdir: Path, name: str) -> bool:
 
 
 def look(entries: Sequence[StageEntry], workdir: Path) -> dict[str, StageState]:
-    """The state of each stage, in order; nothing is written.
+    """The state of each stage, in order; nothing is written but the cache of `SourceHashes`.
 
     Raises:
-      UserError: the folder holds what another config made; says what to do.
+      UserError: the folder holds what another config, or another content of the user's files, made;
+        says what to do.
     """
     states: dict[str, StageState] = {}
+    hashes = SourceHashes(workdir)
     for entry in entries:
         inputs = {name: states[name].fingerprint for name in entry.input_names}
-        states[entry.name] = _look_at(entry, inputs, entries, workdir)
+        sources = hashes.of(entry.stage)
+        states[entry.name] = _look_at(entry, inputs, sources, entries, workdir)
     return states
 
 
@@ -138,18 +142,23 @@ def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
 
 
 def _look_at(
-    entry: StageEntry, inputs: Mapping[str, str], entries: Sequence[StageEntry], workdir: Path
+    entry: StageEntry,
+    inputs: Mapping[str, str],
+    sources: Mapping[str, str],
+    entries: Sequence[StageEntry],
+    workdir: Path,
 ) -> StageState:
     folder = workdir / entry.name
-    identity = entry.identity(inputs)
+    identity = entry.identity(inputs, sources)
     if (folder / COMPLETE_FILE).exists():
         record = read_record(folder / COMPLETE_FILE)
-        _check_same(entry, record, "finished", inputs, entries, workdir)
+        _check_same(entry, record, "finished", inputs, sources, entries, workdir)
         check_sizes(folder, record)
         return StageState(True, identity, record["fingerprint"])
     if (folder / STARTED_FILE).exists():
         record = read_record(folder / STARTED_FILE)
-        _check_same(entry, record, "started", inputs, entries, workdir)
+        # A stage reads its sources from the start again, so that they may be corrected.
+        _check_same(entry, record, "started", inputs, {}, entries, workdir)
         if _HISTORY in record:
             identity[_HISTORY] = record[_HISTORY]
     elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
@@ -165,11 +174,15 @@ def _check_same(
     record: Record,
     state: str,
     inputs: Mapping[str, str],
+    sources: Mapping[str, str],
     entries: Sequence[StageEntry],
     workdir: Path,
 ) -> None:
-    """Compares what a record says of a stage with what the config asks for."""
+    """Compares what a record says of a stage with what the config and the user's files are."""
     text = difference(entry, record, inputs)
+    changed = changed_source(record.get("sources", {}), sources)
+    if text is None and changed is not None:
+        text = f"another content of {changed} than it has now"
     if text is None:
         return
     stale = [name for name in dependents([entry.name], entries) if (workdir / name).exists()]

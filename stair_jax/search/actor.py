@@ -314,6 +314,9 @@ class Actor:
         """Records the evaluation with its reward."""
         evaluation = self._evaluating.pop((node, visit))
         given = None if reward is None else float(reward)
+        if given is not None and not math.isfinite(given):  # of a reward of the user's own
+            self._counts["nonfinite"] += 1
+            given = None
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
         return Evaluated(evaluation.lane, math.nan if given is None else given)
 

@@ -198,7 +198,7 @@ def add_reward(
     value_sum = get(tree.value_sum, path)
     mean = jnp.where(valid & (visits > 0), value_sum / jnp.maximum(visits, 1), 0.0)
     stand_in = jnp.where(visits > 0, mean, jnp.append(mean[1:], 0.0))
-    added = jnp.where(jnp.isnan(reward), stand_in, reward)
+    added = jnp.where(jnp.isfinite(reward), reward, stand_in)  # one infinity would drown the rest
     scored = active & get(tree.is_terminal, node) & jnp.isnan(get(tree.reward, node))
     # `added` is never NaN, so the last term is always true. It is there as a data dependency: the
     # writes come after all reads of the old statistics (a traced actor's too), and XLA can then

@@ -150,7 +150,8 @@ class _Candidates:
         for node in nodes:
             # From the root, whose tokens are the prompt; parents come before their children.
             lengths.append(len(node.tokens) + (lengths[node.parent] if lengths else 0))
-        self._value = np.array([np.nan if n.value is None else n.value for n in nodes])
+        values = np.array([np.nan if n.value is None else n.value for n in nodes], float)
+        self._value = np.where(np.isfinite(values), values, np.nan)
         self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
         self._long = np.array(lengths) > max_tokens
 

@@ -4,6 +4,7 @@ Pairs with an empty path and whole answers on both sides give plain DPO on full 
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,14 @@ import numpy as np
 from stair_jax.data.examples import describe
 from stair_jax.data.mixtures import Reader, check_mixing, draw
 from stair_jax.data.packing import Example
-from stair_jax.data.pairs import Pair, encode_pairs, read_pairs, step_examples
+from stair_jax.data.pairs import (
+    Pair,
+    check_token_ids,
+    describe_left_out,
+    encode_pairs,
+    read_pairs,
+    step_examples,
+)
 from stair_jax.data.records import StepPair
 from stair_jax.data.shuffling import TOGETHER, group_keys, prompt_of
 from stair_jax.errors import UserError
@@ -106,14 +114,16 @@ class Dpo(TrainingStage):
         """The pairs with their reference log-probs, in the order of training."""
         path = context.input("preferences") / self.file
         rows = read_pairs(path, StepPair)
-        kept, pairs = encode_pairs(rows, step_examples, tokenizer, self.max_length)
+        check_token_ids(rows, setup.config.vocab_size, path)
+        counts: Counter[str] = Counter()
+        kept, pairs = encode_pairs(rows, step_examples, tokenizer, self.max_length, counts)
         if not pairs:
             raise UserError(
-                f"{path} has {len(rows)} pairs, none within max_length {self.max_length}: "
+                f"{path} has {len(rows)} pairs, none to train on within max_length "
+                f"{self.max_length} ({describe_left_out(counts)}): "
                 "lower the thresholds of the preferences stage, or search more prompts"
             )
-        left_out = len(rows) - len(pairs)
-        say(f"{context.name}: {len(pairs)} pairs, {left_out} above max_length left out")
+        say(f"{context.name}: {len(pairs)} pairs, {describe_left_out(counts)}")
         first = describe(tokenizer, pairs[0][0])
         say(f"{context.name}: first chosen step between ⟦...⟧: {first!r}")
         reference = _reference(context, self, setup, params, kept, pairs)

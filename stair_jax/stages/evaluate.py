@@ -18,7 +18,7 @@ from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Progress
+from stair_jax.monitoring import Progress, say
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
@@ -223,6 +223,8 @@ def _searched(
         score = SelfReward(engine, judge, settings.reward, settings.test_time, context.seed)
     search = _METHODS[method.removesuffix(_SELF_REWARD)]
     results = search(engine, tokenizer, prompts, score, settings.test_time, context.seed)
+    if unscored := sum(result.unscored for result in results):
+        say(f"{context.name}: {method}: {unscored} answers and steps without a score ranked last")
     return [
         {
             "id": prompt.id,
@@ -230,6 +232,7 @@ def _searched(
             "tokens": result.generated_tokens,
             "steps": result.generated_steps,
             "score": result.score,
+            **({"unscored": result.unscored} if result.unscored else {}),
         }
         for prompt, result in zip(prompts, results, strict=True)
     ]

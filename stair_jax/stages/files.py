@@ -1,15 +1,19 @@
 """The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from stair_jax.data.left_out import LeftOutRows
+from stair_jax.data.own_rows import check_own, repeated_ids
 from stair_jax.data.prompts import check_rows
-from stair_jax.data.public import Use
 from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair, read_dicts
-from stair_jax.data.schemas import convert
-from stair_jax.data.sources import check_source, read_source
+from stair_jax.data.schema import KEEPABLE, ReadingOptions, Use
+from stair_jax.data.schemas import common_columns, convert
+from stair_jax.data.sources import check_source, read_source, source_files, source_name
+from stair_jax.data.text_files import Place
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
@@ -25,13 +29,18 @@ Sources = str | tuple[str, ...]
 class Files(Stage):
     """Settings of `files`: where data are, one source or several whose rows follow one another.
 
-    A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, `.parquet` or a
-    folder of datasets' `save_to_disk`; or a data set of the Hugging Face hub, `owner/name` or
-    `owner/name:config/split`. Rows have our columns, which are below, or those of a public data set
-    (PKU-SafeRLHF, UltraFeedback and its binarized form, JailbreakV-28k, STAIR-SFT, STAIR-Prompts,
-    what the released search reads), see data/public.py. Of PKU-SafeRLHF the safer answer is taken,
-    of UltraFeedback the one with the highest score; the rejected one is the other, or the one with
-    the lowest score. Of JailbreakV-28k the attacks in images are left out.
+    A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, each gzipped or
+    not, `.parquet`, or a folder of datasets' `save_to_disk`; or a data set of the Hugging Face hub,
+    `owner/name` or `owner/name:config/split`. Rows have our columns, which are below, or those of a
+    known format: a public data set (PKU-SafeRLHF, UltraFeedback and its binarized form,
+    JailbreakV-28k, STAIR-SFT, STAIR-Prompts, what the released code reads and writes), pairs
+    {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations` of a single turn,
+    Alpaca's {instruction, input, output}, {question, answer} and {prompt, response}. Of
+    PKU-SafeRLHF the safer answer is taken, of UltraFeedback the one with the highest score; the
+    rejected one is the other, or the one with the lowest score. Of JailbreakV-28k the attacks in
+    images are left out.
+
+    Rows that are left out are in `left_out.jsonl`, with their source, line and reason.
 
     Attributes:
       sft: examples {id, prompt, answer, kind: "safety" or "helpfulness"}, into `sft.jsonl`.
@@ -39,11 +48,21 @@ class Files(Stage):
         `prompts1.jsonl`, `prompts2.jsonl`, ...
       dpo: preference pairs for DPO (docs/architecture.md), into `dpo.jsonl`.
       prm: pairs for the process reward model, of our columns, into `prm.jsonl`.
-      kinds: kind by the `source` of a row, for STAIR-SFT and STAIR-Prompts: "safety" or
-        "helpfulness"; "*" stands for any other source. Sources whose name has SafeRLHF, JailbreakV,
-        UltraFeedback, safety or helpfulness in it need none.
+      kinds: kind of rows that do not say it, by their `source`: "safety" or "helpfulness"; "*"
+        stands for any other source. Sources whose name has SafeRLHF, JailbreakV, UltraFeedback,
+        safety or helpfulness in it need none. For rows without a source, the name of their file
+        without folders and endings, or of their data set, stands for it.
+      keep: rows that are otherwise left out. "ties": both answers have the same score; "scores":
+        the chosen one has the lower score, or two scores of one answer contradict each other;
+        "labels": the answer that is called safer is labelled unsafe, and the other safe; "unsafe":
+        no answer is safe, and one is chosen; "system": rows with a system turn, without it.
+      max_bad_share: share of a source's rows that may be left out because they cannot be read, or
+        are not as its other rows are; above it the source is refused.
+      jailbreak_sources: of JailbreakV-28k, the sources (its column `from`) that are taken, by
+        default those of the paper; empty: all.
     """
 
+    VERSION: ClassVar[int] = 2
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     sft: Sources = ""
@@ -51,6 +70,10 @@ class Files(Stage):
     dpo: Sources = ""
     prm: Sources = ()
     kinds: Mapping[str, str] = setting(dict)
+    keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
+    # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
+    max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
+    jailbreak_sources: tuple[str, ...] = ("GPT-Generate", "Handcraft", "HH-RLHF")
 
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
@@ -62,6 +85,11 @@ class Files(Stage):
         """The files that are named."""
         return {artifact.name: artifact.holds for artifact in _artifacts(self)}
 
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """The files of each source; data sets of the hub are not asked for."""
+        named = [source for artifact in _artifacts(self) for source in artifact.sources]
+        return {source: source_files(source) for source in dict.fromkeys(named)}
+
     def check_environment(self, folder: Path) -> None:
         """Checks that files and folders are there; data sets of the hub are not asked for."""
         for artifact in _artifacts(self):
@@ -70,14 +98,17 @@ class Files(Stage):
 
     def run(self, context: StageContext) -> None:
         """Writes each file into the folder of the stage, so that later stages know its bytes."""
+        left_out = LeftOutRows(self.max_bad_share)
         for artifact in _artifacts(self):
-            parts = [_read(context, artifact, source, self.kinds) for source in artifact.sources]
+            parts = [
+                _read(context, self, artifact, source, left_out) for source in artifact.sources
+            ]
             rows = [row for part in parts for row in part]
-            if len(parts) > 1:
-                artifact.check(rows, " and ".join(artifact.sources))
+            artifact.check(rows, " and ".join(artifact.sources))
             write_jsonl(context.folder / artifact.name, rows)
             sources = ", ".join(artifact.sources)
             say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
+        left_out.write(context.folder / "left_out.jsonl")
 
     def amount(self) -> str:
         """The sources."""
@@ -102,23 +133,42 @@ class _Artifact:
 
 
 def _read(
-    context: StageContext, artifact: _Artifact, source: str, kinds: Mapping[str, str]
+    context: StageContext,
+    settings: Files,
+    artifact: _Artifact,
+    source: str,
+    left_out: LeftOutRows,
 ) -> Rows:
     """The rows of a source: our own as they are, whatever other columns they have; others as ours.
 
     So rows of the user keep what no record knows, and the schema number that they have or lack.
     """
-    rows = read_source(source)
-    is_ours = not rows or rows[0].keys() >= set(artifact.record.required())
-    if not is_ours and artifact.use in get_args(Use):
-        made = convert(rows, artifact.use, kinds, source)  # type: ignore[arg-type]
-        reasons = ", ".join(f"{count} ({reason})" for reason, count in made.left_out.most_common())
-        left_out = f"; left out: {reasons}" if reasons else ""
-        counts = f"{len(made.rows)} of {len(rows)} rows{left_out}"
-        say(f"{context.name}: {source} is {made.name}: {counts}")
-        rows = [record.to_dict() for record in made.rows]
-    artifact.check(rows, source)
-    return rows
+    found = read_source(source)
+    notes: Counter[str]
+    title = source
+    is_known = artifact.use in get_args(Use) and bool(found.rows)
+    if is_known and not set(artifact.record.required()) <= set(common_columns(found)):
+        options = ReadingOptions(settings.kinds, settings.keep, settings.jailbreak_sources)
+        use: Any = artifact.use
+        made = convert(found, use, options, source, source_name(source))
+        rows = [Place(place, record.to_dict()) for place, record in made.rows]
+        dropped, unreadable, notes = made.dropped, made.unreadable, made.notes
+        title = f"{source} is {made.name}"
+    else:
+        rows, dropped, unreadable, notes = check_own(found, artifact.record, settings.keep)
+    unreadable = [*found.unreadable, *unreadable]
+    if artifact.check_records is check_rows:
+        repeated = repeated_ids(rows)
+        places = {place for place, _ in repeated}
+        rows = [row for row in rows if row.place not in places]
+        unreadable += repeated
+    text = left_out.add(source, len(found), dropped, unreadable)
+    passed_over = "".join(f"; {count} {what}" for what, count in notes.most_common())
+    if text or passed_over or title != source:
+        say(f"{context.name}: {title}: {len(rows)} of {len(found)} rows{text}{passed_over}")
+    if len(found) and not rows:
+        raise UserError(f"{source}: no row is left{text or ''}")
+    return [row for _, row in rows]
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:

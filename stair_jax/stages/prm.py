@@ -1,5 +1,6 @@
 """Process reward model (PRM): the policy with a scalar head, trained on pairs (Bradley-Terry)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,13 @@ from jax.sharding import PartitionSpec
 
 from stair_jax.data.examples import describe
 from stair_jax.data.mixtures import Reader, check_mixing, draw
-from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs
+from stair_jax.data.pairs import (
+    check_token_ids,
+    describe_left_out,
+    encode_pairs,
+    path_examples,
+    read_pairs,
+)
 from stair_jax.data.records import PathPair, Record
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -94,8 +101,13 @@ class Prm(TrainingStage):
     ) -> TrainingData:
         """The pairs in the order of training, and those that are held out."""
         folders = context.input_list("preferences")
-        rows = [row for folder in folders for row in read_pairs(folder / self.file, PathPair)]
-        kept, pairs = encode_pairs(rows, path_examples, tokenizer, self.max_length)
+        rows: list[PathPair] = []
+        for path in (folder / self.file for folder in folders):
+            read = read_pairs(path, PathPair)
+            check_token_ids(read, setup.config.vocab_size, path)
+            rows += read
+        counts: Counter[str] = Counter()
+        kept, pairs = encode_pairs(rows, path_examples, tokenizer, self.max_length, counts)
         groups = [Group(row.id, pair) for row, pair in zip(kept, pairs, strict=True)]
         held = held_out_prompts(kept, self.held_out, context.seed)
         numbers = [index for index, row in enumerate(kept) if row.prompt not in held]
@@ -104,11 +116,12 @@ class Prm(TrainingStage):
         if not training:
             raise UserError(
                 f"{len(rows)} pairs in {self.file}, none to train on within max_length "
-                f"{self.max_length}: lower prm.v0 of the preferences stage, or search more prompts"
+                f"{self.max_length} ({describe_left_out(counts)}): lower prm.v0 of the "
+                "preferences stage, or search more prompts"
             )
         say(
             f"{context.name}: {len(training)} pairs, {len(validation)} of {len(held)} prompts held "
-            f"out, {len(rows) - len(groups)} above max_length left out"
+            f"out, {describe_left_out(counts)}"
         )
         first = describe(tokenizer, pairs[0][0])
         say(f"{context.name}: first chosen path between ⟦...⟧: {first!r}")
@@ -170,6 +183,7 @@ class Prm(TrainingStage):
             function = partial(sequence_scores, setup.config, params)
             batches = self._batches(held_out.groups, setup.part)
             scores = for_each_group(function, batches, setup.mesh)
+            scores = np.where(np.isfinite(scores), scores, -np.inf)  # no score is the lowest
             accuracy = float(np.mean(scores[:, 0] > scores[:, 1]))
             pairs = f"{len(held_out.groups)} held-out pairs"
             say(f"{context.name}: accuracy {accuracy:.3f} on {pairs}")

@@ -95,7 +95,12 @@ def _encode(
     unique = {row.id: row for row in rows}
     places = {name: place for place, name in enumerate(unique)}
     draws = np.array([places[row.id] for row in rows])
-    encoded = TokenizedRows(list(unique.values()), lambda row: (answer_example(tokenizer, row),), 1)
+    encoded = TokenizedRows(
+        list(unique.values()),
+        lambda row: (answer_example(tokenizer, row),),
+        1,
+        ends=tokenizer.stop_ids,
+    )
     long = encoded.lengths[draws, 0] > settings.max_length
     if settings.overlong == "truncate":
         encoded = encoded.truncated(settings.max_length)
@@ -104,6 +109,16 @@ def _encode(
     if long.any():
         verb = "truncated" if settings.overlong == "truncate" else "dropped"
         say(f"{context.name}: {long.sum()} of {len(rows)} examples above max_length, {verb}")
+    # Nothing can be learned from an answer that is empty, or of which the prompt leaves no token.
+    empty = encoded.weighted[draws, 0] < 1
+    draws = draws[~empty]
+    if empty.any():
+        say(f"{context.name}: {empty.sum()} of {len(rows)} examples without an answer, dropped")
+    if not draws.size:
+        raise UserError(
+            f"there are no training examples: of {len(rows)}, {long.sum()} are above max_length "
+            f"{settings.max_length}, and {empty.sum()} have no token of an answer"
+        )
     return [encoded[place][0] for place in draws.tolist()]
 
 

@@ -104,3 +104,7 @@ def test_what_does_not_fit_is_refused_by_name(tokenizer):
         sft_batch(tokenizer, rows, length=4)
     with pytest.raises(UserError, match="example '0' has an empty answer"):
         prm_batch(tokenizer, [{"prompt": "q", "chosen_path": [], "rejected_path": ["b"]}])
+    with pytest.raises(UserError, match="example '0' has an empty answer"):
+        sft_batch(tokenizer, [{"prompt": "q", "answer": ""}])
+    with pytest.raises(UserError, match="both sides of pair '0' are the same"):
+        dpo_batch(tokenizer, [{"prompt": "q", "chosen": "b", "rejected": "b"}])

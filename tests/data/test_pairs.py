@@ -1,9 +1,16 @@
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from stair_jax.data.examples import answer_example, describe
-from stair_jax.data.pairs import encode_pairs, path_examples, read_pairs, step_examples
+from stair_jax.data.pairs import (
+    check_token_ids,
+    encode_pairs,
+    path_examples,
+    read_pairs,
+    step_examples,
+)
 from stair_jax.data.records import PathPair, SftRow, StepPair
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
@@ -67,9 +74,38 @@ def test_long_pairs_are_left_out(chat_tokenizer):
     assert kept == [PAIR] and len(pairs) == 1
 
 
-def test_an_empty_step_and_a_missing_field_are_refused(tmp_path, chat_tokenizer):
-    with pytest.raises(UserError, match="empty answer"):
-        step_examples(chat_tokenizer, replace(PAIR, chosen_tokens=()))
+def test_pairs_with_an_empty_or_the_same_side_are_left_out_and_counted(chat_tokenizer):
+    end = (chat_tokenizer.eos_id,)
+    pairs = [
+        PAIR,
+        replace(PAIR, chosen=""),
+        replace(PAIR, rejected=""),
+        replace(PAIR, chosen_tokens=()),
+        replace(PAIR, rejected_tokens=end),
+        replace(PAIR, chosen_tokens=(7, 8, *end), rejected_tokens=(7, 8, *end)),
+        replace(PAIR, chosen_tokens=(7, 8, *end), rejected_tokens=(7, 8)),
+        replace(PAIR, chosen_tokens=(7,), rejected_tokens=(9,)),
+        replace(PAIR, chosen_tokens=(1,) * 500, rejected_tokens=(1,) * 500),
+    ]
+    counts = Counter()
+    kept, _ = encode_pairs(pairs, step_examples, chat_tokenizer, 180, counts)
+    assert kept == [pairs[index] for index in (0, 6, 7)]
+    assert counts == {"with an empty side": 4, "with both sides alike": 1, "above max_length": 1}
+    path = PathPair("p", "hi", (STEP, OUTPUT), (STEP,))
+    others = [replace(path, rejected_path=path.chosen_path), replace(path, chosen_path=())]
+    kept, _ = encode_pairs([path, *others], path_examples, chat_tokenizer, 200, counts)
+    assert kept == [path] and counts["with both sides alike"] == 2
+
+
+def test_token_ids_outside_of_the_vocabulary_are_named():
+    pair = PathPair("q", "hi", (STEP,), (OUTPUT,), rejected_tokens=(1, 99))
+    check_token_ids([PAIR, replace(PAIR, path_tokens=(99,)), pair], 100, "dpo.jsonl")
+    message = r"dpo\.jsonl, line 2: rejected_tokens has the token id 99, and the model has 0 to 98"
+    with pytest.raises(UserError, match=message):
+        check_token_ids([PAIR, pair], 99, "dpo.jsonl")
+
+
+def test_a_missing_field_is_refused(tmp_path):
     path, row = tmp_path / "dpo.jsonl", PAIR.to_dict()
     write_jsonl(path, [row, {k: v for k, v in row.items() if k != "path"}])
     with pytest.raises(UserError, match="line 2: the field 'path' must be a list"):

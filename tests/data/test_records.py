@@ -121,7 +121,8 @@ STEPS, IDS = "must be a list of texts", "must be a list of token ids"
         *[(STEP, name, "7 8", IDS) for name in ("path_tokens", "chosen_tokens")],
         (STEP, "rejected_tokens", [1, 2.5], IDS),
         (STEP, "rejected_tokens", [True], IDS),
-        *[(STEP, name, "1", NUMBER) for name in ("chosen_value", "rejected_value", "depth")],
+        *[(STEP, name, [1], NUMBER) for name in ("chosen_value", "rejected_value", "depth")],
+        *[(STEP, "chosen_tokens", [bad], IDS) for bad in (-1, 2**31)],
         *[(PATHS, name, True, NUMBER) for name in ("chosen_visits", "rejected_visits")],
         *[(PATHS, name, 3, TEXT) for name in ("id", "prompt", "form", "kind")],
         *[(PATHS, name, [["x"]], STEPS) for name in ("chosen_path", "rejected_path")],
@@ -163,6 +164,13 @@ def test_whole_numbers_may_be_written_as_floats_and_references_be_anything():
     for reference in (42, ["a", "b"]):
         row = PROMPT.to_dict() | {"reference": reference}
         assert Prompt.from_dict(row, "x").reference == reference
+
+
+def test_text_is_read_as_a_number_and_what_is_none_is_no_value():
+    row = STEP.to_dict() | {"chosen_value": "1.5", "rejected_value": "N/A", "depth": float("nan")}
+    read = StepPair.from_dict(row, "x")
+    assert (read.chosen_value, read.rejected_value, read.depth) == (1.5, None, None)
+    assert StepPair.not_numbers(row) == ["rejected_value", "depth"]
 
 
 @pytest.mark.parametrize("record", RECORDS)

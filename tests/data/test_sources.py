@@ -1,14 +1,24 @@
-import csv
+import datetime
 import json
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 
-from stair_jax.data.sources import read_source
+from stair_jax.data import sources
+from stair_jax.data.sources import source_files, source_name
 from stair_jax.errors import UserError
 
 ROWS = [{"prompt": 'a, "b"\nc', "n": "1"}, {"prompt": "ü", "n": "2"}]
+DAY = datetime.datetime(2026, 11, 29, 12, 30)
+
+
+def read_source(source):
+    """The rows of a source, all of which can be read."""
+    found = sources.read_source(source)
+    assert not found.unreadable
+    return [row for _, row in found.rows]
 
 
 def write(path, text):
@@ -20,27 +30,6 @@ def write(path, text):
 def test_json_lines_whatever_their_name(tmp_path, name):
     text = "".join(json.dumps(row) + "\n" for row in ROWS)
     assert read_source(write(tmp_path / name, text)) == ROWS
-
-
-def test_json(tmp_path):
-    assert read_source(write(tmp_path / "a.json", json.dumps(ROWS, indent=1))) == ROWS
-    assert read_source(write(tmp_path / "b.json", json.dumps(ROWS[0], indent=1))) == ROWS[:1]
-    for text, message in (("[1]", "item 1, is not a JSON object"), ("[{}", "line 1, is not JSON")):
-        with pytest.raises(UserError, match=message):
-            read_source(write(tmp_path / "c.json", text))
-    with pytest.raises(UserError, match="surrogate"):
-        read_source(write(tmp_path / "d.json", '[{"a": "\\ud800"}]'))
-
-
-def test_csv(tmp_path):
-    with open(tmp_path / "a.csv", "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, ["prompt", "n"])
-        writer.writeheader()
-        writer.writerows(ROWS)
-    assert read_source(tmp_path / "a.csv") == ROWS
-    for text in ("a,b\n1\n", "a,b\n1,2,3\n"):
-        with pytest.raises(UserError, match="row 1, has a different number of fields"):
-            read_source(write(tmp_path / "b.csv", text))
 
 
 def test_what_datasets_writes(tmp_path):
@@ -58,6 +47,55 @@ def test_what_datasets_writes(tmp_path):
     DatasetDict({"a": data, "b": data}).save_to_disk(tmp_path / "odd")
     with pytest.raises(UserError, match="no split 'train': name one of a, b"):
         read_source(tmp_path / "odd")
+
+
+def test_dates_are_text_and_decimals_numbers(tmp_path):
+    from datasets import Dataset
+
+    odd = {"at": DAY, "day": DAY.date(), "took": datetime.timedelta(seconds=90), "ids": [1, 2]}
+    rows = [odd | {"score": Decimal("9.50")}, odd | {"score": Decimal("3.00")}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    plain = {"at": "2026-11-29T12:30:00", "day": "2026-11-29", "took": 90.0, "ids": [1, 2]}
+    made = read_source(tmp_path / "a.parquet")
+    assert made == [plain | {"score": 9.5}, plain | {"score": 3}]
+    json.dumps(made)
+
+
+def test_bytes_in_a_table_are_refused_with_row_and_column(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([{"s": "x", "image": b"\x00"}]).to_parquet(tmp_path / "a.parquet")
+    found = sources.read_source(tmp_path / "a.parquet")
+    assert not found.rows
+    assert found.unreadable == [
+        ("row 1", "the column 'image' holds bytes, which JSON lines cannot hold: drop it")
+    ]
+
+
+def test_a_table_with_a_column_twice_is_one_line_that_says_so(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 2, names=["prompt", "prompt"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet through datasets \(.*prompt") as error:
+        read_source(tmp_path / "a.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_the_short_name_of_a_source():
+    assert source_name("data/gsm8k.train.jsonl.gz") == "gsm8k"
+    assert source_name("openai/gsm8k:main/train") == source_name("openai/gsm8k") == "gsm8k"
+
+
+def test_the_files_of_a_source(tmp_path):
+    from datasets import Dataset
+
+    path = write(tmp_path / "a.jsonl", "{}")
+    assert source_files(path) == [path] and source_files("owner/name") == []
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    names = [file.name for file in source_files(tmp_path / "saved")]
+    assert {"state.json", "dataset_info.json"} < set(names) and len(names) == 3
 
 
 @pytest.mark.parametrize(

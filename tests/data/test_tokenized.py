@@ -160,3 +160,20 @@ def test_late_ids_are_a_sequence():
     assert list(ids) == [5, 6, 7] and ids[-1] == 7 and ids[1:] == [6, 7] and 6 in ids
     assert np.asarray(ids).dtype == np.int32 and np.asarray(ids, np.int64).dtype == np.int64
     assert sum(LazyIds(300, lambda: np.ones(300, np.int32))) == 300
+
+
+def test_tokens_of_weight_are_those_beside_end_tokens_and_a_cut_takes_end_tokens_first():
+    ends = (90, 91)
+    sides = ([1, 2, 90], [1, 90, 91]), ([7, 8], [7, 8])
+    rows = [Row(str(number), number, (0, 0)) for number in range(2)]
+
+    def encode(row):
+        return [Example(ids, [0] + [1] * (len(ids) - 1), "x") for ids in sides[row.number]]
+
+    made = TokenizedRows(rows, encode, 2, ends=ends)
+    assert made.counted.tolist() == [[2, 2], [1, 1]]
+    assert made.weighted.tolist() == [[1, 0], [1, 1]]
+    assert made.truncated(2).weighted.tolist() == [[1, 0], [1, 1]]
+    assert made.truncated(1).weighted.tolist() == [[0, 0], [0, 0]]
+    alike = made.checksums[:, 0] == made.checksums[:, 1]
+    assert alike.tolist() == [False, True] and (made.checksums >= 0).all()

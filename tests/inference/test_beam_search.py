@@ -1,3 +1,7 @@
+import math
+
+import pytest
+
 from stair_jax.data.records import Prompt
 from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.candidates import Scored, TestTimeSettings
@@ -84,3 +88,19 @@ def test_steps_that_were_cut_off_are_not_continued(tokenizer, make_engine):
     engine = make_engine()
     (result,) = beam_search(engine, tokenizer, PROMPTS[:1], fewest_b(tokenizer), settings, seed=0)
     assert len(engine.seen) == 8 and len(result.tokens) == 5
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_kept_behind_all_others(tokenizer, make_engine, odd):
+    """The best step by content gets no score: the search goes on with the others."""
+    value, rounds = fewest_b(tokenizer), []
+
+    def score(candidates):
+        scores = value(candidates)
+        best = max(range(len(scores)), key=lambda index: scores[index].value)
+        rounds.append(candidates[best].tokens)
+        return [Scored(odd) if index == best else one for index, one in enumerate(scores)]
+
+    (result,) = beam_search(make_engine(p_end=0.2), tokenizer, PROMPTS[:1], score, SETTINGS, seed=0)
+    assert result.tokens not in rounds and math.isfinite(result.score)
+    assert result.unscored == len(rounds)

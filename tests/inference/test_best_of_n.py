@@ -90,3 +90,27 @@ def test_cost_of_scoring_is_counted(tokenizer, make_engine):
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(UserError, match=next(iter(setting))):
         TestTimeSettings(**setting)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_loses_against_any_and_is_counted(tokenizer, make_engine, odd):
+    engine, seen = make_engine(), []
+
+    def score(candidates):
+        seen.extend(candidates)
+        values = [-100.0 - number for number, _ in enumerate(candidates)]
+        values[0] = values[2] = odd
+        return list(map(Scored, values))
+
+    (result,) = best_of_n(engine, tokenizer, PROMPTS[:1], score, SETTINGS, seed=1)
+    scored = [n for n, c in enumerate(seen) if c.state == "done" and n not in (0, 2)]
+    assert result.tokens == seen[scored[0]].tokens and result.score == -100.0 - scored[0]
+    assert result.unscored == 2
+
+
+def test_where_no_score_is_finite_the_first_answer_is_taken(tokenizer, make_engine):
+    def score(candidates):
+        return [Scored(float("nan"))] * len(candidates)
+
+    (result,) = best_of_n(make_engine(), tokenizer, PROMPTS[:1], score, SETTINGS, seed=1)
+    assert result.score == float("-inf") and result.unscored == SETTINGS.n

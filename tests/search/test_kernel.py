@@ -413,15 +413,16 @@ def test_known_terminal_rewards_cost_no_round():
     assert rounds < SMALL.num_iterations
 
 
-def test_missing_reward_moves_no_mean_and_is_asked_once_at_a_terminal():
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_missing_reward_moves_no_mean_and_is_asked_once_at_a_terminal(missing):
     tree = jax.tree.map(lambda leaf: leaf[0], kernel.init(SMALL, keys(1)))
-    tree = backup(tree, jnp.int32(0), jnp.nan)
+    tree = backup(tree, jnp.int32(0), missing)
     assert (tree.visits[0], tree.value_sum[0]) == (1, 0.0)
     tree = backup(tree, jnp.int32(0), 3.0)
     expansion = kernel.Expansion(jnp.int32(2), jnp.array([True, False]), jnp.ones(2))
     tree, child = expand(tree, jnp.int32(0), expansion)
     assert int(child) == 1
-    tree = backup(tree, child, jnp.nan)
+    tree = backup(tree, child, missing)
     np.testing.assert_array_equal(tree.visits[:3], [3, 1, 0])
     np.testing.assert_array_equal(tree.value_sum[:3], [4.5, 1.5, 0.0])
     np.testing.assert_array_equal(tree.reward[:3], [np.nan, 1.5, np.nan])

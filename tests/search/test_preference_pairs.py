@@ -1,4 +1,5 @@
 import itertools
+import math
 import random
 
 import pytest
@@ -56,6 +57,13 @@ def test_sibling_pairs_and_the_reasons_against_the_others():
     assert counts == {"pairs": 2, "small_gap": 1, "few_visits": 1, "no_value": 2} | dict.fromkeys(
         ("too_long", "low_value"), 0
     )
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_makes_no_pair(odd):
+    tree = make_record((0, odd, 4, False), (0, 1.0, 4, False), (0, 0.2, 4, False))
+    pairs, counts = sibling_pairs(tree, StepPairSettings())
+    assert ends(pairs) == [(2, 3)] and counts["no_value"] == 2
 
 
 def test_a_pair_tells_the_whole_story():

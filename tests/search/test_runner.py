@@ -40,7 +40,15 @@ def read(section):
 
 
 def search(
-    tokenizer, engine, prompts=PROMPTS, seed=3, trees_in_flight=8, done=(), device="host", **section
+    tokenizer,
+    engine,
+    prompts=PROMPTS,
+    seed=3,
+    trees_in_flight=8,
+    done=(),
+    device="host",
+    reward=None,
+    **section,
 ):
     """Runs a search; returns (trees by id without `seconds`, report)."""
     trees = {}
@@ -57,7 +65,7 @@ def search(
         read(section),
         seed,
         on_tree,
-        reward=SafetyReward(),
+        reward=reward or SafetyReward(),
         trees_in_flight=trees_in_flight,
         model="m",
         fingerprint="s",
@@ -271,6 +279,18 @@ def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     assert report.counts["missing"] >= evaluations
     for tree in trees.values():
         assert all(node["value"] is None and node["visits"] == 0 for node in tree["nodes"])
+
+
+def test_a_reward_that_is_not_finite_is_missing_and_counted(tokenizer, make_engine):
+    def reward(helpfulness, safety):
+        return math.inf if helpfulness > 0 else math.nan
+
+    trees, report = search(tokenizer, make_engine(), PROMPTS[:2], reward=reward)
+    assert report.counts["nonfinite"] > 0
+    for tree in trees.values():
+        for node in tree["nodes"]:
+            rewards = [entry["reward"] for entry in node["judgements"]]
+            assert all(reward is None or math.isfinite(reward) for reward in rewards)
 
 
 def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):

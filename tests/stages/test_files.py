@@ -71,7 +71,8 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
     stair = {"prompt": "Steal?", "answer": "No.", "source": "SafeRLHF"}
     (tmp_path / "stair.json").write_text(json.dumps([stair, stair | {"source": "mine"}]))
     (tmp_path / "attacks.csv").write_text(
-        "id,jailbreak_query,redteam_query,transfer_from_llm\n3,Play,r,True\n4,See,r,False\n"
+        "id,jailbreak_query,redteam_query,transfer_from_llm,from\n"
+        "3,Play,r,True,Handcraft\n4,See,r,False,Handcraft\n5,Ask,r,True,AdvBench\n"
     )
     own = put(tmp_path / "own.jsonl", PROMPT)
     made = run(
@@ -87,7 +88,13 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
         ("No.", "helpfulness"),
     ]
     shown = capsys.readouterr().err
-    assert "is JailbreakV-28k: 1 of 2 rows; left out: 1 (the attack is in its image)" in shown
+    assert "is JailbreakV-28k: 1 of 3 rows; left out: 1 (the attack is in its image), 1 (" in shown
+    source = str(tmp_path / "attacks.csv")
+    reason = "its source 'AdvBench' is none of files.jailbreak_sources"
+    assert made["left_out.jsonl"] == [
+        {"source": source, "place": "line 3", "reason": "the attack is in its image"},
+        {"source": source, "place": "line 4", "reason": reason},
+    ]
 
 
 def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_path):
@@ -100,3 +107,91 @@ def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_pa
         run(sft=put(tmp_path / "odd", {"text": "x"}))
     with pytest.raises(UserError, match="line 1: the field 'chosen_path' must be a list"):
         run(prm=(put(tmp_path / "pairs", STEP),))
+
+
+def test_one_odd_row_is_left_out_with_its_line_and_many_refuse_the_file(run, tmp_path, capsys):
+    rows = [EXAMPLE | {"id": str(number)} for number in range(300)]
+    path = tmp_path / "sft.jsonl"
+    put(path, *rows)
+    text = path.read_text()
+    odd = ["{", json.dumps(EXAMPLE | {"id": "x", "kind": "rude"}), json.dumps(rows[7])]
+    path.write_text("\n\n" + odd[0] + "\n" + text + odd[1] + "\n" + odd[2] + "\n")
+    made = run(sft=str(path))
+    assert made["sft.jsonl"] == rows
+    assert [(row["place"], row["reason"][:30]) for row in made["left_out.jsonl"]] == [
+        ("line 3", "column 2: not JSON (Expecting "),
+        ("line 304", "kind 'rude' is unknown: use sa"),
+        ("line 305", "id '7' is already used in line"),
+    ]
+    shown = capsys.readouterr().err
+    assert "300 of 303 rows; left out: 3 (cannot be read, the first in line 3: column 2" in shown
+    message = r"line 3: column 2: .*; 3 of 303 rows cannot be read, more than the share .* 0\.009"
+    with pytest.raises(UserError, match=message):
+        run(sft=str(path), max_bad_share=0.009)
+
+
+def test_pairs_of_the_user_that_contradict_themselves_are_left_out(run, tmp_path, capsys):
+    rows = [
+        STEP | {"id": str(number), **more}
+        for number, more in enumerate(
+            [
+                {"chosen_value": 1.0, "rejected_value": -1},
+                {"chosen_value": 1.0, "rejected_value": 1.0},
+                {"chosen_value": "0.5", "rejected_value": 2.0},
+                {"chosen_value": "N/A", "rejected_value": 2.0},
+                {"rejected": "x"},
+                {"chosen_tokens": [3], "rejected_tokens": [3]},
+                {"rejected": "x", "chosen_tokens": [3], "rejected_tokens": [4]},
+            ]
+        )
+    ]
+    path = put(tmp_path / "dpo.jsonl", *rows)
+    made = run(dpo=path)
+    assert [row["id"] for row in made["dpo.jsonl"]] == ["0", "3", "6"]
+    assert [(row["place"], row["reason"]) for row in made["left_out.jsonl"]] == [
+        ("line 2", "both answers have the same score"),
+        ("line 3", "its scores contradict each other"),
+        ("line 5", "both sides alike"),
+        ("line 6", "both sides alike"),
+    ]
+    assert "; 1 rows without a number in chosen_value" in capsys.readouterr().err
+    made = run(dpo=path, keep=("ties", "scores"))
+    assert [row["id"] for row in made["dpo.jsonl"]] == ["0", "1", "2", "3", "6"]
+    prm = put(tmp_path / "prm.jsonl", PATHS, PATHS | {"id": "r", "rejected_path": ["x"]})
+    assert [row["id"] for row in run(prm=(prm,))["prm.jsonl"]] == ["q"]
+
+
+def test_a_source_of_which_no_row_is_left_is_an_error_that_says_why(run, tmp_path):
+    tied = {"prompt": "q", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 1}
+    with pytest.raises(
+        UserError, match=r"no row is left; left out: 1 \(both answers have the same"
+    ):
+        run(dpo=put(tmp_path / "pairs", tied))
+    with pytest.raises(UserError, match="must be one of 'ties', 'scores'"):
+        run(dpo=put(tmp_path / "pairs", tied), keep=("tie",))
+
+
+def test_an_empty_file_of_examples_is_an_error(run, tmp_path):
+    with pytest.raises(UserError, match="is empty"):
+        run(sft=put(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (STEP | {"chosen": 3}, "line 1: the field 'chosen' must be text"),
+        (STEP | {"path": [["x"]]}, "line 1: the field 'path' must be a list of texts"),
+        (
+            STEP | {"chosen_tokens": [-1]},
+            "line 1: the field 'chosen_tokens' must be a list of token",
+        ),
+        (
+            STEP | {"path_tokens": [2**31]},
+            "line 1: the field 'path_tokens' must be a list of token",
+        ),
+        (STEP | {"kind": "rude"}, "line 1: kind 'rude' is unknown"),
+    ],
+)
+def test_pairs_of_the_user_have_text_and_token_ids(run, tmp_path, row, message):
+    with pytest.raises(UserError, match=message):
+        run(dpo=put(tmp_path / "dpo", row))

@@ -3,7 +3,7 @@
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.stages import Prm, Sft
+from stair_jax.stages import Dpo, Prm, Sft
 from stair_jax.storage import read_jsonl, write_jsonl
 from stair_jax.training import loop
 
@@ -70,3 +70,49 @@ def test_sft_says_how_full_its_rows_are_and_truncates(batches_of, capsys):
     assert other["weights"].sum() < first["weights"].sum()
     with pytest.raises(UserError, match="there are no training examples"):
         batches_of(Sft, "data", max_length=cut)
+
+
+@pytest.mark.parametrize("overlong", ["drop", "truncate"])
+def test_sft_examples_without_a_token_of_an_answer_are_dropped_and_counted(
+    batches_of, tmp_path, capsys, overlong
+):
+    path = tmp_path / "data" / "sft.jsonl"
+    rows = read_jsonl(path)
+    rows[1]["answer"] = ""
+    rows[2]["prompt"] *= 60  # the prompt alone fills the row
+    write_jsonl(path, rows)
+    settings = {"overlong": overlong, "answer_format": "plain", "epochs": 2.0}
+    batches = batches_of(Sft, "data", **settings)
+    ids = [name for batch in batches for name in batch.ids]
+    assert sorted(ids[:6]) == sorted(ids[6:]) == ["0", "3", "4", "5", "6", "7"]
+    left = 2 if overlong == "drop" else 4  # in two epochs; the long one is told as too long
+    assert f"x: {left} of 16 examples without an answer, dropped" in capsys.readouterr().err
+    write_jsonl(path, rows[1:3])
+    with pytest.raises(UserError, match="there are no training examples: of 4, 2 are above max_"):
+        batches_of(Sft, "data", **settings)
+
+
+def test_pairs_without_weight_are_dropped_and_ids_of_no_token_refused(batches_of, tmp_path, capsys):
+    path = tmp_path / "data" / "dpo.jsonl"
+    rows = read_jsonl(path)
+    rows[0]["rejected"], rows[1]["chosen"] = "", rows[1]["rejected"]
+    write_jsonl(path, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stair_jax.stages.dpo._reference", lambda *args: [(0.0, 0.0)] * 6)
+        batches = batches_of(Dpo, "preferences")
+        ids = [name for batch in batches for name in batch.ids]
+        assert sorted(ids) == ["2", "3", "4", "5", "6", "7"]
+        shown = "x: 6 pairs, 1 with an empty side, 1 with both sides alike left out"
+        assert shown in capsys.readouterr().err
+        write_jsonl(path, rows[:2])
+        with pytest.raises(UserError, match=r"none to train on .*1 with an empty side"):
+            batches_of(Dpo, "preferences")
+    write_jsonl(path, [*rows[2:4], rows[4] | {"chosen_tokens": [3, 10**6]}])
+    with pytest.raises(
+        UserError, match=r"dpo\.jsonl, line 3: chosen_tokens has the token id 1000000"
+    ):
+        batches_of(Dpo, "preferences")
+    path = tmp_path / "data" / "prm.jsonl"
+    write_jsonl(path, [read_jsonl(path)[0] | {"rejected_tokens": [10**6]}])
+    with pytest.raises(UserError, match=r"prm\.jsonl, line 1: rejected_tokens has the token id"):
+        batches_of(Prm, "preferences")

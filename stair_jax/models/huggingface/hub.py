@@ -42,6 +42,20 @@ def resolve(init: str, weights: bool = True) -> Path:
     return found
 
 
+def cached_commit(repo_id: str) -> str | None:
+    """The commit of a model in the cache of huggingface_hub; None: there is none, or no such id.
+
+    The hub is not asked.
+    """
+    if not _HUB_ID.fullmatch(repo_id):
+        return None
+    try:
+        found = huggingface_hub.try_to_load_from_cache(repo_id, "config.json")
+    except errors.HFValidationError:
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def _fetch(repo_id: str, patterns: list[str]) -> Path:
     here = f"there is no folder {repo_id} here, and "
     instead = (

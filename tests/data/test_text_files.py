@@ -1,0 +1,151 @@
+"""Text files in every encoding give the same rows; a row that cannot be read is named."""
+
+import csv
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stair_jax.data.sources import read_source
+from stair_jax.errors import UserError
+
+ROWS = [{"prompt": 'a, "b"\nc', "n": "1"}, {"prompt": "ü 水", "n": "2"}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+
+
+def rows_of(found):
+    return [row for _, row in found.rows]
+
+
+def reasons(found):
+    return [f"{place}: {reason}" for place, reason in found.unreadable]
+
+
+def table(path, encoding="utf-8", names=("prompt", "n")):
+    with open(path, "w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([names, *(row.values() for row in ROWS)])
+    return path
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_encoding_gzipped_or_not(tmp_path, encoding, zipped):
+    texts = {"a.jsonl": LINES, "a.json": json.dumps(ROWS, ensure_ascii=False), "b.json": LINES}
+    for name, text in texts.items():
+        data = text.encode(encoding)
+        path = tmp_path / (f"{name}.gz" if zipped else name)
+        path.write_bytes(gzip.compress(data) if zipped else data)
+        found = read_source(path)
+        assert rows_of(found) == ROWS and not found.unreadable
+    plain = table(tmp_path / "a.csv", encoding)
+    if zipped:
+        plain = tmp_path / "a.csv.gz"
+        plain.write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    found = read_source(plain)
+    assert rows_of(found) == ROWS
+    assert [place for place, _ in found.rows] == ["line 2", "line 4"]  # the first has two lines
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(width=32))))
+def test_json_lines_that_python_writes_are_read_back(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("x") / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert repr(rows_of(read_source(path))) == repr(rows)  # as text, so that NaN is NaN
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+@given(data=st.binary(max_size=60) | st.text(alphabet='[]{}",:\\n\\ 1aé', max_size=60))
+def test_whatever_the_bytes_there_are_rows_or_one_line(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("x") / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    try:
+        found = read_source(path)
+    except UserError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
+        return
+    json.dumps([row for _, row in found.rows], ensure_ascii=False).encode()
+    assert len({place for place, _ in (*found.rows, *found.unreadable)}) == len(found)
+
+
+DEEP = "[" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "column 2: not JSON (Expecting property name enclosed in double quotes)"),
+        ("[1]", "is not a JSON object"),
+        ('{"a": 1, "b": 2, "a": 3}', "the row has the key 'a' twice: remove one of them"),
+        ('{"a": [{"b": 1, "b": 1}]}', "the column 'a[0]' has the key 'b' twice"),
+        ('{"a": "\\ud800"}', "the column 'a' contains a lone surrogate"),
+        ('{"a": ' + DEEP, "column 106: lists and objects in 100 levels and more"),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", "the column 'a[0][0]"),
+        ('{"a": ' + "9" * 5000 + "}", "column 1: not JSON (Exceeds the limit"),
+    ],
+)
+def test_a_line_that_is_no_row_is_listed_and_the_others_are_read(tmp_path, line, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 0}\n\n' + line + '\n{"a": 4}\n', encoding="utf-8")
+    found = read_source(path)
+    assert found.rows == [("line 1", {"a": 0}), ("line 4", {"a": 4})] and len(found) == 3
+    (shown,) = reasons(found)
+    assert shown.startswith(f"line 3: {reason}")
+
+
+def test_bytes_that_are_no_utf_8_are_told_with_line_and_column(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "x"}\n{"a": "\xff"}\n')
+    assert reasons(read_source(path)) == ["line 2: column 8: the byte 0xff is not UTF-8 text"]
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\nx,y\nx,caf\xe9\n")
+    found = read_source(path)
+    assert found.rows == [("line 2", {"a": "x", "b": "y"})]
+    assert reasons(found) == ["line 3: the column 'b' is not UTF-8 text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.json", b'[{"a": 1},\n {"a": }]', "line 2, column 8: not JSON (Expecting value)"),
+        ("a.json", b'[{"a": 1},\n ' + DEEP.encode(), "line 2, column 101: lists and objects in"),
+        ("a.json", b'[{"a": "\xff"}]', "line 1, column 9: the byte 0xff is not UTF-8 text"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "line 1: column 3 has the name 'a' of column 1"),
+        ("a.csv", b'a\n1\n"2\n3\n', "in the row that begins at line 3: unexpected end of data"),
+        ("a.csv", b"\xe9\n1\n", "line 1: the header is not UTF-8 text"),
+        ("a.jsonl", gzip.compress(b"{}")[:-4], "is a damaged gzip file"),
+        ("a.jsonl", b"PK\x03\x04", "is a zip archive: unpack it"),
+        ("a.jsonl", b"PAR1", "give it a name that ends with .parquet"),
+        ("a.jsonl", "{}".encode("utf-16") + b"x", "is not utf-16 text at byte 6"),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_all_is_one_line(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        read_source(path)
+    assert str(error.value).startswith(str(path)) and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_item_of_a_json_list_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}, 2, {"a": 1, "a": 2}]')
+    assert reasons(read_source(path)) == [
+        "item 2: is not a JSON object",
+        "item 3: the row has the key 'a' twice: remove one of them",
+    ]
+
+
+def test_rows_of_a_table_with_other_fields_than_the_header_are_listed(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1\n1,2\n\n1,2,3\n")
+    found = read_source(path)
+    assert found.rows == [("line 3", {"a": "1", "b": "2"})]
+    assert reasons(found) == [
+        "line 2: has 1 fields, and the header 2",
+        "line 5: has 3 fields, and the header 2",
+    ]
