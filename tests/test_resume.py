@@ -56,7 +56,7 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
     }
     overrides["stages"] = tuple(stage for stage in overrides["stages"] if stage != "evaluate")
     early = ("data", "base", "sft")  # the interrupted runs begin after these
-    result = kills.run(2, 0, tmp_path, moments, overrides, copied=early)
+    result = kills.run(2, 0, tmp_path, moments, overrides, copied=early, optimised=False)
     said = [(tmp_path / f"run0.start{start}.0.log").read_text() for start in range(3)]
     assert result.failures == [], said
     assert result.counts["SIGKILL"] == result.counts["in search1"] == 1
