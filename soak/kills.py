@@ -68,7 +68,6 @@ def run(
     moments: Sequence[Moment] = (),
     overrides: Mapping[str, Any] = OVERRIDES,
     copied: Sequence[str] = (),
-    optimised: bool = True,
 ) -> Result:
     """Sends `size` signals to runs.
 
@@ -79,12 +78,9 @@ def run(
         moments: replace the random moments.
         overrides: fields of configs/pocket.py.
         copied: stages that are copied from the undisturbed run instead of run again.
-        optimised: see `Command`.
     """
     result = Result("kills")
-    command = Command.of_config(
-        "configs/pocket.py", folder / "compiled", overrides, optimised=optimised
-    )
+    command = Command.of_config("configs/pocket.py", folder / "compiled", overrides)
     seconds = command.finish(folder / "undisturbed")
     moments = moments or [_draw(seed + number, _WARM * seconds) for number in range(size)]
     result.figures["undisturbed_run_s"] = seconds
