@@ -214,7 +214,7 @@ def test_gradients_of_bfloat16_logits_are_near_the_exact_ones(inputs):
         found = gradients[loss](hidden.astype(jnp.bfloat16), head, num_chunks)
         assert [g.dtype for g in found] == [jnp.bfloat16, jnp.float32]
         for near, far in zip(found, exact, strict=True):
-            np.testing.assert_allclose(np.float32(near), far, atol=0.05)
+            np.testing.assert_allclose(np.asarray(near, np.float32), far, atol=0.05)
 
 
 @pytest.mark.parametrize("function", [token_logps, weighted_logp])
