@@ -30,7 +30,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_tokenizer():
-    """This process trains the tokenizer, which is always the same, once."""
+    """Trains the tokenizer, which is always the same, once in the process of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "train_tokenizer", cache(pretrain.train_tokenizer))
         yield
