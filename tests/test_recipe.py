@@ -42,7 +42,7 @@ SETTINGS = {
     "sft.batch_size": 10,
     "sft.learning_rate": 1e-3,
     "sft.reader": "datasets",
-    "search.num_iterations": 5,
+    "search.num_iterations": 8,
     "search.num_prompts": NUM_TREES,
     "search.max_step_tokens": 48,
     "search.max_answer_tokens": 80,

@@ -13,7 +13,6 @@ from soak.compare import tree_ids
 from soak.restarts import Moment
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
-NUM_TREES = 4
 
 
 def has_some_trees(run):
@@ -56,7 +55,6 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
         name: value for name, value in kills.OVERRIDES.items() if not name.startswith("evaluate.")
     }
     overrides["stages"] = tuple(stage for stage in overrides["stages"] if stage != "evaluate")
-    overrides |= {"pocket.num_search": NUM_TREES, "search.num_iterations": 5}
     early = ("data", "base", "sft")  # the interrupted runs begin after these
     result = kills.run(2, 0, tmp_path, moments, overrides, copied=early)
     said = [(tmp_path / f"run0.start{start}.0.log").read_text() for start in range(3)]
@@ -65,4 +63,4 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(tmp_path):
     assert result.counts["SIGTERM"] == result.counts["in iter1"] == 1
     check_goes_on("search1", said[1])
     check_goes_on("iter1", said[2])
-    assert len(tree_ids(tmp_path / "undisturbed")) == NUM_TREES
+    assert len(tree_ids(tmp_path / "undisturbed")) == kills.NUM_TREES
