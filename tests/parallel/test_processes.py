@@ -1,4 +1,4 @@
-"""Runs of two processes with two devices each, started by the real command."""
+"""Runs of two processes with four devices each, started by the real command."""
 
 import json
 import shutil
@@ -28,12 +28,12 @@ def inputs(tmp_path_factory, make_stage_inputs):
 
 
 def command_of(inputs, count, *flags):
-    """The command in one or several processes, which share four devices equally."""
+    """The command in one or several processes, which share eight devices equally."""
     return Command(
         ("-m", "stair_jax.launch", f"--config={CONFIG}:{inputs}", *flags),
         compiled=inputs / "compiled",
         processes=count,
-        devices=4 // count,
+        devices=8 // count,
         optimised=False,
     )
 
@@ -59,7 +59,7 @@ def metrics(workdir, stage):
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_two_processes_of_two_devices_train_like_one_of_four(whole, shared, stage):
+def test_two_processes_of_four_devices_train_like_one_of_eight(whole, shared, stage):
     one, two = metrics(whole, stage), metrics(shared, stage)
     assert len(one) == len(two) >= 4
     assert one[0]["loss"] - one[-1]["loss"] > 0.05

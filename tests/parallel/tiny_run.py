@@ -26,7 +26,7 @@ def get_config(inputs):
             "runtime": {
                 "slots": 8,
                 "trees_in_flight": 2,
-                "training_mesh": {"data": 2, "fsdp": 2},
+                "training_mesh": {"data": 2, "fsdp": 4},
                 "decoding_mesh": {"data": 1},
                 "vocab_multiple": 16,
             },

@@ -86,11 +86,7 @@ def start_and_stop(folder, after, number):
     A checkpoint is on disk by then. Returns the exit code.
     """
     code = f"import runpy; runpy.run_path({__file__!r})['main']({str(folder)!r})"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(folder.with_name("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         metrics = folder / "metrics.jsonl"
         while not (
