@@ -39,12 +39,15 @@ make_environment() {
   fi
   echo "Installing stair_jax and what it needs into .venv: this takes some minutes ..." >&2
   local start=$SECONDS
-  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
     --requirement requirements.txt --editable ".${extra:+[$extra]}"; then
     echo "stair_jax: error: the installation failed: pip says why above;" \
       "the same command tries again" >&2
     return 2
   fi
+  # pip would compile file after file; the tests of packages are never imported. A file that
+  # cannot be compiled (a template, say) is no error.
+  .venv/bin/python -m compileall -q -j 0 -x '/tests?/' .venv/lib >/dev/null 2>&1 || true
   echo "$id" >.venv/installed
   echo "$id" >"$stamp"
   echo "Installed in $((SECONDS - start)) s." >&2

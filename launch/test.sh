@@ -14,7 +14,16 @@ check() {
 }
 check ruff check --output-format=concise .
 check ruff format --check --output-format=concise .
-check mypy
+
+# The type checker runs beside the tests, which often wait; its lines follow theirs.
+typed="$(mktemp)"
+trap 'rm -f "$typed"' EXIT
+{
+  check mypy
+  exit "$status"
+} >"$typed" 2>&1 &
 # A file's tests share what they compile: they stay in one process.
 check pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+wait "$!" || status=1
+cat "$typed"
 exit "$status"

@@ -40,7 +40,7 @@ def test_hooks_and_the_test_command_run_the_same_checks():
     """With the same flags, by the same Python."""
     script = (ROOT / "launch/test.sh").read_text()
     assert f'{RUN_MODULE}"$@"' in script
-    checks = re.findall(r"^check (?!pytest )(.+)$", script, re.MULTILINE)
+    checks = re.findall(r"^ *check (?!pytest )(.+)$", script, re.MULTILINE)
     assert len(checks) == 3
     commands = [hook["entry"].removeprefix(RUN_MODULE) for hook in HOOKS]
     assert [line for line in commands if not line.startswith("pre_commit_hooks.")] == checks

@@ -150,11 +150,9 @@ def test_results_do_not_depend_on_company_slot_or_order():
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"num_slots": 3},
-        {"num_slots": 24},
-        {"page_size": 1},
-        {"page_size": 16, "prefill_width": 5},
-        {"cache_tokens": 60},
+        {"num_slots": 3, "page_size": 16, "prefill_width": 5},
+        {"num_slots": 24, "page_size": 1},
+        {"num_slots": 4, "cache_tokens": 60},
     ],
     ids=str,
 )

@@ -45,7 +45,7 @@ def test_padding_is_masked_and_costs_nothing_where_there_is_none():
 def models(request):
     """(config, parameters) of a random model, without and with vocabulary padding."""
     plain = ModelConfig(
-        *(41, 32, 48, 2, 4, 2, 8), initializer_range=0.3, tie_word_embeddings=request.param
+        *(41, 32, 48, 1, 4, 2, 8), initializer_range=0.3, tie_word_embeddings=request.param
     )
     configs = plain, dataclasses.replace(plain, vocab_multiple=64)
     return [(config, init_params(config, jax.random.key(1))) for config in configs]
@@ -61,8 +61,8 @@ def test_padding_rows_are_zeros_and_the_others_are_the_same(models):
     jax.tree.map(np.testing.assert_array_equal, plain["layers"], padded["layers"])
 
 
-@pytest.mark.parametrize("num_chunks", [1, 3])
-def test_padding_changes_no_log_probability_and_no_gradient(models, num_chunks):
+def test_padding_changes_no_log_probability_and_no_gradient(models):
+    num_chunks = 1 if models[0][0].tie_word_embeddings else 3
     tokens = np.random.default_rng(0).integers(0, 41, (2, 10))
     positions = np.tile(np.arange(10), (2, 1))
 

@@ -10,10 +10,11 @@ from soak.usage import KINDS, UsageSamples
 from stair_jax.storage import RecordLog
 
 
-def test_trees_leak_nothing(tmp_path):
-    result = growth.run(40, 0, tmp_path)
+def test_trees_leak_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(growth, "_TREES", 2)
+    result = growth.run(16, 0, tmp_path)
     assert result.failures == []
-    assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == result.counts["trees"] == 40
+    assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == result.counts["trees"] == 16
 
 
 def test_a_sample_counts_threads_descriptors_and_objects(tmp_path):

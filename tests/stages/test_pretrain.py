@@ -1,11 +1,14 @@
 """The base model from nothing, very small."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stair_jax.stages.pretrain import Pretrain, _make_shard
+from stair_jax.stages import pretrain
+from stair_jax.stages.pretrain import Pretrain
 from stair_jax.storage import read_jsonl
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -25,12 +28,20 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_tokenizer():
+    """Trains the tokenizer, which is always the same, once in the process of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "train_tokenizer", cache(pretrain.train_tokenizer))
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, run_stage):
     """The folder of a stage that found its first shard, and when that was written."""
     folder = tmp_path_factory.mktemp("pretrain")
     first = folder / "shards/0.npz"
-    _make_shard(0, Pretrain(**SETTINGS), (0, first))
+    pretrain._make_shard(0, Pretrain(**SETTINGS), (0, first))
     written = first.stat().st_mtime_ns
     run_stage(Pretrain, SETTINGS, folder, {})
     return folder, written

@@ -19,20 +19,37 @@ from stair_jax.decoding.sampling.sample import (
 from stair_jax.decoding.sampling.sharded_vocab import ShardedVocab
 
 VOCAB = 100
-DRAWS = 10_000
+DRAWS = 4000
 LARGE_VOCAB = 128_256
 
 _sample = jax.jit(sample)
+_top_groups = jax.jit(lambda logits: sampling._top_groups(logits, 64))
+_candidates = jax.jit(lambda logits: candidates(ShardedVocab(), logits))
+_invert = jax.jit(lambda weights, uniform: sampling._invert(ShardedVocab(), weights, uniform))
+_uniform = jax.jit(
+    jax.vmap(
+        lambda key, position: jax.random.uniform(
+            jax.random.fold_in(jax.random.wrap_key_data(key), position)
+        )
+    )
+)
+
+
+@jax.jit
+def _draw_many(logits, rows, starts):
+    """Tokens [calls, B]; row b of a call is at the position `start + b`."""
+    step = jnp.arange(len(logits))
+    return jax.lax.map(lambda start: sample(logits, rows, start + step)[0], starts)
 
 
 def make_rows(size, temperature=1.0, top_k=0, top_p=1.0, seed=0):
     """Rows with the same settings and different keys."""
     words = np.random.default_rng(seed).integers(0, 2**32, (size, 2), dtype=np.uint32)
     return SamplingRows(
-        temperature=jnp.full(size, temperature, jnp.float32),
-        top_k=jnp.full(size, top_k, jnp.int32),
-        top_p=jnp.full(size, top_p, jnp.float32),
-        keys=jnp.asarray(words),
+        temperature=np.full(size, temperature, np.float32),
+        top_k=np.full(size, top_k, np.int32),
+        top_p=np.full(size, top_p, np.float32),
+        keys=words,
     )
 
 
@@ -55,8 +72,8 @@ def reference_probabilities(logits, temperature, top_k, top_p):
 def draw(logits, **setting):
     """DRAWS tokens of one row of logits, padded to VOCAB, and their log-probabilities."""
     logits = np.pad(logits, (0, VOCAB - len(logits)), constant_values=-100.0)
-    logits = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (DRAWS, VOCAB))
-    tokens, logps = _sample(logits, make_rows(DRAWS, **setting), jnp.arange(DRAWS))
+    logits = np.broadcast_to(np.float32(logits), (DRAWS, VOCAB))
+    tokens, logps = _sample(logits, make_rows(DRAWS, **setting), np.arange(DRAWS))
     return np.asarray(tokens), np.asarray(logps)
 
 
@@ -115,14 +132,8 @@ def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
     logits = (np.random.default_rng(4).normal(size=LARGE_VOCAB) * scale).astype(np.float32)
     probabilities = reference_probabilities(logits, **setting)
     rows, calls = make_rows(8, **setting), 150
-    whole = jnp.broadcast_to(logits, (8, LARGE_VOCAB))
-
-    @jax.jit
-    def draw_many(whole):
-        return jax.lax.map(lambda start: sample(whole, rows, start + jnp.arange(8))[0], starts)
-
-    starts = jnp.arange(calls) * 8
-    tokens = np.asarray(draw_many(whole)).ravel()
+    whole = np.broadcast_to(logits, (8, LARGE_VOCAB))
+    tokens = np.asarray(_draw_many(whole, rows, np.arange(calls) * 8)).ravel()
     # Tokens by descending probability, in bins of about a twentieth of the mass.
     order = np.argsort(-probabilities, kind="stable")
     bins = np.empty(LARGE_VOCAB, int)
@@ -152,16 +163,13 @@ def test_a_large_vocabulary_is_inverted_as_in_float64(setting):
     setting = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | setting
     logits = np.random.default_rng(4).normal(size=LARGE_VOCAB).astype(np.float32)
     probabilities = reference_probabilities(logits, **setting)
-    rows, positions = make_rows(16, **setting), jnp.arange(16)
-    tokens, _ = _sample(jnp.broadcast_to(logits, (16, LARGE_VOCAB)), rows, positions)
-    draws = [
-        float(jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), position)))
-        for key, position in zip(rows.keys, positions, strict=True)
-    ]
+    rows, positions = make_rows(16, **setting), np.arange(16)
+    tokens, _ = _sample(np.broadcast_to(logits, (16, LARGE_VOCAB)), rows, positions)
+    draws = np.float64(_uniform(rows.keys, positions))
     upto = np.cumsum(probabilities)[tokens]
     assert np.all(probabilities[tokens] > 0)
-    assert np.all(upto > np.array(draws) - 5e-7)
-    assert np.all(upto - probabilities[tokens] < np.array(draws) + 5e-7)
+    assert np.all(upto > draws - 5e-7)
+    assert np.all(upto - probabilities[tokens] < draws + 5e-7)
 
 
 @pytest.mark.parametrize("size", [20_000, LARGE_VOCAB])
@@ -171,10 +179,10 @@ def test_groups_find_the_candidates_of_a_sort(size, levels):
     logits[:, -100:] = -np.inf
     logits[2, 40:] = -np.inf
     order = np.argsort(-logits, axis=-1, kind="stable")[:, :64]
-    values, ids = jax.jit(lambda x: sampling._top_groups(x, 64))(jnp.float32(logits))
+    values, ids = _top_groups(np.float32(logits))
     np.testing.assert_array_equal(values, np.take_along_axis(logits, order, axis=-1))
     np.testing.assert_array_equal(ids, order)
-    values, ids = jax.jit(lambda x: candidates(ShardedVocab(), x))(jnp.float32(logits))
+    values, ids = _candidates(np.float32(logits))
     np.testing.assert_array_equal(ids, order)
 
 
@@ -190,8 +198,7 @@ def test_inversion_gives_only_tokens_that_have_a_weight(size):
     uniform = upto[np.arange(400), rng.integers(size, size=400)].astype(np.float32)
     uniform[:2] = 0, 1 - 2**-24
     uniform = np.minimum(uniform, np.float32(1 - 2**-24))
-    invert = jax.jit(lambda weights, uniform: sampling._invert(ShardedVocab(), weights, uniform))
-    tokens = np.asarray(invert(weights, uniform))
+    tokens = np.asarray(_invert(weights, uniform))
     rows = np.arange(400)
     assert np.all(weights[rows, tokens] > 0)
     share = (weights / weights.sum(axis=-1, keepdims=True))[rows, tokens]
@@ -261,13 +268,13 @@ def test_ties_go_to_the_lower_id():
 def test_a_row_does_not_depend_on_its_neighbours():
     """A batch of rows that take different paths, against batches of each kind alone."""
     rng = np.random.default_rng(3)
-    logits = jnp.asarray(rng.normal(size=(64, VOCAB)), jnp.float32)
-    positions = jnp.arange(64)
+    logits = rng.normal(size=(64, VOCAB)).astype(np.float32)
+    positions = np.arange(64)
     kinds = [(0.0, 0, 1.0), (1.2, 50, 0.9), (1.0, 0, 1.0), (3.0, 0, 0.99), (1.0, 80, 0.9)]
     choice = np.arange(64) % len(kinds)
     temperature, top_k, top_p = (np.array(kinds)[choice, index] for index in range(3))
     keys = make_rows(64).keys
-    mixed = SamplingRows(jnp.float32(temperature), jnp.int32(top_k), jnp.float32(top_p), keys)
+    mixed = SamplingRows(np.float32(temperature), np.int32(top_k), np.float32(top_p), keys)
     together, logps = _sample(logits, mixed, positions)
     for index, kind in enumerate(kinds):
         alone = make_rows(64, *kind)._replace(keys=keys)
@@ -285,30 +292,31 @@ def test_sampling_without_branches_says_which_rows_it_did():
     kinds.append((1.0, 80, 0.9))
     temperature, top_k, top_p = (np.array(kinds)[:, index] for index in range(3))
     keys = make_rows(6).keys
-    rows = SamplingRows(jnp.float32(temperature), jnp.int32(top_k), jnp.float32(top_p), keys)
+    rows = SamplingRows(np.float32(temperature), np.int32(top_k), np.float32(top_p), keys)
     quickly = jax.jit(sample_quickly)
     for start in range(20):
-        tokens, logps, is_sampled = quickly(logits, rows, start + jnp.arange(6))
-        expected, expected_logps = _sample(logits, rows, start + jnp.arange(6))
+        positions = start + np.arange(6)
+        tokens, logps, is_sampled = map(np.asarray, quickly(logits, rows, positions))
+        expected, expected_logps = map(np.asarray, _sample(logits, rows, positions))
         assert is_sampled.tolist() == [True, True, False, False, True, False]
         np.testing.assert_array_equal(tokens[is_sampled], expected[is_sampled])
         np.testing.assert_allclose(logps[is_sampled], expected_logps[is_sampled], atol=1e-6)
 
 
 def test_key_and_position_both_change_the_draw():
-    logits = jnp.zeros((64, VOCAB))
+    logits, zeros = np.zeros((64, VOCAB), np.float32), np.zeros(64, int)
     rows = make_rows(64)
-    same = rows._replace(keys=jnp.broadcast_to(rows.keys[0], (64, 2)))
-    by_key, _ = _sample(logits, rows, jnp.zeros(64, jnp.int32))
-    by_position, _ = _sample(logits, same, jnp.arange(64))
-    repeated, _ = _sample(logits, same, jnp.zeros(64, jnp.int32))
+    same = rows._replace(keys=np.broadcast_to(rows.keys[0], (64, 2)))
+    by_key, _ = _sample(logits, rows, zeros)
+    by_position, _ = _sample(logits, same, np.arange(64))
+    repeated, _ = _sample(logits, same, zeros)
     assert len(set(by_key.tolist())) > 30
     assert len(set(by_position.tolist())) > 30
     assert len(set(repeated.tolist())) == 1
 
 
 def test_other_settings_do_not_recompile(caplog):
-    logits, positions = jnp.zeros((64, VOCAB)), jnp.arange(64)
+    logits, positions = np.zeros((64, VOCAB), np.float32), np.arange(64)
     rows = [make_rows(64, *setting) for setting in ((0.0, 0, 1.0), (1.0, 5, 0.5), (0.7, 80, 0.9))]
     _sample(logits, rows[0], positions)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

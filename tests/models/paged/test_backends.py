@@ -96,11 +96,11 @@ def random_call(rng, config, view, length, num_pages, page_size):
     return *new, *rng.standard_normal(pages).astype(np.float32)
 
 
-SHAPES = [(1, 1, 20), (4, 1, 5), (64, 1, 2), (1, 5, 20), (4, 7, 5), (16, 24, 5), (64, 5, 2)]
+SHAPES = [(1, 1, 20), (64, 1, 2), (4, 7, 5), (16, 24, 5), (64, 5, 2)]
 
 
 @pytest.mark.parametrize(("page_size", "length", "width"), SHAPES)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_gather_equals_loops_in_float64(page_size, length, width, seed):
     rng, rows = np.random.default_rng(seed), 6

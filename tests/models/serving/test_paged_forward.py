@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from jax.sharding import SingleDeviceSharding
+from scipy.special import log_softmax
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -77,6 +78,7 @@ def feed(config, fused, tokens, backend=APART, mesh=None, single=0):
                 new[row, :count] = tokens[row, first : first + count]
             view = View(*place.rows((table, start.copy(), lengths)))
             some, pages = step(config, fused, backend, place.rows(new), pages, view)
+            some = np.asarray(some)
             for row, (first, count) in enumerate(zip(start, lengths, strict=True)):
                 found[row, first : first + count] = some[row, :count]
             start += lengths
@@ -95,7 +97,7 @@ def some_tokens(vocab_size, rows=4, length=41):
     return np.random.default_rng(0).integers(0, vocab_size, (rows, length)).astype(np.int32)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama3_tied", "qwen2", "qwen3_yarn"])
+@pytest.mark.parametrize("name", ["llama3_tied", "qwen2", "qwen3_yarn"])
 def test_chunks_and_single_tokens_agree_with_transformers(name, make_checkpoint):
     folder, reference = make_checkpoint(name)
     config = load_config(folder)
@@ -303,10 +305,10 @@ def test_quantized_models_are_close(name, weights, bound, trained_folder):
     config = load_config(folder)
     params = load_params(folder, config)
     tokens = some_tokens(config.vocab_size, rows=8, length=30)
-    exact = jax.nn.log_softmax(whole(config, params, tokens))
+    exact = log_softmax(np.float64(whole(config, params, tokens)), axis=-1)
     rough = fuse_params(config, params, weights=weights, stacked=True)
-    found = jax.nn.log_softmax(feed(config, rough, tokens, STACKED))
-    kl = float(jnp.mean(jnp.sum(jnp.exp(exact) * (exact - found), axis=-1)))
+    found = log_softmax(feed(config, rough, tokens, STACKED), axis=-1)
+    kl = np.mean(np.sum(np.exp(exact) * (exact - found), axis=-1))
     assert 0 < kl < bound
 
 
