@@ -61,7 +61,9 @@ def test_cut_and_missing_files_are_named_with_what_is_wrong(tmp_path):
     assert hashes.check(folder).problem == f"{name} is missing" and hashes.lacks_files(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"processes": 1, "files": {"a": 3}}', "\x00" * 40])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"processes": 1, "files": {"a": 3}}', "\x00" * 40]
+)
 def test_damaged_hashes_count_as_a_damaged_checkpoint(tmp_path, text):
     folder = save(tmp_path)
     (folder / FILE).write_text(text)
@@ -79,7 +81,13 @@ def test_what_no_hash_covers_is_said(tmp_path):
 
 def test_each_file_is_hashed_by_the_process_that_wrote_it(tmp_path, monkeypatch):
     """Files of no process, and of a process that is not there, fall to the first."""
-    names = ["a/data.process_0/d/x", "a/data.process_1/d/x", "a/sizes/process_1", "a/process_7", "m"]
+    names = [
+        "a/data.process_0/d/x",
+        "a/data.process_1/d/x",
+        "a/sizes/process_1",
+        "a/process_7",
+        "m",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
