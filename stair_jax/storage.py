@@ -39,8 +39,8 @@ _DISK_REASONS = {
 _PATH_REASONS = {
     errno.EACCES: "permission denied: choose another folder, or change its permissions",
     errno.EPERM: "permission denied: choose another folder, or change its permissions",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-    errno.EEXIST: "a part of the path is a file, not a folder: choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder, or a broken link: choose another",
+    errno.EEXIST: "a part of the path is a file, not a folder, or a broken link: choose another",
     errno.EISDIR: "there is a folder of that name: choose another path",
     errno.ENOENT: "there is no such folder, and none can be made: choose another one",
     errno.ENAMETOOLONG: "a name in the path is too long: choose a shorter one",

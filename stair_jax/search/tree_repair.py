@@ -42,8 +42,8 @@ def repair(path: Path) -> str:
             end = sum(end - start for start, end in spans)
             if end == size:
                 return ""
-            is_cut = all(span[1] == after[0] for span, after in zip([(0, 0), *spans], spans))
-            if is_cut and _is_incomplete(data, end):
+            is_cut_only = end == max((end for _, end in spans), default=0)  # no gap before
+            if is_cut_only and _is_incomplete(data, end):
                 with writing(path):
                     os.truncate(path, end)
                 return f"its last record was incomplete ({size - end} bytes)"

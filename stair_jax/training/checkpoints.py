@@ -186,8 +186,8 @@ class Checkpoints:
             if not verdict.unchecked and not isinstance(error, ValueError | KeyError | TypeError):
                 raise
             raise UserError(
-                f"the checkpoint in {self._path(step)} cannot be read: it is damaged, or of another "
-                "model; delete that folder to resume from the previous checkpoint, or start over"
+                f"the checkpoint in {self._path(step)} cannot be read: it is damaged, or of "
+                "another model; delete that folder to resume from the previous checkpoint, or start over"
             ) from error
         return restored[_STATE], restored[_ABOUT]
 
@@ -210,8 +210,8 @@ class Checkpoints:
         else:
             then = f"delete {self._folder} to start over"
         return (
-            f"the checkpoint in {self._path(step)} is damaged ({reason}), and no other can take its "
-            f"place: restore it from a copy, or {then}"
+            f"the checkpoint in {self._path(step)} is damaged ({reason}), and no other can take "
+            f"its place: restore it from a copy, or {then}"
         )
 
     def _path(self, step: int) -> Path:

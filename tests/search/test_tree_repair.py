@@ -80,6 +80,6 @@ def test_what_is_no_file_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name in ("folder", "pipe", "loop", "n" * 300, "nul\0"):
-        with pytest.raises(UserError, match="cannot (read|write)"):
+        with pytest.raises(UserError, match=r"cannot (read|write)"):
             repair(tmp_path / name)
             RecordLog(tmp_path / name).append({"id": "a"})

@@ -248,7 +248,7 @@ def test_a_run_is_lengthened_from_its_end_only(tmp_path):
     flip(newest_data_file(tmp_path))
     longer = make_run(tmp_path, num_groups=2 * NUM_STEPS * 4)
     longer = dataclasses.replace(longer, is_lengthened=True, keep=Keep(newest=2))
-    with pytest.raises(UserError, match="step 12 .* is not that of the end of the former run"):
+    with pytest.raises(UserError, match=r"step 12 .* is not that of the end of the former run"):
         train_run(longer)
 
 
