@@ -165,7 +165,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes one JSON value atomically; NaN and infinities, which JSON lacks, become null."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(path) as file:
+        # A path whose bytes are no text has lone surrogates: their escapes are what JSON has.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
