@@ -116,15 +116,16 @@ def read_trees(path: str | Path) -> list[TreeRecord]:
     """
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
-    trees, end = [], 0
-    for number, (record, end) in enumerate(RecordLog(path).members(), start=1):
-        trees.append(TreeRecord.from_dict(record, f"{path}, record {number}"))
-    if end < Path(path).stat().st_size:
+    members = list(RecordLog(path).members())
+    if (members[-1][1] if members else 0) < Path(path).stat().st_size:
         raise UserError(
-            f"{path} is cut off in the record behind {len(trees)} whole ones: copy it again, or let "
-            "its search finish"
+            f"{path} is cut off in the record behind {len(members)} whole ones: copy it again, or "
+            "let its search finish"
         )
-    return trees
+    return [
+        TreeRecord.from_dict(record, f"{path}, record {number}")
+        for number, (record, _) in enumerate(members, start=1)
+    ]
 
 
 def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
