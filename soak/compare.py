@@ -7,9 +7,8 @@ from typing import Any
 
 from stair_jax.storage import RecordLog
 
-# These depend on the clock. A line of the metrics of a search contains rates, and the order of the
-# lines is that in which the trees finished.
-_CLOCK_FILES = ("*/speed.jsonl", "*/events.out.tfevents.*", "search*/metrics.jsonl")
+# These depend on the clock, the hidden copy of a record by the hashes in it.
+_CLOCK_FILES = ("*/speed.jsonl", "*/events.out.tfevents.*", "*/.complete.json")
 _TREES = "*/trees.jsonl.gz"
 _CLOCK_FIELD = "seconds"  # of the record of a tree
 _RECORD = "*/complete.json"

@@ -21,7 +21,7 @@ from stair_jax.commands import VERBS
 from stair_jax.commands.flags import make_parser, read_arguments
 from stair_jax.commands.help import format_help, verb_module
 from stair_jax.commands.session import Session
-from stair_jax.errors import UserError, did_you_mean
+from stair_jax.errors import UserError, did_you_mean, system_error
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.watchdog import LOST
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             return 128 + signal.SIGPIPE
+        if reason := system_error(error):
+            return session.end(2, f"error: {reason}")
         session.fail(error)
         raise
     finally:

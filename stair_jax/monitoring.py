@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -114,10 +114,9 @@ class Metrics:
 
     def _line(self, name: str, step: int, values: Mapping[str, Any]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in values.items()}
-        line = json.dumps(storage.plain({"step": int(step), **numbers}), allow_nan=False)
         file = self._files.get(name) or self._open(name)
         with storage.writing(self._folder / name):
-            file.write(line + "\n")
+            file.write(_line(step, numbers))
             file.flush()
         return numbers
 
@@ -158,12 +157,31 @@ def _start_wandb(folder: Path, is_new: bool) -> Any:
         ) from error
 
 
+def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
+    """Writes `metrics.jsonl` anew, in the form of `Metrics`, with one row for each step from 1."""
+    lines = [_line(step, values) for step, values in enumerate(rows, start=1)]
+    storage.write_text(folder / METRICS_FILE, "".join(lines))
+
+
+def num_rows(folder: Path) -> int:
+    """Number of rows of `metrics.jsonl` in a folder."""
+    return len(_whole_lines(folder / METRICS_FILE, None))
+
+
+def _line(step: int, values: Mapping[str, float]) -> str:
+    numbers = {name: float(value) for name, value in values.items()}
+    return json.dumps(storage.plain({"step": int(step), **numbers}), allow_nan=False) + "\n"
+
+
 def _whole_lines(path: Path, resume_step: int | None) -> list[str]:
     """The lines of a file up to `resume_step`, without an incomplete last line."""
-    if not path.exists():
-        return []
+    with storage.reading(path):
+        if not path.exists():
+            return []
+        storage.check_regular(path)
+        text = path.read_text(encoding="utf-8", errors="replace")
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    for line in text.splitlines(keepends=True):
         try:
             step = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError):

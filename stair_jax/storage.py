@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,14 +32,22 @@ _DISK_REASONS = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again",
     errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
     errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EFBIG: "a limit on the size of files is reached (ulimit -f, or the file system's): "
+    "raise it, then run the same command again",
+    errno.EIO: "the disk fails: see the system's log, or choose another folder",
 }
 _PATH_REASONS = {
     errno.EACCES: "permission denied: choose another folder, or change its permissions",
     errno.EPERM: "permission denied: choose another folder, or change its permissions",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-    errno.EEXIST: "a part of the path is a file, not a folder: choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder, or a broken link: choose another",
+    errno.EEXIST: "a part of the path is a file, not a folder, or a broken link: choose another",
     errno.EISDIR: "there is a folder of that name: choose another path",
+    errno.ENOENT: "there is no such folder, and none can be made: choose another one",
+    errno.ENAMETOOLONG: "a name in the path is too long: choose a shorter one",
+    errno.ELOOP: "its symbolic links form a loop: choose another path",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
 }
+_NUL = "embedded null"  # of Python's ValueError for a path that holds a NUL character
 
 
 @contextmanager
@@ -47,11 +56,39 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         with using_disk(path):
             yield
+    except BrokenPipeError:  # of what is said meanwhile: nobody listens any more
+        raise
     except OSError as error:
-        reason = _PATH_REASONS.get(error.errno or 0)
-        if reason is None:
-            raise
+        reason = _PATH_REASONS.get(error.errno or 0) or f"{error.strerror or error}"
         raise UserError(f"cannot write {path}: {reason}") from error
+    except ValueError as error:
+        if _NUL not in str(error):
+            raise
+        raise UserError(f"cannot write {str(path)!r}: a path holds no NUL characters") from error
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Context that turns errors of a file that cannot be read into a `UserError` naming `path`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged (not UTF-8 text)") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if _NUL not in str(error):
+            raise
+        raise UserError(f"cannot read {str(path)!r}: a path holds no NUL characters") from error
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises a UserError if `path` is a pipe or a device, whose content may have no end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a folder fails anyway
+        raise UserError(f"cannot read {path}: it is a pipe or a device, not a file")
 
 
 @contextmanager
@@ -128,7 +165,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes one JSON value atomically; NaN and infinities, which JSON lacks, become null."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(path) as file:
+        # A path whose bytes are no text has lone surrogates: their escapes are what JSON has.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
@@ -179,14 +219,9 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _read_text(path: str | Path) -> str:
-    try:
+    with reading(path):
+        check_regular(path)
         return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged (not UTF-8 text)") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _json_line(value: Any) -> bytes:
@@ -242,11 +277,10 @@ def fingerprint_file(path: str | Path) -> str:
     Raises:
       UserError: the file cannot be read.
     """
-    try:
+    with reading(path):
+        check_regular(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def fingerprint_folder(path: str | Path) -> str:
@@ -285,9 +319,10 @@ class RecordLog:
           UserError: it cannot be written; the file is then as before.
         """
         member = _gzip_member(record)
-        is_new = not self.path.exists()
-        make_folder(self.path.parent)
-        self._cut_torn_tail()
+        with writing(self.path):
+            is_new = not self.path.exists()
+            make_folder(self.path.parent)
+            self._cut_torn_tail()
         with writing(self.path), open(self.path, "ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
@@ -327,15 +362,17 @@ class RecordLog:
         Raises:
           UserError: as `__iter__`.
         """
-        if not self.path.exists():
-            return
+        with reading(self.path):
+            if not self.path.exists():
+                return
+            check_regular(self.path)
         count = end = 0
-        with open(self.path, "rb") as file:
+        with reading(self.path), open(self.path, "rb") as file:
             for text, end in _whole_members(file):
                 count += 1
                 try:
                     record = json.loads(text)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise self._damaged(count) from error
                 yield record, end
             file.seek(end)

@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import os
+import resource
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -127,6 +128,71 @@ def test_other_errors_pass_through(tmp_path):
         raise ValueError("ours")
     with pytest.raises(PermissionError), storage.using_disk(tmp_path):
         raise PermissionError(errno.EACCES, "reading something else")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("/proc/x/a.json", "there is no such folder"),
+        ("n" * 300, "too long"),
+        (f"{'n' * 300}/a.json", "too long"),
+        ("loop", None),  # is replaced by the file
+        ("loop/a.json", "link"),
+        ("folder", "there is a folder of that name"),
+        ("nul\0", "NUL"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_that_names_the_path(tmp_path, place, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / place
+    if reason is None:
+        storage.write_json(path, 1)
+        assert storage.read_json(path) == 1
+        return
+    writers = (storage.write_json, lambda path, _: storage.RecordLog(path).append({}))
+    for write in writers[: 1 if place == "folder" else 2]:
+        with pytest.raises(UserError, match=f"cannot write .*{reason}"):
+            write(path, 1)
+    for read in (storage.read_json, storage.fingerprint_file):
+        with pytest.raises(UserError, match=r"cannot read|there is no file"):
+            read(path)
+
+
+def test_logs_that_are_no_files_are_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    for name in ("folder", "loop", "pipe"):
+        with pytest.raises(UserError, match=f"cannot (read|write) .*{name}"):
+            storage.RecordLog(tmp_path / name).append({"a": 1})
+    for read in (storage.read_jsonl, storage.fingerprint_file):
+        with pytest.raises(UserError, match="is a pipe or a device, not a file"):
+            read(tmp_path / "pipe")
+
+
+def test_a_limit_of_file_sizes_leaves_no_half_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError, match="a limit on the size of files is reached"):
+            storage.write_json(tmp_path / "a.json", "a" * 9999)
+        log = storage.RecordLog(tmp_path / "log.gz")
+        log.append(RECORDS[0])
+        with pytest.raises(UserError, match="a limit on the size of files is reached"):
+            log.append({"noise": os.urandom(9999).hex()})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.read() == RECORDS[:1]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.gz"]
+
+
+def test_paths_that_are_no_text_can_be_written_down(tmp_path):
+    path = os.fsdecode(b"a\xff")
+    storage.write_json(tmp_path / "a.json", {"path": path, "ü": 1})
+    assert storage.read_json(tmp_path / "a.json") == {"path": path, "ü": 1}
+    assert "ü" in (tmp_path / "a.json").read_text()
 
 
 def test_a_file_in_place_of_a_folder_is_the_users_mistake(tmp_path):

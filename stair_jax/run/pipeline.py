@@ -24,7 +24,7 @@ from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
 from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
-from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete
+from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete, write_record
 from stair_jax.run.workdir import (
     StageState,
     check_lengthening,
@@ -191,7 +191,7 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     folder = workdir / entry.name
     if collectives.is_main():
         storage.make_folder(folder)
-        storage.write_json(folder / STARTED_FILE, state.identity)
+        write_record(folder / STARTED_FILE, state.identity)
     collectives.barrier(f"the start of stage {entry.name}", _BARRIER)
     context = StageContext(
         name=entry.name,

@@ -3,16 +3,19 @@
 A record holds kind, version, name, seed, the settings that the artifact depends on, and the
 fingerprints of the inputs and of the user's own files; that of a finished stage also its own
 fingerprint and the size and sha256 of each file. A finished stage is used again only where the
-record and the config agree, and where the user's files are as they were.
+record and the config agree, and where the user's files are as they were. Each record has a hidden
+copy, so that one damaged small file does not cost the work of days.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.monitoring import say
 from stair_jax.run.stage_list import StageEntry, leaves
 from stair_jax.settings import UNSET, default_of, nested_settings, rule_of, type_hints
 
@@ -23,26 +26,56 @@ _ABSENT = "(no such field)"
 
 
 def read_record(path: Path) -> Record:
-    """A record, checked for its form.
+    """A record, checked for its form; a damaged one is made anew from its copy.
 
     Raises:
-      UserError: it is damaged.
+      UserError: both are damaged.
     """
+    record = _read_whole(path)
+    if record is None and (record := _read_whole(_copy(path))) is not None:
+        say(f"{path} is damaged: its copy, {_copy(path).name}, takes its place")
+        with suppress(UserError):  # of one who may only read
+            storage.write_json(path, record)
+    if record is None:
+        raise UserError(
+            f"{path} is damaged: restore this file from a copy; or else delete {path.parent}, and "
+            "run again to make the stage anew"
+        )
+    return record
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes a record and its copy."""
+    storage.write_json(_copy(path), record)  # first: so it is never older than the record
+    storage.write_json(path, record)
+
+
+def remove_record(path: Path) -> None:
+    """Deletes a record and its copy."""
+    with storage.writing(path):
+        path.unlink()
+        _copy(path).unlink(missing_ok=True)
+
+
+def _copy(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
+def _read_whole(path: Path) -> Record | None:
+    """A record; None if it is damaged or not there."""
     try:
-        record = storage.read_json(path)
+        record: Record = storage.read_json(path)
         whole = all(
             isinstance(record[field], kind)
             for field, kind in (("kind", str), ("name", str), ("seed", int))
         ) and all(isinstance(record[field], dict) for field in ("settings", "inputs"))
         whole &= isinstance(record.get("sources", {}), dict)
-        if path.name == COMPLETE_FILE:
+        if path.name.endswith(COMPLETE_FILE):
             whole &= isinstance(record["fingerprint"], str)
             whole &= all({"bytes", "sha256"} <= file.keys() for file in record["files"].values())
-    except (UserError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path} is damaged: delete {path.parent}, and run again to make it anew")
-    return record
+    except (UserError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if whole else None
 
 
 def difference(entry: StageEntry, record: Record, inputs: Mapping[str, str]) -> str | None:
@@ -106,10 +139,9 @@ def write_complete(folder: Path, identity: Record) -> None:
     """Writes the record of a stage that has run, and removes that of its start."""
     files = {path: _describe(folder / path) for path in _artifact_files(folder)}
     fingerprint = storage.fingerprint(identity)
-    storage.write_json(
-        folder / COMPLETE_FILE, {**identity, "fingerprint": fingerprint, "files": files}
-    )
-    (folder / STARTED_FILE).unlink()
+    complete = {**identity, "fingerprint": fingerprint, "files": files}
+    write_record(folder / COMPLETE_FILE, complete)
+    remove_record(folder / STARTED_FILE)
 
 
 def check_sizes(folder: Path, record: Record) -> None:
@@ -136,6 +168,7 @@ def _artifact_files(folder: Path) -> list[str]:
         for path in files
         if path.parts[0] not in ("checkpoints", STARTED_FILE, COMPLETE_FILE)
         and not path.name.startswith("events.out.")
+        and ".damaged" not in path.suffix  # set aside, with a message
         and not any(part.startswith(".") for part in path.parts)
     )
 

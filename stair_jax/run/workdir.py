@@ -18,6 +18,8 @@ from stair_jax.run.stage_records import (
     check_sizes,
     difference,
     read_record,
+    remove_record,
+    write_record,
 )
 
 _HISTORY = "history"
@@ -124,9 +126,9 @@ def reopen(entry: StageEntry, record: Record, inputs: Mapping[str, str], workdir
     folder = workdir / entry.name
     past = {"settings": record["settings"], "fingerprint": record["fingerprint"]}
     identity = {**entry.identity(inputs), _HISTORY: [*record.get(_HISTORY, []), past]}
-    storage.write_json(folder / STARTED_FILE, identity)
+    write_record(folder / STARTED_FILE, identity)
     entry.stage.reopen(folder)  # first: what it leaves would count as made at the new length
-    (folder / COMPLETE_FILE).unlink()
+    remove_record(folder / COMPLETE_FILE)
 
 
 def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
@@ -138,7 +140,7 @@ def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
         done, begun = read_record(folder / COMPLETE_FILE), read_record(folder / STARTED_FILE)
         if len(begun.get(_HISTORY, [])) > len(done.get(_HISTORY, [])):
             entry.stage.reopen(folder)
-            (folder / COMPLETE_FILE).unlink()
+            remove_record(folder / COMPLETE_FILE)
 
 
 def _look_at(

@@ -1,7 +1,7 @@
 """Totals of a search: trees, skipped prompts, token counts, engine statistics."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -44,6 +44,35 @@ class SearchReport:
             "missing": self.counts["missing"],
             "preempted": self.engine.preempted,
         }
+
+
+def tree_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one tree (`TreeRecord.to_dict`); none of them depends on the clock."""
+    root, counts = record["nodes"][0], record["counts"]
+    return {
+        "value": float("nan") if root["value"] is None else root["value"],
+        "nodes": len(record["nodes"]),
+        "depth": max(node["depth"] for node in record["nodes"]),
+        "missing": root["missing"],
+        "malformed": counts.get("malformed", 0),
+        "unreadable": counts.get("unreadable", 0),
+        "generated_tokens": record["generated_tokens"],
+    }
+
+
+def engine_metrics(stats: EngineStats, trees: int, seconds: float) -> dict[str, float]:
+    """Rates since the start of a process, and counts of its engine.
+
+    They depend on the clock, or on what was searched beside a tree.
+    """
+    return {
+        "trees_per_hour": 3600 * trees / seconds,
+        "tokens_per_second": stats.generated / seconds,
+        "hit_rate": stats.hit_rate,
+        "occupancy": stats.occupancy,
+        "evicted": stats.evicted,
+        "preempted": stats.preempted,
+    }
 
 
 def merge(reports: Sequence[SearchReport]) -> SearchReport:

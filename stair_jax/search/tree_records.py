@@ -112,13 +112,19 @@ def read_trees(path: str | Path) -> list[TreeRecord]:
       path: `trees.jsonl.gz` of a search stage, or what `write_trees` wrote.
 
     Raises:
-      UserError: there is no such file, it is damaged, or a tree is of a newer schema.
+      UserError: there is no such file, it is damaged or cut off, or a tree is of a newer schema.
     """
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
+    members = list(RecordLog(path).members())
+    if (members[-1][1] if members else 0) < Path(path).stat().st_size:
+        raise UserError(
+            f"{path} is cut off in the record behind {len(members)} whole ones: copy it again, or "
+            "let its search finish"
+        )
     return [
         TreeRecord.from_dict(record, f"{path}, record {number}")
-        for number, record in enumerate(RecordLog(path), start=1)
+        for number, (record, _) in enumerate(members, start=1)
     ]
 
 

@@ -9,7 +9,7 @@ from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Metrics, Progress, say
+from stair_jax.monitoring import Metrics, Progress, num_rows, say, write_metrics
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
@@ -22,6 +22,7 @@ from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
+from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
@@ -92,13 +93,16 @@ class Search(Stage, SearchConfig, SamplingSettings):
 
         Trees stand in the order in which they were finished, so readers sort them by prompt. In a
         run of several processes each searches its own part of the prompts on its own devices;
-        metrics and progress are those of the first one.
+        progress is that of the first one. So are the metrics until the end, when `metrics.jsonl` is
+        written anew, with a line a tree in the order of the prompts.
         """
         path = context.input("prompts") / self.file
         # The search leaves repetitions of an id out itself, and says so.
         prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
         parts = RecordShards(context.folder, prompts)
         done = parts.done
+        if (lost := num_rows(context.folder) - parts.num_finished) > 0:
+            say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
         is_silent = not collectives.is_main()
@@ -124,6 +128,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
+            write_metrics(context.folder, parts.metrics())
             _report(context, whole)
 
     def programs(self, context: PlanContext) -> list[Program]:
@@ -177,28 +182,13 @@ class _Writer:
         self._start = time.monotonic()
 
     def write(self, record: TreeRecord) -> None:
-        self._log.append(record.to_dict())
+        row = record.to_dict()
+        self._log.append(row)
         self._done += 1
-        root, stats = record.nodes[0], self._stats
         seconds = max(time.monotonic() - self._start, 1e-9)
+        rates = engine_metrics(self._stats, self._done - self._done_before, seconds)
         self._metrics.write(
-            self._done,
-            {
-                "value": float("nan") if root.value is None else root.value,
-                "nodes": len(record.nodes),
-                "depth": max(node.depth for node in record.nodes),
-                "missing": root.missing,
-                "malformed": record.counts.get("malformed", 0),
-                "unreadable": record.counts.get("unreadable", 0),
-                "generated_tokens": record.generated_tokens,
-                "seconds": record.seconds,
-                "trees_per_hour": 3600 * (self._done - self._done_before) / seconds,
-                "tokens_per_second": stats.generated / seconds,
-                "hit_rate": stats.hit_rate,
-                "occupancy": stats.occupancy,
-                "evicted": stats.evicted,
-                "preempted": stats.preempted,
-            },
+            self._done, tree_metrics(row), clock={"seconds": record.seconds} | rates
         )
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import EngineStats
+from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.search.prompt_queue import DUPLICATE
-from stair_jax.search.search_report import SearchReport, merge
+from stair_jax.search.search_report import SearchReport, merge, tree_metrics
+from stair_jax.search.tree_repair import repair
 from stair_jax.storage import RecordLog, atomic_file, plain
 
 TREES_FILE = "trees.jsonl.gz"
@@ -47,10 +49,33 @@ class RecordShards:
 
     @cached_property
     def done(self) -> set[str]:
-        """Ids of the prompts of this process whose trees were finished at the start."""
+        """Ids of the prompts of this process whose trees were finished at the start.
+
+        Damaged files are repaired before, and what was dropped is said.
+        """
+        return self._finished & {prompt.id for prompt in self.prompts}
+
+    @property
+    def num_finished(self) -> int:
+        """Number of trees of all processes that were finished at the start."""
+        return len(self._finished)
+
+    @cached_property
+    def _finished(self) -> set[str]:
+        if collectives.is_main():
+            for path in self._files():
+                if dropped := repair(path):
+                    say(f"{path}: {dropped}; trees that are not in it are searched again")
+        collectives.barrier("the repair of the search", 3600.0)  # now the others may read
         finished = {record["id"] for path in self._files() for record in RecordLog(path)}
         collectives.barrier("the start of the search", 3600.0)  # now the files may grow
-        return finished & {prompt.id for prompt in self.prompts}
+        return finished
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Those of each tree of the joined file, in the order of the prompts."""
+        log = RecordLog(self._folder / TREES_FILE)
+        rows = {record["id"]: tree_metrics(record) for record in log}
+        return [rows[id] for id in dict.fromkeys(each.id for each in self._all) if id in rows]
 
     def join(self, report: SearchReport) -> SearchReport | None:
         """Puts the trees into one file, in the order of the prompts; one process has but one.

@@ -90,7 +90,8 @@ def train(
 
     Raises:
       UserError: a loss or gradient is not finite (`nonfinite.json` names the examples); or a
-        checkpoint cannot be written, or was made with other data or settings.
+        checkpoint cannot be written, or was made with other data or settings; or all checkpoints
+        are damaged.
     """
     with (
         Preemption(run.saves) as preemption,
@@ -117,14 +118,15 @@ def _start(
     run: TrainingRun, params: Params, logical_axes: Params, checkpoints: Checkpoints
 ) -> tuple[TrainState, int]:
     """The state to start from, and the number of steps that it has done."""
-    start = checkpoints.step
-    if start is None:
+    if checkpoints.step is None:
         return init_state(params, logical_axes, run.optimizer.tx, run.mesh), 0
     like = abstract_state(params, logical_axes, run.optimizer.tx, run.mesh)
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array):  # NumPy arrays hold no device memory
             leaf.delete()  # free the memory before the restored arrays are allocated
     state, about = checkpoints.restore(like)
+    start = checkpoints.step  # of the newest that is intact
+    assert start is not None
     _check_same(run, start, about)
     return state, start
 
@@ -224,6 +226,13 @@ def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
 
 def _check_same(run: TrainingRun, done: int, about: Mapping[str, Any]) -> None:
     """Raises a UserError that names what has changed since the checkpoint was written."""
+    former = (about.get("schedule") or {}).get("num_steps", done)
+    if run.is_lengthened and done < former < len(run.batches):
+        raise UserError(
+            f"the checkpoint of step {done} in {run.folder / 'checkpoints'} is not that of the end "
+            f"of the former run, step {former}: only from there can it be lengthened; restore "
+            "that one from a copy, or make the stage anew"
+        )
     for part, now in _same(run, done).items():
         before = about.get(part) or {}
         for name in sorted({*before, *now}):

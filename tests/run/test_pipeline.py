@@ -291,11 +291,17 @@ def test_partial_work_of_another_config_is_refused(fake, tmp_path):
     assert fake.runs == ["make", "make", "more", "sum", "total"]
 
 
+def write_records(folder, text):
+    """Damages the record of a finished stage and its copy."""
+    for name in ("complete.json", ".complete.json"):
+        (folder / name).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: (folder / "complete.json").write_text("{"), "complete.json is damaged"),
-        (lambda folder: (folder / "complete.json").write_text("{}"), "complete.json is damaged"),
+        (lambda folder: write_records(folder, "{"), "complete.json is damaged"),
+        (lambda folder: write_records(folder, "{}"), "complete.json is damaged"),
         (lambda folder: (folder / "complete.json").unlink(), "but no complete.json"),
         (lambda folder: shutil.rmtree(folder / "out"), "numbers.json is missing"),
         (lambda folder: (folder / "out" / "numbers.json").write_text("[]"), "has changed"),
@@ -309,6 +315,33 @@ def test_a_damaged_record_or_artifact(fake, tmp_path, damage, said):
     shutil.rmtree(tmp_path / "make")
     run(config(), tmp_path)
     assert fake.runs == ["make"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 20_000, "\x00" * 9])
+def test_the_copy_of_a_damaged_record_takes_its_place(fake, tmp_path, capsys, text):
+    """Of a finished stage, and of one under way, whose work goes on."""
+
+    def stop(context):
+        if context.name == "more":
+            storage.write_json(context.folder / "half.json", 1)
+            raise KeyboardInterrupt
+
+    set_during(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(), tmp_path)
+    set_during(lambda context: None)
+    records = [tmp_path / "make" / "complete.json", tmp_path / "more" / "started.json"]
+    before = [record.read_bytes() for record in records]
+    for record in records:
+        record.write_text(text)
+    check_fails(tmp_path, r"started with config\.more\.length", **{"more.length": 9})
+    assert [record.read_bytes() for record in records] == before  # and are whole again
+    said = capsys.readouterr().err
+    assert all(f"{record} is damaged: its copy" in said for record in records)
+    fake.runs.clear()
+    run(config(), tmp_path)
+    assert fake.runs == ["more", "sum", "total"] and (tmp_path / "more" / "half.json").exists()
+    assert not list(tmp_path.rglob("*started.json"))
 
 
 def test_bytes_that_changed_at_the_same_size_are_found_before_they_are_read(fake, tmp_path):

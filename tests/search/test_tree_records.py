@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -102,3 +103,6 @@ def test_a_file_of_trees_comes_back_and_is_that_of_a_search(tmp_path):
     assert path.read_bytes() == log.path.read_bytes()
     with pytest.raises(UserError, match="there is no file"):
         read_trees(tmp_path / "none")
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(UserError, match="cut off in the record behind 2 whole ones"):
+        read_trees(path)

@@ -22,7 +22,7 @@ def make_run(tmp_path):
         (folder / "sft/metrics.jsonl").write_text('{"loss": 1}\n')
         (folder / "sft/speed.jsonl").write_text(f"{clock}")
         (folder / f"sft/events.out.tfevents.{clock}").write_text("")
-        (folder / "search1/metrics.jsonl").write_text(f"{clock}")
+        (folder / "search1/speed.jsonl").write_text(f"{clock}")
         (folder / "pairs/dpo.jsonl").write_text("{}\n")
         files = {"speed.jsonl": {"sha256": clock}, "metrics.jsonl": {"sha256": 7}}
         record = {"kind": "sft", "files": files}

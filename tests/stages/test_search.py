@@ -1,6 +1,8 @@
 """Search and preferences stages with a real, tiny, random model, killed and resumed."""
 
 import json
+import os
+import shutil
 
 import jax
 import pytest
@@ -139,7 +141,12 @@ def test_search_writes_one_tree_a_prompt(finished):
     assert all(record.iterations == 12 and record.generated_tokens for record in records)
     metrics = storage.read_jsonl(finished / "metrics.jsonl")
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
-    assert metrics[-1]["hit_rate"] > 0.3 and 0 < metrics[-1]["occupancy"] <= 1
+    by_id = {record.id: record for record in records}
+    assert [line["nodes"] for line in metrics] == [len(by_id[f"p{i}"].nodes) for i in range(5)]
+    speed = storage.read_jsonl(finished / "speed.jsonl")
+    assert [line["step"] for line in speed] == [1, 2, 3, 4, 5]
+    assert speed[-1]["hit_rate"] > 0.3 and 0 < speed[-1]["occupancy"] <= 1
+    assert not set(metrics[0]) & set(speed[0]) - {"step"}
     assert storage.read_json(finished / "skipped.json") == SKIPPED
 
 
@@ -149,8 +156,8 @@ def trees(folder):
     return {record["id"]: record | {"seconds": None} for record in records}
 
 
-def test_killed_and_resumed_search_gives_the_same_preferences(
-    finished, run_search, run_preferences, tmp_path, monkeypatch
+def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
+    finished, run_search, run_preferences, tmp_path, monkeypatch, capsys
 ):
     expected = run_preferences(tmp_path / "expected", finished)
     append = storage.RecordLog.append
@@ -167,7 +174,10 @@ def test_killed_and_resumed_search_gives_the_same_preferences(
     with open(folder / TREES_FILE, "ab") as file:
         file.write(b"\x1f\x8b\x08 torn")
     run_search(folder)
+    assert f"{TREES_FILE}: it was damaged: 8 of its" in capsys.readouterr().err
     assert trees(folder) == trees(finished) and len(trees(folder)) == 5
+    metrics = (folder / "metrics.jsonl").read_bytes()
+    assert metrics == (finished / "metrics.jsonl").read_bytes()
     assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
@@ -175,6 +185,22 @@ def test_killed_and_resumed_search_gives_the_same_preferences(
     before = (folder / TREES_FILE).read_bytes()
     run_search(folder)
     assert (folder / TREES_FILE).read_bytes() == before
+    assert (folder / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_trees_that_are_gone_without_a_trace_are_missed(finished, run_search, tmp_path, capsys):
+    """The file was cut between two records, and then lost as a whole."""
+    folder = tmp_path / "search"
+    shutil.copytree(finished, folder)
+    end = [end for _, end in storage.RecordLog(folder / TREES_FILE).members()][2]
+    os.truncate(folder / TREES_FILE, end)
+    run_search(folder)
+    assert "search: 2 trees that were finished are gone, and are sea" in capsys.readouterr().err
+    assert trees(folder) == trees(finished)
+    (folder / TREES_FILE).unlink()
+    run_search(folder)
+    assert "search: 5 trees that were finished are gone" in capsys.readouterr().err
+    assert trees(folder) == trees(finished)
 
 
 def test_preferences_count_what_they_make_and_leave_out(finished, run_preferences, tmp_path):

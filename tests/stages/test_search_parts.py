@@ -107,3 +107,18 @@ def test_a_join_that_was_cut_short_is_done_again(processes, tmp_path):
     assert processes(2, lambda: join(tmp_path)).trees == 0
     assert (tmp_path / TREES_FILE).read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == [TREES_FILE]
+
+
+def test_damaged_parts_are_repaired_before_they_are_read(processes, tmp_path, capsys):
+    processes(2, lambda: work(tmp_path))
+    (first, second) = sorted(tmp_path.iterdir())
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-3])
+    first.write_bytes(b"\x00" * 40 + first.read_bytes()[40:])
+    assert len(processes(1, lambda: RecordShards(tmp_path, prompts(IDS)).done)) == 3
+    processes(2, lambda: join(tmp_path))
+    said = capsys.readouterr().err
+    assert f"{second}: its last record was incomplete" in said and f"{first}: it was dam" in said
+    assert sorted(record["id"] for record in records(tmp_path)) == list("abcdf")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {TREES_FILE, f"{first.name}.damaged"}

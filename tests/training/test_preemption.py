@@ -135,7 +135,9 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(tmp_path):
             process.wait()
     (step,) = LOOP["saved"](tmp_path)
     assert 3 <= step == len(LOOP["metrics_of"](tmp_path)) < LOOP["NUM_STEPS"]
-    # A single process on one device resumes the run.
+    # Each has hashed its part. A single process on one device resumes the run.
+    parts = [path.name for path in (tmp_path / "checkpoints" / str(step)).glob("hashes.*")]
+    assert sorted(parts) == ["hashes.process_0.json", "hashes.process_1.json"]
     steps = []
     run = LOOP["make_run"](tmp_path)
     LOOP["train_run"](run, inspect=lambda step, values: steps.append(step))
