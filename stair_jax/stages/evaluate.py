@@ -35,6 +35,7 @@ from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.settings import require, setting
 from stair_jax.stages.prm import prm_axes
+from stair_jax.stopping import heed
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -106,6 +107,7 @@ class Evaluate(Stage):
         progress = Progress(context.name, len(makers), "models")
         table, details = [], {}
         for name, make in makers.items():
+            heed()
             path = context.folder / "answers" / f"{name}.jsonl"
             if not path.exists():  # a row is whole or not there: a run that goes on keeps it
                 storage.write_jsonl(path, make())

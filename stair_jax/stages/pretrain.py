@@ -26,6 +26,7 @@ from stair_jax.pocket.pretraining import examples
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
+from stair_jax.stopping import heed
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch
 from stair_jax.training.objectives import SftObjective
@@ -176,6 +177,7 @@ def _rows(context: StageContext, settings: Pretrain) -> dict[str, np.ndarray]:
         make = partial(_make_shard, context.seed, settings)
         for count, _ in enumerate(pool.map(make, missing), start=done + 1):
             progress.update(count)
+            heed()
     progress.close()
     shards = [np.load(path) for path in paths]
     return {name: np.concatenate([shard[name] for shard in shards]) for name in _FIELDS}
