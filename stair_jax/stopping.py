@@ -8,6 +8,7 @@ and a timer, for code that has no such loop; both raise again unless the excepti
 
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -95,9 +96,9 @@ def heed() -> None:
     """For loops: raises `Stopped` if a signal asked to stop and its exception was dropped.
 
     Within a `finally` that this exception has reached it does nothing, so that cleaning up is not
-    cut short. Without an active `StopSignals`, as in other programs, it does nothing.
+    cut short; nor in other threads, or without an active `StopSignals`, as in other programs.
     """
-    if _active is not None:
+    if _active is not None and threading.current_thread() is threading.main_thread():
         _active.raise_again()
 
 
