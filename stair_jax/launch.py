@@ -23,6 +23,7 @@ from stair_jax.commands.session import Session
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.watchdog import LOST
+from stair_jax.run.out_of_memory import out_of_memory
 from stair_jax.stopping import StopSignals
 
 _QUIET = {
@@ -58,6 +59,8 @@ def _run(words: list[str], session: Session) -> int:
             return session.end_by_signal()
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             return 128 + signal.SIGPIPE
+        if text := out_of_memory(error):  # outside of a stage, which would say what to lower
+            return session.end(2, f"error: {text}")
         session.fail(error)
         raise
 

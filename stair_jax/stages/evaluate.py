@@ -24,6 +24,7 @@ from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
+    DECODING_MEMORY,
     EngineSettings,
     PlannedEngine,
     lay_out_engine,
@@ -67,6 +68,7 @@ class Evaluate(Stage):
     """
 
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+    MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
     data: str = stage_input(Artifact.EVALUATION)
     models: tuple[str, ...] = stage_input(Artifact.MODEL, many=True, required=False)

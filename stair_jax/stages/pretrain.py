@@ -61,6 +61,7 @@ class Pretrain(TrainingStage):
 
     STEP: ClassVar[str] = "pretraining step"
     LENGTH: ClassVar[str] = ""
+    MEMORY: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
 
     vocab_size: int = setting(900, least=300, most=2**15 - 1)
     hidden_size: int = setting(192, least=1, most=2**16)
