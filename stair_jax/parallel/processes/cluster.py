@@ -164,8 +164,8 @@ def join(cluster: Cluster) -> Watchdog | None:
 def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
     """Returns this process, and the indices of the local devices that it uses (None: all)."""
     if cluster.num_processes is not None and cluster.process_id is not None:
-        index = cluster.process_id
-        return Member(cluster.coordinator, cluster.num_processes, index, read_token()), None
+        named = (cluster.coordinator, cluster.num_processes, cluster.process_id)
+        return Member(*named, token=read_token()), None
     from jax._src.clusters import ClusterEnv
 
     try:
@@ -185,7 +185,7 @@ def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
             "--distributed found no TPU slice, SLURM or Kubernetes around this process: give "
             "--coordinator=host:port --num_processes=N --process_id=I to each process instead"
         )
-    member = Member(coordinator, count, index, read_token())
+    member = Member(coordinator, count, index, token=read_token())
     return member, None if devices is None else list(devices)
 
 

@@ -14,6 +14,7 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.cluster import Cluster, add_flags, read_flags, slurm_devices
 from stair_jax.parallel.processes.collectives import LostProcess
+from stair_jax.parallel.processes.credentials import read_token
 from stair_jax.parallel.processes.rendezvous import Member, meet
 
 ROOT = Path(__file__).parents[3]
@@ -61,6 +62,21 @@ def test_flags_alone_make_a_run_of_several_processes(flags, cluster):
     assert read_cluster(flags) == cluster
 
 
+@pytest.mark.parametrize("token", ["x", "0123456789abcde"])
+def test_a_token_that_can_be_guessed_is_refused(monkeypatch, token):
+    monkeypatch.setenv("STAIR_TOKEN", token)
+    with pytest.raises(UserError, match="STAIR_TOKEN has .* at least 16") as caught:
+        read_token()
+    assert repr(token) not in str(caught.value)
+
+
+def test_the_token_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("STAIR_TOKEN", "0123456789abcdef")
+    assert read_token() == "0123456789abcdef"
+    monkeypatch.delenv("STAIR_TOKEN")
+    assert read_token() == ""
+
+
 def test_an_address_of_ipv6_has_its_host_in_brackets():
     assert Member("[::1]:80", 4, 3).address == ("::1", 80)
 
@@ -73,6 +89,10 @@ def test_an_address_of_ipv6_has_its_host_in_brackets():
         ("--coordinator=a --num_processes=2 --process_id=0", "must be host:port of process 0"),
         ("--coordinator=a:1 --num_processes=2 --process_id=2", "must be from 0 to 1"),
         ("--coordinator=a:1 --num_processes=0 --process_id=0", "--num_processes is 0"),
+        ("--coordinator=a:1 --num_processes=65537 --process_id=0", "must be from 1 to 65536"),
+        ("--coordinator=a:0 --num_processes=2 --process_id=0", "must be host:port of process 0"),
+        ("--coordinator=a:65536 --num_processes=2 --process_id=0", "must be host:port of proc"),
+        ("--distributed --heartbeat_timeout=99999999999", "must be from 1 to 2678400 seconds"),
         (
             "--coordinator=a:1 --num_processes=x --process_id=0",
             "--num_processes: invalid int value: 'x'",
