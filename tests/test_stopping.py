@@ -191,6 +191,8 @@ SCRIPT = """
     from stair_jax.commands import run
     from stair_jax.run.stage import Stage
 
+    # A shell lets its background jobs, and so their children, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     NUMBER, REST = int(sys.argv.pop(1)), sys.argv.pop(1)
 
     def swallowing(phase, info):
@@ -214,11 +216,6 @@ SCRIPT = """
 """
 
 
-def heed_interrupts():
-    """A shell lets its background jobs, and so their children, ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("rest", ["loop", "error"])
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_command_ends_as_asked_though_its_signal_was_swallowed(tmp_path, number, rest):
@@ -235,7 +232,6 @@ def test_a_command_ends_as_asked_though_its_signal_was_swallowed(tmp_path, numbe
         capture_output=True,
         text=True,
         timeout=50,
-        preexec_fn=heed_interrupts,
     )
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert (tmp_path / "w" / "work" / "went_on").exists(), ended.stderr

@@ -65,7 +65,7 @@ def test_flags_alone_make_a_run_of_several_processes(flags, cluster):
 @pytest.mark.parametrize("token", ["x", "0123456789abcde"])
 def test_a_token_that_can_be_guessed_is_refused(monkeypatch, token):
     monkeypatch.setenv("STAIR_TOKEN", token)
-    with pytest.raises(UserError, match="STAIR_TOKEN has .* at least 16") as caught:
+    with pytest.raises(UserError, match=r"STAIR_TOKEN has .* at least 16") as caught:
         read_token()
     assert repr(token) not in str(caught.value)
 
