@@ -53,6 +53,11 @@ make_environment() {
   echo "Installed in $((SECONDS - start)) s." >&2
 }
 
+# Prints the token that the processes of one run share, drawn anew unless STAIR_TOKEN holds one.
+shared_token() {
+  echo "${STAIR_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+}
+
 # Prints the extra of setup.cfg for the accelerators of this host; nothing where it has none.
 find_accelerator() {
   case "${STAIR_EXTRA:-}" in

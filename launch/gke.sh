@@ -11,6 +11,7 @@
 # `xpk workload create`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
 usage() {
   sed -n '2,/^set/{s/^# \{0,1\}//p;}' "launch/gke.sh" >&2
   exit 2
@@ -27,7 +28,8 @@ case "$action" in
     xpk workload create "${where[@]}" --tpu-type="${TYPE:?}" --num-slices="${SLICES:-1}" \
       --base-docker-image="${IMAGE:-python:3.11}" --script-dir=. \
       --max-restarts="${RESTARTS:-10}" --termination-grace-period-seconds=180 ${OPTIONS:-} \
-      --command="STAIR_EXTRA=tpu exec bash launch/host.sh --distributed $(printf '%q ' "$@")"
+      --command="STAIR_TOKEN=$(printf '%q' "$(shared_token)") STAIR_EXTRA=tpu exec bash \
+launch/host.sh --distributed $(printf '%q ' "$@")"
     ;;
   delete) xpk workload delete "${where[@]}" ;;
   *) usage ;;

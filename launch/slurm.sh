@@ -17,6 +17,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?this is a script for sbatch}"
 source launch/environment.sh
 make_environment "${STAIR_EXTRA:-cuda}"
+STAIR_TOKEN="$(shared_token)" # of all processes of this job: `srun` hands the environment on
+export STAIR_TOKEN
 
 time_is_up=
 trap 'time_is_up=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # to the steps, not to this shell

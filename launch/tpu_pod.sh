@@ -13,6 +13,7 @@
 # where it stopped, after a preemption too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
 usage() {
   sed -n '2,/^set/{s/^# \{0,1\}//p;}' "launch/tpu_pod.sh" >&2
   exit 2
@@ -60,8 +61,8 @@ case "$action" in
     on_all_hosts "set -e; ${SETUP:-true}; mkdir -p stair_jax; tar xzf stair_jax.tgz -C stair_jax
       cd stair_jax; source launch/environment.sh; make_environment tpu"
     trap stop INT TERM
-    on_all_hosts "cd stair_jax && exec .venv/bin/python -u -m stair_jax.launch --distributed \
-      $(printf '%q ' "$@")" &
+    on_all_hosts "cd stair_jax && STAIR_TOKEN=$(printf '%q' "$(shared_token)") \
+      exec .venv/bin/python -u -m stair_jax.launch --distributed $(printf '%q ' "$@")" &
     status=0
     while true; do
       wait $! && status=0 || status=$?

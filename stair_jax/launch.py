@@ -15,7 +15,6 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from stair_jax.commands import VERBS
 from stair_jax.commands.flags import make_parser, read_arguments
@@ -24,6 +23,8 @@ from stair_jax.commands.session import Session
 from stair_jax.errors import UserError, did_you_mean, system_error
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.watchdog import LOST
+from stair_jax.run.out_of_memory import out_of_memory
+from stair_jax.stopping import StopSignals
 
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # TensorFlow's and XLA's notes to their developers
@@ -36,9 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, the name of the program first; returns the exit status."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
     words = list(sys.argv if argv is None else argv)[1:]
-    session = Session()
+    with StopSignals() as signals:
+        return _run(words, Session(signals))
+
+
+def _run(words: list[str], session: Session) -> int:
+    """Does what the command line says, and says how that ended; returns the exit status."""
     try:
         status = _execute(words, session)
         sys.stdout.flush()  # here, where a closed pipe can still be told from other faults
@@ -48,26 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except collectives.LostProcess as error:
         return session.end(LOST, f"{error}; the same command goes on where it stopped")
     except KeyboardInterrupt:
-        return session.end(128 + signal.SIGINT, f"interrupted: {session.on_interrupt}")
-    except _Terminated:
-        return session.end(128 + signal.SIGTERM, f"terminated: {session.on_interrupt}")
+        return session.end_by_signal()
     except Exception as error:
+        if session.signals.number is not None:  # what a library made of the signal's exception
+            return session.end_by_signal()
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             return 128 + signal.SIGPIPE
-        if reason := system_error(error):
+        if reason := out_of_memory(error) or system_error(error):
             return session.end(2, f"error: {reason}")
         session.fail(error)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came: leave by way of every `finally`."""
-
-
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _reader_has_gone() -> bool:

@@ -30,58 +30,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from stair_jax.errors import UserError, did_you_mean
+from stair_jax.settings_rules import UNSET, Rule, is_number
+
+__all__ = ["UNSET", "Rule", "Settings", "build", "describe", "setting"]
 
 T = TypeVar("T")
 _RULE = "rule"
 _LARGEST_INT = 2**63 - 1  # of the machine's whole numbers
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is known of a field beside its type.
-
-    Attributes:
-      least: the value is at least this.
-      above: the value is above this.
-      most: the value is at most this.
-      below: the value is below this.
-      choices: the values that text (or each text of a tuple) may have; empty: any.
-      cost: the field changes time and memory, and results by rounding only: it is no part of a
-        stage's identity.
-      absent: what a record means that was written before the field existed; `UNSET`: the default.
-    """
-
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
-    choices: Collection[str] = ()
-    cost: bool = False
-    absent: Any = UNSET
-
-    def describe(self) -> str:
-        """The range in words, such as "at least 0 and below 1"; empty: none."""
-        parts = []
-        for word, bound in (
-            ("above", self.above),
-            ("at least", self.least),
-            ("below", self.below),
-            ("at most", self.most),
-        ):
-            if bound is not None:
-                whole = isinstance(bound, int) or bound.is_integer()
-                parts.append(f"{word} {int(bound) if whole else bound}")
-        return " and ".join(parts)
-
-    def holds(self, number: float) -> bool:
-        """Whether a number is in the range."""
-        return (
-            (self.least is None or number >= self.least)
-            and (self.above is None or number > self.above)
-            and (self.most is None or number <= self.most)
-            and (self.below is None or number < self.below)
-        )
 
 
 def setting(default: Any, *, metadata: Mapping[str, Any] | None = None, **rule: Any) -> Any:
@@ -254,13 +209,25 @@ def _checked(cls: type, info: "dataclasses.Field[Any]", value: Any, where: str) 
     """The value of a field, converted to its type and in its range."""
     hint, rule = type_hints(cls)[info.name], rule_of(info)
     converted = convert(value, hint, where, rule)
-    for item in converted if isinstance(converted, tuple) else (converted,):
-        is_number = isinstance(item, int | float) and not isinstance(item, bool)
-        if is_number and not rule.holds(item):
-            raise UserError(f"{where} is {_shown(value)}: it must be {rule.describe()}")
+    for place, item in _items(converted, where):
+        if is_number(item) and (wanted := rule.refusal(item)):
+            shown = _shown(value if place == where else item)
+            raise UserError(f"{place} is {shown}: it must be {wanted}")
         if rule.choices and isinstance(item, str) and item not in rule.choices:
             raise UserError(_unknown_choice(where, item, rule.choices))
     return converted
+
+
+def _items(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """(place, value) of what a field holds: itself, or the items of a tuple or a mapping."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _items(item, f"{where}.{name}")
+    elif isinstance(value, tuple | list):
+        for number, item in enumerate(value):
+            yield from _items(item, f"{where}[{number}]")
+    else:
+        yield where, value
 
 
 def convert(value: Any, hint: Any, where: str, rule: Rule = Rule()) -> Any:

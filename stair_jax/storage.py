@@ -22,6 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from stair_jax.errors import UserError
+from stair_jax.stopping import heed
 
 _CHUNK = 1 << 15  # bytes per read
 _GZIP = 31  # zlib's wbits for the gzip format: 16 + the largest window
@@ -369,6 +370,7 @@ class RecordLog:
         count = end = 0
         with reading(self.path), open(self.path, "rb") as file:
             for text, end in _whole_members(file):
+                heed()
                 count += 1
                 try:
                     record = json.loads(text)

@@ -1,6 +1,7 @@
 """The scripts of launch/, with commands of clusters that only write down what they are told."""
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("host.sh", "slurm.sh", "tpu_pod.sh", "gke.sh", "soak.sh")
+TOKEN = "0123456789abcdef0123456789abcdef"
 COMMAND = ("--config=a.py", "--workdir=/runs/a b", "--config.sft.rates={'x': 1}")
 PYTHON = """#!/bin/bash
 [[ "$1 $2" == "-m pip" ]] && exit 0
@@ -22,7 +24,7 @@ echo "at work" >>"$LOG"
 while true; do sleep 0.05; done
 """
 FAKES = {
-    "srun": 'echo "srun $*" >>"$LOG"; echo $$ >"$LOG.pid"\n'
+    "srun": 'echo "srun $*" >>"$LOG"; echo $$ >"$LOG.pid"; echo "$STAIR_TOKEN" >>"$LOG.tokens"\n'
     'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
     "scancel": 'echo "scancel $*" >>"$LOG"; kill -TERM "$(cat "$LOG.pid")"',
     "scontrol": 'echo "scontrol $*" >>"$LOG"',
@@ -62,7 +64,8 @@ def start(clone, script, *arguments, **environment):
         "LOG": str(clone.parent / "log"),
         "POLL_SECONDS": "0",
     }
-    known.pop("STAIR_EXTRA", None)
+    for name in ("STAIR_EXTRA", "STAIR_TOKEN"):
+        known.pop(name, None)
     return subprocess.Popen(
         ["bash", clone / "launch" / script, *arguments],
         cwd=clone,
@@ -115,6 +118,9 @@ def test_slurm_runs_a_process_on_each_node(clone):
     assert status == 0
     assert log[0].startswith("srun --kill-on-bad-exit=0 --wait=120 .venv/bin/python -u -m")
     assert log[1:] == ["python -u -m stair_jax.launch --distributed " + " ".join(COMMAND)]
+    run(clone, "slurm.sh", *COMMAND, SLURM_SUBMIT_DIR=str(clone), STAIR_TOKEN=TOKEN)
+    drawn, given = (clone.parent / "log.tokens").read_text().split()
+    assert re.fullmatch("[0-9a-f]{32}", drawn) and given == TOKEN
 
 
 def test_slurm_saves_before_the_time_is_up_and_is_queued_again(clone):
@@ -139,7 +145,7 @@ def test_a_tpu_slice_is_asked_for_awaited_and_used(clone):
     states = ["", "WAITING_FOR_RESOURCES", "SUSPENDED", "", "PROVISIONING", "ACTIVE"]
     (clone.parent / "log.states").write_text("\n".join(states) + "\n")
     where = {"ZONE": "z", "TYPE": "v5p-32", "VERSION": "v2", "OPTIONS": "--spot --labels=a=b"}
-    status, said, log = run(clone, "tpu_pod.sh", "run", "pod", *COMMAND, **where)
+    status, said, log = run(clone, "tpu_pod.sh", "run", "pod", *COMMAND, **where, STAIR_TOKEN=TOKEN)
     assert status == 0, said
     assert "pod is WAITING_FOR_RESOURCES" in said
     told = [line for line in log if line.startswith("gcloud") and "describe" not in line]
@@ -155,7 +161,8 @@ def test_a_tpu_slice_is_asked_for_awaited_and_used(clone):
         log[-1]
         .strip()
         .endswith(
-            "stair_jax.launch --distributed       --config=a.py --workdir=/runs/a\\ b "
+            f"cd stair_jax && STAIR_TOKEN={TOKEN}       exec .venv/bin/python -u -m "
+            "stair_jax.launch --distributed --config=a.py --workdir=/runs/a\\ b "
             "--config.sft.rates=\\{\\'x\\':\\ 1\\}  --zone=z"
         )
     )
@@ -166,16 +173,17 @@ def test_a_tpu_slice_is_asked_for_awaited_and_used(clone):
 
 def test_a_jobset_runs_the_command_in_each_pod(clone):
     where = {"CLUSTER": "c", "PROJECT": "p", "ZONE": "z", "TYPE": "v5p-32"}
+    options = "--storage=runs --priority=high"
     status, _, log = run(
-        clone, "gke.sh", "run", "job", *COMMAND, **where, OPTIONS="--storage=runs --priority=high"
+        clone, "gke.sh", "run", "job", *COMMAND, **where, OPTIONS=options, STAIR_TOKEN=TOKEN
     )
     assert status == 0
     where_to = ["--cluster=c", "--project=p", "--zone=z", "--workload=job"]
     assert log[:7] == ["xpk", "workload", "create", *where_to]
     assert {"--storage=runs", "--priority=high", "--max-restarts=10"} < set(log)
     assert log[-1] == (
-        "--command=STAIR_EXTRA=tpu exec bash launch/host.sh --distributed --config=a.py "
-        "--workdir=/runs/a\\ b --config.sft.rates=\\{\\'x\\':\\ 1\\} "
+        f"--command=STAIR_TOKEN={TOKEN} STAIR_EXTRA=tpu exec bash launch/host.sh --distributed "
+        "--config=a.py --workdir=/runs/a\\ b --config.sft.rates=\\{\\'x\\':\\ 1\\} "
     )
     status, _, log = run(clone, "gke.sh", "delete", "job", **where)
     assert log[-7:-4] == ["xpk", "workload", "delete"]

@@ -7,23 +7,27 @@ import traceback
 
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.watchdog import Watchdog
+from stair_jax.stopping import StopSignals
 
 
 class Session:
     """A command from its start to its end.
 
     Attributes:
+      signals: what asks this process to stop.
       watchdog: the line to the other processes of the run; None: there are none.
       on_interrupt: what is said after "interrupted" or "terminated".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: StopSignals) -> None:
+        """A command that has just started."""
+        self.signals = signals
         self.watchdog: Watchdog | None = None
         self.on_interrupt = "nothing was written"
 
     def end(self, status: int, text: str) -> int:
         """Says how it ends; with other processes, it ends here."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.signals.settle()
         if self.watchdog is None:
             print(f"stair_jax: {text}", file=sys.stderr, flush=True)
             return status
@@ -32,8 +36,15 @@ class Session:
         self._leave(self.watchdog, status, text)
         raise AssertionError("a process that left is still there")
 
+    def end_by_signal(self) -> int:
+        """Says that a signal ended it; with other processes, it ends here."""
+        number = self.signals.number or signal.SIGINT
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        return self.end(128 + number, f"{word}: {self.on_interrupt}")
+
     def fail(self, error: Exception) -> None:
         """With other processes, ends here with a traceback, unless it is their end that shows."""
+        self.signals.settle()
         if self.watchdog is not None:
             self.watchdog.settle()
             traceback.print_exc()

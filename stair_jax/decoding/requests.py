@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stair_jax.errors import UserError
+from stair_jax.stopping import heed
 
 # Widths of the device arrays that hold these ids for each slot.
 MAX_STOP_IDS = 8
@@ -238,5 +239,6 @@ def run_all(engine: Submitter, requests: Iterable[Request]) -> dict[Hashable, Co
     engine.submit(requests)
     completions: dict[Hashable, Completion] = {}
     while engine.pending:
+        heed()
         completions.update((completion.id, completion) for completion in engine.step())
     return completions

@@ -82,7 +82,7 @@ class TestTimeSettings(Settings):
     max_depth: int = setting(7, least=1, most=2**15)
     temperature: float = setting(0.6, least=0)
     top_p: float = setting(0.9, above=0, most=1)
-    top_k: int = setting(50, least=0)
+    top_k: int = setting(50, least=0, most=2**24)
     max_step_tokens: int = setting(2048, least=1, most=2**24)
     max_answer_tokens: int = setting(4096, least=1, most=2**24)
 

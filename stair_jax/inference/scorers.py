@@ -19,6 +19,7 @@ from stair_jax.search.judging.prefixes import JudgePrefixes
 from stair_jax.search.judging.replies import Question
 from stair_jax.search.runner import EngineProtocol
 from stair_jax.search.search_context import Reward
+from stair_jax.stopping import heed
 from stair_jax.text import steps
 
 _NONE = float("-inf")
@@ -215,6 +216,7 @@ def run_judgings(engine: EngineProtocol, judgings: Sequence[Judging]) -> dict[in
     generated = dict.fromkeys(by_index, 0)
     engine.submit([request for judging in judgings for request in judging.start()])
     while engine.pending:
+        heed()
         for completion in engine.step():
             index = completion.id[0]  # type: ignore[index]
             generated[index] += len(completion.tokens)

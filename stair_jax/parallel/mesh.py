@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.rules import BATCH_AXES, RULES
-from stair_jax.settings import Settings
+from stair_jax.settings import Settings, setting
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -28,9 +28,9 @@ class MeshShape(Settings):
         rows.
     """
 
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = setting(1, least=-1, most=2**20)
+    fsdp: int = setting(1, least=-1, most=2**20)
+    tensor: int = setting(1, least=-1, most=2**20)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names an invalid axis."""

@@ -23,6 +23,9 @@ from stair_jax.run.meshes import decoding_mesh, itemsize_of
 from stair_jax.run.runtime import Runtime
 from stair_jax.text.tokenizer import Tokenizer
 
+# Settings of stages that decode which take memory, see `Stage.MEMORY`.
+DECODING_MEMORY = ("runtime.slots", "runtime.cache_tokens", "context_tokens")
+
 
 @dataclass(frozen=True)
 class EngineSettings:

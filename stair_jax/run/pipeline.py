@@ -19,6 +19,7 @@ from stair_jax.parallel.processes import collectives
 from stair_jax.run.checks import Models, check_devices, check_environment
 from stair_jax.run.context import StageContext
 from stair_jax.run.lock import lock_holder, locked
+from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
@@ -213,6 +214,11 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
+        except Exception as error:
+            if not (text := out_of_memory(error)):
+                raise
+            advice = what_to_lower(entry.stage, entry.name, runtime, entry.stage.MEMORY)
+            raise UserError(f"stage {entry.name}: {text}: {advice}") from error
     seconds = collectives.PATIENCE if by_first else _BARRIER
     collectives.barrier(f"the end of stage {entry.name}", seconds)
     if collectives.is_main():

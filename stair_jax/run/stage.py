@@ -90,11 +90,13 @@ class Stage(Settings, ABC):
         made is then refused by name.
       PROCESSES: "all", or "first": the first process of a run works while the others wait.
       LENGTH: the field that says how long the stage works; empty: it cannot be lengthened.
+      MEMORY: the fields to lower where memory runs out; those of `runtime` behind "runtime.".
     """
 
     VERSION: ClassVar[int] = 1
     PROCESSES: ClassVar[Literal["all", "first"]] = "all"
     LENGTH: ClassVar[str] = ""
+    MEMORY: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(self, context: StageContext) -> None:

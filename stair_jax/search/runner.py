@@ -28,6 +28,7 @@ from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import Need
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.stopping import heed
 from stair_jax.text.tokenizer import Tokenizer
 
 __all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
@@ -188,6 +189,7 @@ class _Search:
             self._advance()
             # Step the engine until a round has something to do: a result, or a new tree.
             while self._trees and not self._with_news and not self._may_start():
+                heed()
                 assert engine.pending, "the trees wait for nothing"
                 for completion in engine.step():
                     self._receive(completion)

@@ -38,7 +38,7 @@ class SamplingSettings(Settings):
 
     temperature: float = setting(1.2, least=0)
     top_p: float = setting(0.9, above=0, most=1)
-    top_k: int = setting(50, least=0)
+    top_k: int = setting(50, least=0, most=2**24)
     max_step_tokens: int = setting(2048, least=1, most=2**24)
     max_answer_tokens: int = setting(4096, least=1, most=2**24)
     reuse_rollout_step: bool = False

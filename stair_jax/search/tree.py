@@ -53,7 +53,7 @@ class SearchConfig(Settings):
     c: float = setting(1.5, least=0)
     score: str = setting("ucb1", choices=tuple(SCORES))
     tie_break: str = setting("random", choices=("random", "first"))
-    capacity: int | None = setting(None, least=1)
+    capacity: int | None = setting(None, least=1, most=2**24)
     in_flight: int = setting(1, least=1, most=MAX_IN_FLIGHT)
 
     @property

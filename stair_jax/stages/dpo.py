@@ -104,6 +104,11 @@ class Dpo(TrainingStage):
                 f"{self.max_length}, or 0, which means max_length"
             )
 
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row of a micro-batch."""
+        return self.row_length or self.max_length
+
     def objective(self, config: ModelConfig) -> DpoObjective:
         """The DPO loss of a pair of steps, and the SFT loss of the chosen one."""
         return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks)

@@ -24,6 +24,7 @@ from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
+    DECODING_MEMORY,
     EngineSettings,
     PlannedEngine,
     lay_out_engine,
@@ -35,6 +36,7 @@ from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.settings import require, setting
 from stair_jax.stages.prm import prm_axes
+from stair_jax.stopping import heed
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -66,6 +68,7 @@ class Evaluate(Stage):
     """
 
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+    MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
     data: str = stage_input(Artifact.EVALUATION)
     models: tuple[str, ...] = stage_input(Artifact.MODEL, many=True, required=False)
@@ -106,6 +109,7 @@ class Evaluate(Stage):
         progress = Progress(context.name, len(makers), "models")
         table, details = [], {}
         for name, make in makers.items():
+            heed()
             path = context.folder / "answers" / f"{name}.jsonl"
             if not path.exists():  # a row is whole or not there: a run that goes on keeps it
                 storage.write_jsonl(path, make())

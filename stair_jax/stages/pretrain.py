@@ -26,6 +26,7 @@ from stair_jax.pocket.pretraining import examples
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
+from stair_jax.stopping import heed
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch
 from stair_jax.training.objectives import SftObjective
@@ -60,6 +61,7 @@ class Pretrain(TrainingStage):
 
     STEP: ClassVar[str] = "pretraining step"
     LENGTH: ClassVar[str] = ""
+    MEMORY: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
 
     vocab_size: int = setting(900, least=300, most=2**15 - 1)
     hidden_size: int = setting(192, least=1, most=2**16)
@@ -176,6 +178,7 @@ def _rows(context: StageContext, settings: Pretrain) -> dict[str, np.ndarray]:
         make = partial(_make_shard, context.seed, settings)
         for count, _ in enumerate(pool.map(make, missing), start=done + 1):
             progress.update(count)
+            heed()
     progress.close()
     shards = [np.load(path) for path in paths]
     return {name: np.concatenate([shard[name] for shard in shards]) for name in _FIELDS}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
@@ -15,7 +15,7 @@ from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.engines import EngineSettings, load_engine, plan_engine
+from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.judging.judges import JudgeSettings
@@ -54,6 +54,8 @@ class Search(Stage, SearchConfig, SamplingSettings):
         8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
     """
+
+    MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
     model: str = stage_input(Artifact.MODEL)
     prompts: str = stage_input(Artifact.PROMPTS, file="file")

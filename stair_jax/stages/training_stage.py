@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
@@ -21,13 +22,14 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
-from stair_jax.parallel.mesh import local_rows
+from stair_jax.parallel.mesh import batch_devices, local_rows
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import train_step
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.text.tokenizer import Tokenizer
@@ -84,6 +86,7 @@ class TrainingStage(Stage, TrainingSettings):
     """
 
     LENGTH: ClassVar[str] = "epochs"
+    MEMORY: ClassVar[tuple[str, ...]] = ("microbatch_rows", "max_length")
     STEP: ClassVar[str] = "training step"
     SHOWN: ClassVar[tuple[str, ...]] = ("loss",)
     LOGITS: ClassVar[bool] = True
@@ -92,6 +95,11 @@ class TrainingStage(Stage, TrainingSettings):
     def split_rows(self) -> int:
         """Rows that the mesh has to divide; 0: they follow the mesh."""
         return self.microbatch_rows
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row of a micro-batch."""
+        return self.max_length
 
     @abstractmethod
     def objective(self, config: ModelConfig) -> Objective:
@@ -234,10 +242,12 @@ class TrainingStage(Stage, TrainingSettings):
     def check_devices(self, context: PlanContext) -> None:
         """Checks the mesh, and whether parameters and moments fit the memory.
 
-        What gradients and activations take besides is told by a plan, which compiles the step.
+        What gradients and activations take besides is told by a plan, which compiles the step; the
+        inputs of the layers alone, which every policy keeps, are counted here.
         """
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         device = setup.mesh.devices.flat[0]
+        self._check_micro_batch(setup, memory_bytes(device))
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
         params, tx = self.abstract_trainable(setup), make_optimizer(self, 1).tx
@@ -248,6 +258,19 @@ class TrainingStage(Stage, TrainingSettings):
                 f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
                 f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
                 "param_dtype and mu_dtype 'bfloat16'"
+            )
+
+    def _check_micro_batch(self, setup: Setup, memory: float) -> None:
+        """Checks that the inputs of all layers fit for a micro-batch: no size beyond compiles."""
+        config, rows = setup.config, setup.rows // batch_devices(setup.mesh)
+        width = config.num_hidden_layers * config.hidden_size
+        needed = rows * self.row_tokens * width * jnp.dtype(config.dtype).itemsize
+        if needed > memory:
+            raise UserError(
+                f"the activations of a micro-batch of {rows} rows of {self.row_tokens} tokens take "
+                f"more than {format_bytes(needed)} of each device, which has "
+                f"{format_bytes(memory)}: lower "
+                + " or ".join(f"{name} ({getattr(self, name)})" for name in self.MEMORY)
             )
 
     def cost_fields(self) -> list[str]:

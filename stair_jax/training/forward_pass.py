@@ -14,6 +14,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.parallel.processes import collectives
+from stair_jax.stopping import heed
 from stair_jax.storage import atomic_file
 from stair_jax.training import objectives
 from stair_jax.training.batch_sharding import put_batch
@@ -65,6 +66,7 @@ def for_each_group(
         for batch in batches:
             micros = put_batch(batch.arrays, mesh, batch.num_rows)["micro"]
             for index, members in enumerate(batch.members):
+                heed()
                 values = np.asarray(function(micros, index))  # waits for the device
                 found |= zip(members, values, strict=False)  # the other rows of S are padding
     # Packing reorders the groups within a batch; their indices in the run restore the order.

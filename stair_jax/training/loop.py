@@ -16,6 +16,7 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.parallel.processes import collectives
+from stair_jax.stopping import heed
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checkpoints import Checkpoints
@@ -145,6 +146,7 @@ def _steps(
         preemption.leave()  # no step was done yet: the state is that of the checkpoint
     # All processes run this loop in lockstep: what they decide (when to save or stop) must agree.
     for step in range(start, len(run.batches)):
+        heed()
         batch = run.batches[step]
         rate = run.optimizer.schedule(step)
         arrays = put_batch(batch.arrays, run.mesh, batch.num_rows)

@@ -33,7 +33,7 @@ class OptimizerSettings(Settings):
     clip_norm: float = setting(1.0, least=0)
     b1: float = setting(0.9, least=0, below=1)
     b2: float = setting(0.999, least=0, below=1)
-    eps: float = setting(1e-8, above=0)
+    eps: float = setting(1e-8, above=0, most=1)
     mu_dtype: str = setting("float32", choices=("float32", "bfloat16"))
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict, config_dict
 
@@ -568,6 +569,18 @@ def test_errors_of_a_stage_name_it(fake, tmp_path):
 
     set_during(fail)
     check_fails(tmp_path, "^stage make: no such file$")
+
+
+def test_memory_that_runs_out_in_a_stage_is_one_line_with_what_to_lower(
+    fake, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Make, "MEMORY", ("workers", "runtime.slots"))
+    set_during(lambda context: np.zeros(2**50))
+    check_fails(
+        tmp_path,
+        r"^stage make: out of memory: 8 PiB could not be allocated: lower config.make.workers "
+        r"\(1\) or config.runtime.slots \(8\), or use more devices$",
+    )
 
 
 def test_a_full_disk_in_a_stage_is_one_line_and_the_run_goes_on_later(fake, tmp_path):

@@ -119,8 +119,21 @@ def test_a_model_that_the_devices_cannot_hold_is_refused(tpu, monkeypatch):
     with pytest.raises(UserError, match=r"parameters and moments take .* use more devices"):
         check_devices(stage, devices)
     check_devices(dataclasses.replace(stage, param_dtype="bfloat16", mu_dtype="bfloat16"), devices)
-    memory["device"] = 0
+    memory["device"] = 2**16  # for the activations alone
     check_devices(stage, jax.devices())  # the devices of a CPU share its memory
+
+
+def test_a_micro_batch_whose_activations_fit_no_device_is_refused(monkeypatch):
+    """On a CPU too: nothing that large would ever be compiled."""
+    rows, length = 1024, STAGE.max_length
+    needed = rows // 8 * length * MODEL.num_hidden_layers * MODEL.hidden_size * 4
+    stage = dataclasses.replace(STAGE, microbatch_rows=rows)
+    monkeypatch.setattr(training_stage, "memory_bytes", lambda device: needed)
+    check_devices(stage, jax.devices())
+    monkeypatch.setattr(training_stage, "memory_bytes", lambda device: needed - 1)
+    said = rf"128 rows of {length} tokens .*: lower microbatch_rows \(1024\) or max_length"
+    with pytest.raises(UserError, match=said):
+        check_devices(stage, jax.devices())
 
 
 def test_a_mesh_that_does_not_split_a_micro_batch_is_refused():

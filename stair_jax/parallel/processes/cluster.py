@@ -9,11 +9,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.parallel.processes.aborts import delay_aborts
+from stair_jax.parallel.processes.credentials import read_token
+from stair_jax.parallel.processes.hello import MOST_PROCESSES
+from stair_jax.parallel.processes.interfaces import listen
 from stair_jax.parallel.processes.rendezvous import Member
 from stair_jax.parallel.processes.watchdog import Watchdog
 from stair_jax.settings import attribute_texts
 
 _FLAGS = ("coordinator", "num_processes", "process_id")
+_BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"  # environment variable of JAX
+_LONGEST = 31 * 24 * 3600  # seconds: longer than any run waits, and a 32-bit number in JAX
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Cluster:
       heartbeat_timeout: seconds without a heartbeat after which JAX ends the run. Has to be longer
         than a machine may be too busy to send one, e.g. with a compilation. A process that dies is
         noticed at once, without this (`watchdog.py`).
+      listen: address or host name of the interface on which process 0 listens; 0.0.0.0: all; "": as
+        the environment variable JAX_COORDINATOR_BIND_ADDRESS says, else that of the coordinator.
     """
 
     coordinator: str = ""
@@ -36,6 +44,7 @@ class Cluster:
     process_id: int | None = None
     start_timeout: int = 300
     heartbeat_timeout: int = 900
+    listen: str = ""
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a missing or invalid flag."""
@@ -53,22 +62,31 @@ class Cluster:
                 "--process_id=I together, or --distributed on a cluster that JAX knows"
             )
         for name in ("start_timeout", "heartbeat_timeout"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}: it must be at least 1 second")
+            seconds = getattr(self, name)
+            if not 1 <= seconds <= _LONGEST:
+                raise UserError(f"--{name} is {seconds}: it must be from 1 to {_LONGEST} seconds")
         if self.num_processes is None or self.process_id is None:
             return
-        if not re.fullmatch(r".+:\d+", self.coordinator):
+        if not _is_address(self.coordinator):
             raise UserError(
                 f"--coordinator is {self.coordinator!r}: it must be host:port of process 0, "
                 "e.g. --coordinator=10.0.0.1:12345"
             )
-        if self.num_processes < 1:
-            raise UserError(f"--num_processes is {self.num_processes}: it must be at least 1")
+        if not 1 <= self.num_processes <= MOST_PROCESSES:
+            raise UserError(
+                f"--num_processes is {self.num_processes}: it must be from 1 to {MOST_PROCESSES}"
+            )
         if not 0 <= self.process_id < self.num_processes:
             raise UserError(
                 f"--process_id is {self.process_id}: it must be from 0 to "
                 f"{self.num_processes - 1}, one below --num_processes"
             )
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is host:port."""
+    match = re.fullmatch(r"\S+:(\d{1,5})", text, re.ASCII)
+    return match is not None and 0 < int(match[1]) < 2**16
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +139,15 @@ def join(cluster: Cluster) -> Watchdog | None:
     member, devices = _find(cluster)
     if member.count == 1:
         return None
-    watchdog = Watchdog.join(member, cluster.start_timeout)
+    host, port = member.address
+    of_jax = os.environ.get(_BIND_ADDRESS, "")
+    bind_address, listening = None, None
+    if member.index == 0:
+        interface = cluster.listen or of_jax.rpartition(":")[0].strip("[]")
+        listening = listen(host, port, interface, member.count)
+        bind_address = of_jax or listening.address(port)
+    watchdog = Watchdog.join(member, cluster.start_timeout, listening)
+    delay_aborts()
     jax.distributed.initialize(
         member.coordinator,
         member.count,
@@ -130,6 +156,7 @@ def join(cluster: Cluster) -> Watchdog | None:
         cluster_detection_method="deactivate",  # `_find` has done it
         initialization_timeout=cluster.start_timeout,
         heartbeat_timeout_seconds=cluster.heartbeat_timeout,
+        coordinator_bind_address=bind_address,
     )
     return watchdog
 
@@ -137,7 +164,8 @@ def join(cluster: Cluster) -> Watchdog | None:
 def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
     """Returns this process, and the indices of the local devices that it uses (None: all)."""
     if cluster.num_processes is not None and cluster.process_id is not None:
-        return Member(cluster.coordinator, cluster.num_processes, cluster.process_id), None
+        named = (cluster.coordinator, cluster.num_processes, cluster.process_id)
+        return Member(*named, token=read_token()), None
     from jax._src.clusters import ClusterEnv
 
     try:
@@ -157,7 +185,8 @@ def _find(cluster: Cluster) -> tuple[Member, list[int] | None]:
             "--distributed found no TPU slice, SLURM or Kubernetes around this process: give "
             "--coordinator=host:port --num_processes=N --process_id=I to each process instead"
         )
-    return Member(coordinator, count, index), None if devices is None else list(devices)
+    member = Member(coordinator, count, index, token=read_token())
+    return member, None if devices is None else list(devices)
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:

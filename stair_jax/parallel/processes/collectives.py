@@ -12,6 +12,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from stair_jax.stopping import heed
+
 PATIENCE = 7 * 24 * 3600.0  # seconds: as good as forever; `watchdog.py` notices if a process dies
 _FOLDER = "stair_jax"
 _SLICE = 1.0  # seconds per blocking wait: Python handles signals only between two of them
@@ -164,6 +166,7 @@ def _wait_for_all(
     """On process 0: polls until all processes have arrived; returns (name, value) by process."""
     pause = _SHORTEST_POLL
     while True:
+        heed()
         arrived = _arrived(folder)
         for process, (other, _) in sorted(arrived.items()):
             if other != name:
@@ -197,6 +200,7 @@ def _wait_for(key: str, deadline: float) -> str | None:
     """The value of a key as soon as it is set; None if it is not set by the deadline."""
     client = _state().client
     while (left := deadline - time.monotonic()) > 0:
+        heed()
         try:
             return client.blocking_key_value_get(key, max(1, int(1000 * min(left, _SLICE))))
         except Exception as error:  # jaxlib has no class of its own for a timeout

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from stair_jax.parallel.processes.rendezvous import Member, meet, receive, send
+from stair_jax.parallel.processes.interfaces import Listening
+from stair_jax.parallel.processes.messages import has_fields, readable, receive, send
+from stair_jax.parallel.processes.rendezvous import Member, meet
 
 LOST = 4  # exit status: another process of the run was lost
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses after these signals
@@ -43,14 +45,14 @@ class Watchdog:
         threading.Thread(target=watch, daemon=True, name="peers").start()
 
     @classmethod
-    def join(cls, member: Member, seconds: float) -> "Watchdog":
-        """Waits up to `seconds` until all processes are connected, then watches them.
+    def join(cls, member: Member, seconds: float, listening: Listening | None = None) -> "Watchdog":
+        """Waits up to `seconds` until all processes are connected, then watches them; see `meet`.
 
         Raises:
           LostProcess: some processes did not connect in time; names them.
           UserError: their command lines contradict each other, or the address cannot be used.
         """
-        return cls(member, meet(member, seconds))
+        return cls(member, meet(member, seconds, listening))
 
     def leave(self, status: int, text: str = "") -> None:
         """Tells the others that this process exits, with its exit status and, if it failed, why."""
@@ -72,7 +74,7 @@ class Watchdog:
 
     def _watch_main(self) -> None:
         """Thread of all processes but the first: reacts to messages and to the end of process 0."""
-        for end in _ends(self._connections[0], 0):
+        for end in _ends(self._connections[0], 0, self._member):
             if end["status"] == 0:
                 return
             self._heed(end)
@@ -87,7 +89,7 @@ class Watchdog:
                     assert isinstance(key.fileobj, socket.socket)
                     selector.unregister(key.fileobj)
                     self._connections.pop(key.data)
-                    end = next(_ends(key.fileobj, key.data))
+                    end = next(_ends(key.fileobj, key.data, self._member))
                     if end["status"] != 0:
                         self._tell(end)
                         self._heed(end)
@@ -109,11 +111,33 @@ class Watchdog:
             _exit(status, f"{who} failed: {end['text']}")
 
 
-def _ends(connection: socket.socket, process: int) -> Iterator[dict[str, Any]]:
-    """Messages from a connection; after the last one, that the process is gone (status None)."""
-    while (end := receive(connection)) is not None:
+def _ends(connection: socket.socket, process: int, member: Member) -> Iterator[dict[str, Any]]:
+    """Messages from a connection; after the last one, that the process is gone (status None).
+
+    What no process of ours would send counts as its end.
+    """
+    while (end := _read_end(receive(connection, None), process, member)) is not None:
         yield end
-    yield {"process": process, "status": None}
+    yield {"process": process, "status": None, "text": ""}
+
+
+def _read_end(message: dict[str, Any] | None, sender: int, member: Member) -> dict[str, Any] | None:
+    """The end of a process that a message tells; None: it tells none.
+
+    Process 0 speaks of any process, the others of themselves; a status of None, which is no exit
+    status, is passed on by process 0 alone.
+    """
+    if message is None or not (
+        has_fields(message, process=int, status=int, text=str)
+        or (sender == 0 and has_fields(message, process=int, status=type(None), text=str))
+    ):
+        return None
+    if not 0 <= (message["status"] or 0) < 256:
+        return None
+    processes = range(member.count) if sender == 0 else [sender]
+    if message["process"] not in processes:
+        return None
+    return message | {"text": readable(message["text"])}
 
 
 def _exit(status: int, text: str) -> None:

@@ -73,7 +73,7 @@ class JudgeSettings(Settings):
     safety_score: Literal["sign", "expected"] = "sign"
     temperature: float = setting(0.6, least=0)
     top_p: float = setting(0.9, above=0, most=1)
-    top_k: int = setting(0, least=0)
+    top_k: int = setting(0, least=0, most=2**24)
     max_tokens: int = setting(1024, least=1, most=2**24)
     attempts: int = setting(3, least=1, most=1000)
 

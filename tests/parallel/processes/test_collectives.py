@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,10 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.cluster import Cluster, add_flags, read_flags, slurm_devices
 from stair_jax.parallel.processes.collectives import LostProcess
+from stair_jax.parallel.processes.credentials import read_token
 from stair_jax.parallel.processes.rendezvous import Member, meet
 
 ROOT = Path(__file__).parents[3]
-
-
-def free_address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_one_process_waits_for_nobody():
@@ -68,6 +62,21 @@ def test_flags_alone_make_a_run_of_several_processes(flags, cluster):
     assert read_cluster(flags) == cluster
 
 
+@pytest.mark.parametrize("token", ["x", "0123456789abcde"])
+def test_a_token_that_can_be_guessed_is_refused(monkeypatch, token):
+    monkeypatch.setenv("STAIR_TOKEN", token)
+    with pytest.raises(UserError, match=r"STAIR_TOKEN has .* at least 16") as caught:
+        read_token()
+    assert repr(token) not in str(caught.value)
+
+
+def test_the_token_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("STAIR_TOKEN", "0123456789abcdef")
+    assert read_token() == "0123456789abcdef"
+    monkeypatch.delenv("STAIR_TOKEN")
+    assert read_token() == ""
+
+
 def test_an_address_of_ipv6_has_its_host_in_brackets():
     assert Member("[::1]:80", 4, 3).address == ("::1", 80)
 
@@ -80,6 +89,10 @@ def test_an_address_of_ipv6_has_its_host_in_brackets():
         ("--coordinator=a --num_processes=2 --process_id=0", "must be host:port of process 0"),
         ("--coordinator=a:1 --num_processes=2 --process_id=2", "must be from 0 to 1"),
         ("--coordinator=a:1 --num_processes=0 --process_id=0", "--num_processes is 0"),
+        ("--coordinator=a:1 --num_processes=65537 --process_id=0", "must be from 1 to 65536"),
+        ("--coordinator=a:0 --num_processes=2 --process_id=0", "must be host:port of process 0"),
+        ("--coordinator=a:65536 --num_processes=2 --process_id=0", "must be host:port of proc"),
+        ("--distributed --heartbeat_timeout=99999999999", "must be from 1 to 2678400 seconds"),
         (
             "--coordinator=a:1 --num_processes=x --process_id=0",
             "--num_processes: invalid int value: 'x'",
@@ -131,25 +144,7 @@ def test_a_slurm_task_that_has_a_node_for_itself_gets_all_its_gpus(tasks, gpus, 
     assert slurm_devices(environment | {"JAX_LOCAL_DEVICE_IDS": "0"}) is None
 
 
-def come(members, seconds):
-    """Calls `meet` in one thread per member; returns the connections, or the error, of each."""
-    results = {}
-
-    def run(place, member):
-        try:
-            results[place] = meet(member, seconds)
-        except (LostProcess, UserError) as error:
-            results[place] = error
-
-    threads = [threading.Thread(target=run, args=item) for item in enumerate(members)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[place] for place in range(len(members))]
-
-
-def test_all_come_and_process_0_has_a_line_to_each():
+def test_all_come_and_process_0_has_a_line_to_each(free_address, come):
     address = free_address()
     first, second, third = come([Member(address, 3, index) for index in (0, 1, 2)], 20.0)
     assert set(first) == {1, 2} and set(second) == set(third) == {0}
@@ -160,7 +155,7 @@ def test_all_come_and_process_0_has_a_line_to_each():
             connection.close()
 
 
-def test_who_does_not_come_to_the_start_is_named_to_all_who_did():
+def test_who_does_not_come_to_the_start_is_named_to_all_who_did(free_address, come):
     address = free_address()
     errors = come([Member(address, 4, 0), Member(address, 4, 2)], 1.0)
     said = "processes 1, 3 of 4 did not come to the start within 1 s"
@@ -177,7 +172,7 @@ def test_who_does_not_come_to_the_start_is_named_to_all_who_did():
         ((2, 1), None),
     ],
 )
-def test_command_lines_that_contradict_each_other_are_named(second, said):
+def test_command_lines_that_contradict_each_other_are_named(free_address, come, second, said):
     address = free_address()
     first, other = come([Member(address, 2, 0), Member(address, *second)], 20.0)
     if said is None:
@@ -218,7 +213,7 @@ time.sleep(60)
         ("stopped", -signal.SIGTERM, ""),
     ],
 )
-def test_the_end_of_one_process_ends_all(act, status, said):
+def test_the_end_of_one_process_ends_all(free_address, act, status, said):
     address = free_address()
     processes = [
         subprocess.Popen(
@@ -260,7 +255,7 @@ peers.leave(0)
 
 
 @pytest.mark.distributed
-def test_a_barrier_that_times_out_names_who_is_missing():
+def test_a_barrier_that_times_out_names_who_is_missing(free_address):
     address = free_address()
     processes = [
         subprocess.Popen(
