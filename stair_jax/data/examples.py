@@ -6,7 +6,7 @@ the lengths and no token spans the boundary.
 
 from collections.abc import Sequence
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
 from stair_jax.data.records import SftRow
 from stair_jax.errors import UserError
 from stair_jax.text.chat import encode_answer, encode_prompt
@@ -20,21 +20,25 @@ def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
     return join_example(prompt, encode_answer(tokenizer, row.answer), row.id)
 
 
-def join_example(context: Sequence[int], counted: Sequence[int], name: str) -> Example:
-    """An example of `context` (loss mask 0) followed by `counted` (loss mask 1).
+def join_example(
+    context: Sequence[int], counted: Sequence[int], name: str, sft_alone: Sequence[int] = ()
+) -> Example:
+    """An example of `context` (loss mask 0), `sft_alone` (SFT_ALONE) and `counted` (COUNTED).
 
     Raises:
       UserError: `counted` is empty; `name` is the id in the message.
     """
     if not counted:
         raise UserError(f"example {name!r} has an empty answer: remove it from the data")
-    return Example([*context, *counted], [0] * len(context) + [1] * len(counted), name)
+    mask = [0] * len(context) + [SFT_ALONE] * len(sft_alone) + [COUNTED] * len(counted)
+    return Example([*context, *sft_alone, *counted], mask, name)
 
 
 def describe(tokenizer: Tokenizer, example: Example) -> str:
     """An example as text for inspection, with the tokens that the loss counts in ⟦brackets⟧."""
-    pieces: list[tuple[int, list[int]]] = []
-    for token, counts in zip(example.tokens, example.loss_mask, strict=True):
+    pieces: list[tuple[bool, list[int]]] = []
+    counted = (mask == COUNTED for mask in example.loss_mask)
+    for token, counts in zip(example.tokens, counted, strict=True):
         if not pieces or pieces[-1][0] != counts:
             pieces.append((counts, []))
         pieces[-1][1].append(token)

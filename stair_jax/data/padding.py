@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stair_jax.data.examples import answer_example
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, Example
 from stair_jax.data.pairs import Pair, path_examples, step_examples
 from stair_jax.data.records import KINDS, PathPair, PreferencePair, Record, SftRow, StepPair
 from stair_jax.errors import UserError
@@ -58,7 +58,7 @@ def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
         batch["targets"][row, : end - 1] = example.tokens[1:]
         batch["positions"][row, :end] = np.arange(end)
         batch["segment_ids"][row, :end] = 1
-        batch["weights"][row, : end - 1] = example.loss_mask[1:]
+        batch["weights"][row, : end - 1] = np.asarray(example.loss_mask)[1:] == COUNTED
     return batch
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
+SftOn = Literal["step", "answer"]
 P = TypeVar("P", bound=PreferencePair)
 
 
@@ -54,13 +55,19 @@ def encode_pairs(
     return [rows[index] for index in kept], pairs
 
 
-def step_examples(tokenizer: Tokenizer, pair: StepPair) -> Pair:
-    """A DPO pair as two sequences; the loss counts the two steps."""
-    context = encode_prompt(tokenizer, pair.prompt)
-    context += step_ids(tokenizer, pair.path, pair.path_tokens)
+def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") -> Pair:
+    """A DPO pair as two sequences; the loss counts the two steps.
+
+    With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
+    """
+    prompt = encode_prompt(tokenizer, pair.prompt)
+    path = step_ids(tokenizer, pair.path, pair.path_tokens)
     chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens)
     rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens)
-    return join_example(context, chosen, pair.id), join_example(context, rejected, pair.id)
+    other = join_example([*prompt, *path], rejected, pair.id)
+    if sft_on == "answer":
+        return join_example(prompt, chosen, pair.id, sft_alone=path), other
+    return join_example([*prompt, *path], chosen, pair.id), other
 
 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:

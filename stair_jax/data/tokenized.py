@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
 from stair_jax.data.records import Record
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
@@ -55,6 +55,7 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
       rows: N of them.
       lengths: [N, G] int32, tokens per sequence.
       counted: [N, G] int32, how many tokens at the end of each sequence the loss counts.
+      sft_alone: [N, G] int32, how many before these the SFT term of the DPO loss counts alone.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
 
         Args:
           rows: their ids are those of the sequences.
-          encode: the sequences of a row; the loss counts the end of each and nothing before it.
+          encode: the sequences of a row; the loss mask of each is 0, then SFT_ALONE,
+            then COUNTED; one of the three may be absent.
           width: G.
           share: (index of this process, number of processes); None: those of the run.
           gather: array of this process -> the arrays of all, stacked along a new leading axis;
@@ -82,7 +84,7 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         process, count = share or (collectives.process_index(), collectives.num_processes())
         self._made: dict[int, list[np.ndarray]] = {}  # of the rows that this process measured
         self._make_again = lru_cache(_REMEMBERED)(self._make)
-        sizes = np.full((-(-len(rows) // count), width, 2), _FAILED, np.int32)
+        sizes = np.full((-(-len(rows) // count), width, 3), _FAILED, np.int32)
         for place, index in enumerate(range(process, len(rows), count)):
             try:
                 examples = encode(rows[index])
@@ -91,14 +93,14 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
                     raise
                 continue  # raising here would leave the others waiting in `gather`
             self._made[index] = [_ids(example) for example in examples]
-            sizes[place] = [(len(e), int(np.sum(e.loss_mask))) for e in examples]
+            sizes[place] = [_sizes(example) for example in examples]
         if count > 1:
-            # [P, n, G, 2] -> [n, P, G, 2] -> [N, G, 2]: row i was measured by process i mod P. The
+            # [P, n, G, 3] -> [n, P, G, 3] -> [N, G, 3]: row i was measured by process i mod P. The
             # last row of some processes may be padding, which the slice removes.
-            sizes = (gather or _gather)(sizes).swapaxes(0, 1).reshape(-1, width, 2)[: len(rows)]
+            sizes = (gather or _gather)(sizes).swapaxes(0, 1).reshape(-1, width, 3)[: len(rows)]
             for failed in np.flatnonzero((sizes == _FAILED).any((1, 2))).tolist():
                 encode(rows[failed])
-        self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
+        self.lengths, self.counted, self.sft_alone = np.moveaxis(sizes, -1, 0)
 
     def truncated(self, length: int) -> "TokenizedRows[R]":
         """The same, where longer sequences have lost their end."""
@@ -123,10 +125,12 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         return tuple(self._example(index, side) for side in range(self.lengths.shape[1]))
 
     def _example(self, index: int, side: int) -> Example:
-        length, counted = int(self.lengths[index, side]), int(self.counted[index, side])
+        length, counted, alone = (
+            int(sizes[index, side]) for sizes in (self.lengths, self.counted, self.sft_alone)
+        )
         return Example(
             LazyIds(length, partial(self._tokens, index, side)),
-            LazyIds(length, partial(_mask, length, counted)),
+            LazyIds(length, partial(_mask, length, counted, alone)),
             self.rows[index].id,
         )
 
@@ -142,8 +146,17 @@ def _ids(example: Example) -> np.ndarray:
     return np.asarray(example.tokens, np.int32)
 
 
-def _mask(length: int, counted: int) -> np.ndarray:
-    return (np.arange(length) >= length - counted).astype(np.int32)
+def _sizes(example: Example) -> tuple[int, int, int]:
+    """Tokens of a sequence, those that are counted, and those of the SFT term alone."""
+    mask = np.asarray(example.loss_mask)
+    return len(mask), int(np.sum(mask == COUNTED)), int(np.sum(mask == SFT_ALONE))
+
+
+def _mask(length: int, counted: int, sft_alone: int) -> np.ndarray:
+    mask = np.zeros(length, np.int32)
+    mask[max(length - counted - sft_alone, 0) :] = SFT_ALONE
+    mask[length - counted :] = COUNTED
+    return mask
 
 
 def _gather(array: np.ndarray) -> np.ndarray:

@@ -148,6 +148,7 @@ def _config(model: str, init: str) -> ConfigDict:
     config.dpo.preferences = "preferences"
     config.dpo.beta = 0.1  # [grid]
     config.dpo.sft_weight = 0.2  # [P]
+    config.dpo.sft_on = "answer"  # what the paper's trainer does, by reading it
     config.dpo.epochs = 1.0  # [P]
     config.dpo.max_length = 2048  # that of the pairs [ours]
     config.dpo.layout = "tree"

@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
     config.dpo.preferences = ""
     config.dpo.beta = 0.2
     config.dpo.sft_weight = 0.2
+    config.dpo.sft_on = "step"
     config.dpo.epochs = 1.0
     config.dpo.batch_size = 16
     config.dpo.together = "pairs"  # of so few, those of one prompt would pull too much alike

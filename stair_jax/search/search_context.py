@@ -34,8 +34,8 @@ class SamplingSettings(Settings):
         an expansion samples one step less. It changes the cost, and not how a child is
         distributed: where `max_step_tokens` does not cut, a rollout begins with a step like any
         other. But that child is no longer independent of its parent's first reward.
-      keep_cut_steps: a step that a limit of tokens cuts is a child too, as in the released code, and
-        what is sampled after it goes on in the middle of the step; else it is dropped.
+      keep_cut_steps: a step that a limit of tokens cuts is a child too, as in the released code,
+        and what is sampled after it goes on in the middle of the step; else it is dropped.
     """
 
     temperature: float = setting(1.2, least=0)
