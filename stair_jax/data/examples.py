@@ -49,17 +49,23 @@ def describe(tokenizer: Tokenizer, example: Example) -> str:
 
 
 def step_ids(
-    tokenizer: Tokenizer, texts: Sequence[str], sampled: Sequence[int] | None
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    sampled: Sequence[int] | None,
+    ends: bool | None = None,
 ) -> list[int]:
     """Token ids of steps: the sampled ids if they are known, else those of the texts.
 
-    A text that does not end with the closing tag of a reasoning block is the end of its answer, so
-    the end-of-sequence token is added.
+    Args:
+      tokenizer: of the model.
+      texts: of the steps, in order.
+      sampled: ids of all of them.
+      ends: whether the last step ends its answer, so that the end-of-sequence token is added; None:
+        it does, unless it ends with the closing tag of a reasoning block.
     """
     if sampled is not None:
         return list(sampled)
-    ids: list[int] = []
-    for text in texts:
-        ends = not text.rstrip().endswith(REASONING_CLOSE)
-        ids += encode_answer(tokenizer, text) if ends else tokenizer.encode_answer(text)
-    return ids
+    ids = [token for text in texts for token in tokenizer.encode_answer(text)]
+    if ends is None:
+        ends = bool(texts) and not texts[-1].rstrip().endswith(REASONING_CLOSE)
+    return [*ids, tokenizer.eos_id] if ends else ids

@@ -61,9 +61,9 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") 
     With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
     """
     prompt = encode_prompt(tokenizer, pair.prompt)
-    path = step_ids(tokenizer, pair.path, pair.path_tokens)
-    chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens)
-    rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens)
+    path = step_ids(tokenizer, pair.path, pair.path_tokens, ends=False)
+    chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens, pair.chosen_terminal)
+    rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens, pair.rejected_terminal)
     other = join_example([*prompt, *path], rejected, pair.id)
     if sft_on == "answer":
         return join_example(prompt, chosen, pair.id, sft_alone=path), other
@@ -76,6 +76,6 @@ def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
     Nothing is masked but the prompt; the score is read at the last token.
     """
     prompt = encode_prompt(tokenizer, pair.prompt)
-    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens)
-    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens)
+    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal)
+    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal)
     return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)

@@ -76,6 +76,7 @@ def _config(model: str, init: str) -> ConfigDict:
     config.files.prompts = ()
     config.files.dpo = ""
     config.files.prm = ()
+    config.files.trees = ()
     config.files.kinds = ConfigDict()
 
     config.model = ConfigDict()
@@ -136,6 +137,11 @@ def _config(model: str, init: str) -> ConfigDict:
     config.preferences.v1 = 0.8  # [C]
     config.preferences.min_visits = 4  # [C]
     config.preferences.max_tokens = 2048  # [C]
+    config.preferences.write_sft = False  # True for the ablation "Full (SFT)"
+    config.preferences.sft = ConfigDict()
+    config.preferences.sft.v1 = 0.8  # [C]
+    config.preferences.sft.max_per_prompt = 8  # [C]
+    config.preferences.sft.max_tokens = 2048  # [C]
     config.preferences.prm = ConfigDict()
     config.preferences.prm.v0 = 0.5  # [ours]
     config.preferences.prm.max_tokens = 2048  # [ours]

@@ -45,6 +45,20 @@ def test_the_sft_term_on_the_answer_counts_the_path_of_the_chosen_side_too(chat_
     assert list(lazy.loss_mask) == chosen.loss_mask
 
 
+def test_a_path_never_ends_an_answer_and_a_side_does_where_the_pair_says_so(chat_tokenizer):
+    """A step that the token limit cut has no closing tag, and goes on."""
+    end, cut = chat_tokenizer.eos_id, STEP[:-30]
+    known = replace(PAIR, path=(cut,), chosen=cut, chosen_terminal=False, rejected_terminal=True)
+    chosen, rejected = step_examples(chat_tokenizer, known)
+    assert end not in chosen.tokens[len(encode_prompt(chat_tokenizer, "hi")) :]
+    assert counted(rejected) == [*chat_tokenizer.encode_answer("\n\n" + STEP), end]
+    sides = {"chosen_terminal": False, "rejected_terminal": None}
+    paths = PathPair("q", "hi", (cut, cut), (cut, OUTPUT), **sides)
+    chosen, rejected = path_examples(chat_tokenizer, paths)
+    assert end not in counted(chosen) and counted(rejected).count(end) == 1
+    assert counted(rejected)[-1] == end
+
+
 def test_sampled_tokens_take_the_place_of_the_texts(chat_tokenizer):
     sampled = replace(PAIR, path_tokens=(5, 6), chosen_tokens=(7, 8), rejected_tokens=(9,))
     chosen, rejected = step_examples(chat_tokenizer, sampled)
