@@ -2,14 +2,16 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stair_jax.errors import UserError
+from stair_jax.run.stage_list import make_stage_list
 from stair_jax.search.tree_records import read_trees
-from stair_jax.stages import Files, Preferences
-from stair_jax.storage import read_jsonl
+from stair_jax.stages import STAGES, ExportData, Files, Preferences
+from stair_jax.storage import read_json, read_jsonl
 
 EXAMPLE = {"id": "a", "prompt": "How?", "answer": "So.", "kind": "helpfulness"}
 PROMPT = {"id": "a", "prompt": "How?", "kind": "safety", "source": "mine"}
@@ -179,3 +181,41 @@ def test_pairs_and_answers_are_made_of_released_trees(run, run_stage, tmp_path, 
     assert [row["chosen_terminal"] for row in rows] == [False, True]
     assert "chosen_tokens" not in rows[0]
     assert "the trees have no token ids: max_tokens" in capsys.readouterr().err
+
+
+def test_what_a_run_exports_is_what_the_released_code_writes(run, run_stage, tmp_path, released):
+    tree = released.small_tree()
+    (tmp_path / "mct.json").write_text(json.dumps([tree, released.small_tree("Why?")]))
+    trees = run.folder(trees=str(tmp_path / "mct.json"), kinds={"*": "safety"})
+    pairs = run_stage(Preferences, {"trees": "files"}, tmp_path / "pairs", {"trees": trees})
+    folder = run_stage(
+        ExportData,
+        {"trees": "files", "preferences": "pairs"},
+        tmp_path / "out",
+        {"trees": trees, "preferences": pairs},
+    )
+    assert read_json(folder / "mct_data.json") == [tree, released.small_tree("Why?")]
+    lines = (folder / "mct_data.json").read_text().splitlines()
+    assert lines[0] == "[" and lines[-1] == "]" and len(lines) == 4
+    first, second = read_jsonl(folder / "actor_data.jsonl")
+    assert first["chosen"] == released.FIRST + released.REFUSAL and second["prompt"] != "schema"
+    # Read again with its own prompts, all is as before; ids have the name of the form before them.
+    again = run.folder(prompts=(str(folder / "prompts.json"),), trees=str(folder / "mct_data.json"))
+    for old, new in zip(*(read_trees(f / "trees.jsonl.gz") for f in (trees, again)), strict=True):
+        assert replace(new, id=old.id, source=old.source) == old
+        assert new.id == f"STAIR-search:{old.id}"
+    with pytest.raises(UserError, match="name the stage of the trees or that of the preferences"):
+        ExportData()
+
+
+def test_a_config_may_name_files_as_the_stage_of_its_trees():
+    names = ("files", "preferences", "export_data")
+    sections = {
+        "files": {"trees": ("mct.json",)},
+        "preferences": {"trees": "files", "write_sft": True},
+        "export_data": {"trees": "files", "preferences": "preferences"},
+    }
+    assert [entry.name for entry in make_stage_list(sections, names, 0, STAGES)] == [*names]
+    sections["files"] = {"prompts": ("p.jsonl",)}
+    with pytest.raises(UserError, match="'files', a stage of the kind files, which does not make"):
+        make_stage_list(sections, names, 0, STAGES)

@@ -1,6 +1,7 @@
 """Search and preferences stages with a real, tiny, random model, killed and resumed."""
 
 import json
+from collections import Counter
 
 import jax
 import pytest
@@ -15,7 +16,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import difference
-from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search
 from stair_jax.stages.search_parts import TREES_FILE
@@ -203,6 +204,28 @@ def test_trajectories_can_be_as_many_as_steps(finished, run_preferences, tmp_pat
     every = storage.read_jsonl(tmp_path / "all" / "dpo.jsonl")
     assert len(matched) == min(steps, len(every)) > 0
     assert all(pair["path"] == [] for pair in every)
+
+
+def test_good_answers_are_sft_examples_as_many_as_pairs_where_that_is_wanted(
+    finished, run_preferences, tmp_path
+):
+    wanted = {"write_sft": True, "sft": {"v1": -3.0, "answer_format": "plain"}}
+    files = run_preferences(tmp_path / "all", finished, **wanted)
+    rows = storage.read_jsonl(tmp_path / "all" / "sft.jsonl")
+    assert len(rows) == json.loads(files["counts.json"])["sft"]["answers"] > 0
+    assert max(Counter(row["prompt"] for row in rows).values()) <= 8
+    by_id = {tree.id: tree for tree in read_trees(finished / TREES_FILE)}
+    for row in rows:
+        name, _, index = row["id"].rpartition(":")
+        tree, node = by_id[name], int(index)
+        assert tree.nodes[node].terminal and row["kind"] == tree.kind
+        assert row["answer"] == "".join(tree.texts(tree.path(node))).strip()
+    run_preferences(tmp_path / "few", finished, match_steps=True, **wanted)
+    pairs = storage.read_jsonl(tmp_path / "few" / "dpo.jsonl")
+    matched = storage.read_jsonl(tmp_path / "few" / "sft.jsonl")
+    assert len(matched) == min(len(pairs), len(rows)) < len(rows)
+    assert all(row in rows for row in matched)
+    assert "sft.jsonl" not in run_preferences(tmp_path / "none", finished)
 
 
 @pytest.mark.parametrize(
