@@ -86,6 +86,8 @@ def from_released(
     paths: list[list[str]] = [[]]
     for index, tag in enumerate(tags):  # the list grows while it is iterated
         for child in _child_tags(data, tag):
+            if nodes[index].terminal:
+                raise UserError(f"{where}, node {tag!r}: it ends its answer, and has children")
             nodes.append(_node(data, child, index, paths[index], question, where))
             paths.append(data[child]["trajectory"])
             tags.append(child)

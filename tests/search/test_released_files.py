@@ -100,6 +100,10 @@ def test_tokens_may_be_made_from_the_texts(released):
         (lambda tree: tree["0.0"].update(visited_times=-1), "visited_times is -1"),
         (lambda tree: tree["0.0"].update(visited_times=True), "visited_times is True"),
         (lambda tree: tree["0.0"].update(is_terminal=1), "is_terminal is 1"),
+        (
+            lambda tree: tree["0.0"].update(is_terminal=True),
+            "node '0.0': it ends its answer, and h",
+        ),
         (lambda tree: tree.update({"0.0": []}), "node '0.0' is no JSON object"),
     ],
 )

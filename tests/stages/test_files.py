@@ -209,8 +209,10 @@ def test_what_a_run_exports_is_what_the_released_code_writes(run, run_stage, tmp
 
 
 def test_a_config_may_name_files_as_the_stage_of_its_trees():
-    names = ("files", "preferences", "export_data")
+    names = ("files", "model", "preferences", "export_data", "sft", "dpo")
     sections = {
+        "sft": {"model": "model", "data": "preferences"},
+        "dpo": {"model": "model", "preferences": "preferences", "sft_on": "answer"},
         "files": {"trees": ("mct.json",)},
         "preferences": {"trees": "files", "write_sft": True},
         "export_data": {"trees": "files", "preferences": "preferences"},
