@@ -72,8 +72,8 @@ class DpoObjective:
         dpo = step_dpo_loss(chosen, rejected, micro["ref_chosen"], micro["ref_rejected"], self.beta)
         answer, answer_length = chosen, chosen_length
         if self.sft_on == "answer":
-            answer += sft_alone_sums(logps, micro)
-            answer_length += sft_alone_sums(jnp.ones_like(logps), micro)
+            answer = chosen + sft_alone_sums(logps, micro)
+            answer_length = chosen_length + sft_alone_sums(jnp.ones_like(logps), micro)
         sft = -answer / jnp.maximum(answer_length, 1.0)  # an unused group has length 0
         margin = self.beta * ((chosen - micro["ref_chosen"]) - (rejected - micro["ref_rejected"]))
         metrics = {
@@ -122,7 +122,7 @@ def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Mic
     head = transformer.output_embedding(params, config)
     targets, weights = micro["targets"], micro["weights"]
     if "sft_weights" in micro:
-        weights += micro["sft_weights"]
+        weights = weights + micro["sft_weights"]
     return token_logps(hidden, head, targets, num_chunks, config.vocab_size, weights)
 
 
