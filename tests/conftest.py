@@ -2,6 +2,9 @@
 
 import gc
 import os
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -116,6 +119,13 @@ def make_context():
         return StageContext(folder.name, settled, seed, folder, inputs)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def released():
+    """What `released_writer.py` defines: it writes trees in the form of the released code."""
+    path = Path(__file__).with_name("released_writer.py")
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 @pytest.fixture(scope="session")

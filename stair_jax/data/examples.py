@@ -6,7 +6,7 @@ the lengths and no token spans the boundary.
 
 from collections.abc import Sequence
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
 from stair_jax.data.records import SftRow
 from stair_jax.text.chat import encode_answer, encode_prompt
 from stair_jax.text.steps import REASONING_CLOSE
@@ -19,15 +19,19 @@ def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
     return join_example(prompt, encode_answer(tokenizer, row.answer), row.id)
 
 
-def join_example(context: Sequence[int], counted: Sequence[int], name: str) -> Example:
-    """An example of `context` (loss mask 0) followed by `counted` (loss mask 1)."""
-    return Example([*context, *counted], [0] * len(context) + [1] * len(counted), name)
+def join_example(
+    context: Sequence[int], counted: Sequence[int], name: str, sft_alone: Sequence[int] = ()
+) -> Example:
+    """An example of `context` (loss mask 0), `sft_alone` (SFT_ALONE) and `counted` (COUNTED)."""
+    mask = [0] * len(context) + [SFT_ALONE] * len(sft_alone) + [COUNTED] * len(counted)
+    return Example([*context, *sft_alone, *counted], mask, name)
 
 
 def describe(tokenizer: Tokenizer, example: Example) -> str:
     """An example as text for inspection, with the tokens that the loss counts in ⟦brackets⟧."""
-    pieces: list[tuple[int, list[int]]] = []
-    for token, counts in zip(example.tokens, example.loss_mask, strict=True):
+    pieces: list[tuple[bool, list[int]]] = []
+    counted = (mask == COUNTED for mask in example.loss_mask)
+    for token, counts in zip(example.tokens, counted, strict=True):
         if not pieces or pieces[-1][0] != counts:
             pieces.append((counts, []))
         pieces[-1][1].append(token)
@@ -38,17 +42,23 @@ def describe(tokenizer: Tokenizer, example: Example) -> str:
 
 
 def step_ids(
-    tokenizer: Tokenizer, texts: Sequence[str], sampled: Sequence[int] | None
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    sampled: Sequence[int] | None,
+    ends: bool | None = None,
 ) -> list[int]:
     """Token ids of steps: the sampled ids if they are known, else those of the texts.
 
-    A text that does not end with the closing tag of a reasoning block is the end of its answer, so
-    the end-of-sequence token is added.
+    Args:
+      tokenizer: of the model.
+      texts: of the steps, in order.
+      sampled: ids of all of them.
+      ends: whether the last step ends its answer, so that the end-of-sequence token is added; None:
+        it does, unless it ends with the closing tag of a reasoning block.
     """
     if sampled is not None:
         return list(sampled)
-    ids: list[int] = []
-    for text in texts:
-        ends = not text.rstrip().endswith(REASONING_CLOSE)
-        ids += encode_answer(tokenizer, text) if ends else tokenizer.encode_answer(text)
-    return ids
+    ids = [token for text in texts for token in tokenizer.encode_answer(text)]
+    if ends is None:
+        ends = bool(texts) and not texts[-1].rstrip().endswith(REASONING_CLOSE)
+    return [*ids, tokenizer.eos_id] if ends else ids

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+COUNTED, SFT_ALONE = 1, 2  # values of a loss mask
+
 
 @dataclass(frozen=True)
 class Example:
-    """One token sequence of length L >= 1, with its loss mask."""
+    """One token sequence of length L >= 1, with its loss mask.
+
+    The loss mask is COUNTED where the loss counts the token as a target, SFT_ALONE where the SFT
+    term of the DPO loss may count it but the DPO loss itself does not, and 0 elsewhere.
+    """
 
     tokens: Sequence[int]  # [L] token ids
-    loss_mask: Sequence[int]  # [L], 1 where the loss counts the token as a target, else 0
+    loss_mask: Sequence[int]  # [L]
     id: Hashable = ""  # for messages
 
     def __post_init__(self) -> None:
@@ -37,8 +43,9 @@ class Example:
 class Packed:
     """N sequences packed into B rows of T tokens (or some of these rows).
 
-    The target of a position is the next token of its sequence, and its weight is the loss mask of
-    that target. The last position of a sequence has no target: target 0, weight 0.
+    The target of a position is the next token of its sequence, and its weight is 1 where the loss
+    mask of that target is COUNTED. The last position of a sequence has no target: target 0, weight
+    0.
     """
 
     tokens: np.ndarray  # [B, T] int32
@@ -46,6 +53,7 @@ class Packed:
     positions: np.ndarray  # [B, T] int32, from 0 in each sequence
     segment_ids: np.ndarray  # [B, T] int32, 1, 2, ... along a row; 0 is padding
     weights: np.ndarray  # [B, T] float32
+    sft_weights: np.ndarray  # [B, T] float32, 1 where the loss mask is SFT_ALONE
     sequence_ids: np.ndarray  # [B, T] int32, index of the example; N for padding
     last: np.ndarray  # [N] int32, position of each example's last token in the flattened [B * T]
 
@@ -89,6 +97,7 @@ def pack(
         positions=np.zeros(shape, np.int32),
         segment_ids=np.zeros(shape, np.int32),
         weights=np.zeros(shape, np.float32),
+        sft_weights=np.zeros(shape, np.float32),
         sequence_ids=np.full(shape, len(examples), np.int32),
         last=np.zeros(len(examples), np.int32),
     )
@@ -102,7 +111,9 @@ def pack(
         packed.targets[place, start : end - 1] = tokens[1:]
         packed.positions[place, start:end] = np.arange(len(example))
         packed.segment_ids[place, start:end] = packed.segment_ids[place].max() + 1
-        packed.weights[place, start : end - 1] = np.asarray(example.loss_mask)[1:]
+        mask = np.asarray(example.loss_mask)[1:]
+        packed.weights[place, start : end - 1] = mask == COUNTED
+        packed.sft_weights[place, start : end - 1] = mask == SFT_ALONE
         packed.sequence_ids[place, start:end] = index
     return packed
 

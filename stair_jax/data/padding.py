@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stair_jax.data.examples import answer_example
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, Example
 from stair_jax.data.pairs import Pair, path_examples, step_examples
 from stair_jax.data.records import KINDS, PathPair, PreferencePair, Record, SftRow, StepPair
 from stair_jax.errors import UserError
@@ -58,7 +58,7 @@ def pad(examples: Sequence[Example], length: int | None = None) -> PaddedBatch:
         batch["targets"][row, : end - 1] = example.tokens[1:]
         batch["positions"][row, :end] = np.arange(end)
         batch["segment_ids"][row, :end] = 1
-        batch["weights"][row, : end - 1] = example.loss_mask[1:]
+        batch["weights"][row, : end - 1] = np.asarray(example.loss_mask)[1:] == COUNTED
     return batch
 
 
@@ -147,7 +147,8 @@ def _pair_batch(
 def _check_weight(tokenizer: Tokenizer, examples: Iterable[Example]) -> None:
     """Raises a UserError for an example of which the loss counts end tokens alone."""
     for example in examples:
-        counted = (id for id, m in zip(example.tokens, example.loss_mask, strict=True) if m)
+        mask = example.loss_mask
+        counted = (id for id, m in zip(example.tokens, mask, strict=True) if m == COUNTED)
         if set(counted) <= set(tokenizer.stop_ids):
             raise UserError(f"example {example.id!r} has an empty answer: remove it from the data")
 

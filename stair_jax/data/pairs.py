@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
+SftOn = Literal["step", "answer"]
 P = TypeVar("P", bound=PreferencePair)
 
 
@@ -95,13 +96,19 @@ def describe_left_out(counts: Counter[str]) -> str:
     return f"{reasons or 'none'} left out"
 
 
-def step_examples(tokenizer: Tokenizer, pair: StepPair) -> Pair:
-    """A DPO pair as two sequences; the loss counts the two steps."""
-    context = encode_prompt(tokenizer, pair.prompt)
-    context += step_ids(tokenizer, pair.path, pair.path_tokens)
-    chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens)
-    rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens)
-    return join_example(context, chosen, pair.id), join_example(context, rejected, pair.id)
+def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") -> Pair:
+    """A DPO pair as two sequences; the loss counts the two steps.
+
+    With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
+    """
+    prompt = encode_prompt(tokenizer, pair.prompt)
+    path = step_ids(tokenizer, pair.path, pair.path_tokens, ends=False)
+    chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens, pair.chosen_terminal)
+    rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens, pair.rejected_terminal)
+    other = join_example([*prompt, *path], rejected, pair.id)
+    if sft_on == "answer":
+        return join_example(prompt, chosen, pair.id, sft_alone=path), other
+    return join_example([*prompt, *path], chosen, pair.id), other
 
 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
@@ -110,6 +117,6 @@ def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
     Nothing is masked but the prompt; the score is read at the last token.
     """
     prompt = encode_prompt(tokenizer, pair.prompt)
-    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens)
-    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens)
+    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal)
+    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal)
     return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)

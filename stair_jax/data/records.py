@@ -157,6 +157,7 @@ class PreferencePair(Record):
       chosen_value: mean reward of the node of the chosen side; `rejected_value` of the other.
       chosen_visits: its visits in the search; `rejected_visits` of the other.
       depth: steps from the prompt to the chosen node, with its own.
+      chosen_terminal: whether the chosen side ends its answer; `rejected_terminal` of the other.
     """
 
     _: KW_ONLY
@@ -166,6 +167,8 @@ class PreferencePair(Record):
     chosen_visits: int | None = None
     rejected_visits: int | None = None
     depth: int | None = None
+    chosen_terminal: bool | None = None
+    rejected_terminal: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,7 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
     Texts: ("a list of texts", _list_of(str)),
     Tokens: ("a list of token ids", _is_ids),
     float: ("a number", _is_number),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
     int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
     Any: ("", lambda value: True),
 }

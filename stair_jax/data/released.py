@@ -49,7 +49,9 @@ def _steps_pair(row: Row, reading: Reading) -> StepPair:
         if one != other:
             break
         shared += 1
-    more = {
+    more: dict[str, Any] = {
+        "chosen_terminal": read_flag(row["chosen_is_terminal"]),
+        "rejected_terminal": read_flag(row["rejected_is_terminal"]),
         "chosen_value": read_number(row["chosen_score"]),
         "rejected_value": read_number(row["rejected_score"]),
         "chosen_visits": read_whole(row.get("chosen_visited_times")),

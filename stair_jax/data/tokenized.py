@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
 from stair_jax.data.records import Record
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
@@ -23,7 +23,8 @@ Gather = Callable[[np.ndarray], np.ndarray]
 
 _REMEMBERED = 256  # size of the LRU cache for rows that another process has measured
 _FAILED = -1  # stands for the lengths of a row that could not be tokenised
-_MEASURED = 4  # of each sequence: its length, counted tokens, those of weight, and a checksum
+# Of each sequence: its length, counted tokens, those of weight, a checksum, those of SFT alone.
+_MEASURED = 5
 
 
 class LazyIds(Sequence[int]):
@@ -60,6 +61,8 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
       weighted: [N, G] int32, how many of these are no end tokens: an example without any has
         nothing to learn from.
       checksums: [N, G] int32, of all tokens, to tell whether two sequences are the same.
+      sft_alone: [N, G] int32, how many before the counted ones the SFT term of the DPO loss counts
+        alone.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
 
         Args:
           rows: their ids are those of the sequences.
-          encode: the sequences of a row; the loss counts the end of each and nothing before it.
+          encode: the sequences of a row; the loss mask of each is 0, then SFT_ALONE,
+            then COUNTED; one of the three may be absent.
           width: G.
           share: (index of this process, number of processes); None: those of the run.
           gather: array of this process -> the arrays of all, stacked along a new leading axis;
@@ -100,14 +104,15 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
             self._made[index] = [_ids(example) for example in examples]
             sizes[place] = [_measure(example, ends) for example in examples]
         if count > 1:
-            # [P, n, G, 4] -> [n, P, G, 4] -> [N, G, 4]: row i was measured by process i mod P. The
+            # [P, n, G, 5] -> [n, P, G, 5] -> [N, G, 5]: row i was measured by process i mod P. The
             # last row of some processes may be padding, which the slice removes.
             sizes = (gather or _gather)(sizes).swapaxes(0, 1)
             sizes = sizes.reshape(-1, width, _MEASURED)[: len(rows)]
             for failed in np.flatnonzero((sizes == _FAILED).any((1, 2))).tolist():
                 encode(rows[failed])
-        self.lengths, self.counted = sizes[..., 0], sizes[..., 1]
-        self.weighted, self.checksums = sizes[..., 2], sizes[..., 3]
+        self.lengths, self.counted, self.weighted, self.checksums, self.sft_alone = np.moveaxis(
+            sizes, -1, 0
+        )
 
     def truncated(self, length: int) -> "TokenizedRows[R]":
         """The same, where longer sequences have lost their end; checksums are of the whole."""
@@ -133,10 +138,12 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         return tuple(self._example(index, side) for side in range(self.lengths.shape[1]))
 
     def _example(self, index: int, side: int) -> Example:
-        length, counted = int(self.lengths[index, side]), int(self.counted[index, side])
+        length, counted, alone = (
+            int(sizes[index, side]) for sizes in (self.lengths, self.counted, self.sft_alone)
+        )
         return Example(
             LazyIds(length, partial(self._tokens, index, side)),
-            LazyIds(length, partial(_mask, length, counted)),
+            LazyIds(length, partial(_mask, length, counted, alone)),
             self.rows[index].id,
         )
 
@@ -148,19 +155,23 @@ class TokenizedRows(Sequence[tuple[Example, ...]], Generic[R]):
         return [_ids(example) for example in self._encode(self.rows[index])]
 
 
-def _measure(example: Example, ends: Collection[int]) -> tuple[int, int, int, int]:
-    counted = [id for id, counts in zip(example.tokens, example.loss_mask, strict=True) if counts]
-    weighted = sum(id not in ends for id in counted)
-    checksum = zlib.crc32(_ids(example).tobytes()) & 0x7FFFFFFF  # int32, and never `_FAILED`
-    return len(example), len(counted), weighted, checksum
+def _measure(example: Example, ends: Collection[int]) -> tuple[int, int, int, int, int]:
+    ids, mask = _ids(example), np.asarray(example.loss_mask)
+    counted = ids[mask == COUNTED]
+    weighted = len(counted) - int(np.isin(counted, list(ends)).sum())
+    checksum = zlib.crc32(ids.tobytes()) & 0x7FFFFFFF  # int32, and never `_FAILED`
+    return len(example), len(counted), weighted, checksum, int(np.sum(mask == SFT_ALONE))
 
 
 def _ids(example: Example) -> np.ndarray:
     return np.asarray(example.tokens, np.int32)
 
 
-def _mask(length: int, counted: int) -> np.ndarray:
-    return (np.arange(length) >= length - counted).astype(np.int32)
+def _mask(length: int, counted: int, sft_alone: int) -> np.ndarray:
+    mask = np.zeros(length, np.int32)
+    mask[max(length - counted - sft_alone, 0) :] = SFT_ALONE
+    mask[length - counted :] = COUNTED
+    return mask
 
 
 def _gather(array: np.ndarray) -> np.ndarray:

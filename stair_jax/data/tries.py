@@ -12,12 +12,13 @@ ended yet, i.e. to the prefixes of its own prefix (`Trie.ends` is this mask in o
 over the row then gives the same result as over each sequence alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Trie:
     ends: np.ndarray  # [P] int32, first row position after the subtree of the position's node
     node_ids: np.ndarray  # [P] int32, 0 to C - 1; -1 where no sequence counts the target
     runs: tuple[tuple[int, ...], ...]  # per sequence, the nodes whose targets count for it
+    sft_runs: tuple[tuple[int, ...], ...]  # the same, of those that the SFT term alone counts
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -40,7 +42,7 @@ class Trie:
         return int(self.node_ids.max(initial=-1)) + 1
 
 
-def build_trie(examples: Sequence[Example]) -> Trie:
+def build_trie(examples: Sequence[Example], sft_alone: bool = False) -> Trie:
     """Builds the trie of N sequences.
 
     A node also ends where the loss mask of one of its sequences changes, so that a node counts for
@@ -49,8 +51,10 @@ def build_trie(examples: Sequence[Example]) -> Trie:
     Args:
       examples: N sequences, possibly equal. The first token of a sequence is never a target: its
         mask is ignored, and a sequence of a single token has no row position.
+      sft_alone: whether targets of mask SFT_ALONE count, in `sft_runs`; else they are as those of
+        mask 0.
     """
-    sequences = [_Sequence.of(example) for example in examples]
+    sequences = [_Sequence.of(example, sft_alone) for example in examples]
     nodes = list(_preorder(sequences))
     sizes = [node.end - node.start for node in nodes]
     subtrees = list(sizes)
@@ -59,12 +63,15 @@ def build_trie(examples: Sequence[Example]) -> Trie:
         if (parent := nodes[number].parent) >= 0:
             subtrees[parent] += subtrees[number]
     starts = np.cumsum([0, *sizes])[:-1]
-    counted = np.array([bool(node.counted) for node in nodes], bool)
+    counted = np.array([bool(node.counted or node.sft_alone) for node in nodes], bool)
     ids = np.where(counted, np.cumsum(counted) - 1, -1)
     runs: list[list[int]] = [[] for _ in sequences]
+    sft_runs: list[list[int]] = [[] for _ in sequences]
     for node, number in zip(nodes, ids.tolist(), strict=True):
         for index in node.counted:
             runs[index].append(number)
+        for index in node.sft_alone:
+            sft_runs[index].append(number)
     pieces = [(sequences[node.through].tokens, node.start, node.end) for node in nodes]
     return Trie(
         tokens=_joined([tokens[start - 1 : end - 1] for tokens, start, end in pieces]),
@@ -73,6 +80,7 @@ def build_trie(examples: Sequence[Example]) -> Trie:
         ends=np.repeat(starts + subtrees, sizes).astype(np.int32),
         node_ids=np.repeat(ids, sizes).astype(np.int32),
         runs=tuple(map(tuple, runs)),
+        sft_runs=tuple(map(tuple, sft_runs)),
     )
 
 
@@ -92,15 +100,25 @@ class Bundle:
 
     @property
     def runs(self) -> list[tuple[int, ...]]:
-        """Nodes of each sequence, numbered consecutively over all the tries."""
+        """Nodes that count for each sequence, numbered consecutively over all the tries."""
+        return self._numbered([trie.runs for trie in self.tries])
+
+    @property
+    def sft_runs(self) -> list[tuple[int, ...]]:
+        """The same of the nodes that the SFT term alone counts."""
+        return self._numbered([trie.sft_runs for trie in self.tries])
+
+    def _numbered(self, parts: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]]:
         found, before = [], 0
-        for trie in self.tries:
-            found += [tuple(before + node for node in run) for run in trie.runs]
+        for trie, runs in zip(self.tries, parts, strict=True):
+            found += [tuple(before + node for node in run) for run in runs]
             before += trie.num_nodes
         return found
 
 
-def bundle_tries(groups: Sequence[Sequence[Example]], length: int, max_runs: int) -> list[Bundle]:
+def bundle_tries(
+    groups: Sequence[Sequence[Example]], length: int, max_runs: int, max_sft_runs: int = 0
+) -> list[Bundle]:
     """Lays out groups of sequences in few tries, greedily.
 
     The groups are sorted by their tokens, so that those with long common prefixes are neighbours,
@@ -111,21 +129,23 @@ def bundle_tries(groups: Sequence[Sequence[Example]], length: int, max_runs: int
       groups: groups of sequences with a common prefix, e.g. those of one prompt.
       length: most row positions of a trie.
       max_runs: most nodes that may count for one sequence.
+      max_sft_runs: most nodes that the SFT term alone may count for one; 0: it counts none.
 
     Raises:
       ValueError: a single sequence is too long, or its loss mask has too many runs.
     """
     order = sorted(range(len(groups)), key=lambda number: list(groups[number][0].tokens))
+    fits = partial(_fits, length, max_runs, max_sft_runs)
     bundles = []
     while order:
-        taken, trie = _most(groups, order, length, max_runs)
+        taken, trie = _most(groups, order, fits, bool(max_sft_runs))
         members, order = tuple(order[:taken]), order[taken:]
         if trie is not None:
             bundles.append(Bundle(members, (trie,)))
             continue
-        alone = tuple(build_trie([example]) for example in groups[members[0]])
+        alone = tuple(build_trie([e], bool(max_sft_runs)) for e in groups[members[0]])
         for single in alone:
-            if not _fits(single, length, max_runs):
+            if not fits(single):
                 raise ValueError(
                     f"a sequence of {len(single) + 1} tokens, of which the loss counts "
                     f"{len(single.runs[0])} runs, is more than {length} places or {max_runs} runs"
@@ -135,7 +155,10 @@ def bundle_tries(groups: Sequence[Sequence[Example]], length: int, max_runs: int
 
 
 def _most(
-    groups: Sequence[Sequence[Example]], order: Sequence[int], length: int, max_runs: int
+    groups: Sequence[Sequence[Example]],
+    order: Sequence[int],
+    fits: Callable[[Trie], bool],
+    sft_alone: bool,
 ) -> tuple[int, Trie | None]:
     """(number of the next groups that fit into one trie, that trie); (1, None) if not even one.
 
@@ -145,8 +168,9 @@ def _most(
     best: tuple[int, Trie | None] = (1, None)
     low, high, count = 1, len(order), len(order)
     while low <= high:
-        trie = build_trie([example for number in order[:count] for example in groups[number]])
-        if _fits(trie, length, max_runs):
+        examples = [example for number in order[:count] for example in groups[number]]
+        trie = build_trie(examples, sft_alone)
+        if fits(trie):
             best, low = (count, trie), count + 1
         else:
             high = count - 1
@@ -154,19 +178,24 @@ def _most(
     return best
 
 
-def _fits(trie: Trie, length: int, max_runs: int) -> bool:
-    return len(trie) <= length and max(map(len, trie.runs), default=0) <= max_runs
+def _fits(length: int, max_runs: int, max_sft_runs: int, trie: Trie) -> bool:
+    return (
+        len(trie) <= length
+        and max(map(len, trie.runs), default=0) <= max_runs
+        and max(map(len, trie.sft_runs), default=0) <= max_sft_runs
+    )
 
 
 @dataclass(frozen=True)
 class _Sequence:
     tokens: np.ndarray  # [L] int32
-    mask: np.ndarray  # [L] bool
+    mask: np.ndarray  # [L] int, the loss mask
     bounds: np.ndarray  # ascending ends of the runs of equal mask values; the last is L
 
     @classmethod
-    def of(cls, example: Example) -> "_Sequence":
-        mask = np.asarray(example.loss_mask, bool)
+    def of(cls, example: Example, sft_alone: bool) -> "_Sequence":
+        mask = np.asarray(example.loss_mask)
+        mask = mask if sft_alone else np.where(mask == COUNTED, COUNTED, 0)
         bounds = np.append(np.flatnonzero(mask[1:] != mask[:-1]) + 1, len(mask))
         return cls(np.asarray(example.tokens, np.int32), mask, bounds)
 
@@ -183,6 +212,7 @@ class _TrieNode:
     end: int
     through: int  # index of one sequence that goes through the node
     counted: tuple[int, ...]  # indices of the sequences for which its tokens count
+    sft_alone: tuple[int, ...]  # of those whose SFT term alone counts them
 
 
 def _preorder(sequences: Sequence[_Sequence]) -> Iterator[_TrieNode]:
@@ -200,8 +230,11 @@ def _preorder(sequences: Sequence[_Sequence]) -> Iterator[_TrieNode]:
     while waiting:
         parent, start, through = waiting.pop()
         end = _common_end(sequences, through, start)
-        counted = tuple(index for index in through if sequences[index].mask[start])
-        yield _TrieNode(parent, start, end, through[0], counted)
+        counted, alone = (
+            tuple(index for index in through if sequences[index].mask[start] == value)
+            for value in (COUNTED, SFT_ALONE)
+        )
+        yield _TrieNode(parent, start, end, through[0], counted, alone)
         branches = _branches(sequences, through, end)
         waiting += [(number, end, branch) for branch in branches[::-1]]
         number += 1

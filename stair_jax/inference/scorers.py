@@ -146,7 +146,7 @@ class SelfReward:
                 parents = opened.get(prompt.id)
                 if parents is None:
                     parents = opened[prompt.id] = judge_prefixes.open(prompt)
-                judgings[index] = self._open(candidate, index, steps.final_answer(text), parents)
+                judgings[index] = self._open(candidate, index, text, parents)
         for index, count in run_judgings(self._engine, list(judgings.values())).items():
             generated[index] += count
         for handles in opened.values():
@@ -195,18 +195,19 @@ class SelfReward:
         return answers, generated
 
     def _open(
-        self, candidate: Candidate, index: int, answer: str, parents: Mapping[Question, Handle]
+        self, candidate: Candidate, index: int, text: str, parents: Mapping[Question, Handle]
     ) -> Judging:
         prompt, path, seed = candidate.prompt, candidate.path, self._seed
         return self._judge.requests(
             prompt.prompt,
             prompt.kind,
-            answer,
+            steps.final_answer(text),
             lambda question, attempt: request_key(
                 seed, prompt.id, *path, "judge", question, attempt
             ),
             id=(index,),
             parents=parents,
+            output=steps.output_text(text),
         )
 
 

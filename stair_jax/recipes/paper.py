@@ -76,6 +76,7 @@ def _config(model: str, init: str) -> ConfigDict:
     config.files.prompts = ()
     config.files.dpo = ""
     config.files.prm = ()
+    config.files.trees = ()
     config.files.kinds = ConfigDict()
 
     config.model = ConfigDict()
@@ -103,22 +104,24 @@ def _config(model: str, init: str) -> ConfigDict:
     config.search.num_prompts = 0  # all: the paper has 5k safety and 5k helpfulness
     config.search.num_iterations = 200  # [P]
     config.search.num_children = 4  # [P]
-    config.search.max_depth = 7  # [P]
+    config.search.max_depth = 7  # [C]
     config.search.c = 1.5  # [P]
     config.search.score = "ucb1"  # [P]
-    config.search.prior = "arithmetic"  # of "puct" [C]
-    config.search.temperature = 1.2  # [P]
-    config.search.top_p = 0.9  # [P]
-    config.search.top_k = 50  # [P]
-    config.search.max_step_tokens = 2048  # [P]
+    config.search.prior = "uniform"  # of "puct" [C]
+    config.search.temperature = 1.2  # [P, C]
+    config.search.top_p = 0.9  # [P, C]
+    config.search.top_k = 50  # [P, C]
+    config.search.max_step_tokens = 2048  # [C]
+    config.search.keep_cut_steps = True  # [C]
     config.search.max_answer_tokens = 2048  # [ours]
     config.search.max_prompt_tokens = 1536  # [ours]
     config.search.context_tokens = 4096  # [ours]
     config.search.dtype = "bfloat16"
     config.search.judge = ConfigDict()
     config.search.judge.mode = "generative"  # [P]; "expected" costs one forward pass
-    config.search.judge.temperature = 0.6  # [P]
-    config.search.judge.top_p = 0.9  # [P]
+    config.search.judge.malformed = -1.0  # an answer without an output block [ours]
+    config.search.judge.temperature = 0.6  # [C]
+    config.search.judge.top_p = 0.9  # [C]
     config.search.judge.max_tokens = 512  # [ours]
     config.search.judge.safety_rule = "model"  # [P]; "paper_release" is that of [C]
     config.search.judge.helpfulness_template = judge_prompts.HELPFULNESS_JUDGE
@@ -134,6 +137,11 @@ def _config(model: str, init: str) -> ConfigDict:
     config.preferences.v1 = 0.8  # [C]
     config.preferences.min_visits = 4  # [C]
     config.preferences.max_tokens = 2048  # [C]
+    config.preferences.write_sft = False  # True for the ablation "Full (SFT)"
+    config.preferences.sft = ConfigDict()
+    config.preferences.sft.v1 = 0.8  # [C]
+    config.preferences.sft.max_per_prompt = 8  # [C]
+    config.preferences.sft.max_tokens = 2048  # [C]
     config.preferences.prm = ConfigDict()
     config.preferences.prm.v0 = 0.5  # [ours]
     config.preferences.prm.max_tokens = 2048  # [ours]
@@ -146,8 +154,9 @@ def _config(model: str, init: str) -> ConfigDict:
     config.dpo.preferences = "preferences"
     config.dpo.beta = 0.1  # [grid]
     config.dpo.sft_weight = 0.2  # [P]
+    config.dpo.sft_on = "answer"  # what the paper's trainer does, by reading it
     config.dpo.epochs = 1.0  # [P]
-    config.dpo.max_length = 2048  # [C]
+    config.dpo.max_length = 2048  # that of the pairs [ours]
     config.dpo.layout = "tree"
     config.dpo.together = "siblings"  # [ours]
 
@@ -176,6 +185,7 @@ def _training(learning_rate: float, batch_size: int) -> ConfigDict:
     """What SFT, DPO and PRM have in common."""
     section = ConfigDict()
     section.learning_rate = learning_rate
+    # Both are of SFT and DPO; the paper does not say those of the PRM.
     section.warmup_ratio = 0.1  # [P]
     section.weight_decay = 0.0  # [P]
     section.clip_norm = 1.0  # [ours]

@@ -74,6 +74,7 @@ def get_config() -> ConfigDict:
     config.search.top_k = 50
     config.search.max_step_tokens = 48
     config.search.max_answer_tokens = 96
+    config.search.keep_cut_steps = False  # of so few tokens, a step that is cut is no step
     config.search.context_tokens = 192
     config.search.judge = _judge()
 
@@ -94,6 +95,7 @@ def get_config() -> ConfigDict:
     config.dpo.preferences = ""
     config.dpo.beta = 0.2
     config.dpo.sft_weight = 0.2
+    config.dpo.sft_on = "step"
     config.dpo.epochs = 1.0
     config.dpo.batch_size = 16
     config.dpo.together = "pairs"  # of so few, those of one prompt would pull too much alike

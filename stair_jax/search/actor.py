@@ -19,7 +19,7 @@ from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Request, request_key
-from stair_jax.search.expansion import ExpansionSamples, first_step
+from stair_jax.search.expansion import ExpansionSamples, first_step, whole_characters
 from stair_jax.search.host_node import HostNode, make_nodes
 from stair_jax.search.judging.judges import Judging
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
@@ -236,7 +236,12 @@ class Actor:
         """Turns the samples of a complete expansion into children."""
         context, parent = self._context, self._steps[node]
         samples = self._expanding.pop(node)
-        whole = samples.distinct_steps(context.engine, self._counts)
+        if keep_cut := context.sampling.keep_cut_steps:
+            for number, sample in samples.found.items():
+                samples.found[number] = whole_characters(
+                    sample, context.tokenizer.decode, context.engine
+                )
+        steps_found = samples.distinct_steps(context.engine, self._counts, keep_cut)
         children = [
             HostNode(
                 parent=node,
@@ -244,11 +249,11 @@ class Actor:
                 tokens=sample.tokens,
                 answer=parent.answer + sample.tokens,
                 text=context.tokenizer.decode(sample.tokens),
-                prior=PRIORS[context.prior](sample.logps, len(whole)),
+                prior=PRIORS[context.prior](sample.logps),
                 terminal=sample.tokens[-1] in context.end_ids,
                 handle=sample.handle,
             )
-            for number, sample in enumerate(whole)
+            for number, sample in enumerate(steps_found)
         ]
         for child in children:
             if child.terminal and child.handle is not None:  # a finished answer is not continued
@@ -269,7 +274,13 @@ class Actor:
             self.no_room |= node == 0
         elif self._may_reuse(node, visit):
             limit = context.step_limit(step.answer)
-            step.reusable = first_step(rollout, context.step_ids, limit, context.engine)
+            step.reusable = first_step(
+                rollout,
+                context.step_ids,
+                limit,
+                context.engine,
+                context.sampling.keep_cut_steps,
+            )
         answer = step.answer + tuple(rollout.tokens)
         return self._judge(node, visit, answer, rollout.finish == "stop")
 
@@ -295,6 +306,7 @@ class Actor:
             id=(self._slot, node, "judge", visit),
             parents=self._judge_prefixes,
             priority=self._number,
+            output=steps.output_text(text),
         )
         requests = judging.start()
         self._prefilled += sum(len(request.tokens) for request in requests)

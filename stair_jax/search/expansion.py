@@ -1,11 +1,13 @@
 """The samples of an expansion, and which of them become children (deduplication)."""
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-from stair_jax.decoding.requests import Completion
+from stair_jax.decoding.requests import Completion, Finish
 from stair_jax.search.judging.prefixes import Keeper
+
+_LONGEST_CHARACTER = 4  # bytes in UTF-8
 
 
 @dataclass
@@ -27,43 +29,73 @@ class ExpansionSamples:
         """Whether all samples are there."""
         return len(self.found) == self.number
 
-    def distinct_steps(self, engine: Keeper, counts: Counter[str]) -> list[Completion]:
-        """The distinct samples that were not cut off, in the order of their numbers.
+    def distinct_steps(
+        self, engine: Keeper, counts: Counter[str], keep_cut: bool
+    ) -> list[Completion]:
+        """The distinct samples, in the order of their numbers.
 
         Args:
           engine: the handles of the other samples are released there.
-          counts: the others are counted here, as "duplicate_steps" and "cut_steps".
+          counts: the others are counted here, as "duplicate_steps" and "cut_steps"; those that were
+            cut and are kept as "kept_cut_steps".
+          keep_cut: whether a sample that was cut at a limit of tokens is one of them.
         """
         distinct: dict[tuple[int, ...], Completion] = {}
         for _, sample in sorted(self.found.items()):  # not in the order of completion
             tokens = tuple(sample.tokens)
-            if sample.finish == "stop" and tokens not in distinct:
+            is_whole = sample.finish == "stop"
+            is_kept = is_whole or (keep_cut and sample.finish == "length" and bool(tokens))
+            if is_kept and tokens not in distinct:
                 distinct[tokens] = sample
+                if not is_whole:
+                    counts["kept_cut_steps"] += 1
                 continue
-            counts["duplicate_steps" if sample.finish == "stop" else "cut_steps"] += 1
+            counts["duplicate_steps" if is_kept else "cut_steps"] += 1
             if sample.handle is not None:
                 engine.release(sample.handle)
         return list(distinct.values())
 
 
+def whole_characters(
+    sample: Completion, decode: Callable[[Sequence[int]], str], engine: Keeper
+) -> Completion:
+    """A sample that was cut, without the tokens of a character that the limit divides.
+
+    A character has up to four bytes, and a token may be one of them: the text of such a step would
+    end in U+FFFD, and the texts of a path would not add up to the answer.
+    """
+    if sample.finish != "length":
+        return sample
+    for count in range(len(sample.tokens), max(len(sample.tokens) - _LONGEST_CHARACTER, -1), -1):
+        if not decode(sample.tokens[:count]).endswith("\ufffd"):
+            break
+    else:  # the model's own U+FFFD
+        return sample
+    handle, dropped = sample.handle, len(sample.tokens) - count
+    if handle is not None and dropped:
+        handle = engine.shorten(handle, len(handle.tokens) - dropped)
+    return replace(sample, tokens=sample.tokens[:count], logps=sample.logps[:count], handle=handle)
+
+
 def first_step(
-    rollout: Completion, ends: Collection[int], limit: int, engine: Keeper
+    rollout: Completion, ends: Collection[int], limit: int, engine: Keeper, keep_cut: bool
 ) -> Completion:
     """The first step of a rollout, as if it had been sampled on its own.
 
     Args:
       rollout: a completed rollout; its handle, if any, is consumed.
       ends: token ids that end a step.
-      limit: most tokens of a step; a longer one has finish "length" and no handle.
+      limit: most tokens of a step; a longer one is cut and has finish "length".
       engine: that keeps the handle.
+      keep_cut: whether a step that is cut keeps a handle.
     """
     tokens = rollout.tokens[:limit]
-    count = next((n for n, token in enumerate(tokens, start=1) if token in ends), None)
-    handle = rollout.handle
-    if count is None:
-        if handle is not None:
-            engine.release(handle)
-        return Completion(rollout.id, tokens, rollout.logps[:limit], "length")
+    end = next((n for n, token in enumerate(tokens, start=1) if token in ends), None)
+    count, handle = end or len(tokens), rollout.handle
+    if handle is not None and end is None and not (keep_cut and tokens):
+        engine.release(handle)
+        handle = None
     if handle is not None:
         handle = engine.shorten(handle, len(handle.tokens) - len(rollout.tokens) + count)
-    return Completion(rollout.id, tokens[:count], rollout.logps[:count], "stop", handle=handle)
+    finish: Finish = "length" if end is None else "stop"
+    return Completion(rollout.id, tokens[:count], rollout.logps[:count], finish, handle=handle)

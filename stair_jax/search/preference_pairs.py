@@ -5,9 +5,11 @@ and, for DPO, the larger value is at least v1.
 
 Each function takes one tree and returns (pairs in a fixed order, Counter). The Counter holds the
 number of pairs made, and why the other candidates were left out: `no_value` (never evaluated, or
-all evaluations missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`.
+all evaluations missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`. Trees from
+outside have no token ids: their pairs have none either and are not left out for their length.
 """
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -146,10 +148,11 @@ class _Candidates:
 
     def __init__(self, record: TreeRecord, min_visits: int, max_tokens: int):
         nodes = record.nodes
-        lengths: list[int] = []
+        lengths: list[float] = []
         for node in nodes:
             # From the root, whose tokens are the prompt; parents come before their children.
-            lengths.append(len(node.tokens) + (lengths[node.parent] if lengths else 0))
+            own = math.nan if node.tokens is None else len(node.tokens)  # nan is above nothing
+            lengths.append(own + (lengths[node.parent] if lengths else 0))
         values = np.array([np.nan if n.value is None else n.value for n in nodes], float)
         self._value = np.where(np.isfinite(values), values, np.nan)
         self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
@@ -233,6 +236,8 @@ def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
         "chosen_visits": chosen.visits,
         "rejected_visits": rejected.visits,
         "depth": chosen.depth,
+        "chosen_terminal": chosen.terminal,
+        "rejected_terminal": rejected.terminal,
     }
 
 
@@ -243,7 +248,7 @@ def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
         path=tuple(record.texts(path)),
         chosen=record.nodes[better].text,
         rejected=record.nodes[worse].text,
-        path_tokens=tuple(record.tokens(path)),
+        path_tokens=_tokens(record, path),
         chosen_tokens=record.nodes[better].tokens,
         rejected_tokens=record.nodes[worse].tokens,
     )
@@ -257,8 +262,8 @@ def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
         chosen="".join(record.texts(chosen)),
         rejected="".join(record.texts(rejected)),
         path_tokens=(),
-        chosen_tokens=tuple(record.tokens(chosen)),
-        rejected_tokens=tuple(record.tokens(rejected)),
+        chosen_tokens=_tokens(record, chosen),
+        rejected_tokens=_tokens(record, rejected),
     )
 
 
@@ -269,6 +274,11 @@ def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPai
         chosen_path=tuple(record.texts(chosen)),
         rejected_path=tuple(record.texts(rejected)),
         form=form,
-        chosen_tokens=tuple(record.tokens(chosen)),
-        rejected_tokens=tuple(record.tokens(rejected)),
+        chosen_tokens=_tokens(record, chosen),
+        rejected_tokens=_tokens(record, rejected),
     )
+
+
+def _tokens(record: TreeRecord, path: Sequence[int]) -> tuple[int, ...] | None:
+    tokens = record.tokens(path)
+    return None if tokens is None else tuple(tokens)

@@ -13,10 +13,10 @@ from stair_jax.text.tokenizer import Tokenizer
 
 Reward = Callable[[float, float], float]  # (helpfulness, safety)
 
-PRIORS: dict[str, Callable[[Sequence[float], int], float]] = {
-    "uniform": lambda logps, siblings: 1 / siblings,
-    "arithmetic": lambda logps, siblings: math.fsum(map(math.exp, logps)) / len(logps),
-    "geometric": lambda logps, siblings: math.exp(math.fsum(logps) / len(logps)),
+PRIORS: dict[str, Callable[[Sequence[float]], float]] = {
+    "uniform": lambda logps: 1.0,
+    "arithmetic": lambda logps: math.fsum(map(math.exp, logps)) / len(logps),
+    "geometric": lambda logps: math.exp(math.fsum(logps) / len(logps)),
 }
 
 
@@ -34,6 +34,8 @@ class SamplingSettings(Settings):
         an expansion samples one step less. It changes the cost, and not how a child is
         distributed: where `max_step_tokens` does not cut, a rollout begins with a step like any
         other. But that child is no longer independent of its parent's first reward.
+      keep_cut_steps: a step that a limit of tokens cuts is a child too, as in the released code,
+        and what is sampled after it goes on in the middle of the step; else it is dropped.
     """
 
     temperature: float = setting(1.2, least=0)
@@ -42,6 +44,7 @@ class SamplingSettings(Settings):
     max_step_tokens: int = setting(2048, least=1, most=2**24)
     max_answer_tokens: int = setting(4096, least=1, most=2**24)
     reuse_rollout_step: bool = False
+    keep_cut_steps: bool = setting(True, absent=False)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""

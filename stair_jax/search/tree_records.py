@@ -1,6 +1,6 @@
-"""Records of finished search trees: dataclasses, JSON, and a nested JSON form for exchange."""
+"""Records of finished search trees: dataclasses and JSON (`released_files.py`: another form)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ class Node:
 
     parent: int  # index of the parent node; -1 for the root
     text: str  # of this step alone, with its tags
-    tokens: tuple[int, ...]  # as sampled, including the stop token
+    tokens: tuple[int, ...] | None  # as sampled, with the stop token; None: of a text from outside
     depth: int  # 0 for the root
     visits: int  # number of rewards in the subtree, missing ones excluded
     value: float | None  # mean of these rewards; None if there is none
@@ -77,13 +77,22 @@ class TreeRecord:
         """Texts of the steps of a path (node indices, as from `path`)."""
         return [self.nodes[index].text for index in path]
 
-    def tokens(self, path: Sequence[int]) -> list[int]:
-        """Concatenated token ids of the steps of a path."""
-        return [token for index in path for token in self.nodes[index].tokens]
+    def tokens(self, path: Sequence[int]) -> list[int] | None:
+        """Concatenated token ids of the steps of a path; None where those of a step are unknown."""
+        found: list[int] = []
+        for index in path:
+            tokens = self.nodes[index].tokens
+            if tokens is None:
+                return None
+            found += tokens
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""
-        nodes = [vars(node) | {"tokens": list(node.tokens)} for node in self.nodes]
+        nodes = [
+            vars(node) | {"tokens": None if node.tokens is None else list(node.tokens)}
+            for node in self.nodes
+        ]
         own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
         return {SCHEMA_COLUMN: self.SCHEMA} | own
 
@@ -138,93 +147,11 @@ def write_trees(path: str | Path, trees: Iterable[TreeRecord]) -> None:
 
 
 def _node(data: Mapping[str, Any]) -> Node:
-    return Node(**{**data, "tokens": tuple(data["tokens"])})
+    tokens = data["tokens"]
+    return Node(**{**data, "tokens": None if tokens is None else tuple(tokens)})
 
 
 def _check(record: TreeRecord) -> None:
     parents = [node.parent for node in record.nodes]
     if parents[:1] != [-1] or any(not 0 <= p < i for i, p in enumerate(parents[1:], start=1)):
         raise UserError(f"tree {record.id!r} is damaged: a node does not come after its parent")
-
-
-def to_released(record: TreeRecord) -> dict[str, Any]:
-    """A tree as nested JSON, with the field names of the prompts of the paper's released code.
-
-    {"question", "type", "id", "source", "tree"}, where a node of the tree is {"text": of its own
-    step, "state": the answer up to and including it, "value", "visits", "reward", "terminal",
-    "prior", "depth", "children": [nodes]}. Token ids, judgements and costs are left out.
-    """
-    children = record.children()
-
-    def nest(index: int, state: str) -> dict[str, Any]:
-        node = record.nodes[index]
-        state += node.text
-        return {
-            "text": node.text,
-            "state": state,
-            "value": node.value,
-            "visits": node.visits,
-            "reward": node.reward,
-            "terminal": node.terminal,
-            "prior": node.prior,
-            "depth": node.depth,
-            "children": [nest(child, state) for child in children[index]],
-        }
-
-    return {
-        "question": record.prompt,
-        "type": record.kind,
-        "id": record.id,
-        "source": record.source,
-        "tree": nest(0, ""),
-    }
-
-
-def from_released(
-    data: Mapping[str, Any],
-    encode_prompt: Callable[[str], Sequence[int]],
-    encode_step: Callable[[str], Sequence[int]],
-) -> TreeRecord:
-    """Reads the form of `to_released`; nodes are numbered breadth first.
-
-    Args:
-      data: one tree; `id`, `source`, `prior` and `terminal` may be absent.
-      encode_prompt: prompt -> rendered token ids, for the root.
-      encode_step: step text -> token ids (`Tokenizer.encode_answer`). A text may have several
-        tokenisations, so these are not always the ids that the model sampled.
-
-    Raises:
-      UserError: a field is missing.
-    """
-    try:
-        queue: list[tuple[int, int, Mapping[str, Any]]] = [(-1, 0, data["tree"])]
-        nodes: list[Node] = []
-        for parent, depth, item in queue:  # breadth first: the list grows while it is iterated
-            queue += [(len(nodes), depth + 1, child) for child in item.get("children", [])]
-            text = item["text"] if nodes else ""
-            encoded = encode_step(text) if nodes else encode_prompt(data["question"])
-            nodes.append(
-                Node(
-                    parent=parent,
-                    text=text,
-                    tokens=tuple(encoded),
-                    depth=depth,
-                    visits=item["visits"],
-                    value=item["value"] if item["visits"] else None,
-                    reward=item.get("reward"),
-                    terminal=item.get("terminal", item.get("reward") is not None),
-                    prior=item.get("prior", 0.0),
-                )
-            )
-        return TreeRecord(
-            id=str(data.get("id", data["question"])),
-            prompt=data["question"],
-            kind=data["type"],
-            source=data.get("source", "released"),
-            model="",
-            settings="",
-            nodes=tuple(nodes),
-            iterations=nodes[0].visits,
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"not a released STAIR tree: {error}") from error

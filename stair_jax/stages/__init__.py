@@ -4,6 +4,7 @@ from stair_jax.run.stage import Stage
 from stair_jax.stages.dpo import Dpo
 from stair_jax.stages.evaluate import Evaluate
 from stair_jax.stages.export import Export
+from stair_jax.stages.export_data import ExportData
 from stair_jax.stages.files import Files
 from stair_jax.stages.model import Model
 from stair_jax.stages.pocket import Pocket
@@ -18,6 +19,7 @@ STAGES: dict[str, type[Stage]] = {
     "files": Files,
     "model": Model,
     "export": Export,
+    "export_data": ExportData,
     "pretrain": Pretrain,
     "sft": Sft,
     "search": Search,

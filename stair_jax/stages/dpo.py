@@ -1,8 +1,9 @@
-"""Step-level direct preference optimization (DPO), with an SFT term on the chosen step.
+"""Step-level direct preference optimization (DPO), with an SFT term on the chosen side.
 
 Pairs with an empty path and whole answers on both sides give plain DPO on full trajectories.
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,9 +15,10 @@ import numpy as np
 
 from stair_jax.data.examples import describe
 from stair_jax.data.mixtures import Reader, check_mixing, draw
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import COUNTED, Example
 from stair_jax.data.pairs import (
     Pair,
+    SftOn,
     check_token_ids,
     describe_left_out,
     encode_pairs,
@@ -58,7 +60,9 @@ class Dpo(TrainingStage):
       preferences: the stage that holds `file`.
       file: JSON lines, the preference pairs of docs/architecture.md.
       beta: of the DPO loss.
-      sft_weight: of the SFT loss on the chosen step: for each pair the mean over its tokens.
+      sft_weight: of the SFT loss on the chosen side: for each pair the mean over its tokens.
+      sft_on: these are the tokens of the chosen "step", or of the whole chosen "answer": the path
+        and the step.
       layout: "tree": what the pairs of one prompt in one batch begin with alike (prompt, path,
         steps that are chosen in one pair and path of another) goes through the model once; the
         log-probabilities are those of separate sequences but for rounding. "pairs": each side of
@@ -88,6 +92,7 @@ class Dpo(TrainingStage):
     file: str = "dpo.jsonl"
     beta: float = setting(0.1, above=0)
     sft_weight: float = setting(0.2, least=0)
+    sft_on: SftOn = "step"
     layout: Literal["tree", "pairs"] = setting("tree", cost=True)
     row_length: int = setting(0, least=0, most=2**24, cost=True)
     together: str = setting("siblings", choices=tuple(TOGETHER))
@@ -110,8 +115,8 @@ class Dpo(TrainingStage):
         return self.row_length or self.max_length
 
     def objective(self, config: ModelConfig) -> DpoObjective:
-        """The DPO loss of a pair of steps, and the SFT loss of the chosen one."""
-        return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks)
+        """The DPO loss of a pair of steps, and the SFT loss of the chosen side."""
+        return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks, self.sft_on)
 
     def read_data(
         self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
@@ -121,7 +126,8 @@ class Dpo(TrainingStage):
         rows = read_pairs(path, StepPair)
         check_token_ids(rows, setup.config.vocab_size, path)
         counts: Counter[str] = Counter()
-        kept, pairs = encode_pairs(rows, step_examples, tokenizer, self.max_length, counts)
+        encode = partial(step_examples, sft_on=self.sft_on)
+        kept, pairs = encode_pairs(rows, encode, tokenizer, self.max_length, counts)
         if not pairs:
             raise UserError(
                 f"{path} has {len(rows)} pairs, none to train on within max_length "
@@ -154,7 +160,8 @@ class Dpo(TrainingStage):
     def forward_programs(self, setup: Setup) -> list[Program]:
         """The pass of the reference."""
         params = abstract_params(setup.config, setup.mesh)
-        batch = lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))], [_ANY_PAIR], self)[0]
+        pair = Group("", (ANY_EXAMPLE, ANY_EXAMPLE))
+        batch = lay_out([pair], [_ANY_PAIR], _without_sft(self))[0]
         reference = forward_pass(
             "DPO reference",
             setup.config,
@@ -191,8 +198,9 @@ def lay_out(
       pass_size: pairs of one epoch; None: all of them.
     """
     size, length = settings.batch_size, settings.row_length or settings.max_length
+    whole = settings.sft_on == "answer"
     if settings.layout == "pairs":
-        return Batches(groups, size, length, settings.microbatch_rows, part, pass_size)
+        return Batches(groups, size, length, settings.microbatch_rows, part, pass_size, whole)
     return TrieBatches(
         groups,
         [prompt_of(row) for row in rows],
@@ -202,6 +210,7 @@ def lay_out(
         settings.max_length,
         part,
         pass_size,
+        whole,
     )
 
 
@@ -222,7 +231,12 @@ def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -
 
 
 def _identity(example: Example) -> tuple[list[int], int]:
-    return list(example.tokens), sum(example.loss_mask)
+    return list(example.tokens), int(np.sum(np.asarray(example.loss_mask) == COUNTED))
+
+
+def _without_sft(settings: Dpo) -> Dpo:
+    """The settings of the reference pass, which has no SFT term."""
+    return dataclasses.replace(settings, sft_on="step")
 
 
 def _reference(
@@ -250,7 +264,7 @@ def _reference(
         batches = lay_out(
             [Group("", pairs[index]) for index in order],
             [rows[index] for index in order],
-            settings,
+            _without_sft(settings),
             setup.part,
         )
         function = partial(sequence_logps, setup.config, settings.logps_chunks, params)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from stair_jax.data.left_out import LeftOutRows
 from stair_jax.data.own_rows import check_own, repeated_ids
-from stair_jax.data.prompts import check_rows
+from stair_jax.data.prompts import check_rows, read_prompts
 from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair, read_dicts
 from stair_jax.data.schema import KEEPABLE, ReadingOptions, Use
 from stair_jax.data.schemas import common_columns, convert
@@ -19,6 +19,8 @@ from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
+from stair_jax.stages.search_parts import TREES_FILE
+from stair_jax.stages.tree_files import check_tree_files, copy_trees
 from stair_jax.storage import write_jsonl
 
 Rows = list[dict[str, Any]]
@@ -48,6 +50,9 @@ class Files(Stage):
         `prompts1.jsonl`, `prompts2.jsonl`, ...
       dpo: preference pairs for DPO (docs/architecture.md), into `dpo.jsonl`.
       prm: pairs for the process reward model, of our columns, into `prm.jsonl`.
+      trees: files of search trees, of ours or of the paper's released code, into `trees.jsonl.gz`.
+        Those of the released code have the ids and kinds of `prompts` with the same text; other
+        ones have the kind that `kinds` gives "STAIR-trees" or "*".
       kinds: kind of rows that do not say it, by their `source`: "safety" or "helpfulness"; "*"
         stands for any other source. Sources whose name has SafeRLHF, JailbreakV, UltraFeedback,
         safety or helpfulness in it need none. For rows without a source, the name of their file
@@ -69,6 +74,7 @@ class Files(Stage):
     prompts: tuple[Sources, ...] = ()
     dpo: Sources = ""
     prm: Sources = ()
+    trees: Sources = ()
     kinds: Mapping[str, str] = setting(dict)
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
@@ -78,16 +84,18 @@ class Files(Stage):
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
         super().__post_init__()
-        if not (self.sft or self.prompts or self.dpo or self.prm):
-            raise UserError("no file is named: set files.sft, .prompts, .dpo or .prm")
+        if not (self.sft or self.prompts or self.dpo or self.prm or self.trees):
+            raise UserError("no file is named: set files.sft, .prompts, .dpo, .prm or .trees")
 
     def makes(self) -> Mapping[str, Artifact]:
         """The files that are named."""
-        return {artifact.name: artifact.holds for artifact in _artifacts(self)}
+        made = {artifact.name: artifact.holds for artifact in _artifacts(self)}
+        return made | ({TREES_FILE: Artifact.TREES} if self.trees else {})
 
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
         """The files of each source; data sets of the hub are not asked for."""
         named = [source for artifact in _artifacts(self) for source in artifact.sources]
+        named += _tuple(self.trees)
         return {source: source_files(source) for source in dict.fromkeys(named)}
 
     def check_environment(self, folder: Path) -> None:
@@ -95,6 +103,7 @@ class Files(Stage):
         for artifact in _artifacts(self):
             for source in artifact.sources:
                 check_source(source)
+        check_tree_files(_tuple(self.trees))
 
     def run(self, context: StageContext) -> None:
         """Writes each file into the folder of the stage, so that later stages know its bytes."""
@@ -109,10 +118,26 @@ class Files(Stage):
             sources = ", ".join(artifact.sources)
             say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
         left_out.write(context.folder / "left_out.jsonl")
+        if self.trees:
+            self._copy_trees(context)
+
+    def _copy_trees(self, context: StageContext) -> None:
+        prompts = [
+            prompt
+            for name, holds in self.makes().items()
+            if holds == Artifact.PROMPTS
+            for prompt in read_prompts(context.folder / name)
+        ]
+        sources = _tuple(self.trees)
+        path = context.folder / TREES_FILE
+        count, repeated = copy_trees(path, sources, prompts, self.kinds)
+        left_out = f"; {repeated} left out, the same as one before" if repeated else ""
+        say(f"{context.name}: {count} trees from {', '.join(sources)}{left_out}")
 
     def amount(self) -> str:
         """The sources."""
         sources = [source for artifact in _artifacts(self) for source in artifact.sources]
+        sources += _tuple(self.trees)
         return f"{len(sources)} source" + ("s" if len(sources) > 1 else "")
 
 

@@ -1,4 +1,4 @@
-"""Preference pairs of one search, for DPO and for the PRM."""
+"""Preference pairs of one search, for DPO and for the PRM, and its good answers for SFT."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stair_jax.data.records import PathPair, StepPair, write_rows
+from stair_jax.data.records import PathPair, SftRow, StepPair, write_rows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
@@ -19,6 +19,7 @@ from stair_jax.search.preference_pairs import (
     thin,
     trajectory_pairs,
 )
+from stair_jax.search.sft_answers import SftAnswerSettings, sft_answers
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE
@@ -30,10 +31,12 @@ class Preferences(Stage, StepPairSettings):
     """Settings of `preferences`, beside those of `StepPairSettings`.
 
     Attributes:
-      trees: the search stage.
+      trees: the stage that holds the search trees.
       variant: "step", or "trajectory": full answers, as in the paper's ablation.
-      match_steps: of "trajectory": at most as many pairs as "step" would give.
+      match_steps: of "trajectory" and of `sft`: at most as many as there are pairs of "step".
       prm: pairs for the process reward model, see `PrmPairSettings` of search/preference_pairs.py.
+      write_sft: also make `sft.jsonl` of the good answers, for the ablation of SFT on them.
+      sft: which answers, see `SftAnswerSettings` of search/sft_answers.py.
     """
 
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
@@ -42,26 +45,45 @@ class Preferences(Stage, StepPairSettings):
     variant: Literal["step", "trajectory"] = "step"
     match_steps: bool = False
     prm: PrmPairSettings = setting(PrmPairSettings)
+    write_sft: bool = False
+    sft: SftAnswerSettings = setting(SftAnswerSettings)
 
     def makes(self) -> Mapping[str, Artifact]:
-        """Pairs of both kinds."""
-        return {"dpo.jsonl": Artifact.STEP_PAIRS, "prm.jsonl": Artifact.PATH_PAIRS}
+        """Pairs of both kinds, and SFT examples where they are wanted."""
+        made = {"dpo.jsonl": Artifact.STEP_PAIRS, "prm.jsonl": Artifact.PATH_PAIRS}
+        return made | ({"sft.jsonl": Artifact.SFT_ROWS} if self.write_sft else {})
 
     def run(self, context: StageContext) -> None:
-        """Makes `dpo.jsonl`, `prm.jsonl` and `counts.json`, in the order of the prompts' ids."""
+        """Makes `dpo.jsonl`, `prm.jsonl`, `counts.json`, and `sft.jsonl` where it is wanted.
+
+        All are in the order of the prompts' ids.
+        """
         trees = sorted(
             (_pairs_of(record, self) for record in read_trees(context.input("trees"))),
             key=lambda tree: tree.id,
         )
         pairs = [pair for tree in trees for pair in tree.dpo]
+        num_steps = sum(tree.num_steps for tree in trees)
         if self.variant == "trajectory" and self.match_steps:
-            pairs = thin(pairs, sum(tree.num_steps for tree in trees))
+            pairs = thin(pairs, num_steps)
         write_rows(context.folder / "dpo.jsonl", pairs)
         write_rows(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
         counts = {
             "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
             "prm": sum((tree.prm_counts for tree in trees), Counter()),
         }
+        if self.write_sft:
+            answers = [row for tree in trees for row in tree.sft]
+            if self.match_steps:
+                answers = thin(answers, num_steps)
+            write_rows(context.folder / "sft.jsonl", answers)
+            counts["sft"] = sum((tree.sft_counts for tree in trees), Counter())
+            counts["sft"]["answers"] = len(answers)
+        if any(not tree.has_tokens for tree in trees):
+            say(
+                f"{context.name}: the trees have no token ids: max_tokens is not looked at, and "
+                "max_length of the training stages leaves out what is too long"
+            )
         counts["dpo"].update(f"depth_{pair.depth}" for pair in pairs)
         counts["dpo"].update(f"kind_{pair.kind}" for pair in pairs)
         counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
@@ -82,6 +104,9 @@ class _TreePairs:
     prm: list[PathPair]
     prm_counts: Counter[str]
     num_steps: int  # sibling pairs, whatever the variant
+    sft: list[SftRow]
+    sft_counts: Counter[str]
+    has_tokens: bool
 
 
 def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
@@ -89,7 +114,19 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
     dpo = siblings
     if settings.variant == "trajectory":
         dpo, counts = trajectory_pairs(record, settings)
-    return _TreePairs(record.id, dpo, counts, *prm_pairs(record, settings.prm), len(siblings))
+    answers, sft_counts = (
+        sft_answers(record, settings.sft) if settings.write_sft else ([], Counter())
+    )
+    return _TreePairs(
+        record.id,
+        dpo,
+        counts,
+        *prm_pairs(record, settings.prm),
+        num_steps=len(siblings),
+        sft=answers,
+        sft_counts=sft_counts,
+        has_tokens=record.tokens(range(len(record.nodes))) is not None,
+    )
 
 
 def read_trees(folder: Path) -> Iterator[TreeRecord]:

@@ -163,6 +163,11 @@ def final_answer(text: str) -> str:
     block. In an answer without tags, the text after the last "Final Answer:", else the whole text.
     The result never contains a tag.
     """
+    return _without_prefix(output_text(text))
+
+
+def output_text(text: str) -> str:
+    """As `final_answer`, but with the "Final Answer:" that an output block begins with."""
     if OUTPUT_OPEN in text:
         body = text.rsplit(OUTPUT_OPEN, 1)[1].split(OUTPUT_CLOSE, 1)[0]
     elif REASONING_OPEN in text or REASONING_CLOSE in text:
@@ -171,7 +176,7 @@ def final_answer(text: str) -> str:
         body = text[close + len(REASONING_CLOSE) :] if is_outside else ""
     else:
         body = text.rsplit(FINAL_PREFIX, 1)[-1]
-    return _without_prefix(_without_tags(body))
+    return _without_tags(body).strip()
 
 
 def _without_tags(text: str) -> str:

@@ -40,7 +40,9 @@ class Batch:
 
       tokens, targets, positions, segment_ids [A, R, T] int32: see `data.packing.Packed`;
       sequence_ids [A, R, T] int32: sequence of each token in its micro-batch; S * G is padding;
-      weights [A, R, T] float32: loss mask of the targets;
+      weights [A, R, T] float32: 1 where the loss counts the target;
+      sft_weights [A, R, T] float32, where the SFT term of DPO is on whole answers: 1 where it alone
+        counts the target;
       group_weight [A, S] float32: 1, or 0 where there is no group;
       last [A, S * G] int32: position of each sequence's last token in the flattened [R * T];
       and one [A, S] float32 array for each of the groups' values.
@@ -80,6 +82,7 @@ class Batches(Sequence[Batch]):
         rows: int,
         part: slice | None = None,
         pass_size: int | None = None,
+        sft_alone: bool = False,
     ):
         """Takes the groups in training order.
 
@@ -90,6 +93,7 @@ class Batches(Sequence[Batch]):
           rows: rows per micro-batch, over all processes.
           part: the rows that this process makes, see `mesh.local_rows`; None: all.
           pass_size: groups in one pass over the data (for the epoch number); None: all of them.
+          sft_alone: whether to make the arrays of the targets of mask SFT_ALONE.
 
         Raises:
           UserError: there is no group, or a micro-batch cannot hold one.
@@ -104,7 +108,7 @@ class Batches(Sequence[Batch]):
                 f"microbatch_rows {rows} at least {needed}"
             )
         self._groups, self._batch_size, self._length, self._rows = groups, batch_size, length, rows
-        self._part = part
+        self._part, self._sft_alone = part, sft_alone
         self._pass_size = pass_size or len(groups)
         # Worst case: all sequences so long that each micro-batch holds rows // needed groups.
         self._max_count = -(-batch_size // (rows // needed))
@@ -213,6 +217,7 @@ class Batches(Sequence[Batch]):
             "positions": packed.positions,
             "segment_ids": packed.segment_ids,
             "weights": packed.weights,
+            **({"sft_weights": packed.sft_weights} if self._sft_alone else {}),
             "sequence_ids": sequence_ids.astype(np.int32),
             "last": last,
             "group_weight": self._per_group([1.0] * len(groups)),

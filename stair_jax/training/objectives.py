@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from stair_jax.data.pairs import SftOn
 from stair_jax.models import heads, transformer
 from stair_jax.models.config import ModelConfig
 from stair_jax.training.logps import token_logps, weighted_logp
@@ -42,11 +43,12 @@ class SftObjective:
 
 @dataclass(frozen=True)
 class DpoObjective:
-    """Step-level DPO plus `sft_weight` times the SFT loss on the chosen step.
+    """Step-level DPO plus `sft_weight` times the SFT loss on the chosen side.
 
     Groups are (chosen, rejected), with the values ref_chosen and ref_rejected. Both terms are means
     over pairs, and the SFT loss of a pair is the mean over the tokens of its chosen step, so that
-    long steps weigh no more than short ones.
+    long steps weigh no more than short ones; or, with `sft_on` "answer", over those of the path and
+    the chosen step. The path of several pairs then counts once for each of them.
 
     All metrics are means over pairs. `margin` is the difference of the implicit rewards, and
     `kl_chosen` is (log ref - log pi) / tokens of the chosen step, in nats per token. The steps are
@@ -59,6 +61,7 @@ class DpoObjective:
     beta: float
     sft_weight: float
     num_chunks: int = 1
+    sft_on: SftOn = "step"
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the pairs of a micro-batch; the weight is the number of pairs."""
@@ -67,7 +70,11 @@ class DpoObjective:
         chosen, rejected = sequence_sums(logps * micro["weights"], micro).T
         chosen_length, rejected_length = sequence_sums(micro["weights"], micro).T
         dpo = step_dpo_loss(chosen, rejected, micro["ref_chosen"], micro["ref_rejected"], self.beta)
-        sft = -chosen / jnp.maximum(chosen_length, 1.0)  # an unused group has length 0
+        answer, answer_length = chosen, chosen_length
+        if self.sft_on == "answer":
+            answer = chosen + sft_alone_sums(logps, micro)
+            answer_length = chosen_length + sft_alone_sums(jnp.ones_like(logps), micro)
+        sft = -answer / jnp.maximum(answer_length, 1.0)  # an unused group has length 0
         margin = self.beta * ((chosen - micro["ref_chosen"]) - (rejected - micro["ref_rejected"]))
         metrics = {
             "dpo_loss": dpo,
@@ -114,20 +121,34 @@ def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Mic
     hidden = _hidden(config, params, micro)
     head = transformer.output_embedding(params, config)
     targets, weights = micro["targets"], micro["weights"]
+    if "sft_weights" in micro:
+        weights = weights + micro["sft_weights"]
     return token_logps(hidden, head, targets, num_chunks, config.vocab_size, weights)
 
 
 def sequence_sums(values: jax.Array, micro: Micro) -> jax.Array:
     """Sums `[S, G]` over each sequence of `values[R, T]`, which must be 0 where the weight is 0."""
-    if "runs" in micro:  # tries: first sums per node, then over the nodes of each sequence
-        runs = micro["runs"]
-        nodes = jax.ops.segment_sum(values.ravel(), micro["node_ids"].ravel(), runs.size)
-        # Both ids are N = runs.size where there is nothing: dropped above, filled with 0 here.
-        return jnp.sum(nodes.at[runs].get(mode="fill", fill_value=0.0), axis=-1)
+    if "runs" in micro:
+        return _run_sums(values, micro, micro["runs"])
     count = micro["last"].shape[0]
     # One more segment than sequences, for padding.
     sums = jax.ops.segment_sum(values.ravel(), micro["sequence_ids"].ravel(), count + 1)
     return sums[:count].reshape(micro["group_weight"].shape[0], -1)
+
+
+def sft_alone_sums(values: jax.Array, micro: Micro) -> jax.Array:
+    """Sums `[S]` of `values[R, T]` over what the SFT term alone counts: the path of each group."""
+    if "sft_runs" in micro:
+        return _run_sums(values * micro["weights"], micro, micro["sft_runs"])[:, 0]
+    return sequence_sums(values * micro["sft_weights"], micro)[:, 0]
+
+
+def _run_sums(values: jax.Array, micro: Micro, runs: jax.Array) -> jax.Array:
+    """Sums `[...]` over the nodes `runs[..., D]` of tries: first per node, then over each run."""
+    count = sum(micro[name].size for name in ("runs", "sft_runs") if name in micro)  # N
+    nodes = jax.ops.segment_sum(values.ravel(), micro["node_ids"].ravel(), count)
+    # Both ids are N where there is nothing: dropped above, filled with 0 here.
+    return jnp.sum(nodes.at[runs].get(mode="fill", fill_value=0.0), axis=-1)
 
 
 def sequence_scores(config: ModelConfig, params: Params, micro: Micro) -> jax.Array:

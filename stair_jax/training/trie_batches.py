@@ -14,6 +14,8 @@ from stair_jax.training.batches import Batch, Batches, Group, describe_fill
 
 # Most trie nodes with loss per sequence. A step has k + 1 nodes if k siblings branch off within it.
 MAX_RUNS = 16
+# The same of the path before it: at each depth siblings branch off.
+MAX_SFT_RUNS = 64
 
 _MEASURED = 100  # batches that `fill` lays out: a sample, as laying out tries takes time
 
@@ -28,7 +30,9 @@ class TrieBatches(Batches):
       ends [A, R, T] int32: first row position after the subtree of the position's node: it is the
         tree attention mask, see `data/tries.py`;
       node_ids [A, R, T] int32: node of each position among those with loss; N where there is none;
-      runs [A, S, G, D] int32: the nodes whose targets count for each sequence, padded with N.
+      runs [A, S, G, D] int32: the nodes whose targets count for each sequence, padded with N;
+      sft_runs [A, S, 1, MAX_SFT_RUNS] int32, in place of sft_weights: the nodes that the SFT term
+        alone counts for the first sequence of each group; N is S * MAX_SFT_RUNS more then.
 
     The loss of a sequence is a sum over its nodes (`objectives.sequence_sums`); `weights` is 1
     where any sequence counts the target. All shapes depend on R, T, S, G and A only.
@@ -45,6 +49,7 @@ class TrieBatches(Batches):
         longest: int | None = None,
         part: slice | None = None,
         pass_size: int | None = None,
+        sft_alone: bool = False,
     ):
         """Takes the groups in training order.
 
@@ -58,6 +63,7 @@ class TrieBatches(Batches):
           longest: most tokens of any sequence; None: `length`.
           part: the rows that this process makes, see `mesh.local_rows`; None: all.
           pass_size: groups in one pass over the data; None: all of them.
+          sft_alone: whether to make the arrays of the targets of mask SFT_ALONE.
 
         Raises:
           UserError: there is no group, or a micro-batch cannot hold one.
@@ -66,7 +72,7 @@ class TrieBatches(Batches):
         if len(keys) != len(groups):
             raise ValueError(f"{len(keys)} keys of {len(groups)} groups")
         self._keys, self._longest = keys, longest or length
-        super().__init__(groups, batch_size, length, rows, part, pass_size)
+        super().__init__(groups, batch_size, length, rows, part, pass_size, sft_alone)
 
     def fill(self) -> str:
         """Describes tokens with and without sharing, rows and padding, for a message."""
@@ -110,7 +116,8 @@ class TrieBatches(Batches):
         bundles = []
         for numbers in together.values():
             groups = [self._groups[number].examples for number in numbers]
-            for found in bundle_tries(groups, self._length, MAX_RUNS):
+            max_sft_runs = MAX_SFT_RUNS if self._sft_alone else 0
+            for found in bundle_tries(groups, self._length, MAX_RUNS, max_sft_runs):
                 bundles.append(Bundle(tuple(numbers[m] for m in found.members), found.tries))
         bundles.sort(key=lambda found: -max(map(len, found.tries)))
         blocks = split([found.tries for found in bundles], self._length, self._rows)
@@ -118,18 +125,24 @@ class TrieBatches(Batches):
 
     def _tree_micro(self, bundles: Sequence[Bundle]) -> dict[str, np.ndarray]:
         groups = [self._groups[number] for found in bundles for number in found.members]
-        none = self._batch_size * self._width * MAX_RUNS  # N: no node
-        runs = np.full((self._batch_size * self._width, MAX_RUNS), none, np.int32)
+        size, width = self._batch_size, self._width
+        sft_places = size * MAX_SFT_RUNS if self._sft_alone else 0
+        none = size * width * MAX_RUNS + sft_places  # N: no node
+        runs = np.full((size * width, MAX_RUNS), none, np.int32)
+        sft_runs = np.full((size, 1, MAX_SFT_RUNS), none, np.int32)
         sequence, before = 0, 0
-        for found in bundles:
-            for run in found.runs:  # node numbers are unique within a micro-batch
+        for found in bundles:  # node numbers are unique within a micro-batch
+            for run, alone in zip(found.runs, found.sft_runs, strict=True):
                 runs[sequence, : len(run)] = np.add(run, before)
+                if sequence % width == 0:
+                    sft_runs[sequence // width, 0, : len(alone)] = np.add(alone, before)
                 sequence += 1
             before += sum(trie.num_nodes for trie in found.tries)
         values = {name: [group.values[name] for group in groups] for name in groups[0].values}
         return {
             **self._places(bundles, none),
-            "runs": runs.reshape(self._batch_size, self._width, MAX_RUNS),
+            "runs": runs.reshape(size, width, MAX_RUNS),
+            **({"sft_runs": sft_runs} if self._sft_alone else {}),
             "group_weight": self._per_group([1.0] * len(groups)),
             **{name: self._per_group(numbers) for name, numbers in values.items()},
         }

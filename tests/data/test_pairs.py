@@ -1,9 +1,11 @@
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from stair_jax.data.examples import answer_example, describe
+from stair_jax.data.packing import COUNTED, SFT_ALONE
 from stair_jax.data.pairs import (
     check_token_ids,
     encode_pairs,
@@ -34,6 +36,34 @@ def test_only_the_steps_count_and_only_an_ended_answer_gets_the_end_token(chat_t
     assert counted(rejected) == chat_tokenizer.encode_answer("\n\n" + STEP)
     for example in (chosen, rejected):
         assert list(example.tokens) == [*prompt, *path, *counted(example)]
+
+
+def test_the_sft_term_on_the_answer_counts_the_path_of_the_chosen_side_too(chat_tokenizer):
+    chosen, rejected = step_examples(chat_tokenizer, PAIR, sft_on="answer")
+    on_step, other = step_examples(chat_tokenizer, PAIR)
+    assert list(chosen.tokens) == list(on_step.tokens) and rejected == other
+    num_prompt = len(encode_prompt(chat_tokenizer, "hi"))
+    path = len(chat_tokenizer.encode_answer(STEP))
+    step = len(chosen) - num_prompt - path
+    assert chosen.loss_mask == [0] * num_prompt + [SFT_ALONE] * path + [COUNTED] * step
+    assert describe(chat_tokenizer, chosen) == describe(chat_tokenizer, on_step)
+    encode = partial(step_examples, sft_on="answer")
+    _, [(lazy, _)] = encode_pairs([PAIR], encode, chat_tokenizer, 180)
+    assert list(lazy.loss_mask) == chosen.loss_mask
+
+
+def test_a_path_never_ends_an_answer_and_a_side_does_where_the_pair_says_so(chat_tokenizer):
+    """A step that the token limit cut has no closing tag, and goes on."""
+    end, cut = chat_tokenizer.eos_id, STEP[:-30]
+    known = replace(PAIR, path=(cut,), chosen=cut, chosen_terminal=False, rejected_terminal=True)
+    chosen, rejected = step_examples(chat_tokenizer, known)
+    assert end not in chosen.tokens[len(encode_prompt(chat_tokenizer, "hi")) :]
+    assert counted(rejected) == [*chat_tokenizer.encode_answer("\n\n" + STEP), end]
+    sides = {"chosen_terminal": False, "rejected_terminal": None}
+    paths = PathPair("q", "hi", (cut, cut), (cut, OUTPUT), **sides)
+    chosen, rejected = path_examples(chat_tokenizer, paths)
+    assert end not in counted(chosen) and counted(rejected).count(end) == 1
+    assert counted(rejected)[-1] == end
 
 
 def test_sampled_tokens_take_the_place_of_the_texts(chat_tokenizer):

@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,20 @@ def test_a_pair_tells_the_whole_story():
         "chosen_visits": 1,
         "rejected_visits": 3,
         "depth": 2,
+        "chosen_terminal": True,
+        "rejected_terminal": False,
     }
+
+
+def test_pairs_of_trees_without_tokens_have_none_and_no_length():
+    nodes = tuple(replace(node, tokens=None) for node in TREE.nodes)
+    settings = StepPairSettings(max_tokens=1)
+    pairs, counts = sibling_pairs(replace(TREE, nodes=nodes), settings)
+    assert ends(pairs) == [(1, 2), (1, 3)] and counts["too_long"] == 0
+    assert not {"chosen_tokens", "rejected_tokens"} & pairs[0].to_dict().keys()
+    trajectories, _ = trajectory_pairs(replace(TREE, nodes=nodes), settings)
+    paths, _ = prm_pairs(replace(TREE, nodes=nodes))
+    assert {pair.chosen_tokens for pair in [*trajectories, *paths]} == {None}
 
 
 def test_thresholds_are_strict_for_the_gap_and_inclusive_for_the_larger():

@@ -294,9 +294,33 @@ def test_a_reward_that_is_not_finite_is_missing_and_counted(tokenizer, make_engi
 
 
 def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):
-    trees, report = search(tokenizer, make_engine(), PROMPTS[:2], max_step_tokens=5)
+    trees, report = search(
+        tokenizer, make_engine(), PROMPTS[:2], max_step_tokens=5, keep_cut_steps=False
+    )
     assert all(len(tree["nodes"]) == 1 for tree in trees.values())
     assert report.counts["cut_steps"] == 3 * report.counts["expansions"] > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"reuse_rollout_step": True}, {"in_flight": 3}])
+def test_steps_that_were_cut_off_are_children_that_go_on(tokenizer, make_engine, options):
+    engine = make_engine()
+    section = options | {"max_step_tokens": 9}
+    trees, report = search(tokenizer, engine, PROMPTS[:4], **section)
+    again, _ = search(tokenizer, make_engine(disorder=3), PROMPTS[:4], **section)
+    assert again == trees and not engine.handles
+    ends = {tokenizer.tags.reasoning_close, tokenizer.tags.output_close, *tokenizer.stop_ids}
+    cut = continued = 0
+    for tree in trees.values():
+        record = TreeRecord.from_dict(tree | {"seconds": 0.0})
+        for index, node in enumerate(record.nodes[1:], start=1):
+            path = record.path(index)
+            assert "".join(record.texts(path)) == tokenizer.decode(record.tokens(path))
+            if node.tokens[-1] not in ends:
+                assert len(node.tokens) == 9 and not node.terminal
+                cut += 1
+                continued += bool(record.children()[index])
+    assert cut == report.counts["kept_cut_steps"] > continued > 0
+    assert not report.counts["cut_steps"]
 
 
 ODD = [
@@ -438,9 +462,8 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
 
 def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer, make_engine):
     engine = make_engine()
-    trees, report = search(
-        tokenizer, engine, PROMPTS[:2], reuse_rollout_step=True, max_step_tokens=5
-    )
+    section = {"reuse_rollout_step": True, "max_step_tokens": 5, "keep_cut_steps": False}
+    trees, report = search(tokenizer, engine, PROMPTS[:2], **section)
     assert all(len(tree["nodes"]) == 1 for tree in trees.values())
     # The first expansion of each root reuses a step; later ones have none to reuse.
     assert report.counts["reused_steps"] == 2
@@ -500,11 +523,11 @@ def test_only_the_final_answer_is_judged(tokenizer, make_engine):
 
 
 @pytest.mark.parametrize(
-    "prior, expected", [("uniform", 0.5), ("arithmetic", 0.625), ("geometric", 0.5)]
+    "prior, expected", [("uniform", 1.0), ("arithmetic", 0.625), ("geometric", 0.5)]
 )
 def test_priors(prior, expected):
     logps = [math.log(1.0), math.log(0.25)]
-    assert PRIORS[prior](logps, 2) == pytest.approx(expected)
+    assert PRIORS[prior](logps) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

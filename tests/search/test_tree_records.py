@@ -5,14 +5,7 @@ import os
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.search.tree_records import (
-    Node,
-    TreeRecord,
-    from_released,
-    read_trees,
-    to_released,
-    write_trees,
-)
+from stair_jax.search.tree_records import Node, TreeRecord, read_trees, write_trees
 from stair_jax.storage import RecordLog
 
 RECORD = TreeRecord(
@@ -64,31 +57,11 @@ def test_damaged_tree_is_refused(parent):
         TreeRecord.from_dict({"id": "p1"})
 
 
-def test_released_form_is_nested():
-    data = to_released(RECORD)
-    assert (data["question"], data["type"]) == ("why?", "safety")
-    assert [child["text"] for child in data["tree"]["children"]] == ["a", "b"]
-    inner = data["tree"]["children"][0]["children"][0]
-    assert (inner["state"], inner["value"], inner["visits"]) == ("ac", None, 0)
-
-
-def test_released_form_comes_back():
-    data = json.loads(json.dumps(to_released(RECORD)))
-    back = from_released(data, lambda text: [ord(c) for c in text], lambda text: [ord(text)])
-    assert to_released(back) == to_released(RECORD)
-    assert back.nodes[0].tokens == tuple(map(ord, "why?")) and back.nodes[3].tokens == (ord("c"),)
-    assert TreeRecord.from_dict(back.to_dict()) == back
-
-
-def test_released_form_without_the_fields_of_ours():
-    leaf = {"text": "b", "value": 1.0, "visits": 2, "reward": 1.0, "children": []}
-    tree = {"text": "", "value": 1.0, "visits": 2, "children": [leaf]}
-    record = from_released(
-        {"question": "q", "type": "helpfulness", "tree": tree}, lambda _: [1], lambda _: [2]
-    )
-    assert record.id == "q" and record.nodes[1].terminal and not record.nodes[0].terminal
-    with pytest.raises(UserError, match="released"):
-        from_released({"question": "q"}, lambda _: [1], lambda _: [2])
+def test_tokens_may_be_unknown():
+    nodes = (RECORD.nodes[0], *(dataclasses.replace(n, tokens=None) for n in RECORD.nodes[1:]))
+    record = dataclasses.replace(RECORD, nodes=nodes)
+    assert TreeRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert record.tokens([1, 3]) is None and record.tokens([]) == []
 
 
 def test_a_file_of_trees_comes_back_and_is_that_of_a_search(tmp_path):

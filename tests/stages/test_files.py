@@ -1,12 +1,17 @@
 """The user's files become artifacts of a run, or an error that names the line."""
 
+import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.stages import Files
-from stair_jax.storage import read_jsonl
+from stair_jax.run.stage_list import make_stage_list
+from stair_jax.search.tree_records import read_trees
+from stair_jax.stages import STAGES, ExportData, Files, Preferences
+from stair_jax.storage import read_json, read_jsonl
 
 EXAMPLE = {"id": "a", "prompt": "How?", "answer": "So.", "kind": "helpfulness"}
 PROMPT = {"id": "a", "prompt": "How?", "kind": "safety", "source": "mine"}
@@ -16,12 +21,16 @@ PATHS = {"id": "q", "prompt": "How?", "chosen_path": ["x"], "rejected_path": ["y
 
 @pytest.fixture
 def run(run_stage, tmp_path):
-    """`run(**settings)`: the rows of each file that the stage writes."""
+    """`run(**settings)`: the rows of each file that the stage writes; `run.folder`: its folder."""
+    count = itertools.count()
+
+    def make(**settings):
+        return run_stage(Files, settings, tmp_path / f"data{next(count)}", {})
 
     def run(**settings):
-        folder = run_stage(Files, settings, tmp_path / "data", {})
-        return {path.name: read_jsonl(path) for path in folder.iterdir()}
+        return {path.name: read_jsonl(path) for path in make(**settings).iterdir()}
 
+    run.folder = make
     return run
 
 
@@ -195,3 +204,115 @@ def test_an_empty_file_of_examples_is_an_error(run, tmp_path):
 def test_pairs_of_the_user_have_text_and_token_ids(run, tmp_path, row, message):
     with pytest.raises(UserError, match=message):
         run(dpo=put(tmp_path / "dpo", row))
+
+
+def test_released_trees_get_the_ids_and_kinds_of_the_prompts(run, tmp_path, capsys, released):
+    (tmp_path / "search.json").write_text(
+        json.dumps(
+            [
+                {"question": released.QUESTION, "type": "safety"},
+                {"question": "Why?", "type": "safety"},
+            ]
+        )
+    )
+    own = put(tmp_path / "own.jsonl", PROMPT | {"prompt": "Why?", "kind": "helpfulness"})
+    files = []
+    for number, trees in enumerate(
+        [[released.small_tree(), released.small_tree("Why?")], [released.small_tree("Else?")]]
+    ):
+        files.append(str(tmp_path / f"{number}.json"))
+        Path(files[-1]).write_text(json.dumps(trees))
+    folder = run.folder(
+        prompts=(own, str(tmp_path / "search.json")),
+        trees=(*files, files[0]),
+        kinds={"*": "helpfulness"},
+    )
+    first, why, other = read_trees(folder / "trees.jsonl.gz")
+    assert first.id.startswith("STAIR-search:") and (first.kind, first.source) == (
+        "safety",
+        "STAIR",
+    )
+    assert (why.id, why.kind, why.source) == ("a", "helpfulness", "mine")  # the first prompt of it
+    assert other.id.startswith("STAIR-trees:") and other.kind == "helpfulness"
+    assert "3 trees from " in (shown := capsys.readouterr().err)
+    assert "; 2 left out, the same as one before" in shown
+
+
+def test_two_trees_of_one_prompt_have_two_ids(run, tmp_path, released):
+    again = released.small_tree()
+    again["0.1"]["p"] = 0.5
+    (tmp_path / "mct.json").write_text(json.dumps([released.small_tree(), again]))
+    folder = run.folder(trees=str(tmp_path / "mct.json"), kinds={"STAIR-trees": "safety"})
+    first, second = read_trees(folder / "trees.jsonl.gz")
+    assert second.id == f"{first.id}#2"
+    # What a run has made goes in again as it is.
+    copied = run.folder(trees=(str(folder / "trees.jsonl.gz"),))
+    assert read_trees(copied / "trees.jsonl.gz") == [first, second]
+
+
+def test_trees_without_a_kind_and_files_without_trees_are_told(run, tmp_path, released):
+    (tmp_path / "mct.json").write_text(json.dumps([released.small_tree()]))
+    with pytest.raises(UserError, match=r"mct\.json, tree 1: the kind of its prompt 'How do"):
+        run(trees=str(tmp_path / "mct.json"))
+    (tmp_path / "none.json").write_text("[]")
+    with pytest.raises(UserError, match=r"none\.json: there is no tree in it"):
+        run(trees=str(tmp_path / "none.json"))
+    stage = Files(trees=("owner/trees",))
+    with pytest.raises(UserError, match=r"files\.trees: there is no file owner/trees"):
+        stage.check_environment(tmp_path)
+
+
+def test_pairs_and_answers_are_made_of_released_trees(run, run_stage, tmp_path, capsys, released):
+    (tmp_path / "mct.json").write_text(json.dumps([released.small_tree()]))
+    trees = run.folder(trees=str(tmp_path / "mct.json"), kinds={"*": "safety"})
+    folder = run_stage(
+        Preferences, {"trees": "files", "v1": 0.4}, tmp_path / "pairs", {"trees": trees}
+    )
+    rows = read_jsonl(folder / "dpo.jsonl")
+    assert [(row["path"], row["chosen"], row["rejected"]) for row in rows] == [
+        ([], released.FIRST, released.CUT),
+        ([released.FIRST], released.REFUSAL, released.HARM),
+    ]
+    assert [row["chosen_terminal"] for row in rows] == [False, True]
+    assert "chosen_tokens" not in rows[0]
+    assert "the trees have no token ids: max_tokens" in capsys.readouterr().err
+
+
+def test_what_a_run_exports_is_what_the_released_code_writes(run, run_stage, tmp_path, released):
+    tree = released.small_tree()
+    (tmp_path / "mct.json").write_text(json.dumps([tree, released.small_tree("Why?")]))
+    trees = run.folder(trees=str(tmp_path / "mct.json"), kinds={"*": "safety"})
+    pairs = run_stage(Preferences, {"trees": "files"}, tmp_path / "pairs", {"trees": trees})
+    folder = run_stage(
+        ExportData,
+        {"trees": "files", "preferences": "pairs"},
+        tmp_path / "out",
+        {"trees": trees, "preferences": pairs},
+    )
+    assert read_json(folder / "mct_data.json") == [tree, released.small_tree("Why?")]
+    lines = (folder / "mct_data.json").read_text().splitlines()
+    assert lines[0] == "[" and lines[-1] == "]" and len(lines) == 4
+    first, second = read_jsonl(folder / "actor_data.jsonl")
+    assert first["chosen"] == released.FIRST + released.REFUSAL and second["prompt"] != "schema"
+    # Read again with its own prompts, all is as before; ids have the name of the form before them.
+    again = run.folder(prompts=(str(folder / "prompts.json"),), trees=str(folder / "mct_data.json"))
+    for old, new in zip(*(read_trees(f / "trees.jsonl.gz") for f in (trees, again)), strict=True):
+        assert replace(new, id=old.id, source=old.source) == old
+        assert new.id == f"STAIR-search:{old.id}"
+    with pytest.raises(UserError, match="name the stage of the trees or that of the preferences"):
+        ExportData()
+
+
+def test_a_config_may_name_files_as_the_stage_of_its_trees():
+    names = ("files", "model", "preferences", "export_data", "sft", "dpo")
+    sections = {
+        "sft": {"model": "model", "data": "preferences"},
+        "dpo": {"model": "model", "preferences": "preferences", "sft_on": "answer"},
+        "files": {"trees": ("mct.json",)},
+        "preferences": {"trees": "files", "write_sft": True},
+        "export_data": {"trees": "files", "preferences": "preferences"},
+    }
+    assert [entry.name for entry in make_stage_list(sections, names, 0, STAGES)] == [*names]
+    sections["files"] = {"prompts": ("p.jsonl",)}
+    with pytest.raises(UserError, match="'files', a stage of the kind files, which does not make"):
+        make_stage_list(sections, names, 0, STAGES)

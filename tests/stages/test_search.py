@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 
 import jax
 import pytest
@@ -15,7 +16,9 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
-from stair_jax.search.tree_records import TreeRecord
+from stair_jax.run.stage_list import StageEntry
+from stair_jax.run.stage_records import difference
+from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search
 from stair_jax.stages.search_parts import TREES_FILE
@@ -229,6 +232,28 @@ def test_trajectories_can_be_as_many_as_steps(finished, run_preferences, tmp_pat
     assert all(pair["path"] == [] for pair in every)
 
 
+def test_good_answers_are_sft_examples_as_many_as_pairs_where_that_is_wanted(
+    finished, run_preferences, tmp_path
+):
+    wanted = {"write_sft": True, "sft": {"v1": -3.0, "answer_format": "plain"}}
+    files = run_preferences(tmp_path / "all", finished, **wanted)
+    rows = storage.read_jsonl(tmp_path / "all" / "sft.jsonl")
+    assert len(rows) == json.loads(files["counts.json"])["sft"]["answers"] > 0
+    assert max(Counter(row["prompt"] for row in rows).values()) <= 8
+    by_id = {tree.id: tree for tree in read_trees(finished / TREES_FILE)}
+    for row in rows:
+        name, _, index = row["id"].rpartition(":")
+        tree, node = by_id[name], int(index)
+        assert tree.nodes[node].terminal and row["kind"] == tree.kind
+        assert row["answer"] == "".join(tree.texts(tree.path(node))).strip()
+    run_preferences(tmp_path / "few", finished, match_steps=True, **wanted)
+    pairs = storage.read_jsonl(tmp_path / "few" / "dpo.jsonl")
+    matched = storage.read_jsonl(tmp_path / "few" / "sft.jsonl")
+    assert len(matched) == min(len(pairs), len(rows)) < len(rows)
+    assert all(row in rows for row in matched)
+    assert "sft.jsonl" not in run_preferences(tmp_path / "none", finished)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -260,3 +285,21 @@ def test_wrong_settings_and_missing_trees_are_said_clearly(run_preferences, tmp_
         build(Preferences, {"variant": "words"}, "config.preferences")
     with pytest.raises(UserError, match="holds no tree"):
         run_preferences(tmp_path, tmp_path)
+
+
+def test_an_older_search_counts_as_one_without_cut_steps_and_is_refused_where_values_changed():
+    def differ(record=None, **settings):
+        stage = build(Search, SETTINGS | settings, "config.search")
+        entry = StageEntry("search", "search", stage, frozenset(), 0)
+        inputs = {"base": "x", "data": "y"}
+        before = entry.identity(inputs)
+        del before["settings"]["keep_cut_steps"]
+        return difference(entry, before | (record or {}), inputs)
+
+    assert differ(keep_cut_steps=False) is None
+    assert differ() == "config.search.keep_cut_steps = False, and now it is True"
+    older = {"version": 1}
+    assert differ(older, keep_cut_steps=False) is None
+    for changed in ({"prior": "uniform"}, {"judge": {"safety_rule": "paper_release"}}):
+        found = differ(older, keep_cut_steps=False, **changed)
+        assert found is not None and found.startswith("version 1 of the kind search")

@@ -58,13 +58,14 @@ def workdir(tmp_path_factory, make_stage_inputs, chat_tokenizer):
     return workdir
 
 
-def test_both_layouts_train_alike(workdir, run_stage, capsys):
+@pytest.mark.parametrize("sft_on", ["step", "answer"])
+def test_both_layouts_train_alike(workdir, run_stage, capsys, tmp_path, sft_on):
     """The same pairs in each step, so the same losses but for rounding, and the same model."""
     inputs = {"model": workdir / "model", "preferences": workdir / "data"}
-    fields = COMMON | {"together": "pairs"}
+    fields = COMMON | {"together": "pairs", "sft_on": sft_on}
     both = [
         read_jsonl(
-            run_stage(Dpo, fields | {"layout": name} | changes, workdir / name, inputs, seed=3)
+            run_stage(Dpo, fields | {"layout": name} | changes, tmp_path / name, inputs, seed=3)
             / "metrics.jsonl"
         )
         for name, changes in (
@@ -78,8 +79,8 @@ def test_both_layouts_train_alike(workdir, run_stage, capsys):
             assert trees[name] == pytest.approx(pairs[name], rel=1e-3, abs=1e-4), name
         assert trees["tokens"] < pairs["tokens"]
     assert both[1][0]["dpo_loss"] == pytest.approx(math.log(2), abs=1e-5)
-    config = huggingface.load_config(workdir / "tree" / "hf")
-    models = [huggingface.load_params(workdir / n / "hf", config) for n in ("pairs", "tree")]
+    config = huggingface.load_config(tmp_path / "tree" / "hf")
+    models = [huggingface.load_params(tmp_path / n / "hf", config) for n in ("pairs", "tree")]
     before = huggingface.load_params(workdir / "model" / "hf", config)
     moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), models[0], before)
     assert max(jax.tree.leaves(moved)) > 1e-3

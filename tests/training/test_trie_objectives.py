@@ -1,16 +1,18 @@
 """Losses over tries equal those over separate sequences."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stair_jax.data.packing import Example
+from stair_jax.data.packing import SFT_ALONE, Example
 from stair_jax.models.transformer import apply
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.training import objectives
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batches, Group
 from stair_jax.training.forward_pass import for_each_group, sequence_logps
@@ -108,6 +110,24 @@ def summed(objective, params, batches):
     return jax.device_get((sums, gradients))
 
 
+PROMPT = 5  # tokens of each prompt
+
+
+def on_answers(groups):
+    """The same pairs with paths that the SFT term counts too: all of the context but the prompt."""
+    return [
+        replace(group, examples=(replace(chosen, loss_mask=answer_mask(chosen)), rejected))
+        for group in groups
+        for chosen, rejected in [group.examples]
+    ]
+
+
+def answer_mask(example):
+    counted = np.asarray(example.loss_mask)
+    path = (np.arange(len(counted)) >= PROMPT) & (counted == 0)
+    return np.where(path, SFT_ALONE, counted).tolist()
+
+
 def assert_close(found, expected):
     sums, gradients = found
     for name, value in expected[0].metrics.items():
@@ -141,3 +161,72 @@ def test_the_shards_of_a_tree_batch(groups):
     for name in ("tokens", "ends", "node_ids", "weights"):
         assert micro[name].sharding.shard_shape(micro[name].shape)[1:] == (1, 24), name
     assert micro["runs"].ndim == 4 and micro["runs"].sharding.is_fully_replicated
+
+
+def test_the_sft_term_on_whole_answers_is_that_of_each_answer_alone(config, params, groups):
+    """Both layouts; paths that several pairs share count once for each pair."""
+    pairs = on_answers(groups[0])
+    paths = [group.examples[0].loss_mask.count(SFT_ALONE) for group in pairs]
+    assert max(paths) > 0 and min(paths) == 0
+    objective = DpoObjective(config, beta=0.3, sft_weight=0.2, sft_on="answer")
+    expected = summed(objective, params, Batches(pairs, 7, LONGEST, 14, sft_alone=True))
+    for rows, length in ((2, ROW), (3, LONGEST)):
+        tries = TrieBatches(pairs, groups[1], 7, length, rows, LONGEST, sft_alone=True)
+        assert_close(summed(objective, params, tries), expected)
+    answers = [
+        replace(
+            group,
+            examples=tuple(
+                replace(side, loss_mask=(np.arange(len(side)) >= PROMPT).astype(int).tolist())
+                for side in group.examples
+            ),
+        )
+        for group in groups[0]
+    ]
+    logps = alone(config, params, answers)[:, 0]
+    lengths = [len(group.examples[0]) - PROMPT for group in groups[0]]
+    assert expected[0].metrics["sft_loss"] == pytest.approx(-sum(logps / lengths), rel=1e-4)
+    # All else is as with the SFT term on the step, and so are these batches without the path.
+    on_steps = DpoObjective(config, beta=0.3, sft_weight=0.2)
+    steps = summed(on_steps, params, Batches(pairs, 7, LONGEST, 14))
+    for name in ("dpo_loss", "margin", "chosen_length", "kl_chosen"):
+        assert expected[0].metrics[name] == pytest.approx(steps[0].metrics[name], rel=1e-5)
+    tries = TrieBatches(pairs, groups[1], 7, ROW, 2, LONGEST)
+    assert_close(summed(on_steps, params, tries), steps)
+    assert expected[0].metrics["sft_loss"] != pytest.approx(steps[0].metrics["sft_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("sft_on", "sft"),
+    [("step", (3 + 5) / 2 + 6), ("answer", (1 + 2 + 3 + 5) / 4 + (1 + 2 + 6) / 3)],
+)
+def test_the_terms_by_hand(config, monkeypatch, sft_on, sft):
+    """Each token has its own number as negative log-prob; two pairs share the path 1, 2."""
+
+    def logps(config, num_chunks, params, micro):
+        return -micro["targets"].astype(jnp.float32)
+
+    monkeypatch.setattr(objectives, "micro_logps", logps)
+    reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
+    prompt, path = [9], [1, 2]
+    pairs = [
+        Group(
+            str(chosen),
+            (
+                Example(prompt + path + chosen, [0, 2, 2] + [1] * len(chosen)),
+                Example(prompt + path + rejected, [0] * 3 + [1] * len(rejected)),
+            ),
+            reference,
+        )
+        for chosen, rejected in (([3, 5], [4]), ([6], [3, 5]))
+    ]
+    # Margins .5 * (-8 + 4) = -2 and .5 * (-6 + 8) = 1: log(1 + e^2) and log(1 + e^-1).
+    dpo = 2.1269280 + 0.3132617
+    objective = DpoObjective(config, beta=0.5, sft_weight=0.2, sft_on=sft_on)
+    for batches in (
+        Batches(pairs, 2, LONGEST, 4, sft_alone=True),
+        TrieBatches(pairs, ["p", "p"], 2, LONGEST, 2, sft_alone=True),
+    ):
+        sums = objective({}, micro_at(batches[0].arrays["micro"], 0))
+        assert float(sums.metrics["sft_loss"]) == pytest.approx(sft)
+        assert float(sums.loss) == pytest.approx(dpo + 0.2 * sft)
