@@ -65,6 +65,7 @@ class Evaluate(Stage):
       dtype: of weights and activations.
     """
 
+    VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     data: str = stage_input(Artifact.EVALUATION)

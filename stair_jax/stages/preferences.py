@@ -36,6 +36,7 @@ class Preferences(Stage, StepPairSettings):
       prm: pairs for the process reward model, see `PrmPairSettings` of search/preference_pairs.py.
     """
 
+    VERSION: ClassVar[int] = 2  # 2: an answer with a second output block is not preferred
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     trees: str = stage_input(Artifact.TREES)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
@@ -53,6 +53,8 @@ class Search(Stage, SearchConfig, SamplingSettings):
         8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
     """
+
+    VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
 
     model: str = stage_input(Artifact.MODEL)
     prompts: str = stage_input(Artifact.PROMPTS, file="file")

@@ -70,3 +70,15 @@ def test_sft_says_how_full_its_rows_are_and_truncates(batches_of, capsys):
     assert other["weights"].sum() < first["weights"].sum()
     with pytest.raises(UserError, match="there are no training examples"):
         batches_of(Sft, "data", max_length=cut)
+
+
+def test_sft_refuses_a_second_output_block_in_any_format(make_stage_inputs, run_stage, tmp_path):
+    folder = make_stage_inputs(tmp_path, 3)
+    path = folder / "data" / "sft.jsonl"
+    rows = read_jsonl(path)
+    rows[1]["answer"] = "<|Output|>harm<|/Output|><|Output|>Final Answer: no<|/Output|>"
+    write_jsonl(path, rows)
+    inputs = {"model": folder / "model", "data": folder / "data"}
+    settings = {**COMMON, "reader": "datasets", "answer_format": "plain"}
+    with pytest.raises(UserError, match="line 2: the answer must end with its only output block"):
+        run_stage(Sft, settings, tmp_path / "x", inputs)
