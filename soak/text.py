@@ -24,7 +24,15 @@ from stair_jax.text.tokenizer import Tokenizer
 LONGEST = 2**20
 _LONGEST_ENCODED = 2**18  # for the tokenizers, of which there are many
 # A text that is timed consists of a head, many repetitions of a piece, and a tail.
-_HEADS = ("", "Conclusion", "Conclusion:", "Conclusion: [5", "Conclusion: 4/", "<|Reasoning_step|>Title:", "<|Output|>")
+_HEADS = (
+    "",
+    "Conclusion",
+    "Conclusion:",
+    "Conclusion: [5",
+    "Conclusion: 4/",
+    "<|Reasoning_step|>Title:",
+    "<|Output|>",
+)
 _PIECES = (
     "a",
     " ",

@@ -71,6 +71,7 @@ class Sft(TrainingStage):
         rows = _read_rows(context, self)
         examples = _encode(context, self, rows, tokenizer)
         batches = self._batches(examples, setup.part)
+        say(f"{context.name}: {tokenizer.describe_ends()}")
         say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
         return TrainingData(batches)
 

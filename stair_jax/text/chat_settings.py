@@ -1,5 +1,6 @@
 """What a chat template is given beside the user's turn: a system turn, and values of its own."""
 
+import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from stair_jax.settings import Settings, build
 
 FILE = "stair_chat.json"
 _DATE = "26 Jul 2024"  # what Llama 3.1's template writes where it is told no date
+_DATE_FORMAT = "%d %b %Y"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class ChatSettings(Settings):
         with a date, Qwen3's and DeepSeek-R1's nothing. "" passes an empty one.
       template_values: variables of the template, e.g. {"enable_thinking": False} for Qwen3.
         `date_string` is a fixed date unless it is given here, since the templates of Llama 3.2 and
-        3.3 write today's otherwise: the same prompt would have other tokens tomorrow.
+        3.3 write today's otherwise: the same prompt would have other tokens tomorrow. For templates
+        that ask the clock themselves, `strftime_now` gives the same date, as long as it is one of
+        the form "26 Jul 2024", at midnight.
     """
 
     system: str | None = None
@@ -49,7 +53,12 @@ class ChatSettings(Settings):
     @property
     def values(self) -> dict[str, Any]:
         """All variables that the template is given."""
-        return {"date_string": _DATE, **self.template_values}
+        values = {"date_string": _DATE, **self.template_values}
+        try:
+            date = datetime.datetime.strptime(str(values["date_string"]), _DATE_FORMAT)
+        except ValueError:
+            date = datetime.datetime.strptime(_DATE, _DATE_FORMAT)
+        return {"strftime_now": date.strftime, **values}
 
     @classmethod
     def load(cls, folder: Path) -> "ChatSettings":
