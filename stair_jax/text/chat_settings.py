@@ -1,6 +1,5 @@
 """What a chat template is given beside the user's turn: a system turn, and values of its own."""
 
-import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Any
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.settings import Settings, build
+from stair_jax.text.clock import with_fixed_clock
 
 FILE = "stair_chat.json"
 _DATE = "26 Jul 2024"  # what Llama 3.1's template writes where it is told no date
-_DATE_FORMAT = "%d %b %Y"
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,11 @@ class ChatSettings(Settings):
     @property
     def values(self) -> dict[str, Any]:
         """All variables that the template is given."""
-        values = {"date_string": _DATE, **self.template_values}
-        try:
-            date = datetime.datetime.strptime(str(values["date_string"]), _DATE_FORMAT)
-        except ValueError:
-            date = datetime.datetime.strptime(_DATE, _DATE_FORMAT)
-        return {"strftime_now": date.strftime, **values}
+        return {"date_string": _DATE, **self.template_values}
+
+    def with_fixed_clock(self, template: str) -> str:
+        """A template that asks the clock itself, with the date of `date_string` instead."""
+        return with_fixed_clock(template, str(self.values["date_string"]), _DATE)
 
     @classmethod
     def load(cls, folder: Path) -> "ChatSettings":

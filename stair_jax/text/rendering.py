@@ -1,7 +1,7 @@
 """Chat templates as text: one exchange rendered, with placeholders for what people write in it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stair_jax.errors import UserError
 from stair_jax.text.chat_settings import ChatSettings
@@ -34,22 +34,35 @@ def render(
     Raises:
       UserError: there is no template, or it fails.
     """
-    if not hf.chat_template:
-        raise UserError(
-            "the tokenizer has no chat template: add chat_template.jinja to the folder of its "
-            "checkpoint, or start from a checkpoint that was tuned for chat"
-        )
     turns = [{"role": "user", "content": user}]
     if chat.system is not None:
         turns.insert(0, {"role": "system", "content": system})
     if answer is not None:
         turns.append({"role": "assistant", "content": answer})
-    try:
-        return str(
-            hf.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=answer is None, **chat.values
-            )
+    return str(
+        apply_template(hf, chat, turns, tokenize=False, add_generation_prompt=answer is None)
+    )
+
+
+def apply_template(
+    hf: "PreTrainedTokenizerFast",
+    chat: ChatSettings,
+    turns: list[dict[str, str]],
+    **options: Any,
+) -> Any:
+    """Transformers' `apply_chat_template` with the values of `chat`, and a clock that stands still.
+
+    Raises:
+      UserError: there is no template, or it fails.
+    """
+    if not hf.chat_template:
+        raise UserError(
+            "the tokenizer has no chat template: add chat_template.jinja to the folder of its "
+            "checkpoint, or start from a checkpoint that was tuned for chat"
         )
+    try:
+        template = chat.with_fixed_clock(hf.get_chat_template())
+        return hf.apply_chat_template(turns, chat_template=template, **chat.values, **options)
     except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error
