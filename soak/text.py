@@ -24,7 +24,15 @@ from stair_jax.text.tokenizer import Tokenizer
 LONGEST = 2**20
 _LONGEST_ENCODED = 2**18  # for the tokenizers, of which there are many
 # A text that is timed consists of a head, many repetitions of a piece, and a tail.
-_HEADS = ("", "Conclusion:", "Conclusion: [5", "<|Reasoning_step|>Title:", "<|Output|>")
+_HEADS = (
+    "",
+    "Conclusion",
+    "Conclusion:",
+    "Conclusion: [5",
+    "Conclusion: 4/",
+    "<|Reasoning_step|>Title:",
+    "<|Output|>",
+)
 _PIECES = (
     "a",
     " ",
@@ -46,6 +54,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "parse_tolerant": steps.parse_tolerant,
     "final_answer": steps.final_answer,
     "is_well_formed": steps.is_well_formed,
+    "has_one_output": steps.has_one_output,
+    "breaks_output": steps.breaks_output,
     **{
         f"read_conclusion({question})": partial(read_conclusion, question) for question in QUESTIONS
     },
@@ -154,6 +164,8 @@ def _parser_problems(text: str) -> list[str]:
             found.append("parse and parse_tolerant read a well-formed answer differently")
         if steps.parse(steps.format_answer(answer.steps, answer.final)) != answer:
             found.append("formatting and parsing an answer changes it")
+        if not steps.has_one_output(text):
+            found.append("a well-formed answer has not one output block")
     return found
 
 

@@ -31,6 +31,7 @@ TRAINING = {
 SETTINGS = {
     "model.init": "pocket",
     "model.redraw_tags": True,
+    "model.chat_template": "",  # its own, not that of Llama 3
     "runtime.training_mesh.fsdp": 2,
     "runtime.decoding_mesh.tensor": 2,
     "runtime.slots": 16,

@@ -10,7 +10,9 @@ from stair_jax.models.huggingface import load_config
 from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.monitoring import say
 from stair_jax.text import steps
-from stair_jax.text.tokenizer import add_tags, generation_stop_ids, load_huggingface
+from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.endings import stored_stop_ids, template_end
+from stair_jax.text.tokenizer import add_tags, load_huggingface
 
 
 def base_model(init: str, architecture: str, resolve: Callable[[], Path]) -> ModelConfig:
@@ -37,6 +39,7 @@ def base_model(init: str, architecture: str, resolve: Callable[[], Path]) -> Mod
     else:
         config = load_config(folder)
         tokenizer = load_huggingface(folder)
-        add_tags(tokenizer, generation_stop_ids(folder))
+        end = template_end(tokenizer, ChatSettings.load(folder))
+        add_tags(tokenizer, [*stored_stop_ids(folder, tokenizer), *([] if end is None else [end])])
         num_tokens = max(tokenizer.get_vocab().values()) + 1
     return dataclasses.replace(config, vocab_size=max(config.vocab_size, num_tokens))

@@ -84,7 +84,8 @@ def _config(model: str, init: str) -> ConfigDict:
     config.model.architecture = model
     config.model.dtype = ""  # of the checkpoint
     config.model.system = placeholder(str)  # no system turn but the template's own [P]
-    config.model.chat_template = ""
+    # That of Llama 3.1 writes a system turn with a date, whatever it is given.
+    config.model.chat_template = "llama3_undated" if "Llama-3" in model else ""  # [P]
     config.model.tag_noise = 0.5  # [ours]
     config.model.redraw_tags = False
 

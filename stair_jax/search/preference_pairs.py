@@ -5,7 +5,8 @@ and, for DPO, the larger value is at least v1.
 
 Each function takes one tree and returns (pairs in a fixed order, Counter). The Counter holds the
 number of pairs made, and why the other candidates were left out: `no_value` (never evaluated, or
-all evaluations missing), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`. Trees from
+all evaluations missing), `malformed` (the better node ends an answer with a second output block, or
+with text behind its block), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`. Trees from
 outside have no token ids: their pairs have none either and are not left out for their length.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from stair_jax.data.records import PathPair, StepPair
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
+from stair_jax.text.steps import breaks_output
 
 T = TypeVar("T")
 Indices = list[tuple[int, int]]  # (better node, worse node)
@@ -157,6 +159,9 @@ class _Candidates:
         self._value = np.where(np.isfinite(values), values, np.nan)
         self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
         self._long = np.array(lengths) > max_tokens
+        self._malformed = np.zeros(len(nodes), dtype=bool)
+        for index in _terminals(record):
+            self._malformed[index] = breaks_output("".join(record.texts(record.path(index))))
 
     def pairs(
         self,
@@ -186,6 +191,7 @@ class _Candidates:
         better, worse = np.where(swap, second, first), np.where(swap, first, second)
         left_out = {
             "no_value": np.isnan(self._value[better] + self._value[worse]),
+            "malformed": self._malformed[better],
             "too_long": self._long[better] | self._long[worse],
             "few_visits": self._few[better] | self._few[worse],
             "small_gap": ~(self._value[better] - self._value[worse] > v0),  # negated: true for NaN

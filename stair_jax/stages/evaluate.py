@@ -67,6 +67,7 @@ class Evaluate(Stage):
       dtype: of weights and activations.
     """
 
+    VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
@@ -17,6 +17,7 @@ from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
+from stair_jax.monitoring import say
 from stair_jax.planning.base_model import base_model
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import checkpoint_bytes, training_mesh
@@ -25,6 +26,7 @@ from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.probes import check_encoding
 from stair_jax.text.steps import TAGS
 from stair_jax.text.tokenizer import Tokenizer, load_huggingface
 
@@ -48,8 +50,13 @@ class Model(Stage):
       dtype: of `hf/`; empty: that of the checkpoint.
       system: text of a system turn before each prompt, see `ChatSettings`; None: that of `init`.
       template_values: variables for the chat template, see `ChatSettings`, beside those of `init`.
-      chat_template: path of a Jinja file in place of the checkpoint's template; empty: keep that.
+      chat_template: in place of the checkpoint's template, the path of a Jinja file, or the name of
+        one that comes with the package: "llama3_undated", for Llama 3 and 3.1, without the dated
+        system turn that 3.1 always writes; empty: keep the checkpoint's.
     """
+
+    # 2: all that names the end of a turn is heeded, and what a template opens is closed.
+    VERSION: ClassVar[int] = 2
 
     init: str = _POCKET
     architecture: str = setting("", cost=True)
@@ -94,7 +101,7 @@ class Model(Stage):
         load_config(base)
         if self.init == _POCKET or Path(self.init).expanduser().is_dir():
             stored_dtype(base)
-        prepare_tokenizer(base, self.system, self.chat_template, self.template_values)
+        self._tokenizer(base)
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the mesh divides the model."""
@@ -103,7 +110,8 @@ class Model(Stage):
     def run(self, context: StageContext) -> None:
         """Writes `hf/`: the checkpoint, its tokenizer with tags, and rows for new ones."""
         base = base_folder(self.init)
-        tokenizer = prepare_tokenizer(base, self.system, self.chat_template, self.template_values)
+        tokenizer = self._tokenizer(base)
+        say(f"{context.name}: {tokenizer.describe_ends()}")
         dtype = self.dtype or stored_dtype(base)
         model = dataclasses.replace(load_config(base), param_dtype=dtype)
         config, mesh = self._lay_out(model, context.runtime)
@@ -126,6 +134,16 @@ class Model(Stage):
     def amount(self) -> str:
         """The checkpoint."""
         return self.init
+
+    def _tokenizer(self, base: Path) -> Tokenizer:
+        """The tokenizer of the checkpoint, prepared, and found to agree with transformers."""
+        tokenizer = prepare_tokenizer(base, self.system, self.chat_template, self.template_values)
+        if tokenizer.hf.chat_template:
+            try:
+                check_encoding(tokenizer)
+            except UserError as error:
+                raise UserError(f"{base}: {error}") from error
+        return tokenizer
 
     def _lay_out(
         self, model: ModelConfig, runtime: Runtime, devices: Sequence[jax.Device] | None = None

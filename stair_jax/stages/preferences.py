@@ -39,6 +39,7 @@ class Preferences(Stage, StepPairSettings):
       sft: which answers, see `SftAnswerSettings` of search/sft_answers.py.
     """
 
+    VERSION: ClassVar[int] = 2  # 2: an answer with a second output block is not preferred
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     trees: str = stage_input(Artifact.TREES)

@@ -55,6 +55,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
     """
 
+    VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
     model: str = stage_input(Artifact.MODEL)

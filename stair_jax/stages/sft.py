@@ -21,7 +21,7 @@ from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
-from stair_jax.text.steps import FormatError, parse
+from stair_jax.text.steps import FormatError, breaks_output, parse
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.objectives import SftObjective
@@ -38,7 +38,8 @@ class Sft(TrainingStage):
       rates: relative rate of each kind, {"safety": ..., "helpfulness": ...}; None: whole passes
         over the file as it is. With rates, an epoch is as many draws as the file has lines.
       reader: "seqio" or "datasets" (which needs no TensorFlow).
-      answer_format: "structured" refuses an answer that breaks the grammar; "plain" takes any.
+      answer_format: "structured" refuses an answer that breaks the grammar; "plain" takes any but
+        one with a second output block or with text behind its output block.
       overlong: what to do with more than `max_length` tokens: "drop", or "truncate" the end.
     """
 
@@ -70,6 +71,7 @@ class Sft(TrainingStage):
         rows = _read_rows(context, self)
         examples = _encode(context, self, rows, tokenizer)
         batches = self._batches(examples, setup.part)
+        say(f"{context.name}: {tokenizer.describe_ends()}")
         say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
         return TrainingData(batches)
 
@@ -134,5 +136,10 @@ def _read_rows(context: StageContext, settings: Sft) -> Sequence[SftRow]:
                 raise UserError(
                     f"{path}, line {number}: {error}; or set answer_format='plain'"
                 ) from error
+    for number, row in enumerate(rows, start=1):
+        if breaks_output(row.answer):
+            raise UserError(
+                f"{path}, line {number}: the answer must end with its only output block"
+            )
     num_examples = max(1, round(settings.epochs * len(rows)))
     return read_mixture(path, settings.rates, num_examples, context.seed, settings.reader)

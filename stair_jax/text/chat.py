@@ -5,24 +5,30 @@ encoded by a tokenizer without control tokens and put between them: a tag or a f
 prompt can never become a control token.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stair_jax.errors import UserError
 from stair_jax.text.chat_settings import ChatSettings
-from stair_jax.text.tokenizer import (
-    Tokenizer,
-    add_tags,
-    generation_fields,
-    generation_stop_ids,
-    load_huggingface,
-)
+from stair_jax.text.endings import generation_fields, stored_stop_ids, template_end
+from stair_jax.text.rendering import SYSTEM, USER, render, split_control
+from stair_jax.text.thoughts import close_thoughts
+from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
 
-_SYSTEM = "\ue000system text\ue000"  # private-use characters, which no template contains
-_USER = "\ue000user text\ue000"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SHIPPED = Path(__file__).parent / "templates"  # chat templates that come with the package
+_MARK = re.compile(r"<\|[^<>|\s]+\|>")
+# What a template might change of a text: letters, marks of HTML and Jinja, quotes, line breaks.
+_TEXTS = (
+    "The quick brown fox, JUMPS over 1 lazy dog?",
+    '<b>&amp; "it\'s" {{ x }} {% y %} [z] \\n\n\n# \u00e9 \u65e5\u672c',
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ def prepare_tokenizer(
     Args:
       folder: a Hugging Face folder.
       system: text of a system turn (`ChatSettings.system`); None keeps that of the folder.
-      chat_template: path of a Jinja file that replaces the checkpoint's template; "": none.
+      chat_template: what replaces the checkpoint's template: the name of one that comes with the
+        package (`SHIPPED`), or the path of a Jinja file; "": nothing.
       template_values: variables of the template, merged into those of the folder.
 
     Raises:
@@ -64,30 +71,56 @@ def prepare_tokenizer(
         checkpoint without a template is accepted here; `encode_prompt` then raises.
     """
     hf = load_huggingface(folder)
-    stop_ids = generation_stop_ids(folder)
-    add_tags(hf, stop_ids)
     if chat_template:
-        hf.chat_template = _read_template(Path(chat_template).expanduser())
+        hf.chat_template = _read_template(chat_template)
     saved = ChatSettings.load(folder)
     chat = ChatSettings(
         saved.system if system is None else system,
         {**saved.template_values, **(template_values or {})},
     )
-    tokenizer = Tokenizer(hf, stop_ids, chat, generation_fields(folder))
-    if hf.chat_template or chat_template:
-        try:
+    stop_ids = stored_stop_ids(folder, hf)
+    has_template = bool(hf.chat_template or chat_template)
+    try:
+        if has_template:
+            close_thoughts(hf, chat)
+        if chat_template in _shipped():
+            _check_marks(hf, chat)
+        end = template_end(hf, chat, {hf.eos_token_id, *stop_ids})
+        add_tags(hf, stop_ids if end is None else [*stop_ids, end])
+        tokenizer = Tokenizer(hf, stop_ids, chat, generation_fields(folder))
+        if has_template:
             user_turn(tokenizer)
-        except UserError as error:
-            raise UserError(f"{chat_template or folder}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{chat_template or folder}: {error}") from error
     return tokenizer
 
 
-def _read_template(path: Path) -> str:
+def _read_template(name: str) -> str:
+    shipped = _shipped()
+    path = SHIPPED / f"{name}.jinja" if name in shipped else Path(name).expanduser()
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(f"cannot read the chat template {path}: {reason}") from error
+        raise UserError(
+            f"cannot read the chat template {path}: {reason}; name a file, or one of the package: "
+            f"{', '.join(shipped)}"
+        ) from error
+
+
+def _shipped() -> list[str]:
+    """Names of the templates that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.jinja"))
+
+
+def _check_marks(hf: "PreTrainedTokenizerFast", chat: ChatSettings) -> None:
+    """Checks that the tokenizer knows each mark `<|...|>` that a template writes."""
+    texts = [piece for piece in split_control(hf, render(hf, chat)) if isinstance(piece, str)]
+    if unknown := _MARK.search("".join(texts)):
+        raise UserError(
+            f"the template writes {unknown.group()}, which is no token of this checkpoint: leave "
+            "model.chat_template empty, or name another template"
+        )
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -113,71 +146,62 @@ def user_turn(tokenizer: Tokenizer) -> UserTurn:
     Raises:
       UserError: as `encode_prompt`.
     """
-    rendered = _render(tokenizer)
+    rendered = _checked(tokenizer)
     system = (tokenizer.chat.system or "").strip()
-    before: list[int] = []
-    after: list[int] = []
-    ids, lead, trail = before, "", ""
-    for part in _split_control(tokenizer, rendered):
-        if isinstance(part, int):
-            ids.append(part)
-        elif _USER in part:
-            lead, trail = (side.replace(_SYSTEM, system) for side in part.split(_USER))
-            ids = after
+    pieces = list(split_control(tokenizer.hf, rendered))
+    places = [i for i, piece in enumerate(pieces) if isinstance(piece, str) and USER in piece]
+    if len(places) != 1:
+        raise UserError("the tokenizer splits a user's text at control tokens of its own")
+    place = places[0]
+    lead, trail = (side.replace(SYSTEM, system) for side in str(pieces[place]).split(USER))
+    before, after = (
+        _encode_pieces(tokenizer, part, system) for part in (pieces[:place], pieces[place + 1 :])
+    )
+    return UserTurn(before, lead, trail, after)
+
+
+def _encode_pieces(
+    tokenizer: Tokenizer, pieces: Sequence[int | str], system: str
+) -> tuple[int, ...]:
+    """Token ids of parts of a template, with the system's text in the place of its placeholder."""
+    ids: list[int] = []
+    for piece in pieces:
+        if isinstance(piece, int):
+            ids.append(piece)
         else:
-            ids += tokenizer.encode_text(part.replace(_SYSTEM, system))
-    return UserTurn(tuple(before), lead, trail, tuple(after))
+            ids += tokenizer.encode_text(piece.replace(SYSTEM, system))
+    return tuple(ids)
 
 
-def _render(tokenizer: Tokenizer) -> str:
-    """The rendered template, with placeholders for the texts of system and user."""
-    if not tokenizer.hf.chat_template:
-        raise UserError(
-            "the tokenizer has no chat template: add chat_template.jinja to the folder of its "
-            "checkpoint, or start from a checkpoint that was tuned for chat"
-        )
-    turns = [{"role": "user", "content": _USER}]
-    if tokenizer.chat.system is not None:
-        turns.insert(0, {"role": "system", "content": _SYSTEM})
-    try:
-        rendered = str(
-            tokenizer.hf.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **tokenizer.chat.values
-            )
-        )
-    except Exception as error:  # a template is a program and may raise anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"the chat template of the tokenizer fails: {reason}") from error
-    # Templates may drop, repeat or escape a text; splitting at it would then go wrong.
-    if rendered.count(_USER) != 1:
+def _checked(tokenizer: Tokenizer) -> str:
+    """The rendered template, with placeholders for the texts of system and user.
+
+    Templates may drop, repeat, move or change a text, or write something else because of what it
+    says; cutting the template at a placeholder would then go wrong.
+    """
+    hf, chat = tokenizer.hf, tokenizer.chat
+    rendered = render(hf, chat)
+    if rendered.count(USER) != 1:
         raise UserError(
             "the chat template of the tokenizer must contain the user's text exactly once"
         )
-    if rendered.count(_SYSTEM) != (tokenizer.chat.system is not None):
+    before, _, behind = rendered.partition(USER)
+    if rendered.count(SYSTEM) != (chat.system is not None) or SYSTEM in behind:
         raise UserError(
             "the chat template of the tokenizer must contain the system's text exactly once: "
-            "leave system unset, or put its text into a template of your own"
+            "leave system unset, or put its text, before the user's, into a template of your own"
         )
+    system = (chat.system or "").strip()
+    before, behind = before.replace(SYSTEM, system), behind.replace(SYSTEM, system)
+    for text in _TEXTS:
+        if render(hf, chat, text, system) != before + text + behind:
+            raise UserError(
+                "the chat template of the tokenizer must contain the user's text as it is, and "
+                f"write the same around any text, also where system is empty: not so for {text!r}"
+            )
     return rendered
 
 
-def _split_control(tokenizer: Tokenizer, rendered: str) -> Iterator[int | str]:
-    """Splits a rendered template at its control tokens: yields token ids and the texts between."""
-    control = set(tokenizer.hf.added_tokens_decoder)
-    control.discard(tokenizer.hf.unk_token_id)  # a small vocabulary may encode placeholders as UNK
-    encoded = tokenizer.hf.backend_tokenizer.encode(rendered, add_special_tokens=False)
-    position = 0
-    # By offsets, which include the white space that some added tokens strip around them.
-    for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
-        if token in control:
-            if rendered[position:start]:
-                yield rendered[position:start]
-            yield token
-            position = end
-    if rendered[position:]:
-        yield rendered[position:]
-
-
 def encode_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
-    """Token ids of a whole answer, followed by the end-of-sequence token."""
-    return [*tokenizer.encode_answer(answer), tokenizer.eos_id]
+    """Token ids of a whole answer, followed by the token that closes it (`Tokenizer.end_id`)."""
+    return [*tokenizer.encode_answer(answer), tokenizer.end_id]

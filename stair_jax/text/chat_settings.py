@@ -9,6 +9,7 @@ from typing import Any
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.settings import Settings, build
+from stair_jax.text.clock import with_fixed_clock
 
 FILE = "stair_chat.json"
 _DATE = "26 Jul 2024"  # what Llama 3.1's template writes where it is told no date
@@ -25,7 +26,9 @@ class ChatSettings(Settings):
         with a date, Qwen3's and DeepSeek-R1's nothing. "" passes an empty one.
       template_values: variables of the template, e.g. {"enable_thinking": False} for Qwen3.
         `date_string` is a fixed date unless it is given here, since the templates of Llama 3.2 and
-        3.3 write today's otherwise: the same prompt would have other tokens tomorrow.
+        3.3 write today's otherwise: the same prompt would have other tokens tomorrow. For templates
+        that ask the clock themselves, `strftime_now` gives the same date, as long as it is one of
+        the form "26 Jul 2024", at midnight.
     """
 
     system: str | None = None
@@ -50,6 +53,10 @@ class ChatSettings(Settings):
     def values(self) -> dict[str, Any]:
         """All variables that the template is given."""
         return {"date_string": _DATE, **self.template_values}
+
+    def with_fixed_clock(self, template: str) -> str:
+        """A template that asks the clock itself, with the date of `date_string` instead."""
+        return with_fixed_clock(template, str(self.values["date_string"]), _DATE)
 
     @classmethod
     def load(cls, folder: Path) -> "ChatSettings":

@@ -4,11 +4,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.pre_tokenizers import ByteLevel
 
 from stair_jax.errors import UserError
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
+
+
+_PARTS = ("pretokenizers", "normalizers")  # of a sequence of them
 
 
 def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
@@ -18,7 +22,8 @@ def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     the texts are used inside of a prompt.
 
     Raises:
-      UserError: a Unigram model, from which tokens cannot be removed by name.
+      UserError: a Unigram model, from which tokens cannot be removed by name; or a vocabulary that
+        lacks characters, where nothing stands for those or a token does that begins or ends a text.
     """
     state = json.loads(hf.backend_tokenizer.to_str())
     model = state["model"]
@@ -28,7 +33,7 @@ def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
             "supported, whose control tokens can be told from text"
         )
     # Added tokens may also be entries of the vocabulary, and results of merges.
-    control = {token["content"] for token in state["added_tokens"]} - {model.get("unk_token")}
+    control = {token["content"] for token in state["added_tokens"]} - {_unknown(hf, state)}
     for token in control:
         model["vocab"].pop(token, None)
     if "merges" in model:
@@ -39,6 +44,47 @@ def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     state["post_processor"] = None  # it would add BOS
     state["truncation"] = state["padding"] = None
     return Backend.from_str(json.dumps(state))
+
+
+def _unknown(hf: "PreTrainedTokenizerFast", state: dict[str, Any]) -> str | None:
+    """The token that stands for what the vocabulary lacks; None where it lacks nothing.
+
+    Taken out of `state` in the latter case if it also begins or ends a text.
+    """
+    model = state["model"]
+    unknown: str | None = model.get("unk_token")
+    is_shared = unknown is not None and unknown in (hf.bos_token, hf.eos_token)
+    if _has_all_bytes(state):
+        if is_shared:
+            model["unk_token"] = None
+        return None if is_shared else unknown
+    if is_shared:
+        raise UserError(
+            f"the tokenizer's unknown token {unknown} also begins or ends a text: any character "
+            "that the vocabulary lacks would be one; set unk_token in tokenizer.json to another"
+        )
+    if unknown is None or unknown not in model["vocab"]:
+        raise UserError(
+            "the tokenizer drops characters that its vocabulary lacks: it needs the 256 bytes, "
+            "byte_fallback, or an unk_token in tokenizer.json"
+        )
+    return unknown
+
+
+def _has_all_bytes(state: dict[str, Any]) -> bool:
+    """Whether the vocabulary of a tokenizer can write any text, byte by byte."""
+    model = state["model"]
+    if model["type"] != "BPE":
+        return False
+    if model["byte_fallback"]:
+        needed = {f"<0x{byte:02X}>" for byte in range(256)}
+    else:
+        parts = [state["pre_tokenizer"] or {}, state["normalizer"] or {}]
+        inner = [each for part in parts for name in _PARTS for each in part.get(name, ())]
+        if "ByteLevel" not in [part.get("type") for part in (*parts, *inner)]:
+            return False
+        needed = set(ByteLevel.alphabet())
+    return needed <= model["vocab"].keys()
 
 
 def _makes(pair: str | list[str], control: set[str]) -> bool:

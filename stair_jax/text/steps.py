@@ -134,6 +134,26 @@ def is_well_formed(text: str) -> bool:
     return True
 
 
+def has_one_output(text: str) -> bool:
+    """Whether an answer has one output block, closed or not, and nothing but white space behind it.
+
+    `final_answer` reads the last block. Of an answer with two of them, or with text behind its
+    block, a judge would therefore not see all that the user sees.
+    """
+    before, opening, rest = text.partition(OUTPUT_OPEN)
+    body, _, behind = rest.partition(OUTPUT_CLOSE)
+    is_one = bool(opening) and OUTPUT_CLOSE not in before and OUTPUT_OPEN not in body
+    return is_one and not behind.strip()
+
+
+def breaks_output(text: str) -> bool:
+    """Whether output tags stand in an answer otherwise than as one block at its end.
+
+    False for an answer without such tags, e.g. a plain one.
+    """
+    return (OUTPUT_OPEN in text or OUTPUT_CLOSE in text) and not has_one_output(text)
+
+
 def parse_tolerant(text: str) -> Answer:
     """Reads as much as possible of an answer, however malformed; never raises.
 

@@ -11,6 +11,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.endings import generation_fields, stored_stop_ids, template_end
 from stair_jax.text.plain import plain_backend, valid_unicode
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
@@ -26,7 +27,6 @@ _PAD_CANDIDATES = (  # tokens that checkpoints reserve for padding, or that occu
     "<unk>",
     _PAD,
 )
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of generation_config.json
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Tokenizer:
     Attributes:
       hf: the Hugging Face tokenizer.
       tags: token ids of the four tags.
-      eos_id: end-of-sequence token, which closes an answer in training data.
+      eos_id: end-of-sequence token.
+      end_id: closes an answer in training data: the token that the chat template puts behind an
+        assistant's turn, else the end-of-sequence token.
       stop_ids: all tokens that end an answer, `eos_id` first.
       pad_id: padding token.
       vocab_size: number of token ids, added tokens included.
@@ -86,13 +88,14 @@ class Tokenizer:
 
         Args:
           hf: a fast tokenizer.
-          stop_ids: tokens that end an answer, in addition to the end-of-sequence token.
+          stop_ids: tokens that end an answer, in addition to the end-of-sequence token and to the
+            one that the chat template puts behind an assistant's turn.
           chat: how prompts are rendered.
           generation: fields of `generation_config.json`; kept for export only.
 
         Raises:
           UserError: a tag or the end-of-sequence token is missing, there are too many stop tokens,
-            or the tokenizer is a Unigram model.
+            or the tokenizer cannot encode any text safely (`plain_backend`).
         """
         vocabulary = hf.get_vocab()
         missing = [tag for tag in steps.TAGS if tag not in vocabulary]
@@ -105,15 +108,18 @@ class Tokenizer:
         self.hf = hf
         self.tags = Tags(*(vocabulary[tag] for tag in steps.TAGS))
         self.eos_id: int = hf.eos_token_id
-        self.stop_ids = tuple(dict.fromkeys([self.eos_id, *stop_ids]))
+        self.chat = chat or ChatSettings()
+        end = template_end(hf, self.chat, {self.eos_id, *stop_ids})
+        self.end_id: int = self.eos_id if end is None else end
+        self._is_templates = end is not None
+        self.stop_ids = tuple(dict.fromkeys([self.eos_id, *stop_ids, self.end_id]))
         if len(self.stop_ids) > MAX_STOP_IDS:
             raise UserError(
                 f"{len(self.stop_ids)} tokens end an answer, but at most {MAX_STOP_IDS} may: "
-                "shorten eos_token_id in generation_config.json"
+                "shorten eos_token_id in generation_config.json or config.json"
             )
         self.pad_id: int = self.eos_id if hf.pad_token_id is None else hf.pad_token_id
         self.vocab_size = max(vocabulary.values()) + 1
-        self.chat = chat or ChatSettings()
         self.generation = dict(generation or {})
         self._plain = plain_backend(hf)  # for all text: tags are put between its ids by hand
         self._tag_ids = dict(zip(steps.TAGS, astuple(self.tags), strict=True))
@@ -123,14 +129,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """Reads a Hugging Face folder; additional stop ids come from `generation_config.json`."""
+        """Reads a Hugging Face folder, with all that it says about the end of an answer."""
         folder = Path(folder)
-        return cls(
-            load_huggingface(folder),
-            generation_stop_ids(folder),
-            ChatSettings.load(folder),
-            generation_fields(folder),
-        )
+        hf = load_huggingface(folder)
+        stop_ids = stored_stop_ids(folder, hf)
+        return cls(hf, stop_ids, ChatSettings.load(folder), generation_fields(folder))
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer and its chat settings as a Hugging Face folder.
@@ -142,6 +145,14 @@ class Tokenizer:
         self.hf.save_pretrained(folder)
         _write_for_older_readers(Path(folder) / "tokenizer_config.json")
         self.chat.save(Path(folder))
+
+    def describe_ends(self) -> str:
+        """What ends an answer, for a line of the log."""
+        names = [f"{self.hf.convert_ids_to_tokens(i)} ({i})" for i in (self.end_id, *self.stop_ids)]
+        others = ", ".join(names[1 + n] for n, i in enumerate(self.stop_ids) if i != self.end_id)
+        also = f"; {others} end a sampled answer too" if others else ""
+        source = "chat template" if self._is_templates else "tokenizer"
+        return f"answers are closed with {names[0]}, the {source}'s end of a turn{also}"
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of untrusted text, e.g. a user's prompt: tags and specials in it stay text.
@@ -172,6 +183,9 @@ class Tokenizer:
 def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     """Reads a fast tokenizer from a folder, without running any code from it.
 
+    Truncation and padding inside of `tokenizer.json`, which would cut or fill any text that is
+    encoded, are left out.
+
     Raises:
       UserError: there is no tokenizer.json, or it cannot be read.
     """
@@ -182,41 +196,14 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        hf = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        hf.backend_tokenizer.no_truncation()
+        hf.backend_tokenizer.no_padding()
+        return hf
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
         raise UserError(
             f"cannot read the tokenizer in {folder}: {error}".splitlines()[0]
         ) from error
-
-
-def generation_stop_ids(folder: Path) -> list[int]:
-    """The `eos_token_id`s of `generation_config.json`; [] if there are none.
-
-    Raises:
-      UserError: they are not token ids.
-    """
-    stop = _generation_config(folder).get("eos_token_id")
-    ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
-    if not all(type(token) is int and token >= 0 for token in ids):
-        raise UserError(
-            f"{folder / 'generation_config.json'}: eos_token_id must be a token id or a list of "
-            f"them, not {stop!r}"
-        )
-    return list(ids)
-
-
-def generation_fields(folder: Path) -> dict[str, Any]:
-    """The fields of `generation_config.json` other than token ids, e.g. the temperature."""
-    values = _generation_config(folder)
-    return {name: value for name, value in values.items() if name not in _IDS}
-
-
-def _generation_config(folder: Path) -> dict[str, Any]:
-    path = folder / "generation_config.json"
-    values = storage.read_json(path) if path.is_file() else {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    return values
 
 
 def _write_for_older_readers(path: Path) -> None:

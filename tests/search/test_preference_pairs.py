@@ -56,7 +56,7 @@ def test_sibling_pairs_and_the_reasons_against_the_others():
     assert ends(pairs) == [(1, 2), (1, 3)]
     # 2-3: gap 0.2; 4-5: node 5 has 3 visits; two pairs hold node 6, which has no value.
     assert counts == {"pairs": 2, "small_gap": 1, "few_visits": 1, "no_value": 2} | dict.fromkeys(
-        ("too_long", "low_value"), 0
+        ("malformed", "too_long", "low_value"), 0
     )
 
 
@@ -106,6 +106,17 @@ def test_thresholds_are_strict_for_the_gap_and_inclusive_for_the_larger():
     assert not sibling_pairs(record, StepPairSettings(v0=0.5))[0]
     assert sibling_pairs(record, StepPairSettings(v0=0.49, v1=1.0))[0]
     assert sibling_pairs(record, StepPairSettings(v0=0.49, v1=1.01))[1]["low_value"] == 1
+
+
+def test_an_answer_with_a_second_output_block_is_not_preferred():
+    record = make_record((0, 2.0, 1, True), (0, 1.0, 1, True), (0, -2.0, 1, True))
+    texts = ("", "<|Output|>a<|/Output|><|Output|>b<|/Output|>", "<|Output|>c<|/Output|>", "")
+    nodes = [replace(node, text=text) for node, text in zip(record.nodes, texts, strict=True)]
+    record = replace(record, nodes=tuple(nodes))
+    for pairs, counts in (sibling_pairs(record), trajectory_pairs(record), prm_pairs(record)):
+        assert ends(pairs) == [(2, 3)] and counts["malformed"] == 2
+    (pair,), _ = sibling_pairs(record)
+    assert pair.chosen == "<|Output|>c<|/Output|>"
 
 
 def test_length_counts_prompt_path_and_the_longer_side():

@@ -116,3 +116,15 @@ def test_pairs_without_weight_are_dropped_and_ids_of_no_token_refused(batches_of
     write_jsonl(path, [read_jsonl(path)[0] | {"rejected_tokens": [10**6]}])
     with pytest.raises(UserError, match=r"prm\.jsonl, line 1: rejected_tokens has the token id"):
         batches_of(Prm, "preferences")
+
+
+def test_sft_refuses_a_second_output_block_in_any_format(make_stage_inputs, run_stage, tmp_path):
+    folder = make_stage_inputs(tmp_path, 3)
+    path = folder / "data" / "sft.jsonl"
+    rows = read_jsonl(path)
+    rows[1]["answer"] = "<|Output|>harm<|/Output|><|Output|>Final Answer: no<|/Output|>"
+    write_jsonl(path, rows)
+    inputs = {"model": folder / "model", "data": folder / "data"}
+    settings = {**COMMON, "reader": "datasets", "answer_format": "plain"}
+    with pytest.raises(UserError, match="line 2: the answer must end with its only output block"):
+        run_stage(Sft, settings, tmp_path / "x", inputs)

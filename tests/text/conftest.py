@@ -197,3 +197,9 @@ def family(request) -> Tokenizer:
     assert add_tags(hf, stop_ids) == 4
     hf.name_or_path = request.param
     return Tokenizer(hf, stop_ids)
+
+
+@pytest.fixture(scope="session", name="make")
+def make_fixture():
+    """`make(name)`: see above."""
+    return make

@@ -5,12 +5,13 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as Backend
-from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
 from stair_jax.errors import UserError
 from stair_jax.text import chat, steps
+from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
 CONTROL = [*steps.TAGS, "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"]
@@ -44,11 +45,14 @@ def test_control_tokens_come_from_the_template_alone(chat_tokenizer, prompt):
     assert prompt.strip() in chat_tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("change", ["", " | trim", " | upper", " | replace('e', 'E')"])
+CHANGES = [" | upper", " | replace('e', 'E')", " | e", " | replace('\\n\\n', '\\n')", "[:30]"]
+
+
+@pytest.mark.parametrize("change", ["", " | trim", *CHANGES])
 def test_templates_may_change_the_text_around_but_get_ours_as_it_is(chat_tokenizer, change):
     template = "<|start_header_id|>{{ messages[0]['content']" + change + " }}<|eot_id|>"
     tokenizer = with_template(chat_tokenizer, template)
-    if "upper" in change or "replace" in change:
+    if change in CHANGES:
         with pytest.raises(UserError, match="must contain the user's text"):
             chat.encode_prompt(tokenizer, "step")
     else:
@@ -67,6 +71,14 @@ def test_a_template_without_bos_gets_none(chat_tokenizer):
         (None, "no chat template"),
         ("nothing of the user", "must contain the user's text"),
         ("{{ messages[0]['content'] }}{{ messages[0]['content'] }}", "must contain"),
+        (
+            "{% if 'fox' in messages[0]['content'] %}FOX {% endif %}{{ messages[0]['content'] }}",
+            "write the same around any text",
+        ),
+        (
+            "{{ messages[0]['content'] | length }} {{ messages[0]['content'] }}",
+            "write the same around any text",
+        ),
         ("{{ raise_exception('only with a system turn') }}", "only with a system turn"),
         ("{% if %}", "chat template of the tokenizer fails"),
     ],
@@ -74,6 +86,35 @@ def test_a_template_without_bos_gets_none(chat_tokenizer):
 def test_a_template_that_cannot_serve_is_a_clear_error(chat_tokenizer, template, reason):
     with pytest.raises(UserError, match=reason):
         chat.encode_prompt(with_template(chat_tokenizer, template), "step")
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "reason"),
+    [
+        ("{{ messages[1]['content'] }} {{ messages[0]['content'] }}", "a", "system's text exactly"),
+        ("{{ messages[0]['content'] | upper }}{{ messages[1]['content'] }}", "a", "around any"),
+        (
+            "{% if messages[0]['content'] %}S: {{ messages[0]['content'] }}{% endif %}"
+            "{{ messages[-1]['content'] }}",
+            "",
+            "also where system is empty",
+        ),
+    ],
+)
+def test_the_system_turn_stands_before_the_users_and_as_it_is(
+    chat_tokenizer, template, system, reason
+):
+    hf = copy.deepcopy(chat_tokenizer.hf)
+    hf.chat_template = template
+    with pytest.raises(UserError, match=reason):
+        chat.encode_prompt(Tokenizer(hf, chat=ChatSettings(system)), "step")
+
+
+def test_an_added_token_may_be_a_word_of_the_prompt(chat_tokenizer):
+    hf = copy.deepcopy(chat_tokenizer.hf)
+    hf.add_tokens([AddedToken(word, special=False) for word in ("user", "text", " ")])
+    tokenizer = Tokenizer(hf)
+    assert "some user text" in tokenizer.hf.decode(chat.encode_prompt(tokenizer, "some user text"))
 
 
 def test_a_vocabulary_need_not_know_the_characters_of_a_placeholder():

@@ -3,13 +3,20 @@
 # ruff: noqa: RUF001 (control tokens of DeepSeek, and look-alikes, are meant)
 
 import copy
+import datetime
 import json
+import re
 
+import jinja2
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from stair_jax.errors import UserError
 from stair_jax.text import chat
 from stair_jax.text.chat_settings import FILE, ChatSettings
+from stair_jax.text.clock import with_fixed_clock
+from stair_jax.text.probes import check_encoding
 from stair_jax.text.tokenizer import Tokenizer
 
 
@@ -26,6 +33,31 @@ def test_the_date_of_a_header_does_not_move(family):
     assert "Today Date: 26 Jul 2024\n" in text_of(family)
     other = with_settings(family, None, {"date_string": "01 Jan 1970"})
     assert "Today Date: 01 Jan 1970\n" in text_of(other)
+
+
+def test_the_clock_of_a_template_stands_still(chat_tokenizer):
+    hf = copy.deepcopy(chat_tokenizer.hf)
+    hf.chat_template = "{{ strftime_now('%A, %d %B %Y, %H:%M') }} {{ messages[0]['content'] }}"
+    for values, text in (
+        ({}, "Friday, 26 July 2024, 00:00 step"),
+        ({"date_string": "01 Jan 1970"}, "Thursday, 01 January 1970, 00:00 step"),
+        ({"date_string": "2024-01-01"}, "Friday, 26 July 2024, 00:00 step"),
+    ):
+        tokenizer = Tokenizer(hf, chat=ChatSettings(None, values))
+        assert text_of(tokenizer) == text
+        assert "macro" not in tokenizer.hf.chat_template
+        check_encoding(tokenizer)
+
+
+@given(st.lists(st.sampled_from([*"%aAbBdejmMyYHIpDFTR- x", "%-d", "%%"])).map("".join))
+def test_the_fixed_clock_writes_a_date_as_strftime_does(form):
+    date = datetime.datetime(2024, 7, 26)
+    spoken = re.sub(r"%%|%-?[aAbBdejmMyYHIpDFTR]", "", form)
+    assume("%" not in spoken)  # of no meaning, and different from one platform to the next
+    template = with_fixed_clock("\n  {{ strftime_now(form) }}", "26 Jul 2024", "")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    written = environment.from_string(template).render(form=form)
+    assert written == "\n  " + date.strftime(form)
 
 
 @pytest.mark.parametrize("family", ["qwen3"], indirect=True)

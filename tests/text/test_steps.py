@@ -176,6 +176,20 @@ def test_work_grows_no_faster_than_the_text(monkeypatch, half, read):
         assert pattern.seen <= 6 * len(text)
 
 
+@given(STEPS, PLAIN, SOUP)
+def test_an_output_block_is_the_only_one_and_the_last_thing(parts, final, more):
+    text = steps.format_answer(parts, final)
+    assert steps.has_one_output(text) and not steps.breaks_output(text)
+    assert steps.has_one_output(text + more) == (not more.strip())
+    assert steps.breaks_output(text + more) == bool(more.strip())
+    assert not steps.breaks_output(final) and not steps.has_one_output(final)
+
+
+@given(SOUP)
+def test_whatever_is_well_formed_has_one_output(text):
+    assert steps.has_one_output(text) or not steps.is_well_formed(text)
+
+
 @given(SOUP)
 def test_final_answer_reads_anything_and_shows_no_tag(text):
     assert not steps.TAG_PATTERN.search(steps.final_answer(text))

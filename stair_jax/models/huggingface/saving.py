@@ -27,6 +27,10 @@ from stair_jax.text.tokenizer import Tokenizer
 _CHUNK_BYTES = 16 * 2**20
 # Maximum size of a file.
 _SHARD_BYTES = 5 * 10**9
+# `transformers_version` of config.json: the oldest that the package is tried with. Without it
+# transformers 5.17 takes a tokenizer of more than 100,000 tokens for a wrong one of Mistral's, and
+# warns of "an incorrect regex pattern".
+_READER = "5.17.0"
 _WRITING = 4 * 3600.0  # seconds, for a slow disk
 
 
@@ -96,6 +100,7 @@ def _config_values(
     values = config.to_huggingface() | {
         "architectures": [name],
         "torch_dtype": dtype,
+        "transformers_version": _READER,
         "bos_token_id": tokenizer.hf.bos_token_id,
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
