@@ -14,6 +14,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.known_configs import KNOWN
+from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling, rotary_embedding, rotate, stretch
 
 LLAMA3 = {
@@ -28,7 +29,7 @@ OWN = 0.1 * math.log(4.0) + 1
 
 
 def read(scaling, **others):
-    return RopeScaling.from_huggingface({"rope_scaling": scaling, **others})
+    return read_rope({"max_position_embeddings": 2048, "rope_scaling": scaling} | others).scaling
 
 
 def reference(head_dim, theta, scaling):
@@ -113,11 +114,8 @@ def test_both_spellings_of_transformers_are_read():
     expected = RopeScaling("llama3", 8.0, 8192)
     assert read(LLAMA3) == expected
     rope = LLAMA3 | {"rope_theta": 5e5}
-    assert RopeScaling.from_huggingface({"rope_parameters": rope}) == expected
+    assert read(None, rope_parameters=rope) == expected
     assert read({"type": "yarn", "factor": 4.0}, max_position_embeddings=32768) == read(YARN)
-    assert read(YARN, original_max_position_embeddings=100) == read(
-        YARN | {"original_max_position_embeddings": 100}
-    )
     assert read(None) is None and read({"rope_type": "default"}) is None
 
 
