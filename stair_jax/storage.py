@@ -135,12 +135,14 @@ def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      UserError: the file is missing or not JSON.
+      UserError: the file is missing, no regular file, or not JSON.
     """
     try:
         return json.loads(_read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is damaged (not JSON: {error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: its JSON is nested too deep") from error
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
@@ -178,7 +180,19 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def require_regular(path: str | Path) -> None:
+    """Raises a UserError if there is something at `path` that is no file of bytes.
+
+    A named pipe would block its reader, and a device may have no end.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a named pipe, a device or a socket"
+        raise UserError(f"cannot read {path}: it is {what}, not a file")
+
+
 def _read_text(path: str | Path) -> str:
+    require_regular(path)
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:

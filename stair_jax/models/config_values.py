@@ -10,6 +10,10 @@ from stair_jax.errors import UserError
 CONFIG = "the model's config.json"
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
 def number(
     values: Mapping[str, Any],
     name: str,
@@ -33,10 +37,10 @@ def number(
         UserError: the value is no such number; text that looks like one is none either.
     """
     value = values[name]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # A whole number may be above all floats; comparisons with it are exact.
-        if above < value and least <= value <= most and -math.inf < value < math.inf:
-            return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # A whole number may be above all floats; comparisons with it are exact.
+    if is_number and above < value and least <= value <= most and abs(value) < math.inf:
+        return float(value)
     bounds = [
         f"{word} {bound:g}"
         for word, bound in (("above", above), ("at least", least), ("at most", most))
@@ -74,4 +78,4 @@ def flag(values: Mapping[str, Any], name: str, where: str = CONFIG) -> bool:
 
 def shown(value: Any) -> str:
     """A value in a message: a long one is shortened."""
-    return reprlib.repr(value)
+    return _SHORT.repr(value)

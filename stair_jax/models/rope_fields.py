@@ -1,8 +1,8 @@
 """Rotary embedding in a `config.json`: one reader of base and scaling, for all spellings.
 
-Transformers 4 has the base in `rope_theta` and the scaling in the table `rope_scaling`; transformers
-5 has both in the table `rope_parameters`, which models with layers of several types split into one
-table for each type. Either table may hold its own base.
+Transformers 4 has the base in `rope_theta` and the scaling in the table `rope_scaling`;
+transformers 5 has both in the table `rope_parameters`, which models with layers of several types
+split into one table for each type. Either table may hold its own base.
 """
 
 import math

@@ -13,6 +13,7 @@ from typing import Any
 
 from stair_jax.errors import UserError
 from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.template_limits import render_within_limits
 from stair_jax.text.tokenizer import (
     Tokenizer,
     add_tags,
@@ -140,11 +141,7 @@ def _render(tokenizer: Tokenizer) -> str:
     if tokenizer.chat.system is not None:
         turns.insert(0, {"role": "system", "content": _SYSTEM})
     try:
-        rendered = str(
-            tokenizer.hf.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **tokenizer.chat.values
-            )
-        )
+        rendered = render_within_limits(tokenizer.hf, turns, True, tokenizer.chat.values)
     except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error

@@ -11,6 +11,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
+from stair_jax.text.folder_files import check_files
 from stair_jax.text.plain import plain_backend, valid_unicode
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
@@ -175,6 +176,8 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     Raises:
       UserError: there is no tokenizer.json, or it cannot be read.
     """
+    if folder.is_dir():
+        check_files(folder)
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"

@@ -47,7 +47,9 @@ def load_config(folder: str | Path) -> ModelConfig:
 def stored_dtype(folder: str | Path) -> str:
     """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`."""
     files = CheckpointFiles(folder)
-    name, tensor = next(iter(tensor_names.tensors(load_config(folder)).items()))
+    config = load_config(folder)
+    _check_depth(files, config)
+    name, tensor = next(iter(tensor_names.tensors(config).items()))
     _require(files, [name])
     files.check(name, tensor.shape)
     return DTYPE_NAMES[files.tensors[name].dtype]
@@ -69,6 +71,7 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
             shape.
     """
     files = CheckpointFiles(folder)
+    _check_depth(files, config)
     expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
     _check(files, expected, config)
     shapes = tensor_names.parameter_shapes(config)
@@ -222,6 +225,20 @@ def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
     for name, tensor in tensors.items():
         found.setdefault(tensor.parameter, {})[name] = tensor
     return found
+
+
+def _check_depth(files: CheckpointFiles, config: ModelConfig) -> None:
+    """Checks the number of layers before anything is made for each of them.
+
+    Raises:
+        UserError: the files hold fewer.
+    """
+    there = tensor_names.num_layers(files.tensors)
+    if config.num_hidden_layers > there:
+        raise UserError(
+            f"{files.folder} lacks layers: config.json asks for {config.num_hidden_layers}, and "
+            f"there are tensors of {there}"
+        )
 
 
 def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: ModelConfig) -> None:
