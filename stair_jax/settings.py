@@ -29,6 +29,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -254,6 +255,7 @@ def _checked(cls: type, info: "dataclasses.Field[Any]", value: Any, where: str) 
     """The value of a field, converted to its type and in its range."""
     hint, rule = type_hints(cls)[info.name], rule_of(info)
     converted = convert(value, hint, where, rule)
+    _require_local(converted, where)
     for item in converted if isinstance(converted, tuple) else (converted,):
         is_number = isinstance(item, int | float) and not isinstance(item, bool)
         if is_number and not rule.holds(item):
@@ -261,6 +263,18 @@ def _checked(cls: type, info: "dataclasses.Field[Any]", value: Any, where: str) 
         if rule.choices and isinstance(item, str) and item not in rule.choices:
             raise UserError(_unknown_choice(where, item, rule.choices))
     return converted
+
+
+def _require_local(value: Any, where: str) -> None:
+    """Raises a UserError if a text, or one inside of tuples and mappings, is a remote address."""
+    if isinstance(value, str):
+        require_local(value, where)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _require_local(item, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_local(item, where)
 
 
 def convert(value: Any, hint: Any, where: str, rule: Rule = Rule()) -> Any:

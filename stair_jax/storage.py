@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from ml_collections import ConfigDict
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 
 _CHUNK = 1 << 15  # bytes per read
@@ -76,8 +77,9 @@ def make_folder(path: str | Path) -> Path:
     """Creates a folder and its parents, if they do not exist, and returns its path.
 
     Raises:
-      UserError: the folder cannot be created.
+      UserError: the folder cannot be created, or is an address of object storage.
     """
+    require_local(path, "the folder to write")
     path = Path(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)

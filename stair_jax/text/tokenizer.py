@@ -185,11 +185,18 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        hf = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
         raise UserError(
             f"cannot read the tokenizer in {folder}: {error}".splitlines()[0]
         ) from error
+    # Transformers looks for any unknown token by this one, and so for this one without end.
+    if hf.unk_token is not None and hf.backend_tokenizer.token_to_id(str(hf.unk_token)) is None:
+        raise UserError(
+            f"the tokenizer in {folder} has no token {str(hf.unk_token)!r}, its unk_token: correct "
+            "tokenizer_config.json"
+        )
+    return hf
 
 
 def generation_stop_ids(folder: Path) -> list[int]:

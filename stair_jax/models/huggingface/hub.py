@@ -6,6 +6,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface.other_forms import about_file, other_forms
 from stair_jax.storage import using_disk
@@ -30,6 +31,7 @@ def resolve(init: str, weights: bool = True) -> Path:
     Raises:
         UserError: there is no such folder or model, or it cannot be fetched; says what to do.
     """
+    require_local(init, "the model")
     folder = Path(init).expanduser()
     if folder.is_dir():
         _check_form(init, sorted(path.name for path in folder.iterdir()))
