@@ -10,9 +10,8 @@ from soak import checkpoints, loader
 from soak.hostile import ATTACKS, KINDS
 from soak.loader import Loaded, Loader
 from stair_jax.models import huggingface
+from stair_jax.text import template_limits
 
-# Some attacks of the other kinds succeed: see docs/reliability.md.
-RESISTED = {"code", "flip", "header", "json", "link", "template"}
 INTACT = Loaded("loaded", "its parameters")
 
 
@@ -26,12 +25,17 @@ def first(kind, **fields):
     return next(found)
 
 
-def test_hostile_folders_are_refused_with_one_line_or_loaded_correctly(tmp_path):
-    assert set(KINDS) > RESISTED
-    result = checkpoints.run(len(ATTACKS) + 40, 0, tmp_path, RESISTED, loader.load)
-    assert result.failures == []
-    tried = {name.rpartition(" ")[0] for name in result.counts}
-    assert tried == RESISTED and sum(result.counts.values()) > 100
+def test_hostile_folders_are_refused_with_one_line_or_loaded_correctly(tmp_path, monkeypatch):
+    monkeypatch.setattr(template_limits, "SECONDS", 1)
+    others = set(KINDS) - {"config"}
+    fixed = checkpoints.run(len(ATTACKS), 0, tmp_path, others, loader.load)
+    drawn = checkpoints.run(40, len(ATTACKS), tmp_path, load=loader.load)
+    config = checkpoints.run(len(ATTACKS) // 4, 0, tmp_path, {"config"}, loader.load)
+    results = (fixed, drawn, config)
+    assert [failure for result in results for failure in result.failures] == []
+    tried = {name.rpartition(" ")[0] for result in results for name in result.counts}
+    assert tried == set(KINDS)
+    assert sum(sum(result.counts.values()) for result in results) > 300
 
 
 @pytest.mark.parametrize(
