@@ -85,5 +85,5 @@ def _render(template: str, variables: str) -> str:
     answer = json.loads(done.stdout)
     if "text" in answer:
         return str(answer["text"])
-    error = answer["error"]
-    raise TemplateError(_ERRORS.get(error, " ".join(error.split())))
+    reason = str(answer["error"])
+    raise TemplateError(_ERRORS.get(reason, " ".join(reason.split())))
