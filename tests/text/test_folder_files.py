@@ -67,6 +67,13 @@ def test_json_of_great_depth_is_one_line(folder, name):
         read_json(folder / name)
 
 
+def test_a_field_that_is_there_twice_is_named(folder):
+    text = (folder / "config.json").read_text().rstrip().removesuffix("}")
+    (folder / "config.json").write_text(text + ', "vocab_size": 7}')
+    with pytest.raises(UserError, match=r"config.json has the field 'vocab_size' twice"):
+        load_config(folder)
+
+
 def test_an_unknown_token_that_is_none_is_named(folder):
     path = folder / "tokenizer_config.json"
     path.write_text(path.read_text().replace('"unk_token": "<|unk|>"', '"unk_token": ""'))

@@ -5,6 +5,7 @@ memory holds one tensor, or as many layers of it as `_PIECE_BYTES` allow, and a 
 Embedding and head, the largest tensors, are read first, while most memory is free.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from jax.sharding import Mesh, PartitionSpec, Sharding
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
 from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import Index, Tensor
@@ -41,7 +43,20 @@ def load_config(folder: str | Path) -> ModelConfig:
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
+    _refuse_repeated(path)
     return ModelConfig.from_huggingface(values)
+
+
+def _refuse_repeated(path: Path) -> None:
+    """Raises a UserError if an object of a JSON file has a key twice: readers take the last one."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise UserError(f"{path} has the field {shown(name)} twice: remove one")
+
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=check)
 
 
 def stored_dtype(folder: str | Path) -> str:
