@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
 
 # Far above what templates need: a few ms, a few MB and about the characters of their turns.
-SECONDS = 3  # of the processor
+SECONDS = 2  # of the processor
 MEGABYTES = 512
 CHARACTERS = 1_000_000
 _WAITING = 120.0  # seconds, for a machine that is busy
