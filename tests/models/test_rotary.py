@@ -50,7 +50,8 @@ def assert_equal_to_transformers(head_dim, theta, scaling):
     bare = dataclasses.replace(scaling, attention_factor=1.0)
     cos, sin = (x[0, 0, 0] for x in rotary_embedding(jnp.array([[1]]), head_dim, theta, bare))
     frequencies, factor = reference(head_dim, theta, scaling)
-    np.testing.assert_allclose(np.arctan2(sin, cos), frequencies, rtol=1e-6)
+    # Next to its bounds the interpolation of torch, in float32, loses a digit.
+    np.testing.assert_allclose(np.arctan2(sin, cos), frequencies, rtol=3e-6)
     full = rotary_embedding(jnp.array([[1]]), head_dim, theta, scaling)
     lengths = np.hypot(*(x[0, 0, 0] for x in full))
     np.testing.assert_allclose(lengths, factor, rtol=1e-6)
