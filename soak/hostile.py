@@ -62,6 +62,9 @@ _OTHERS = (
     "torch_dtype",
     "eos_token_id",
 )
+_FLAGS = ("tie_word_embeddings", "attention_bias")
+# Fields for which no value among those below is right, but null.
+_NEVER = ("model_type", "layer_types", "hidden_act", "quantization_config")
 # fmt: off
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 10**9, 10**30, 0.5, -1e9, 1e308, math.nan, math.inf,
@@ -146,10 +149,15 @@ def _is_valid(field: str, value: Any) -> bool:
     if field in _COUNTS:
         return is_number and isinstance(value, int) and value >= 1
     if field in _NUMBERS:
-        return is_number and math.isfinite(value) and (value > 0 or field != "rope_theta")
+        is_in_range = is_number and math.isfinite(value) and value >= 0
+        return is_in_range and (value > 0 or field != "rope_theta")
     if field in _MAPPINGS:
-        return isinstance(value, dict)
-    return field != "tie_word_embeddings" or isinstance(value, bool)
+        return bool(value == {})  # all others among the values are incomplete or of no known kind
+    if field in _FLAGS:
+        return isinstance(value, bool) and (value is False or field == "tie_word_embeddings")
+    if field == "sliding_window":  # one of Llama, which has none
+        return False
+    return field not in _NEVER
 
 
 def _fields() -> Iterator[Attack]:

@@ -29,6 +29,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.settings_rules import UNSET, Rule, is_number
 
@@ -210,6 +211,8 @@ def _checked(cls: type, info: "dataclasses.Field[Any]", value: Any, where: str) 
     hint, rule = type_hints(cls)[info.name], rule_of(info)
     converted = convert(value, hint, where, rule)
     for place, item in _items(converted, where):
+        if isinstance(item, str):
+            require_local(item, place)
         if is_number(item) and (wanted := rule.refusal(item)):
             shown = _shown(value if place == where else item)
             raise UserError(f"{place} is {shown}: it must be {wanted}")

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from ml_collections import ConfigDict
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.stopping import heed
 
@@ -86,10 +87,17 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises a UserError if `path` is a pipe or a device, whose content may have no end."""
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a folder fails anyway
-        raise UserError(f"cannot read {path}: it is a pipe or a device, not a file")
+    """Raises a UserError if there is something at `path` that is no file of bytes.
+
+    A named pipe would block its reader, and a device may have no end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return  # who opens it says so
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a named pipe, a device or a socket"
+        raise UserError(f"cannot read {path}: it is {what}, not a file")
 
 
 @contextmanager
@@ -114,8 +122,9 @@ def make_folder(path: str | Path) -> Path:
     """Creates a folder and its parents, if they do not exist, and returns its path.
 
     Raises:
-      UserError: the folder cannot be created.
+      UserError: the folder cannot be created, or is an address of object storage.
     """
+    require_local(path, "the folder to write")
     path = Path(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -176,12 +185,14 @@ def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      UserError: the file is missing or not JSON.
+      UserError: the file is missing, no regular file, or not JSON.
     """
     try:
         return json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged (not JSON: {error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: its JSON is nested too deep") from error
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:

@@ -168,7 +168,7 @@ def test_logs_that_are_no_files_are_named(tmp_path):
         with pytest.raises(UserError, match=f"cannot (read|write) .*{name}"):
             storage.RecordLog(tmp_path / name).append({"a": 1})
     for read in (storage.read_jsonl, storage.fingerprint_file):
-        with pytest.raises(UserError, match="is a pipe or a device, not a file"):
+        with pytest.raises(UserError, match="is a named pipe, a device or a socket, not a file"):
             read(tmp_path / "pipe")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.run.override import Override
 
@@ -54,6 +55,9 @@ def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Argu
     """
     overrides, rest = take_overrides(argv)
     options, unknown = parser.parse_known_args(rest)
+    for name, value in vars(options).items():
+        if isinstance(value, str):
+            require_local(value, f"--{name}")
     for word in unknown:
         name = word.partition("=")[0]
         known = [flag for action in parser._actions for flag in action.option_strings]

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.models.config_fields import check_fields
+from stair_jax.models.config_values import CONFIG, count, flag, number, shown
+from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -18,18 +21,6 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 MODEL_TYPES = tuple(_DEFAULTS)
 
-# Options of a config.json that change the computed function, with the only values supported. Any
-# other value is an error: a model that is computed almost correctly is worse than one that does not
-# load.
-_FIXED_OPTIONS: Mapping[str, Any] = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "attention_dropout": 0.0,
-    "partial_rotary_factor": 1.0,
-    "quantization_config": None,
-    "use_mrope": False,
-}
 _REQUIRED = (
     "vocab_size",
     "hidden_size",
@@ -37,13 +28,18 @@ _REQUIRED = (
     "num_hidden_layers",
     "num_attention_heads",
 )
-_COUNTS = (
-    *_REQUIRED,
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "vocab_multiple",
-)
+# Sizes far beyond any model: a larger one is a damaged or hostile file.
+_LARGEST: Mapping[str, int] = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "num_hidden_layers": 2**12,
+    "num_attention_heads": 2**14,
+    "num_key_value_heads": 2**14,
+    "head_dim": 2**14,
+    "max_position_embeddings": 2**31 - 1,
+    "vocab_multiple": 2**24,
+}
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,12 @@ class ModelConfig:
         Raises:
             UserError: names the first field that is not valid.
         """
-        for name in _COUNTS:
-            _require_positive_int(name, getattr(self, name))
+        for name, most in _LARGEST.items():
+            count(vars(self), name, most)
+        for name in ("rms_norm_eps", "initializer_range"):
+            number(vars(self), name, least=0, most=1)
+        number(vars(self), "rope_theta", above=1)
+        flag(vars(self), "tie_word_embeddings")
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
@@ -160,26 +160,27 @@ class ModelConfig:
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _DEFAULTS:
             raise UserError(
-                f"model_type {model_type!r} is not supported: choose one of "
+                f"model_type {shown(model_type)} is not supported: choose one of "
                 f"{', '.join(MODEL_TYPES)}"
             )
         values = {**_DEFAULTS[model_type], **values}
         for name in _REQUIRED:
             if values.get(name) is None:
                 raise UserError(f"the model's config.json lacks {name}")
-        heads = values["num_attention_heads"]
-        _require_positive_int("num_attention_heads", heads)
-        _require_positive_int("hidden_size", values["hidden_size"])
-        _require_positive_int("num_hidden_layers", values["num_hidden_layers"])
-        _refuse_other_options(values)
+        for name in ("num_attention_heads", "hidden_size", "num_hidden_layers"):
+            count(values, name, _LARGEST[name])
+        check_fields(values)
+        rope = read_rope(values)
         return cls(
             **{name: values[name] for name in _REQUIRED},
             model_type=model_type,
-            num_key_value_heads=_given(values, "num_key_value_heads", heads),
-            head_dim=_given(values, "head_dim", values["hidden_size"] // heads),
+            num_key_value_heads=_given(
+                values, "num_key_value_heads", values["num_attention_heads"]
+            ),
+            head_dim=_head_dim(values),
             max_position_embeddings=values["max_position_embeddings"],
-            rope_theta=_rope_theta(values),
-            rope_scaling=RopeScaling.from_huggingface(values),
+            rope_theta=rope.theta,
+            rope_scaling=rope.scaling,
             rms_norm_eps=_given(values, "rms_norm_eps", 1e-6),
             tie_word_embeddings=_given(values, "tie_word_embeddings", False),
             initializer_range=_given(values, "initializer_range", 0.02),
@@ -215,44 +216,17 @@ class ModelConfig:
         return values
 
 
-def _refuse_other_options(values: Mapping[str, Any]) -> None:
-    """Refuses options that change the computed function and are not supported.
-
-    Raises:
-        UserError: names the first one.
-    """
-    for name, supported in _FIXED_OPTIONS.items():
-        # Transformers gives Qwen2 its biases whatever this field says.
-        is_read = name != "attention_bias" or values["model_type"] != "qwen2"
-        value = values.get(name)
-        if is_read and value is not None and value != supported:
-            raise UserError(f"{name} {value!r} in the model's config.json is not supported")
-    for kind in values.get("layer_types") or ():
-        if kind != "full_attention":
-            raise UserError(f"layer_types with {kind!r} in config.json is not supported")
-    layers = values["num_hidden_layers"]
-    if (
-        values.get("use_sliding_window")
-        and values.get("sliding_window", 4096) is not None
-        and _given(values, "max_window_layers", 28) < layers
-    ):
-        raise UserError(
-            "use_sliding_window with max_window_layers below num_hidden_layers in the model's "
-            "config.json is not supported: every layer must attend to the whole context"
-        )
-
-
 def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:
     """The value of a field, or the default if it is absent or null."""
     return default if values.get(name) is None else values[name]
 
 
-def _rope_theta(values: Mapping[str, Any]) -> float:
-    """Base of the rotary frequencies; `rope_parameters` takes precedence."""
-    parameters = values.get("rope_parameters") or {}
-    return float(_given(parameters, "rope_theta", _given(values, "rope_theta", 10000.0)))
-
-
-def _require_positive_int(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name} must be a positive whole number, not {value!r}")
+def _head_dim(values: Mapping[str, Any]) -> int:
+    """Size of a head: by default the hidden size is split among the heads."""
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    if values.get("head_dim") is None and width % heads:
+        raise UserError(
+            f"hidden_size {width} in {CONFIG} is no multiple of num_attention_heads {heads}, and "
+            "there is no head_dim"
+        )
+    return _given(values, "head_dim", width // heads)

@@ -1,7 +1,6 @@
 """Rotary position embedding (RoPE), and its scalings for longer contexts: Llama 3 and YaRN."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,15 @@ from stair_jax.errors import UserError
 # Cosines and sines, each [B, T, 1, head_dim / 2] float32.
 Rotation = tuple[jax.Array, jax.Array]
 
-_SHARED_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
-# Keys that a scaling of each kind may have in a config.json, in addition to the shared ones.
-_KEYS: Mapping[str, set[str]] = {
-    "llama3": {"low_freq_factor", "high_freq_factor"},
-    "yarn": {"attention_factor", "attn_factor", "beta_fast", "beta_slow"},
-}
+SCALINGS = ("llama3", "yarn")
+_POSITIVE = (
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+)
 
 
 @dataclass(frozen=True)
@@ -52,56 +54,22 @@ class RopeScaling:
         Raises:
             UserError: names the first field that is not valid.
         """
-        if self.kind not in _KEYS:
-            raise UserError(f"rope scaling {self.kind!r} is unknown: choose {' or '.join(_KEYS)}")
-        if self.factor < 1:
-            raise UserError(f"factor {self.factor} of the rope scaling must be at least 1")
-        for name in ("original_max_position_embeddings", "beta_slow", "attention_factor"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} of the rope scaling must be positive")
+        if self.kind not in SCALINGS:
+            raise UserError(
+                f"rope scaling {self.kind!r} is unknown: choose {' or '.join(SCALINGS)}"
+            )
+        if not 1 <= self.factor < math.inf:
+            raise UserError(
+                f"factor {self.factor} of the rope scaling must be finite and at least 1"
+            )
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(
+                    f"{name} {getattr(self, name)} of the rope scaling must be finite and positive"
+                )
         for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
             if getattr(self, low) >= getattr(self, high):
                 raise UserError(f"{low} of the rope scaling must be less than its {high}")
-
-    @classmethod
-    def from_huggingface(cls, values: Mapping[str, Any]) -> "RopeScaling | None":
-        """Reads the scaling from the content of a `config.json`; None if there is none.
-
-        As in transformers, `rope_scaling` (transformers 4) takes precedence over `rope_parameters`
-        (transformers 5), and an original length beside it over one inside. `attn_factor` multiplies
-        YaRN's own factor 0.1 ln(factor) + 1, as in vLLM and in the authors' code;
-        `attention_factor` replaces it.
-
-        Raises:
-            UserError: names a kind or an option that is not supported, or one that is missing.
-        """
-        name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
-        rope = values.get(name) or {}
-        if not isinstance(rope, Mapping):
-            raise UserError(f"{name} in the model's config.json must be an object, not {rope!r}")
-        rope = {key: value for key, value in rope.items() if value is not None}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default" and kind not in _KEYS:
-            raise UserError(f"{name} of type {kind!r} in the model's config.json is not supported")
-        if rope.get("partial_rotary_factor", 1.0) != 1.0:
-            raise UserError(f"partial_rotary_factor in {name} of config.json is not supported")
-        if kind == "default":
-            return None
-        length = "original_max_position_embeddings"
-        for key in set(rope) - _SHARED_KEYS - _KEYS[kind] - {length}:
-            raise UserError(f"{key} in {name} of the model's config.json is not supported")
-        required = {"factor"} | (_KEYS[kind] if kind == "llama3" else set())
-        for key in sorted(required - set(rope)):
-            raise UserError(f"{name} of type {kind!r} in the model's config.json lacks {key}")
-        read: dict[str, Any] = {
-            key: _number(name, rope, key) for key in _KEYS[kind] | {"factor"} if key in rope
-        }
-        lengths = values.get(length), rope.get(length), values.get("max_position_embeddings", 2048)
-        read[length] = next(int(given) for given in lengths if given is not None)
-        if kind == "yarn":
-            own = yarn_attention_factor(read["factor"]) * read.pop("attn_factor", 1.0)
-            read.setdefault("attention_factor", own)
-        return cls(kind, **read)
 
     def to_huggingface(self) -> dict[str, Any]:
         """The `rope_scaling` of a `config.json`, as read by transformers and vLLM."""
@@ -178,9 +146,3 @@ def rotate(heads: jax.Array, rotation: Rotation) -> jax.Array:
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(heads.dtype)
-
-
-def _number(name: str, rope: Mapping[str, Any], key: str) -> float:
-    if isinstance(rope[key], bool) or not isinstance(rope[key], int | float):
-        raise UserError(f"{key} in {name} of config.json must be a number, not {rope[key]!r}")
-    return float(rope[key])

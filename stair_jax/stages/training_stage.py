@@ -171,6 +171,7 @@ class TrainingStage(Stage, TrainingSettings):
         data = sized.read_data(context, setup, params, tokenizer)
         if isinstance(data.batches, Batches):
             say(f"{context.name}: {data.batches.fill()}")
+            _warn_of_positions(context.name, data.batches, setup.config.max_position_embeddings)
         trained = train(
             TrainingRun(
                 name=context.name,
@@ -306,3 +307,14 @@ class TrainingStage(Stage, TrainingSettings):
     def amount(self) -> str:
         """Epochs and batch size."""
         return f"{self.epochs:g} epochs, batches of {self.batch_size}"
+
+
+def _warn_of_positions(name: str, batches: Batches, limit: int) -> None:
+    """Says once if sequences are longer than those that the model was made for."""
+    count, longest = batches.longer_than(limit)
+    if count:
+        say(
+            f"{name}: warning: {count} sequences are longer than max_position_embeddings {limit} "
+            f"of the model, up to {longest} tokens: its rotary angles beyond were never trained; "
+            "a smaller max_length leaves them out"
+        )

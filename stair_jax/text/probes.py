@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from stair_jax.errors import UserError
 from stair_jax.text import chat, steps
-from stair_jax.text.rendering import apply_template
+from stair_jax.text.rendering import encode_by_template
 from stair_jax.text.tokenizer import Tokenizer
 
 TEXTS = (
@@ -54,9 +54,8 @@ def _prompts(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
     turns = [{"role": "user", "content": text}]
     if tokenizer.chat.system is not None:
         turns.insert(0, {"role": "system", "content": tokenizer.chat.system.strip()})
-    options = {"add_generation_prompt": True, "return_dict": False}
-    reference = apply_template(tokenizer.hf, tokenizer.chat, turns, **options)
-    return chat.encode_prompt(tokenizer, text), list(reference)
+    reference = encode_by_template(tokenizer.hf, tokenizer.chat, turns)
+    return chat.encode_prompt(tokenizer, text), reference
 
 
 def _control_texts(tokenizer: Tokenizer) -> Iterator[str]:

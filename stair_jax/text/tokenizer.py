@@ -12,6 +12,7 @@ from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.endings import generation_fields, stored_stop_ids, template_end
+from stair_jax.text.folder_files import check_files
 from stair_jax.text.plain import plain_backend, valid_unicode
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
@@ -189,6 +190,8 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     Raises:
       UserError: there is no tokenizer.json, or it cannot be read.
     """
+    if folder.is_dir():
+        check_files(folder)
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} has no tokenizer.json: name a Hugging Face folder with a fast tokenizer"
@@ -197,13 +200,19 @@ def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
 
     try:
         hf = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        hf.backend_tokenizer.no_truncation()
-        hf.backend_tokenizer.no_padding()
-        return hf
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
         raise UserError(
             f"cannot read the tokenizer in {folder}: {error}".splitlines()[0]
         ) from error
+    # Transformers looks for any unknown token by this one, and so for this one without end.
+    if hf.unk_token is not None and hf.backend_tokenizer.token_to_id(str(hf.unk_token)) is None:
+        raise UserError(
+            f"the tokenizer in {folder} has no token {str(hf.unk_token)!r}, its unk_token: correct "
+            "tokenizer_config.json"
+        )
+    hf.backend_tokenizer.no_truncation()
+    hf.backend_tokenizer.no_padding()
+    return hf
 
 
 def _write_for_older_readers(path: Path) -> None:

@@ -148,6 +148,11 @@ class Batches(Sequence[Batch]):
         count = sum(len(self._layout(index)) for index in range(len(self)))
         return describe_fill(_num_tokens(self._groups), count * self._rows, self._length)
 
+    def longer_than(self, limit: int) -> tuple[int, int]:
+        """How many sequences have more tokens than `limit`, and the tokens of the longest."""
+        lengths = [len(example) for group in self._groups for example in group.examples]
+        return sum(length > limit for length in lengths), max(lengths)
+
     def order_of(self, examples: int) -> str:
         """The "order" in the `state` of a run that has only the first `examples` groups.
 

@@ -14,6 +14,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.known_configs import KNOWN
+from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling, rotary_embedding, rotate, stretch
 
 LLAMA3 = {
@@ -28,7 +29,7 @@ OWN = 0.1 * math.log(4.0) + 1
 
 
 def read(scaling, **others):
-    return RopeScaling.from_huggingface({"rope_scaling": scaling, **others})
+    return read_rope({"max_position_embeddings": 2048, "rope_scaling": scaling} | others).scaling
 
 
 def reference(head_dim, theta, scaling):
@@ -49,7 +50,8 @@ def assert_equal_to_transformers(head_dim, theta, scaling):
     bare = dataclasses.replace(scaling, attention_factor=1.0)
     cos, sin = (x[0, 0, 0] for x in rotary_embedding(jnp.array([[1]]), head_dim, theta, bare))
     frequencies, factor = reference(head_dim, theta, scaling)
-    np.testing.assert_allclose(np.arctan2(sin, cos), frequencies, rtol=1e-6)
+    # Next to its bounds the interpolation of torch, in float32, loses a digit.
+    np.testing.assert_allclose(np.arctan2(sin, cos), frequencies, rtol=3e-6)
     full = rotary_embedding(jnp.array([[1]]), head_dim, theta, scaling)
     lengths = np.hypot(*(x[0, 0, 0] for x in full))
     np.testing.assert_allclose(lengths, factor, rtol=1e-6)
@@ -113,11 +115,8 @@ def test_both_spellings_of_transformers_are_read():
     expected = RopeScaling("llama3", 8.0, 8192)
     assert read(LLAMA3) == expected
     rope = LLAMA3 | {"rope_theta": 5e5}
-    assert RopeScaling.from_huggingface({"rope_parameters": rope}) == expected
+    assert read(None, rope_parameters=rope) == expected
     assert read({"type": "yarn", "factor": 4.0}, max_position_embeddings=32768) == read(YARN)
-    assert read(YARN, original_max_position_embeddings=100) == read(
-        YARN | {"original_max_position_embeddings": 100}
-    )
     assert read(None) is None and read({"rope_type": "default"}) is None
 
 

@@ -1,6 +1,7 @@
 """What all stages that train have in common: going on to more epochs, and what devices hold."""
 
 import dataclasses
+import re
 
 import jax
 import pytest
@@ -10,7 +11,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.run.context import PlanContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.stages import Pretrain, Sft, training_stage
-from stair_jax.storage import read_jsonl
+from stair_jax.storage import read_json, read_jsonl, write_json
 from stair_jax.training.metrics import StepMetrics
 
 STAGE = Sft(
@@ -149,3 +150,17 @@ def test_pretraining_splits_its_batch_and_no_micro_batch():
     setup = Pretrain(batch_size=16).lay_out(MODEL, Runtime())
     assert setup.mesh.shape["fsdp"] == 8 and setup.rows == 16
     assert Pretrain(batch_size=6).lay_out(MODEL, Runtime()).mesh.shape["fsdp"] == 2
+
+
+def test_sequences_beyond_the_positions_of_the_model_are_told_once(context, capsys):
+    config = context.input("model") / "hf" / "config.json"
+    stage = dataclasses.replace(STAGE, keep_state=False)
+    stage.run(context)
+    assert "max_position_embeddings" not in capsys.readouterr().err
+    write_json(config, read_json(config) | {"max_position_embeddings": 16})
+    again = dataclasses.replace(context, folder=context.folder.with_name("again"))
+    stage.run(again)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "max_position" in line]
+    assert re.search(
+        r"warning: 8 sequences .* max_position_embeddings 16 .* up to \d+ tokens", line
+    )

@@ -6,9 +6,12 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
+from stair_jax.models.huggingface.other_forms import about_file, other_forms
 from stair_jax.storage import using_disk
 
+_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/.*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Neither pickles nor code are fetched: they are never read. `*` in these patterns matches slashes
 # too, hence `_SUBFOLDERS` to leave out.
@@ -28,17 +31,26 @@ def resolve(init: str, weights: bool = True) -> Path:
     Raises:
         UserError: there is no such folder or model, or it cannot be fetched; says what to do.
     """
+    require_local(init, "the model")
     folder = Path(init).expanduser()
     if folder.is_dir():
+        _check_form(init, sorted(path.name for path in folder.iterdir()))
         return folder
+    if folder.exists():
+        raise UserError(about_file(folder))
+    if page := _PAGE.fullmatch(init):
+        raise UserError(f"{init} is a web page: name the model {page[1]} itself")
     if not _HUB_ID.fullmatch(init):
         raise UserError(f"there is no folder {folder}")
     found = _fetch(init, _DESCRIPTION + _WEIGHTS if weights else _DESCRIPTION)
     if weights and not any(found.glob(_WEIGHTS[0])):
+        _check_form(init, _names_on_hub(init))
         raise UserError(
             f"{init} has no model.safetensors on the hub or in the cache {found}: choose a "
             "checkpoint with safetensors (others are not read), or fetch it with a network"
         )
+    if not (found / "config.json").is_file():
+        _check_form(init, _names_on_hub(init))
     return found
 
 
@@ -54,6 +66,20 @@ def cached_commit(repo_id: str) -> str | None:
     except errors.HFValidationError:
         return None
     return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _check_form(init: str, names: list[str]) -> None:
+    """Raises a UserError if the files are a checkpoint of a form that is not read."""
+    if about := other_forms(init, names):
+        raise UserError(about)
+
+
+def _names_on_hub(repo_id: str) -> list[str]:
+    """The files of a model on the hub; [] if it cannot be reached."""
+    try:
+        return huggingface_hub.list_repo_files(repo_id)
+    except Exception:  # its HTTP client's errors have no common base class
+        return []
 
 
 def _fetch(repo_id: str, patterns: list[str]) -> Path:

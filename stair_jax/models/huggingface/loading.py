@@ -5,6 +5,7 @@ memory holds one tensor, or as many layers of it as `_PIECE_BYTES` allow, and a 
 Embedding and head, the largest tensors, are read first, while most memory is free.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from jax.sharding import Mesh, PartitionSpec, Sharding
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
 from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import Index, Tensor
@@ -41,13 +43,28 @@ def load_config(folder: str | Path) -> ModelConfig:
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
+    _refuse_repeated(path)
     return ModelConfig.from_huggingface(values)
+
+
+def _refuse_repeated(path: Path) -> None:
+    """Raises a UserError if an object of a JSON file has a key twice: readers take the last one."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise UserError(f"{path} has the field {shown(name)} twice: remove one")
+
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=check)
 
 
 def stored_dtype(folder: str | Path) -> str:
     """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`."""
     files = CheckpointFiles(folder)
-    name, tensor = next(iter(tensor_names.tensors(load_config(folder)).items()))
+    config = load_config(folder)
+    _check_depth(files, config)
+    name, tensor = next(iter(tensor_names.tensors(config).items()))
     _require(files, [name])
     files.check(name, tensor.shape)
     return DTYPE_NAMES[files.tensors[name].dtype]
@@ -69,6 +86,7 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
             shape.
     """
     files = CheckpointFiles(folder)
+    _check_depth(files, config)
     expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
     _check(files, expected, config)
     shapes = tensor_names.parameter_shapes(config)
@@ -222,6 +240,20 @@ def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
     for name, tensor in tensors.items():
         found.setdefault(tensor.parameter, {})[name] = tensor
     return found
+
+
+def _check_depth(files: CheckpointFiles, config: ModelConfig) -> None:
+    """Checks the number of layers before anything is made for each of them.
+
+    Raises:
+        UserError: the files hold fewer.
+    """
+    there = tensor_names.num_layers(files.tensors)
+    if config.num_hidden_layers > there:
+        raise UserError(
+            f"{files.folder} lacks layers: config.json asks for {config.num_hidden_layers}, and "
+            f"there are tensors of {there}"
+        )
 
 
 def _check(files: CheckpointFiles, expected: Mapping[str, Tensor], config: ModelConfig) -> None:

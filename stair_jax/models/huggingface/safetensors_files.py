@@ -11,7 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from stair_jax.errors import UserError
-from stair_jax.storage import atomic_file, read_json
+from stair_jax.models.config_values import shown
+from stair_jax.models.huggingface.other_forms import other_forms
+from stair_jax.storage import atomic_file, check_regular, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -120,19 +122,25 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if (folder / SINGLE_FILE).is_file():
         return _tensors_in(folder / SINGLE_FILE)
     if not (folder / INDEX_FILE).is_file():
+        for path in (folder / SINGLE_FILE, folder / INDEX_FILE):
+            check_regular(path)
         raise UserError(
-            f"{folder} has no {SINGLE_FILE}: name a Hugging Face folder with safetensors"
+            other_forms(folder, _names(folder))
+            or f"{folder} has no {SINGLE_FILE}: name a Hugging Face folder with safetensors"
         )
     index = read_json(folder / INDEX_FILE)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
         raise UserError(f"{folder / INDEX_FILE} is damaged: it has no weight_map")
+    for file in weight_map.values():
+        # A bare file name: an index must not lead out of its folder.
+        is_name = isinstance(file, str) and Path(file).name == file and "\0" not in file
+        if not is_name or not _is_file(folder / file):
+            raise UserError(
+                f"{folder / INDEX_FILE} names {shown(file)}, which is not in the folder"
+            )
     found: dict[str, StoredTensor] = {}
     for file in dict.fromkeys(weight_map.values()):
-        # A bare file name: an index must not lead out of its folder.
-        is_name = isinstance(file, str) and Path(file).name == file
-        if not is_name or not (folder / file).is_file():
-            raise UserError(f"{folder / INDEX_FILE} names {file}, which is not in the folder")
         held = _tensors_in(folder / file)
         twice = sorted(held.keys() & found.keys())
         if twice:
@@ -145,6 +153,17 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             "which does not contain it"
         )
     return found
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _tensors_in(file: Path) -> dict[str, StoredTensor]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import tensor_names
@@ -64,6 +65,7 @@ def save(
         UserError: the dtype is unknown, the tokenizer has more tokens than the model, a value is
             not finite in `dtype`, or the disk cannot be written.
     """
+    require_local(folder, "the folder to write")
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
     if tokenizer.vocab_size > config.vocab_size:

@@ -1,6 +1,8 @@
 """Tensors of a Hugging Face checkpoint: names, shapes, and the parameters that hold them."""
 
 import math
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ SCORE = "score.weight"
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
 # Rows per block of a transposed copy: enough to fill cache lines, few enough to stay in cache.
 _ROWS_IN_CACHE = 16
+
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 
 Index = tuple[slice, ...]
 
@@ -49,6 +53,12 @@ def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
     if with_head and not config.tie_word_embeddings:
         found[HEAD] = Tensor("head", None, vocabulary)
     return found
+
+
+def num_layers(names: Iterable[str]) -> int:
+    """How many layers the tensors of a checkpoint are of, by their names."""
+    found = (_LAYER.match(name) for name in names)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
 def _layer_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:

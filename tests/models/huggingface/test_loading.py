@@ -268,7 +268,7 @@ def test_a_tensor_that_a_shard_lacks_is_named(in_shards):
     with pytest.raises(UserError, match=f"{QUERY} in {file}, which does not contain it"):
         load(folder)
     (folder / file).unlink()
-    with pytest.raises(UserError, match=f"names {file}"):
+    with pytest.raises(UserError, match=f"names '{file}'"):
         load(folder)
 
 
