@@ -1,4 +1,4 @@
-"""The TPU backend: against the kernel's contract on a CPU, and compiled for TPUs."""
+"""The TPU backend: its kernel interpreted on a CPU against `gather`, and compiled for TPUs."""
 
 import dataclasses
 from functools import partial
