@@ -110,6 +110,7 @@ def test_devices_attend_with_their_own_heads_and_pages(interpreter):
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_greedy_continuation_is_that_of_gather(monkeypatch, interpreter):
     monkeypatch.setattr(EngineConfig, "decode_mode", "full")  # as on TPUs
     monkeypatch.setattr(ragged, "_PAGES_A_BLOCK", 2)
