@@ -6,6 +6,7 @@
 | `scripted_engine` | an engine without a model, whose answers are a function of the request |
 | `tiny_models` | random models of a few thousand parameters |
 | `tiny_tokenizers` | tokenizers of 18 to 350 tokens, with the four tags and a chat template |
+| `tpu_interpreter` | JAX's interpreter of Pallas TPU kernels on a CPU, without two of its faults |
 
 Nothing here needs pytest, a network or an accelerator.
 """

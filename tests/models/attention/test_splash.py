@@ -18,21 +18,41 @@ IDS = np.repeat([[1, 2, 0]], [70, 50, 10], axis=1).repeat(2, axis=0)
 ENDS = np.repeat([[70, 40, 70, 120, 0]], [20, 20, 30, 50, 10], axis=1).repeat(2, axis=0)
 
 
+def gradients(attend, arrays, ids, ends):
+    """Gradients of query, key and value, and the outputs."""
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def run(*arrays):
+        out = attend(*arrays, ids, ends)
+        return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+    return run(*arrays)
+
+
+def drawn(dtype):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((2, LENGTH, n, 64)).astype(dtype) for n in (4, 2, 2)]
+
+
 @pytest.mark.parametrize(("ids", "ends"), [(None, None), (IDS, None), (IDS, ENDS)])
 def test_the_kernels_compute_what_xla_computes(ids, ends):
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal((2, LENGTH, n, 64)).astype(np.float32) for n in (4, 2, 2)]
     ids, ends = (None if array is None else jnp.asarray(array) for array in (ids, ends))
-
-    @partial(jax.jit, static_argnums=0)
-    @partial(jax.grad, argnums=(1, 2, 3), has_aux=True)
-    def gradients(attend, *arrays):
-        out = attend(*arrays, ids, ends)
-        return jnp.sum(jnp.sin(out)), out
-
-    found = gradients(partial(splash.attend, interpret=True), *arrays)
-    expected = gradients(get_backend("xla"), *arrays)
+    found, expected = (
+        gradients(attend, drawn("float32"), ids, ends)
+        for attend in (partial(splash.attend, interpret=True), get_backend("xla"))
+    )
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), found, expected)
+
+
+def test_in_bfloat16_the_mean_error_is_below_one_rounding():
+    trees, arrays = (jnp.asarray(IDS), jnp.asarray(ENDS)), drawn("bfloat16")
+    found = gradients(partial(splash.attend, interpret=True), arrays, *trees)
+    exact = gradients(get_backend("xla"), [x.astype(np.float32) for x in arrays], *trees)
+    for rough, fine in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        assert rough.dtype == jnp.bfloat16
+        error = np.linalg.norm(np.float32(rough) - fine)
+        assert error < 2**-8 * np.linalg.norm(fine)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The TPU backend: against the kernel's contract on a CPU, and compiled for TPUs."""
+"""The TPU backend: its kernel interpreted on a CPU against `gather`, and compiled for TPUs."""
 
 import dataclasses
 from functools import partial
@@ -7,53 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas.ops.tpu import ragged_paged_attention as kernels
 
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.engine_config import EngineConfig
+from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged import ragged
 from stair_jax.models.paged.backends import View, get_paged_backend, page_axes
 from stair_jax.models.paged.kv_pages import KVPages
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.planning.topology import get_topology
+from stair_jax.testing.tiny_models import tiny_model
+from stair_jax.testing.tpu_interpreter import problem, tpu_interpreter
 
 CONFIG = ModelConfig(40, 32, 48, 2, 4, 2, 64)
 RAGGED, GATHER = get_paged_backend("ragged"), get_paged_backend("gather")
 LAYERS, PAGES, PAGE_SIZE, WIDTH = 3, 512, 32, 64
 
 
-def ragged_attention(queries, pages, kv_lens, page_indices, cu_q_lens, num_seqs, *, scale):
-    """The kernel's contract: the queries of a row are the last tokens of its sequence."""
-    out = np.zeros_like(queries)
-    for row in range(num_seqs[0]):
-        length = kv_lens[row]
-        first, end = cu_q_lens[row : row + 2]
-        assert end - first <= length
-        # Padding beyond the table reads its first page.
-        columns = np.arange(length) // pages.shape[1]
-        ids = page_indices[row][np.where(columns < page_indices.shape[1], columns, 0)]
-        tokens = np.float64(pages[ids, np.arange(length) % pages.shape[1]])
-        for query in range(first, end):
-            seen = tokens[: length - (end - 1 - query)]
-            for head, vector in enumerate(queries[query]):
-                key = 2 * (head * pages.shape[2] // 2 // queries.shape[1])
-                weights = np.exp(seen[:, key] @ np.float64(vector) * scale)
-                out[query, head] = weights @ seen[:, key + 1] / weights.sum()
-    return out
-
-
 @pytest.fixture
-def kernel(monkeypatch):
-    """Replaces the kernel by its contract, after the kernel's own checks of shapes."""
-
-    def call(*args, sm_scale, **sizes):
-        kernels.static_validate_inputs(*args, sm_scale=sm_scale, **sizes)
-        result = jax.ShapeDtypeStruct(args[0].shape, args[0].dtype)
-        return jax.pure_callback(
-            lambda *args: ragged_attention(*map(np.asarray, args), scale=sm_scale), result, *args
-        )
-
-    monkeypatch.setattr(kernels, "ragged_paged_attention", call)
+def interpreter():
+    """Runs the kernel itself, interpreted on a CPU as on a TPU."""
+    if reason := problem():
+        pytest.skip(reason)
+    with tpu_interpreter():
+        yield
 
 
 def interleaved(pages):
@@ -62,28 +42,98 @@ def interleaved(pages):
     return np.pad(joined, ((0, 0),) * 3 + ((0, 128 - joined.shape[3]),))
 
 
-@pytest.mark.parametrize("length", [1, 3])
-def test_the_kernel_is_asked_for_what_gather_computes(kernel, length):
+def separate(pages):
+    """Keys and values of 64 dimensions, of pages in the layout of the kernel."""
+    return pages[:, :, ::2, :64], pages[:, :, 1::2, :64]
+
+
+def mixed_view(length, page_size):
+    """The start of a sequence, two chunks of one, one that shares its page, idle rows, long ones.
+
+    The padding of the last row stands beyond its table.
+    """
+    counts = [length, length, 1, max(length - 1, 1), 0, 1, length, 0, 1]
+    start = [0, page_size + 1, page_size + 1 + length, page_size, 9, 1, 2 * page_size - 1, 0]
+    start.append(4 * page_size - 1)
+    table = [[1, 0, 0, 0], [2, 3, 4, 0], [2, 3, 4, 0], [2, 5, 0, 0], [0] * 4, [6, 0, 0, 0]]
+    table += [[7, 8, 9, 0], [0] * 4, [10, 11, 12, 13]]
+    return View(*(np.array(values, np.int32) for values in (table, start, counts)))
+
+
+@pytest.mark.parametrize(
+    ("length", "page_size", "heads", "kv_heads", "dtype", "kv_dtype"),
+    [
+        (1, 4, 4, 2, "bfloat16", "bfloat16"),
+        (3, 4, 4, 2, "bfloat16", "bfloat16"),
+        (3, 2, 8, 8, "float32", "float32"),  # two blocks of heads
+        (1, 16, 6, 2, "bfloat16", "float8_e4m3fn"),
+    ],
+)
+def test_the_kernel_computes_what_gather_does(
+    monkeypatch, interpreter, length, page_size, heads, kv_heads, dtype, kv_dtype
+):
+    monkeypatch.setattr(ragged, "_PAGES_A_BLOCK", 2)  # so that sequences have several blocks
     rng = np.random.default_rng(0)
-    new = [rng.standard_normal((6, length, n, 64)).astype(np.float32) for n in (4, 2, 2)]
-    pages = rng.standard_normal((2, 9, 4, 2, 64)).astype(np.float32)
-    # The start of a sequence, two chunks of another one, one that shares its page, one at rest, and
-    # one whose padding would stand beyond its table.
-    table = [[1, 0, 0], [2, 3, 4], [2, 3, 4], [2, 5, 0], [0, 0, 0], [6, 7, 8]]
-    counts = np.array([length, length, 1, max(length - 1, 1), 0, 1], np.int32)
-    start = np.array([0, 5, 5 + length, 4, 9, 11], np.int32)
-    view = View(np.array(table, np.int32), start, counts)
-    expected, kept = jax.jit(GATHER.attend)(*new, KVPages(*pages), view)
-    noise = rng.standard_normal((9, 4, 4, 128)).astype(np.float32)
+    view = mixed_view(length, page_size)
+    rows = len(view.start)
+    query, *new = (
+        rng.standard_normal((rows, length, n, 64)).astype(dtype)
+        for n in (heads, kv_heads, kv_heads)
+    )
+    pages = rng.standard_normal((2, 14, page_size, kv_heads, 64)).astype(kv_dtype)
+    # The reference computes in float32 with the values that the kernel has.
+    exact = [x.astype(kv_dtype).astype(np.float32) for x in (*new, *pages)]
+    expected, kept = jax.jit(GATHER.attend)(
+        query.astype(np.float32), *exact[:2], KVPages(*exact[2:]), view
+    )
+    noise = rng.standard_normal((14, page_size, 2 * kv_heads, 128)).astype(kv_dtype)
     stacked = np.concatenate([noise, interleaved(pages), noise])
-    out, found = jax.jit(RAGGED.attend)(*new, stacked, view._replace(base=9))
-    counted = np.arange(length) < counts[:, None]
-    np.testing.assert_allclose(out[counted], expected[counted], atol=2e-6)
-    layers = np.concatenate([noise, interleaved(kept[:2]), noise])
-    np.testing.assert_array_equal(found, layers)
+    out, found = jax.jit(RAGGED.attend)(query, *new, stacked, view._replace(base=14))
+    assert out.dtype == dtype
+    out = np.float32(out)
+    counted = np.arange(length) < view.length[:, None]
+    rounding = 2.0**-8 if dtype == "bfloat16" else 0
+    np.testing.assert_allclose(out[counted], expected[counted], atol=2e-6, rtol=rounding)
+    assert np.isfinite(out).all()
+    layers = np.concatenate([noise, interleaved(kept[:2]).astype(kv_dtype), noise])
+    np.testing.assert_array_equal(np.float32(found), np.float32(layers))
 
 
-def test_pages_of_8_bits_are_clipped_where_they_would_overflow(kernel):
+def test_devices_attend_with_their_own_heads_and_pages(interpreter):
+    rng = np.random.default_rng(0)
+    new = [rng.standard_normal((2, 1, n, 64)).astype(np.float32) for n in (4, 2, 2)]
+    pages = rng.standard_normal((8, 4, 4, 128)).astype(np.float32)
+    view = View(*(np.array(x, np.int32) for x in ([[1, 2], [3, 0]], [5, 2], [1, 1])))
+    expected = jax.jit(GATHER.attend)(*new, KVPages(*separate(pages)), view)[0]
+    with use_mesh(make_mesh(MeshShape(tensor=2), jax.devices()[:2])):
+        out = jax.jit(RAGGED.attend)(*new, pages, view)[0]
+    np.testing.assert_allclose(out, expected, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_a_greedy_continuation_is_that_of_gather(monkeypatch, interpreter):
+    monkeypatch.setattr(EngineConfig, "decode_mode", "full")  # as on TPUs
+    monkeypatch.setattr(ragged, "_PAGES_A_BLOCK", 2)
+    config, params = tiny_model()
+    greedy = Sampling(temperature=0, max_tokens=5)
+    requests = [
+        Request(index, tuple(range(1, 1 + length)), sampling=greedy)
+        for index, length in enumerate((11, 3))
+    ]
+    sizes = {"num_slots": 2, "max_length": 16, "page_size": 4, "steps_per_call": 5}
+    found, expected = (
+        run_all(
+            Engine(config, params, attention=name, prefill_rows=2, prefill_width=8, **sizes),
+            requests,
+        )
+        for name in ("ragged", "gather")
+    )
+    for index, completion in expected.items():
+        assert found[index].tokens == completion.tokens
+        np.testing.assert_allclose(found[index].logps, completion.logps, atol=1e-5)
+
+
+def test_pages_of_8_bits_are_clipped_where_they_would_overflow(interpreter):
     pages = RAGGED.empty(CONFIG, 3, 4, 1, "float8_e4m3fn")
     view = View(*(np.array(x, np.int32) for x in ([[2]], [1], [1])))
     key = np.full((1, 1, 2, 64), 1e4, np.float32)
