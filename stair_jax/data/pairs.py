@@ -15,6 +15,7 @@ from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt
+from stair_jax.text.steps import breaks_output
 from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
@@ -45,7 +46,7 @@ def encode_pairs(
     """The pairs that training can use, as records and as sequences.
 
     Both sides have at most `max_length` tokens, each has a token that counts beside end tokens, and
-    they differ.
+    they differ. The better one does not go on behind its output block.
 
     Collective: each process of the run tokenises its share of the rows (see `TokenizedRows`).
 
@@ -59,6 +60,9 @@ def encode_pairs(
     encoded = TokenizedRows(rows, partial(encode, tokenizer), 2, ends=tokenizer.stop_ids)
     left_out = {
         "above max_length": (encoded.lengths > max_length).any(1),
+        "with a malformed better side": np.array(
+            [breaks_output("".join(row.better_texts)) for row in rows], bool
+        ),
         "with an empty side": (encoded.weighted < 1).any(1),
         "with both sides alike": (encoded.lengths[:, 0] == encoded.lengths[:, 1])
         & (encoded.checksums[:, 0] == encoded.checksums[:, 1]),

@@ -194,6 +194,11 @@ class StepPair(PreferencePair):
     chosen_tokens: Tokens | None = None
     rejected_tokens: Tokens | None = None
 
+    @property
+    def better_texts(self) -> Texts:
+        """The steps of the better side from the prompt on."""
+        return (*self.path, self.chosen)
+
 
 @dataclass(frozen=True)
 class PathPair(PreferencePair):
@@ -212,6 +217,11 @@ class PathPair(PreferencePair):
     form: str | None = None
     chosen_tokens: Tokens | None = None
     rejected_tokens: Tokens | None = None
+
+    @property
+    def better_texts(self) -> Texts:
+        """The steps of the better side from the prompt on."""
+        return self.chosen_path
 
 
 R = TypeVar("R", bound=Record)

@@ -127,6 +127,25 @@ def test_pairs_with_an_empty_or_the_same_side_are_left_out_and_counted(chat_toke
     assert kept == [path] and counts["with both sides alike"] == 2
 
 
+def test_pairs_whose_better_side_goes_on_behind_its_output_are_left_out(chat_tokenizer):
+    """The other side may: that is what makes it the worse one."""
+    twice = OUTPUT + OUTPUT
+    rows = [
+        PAIR,
+        replace(PAIR, chosen=twice),
+        replace(PAIR, path=(STEP, OUTPUT), chosen="\n\nMore."),
+        replace(PAIR, rejected=twice),
+    ]
+    counts = Counter()
+    kept, _ = encode_pairs(rows, step_examples, chat_tokenizer, 400, counts)
+    assert kept == [rows[0], rows[3]] and counts == {"with a malformed better side": 2}
+    paths = [
+        PathPair("q", "hi", (STEP, twice), (OUTPUT,)),
+        PathPair("q", "hi", (OUTPUT,), (twice,)),
+    ]
+    assert encode_pairs(paths, path_examples, chat_tokenizer, 400)[0] == paths[1:]
+
+
 def test_token_ids_outside_of_the_vocabulary_are_named():
     pair = PathPair("q", "hi", (STEP,), (OUTPUT,), rejected_tokens=(1, 99))
     check_token_ids([PAIR, replace(PAIR, path_tokens=(99,)), pair], 100, "dpo.jsonl")
