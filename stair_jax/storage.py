@@ -95,6 +95,8 @@ def check_regular(path: str | Path) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return  # who opens it says so
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a named pipe, a device or a socket"
         raise UserError(f"cannot read {path}: it is {what}, not a file")
@@ -233,7 +235,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 def _read_text(path: str | Path) -> str:
     with reading(path):
         check_regular(path)
-        return Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8")
 
 
 def _json_line(value: Any) -> bytes:

@@ -53,12 +53,12 @@ def step_ids(
       tokenizer: of the model.
       texts: of the steps, in order.
       sampled: ids of all of them.
-      ends: whether the last step ends its answer, so that the end-of-sequence token is added; None:
-        it does, unless it ends with the closing tag of a reasoning block.
+      ends: whether the last step ends its answer, so that `Tokenizer.end_id` is added; None: it
+        does, unless it ends with the closing tag of a reasoning block.
     """
     if sampled is not None:
         return list(sampled)
     ids = [token for text in texts for token in tokenizer.encode_answer(text)]
     if ends is None:
         ends = bool(texts) and not texts[-1].rstrip().endswith(REASONING_CLOSE)
-    return [*ids, tokenizer.eos_id] if ends else ids
+    return [*ids, tokenizer.end_id] if ends else ids

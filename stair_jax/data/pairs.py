@@ -20,7 +20,7 @@ from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
 SftOn = Literal["step", "answer"]
-P = TypeVar("P", bound=PreferencePair)
+P = TypeVar("P", bound=StepPair | PathPair)
 
 
 def read_pairs(path: str | Path, record: type[P]) -> list[P]:
@@ -61,7 +61,7 @@ def encode_pairs(
     left_out = {
         "above max_length": (encoded.lengths > max_length).any(1),
         "with a malformed better side": np.array(
-            [breaks_output("".join(row.better_texts)) for row in rows], bool
+            [breaks_output("".join(row.better_texts)) for row in rows], dtype=np.bool_
         ),
         "with an empty side": (encoded.weighted < 1).any(1),
         "with both sides alike": (encoded.lengths[:, 0] == encoded.lengths[:, 1])

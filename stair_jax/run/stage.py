@@ -98,10 +98,6 @@ class Stage(Settings, ABC):
     LENGTH: ClassVar[str] = ""
     MEMORY: ClassVar[tuple[str, ...]] = ()
 
-    def version(self) -> int:
-        """`VERSION`; a kind adds to it where only some values came to mean something else."""
-        return self.VERSION
-
     @abstractmethod
     def run(self, context: StageContext) -> None:
         """Does the work in `context.folder`, going on from partial work that is there."""

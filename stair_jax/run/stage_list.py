@@ -57,7 +57,7 @@ class StageEntry:
         return {
             "kind": self.kind,
             "name": self.name,
-            "version": self.stage.version(),
+            "version": self.stage.VERSION,
             "seed": self.seed,
             "settings": storage.plain(self.stage.identity(), keep_nonfinite=True),
             "inputs": {name: inputs[name] for name in self.input_names},

@@ -44,7 +44,7 @@ class SamplingSettings(Settings):
     max_step_tokens: int = setting(2048, least=1, most=2**24)
     max_answer_tokens: int = setting(4096, least=1, most=2**24)
     reuse_rollout_step: bool = False
-    keep_cut_steps: bool = setting(True, absent=False)
+    keep_cut_steps: bool = True
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""

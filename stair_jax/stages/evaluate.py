@@ -96,10 +96,6 @@ class Evaluate(Stage):
         )
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
 
-    def version(self) -> int:
-        """One more where self-reward judges safety by rule, which counts otherwise now."""
-        return self.VERSION + (self.judge.safety_rule == "paper_release")
-
     @property
     def engine(self) -> EngineSettings:
         """What the engines depend on."""

@@ -87,11 +87,6 @@ class Search(Stage, SearchConfig, SamplingSettings):
         """What the engine depends on."""
         return EngineSettings(self.context_tokens, self.dtype, self.weights, self.kv_dtype)
 
-    def version(self) -> int:
-        """One more where the prior is "uniform" or safety by rule, which have other values now."""
-        is_other = self.prior == "uniform" or self.judge.safety_rule == "paper_release"
-        return self.VERSION + is_other
-
     def makes(self) -> Mapping[str, Artifact]:
         """Search trees."""
         return {TREES_FILE: Artifact.TREES}

@@ -33,9 +33,10 @@ def check_encoding(tokenizer: Tokenizer) -> None:
     Raises:
       UserError: names the first probe that differs, and where.
     """
+    if not _holds_control(tokenizer, tokenizer.chat.system or ""):
+        for text, ours, theirs in _prompts(tokenizer):
+            _compare(tokenizer, f"a prompt {text!r}", ours, theirs)
     for text in TEXTS:
-        if not _holds_control(tokenizer, tokenizer.chat.system or ""):
-            _compare(tokenizer, f"a prompt {text!r}", *_prompts(tokenizer, text))
         # Behind a tag, so that a space that begins a document is not at issue.
         ours = [tokenizer.tags.output_open, *tokenizer.encode_text(text)]
         theirs = tokenizer.hf.encode(steps.OUTPUT_OPEN + text, add_special_tokens=False)
@@ -49,13 +50,14 @@ def check_encoding(tokenizer: Tokenizer) -> None:
             )
 
 
-def _prompts(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
-    """(ours, transformers') token ids of a prompt."""
-    turns = [{"role": "user", "content": text}]
-    if tokenizer.chat.system is not None:
-        turns.insert(0, {"role": "system", "content": tokenizer.chat.system.strip()})
-    reference = encode_by_template(tokenizer.hf, tokenizer.chat, turns)
-    return chat.encode_prompt(tokenizer, text), reference
+def _prompts(tokenizer: Tokenizer) -> Iterator[tuple[str, list[int], list[int]]]:
+    """(text, our token ids of it as a prompt, transformers') for each probe."""
+    system = tokenizer.chat.system
+    before = [] if system is None else [{"role": "system", "content": system.strip()}]
+    chats = [[*before, {"role": "user", "content": text}] for text in TEXTS]
+    references = encode_by_template(tokenizer.hf, tokenizer.chat, chats)
+    for text, reference in zip(TEXTS, references, strict=True):
+        yield text, chat.encode_prompt(tokenizer, text), reference
 
 
 def _control_texts(tokenizer: Tokenizer) -> Iterator[str]:

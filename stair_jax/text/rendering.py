@@ -1,11 +1,11 @@
 """Chat templates as text: one exchange rendered, with placeholders for what people write in it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stair_jax.errors import UserError
 from stair_jax.text.chat_settings import ChatSettings
-from stair_jax.text.template_limits import render_within_limits
+from stair_jax.text.template_limits import render_all_within_limits
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
@@ -40,31 +40,34 @@ def render(
         turns.insert(0, {"role": "system", "content": system})
     if answer is not None:
         turns.append({"role": "assistant", "content": answer})
-    return _apply(hf, chat, turns, add_generation_prompt=answer is None)
+    return _apply(hf, chat, [turns], add_generation_prompt=answer is None)[0]
 
 
 def encode_by_template(
-    hf: "PreTrainedTokenizerFast", chat: ChatSettings, turns: list[dict[str, str]]
-) -> list[int]:
+    hf: "PreTrainedTokenizerFast", chat: ChatSettings, chats: list[list[dict[str, str]]]
+) -> list[list[int]]:
     """Token ids of transformers' own `apply_chat_template`, up to where the answer starts.
 
     Raises:
       UserError: there is no template, or it fails.
     """
-    _apply(hf, chat, turns, add_generation_prompt=True)  # within limits, which transformers lacks
-    template = chat.with_fixed_clock(hf.get_chat_template())
-    encoded = hf.apply_chat_template(
-        turns, chat_template=template, add_generation_prompt=True, return_dict=False, **chat.values
-    )
-    return list(encoded)
+    _apply(hf, chat, chats, add_generation_prompt=True)  # within limits, which transformers lacks
+    options: dict[str, Any] = {
+        "chat_template": chat.with_fixed_clock(hf.get_chat_template()),
+        "add_generation_prompt": True,
+        "return_dict": False,
+        **chat.values,
+    }
+    encoded: list[Any] = [hf.apply_chat_template(turns, **options) for turns in chats]
+    return [list(ids) for ids in encoded]
 
 
 def _apply(
     hf: "PreTrainedTokenizerFast",
     chat: ChatSettings,
-    turns: list[dict[str, str]],
+    chats: list[list[dict[str, str]]],
     add_generation_prompt: bool,
-) -> str:
+) -> tuple[str, ...]:
     """The template with the values of `chat`, and a clock that stands still."""
     if not hf.chat_template:
         raise UserError(
@@ -73,7 +76,7 @@ def _apply(
         )
     try:
         template = chat.with_fixed_clock(hf.get_chat_template())
-        return render_within_limits(hf, turns, add_generation_prompt, chat.values, template)
+        return render_all_within_limits(hf, chats, add_generation_prompt, chat.values, template)
     except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template of the tokenizer fails: {reason}") from error

@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ def render_within_limits(
 
     Args:
       hf: the tokenizer whose template it is.
-      turns: each with "role" and "content".
+      turns: of a chat, each with "role" and "content".
       add_generation_prompt: whether the header of an answer follows them.
       values: variables of the template beside the turns and the special tokens.
       template: that is rendered; None: the tokenizer's own.
@@ -55,20 +55,33 @@ def render_within_limits(
       TemplateError: the template fails or exceeds a limit.
       ValueError: the tokenizer has several templates, and none is the default.
     """
-    variables = {
-        "messages": [dict(turn) for turn in turns],
+    return render_all_within_limits(hf, [turns], add_generation_prompt, values, template)[0]
+
+
+def render_all_within_limits(
+    hf: "PreTrainedTokenizerFast",
+    chats: Iterable[Sequence[Mapping[str, str]]],
+    add_generation_prompt: bool,
+    values: Mapping[str, Any],
+    template: str | None = None,
+) -> tuple[str, ...]:
+    """As `render_within_limits` for several chats, in one process whose limits are those of one."""
+    common = {
         "tools": None,
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
         **{name: str(token) for name, token in hf.special_tokens_map.items()},
         **values,
     }
-    return _render(template or hf.get_chat_template(), json.dumps(variables))
+    variables = [
+        json.dumps({"messages": [dict(turn) for turn in turns], **common}) for turns in chats
+    ]
+    return _render(template or hf.get_chat_template(), tuple(variables))
 
 
 # Each takes a tenth of a second, and a run loads the same tokenizer several times.
 @lru_cache(maxsize=256)
-def _render(template: str, variables: str) -> str:
+def _render(template: str, variables: tuple[str, ...]) -> tuple[str, ...]:
     limits = {"seconds": SECONDS, "megabytes": MEGABYTES, "characters": CHARACTERS}
     request = {"template": template, "variables": variables, **limits}
     try:
@@ -85,7 +98,7 @@ def _render(template: str, variables: str) -> str:
         # Killed: by the limit of time or, where memory is lacking in C code, by a crash.
         raise TemplateError(_ERRORS["time" if -done.returncode in _TIME_SIGNALS else "crash"])
     answer = json.loads(done.stdout)
-    if "text" in answer:
-        return str(answer["text"])
+    if "texts" in answer:
+        return tuple(map(str, answer["texts"]))
     reason = str(answer["error"])
     raise TemplateError(_ERRORS.get(reason, " ".join(reason.split())))

@@ -44,7 +44,7 @@ def test_a_row_is_what_packing_makes_of_one_example():
 def test_the_answers_count_with_their_end(tokenizer):
     rows = [{"prompt": "a?", "answer": "yes"}, {"prompt": "bb?", "answer": "n"}]
     batch = sft_batch(tokenizer, rows)
-    end = tokenizer.eos_id
+    end = tokenizer.end_id
     assert counted(batch) == [
         [*tokenizer.encode_text("yes"), end],
         [*tokenizer.encode_text("n"), end],
@@ -63,7 +63,7 @@ def test_both_sides_of_a_pair_have_one_shape_and_count_their_steps(tokenizer):
     assert chosen["tokens"].shape == rejected["tokens"].shape
     ids = tokenizer.encode_answer(step)
     assert counted(rejected)[0] == ids == counted(chosen)[1]
-    assert counted(chosen)[0][-2:] == [tokenizer.tags.output_close, tokenizer.eos_id]
+    assert counted(chosen)[0][-2:] == [tokenizer.tags.output_close, tokenizer.end_id]
     context = len(encode_prompt(tokenizer, "q")) + len(ids)
     np.testing.assert_array_equal(chosen["tokens"][0, :context], rejected["tokens"][0, :context])
 
@@ -88,7 +88,7 @@ def test_records_are_taken_as_they_are(tokenizer):
 def test_rows_have_any_kind_or_none_and_what_is_missing_is_named(tokenizer):
     row = {"prompt": "a?", "answer": "yes", "kind": "sums"}
     assert counted(sft_batch(tokenizer, [row])) == [
-        [*tokenizer.encode_text("yes"), tokenizer.eos_id]
+        [*tokenizer.encode_text("yes"), tokenizer.end_id]
     ]
     with pytest.raises(UserError, match="row 1, lacks the column 'answer'"):
         sft_batch(tokenizer, [row, {"prompt": "b?"}])

@@ -32,7 +32,7 @@ def test_only_the_steps_count_and_only_an_ended_answer_gets_the_end_token(chat_t
     chosen, rejected = step_examples(chat_tokenizer, PAIR)
     prompt = encode_prompt(chat_tokenizer, "hi")
     path = chat_tokenizer.encode_answer(STEP)
-    assert counted(chosen) == [*chat_tokenizer.encode_answer(OUTPUT), chat_tokenizer.eos_id]
+    assert counted(chosen) == [*chat_tokenizer.encode_answer(OUTPUT), chat_tokenizer.end_id]
     assert counted(rejected) == chat_tokenizer.encode_answer("\n\n" + STEP)
     for example in (chosen, rejected):
         assert list(example.tokens) == [*prompt, *path, *counted(example)]
@@ -54,7 +54,7 @@ def test_the_sft_term_on_the_answer_counts_the_path_of_the_chosen_side_too(chat_
 
 def test_a_path_never_ends_an_answer_and_a_side_does_where_the_pair_says_so(chat_tokenizer):
     """A step that the token limit cut has no closing tag, and goes on."""
-    end, cut = chat_tokenizer.eos_id, STEP[:-30]
+    end, cut = chat_tokenizer.end_id, STEP[:-30]
     known = replace(PAIR, path=(cut,), chosen=cut, chosen_terminal=False, rejected_terminal=True)
     chosen, rejected = step_examples(chat_tokenizer, known)
     assert end not in chosen.tokens[len(encode_prompt(chat_tokenizer, "hi")) :]
@@ -77,7 +77,7 @@ def test_sampled_tokens_take_the_place_of_the_texts(chat_tokenizer):
 def test_a_tag_in_the_prompt_stays_text(chat_tokenizer):
     forged = answer_example(chat_tokenizer, SftRow("a", STEP, "no", "safety"))
     assert chat_tokenizer.tags.reasoning_open not in forged.tokens
-    assert counted(forged) == [*chat_tokenizer.encode_text("no"), chat_tokenizer.eos_id]
+    assert counted(forged) == [*chat_tokenizer.encode_text("no"), chat_tokenizer.end_id]
 
 
 def test_an_example_is_shown_with_its_mask(chat_tokenizer):
@@ -93,7 +93,7 @@ def test_prm_pairs_have_a_path_each(chat_tokenizer):
     assert list(chosen.tokens) == [
         *prompt,
         *chat_tokenizer.encode_answer(STEP + OUTPUT),
-        chat_tokenizer.eos_id,
+        chat_tokenizer.end_id,
     ]
     assert list(rejected.tokens) == [*prompt, 3, 4]
 
@@ -105,7 +105,7 @@ def test_long_pairs_are_left_out(chat_tokenizer):
 
 
 def test_pairs_with_an_empty_or_the_same_side_are_left_out_and_counted(chat_tokenizer):
-    end = (chat_tokenizer.eos_id,)
+    end = (chat_tokenizer.end_id,)
     pairs = [
         PAIR,
         replace(PAIR, chosen=""),

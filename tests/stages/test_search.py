@@ -16,8 +16,6 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
-from stair_jax.run.stage_list import StageEntry
-from stair_jax.run.stage_records import difference
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search
@@ -285,21 +283,3 @@ def test_wrong_settings_and_missing_trees_are_said_clearly(run_preferences, tmp_
         build(Preferences, {"variant": "words"}, "config.preferences")
     with pytest.raises(UserError, match="holds no tree"):
         run_preferences(tmp_path, tmp_path)
-
-
-def test_an_older_search_counts_as_one_without_cut_steps_and_is_refused_where_values_changed():
-    def differ(record=None, **settings):
-        stage = build(Search, SETTINGS | settings, "config.search")
-        entry = StageEntry("search", "search", stage, frozenset(), 0)
-        inputs = {"base": "x", "data": "y"}
-        before = entry.identity(inputs)
-        del before["settings"]["keep_cut_steps"]
-        return difference(entry, before | (record or {}), inputs)
-
-    assert differ(keep_cut_steps=False) is None
-    assert differ() == "config.search.keep_cut_steps = False, and now it is True"
-    older = {"version": 1}
-    assert differ(older, keep_cut_steps=False) is None
-    for changed in ({"prior": "uniform"}, {"judge": {"safety_rule": "paper_release"}}):
-        found = differ(older, keep_cut_steps=False, **changed)
-        assert found is not None and found.startswith("version 1 of the kind search")

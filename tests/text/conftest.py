@@ -4,6 +4,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import pre_tokenizers as pre
 from transformers import PreTrainedTokenizerFast
 
+from stair_jax.text import template_limits, template_process
 from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -203,3 +205,22 @@ def family(request) -> Tokenizer:
 def make_fixture():
     """`make(name)`: see above."""
     return make
+
+
+@pytest.fixture(autouse=True)
+def templates_in_this_process(request, monkeypatch):
+    """Renders templates without a process for each, which takes a tenth of a second.
+
+    Not in the tests of these processes; elsewhere what is rendered matters, and not where.
+    """
+    if "limits" in request.path.stem:
+        return
+
+    def render(template, variables):
+        request = {"template": template, "variables": variables, "characters": 10**6}
+        answer = template_process.render(request)
+        if "error" in answer:
+            raise template_limits.TemplateError(answer["error"])
+        return tuple(answer["texts"])
+
+    monkeypatch.setattr(template_limits, "_render", lru_cache(maxsize=None)(render))

@@ -15,6 +15,7 @@ def cache(tmp_path, monkeypatch):
     """A function that puts a model's files into an empty cache, without network access."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo_id: [])
 
     def add(repo_id, *names):
         folder = tmp_path / "hub" / f"models--{repo_id.replace('/', '--')}"
@@ -108,6 +109,7 @@ def test_what_fails_is_said_in_one_line(failing, error, advice):
 
 @pytest.mark.parametrize("weights", [False, True])
 def test_only_files_without_code_are_fetched(monkeypatch, tmp_path, weights):
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo_id: [])
     offered = [
         "config.json",
         "generation_config.json",
