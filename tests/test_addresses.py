@@ -51,7 +51,7 @@ def test_an_address_is_refused_by_what_works_instead(address, works):
     ],
 )
 def test_paths_ids_and_texts_are_not(local):
-    require_local(local, "a setting")
+    assert require_local(local, "a setting") is None
 
 
 @pytest.mark.parametrize(
