@@ -51,6 +51,7 @@ class Evaluated:
 
     lane: int
     reward: float
+    judged: bool = False  # a malformed answer has a reward without a judgement
 
 
 Outcome = list[Request] | Children | Evaluated
@@ -330,7 +331,8 @@ class Actor:
             self._counts["nonfinite"] += 1
             given = None
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
-        return Evaluated(evaluation.lane, math.nan if given is None else given)
+        judged = evaluation.judging is not None
+        return Evaluated(evaluation.lane, math.nan if given is None else given, judged)
 
 
 def _own_tokens(handle: Handle) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, request_key
+from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, SearchContext
 from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
@@ -60,9 +61,9 @@ class EngineProtocol(Protocol):
 
 
 class ProgressListener(Protocol):
-    """Receives the number of finished trees (see `monitoring.Progress`)."""
+    """Receives the numbers of finished trees and of iterations (see `monitoring.Progress`)."""
 
-    def update(self, done: int, **shown: Any) -> None: ...
+    def update(self, done: int, *, done_parts: int = 0, **shown: Any) -> None: ...
 
 
 def run_search(
@@ -80,6 +81,7 @@ def run_search(
     model: str = "",
     fingerprint: str = "",
     done: Collection[str] = (),
+    report: SearchReport | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -98,6 +100,7 @@ def run_search(
       model: fingerprint of the model, for the records.
       fingerprint: of the settings, for the records.
       done: ids of prompts whose trees are finished already (of a resumed search).
+      report: what the totals are added to, to be read while the search goes on; None: a new one.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -126,6 +129,7 @@ def run_search(
     admission = Admission(engine.capacity, settings.expected_tokens)
     prompts_left = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
     search = _Search(context, engine, batched_trees, admission, prompts_left, batch, on_tree)
+    search.report = report or search.report
     search.run(settings.tree.num_iterations, progress, len(done))
     context.judge_prefixes.close_all()
     return search.report
@@ -184,6 +188,7 @@ class _Search:
         """Searches all trees."""
         report, engine = self.report, self._engine
         start, before = time.monotonic(), EngineStats(**vars(engine.stats))
+        compiled = compile_seconds()
         self._iterations = iterations
         while self._start_trees():
             self._advance()
@@ -194,9 +199,13 @@ class _Search:
                 for completion in engine.step():
                     self._receive(completion)
             report.seconds = time.monotonic() - start
+            report.compile_seconds = compile_seconds() - compiled
             report.engine = since(before, engine.stats)
+            report.iterations = report.trees * iterations
+            report.iterations += self._batched_trees.iterations(self._trees)
             if progress is not None:
-                progress.update(done + report.trees, **report.shown())
+                finished = done + report.trees
+                progress.update(finished, done_parts=report.iterations, **report.shown())
         report.skipped = self._queue.skipped
 
     def _may_start(self) -> bool:
@@ -281,7 +290,9 @@ class _Search:
             for request in outcome:
                 tree.load.submitted(request)
             self._engine.submit(outcome)
-        elif tree.visits is not None:
+            return
+        self.report.judgements += isinstance(outcome, Evaluated) and outcome.judged
+        if tree.visits is not None:
             tree.visits_left -= 1
         else:
             tree.ready[outcome.lane] = outcome

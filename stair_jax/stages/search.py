@@ -11,6 +11,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import Metrics, Progress, num_rows, say, write_metrics
 from stair_jax.parallel.chips import GIB, memory_bytes
+from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
@@ -109,12 +110,21 @@ class Search(Stage, SearchConfig, SamplingSettings):
         hf = context.input("model") / "hf"
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
         is_silent = not collectives.is_main()
-        progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
+        progress = Progress(
+            context.name,
+            len(parts.prompts),
+            "trees",
+            len(done),
+            is_silent,
+            compile_seconds,
+            ("iterations", self.num_iterations),
+        )
+        report = SearchReport()
         resume_step = len(done) if done else -1
         with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
-            writer = _Writer(parts.log, metrics, len(done), engine.stats)
+            writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
             model = fingerprint_folder(hf) if collectives.is_main() else None
-            report = run_search(
+            run_search(
                 parts.prompts,
                 engine,
                 tokenizer,
@@ -128,6 +138,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 model=collectives.broadcast(model),
                 fingerprint=context.fingerprint,
                 done=done,
+                report=report,
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
@@ -179,17 +190,24 @@ class _Writer:
     The rates of a line, and the counts of the engine, are those since this start of the stage.
     """
 
-    def __init__(self, log: RecordLog, metrics: Metrics, done: int, stats: EngineStats):
-        self._log, self._metrics, self._stats = log, metrics, stats
-        self._done = self._done_before = done
-        self._start = time.monotonic()
+    def __init__(
+        self,
+        log: RecordLog,
+        metrics: Metrics,
+        done: int,
+        stats: EngineStats,
+        report: SearchReport,
+    ):
+        self._log, self._metrics, self._stats, self._report = log, metrics, stats, report
+        self._done = done
+        self._start, self._compiled = time.monotonic(), compile_seconds()
 
     def write(self, record: TreeRecord) -> None:
         row = record.to_dict()
         self._log.append(row)
         self._done += 1
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rates = engine_metrics(self._stats, self._done - self._done_before, seconds)
+        seconds = time.monotonic() - self._start - (compile_seconds() - self._compiled)
+        rates = engine_metrics(self._report, self._stats, max(seconds, 1e-9))
         self._metrics.write(
             self._done, tree_metrics(row), clock={"seconds": record.seconds} | rates
         )
