@@ -26,10 +26,10 @@ def _counter() -> Callable[[], float]:
     """Starts to count; JAX calls the listener in the thread that compiles."""
     total, lock = [0.0], threading.Lock()
 
-    def listen(event: str, seconds: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event in _EVENTS:
             with lock:
-                total[0] += seconds
+                total[0] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return lambda: total[0]

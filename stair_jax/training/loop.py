@@ -22,6 +22,7 @@ from stair_jax.stopping import heed
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checkpoints import Checkpoints
+from stair_jax.training.checks import Check
 from stair_jax.training.completions import Completions
 from stair_jax.training.keep import Keep
 from stair_jax.training.metrics import Inspect, StepMetrics, Throughput
@@ -55,6 +56,7 @@ class TrainingRun:
       shown: names of the metrics shown in progress lines.
       checkpoint_minutes: minutes between two checkpoints; 0: not by time.
       keep: which checkpoints are kept.
+      checks: what looks at the parameters every so many steps.
       is_lengthened: the run was finished before, and goes on to more steps: its checkpoint may have
         another schedule, and an order of the data that this one begins with.
     """
@@ -69,6 +71,7 @@ class TrainingRun:
     shown: Iterable[str] = ("loss",)
     checkpoint_minutes: float = 0.0
     keep: Keep = field(default_factory=Keep)
+    checks: Sequence[Check] = ()
     is_lengthened: bool = False
 
     @property
@@ -161,6 +164,11 @@ def _steps(
         state, values = step_fn(state, arrays, learning_rate)
         # Reads the metrics of the step before this one, so that the device stays busy.
         step_metrics.add(step, batch, rate, values)
+        for check in run.checks:
+            if check.is_due(step + 1, len(run.batches)):  # before a save, which it is then part of
+                with step_metrics.pause(check.name, step):
+                    seen = check.look(step + 1, state.params)
+                step_metrics.write(step, seen)
         checkpoints.check()
         is_last = preemption.reached()
         if due(step + 1) or is_last:

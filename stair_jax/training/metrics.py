@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.models import flops
-from stair_jax.monitoring import Metrics, Progress
+from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel import compile_clock
 from stair_jax.parallel.chips import device_chip
 from stair_jax.parallel.processes import collectives
 from stair_jax.storage import write_json
 from stair_jax.training.batches import Batch
+from stair_jax.training.checks import Seen
 from stair_jax.training.completions import Completions
 from stair_jax.training.objectives import PrmObjective
 from stair_jax.training.step import Objective
@@ -140,7 +141,7 @@ class StepMetrics:
         self._metrics.write(step, values, clock)
         if is_first:  # it has compiled, and loaded what no later one loads
             self._progress.rate_from_here(step + 1)
-        shown = {name: values[name] for name in self._shown}
+        shown: dict[str, Any] = {name: values[name] for name in self._shown}
         shown |= {name: clock[name] for name in ("mfu",) if name in clock}
         self._progress.update(step + 1, **shown)
         return values
@@ -165,6 +166,14 @@ class StepMetrics:
             clock["compile_seconds"] = compiled
         self._metrics.write(step, {}, clock)
         self._progress.leave_out(clock[f"{name}_seconds"])
+
+    def write(self, step: int, seen: Seen) -> None:
+        """Writes what a check has found after a step, and says its metrics."""
+        self._metrics.write(step, seen.values)
+        self._metrics.write_samples(step, seen.samples)
+        if seen.values:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in seen.values.items())
+            say(f"{self._folder.name}: after {step + 1} steps: {shown}")
 
     def _compiled_since(self) -> float:
         """Seconds of compilation since this was last asked."""
