@@ -83,13 +83,13 @@ class Sft(ObservedStage):
     ) -> TrainingData:
         """The answers of all epochs, packed."""
         rows, held_out = _read_rows(context, self)
-        examples = _encode(context.name, self, self._draw(context, rows), tokenizer)
+        examples = _encode(context.name, self, self._draw(context, rows), tokenizer, "training")
         batches = self._batches(examples, setup.part)
         say(f"{context.name}: {tokenizer.describe_ends()}")
         say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
         evaluated = None
         if held_out:
-            others = _encode(f"{context.name}: held out", self, held_out, tokenizer)
+            others = _encode(context.name, self, held_out, tokenizer, "held-out")
             say(f"{context.name}: {len(others)} examples held out, {len(rows)} to train on")
             evaluated = self._batches(others, setup.part)
         sample = self._samples(context, setup, tokenizer, held_out or rows)
@@ -141,9 +141,13 @@ class Sft(ObservedStage):
 
 
 def _encode(
-    name: str, settings: Sft, rows: Sequence[SftRow], tokenizer: Tokenizer
+    name: str, settings: Sft, rows: Sequence[SftRow], tokenizer: Tokenizer, what: str
 ) -> list[Example]:
-    """The rows as sequences of at most `max_length` tokens; each row is tokenised once."""
+    """The rows as sequences of at most `max_length` tokens; each row is tokenised once.
+
+    Messages call them `what`: "training" or "held-out" examples.
+    """
+    noun = "examples" if what == "training" else f"{what} examples"
     unique = {row.id: row for row in rows}
     places = {name: place for place, name in enumerate(unique)}
     draws = np.array([places[row.id] for row in rows])
@@ -160,15 +164,15 @@ def _encode(
         draws = draws[~long]
     if long.any():
         verb = "truncated" if settings.overlong == "truncate" else "dropped"
-        say(f"{name}: {long.sum()} of {len(rows)} examples above max_length, {verb}")
+        say(f"{name}: {long.sum()} of {len(rows)} {noun} above max_length, {verb}")
     # Nothing can be learned from an answer that is empty, or of which the prompt leaves no token.
     empty = encoded.weighted[draws, 0] < 1
     draws = draws[~empty]
     if empty.any():
-        say(f"{name}: {empty.sum()} of {len(rows)} examples without an answer, dropped")
+        say(f"{name}: {empty.sum()} of {len(rows)} {noun} without an answer, dropped")
     if not draws.size:
         raise UserError(
-            f"{name}: no example is left: of {len(rows)}, {long.sum()} are above max_length "
+            f"there are no {what} examples: of {len(rows)}, {long.sum()} are above max_length "
             f"{settings.max_length}, and {empty.sum()} have no token of an answer"
         )
     return [encoded[place][0] for place in draws.tolist()]

@@ -171,9 +171,13 @@ class StepMetrics:
         """Writes what a check has found after a step, and says its metrics."""
         self._metrics.write(step, seen.values)
         self._metrics.write_samples(step, seen.samples)
-        if seen.values:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in seen.values.items())
-            say(f"{self._folder.name}: after {step + 1} steps: {shown}")
+        shown = [
+            f"{name} {value:.4g}"
+            for name, value in seen.values.items()
+            if name.rpartition("/")[2] in self._shown
+        ]
+        if shown:
+            say(f"{self._folder.name}: step {step}: {', '.join(shown)}")
 
     def _compiled_since(self) -> float:
         """Seconds of compilation since this was last asked."""
