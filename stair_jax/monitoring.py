@@ -188,6 +188,27 @@ def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
     storage.write_text(folder / METRICS_FILE, "".join(lines))
 
 
+def order_samples(folder: Path, ids: Sequence[str]) -> None:
+    """Sorts the lines of `samples.jsonl`, where there is one, by the rows that they belong to.
+
+    Args:
+      folder: of the file.
+      ids: of the rows; each line has the "id" of its row, and gets the number of that as its step.
+        Of two lines of a row that have the same "sample" the later one stays.
+    """
+    path = folder / SAMPLES_FILE
+    steps = {id: step for step, id in enumerate(ids, start=1)}
+    rows = [json.loads(line) for line in _whole_lines(path, None)]
+    latest = {
+        (row["id"], row["sample"]): row | {"step": steps[row["id"]]}
+        for row in rows
+        if row.get("id") in steps
+    }
+    if latest:
+        ordered = sorted(latest.values(), key=lambda row: row["step"])
+        storage.write_text(path, "".join(map(_json_line, ordered)))
+
+
 def num_rows(folder: Path) -> int:
     """Number of rows of `metrics.jsonl` in a folder."""
     return len(_whole_lines(folder / METRICS_FILE, None))

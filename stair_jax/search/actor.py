@@ -24,6 +24,7 @@ from stair_jax.search.host_node import HostNode, make_nodes
 from stair_jax.search.judging.judges import Judging
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import Replies, reply_text
 from stair_jax.text import steps
 
 __all__ = [
@@ -73,6 +74,7 @@ class Actor:
       prompt: the prompt of the tree.
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
+      replies: of the judge, for `tree_samples`; None: they are not kept.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Actor:
             older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
+        self.replies: Replies | None = None
         self._context, self._slot, self._number = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
@@ -168,6 +171,10 @@ class Actor:
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
         assert judging is not None
+        if self.replies is not None:
+            said = reply_text(self._context.tokenizer, completion)
+            question = " ".join(map(str, completion.id[4:]))
+            self.replies.setdefault((node, visit), {})[question] = said
         retries = judging.receive(completion)
         self._prefilled += sum(len(request.tokens) for request in retries)
         return self._score(node, visit, judging) if judging.done else retries

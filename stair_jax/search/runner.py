@@ -31,6 +31,7 @@ from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import Need
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import TreeSamples, tree_samples
 from stair_jax.text.tokenizer import Tokenizer
 
 __all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
@@ -71,6 +72,7 @@ def run_search(
     done: Collection[str] = (),
     services: Mapping[str, Service] | None = None,
     report: SearchReport | None = None,
+    samples: TreeSamples | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -91,6 +93,7 @@ def run_search(
       done: ids of prompts whose trees are finished already (of a resumed search).
       services: that the judge asks beside the engine, by name.
       report: what the totals are put into, to be read while the search goes on; None: a new one.
+      samples: of which trees text samples are taken; None: of none.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -114,6 +117,7 @@ def run_search(
         fingerprint=fingerprint,
         done=done,
         report=report,
+        samples=samples,
     )
     (report,) = run_tasks(Driver(engine, services), [task])
     return report
@@ -170,6 +174,7 @@ class SearchTask(Task[SearchReport]):
         fingerprint: str = "",
         done: Collection[str] = (),
         report: SearchReport | None = None,
+        samples: TreeSamples | None = None,
     ):
         """A search that has not begun; see `run_search`."""
         judge = Judge(tokenizer, settings.judge)
@@ -194,7 +199,9 @@ class SearchTask(Task[SearchReport]):
         self._admission = Admission(engine.capacity, settings.expected_tokens)
         self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
         self._iterations = settings.tree.num_iterations
+        self._budget, self._samples = settings.tree.num_iterations, samples
         self._num_done_before = len(done)
+        self._num_iterations = 0  # of finished trees
         self._trees: dict[int, _TreeInFlight] = {}
         self._free_slots = list(range(batch - 1, -1, -1))
         self._with_news: set[int] = set()
@@ -251,11 +258,13 @@ class SearchTask(Task[SearchReport]):
         report.seconds = time.monotonic() - self._start_time
         report.compile_seconds = compile_seconds() - self._compiled_before
         report.engine = since(self._stats_before, self._engine.stats)
-        report.iterations = report.trees * self._iterations
-        report.iterations += self._batched_trees.iterations(self._trees)
+        growing = self._batched_trees.iterations(self._trees)
+        report.iterations = self._num_iterations + growing
         if self._progress is not None:
+            # A tree that ended early has nothing left to do.
+            parts = report.trees * self._budget + growing
             done = self._num_done_before + report.trees
-            self._progress.update(done, done_parts=report.iterations, **report.shown())
+            self._progress.update(done, done_parts=parts, **report.shown())
 
     def _take_requests(self) -> list[Request]:
         requests, self._requests = self._requests, []
@@ -274,6 +283,8 @@ class SearchTask(Task[SearchReport]):
             slot, queued = self._free_slots.pop(), self._queue.take()
             actor = Actor(self._context, queued.prompt, queued.tokens, slot, self._num_started)
             self._trees[slot] = _TreeInFlight(queued, actor, Load(self._admission))
+            if self._samples is not None and self._samples.wants(queued.place):
+                actor.replies = {}
             keys[slot] = request_key(self._context.seed, queued.prompt.id, "ties")
             self._num_started += 1
         if keys:
@@ -348,6 +359,9 @@ class SearchTask(Task[SearchReport]):
         report.counts.update(record.counts)
         report.generated_tokens += record.generated_tokens
         report.prefilled_tokens += record.prefilled_tokens
+        self._num_iterations += record.iterations
+        if self._samples is not None and tree.actor.replies is not None:
+            self._samples.write(tree_samples(record, tree.actor.replies))
         self._on_tree(record)
 
     def _remove(self, slot: int, finished: bool) -> None:

@@ -1,7 +1,7 @@
 """SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
@@ -9,7 +9,14 @@ from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Metrics, Progress, num_rows, say, write_metrics
+from stair_jax.monitoring import (
+    Metrics,
+    Progress,
+    num_rows,
+    order_samples,
+    say,
+    write_metrics,
+)
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
@@ -18,6 +25,7 @@ from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
 from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
@@ -26,6 +34,7 @@ from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
@@ -54,6 +63,9 @@ class Search(Stage, SearchConfig, SamplingSettings):
       weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
         8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
+      samples_every: prompts from one tree to the next of which text samples are written to log,
+        `samples.jsonl`, TensorBoard and W&B: the best answer, and a judgement with the replies; 0:
+        none. In a run of several processes, of the prompts of the first one.
     """
 
     VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
@@ -71,6 +83,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))
     kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
+    samples_every: int = setting(0, least=0, cost=True)
 
     @property
     def search_settings(self) -> SearchSettings:
@@ -139,10 +152,13 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 fingerprint=context.fingerprint,
                 done=done,
                 report=report,
+                samples=writer.samples(self.samples_every),
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
-            write_metrics(context.folder, parts.metrics())
+            rows = parts.metrics()
+            write_metrics(context.folder, rows.values())
+            order_samples(context.folder, list(rows))
             _report(context, whole)
 
     def programs(self, context: PlanContext) -> list[Program]:
@@ -201,6 +217,14 @@ class _Writer:
         self._log, self._metrics, self._stats, self._report = log, metrics, stats, report
         self._done = done
         self._start, self._compiled = time.monotonic(), compile_seconds()
+
+    def samples(self, every: int) -> TreeSamples | None:
+        """Writes samples of trees; 0: of none."""
+        return TreeSamples(every, self._write_samples) if every else None
+
+    def _write_samples(self, samples: Sequence[Sample]) -> None:
+        # Before the tree: what a search that was killed has of a tree that is lost is dropped.
+        self._metrics.write_samples(self._done + 1, samples)
 
     def write(self, record: TreeRecord) -> None:
         row = record.to_dict()
