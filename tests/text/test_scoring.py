@@ -190,6 +190,19 @@ def test_the_turns_before_the_last_are_those_of_the_models_template(make):
     assert text == start + ANSWERS[0] + "<|im_end|>"
 
 
+def test_a_template_that_writes_thoughts_into_answers_writes_those_of_the_prompt(make):
+    hf, stop_ids = make("qwen3")
+    hf.chat_template = (Path(__file__).parent / "templates/qwen3_thoughts.jinja").read_text()
+    add_tags(hf, stop_ids)
+    one = turns("step", ANSWERS[0])
+    for thinking, thoughts in ({}, 0), ({"enable_thinking": False}, 1):
+        tokenizer = Tokenizer(hf, stop_ids, ChatSettings(None, thinking))
+        exported = scoring_tokenizer(tokenizer)
+        assert transformers_ids(exported.hf, one) == [our_ids(tokenizer, "step", ANSWERS[0])]
+        text = exported.hf.apply_chat_template(one, tokenize=False)
+        assert text.count("<think>") == thoughts
+
+
 TEXT = "{{ messages[-1]['content'] }}"
 ODD_TEMPLATES = [
     "\n  " + TEXT + "<|eot_id|>\n  \n",
