@@ -5,11 +5,11 @@ the limit of concurrent calls rises by one after some successes, and falls to th
 first refusal (HTTP 429) of a burst, as in TCP congestion control (Chiu and Jain 1989; RFC 5681).
 """
 
-_START = 16  # calls at once before anything is known
+_START = 8  # calls at once before anything is known
 _WINDOW = 25  # successes before the limit rises by one
+_FIRST_WINDOW = 5  # the same before the first refusal, as in TCP's slow start
+_PATIENT_WINDOW = 100  # the same just below the limit that was refused last
 _DECREASE = 0.75
-# Just below the limit that was refused last, windows before the limit is tried again.
-_PATIENT_WINDOWS = 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds, where the endpoint does not say how long
 
 
@@ -53,7 +53,7 @@ class Throttle:
         self.in_flight -= 1
         self._pauses = 0
         self._successes += 1
-        if self._successes >= _WINDOW * self._windows_before_rise() and self._limit < self._most:
+        if self._successes >= self._window() and self._limit < self._most:
             if self.limit >= self._ceiling:
                 self._ceiling = 0  # it holds now: the endpoint allows more than it did
             self._limit = min(self._limit + 1, self._most)
@@ -85,5 +85,8 @@ class Throttle:
         elif wait is not None:
             self.paused_until = max(self.paused_until, now + wait)
 
-    def _windows_before_rise(self) -> int:
-        return _PATIENT_WINDOWS if self.limit == self._ceiling - 1 else 1
+    def _window(self) -> int:
+        """Successes before the limit rises."""
+        if not self._burst:
+            return _FIRST_WINDOW
+        return _PATIENT_WINDOW if self.limit == self._ceiling - 1 else _WINDOW
