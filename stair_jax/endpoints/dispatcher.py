@@ -205,6 +205,9 @@ class Dispatcher:
                 heapq.heappop(self._ready)
                 del self._jobs[job.identity]
                 continue
+            # Replies that wait for the disk count too: a killed run pays for no more than these.
+            if self._cap.in_flight >= self._settings.concurrency:
+                return
             if not self._throttle.may_start(self._loop.time()):
                 self._wake(self._throttle.paused_until)
                 return

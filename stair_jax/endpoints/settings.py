@@ -60,7 +60,8 @@ class EndpointSettings(Settings):
       output_price: of a million sampled tokens; None: unknown.
       budget: the most money. A call starts only if what it can cost at most still fits. None: no
         limit.
-      concurrency: the most calls under way at once; fewer while the endpoint refuses some (429).
+      concurrency: the most calls under way at once, and so the most that a killed run pays for
+        twice; fewer while the endpoint refuses some (429).
       timeout: seconds within which a reply must be complete.
       tries: calls of one request after which its completion is "missing": faults of the server
         (5xx), time-outs, unreadable replies. A refusal for the rate (429) is none.

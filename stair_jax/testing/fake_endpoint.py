@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Act:
       status: of HTTP.
       body: bytes or a JSON value; None: the reply of `reply_of`.
       headers: beside those of a JSON body.
+      seconds: before the answer.
       hold: waited for before the answer, at most a minute; the client may be gone by then.
       cut: bytes of the body after which the connection is closed; None: none is missing.
     """
@@ -33,6 +35,7 @@ class Act:
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
     hold: threading.Event | None = None
     cut: int | None = None
 
@@ -136,6 +139,7 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             act, sent = endpoint.act(body, dict(self.headers)), False
             try:
+                time.sleep(act.seconds)
                 if act.hold is not None:
                     act.hold.wait(60)
                 self._answer(act, reply_of(body) if act.body is None else act.body)
