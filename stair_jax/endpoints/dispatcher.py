@@ -198,7 +198,13 @@ class Dispatcher:
         heapq.heappush(self._ready, (job.order, job))
 
     def _pump(self) -> None:
-        """Starts what may start now."""
+        """Starts what may start now; called whenever that may have changed."""
+        try:
+            self._start_calls()
+        except Exception as error:  # in a callback of the loop nobody would see it
+            self.stop(error)
+
+    def _start_calls(self) -> None:
         while self._ready and not self._is_stopped:
             job = self._ready[0][1]
             if not job.tickets:  # all of its requests were cancelled

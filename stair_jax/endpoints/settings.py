@@ -188,6 +188,10 @@ def _check_address(base_url: str) -> None:
         "in key_variable",
     )
     require(
+        not parts.path.rstrip("/").endswith("/completions"),
+        "base_url ends in /completions: give the part before /chat/completions alone",
+    )
+    require(
         is_address and not parts.query and not parts.fragment and base_url.isprintable(),
         f"base_url is {base_url!r}: it must be an address such as https://api.openai.com/v1",
     )

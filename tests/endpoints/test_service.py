@@ -450,6 +450,16 @@ def test_a_missing_or_old_package_is_one_line_that_tells_what_to_install(
     assert "pip install 'stair_jax[endpoints]'" in said
 
 
+def test_an_environment_that_no_client_can_use_is_one_line(
+    ledger, make_settings, make_requests, ask_all, monkeypatch
+):
+    monkeypatch.setenv("HTTP_PROXY", "carrier-pigeon://loft")
+    monkeypatch.setenv("http_proxy", "carrier-pigeon://loft")
+    with FakeEndpoint() as endpoint:
+        said = one_line(lambda: ask_all(make_settings(endpoint), ledger, make_requests(1)))
+    assert "cannot be called" in said and "proxies" in said
+
+
 @pytest.mark.parametrize(
     ("messages", "changes", "said"),
     [

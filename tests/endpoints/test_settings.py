@@ -29,6 +29,7 @@ def refusal(**values):
         (GIVEN | {"max_requests": 1, "base_url": "api.example.org"}, "must be an address"),
         (GIVEN | {"max_requests": 1, "base_url": "http://a/v1?x=1"}, "must be an address"),
         (GIVEN | {"max_requests": 1, "base_url": "http://a:port/"}, "no address"),
+        (GIVEN | {"base_url": "http://a/v1/chat/completions"}, "before /chat/completions"),
         (GIVEN | {"extra_body": {"n": 2, "stream": True}}, "extra_body holds n, stream"),
         (GIVEN | {"extra_body": {"f": object()}}, "extra_body cannot be sent"),
     ],
