@@ -29,6 +29,7 @@ class Act:
       headers: beside those of a JSON body.
       seconds: before the answer.
       hold: waited for before the answer, at most a minute; the client may be gone by then.
+      drip: seconds before each byte of the body.
       cut: bytes of the body after which the connection is closed; None: none is missing.
     """
 
@@ -37,6 +38,7 @@ class Act:
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     hold: threading.Event | None = None
+    drip: float = 0.0
     cut: int | None = None
 
 
@@ -155,7 +157,9 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             for name, value in act.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data if act.cut is None else data[: act.cut])
+            for part in [data[: act.cut]] if not act.drip else (bytes([byte]) for byte in data):
+                time.sleep(act.drip)
+                self.wfile.write(part)
             self.close_connection |= act.cut is not None
 
         def log_message(self, *arguments: Any) -> None:

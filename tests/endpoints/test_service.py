@@ -136,6 +136,17 @@ def test_a_storm_of_refusals_costs_no_try(ledger, make_settings, make_requests, 
     assert (service.stats.faults, service.stats.missing, service.calls) == (0, 0, 30)
 
 
+def test_a_refusal_for_the_rate_leaves_the_tries_for_faults(
+    ledger, make_settings, make_requests, ask_all
+):
+    refusal = error(429, **{"Retry-After": "0.01"})
+    acts = [refusal, refusal, error(500), refusal, Act()]
+    with FakeEndpoint(lambda number, body: acts[number]) as endpoint:
+        settings = make_settings(endpoint, tries=2)
+        completions, _ = ask_all(settings, ledger, make_requests(1))
+    assert completions[0].finish == "stop" and len(endpoint.calls) == 5
+
+
 def test_an_endless_refusal_ends_with_one_line(ledger, make_settings, make_requests, ask_all):
     with FakeEndpoint(lambda number, body: error(429, **{"retry-after-ms": "5000"})) as endpoint:
         settings = make_settings(endpoint, patience=4.0)
@@ -210,6 +221,14 @@ def test_a_reply_that_hangs_is_lost_and_counted_as_paid(
     assert (service.stats.lost, service.calls) == (1, 2)
     assert service.cost == 10 + 4  # the most that the lost call can cost, and the reply
     assert Ledger(ledger).lost == 1
+
+
+def test_a_reply_that_drips_is_lost_too(ledger, make_settings, make_requests, ask_all):
+    """Each byte comes in time, the whole reply does not."""
+    with FakeEndpoint(lambda number, body: Act(drip=0.0 if number else 0.1)) as endpoint:
+        settings = make_settings(endpoint, timeout=1.0)
+        completions, service = ask_all(settings, ledger, make_requests(1))
+    assert (completions[0].finish, service.stats.lost) == ("stop", 1)
 
 
 def test_an_endpoint_that_is_not_there_ends_with_one_line(
