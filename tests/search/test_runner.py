@@ -17,8 +17,8 @@ from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
-from stair_jax.text.fence_prompts import FENCE_OPEN
 from stair_jax.text import steps
+from stair_jax.text.fence_prompts import FENCE_OPEN
 
 SECTION = {
     "num_iterations": 20,

@@ -182,9 +182,7 @@ class LanguageModelSource(Source):
 class LanguageModelScoring(Scoring):
     """One question put to a language model: a reply, perhaps its closing line, perhaps retries."""
 
-    def __init__(
-        self, source: LanguageModelSource, question: Question, case: Case, asking: Asking
-    ):
+    def __init__(self, source: LanguageModelSource, question: Question, case: Case, asking: Asking):
         """Nothing is asked yet."""
         super().__init__()
         self._source, self._question, self._case, self._asking = source, question, case, asking
@@ -195,10 +193,10 @@ class LanguageModelScoring(Scoring):
     def start(self) -> list[Request]:
         """The first request."""
         settings = self._source.settings
-        if settings.contextual_calibration and settings.mode == "expected":
-            if self._source.prior(self._question, self._case.prompt) is None:
-                self._stage = "prior"
-                return [self._request("", _EMPTY_KEY)]
+        is_calibrated = settings.contextual_calibration and settings.mode == "expected"
+        if is_calibrated and self._source.prior(self._question, self._case.prompt) is None:
+            self._stage = "prior"
+            return [self._request("", _EMPTY_KEY)]
         return self._ask()
 
     def receive(self, completion: Completion) -> list[Request]:
