@@ -26,6 +26,7 @@ from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
+from stair_jax.search.judging.sources.source import Source
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
@@ -73,6 +74,7 @@ def run_search(
     services: Mapping[str, Service] | None = None,
     report: SearchReport | None = None,
     samples: TreeSamples | None = None,
+    sources: Mapping[str, Source] | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -94,6 +96,7 @@ def run_search(
       services: that the judge asks beside the engine, by name.
       report: what the totals are put into, to be read while the search goes on; None: a new one.
       samples: of which trees text samples are taken; None: of none.
+      sources: of scores that need more than the settings, see `Judge`.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -118,6 +121,8 @@ def run_search(
         done=done,
         report=report,
         samples=samples,
+        services=services,
+        sources=sources,
     )
     (report,) = run_tasks(Driver(engine, services), [task])
     return report
@@ -175,14 +180,16 @@ class SearchTask(Task[SearchReport]):
         done: Collection[str] = (),
         report: SearchReport | None = None,
         samples: TreeSamples | None = None,
+        services: Mapping[str, Service] | None = None,
+        sources: Mapping[str, Source] | None = None,
     ):
         """A search that has not begun; see `run_search`."""
-        judge = Judge(tokenizer, settings.judge)
+        judge = Judge(tokenizer, settings.judge, sources)
         self._context = SearchContext(
             engine=engine,
             tokenizer=tokenizer,
             judge=judge,
-            judge_prefixes=JudgePrefixes(engine, judge),
+            judge_prefixes=JudgePrefixes(engine, judge, services),
             reward=reward,
             sampling=settings.sampling,
             num_children=settings.tree.num_children,

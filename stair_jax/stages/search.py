@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
@@ -9,6 +10,7 @@ from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.models.huggingface import load_config
 from stair_jax.monitoring import (
     Metrics,
     Progress,
@@ -24,11 +26,9 @@ from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
-from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
-from stair_jax.search.judging.judges import JudgeSettings
-from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
@@ -36,6 +36,7 @@ from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import setting
+from stair_jax.stages.judging_stage import JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
@@ -46,16 +47,14 @@ _NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and toke
 
 
 @dataclass(frozen=True)
-class Search(Stage, SearchConfig, SamplingSettings):
-    """Settings of `search`, beside those of the trees and of sampling.
+class Search(JudgingStage, SearchConfig, SamplingSettings):
+    """Settings of `search`, beside those of the trees, of sampling, and of who judges.
 
     Attributes:
-      model: the stage whose model searches and judges.
+      model: the stage whose model searches, and judges where `judge.source` says "policy".
       prompts: the stage that holds `file`.
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
-      judge: who scores answers and how, see `JudgeSettings`.
-      reward: R of helpfulness and safety, see `SafetyReward`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
       context_tokens: most tokens of a sequence, prompt and answer.
@@ -75,8 +74,6 @@ class Search(Stage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
-    judge: JudgeSettings = setting(JudgeSettings)
-    reward: SafetyReward = setting(SafetyReward)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
     context_tokens: int = setting(8192, least=1, most=2**24)
@@ -121,7 +118,8 @@ class Search(Stage, SearchConfig, SamplingSettings):
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
-        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
+        judges = self.load_judges(context, load_config(hf), self.engine)
+        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
         is_silent = not collectives.is_main()
         progress = Progress(
             context.name,
@@ -134,7 +132,10 @@ class Search(Stage, SearchConfig, SamplingSettings):
         )
         report = SearchReport()
         resume_step = len(done) if done else -1
-        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
+        with (
+            closing(judges),
+            Metrics(context.folder, resume_step, silent=is_silent) as metrics,
+        ):
             writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
             model = fingerprint_folder(hf) if collectives.is_main() else None
             run_search(
@@ -153,6 +154,8 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 done=done,
                 report=report,
                 samples=writer.samples(self.samples_every),
+                services=judges.services,
+                sources=judges.sources,
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
@@ -164,18 +167,22 @@ class Search(Stage, SearchConfig, SamplingSettings):
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
-        planned = engine.programs()
+        policy = context.model("model")
+        judging, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
+        planned = [*engine.programs(beside), *judging]
         if context.runtime.tree_device == "host":
             return planned
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
-        return [*planned, tree_round(config, trees, devices[0], engine.resident)]
+        return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
+        policy = context.model("model")
+        _, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
         trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
         room = memory_bytes(devices[0]) / 2
         if trees * each > room:

@@ -18,6 +18,7 @@ from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
 from stair_jax.text import steps
+from stair_jax.text.fence_prompts import FENCE_OPEN
 
 SECTION = {
     "num_iterations": 20,
@@ -292,7 +293,7 @@ def test_random_keys_are_never_used_twice(tokenizer, make_engine):
 def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
     assert report.counts["unreadable"] == 4 * evaluations  # two questions, two attempts
@@ -388,7 +389,7 @@ def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
 def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     asked = sum("judge" in request.id for request in engine.seen)
     assert report.counts["unreadable"] == asked == 4 * report.counts["judged"] > 0
@@ -430,15 +431,15 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         tree, template = request.parent, request.parent.parent
         assert templates.setdefault(question, template) is template
         text = tokenizer.decode(tree.tokens)
-        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n")
+        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n{FENCE_OPEN}")
         assert text.startswith(tokenizer.decode(template.tokens))
-        assert tokenizer.decode(template.tokens).endswith("### Question\n")
+        assert tokenizer.decode(template.tokens).endswith("### Question\n| ")
     assert set(templates) == {"helpfulness", "safety"}
     for id, tree in trees.items():
-        question = len(tokenizer.encode_text(tree["prompt"] + "\n\n### Answer\n"))
+        question = len(tokenizer.encode_text(tree["prompt"] + f"\n\n### Answer\n{FENCE_OPEN}"))
         prompt = len(tree["nodes"][0]["tokens"])
         assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
-    assert report.engine.hit_rate > 0.8
+    assert report.engine.hit_rate > 0.65  # the reminders behind the answers are not shared
     assert report.engine.generated == report.generated_tokens == engine.stats.generated
     assert search(tokenizer, engine, PROMPTS[3:4])[1].engine.generated < report.generated_tokens
 
