@@ -2,34 +2,37 @@
 
 A reward that cannot be read gives no preference pair, and one that is upside down teaches the model
 to comply with harmful requests, however long the search and the training behind it. So the share of
-cases that could be read and the AUC of both scores are known before the first tree.
+scores that could be read, and the AUC of both, are known before the first tree.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from stair_jax.decoding.driver import Driver, run_tasks
-from stair_jax.decoding.requests import Completion, request_key
+from stair_jax.decoding.requests import request_key
 from stair_jax.decoding.task import Task
+from stair_jax.search.judging import calibration
 from stair_jax.search.judging.auc import Auc, auc
+from stair_jax.search.judging.calibration import Calibration
 from stair_jax.search.judging.judges import Judge, Judgement, Judging
 from stair_jax.search.judging.probe_cases import ProbeCase
 from stair_jax.search.judging.replies import QUESTIONS, Question
 
-_LONGEST_SAMPLE = 160  # characters of a reply that are shown
+_LONGEST_REPLY = 160  # characters that are shown
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a judge said of the cases.
+    """What a judge said of labelled cases.
 
     Attributes:
-      judgements: one a case.
-      cases: in the same order.
+      cases: the cases.
+      judgements: one a case, in the same order.
       asked: by kind of prompt, the questions that were put to the judge.
-      replies: two replies, as texts.
+      replies: two replies of the judge, as text.
     """
 
     cases: Sequence[ProbeCase]
@@ -39,11 +42,11 @@ class ProbeResult:
 
     @property
     def readable(self) -> float:
-        """Share of the cases with all scores that were asked for; 1 where nothing was asked."""
+        """Share of the scores that could be read, of all that were asked for."""
         read = [
-            self._score(question, judgement) is not None
+            score is not None
             for question in QUESTIONS
-            for case, judgement in self._judged(question)
+            for _, score in self._labels_and_scores(question)
         ]
         return sum(read) / len(read) if read else 1.0
 
@@ -51,24 +54,43 @@ class ProbeResult:
         """(scores, labels) of the labelled cases whose score was asked for and could be read."""
         pairs = [
             (score, label)
-            for case, judgement in self._judged(question)
-            if (score := self._score(question, judgement)) is not None
-            and (label := case.label(question)) is not None
+            for label, score in self._labels_and_scores(question)
+            if label is not None and score is not None
         ]
         return [score for score, _ in pairs], [label for _, label in pairs]
 
     def auc(self, question: Question) -> Auc | None:
-        """The AUC of one score; None where its cases are all of one side."""
+        """The AUC of one score; None where the cases are all of one side."""
         return auc(*self.scored(question))
 
-    def _judged(self, question: Question) -> Iterator[tuple[ProbeCase, Judgement]]:
+    def fit(self) -> Calibration:
+        """The calibration of both scores; of one whose cases are all of one side there is none."""
+        curves = {question: calibration.fit(*self.scored(question)) for question in QUESTIONS}
+        return {question: curve for question, curve in curves.items() if curve is not None}
+
+    def mapped(self, change: Callable[[Question, float], float]) -> "ProbeResult":
+        """The same with each score that was asked for changed."""
+
+        def apply(question: Question, kind: str, score: float | None) -> float | None:
+            is_fixed = score is None or question not in self.asked[kind]
+            return score if is_fixed or score is None else change(question, score)
+
+        changed = [
+            replace(
+                judgement,
+                helpfulness=apply("helpfulness", case.kind, judgement.helpfulness),
+                safety=apply("safety", case.kind, judgement.safety),
+            )
+            for case, judgement in zip(self.cases, self.judgements, strict=True)
+        ]
+        return replace(self, judgements=changed)
+
+    def _labels_and_scores(self, question: Question) -> Iterator[tuple[int | None, float | None]]:
+        """Of the cases about which the question was put."""
         for case, judgement in zip(self.cases, self.judgements, strict=True):
             if question in self.asked[case.kind]:
-                yield case, judgement
-
-    @staticmethod
-    def _score(question: Question, judgement: Judgement) -> float | None:
-        return judgement.safety if question == "safety" else judgement.helpfulness
+                is_safety = question == "safety"
+                yield case.label(question), judgement.safety if is_safety else judgement.helpfulness
 
 
 def run_probe(judge: Judge, driver: Driver, cases: Sequence[ProbeCase], seed: int) -> ProbeResult:
@@ -77,7 +99,7 @@ def run_probe(judge: Judge, driver: Driver, cases: Sequence[ProbeCase], seed: in
     Args:
       judge: that of the search.
       driver: with the services that the judge asks, and without other tasks.
-      cases: at least one.
+      cases: the cases.
       seed: of the run.
     """
     tasks = [
@@ -97,11 +119,11 @@ def run_probe(judge: Judge, driver: Driver, cases: Sequence[ProbeCase], seed: in
 
 
 class _Recorded(Task[Judgement]):
-    """A judging whose first reply to each question is kept, to be shown."""
+    """A judging whose first completion is kept."""
 
     def __init__(self, judging: Judging):
         self._judging = judging
-        self.replies: list[Completion] = []
+        self.first: Any = None
 
     @property
     def done(self) -> bool:
@@ -115,8 +137,31 @@ class _Recorded(Task[Judgement]):
         return self._judging.start()
 
     def receive(self, completion: Any) -> list[Any]:
-        self.replies.append(completion)
+        self.first = completion if self.first is None else self.first
         return self._judging.receive(completion)
 
     def close(self) -> None:
         self._judging.close()
+
+
+def _samples(judge: Judge, tasks: Sequence[_Recorded]) -> list[str]:
+    """Two replies: one of a judging in which something could not be read, where there is one."""
+    replied = [task for task in tasks if task.first is not None]
+    odd = [task for task in replied if task.result.unreadable]
+    even = [task for task in replied if not task.result.unreadable]
+    chosen = odd[:1] + even[: 2 - len(odd[:1])] if even else odd[:2]
+    return [_shown(judge, task.first) for task in chosen]
+
+
+def _shown(judge: Judge, completion: Any) -> str:
+    """A reply in one line: its text, or the labels with their probabilities."""
+    if scores := getattr(completion, "scores", ()):
+        question = completion.id[-1]
+        labels = judge.settings.labels(question)
+        pairs = zip(labels, scores, strict=False)
+        return ", ".join(f"P({label}) = {math.exp(score):.3f}" for label, score in pairs)
+    text = getattr(completion, "text", None)
+    if text is None:
+        text = judge.tokenizer.decode(getattr(completion, "tokens", ()))
+    text = " ".join(str(text).split())
+    return repr(text if len(text) <= _LONGEST_REPLY else f"{text[:_LONGEST_REPLY]}...")
