@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stair_jax.search.judging.replies import Question
+from stair_jax.search.judging.replies import Question, sign
 
 _STEPS = 100  # of Newton's method, at most; a few suffice
 _SMALLEST_STEP = 1e-10
@@ -36,7 +36,7 @@ class Platt:
         return float(np.tanh((self.slope * score + self.offset) / 2))
 
 
-# By question; a question that is not in it keeps its scores.
+# By question.
 Calibration = Mapping[Question, Platt]
 
 
@@ -81,6 +81,26 @@ def fit(scores: Sequence[float], labels: Sequence[int]) -> Platt | None:
         else:
             break
     return Platt(float(weights[0]), float(weights[1]))
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """What becomes of the scores of a judge: calibrated, and S perhaps thresholded.
+
+    Attributes:
+      curves: by question; a question that is not in it keeps its scores.
+      safety_score: "sign": of a calibrated S the sign counts alone; "expected": S itself.
+    """
+
+    curves: Calibration
+    safety_score: str = "expected"
+
+    def __call__(self, question: Question, score: float) -> float:
+        """The score that a reward is made of."""
+        if (curve := self.curves.get(question)) is not None:
+            score = curve(score)
+        takes_sign = question == "safety" and self.safety_score == "sign"
+        return sign(score) if takes_sign else score
 
 
 def to_record(calibration: Calibration) -> dict[str, dict[str, float]]:
