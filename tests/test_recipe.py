@@ -50,6 +50,7 @@ SETTINGS = {
     "search.max_prompt_tokens": 64,
     "search.context_tokens": 192,
     "search.dtype": "float32",
+    "search.judge.fence": False,  # which the words of the pocket world cannot describe
     "search.judge.mode": "expected",  # a model of so few steps writes no conclusion
     "search.judge.helpfulness_template": HELPFULNESS_PROMPT,
     "search.judge.safety_template": SAFETY_PROMPT,

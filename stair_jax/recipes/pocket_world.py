@@ -148,4 +148,9 @@ def _judge() -> ConfigDict:
     judge.helpfulness_template = HELPFULNESS_PROMPT
     judge.safety_template = SAFETY_PROMPT
     judge.max_tokens = 48
+    # The base model knows its own small language, which has no words for a fence around an answer,
+    # and its judgements end as the paper's do.
+    judge.fence = False
+    judge.reading = "strict"
+    judge.ask_closing = False
     return judge

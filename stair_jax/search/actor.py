@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.search.expansion import ExpansionSamples, first_step, whole_characters
 from stair_jax.search.host_node import HostNode, make_nodes
 from stair_jax.search.judging.judges import Judging
@@ -157,8 +157,8 @@ class Actor:
         """
         assert isinstance(completion.id, tuple)
         node, what, visit = completion.id[1:4]
-        self._generated += len(completion.tokens)
-        self._counts["too_long"] += completion.finish == "too_long"
+        self._generated += num_tokens(completion)
+        self._counts["too_long"] += getattr(completion, "finish", "") == "too_long"
         if what == "step":
             samples = self._expanding[node]
             samples.found[completion.id[4]] = completion
@@ -168,7 +168,7 @@ class Actor:
         judging = self._evaluating[node, visit].judging
         assert judging is not None
         retries = judging.receive(completion)
-        self._prefilled += sum(len(request.tokens) for request in retries)
+        self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
 
     def unvisited(self) -> list[int]:
@@ -178,6 +178,11 @@ class Actor:
     def release(self) -> None:
         """Releases all of the tree's handles in the engine's cache."""
         engine = self._context.engine
+        for samples in self._expanding.values():  # of a tree that is given up
+            for sample in samples.found.values():
+                if sample.handle is not None:
+                    engine.release(sample.handle)
+        self._expanding.clear()
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
                 if handle is not None:
@@ -307,15 +312,18 @@ class Actor:
             parents=self._judge_prefixes,
             priority=self._number,
             output=steps.output_text(text),
+            text=text,
+            reference=self.prompt.reference,
         )
         requests = judging.start()
-        self._prefilled += sum(len(request.tokens) for request in requests)
+        self._prefilled += sum(map(num_tokens, requests))
         return requests or self._score(node, visit, judging)
 
     def _score(self, node: int, visit: int, judging: Judging) -> Evaluated:
         result = judging.result
         self._counts["judged"] += 1
         self._counts["unreadable"] += result.unreadable
+        self._counts["closings"] += result.closings
         scores = {"helpfulness": result.helpfulness, "safety": result.safety}
         self._evaluating[node, visit].entry |= scores
         if result.helpfulness is None or result.safety is None:

@@ -25,6 +25,7 @@ from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
+from stair_jax.search.judging.sources.source import Source
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
@@ -69,6 +70,7 @@ def run_search(
     fingerprint: str = "",
     done: Collection[str] = (),
     services: Mapping[str, Service] | None = None,
+    sources: Mapping[str, Source] | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -88,6 +90,7 @@ def run_search(
       fingerprint: of the settings, for the records.
       done: ids of prompts whose trees are finished already (of a resumed search).
       services: that the judge asks beside the engine, by name.
+      sources: of scores that need more than the settings, see `Judge`.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -110,6 +113,8 @@ def run_search(
         model=model,
         fingerprint=fingerprint,
         done=done,
+        services=services,
+        sources=sources,
     )
     (report,) = run_tasks(Driver(engine, services), [task])
     return report
@@ -165,14 +170,16 @@ class SearchTask(Task[SearchReport]):
         model: str = "",
         fingerprint: str = "",
         done: Collection[str] = (),
+        services: Mapping[str, Service] | None = None,
+        sources: Mapping[str, Source] | None = None,
     ):
         """A search that has not begun; see `run_search`."""
-        judge = Judge(tokenizer, settings.judge)
+        judge = Judge(tokenizer, settings.judge, sources)
         self._context = SearchContext(
             engine=engine,
             tokenizer=tokenizer,
             judge=judge,
-            judge_prefixes=JudgePrefixes(engine, judge),
+            judge_prefixes=JudgePrefixes(engine, judge, services),
             reward=reward,
             sampling=settings.sampling,
             num_children=settings.tree.num_children,
@@ -233,7 +240,10 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot in list(self._trees):
+        for slot, tree in list(self._trees.items()):
+            for outcome in tree.ready.values():
+                if isinstance(outcome, Children):
+                    tree.actor.grow(outcome)  # so that its handles are found
             self._remove(slot, finished=False)
         self._context.judge_prefixes.close_all()
 

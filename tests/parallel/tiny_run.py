@@ -50,6 +50,7 @@ def get_config(inputs):
                 "max_answer_tokens": 10,
                 "judge": {
                     "mode": "expected",
+                    "fence": False,
                     "helpfulness_template": "{prompt} : {answer}",
                     "safety_template": "{prompt} . {answer}",
                 },

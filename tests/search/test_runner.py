@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
 from stair_jax.search import runner
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.runner import run_search
+from stair_jax.search.runner import SearchTask, run_search
 from stair_jax.search.search_context import PRIORS
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
+from stair_jax.text.fence_prompts import FENCE_OPEN
 from stair_jax.text import steps
 
 SECTION = {
@@ -272,7 +274,7 @@ def test_random_keys_are_never_used_twice(tokenizer, make_engine):
 def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
     assert report.counts["unreadable"] == 4 * evaluations  # two questions, two attempts
@@ -368,7 +370,7 @@ def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
 def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     asked = sum("judge" in request.id for request in engine.seen)
     assert report.counts["unreadable"] == asked == 4 * report.counts["judged"] > 0
@@ -410,12 +412,12 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         tree, template = request.parent, request.parent.parent
         assert templates.setdefault(question, template) is template
         text = tokenizer.decode(tree.tokens)
-        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n")
+        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n{FENCE_OPEN}")
         assert text.startswith(tokenizer.decode(template.tokens))
-        assert tokenizer.decode(template.tokens).endswith("### Question\n")
+        assert tokenizer.decode(template.tokens).endswith("### Question\n| ")
     assert set(templates) == {"helpfulness", "safety"}
     for id, tree in trees.items():
-        question = len(tokenizer.encode_text(tree["prompt"] + "\n\n### Answer\n"))
+        question = len(tokenizer.encode_text(tree["prompt"] + f"\n\n### Answer\n{FENCE_OPEN}"))
         prompt = len(tree["nodes"][0]["tokens"])
         assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
     assert report.engine.hit_rate > 0.8
@@ -537,3 +539,37 @@ def test_priors(prior, expected):
 def test_wrong_settings_are_refused(section):
     with pytest.raises(UserError, match=next(iter(section))):
         build(Search, section, "config.search")
+
+
+@pytest.mark.parametrize("num_rounds", [0, 1, 2, 5, 10, 20, 40, 80])
+def test_a_search_beside_another_task_can_be_cancelled(tokenizer, make_engine, num_rounds):
+    """Nothing of it is left in the engine, and the other search does not notice."""
+    engine = make_engine(disorder=num_rounds)
+    found = {0: [], 1: []}
+    driver = Driver(engine)
+    tickets = [
+        driver.add(
+            SearchTask(
+                PROMPTS[:4],
+                engine,
+                tokenizer,
+                read({"reuse_rollout_step": bool(place)}),
+                3,
+                found[place].append,
+                reward=SafetyReward(),
+                trees_in_flight=3,
+            )
+        )
+        for place in (0, 1)
+    ]
+    done = []
+    for _ in range(num_rounds):
+        done += [ticket for ticket, _ in driver.step()]
+    driver.cancel(tickets[0])
+    while driver.pending:
+        done += [ticket for ticket, _ in driver.step()]
+    assert not engine.handles and not engine.pending and tickets[1] in done
+    alone, _ = search(tokenizer, make_engine(), PROMPTS[:4], reuse_rollout_step=True)
+    assert {tree.id: tree.counts for tree in found[1]} == {
+        id: tree["counts"] for id, tree in alone.items()
+    }

@@ -98,7 +98,7 @@ class Judge:
         final_answer: str,
         key: Callable[[Question, int], RequestKey],
         id: tuple[Hashable, ...] = (),
-        parents: "Mapping[tuple[str, Question], Handle] | None" = None,
+        parents: Mapping[tuple[str, Question], Handle] | None = None,
         priority: int = 0,
         output: str = "",
         text: str = "",

@@ -29,6 +29,7 @@ _LINE_END = re.compile(
     rf"{re.escape(steps.OUTPUT_OPEN)}\s*(?:{re.escape(steps.FINAL_PREFIX)})?"
     rf"|{steps.TAG_PATTERN.pattern}"
 )
+_LEAST_MASS = 0.25
 _AROUND = " \t\r*_`"  # white space and Markdown emphasis
 # A label that makes up a line, perhaps announced by a word and explained behind it.
 _ANNOUNCED = re.compile(
@@ -147,12 +148,14 @@ def label_score(labels: Labels, label: str) -> float:
 def likeliest_score(
     question: Question, logps: Sequence[float], labels: Labels | None = None
 ) -> float | None:
-    """The score of the label with the largest log-prob; None as in `expected_score`.
+    """The score of the label with the largest log-prob; None if these are no clear verdict.
 
-    Of labels that are alike the one with the lower score counts.
+    That is so as in `expected_score`, and where the labels together have less than `_LEAST_MASS` of
+    the probability: then the model was about to write something else. Of labels that are alike the
+    one with the lower score counts.
     """
     scores = (labels or LABELS[question]).values()
-    if not _are_log_probs(logps, len(scores)):
+    if not _are_log_probs(logps, len(scores)) or sum(map(math.exp, logps)) < _LEAST_MASS:
         return None
     best = max(logps)
     return min(score for score, logp in zip(scores, logps, strict=True) if logp == best)
