@@ -52,9 +52,7 @@ def execute(arguments: Arguments, session: Session) -> int:
 
     cases = read_cases(options.cases)
     dtype = options.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    engine, tokenizer = judge_check.load_judge(
-        options.model, dtype, options.slots, options.context
-    )
+    engine, tokenizer = judge_check.load_judge(options.model, dtype, options.slots, options.context)
     trials = []
     for trial in judge_check.try_wordings(engine, tokenizer, cases, modes, options.max_tokens):
         trials.append(trial)

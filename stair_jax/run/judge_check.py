@@ -107,9 +107,7 @@ def try_wordings(
                 start = time.monotonic()
                 result = run_probe(Judge(tokenizer, settings), Driver(engine), cases, seed)
                 seconds = time.monotonic() - start
-                yield Trial(
-                    question, name, mode, result.readable, result.auc(question), seconds
-                )
+                yield Trial(question, name, mode, result.readable, result.auc(question), seconds)
 
 
 def format_trials(trials: Sequence[Trial]) -> str:
@@ -174,5 +172,3 @@ def _doubts(best: Trial, trials: Sequence[Trial], min_auc: float) -> list[str]:
         names = ", ".join(dict.fromkeys(turned))
         lines.append(f"# {best.question}: upside down in the wording {names}; do not use that")
     return lines
-
-

@@ -1,11 +1,13 @@
 """SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
+from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
@@ -18,8 +20,11 @@ from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.batched_trees import tree_bytes
-from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.probe_cases import read_cases
+from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
@@ -27,6 +32,7 @@ from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
+from stair_jax.stages.search_probe import probe_judge
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -44,10 +50,12 @@ class Search(Stage, SearchConfig, SamplingSettings):
       prompts: the stage that holds `file`.
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
-      judge: who scores answers and how, see `JudgeSettings`.
+      judge: who scores answers and how, see `SearchJudge`.
       reward: R of helpfulness and safety, see `SafetyReward`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which its prompt is left out where
+        none of them gave a reward; 0: never.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
       weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
@@ -62,10 +70,11 @@ class Search(Stage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
-    judge: JudgeSettings = setting(JudgeSettings)
+    judge: SearchJudge = setting(SearchJudge)
     reward: SafetyReward = setting(SafetyReward)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(16, least=0, absent=0)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))
@@ -77,9 +86,10 @@ class Search(Stage, SearchConfig, SamplingSettings):
         return SearchSettings(
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
-            judge=self.judge,
+            judge=self.judge.judge,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
+            give_up_after=self.give_up_after,
         )
 
     @property
@@ -108,12 +118,16 @@ class Search(Stage, SearchConfig, SamplingSettings):
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
+        model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
+        judge = Judge(tokenizer, self.judge.judge)
+        calibrate = probe_judge(
+            context.folder, self.judge, judge, Driver(engine), context.seed, model
+        )
         is_silent = not collectives.is_main()
         progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
         resume_step = len(done) if done else -1
         with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
             writer = _Writer(parts.log, metrics, len(done), engine.stats)
-            model = fingerprint_folder(hf) if collectives.is_main() else None
             report = run_search(
                 parts.prompts,
                 engine,
@@ -125,9 +139,11 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 reward=self.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=collectives.broadcast(model),
+                model=model,
                 fingerprint=context.fingerprint,
                 done=done,
+                calibrate=calibrate,
+                watch=JudgeWatch(self.judge.min_readable) if self.judge.probe else None,
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
@@ -144,6 +160,22 @@ class Search(Stage, SearchConfig, SamplingSettings):
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
         return [*planned, tree_round(config, trees, devices[0], engine.resident)]
+
+    def cost_fields(self) -> list[str]:
+        """As usual, and what decides whether the judge may judge."""
+        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
+
+    def check_environment(self, folder: Path) -> None:
+        """Checks that the cases of the probe can be read."""
+        if self.judge.probe:
+            read_cases(self.judge.probe)
+        elif self.judge.calibrate:
+            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """The cases of the probe, where they decide what the scores are."""
+        path = Path(self.judge.probe).expanduser()
+        return {"judge.probe": [path]} if self.judge.calibrate and path.is_file() else {}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""

@@ -43,8 +43,6 @@ def probe_judge(
       UserError: the judge is of no use to the search; says what was seen and what to try.
     """
     if not settings.probe:
-        if settings.calibrate:
-            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
         return None
     record: dict[str, Any] = {}
     if collectives.is_main():
@@ -94,9 +92,7 @@ def _probe(
     return record
 
 
-def _recorded(
-    path: Path, of: str, cases: list[ProbeCase], judge: Judge
-) -> ProbeResult | None:
+def _recorded(path: Path, of: str, cases: list[ProbeCase], judge: Judge) -> ProbeResult | None:
     """The result that a file holds, if it is that of the same cases, judge, seed and model."""
     record = read_json(path) if path.is_file() else {}
     if record.get("of") != of:

@@ -109,8 +109,9 @@ def find_wording(question: str, template: str) -> Wording:
         return known[template]
     if "{" not in template:
         raise UserError(
-            f"judge.{question}_template must hold {{prompt}} and, after it, {{answer}}, once each, "
-            f"or be the name of a wording, and is {template[:80]!r}: {did_you_mean(template, known)}"
+            f"judge.{question}_template is {template[:80]!r}: it must hold {{prompt}} and, after "
+            f"it, {{answer}}, once each, or be the name of a wording: "
+            f"{did_you_mean(template, known)}"
         )
     same = (wording for wording in known.values() if wording.template == template)
     return next(same, known[_OWN[question]])

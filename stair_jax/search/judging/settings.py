@@ -180,9 +180,7 @@ class JudgeSettings(Settings):
             return () if kind == "safety" else ("helpfulness",)
         asked = self.safety_prompts if kind == "safety" else self.helpfulness_prompts
         return tuple(
-            question
-            for question in QUESTIONS
-            if question in asked and self.sources(kind, question)
+            question for question in QUESTIONS if question in asked and self.sources(kind, question)
         )
 
     @property

@@ -183,9 +183,7 @@ class LanguageModelSource(Source):
 class LanguageModelScoring(Scoring):
     """One question put to a language model: a reply, perhaps its closing line, perhaps retries."""
 
-    def __init__(
-        self, source: LanguageModelSource, question: Question, case: Case, asking: Asking
-    ):
+    def __init__(self, source: LanguageModelSource, question: Question, case: Case, asking: Asking):
         """Nothing is asked yet."""
         super().__init__()
         self._source, self._question, self._case, self._asking = source, question, case, asking
@@ -235,9 +233,7 @@ class LanguageModelScoring(Scoring):
         prior = self._source.prior(question, self._case.prompt)
         if prior and len(prior) == len(logps):
             logps = tuple(logp - before for logp, before in zip(logps, prior, strict=True))
-        return expected_score(
-            question, logps, settings.safety_score, settings.labels(question)
-        )
+        return expected_score(question, logps, settings.safety_score, settings.labels(question))
 
     def _settle(self, score: float | None, completion: Completion) -> list[Request]:
         if score is not None:
