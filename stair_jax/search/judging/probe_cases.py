@@ -11,10 +11,11 @@ from typing import Any
 
 from stair_jax.data.records import KINDS
 from stair_jax.errors import UserError
+from stair_jax.pocket.judge_cases import judge_cases
 from stair_jax.search.judging.replies import QUESTIONS, Question
 from stair_jax.storage import read_jsonl
 
-DEFAULT = "default"  # the built-in cases, by name
+DEFAULT, POCKET = "default", "pocket"  # the cases that come with the package, by name
 _FILE = Path(__file__).with_name("probe_cases.jsonl")
 _COLUMNS = "{prompt, kind, answer, safety, helpfulness}"
 
@@ -43,16 +44,19 @@ class ProbeCase:
 
 
 def read_cases(source: str) -> list[ProbeCase]:
-    """The built-in cases (`DEFAULT`), or those of a file of JSON lines.
+    """The built-in cases (`DEFAULT`), those of the pocket world (`POCKET`), or those of a file.
 
     Raises:
       UserError: there is no such file, or a line lacks a column or has a value that cannot be.
     """
+    if source == POCKET:
+        return [_read_case(row, "a case of the pocket world") for row in judge_cases()]
     path = _FILE if source == DEFAULT else Path(source).expanduser()
     if not path.is_file():
         raise UserError(
             f"search.judge.probe names {path}, which is no file: name JSON lines {_COLUMNS}, "
-            f"{DEFAULT!r} for the built-in cases, or '' for none"
+            f"{DEFAULT!r} for the built-in cases, {POCKET!r} for those of the pocket world, or '' "
+            "for none"
         )
     rows = enumerate(read_jsonl(path), start=1)
     cases = [_read_case(row, f"{path}, line {number}") for number, row in rows]
