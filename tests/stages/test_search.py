@@ -38,6 +38,7 @@ SETTINGS = {
     "max_step_tokens": 24,
     "max_answer_tokens": 40,
     "judge": {
+        "probe": "",  # random weights
         "mode": "expected",
         "fence": False,  # its words would not fit
         "helpfulness_template": "rate {prompt} : {answer}",
