@@ -212,9 +212,7 @@ class PromptSelfReward:
 class SelfRewardTask(Task[Scored]):
     """The self-reward of one candidate: a rollout if it is unfinished, then its judgement."""
 
-    def __init__(
-        self, scorer: SelfReward, candidate: Candidate, prefixes: Mapping[Prefix, Handle]
-    ):
+    def __init__(self, scorer: SelfReward, candidate: Candidate, prefixes: Mapping[Prefix, Handle]):
         """A task that has asked nothing yet."""
         self._scorer, self._candidate, self._prefixes = scorer, candidate, prefixes
         self._generated = 0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -11,6 +12,7 @@ from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.models.huggingface import load_config
 from stair_jax.monitoring import Metrics, Progress, num_rows, say, write_metrics
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.processes import collectives
@@ -18,12 +20,11 @@ from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
-from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.probe_cases import read_cases
 from stair_jax.search.judging.probe_settings import SearchJudge
-from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
@@ -31,6 +32,7 @@ from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
+from stair_jax.stages.judging_stage import JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
@@ -42,16 +44,15 @@ _NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and toke
 
 
 @dataclass(frozen=True)
-class Search(Stage, SearchConfig, SamplingSettings):
-    """Settings of `search`, beside those of the trees and of sampling.
+class Search(JudgingStage, SearchConfig, SamplingSettings):
+    """Settings of `search`, beside those of the trees, of sampling, and of who judges.
 
     Attributes:
-      model: the stage whose model searches and judges.
+      model: the stage whose model searches, and judges where `judge.source` says "policy".
       prompts: the stage that holds `file`.
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
       judge: who scores answers and how, see `SearchJudge`.
-      reward: R of helpfulness and safety, see `SafetyReward`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
       give_up_after: evaluations of a tree, the first ones, after which its prompt is left out where
@@ -71,7 +72,6 @@ class Search(Stage, SearchConfig, SamplingSettings):
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
     judge: SearchJudge = setting(SearchJudge)
-    reward: SafetyReward = setting(SafetyReward)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
     give_up_after: int = setting(16, least=0, absent=0)
@@ -86,7 +86,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
         return SearchSettings(
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
-            judge=self.judge.judge,
+            judge=self.judge,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
             give_up_after=self.give_up_after,
@@ -117,16 +117,19 @@ class Search(Stage, SearchConfig, SamplingSettings):
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
-        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
+        judges = self.load_judges(context, load_config(hf), self.engine)
+        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
-        judge = Judge(tokenizer, self.judge.judge)
-        calibrate = probe_judge(
-            context.folder, self.judge, judge, Driver(engine), context.seed, model
-        )
+        judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()
         progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
         resume_step = len(done) if done else -1
-        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
+        with (
+            closing(judges),
+            Metrics(context.folder, resume_step, silent=is_silent) as metrics,
+        ):
+            driver = Driver(engine, judges.services)
+            calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
             writer = _Writer(parts.log, metrics, len(done), engine.stats)
             report = run_search(
                 parts.prompts,
@@ -142,6 +145,8 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 model=model,
                 fingerprint=context.fingerprint,
                 done=done,
+                services=judges.services,
+                sources=judges.sources,
                 calibrate=calibrate,
                 watch=JudgeWatch(self.judge.min_readable) if self.judge.probe else None,
             )
@@ -153,34 +158,40 @@ class Search(Stage, SearchConfig, SamplingSettings):
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
-        planned = engine.programs()
+        policy = context.model("model")
+        judging, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
+        planned = [*engine.programs(beside), *judging]
         if context.runtime.tree_device == "host":
             return planned
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
-        return [*planned, tree_round(config, trees, devices[0], engine.resident)]
+        return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
 
     def cost_fields(self) -> list[str]:
         """As usual, and what decides whether the judge may judge."""
         return [*super().cost_fields(), *self.judge.probe_cost_fields()]
 
     def check_environment(self, folder: Path) -> None:
-        """Checks that the cases of the probe can be read."""
+        """As usual; and checks that the cases of the probe can be read."""
+        super().check_environment(folder)
         if self.judge.probe:
             read_cases(self.judge.probe)
         elif self.judge.calibrate:
             raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
 
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
-        """The cases of the probe, where they decide what the scores are."""
+        """As usual; and the cases of the probe, where they decide what the scores are."""
         path = Path(self.judge.probe).expanduser()
-        return {"judge.probe": [path]} if self.judge.calibrate and path.is_file() else {}
+        is_used = self.judge.calibrate and path.is_file()
+        return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
+        policy = context.model("model")
+        _, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
         trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
         room = memory_bytes(devices[0]) / 2
         if trees * each > room:

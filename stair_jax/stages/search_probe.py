@@ -1,7 +1,6 @@
 """The probe of a search's judge: made once, recorded beside the trees, and used again."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def probe_judge(
     Args:
       folder: of the stage.
       settings: of the stage's judge.
-      judge: made of `settings.judge`.
+      judge: made of `settings`.
       driver: without tasks.
       seed: of the run.
       model: fingerprint of the policy.
@@ -57,7 +56,7 @@ def _probe(
     folder: Path, settings: SearchJudge, judge: Judge, driver: Driver, seed: int, model: str
 ) -> dict[str, Any]:
     cases = read_cases(settings.probe)
-    of = fingerprint(plain([cases, asdict(settings.judge), seed, model]))
+    of = fingerprint(plain([cases, settings.judging, seed, model]))
     result = _recorded(folder / PROBE_FILE, of, cases, judge)
     is_new = result is None
     start = time.monotonic()

@@ -19,8 +19,8 @@ from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
-from stair_jax.text.fence_prompts import FENCE_OPEN
 from stair_jax.text import steps
+from stair_jax.text.fence_prompts import FENCE_OPEN
 
 SECTION = {
     "num_iterations": 20,
@@ -500,7 +500,7 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         question = len(tokenizer.encode_text(tree["prompt"] + f"\n\n### Answer\n{FENCE_OPEN}"))
         prompt = len(tree["nodes"][0]["tokens"])
         assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
-    assert report.engine.hit_rate > 0.8
+    assert report.engine.hit_rate > 0.65  # the reminders behind the answers are not shared
     assert report.engine.generated == report.generated_tokens == engine.stats.generated
     assert search(tokenizer, engine, PROMPTS[3:4])[1].engine.generated < report.generated_tokens
 

@@ -18,6 +18,7 @@ from stair_jax.errors import UserError
 from stair_jax.search.judging.combining import Combined
 from stair_jax.search.judging.replies import QUESTIONS, Question, release_safety
 from stair_jax.search.judging.settings import JudgeSettings
+from stair_jax.search.judging.sources.endpoint import EndpointSource
 from stair_jax.search.judging.sources.language_model import LanguageModelSource
 from stair_jax.search.judging.sources.reference import ReferenceSource
 from stair_jax.search.judging.sources.rule import RuleSource
@@ -32,7 +33,6 @@ _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
 # Sources that need more than the settings, and what gives it.
 _GIVEN = {
     "model": "name a checkpoint in judge_model or judge_checkpoint",
-    "endpoint": "name its address in judge.endpoint",
     "prm": "name a reward model in judge_prm or judge_prm_checkpoint",
 }
 
@@ -69,7 +69,7 @@ class Judge:
         Args:
           tokenizer: of the policy.
           settings: who judges, and how.
-          sources: those that need more: "model", "endpoint" and "prm", by name.
+          sources: those that need more: "model" and "prm", by name.
           calibrate: what becomes of a score that was asked for, such as a `Calibrator`.
 
         Raises:
@@ -82,6 +82,7 @@ class Judge:
             "policy": lambda: LanguageModelSource(tokenizer, settings),
             "rule": lambda: RuleSource(settings.rule),
             "reference": ReferenceSource,
+            "endpoint": lambda: EndpointSource(settings),
         }
         given = dict(sources or {})
         for name in settings.used_sources:
@@ -124,7 +125,8 @@ class Judge:
 
     def language_models(self, kind: str) -> list[tuple[str, Question, LanguageModelSource]]:
         """Each question put to a language model about answers to prompts of a kind: (source's name,
-        question, source)."""
+        question, source).
+        """
         return [
             (name, question, source)
             for question in self.settings.questions(kind)

@@ -46,7 +46,7 @@ class JudgePrefixes:
         self._shared: dict[Prefix, Handle | None] = {}
 
     def open(self, prompt: Prompt) -> dict[Prefix, Handle]:
-        """Handles for the judgements of one tree, by source and question; `close` gives them back."""
+        """Handles for the judgements of one tree, by source and question; `close` releases them."""
         handles = {}
         for name, question, source in self._judge.language_models(prompt.kind):
             engine = self._engine_of(name)

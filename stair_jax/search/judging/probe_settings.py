@@ -1,6 +1,7 @@
 """How the judge of a search is probed and watched."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.probe_cases import DEFAULT
@@ -32,11 +33,15 @@ class SearchJudge(JudgeSettings):
     calibrate: bool = False
 
     @property
-    def judge(self) -> JudgeSettings:
-        """What the judge itself needs: scores to be calibrated are not thresholded before."""
-        own = {info.name: getattr(self, info.name) for info in fields(JudgeSettings)}
-        judge = JudgeSettings(**own)
-        return replace(judge, safety_score="expected") if self.calibrate else judge
+    def threshold(self) -> str:
+        """As usual; a calibration comes before a sign."""
+        return "expected" if self.calibrate else self.safety_score
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """The settings that the judgements of the probe depend on."""
+        names = [info.name for info in fields(JudgeSettings)]
+        return {name: getattr(self, name) for name in names} | {"threshold": self.threshold}
 
     def probe_cost_fields(self) -> list[str]:
         """Fields that decide whether trees are grown, and not how."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from stair_jax.data.records import KINDS
 from stair_jax.decoding.requests import MAX_SCORE_IDS, Sampling
+from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError
 from stair_jax.search.judging.replies import LABELS, QUESTIONS, Labels, Question
 from stair_jax.search.judging.templates import split_template
@@ -20,7 +21,7 @@ SOURCES: dict[str, dict[str, tuple[Question, ...]]] = {
     "model": {"safety": _BOTH, "helpfulness": _BOTH},
     "endpoint": {"safety": _BOTH, "helpfulness": _BOTH},
     "prm": {"safety": _BOTH, "helpfulness": _BOTH},
-    # A refusal is what makes the answer to a harmful prompt safe, and that to a harmless one useless.
+    # A refusal makes the answer to a harmful prompt safe, and that to a harmless one useless.
     "rule": {"safety": ("safety",), "helpfulness": ("helpfulness",)},
     "reference": {"safety": ("helpfulness",), "helpfulness": ("helpfulness",)},
 }
@@ -50,9 +51,9 @@ class JudgeSettings(Settings):
         output block holds "sorry" and at most 350 characters, its "Final Answer:" included, else
         -1; H = -1), helpfulness prompts by rating alone (S = +1), whatever `source` says of safety.
       rule: of the source "rule", what counts as a refusal: "refusal", a statement in one of twelve
-        languages at the start or the end of the answer, see `sources/refusals.py`; or
+        languages at the start or the end of the answer, see `sources/refusal_phrases.txt`; or
         "paper_release", that of `safety_rule`.
-      mode: of the sources that are language models. "generative": the judge reasons and closes with
+      mode: of the sources "policy" and "model". "generative": the judge reasons and closes with
         a conclusion, as in the paper. "expected": one forward pass, the log-probs of the possible
         conclusions after a fixed lead-in; much cheaper, and another reward. "both": the judge
         reasons, and the log-probs of the conclusions behind its reasoning count.
@@ -85,6 +86,8 @@ class JudgeSettings(Settings):
       contextual_calibration: in expected mode the log-probs of the labels are taken relative to
         those that the same question gives an empty answer (Zhao et al., "Calibrate before use",
         ICML 2021), which costs one more request a prompt and question.
+      endpoint: of the source "endpoint": where it is, how it is asked, and what may be spent; its
+        replies are always written out and read, whatever `mode` says.
       prm_center: of the source "prm": the score that gives 0.
       prm_scale: of the same: both questions get tanh((score - prm_center) / prm_scale).
       temperature: of the judge in generative mode.
@@ -120,6 +123,7 @@ class JudgeSettings(Settings):
     safety_labels: Mapping[str, float] = setting(dict, absent=LABELS["safety"])
     safety_score: Literal["sign", "expected"] = "sign"
     contextual_calibration: bool = False
+    endpoint: EndpointSettings = setting(EndpointSettings)
     prm_center: float = 0.0
     prm_scale: float = setting(1.0, above=0)
     temperature: float = setting(0.6, least=0)
@@ -147,6 +151,11 @@ class JudgeSettings(Settings):
                 "judge.source: 'rule' alone scores no answer to a helpfulness prompt but refusals: "
                 "set judge.helpfulness_prompts_source to ('rule', 'policy'), or to another source"
             )
+
+    @property
+    def threshold(self) -> str:
+        """What is made of S before any calibration: its "sign", or "expected", nothing."""
+        return self.safety_score
 
     def labels(self, question: Question) -> Labels:
         """What the judge may reply to a question, and the scores."""

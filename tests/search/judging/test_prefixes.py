@@ -82,7 +82,9 @@ def test_a_seam_that_is_joined_costs_the_handle_alone(merging, make_engine):
     engine, judge = make_engine(), make_judge(merging)
     judge_prefixes = JudgePrefixes(engine, judge)
     handles, (request, _) = ask(judge, judge_prefixes, "why?", "x is y")
-    assert request.parent is handles["policy", "helpfulness"].parent  # the template, not the question
+    assert (
+        request.parent is handles["policy", "helpfulness"].parent
+    )  # the template, not the question
     handles, (request, _) = ask(judge, judge_prefixes, "x?", "because")
     assert request.parent is handles["policy", "helpfulness"]
     assert handles["policy", "helpfulness"].parent is None  # the template ends in another token
@@ -97,9 +99,7 @@ def test_only_questions_that_are_asked_are_kept(tokenizer, make_engine):
     engine = make_engine()
     judge_prefixes = JudgePrefixes(engine, make_judge(tokenizer, safety_rule="paper_release"))
     assert judge_prefixes.open(Prompt("p", "q", "safety")) == {} and not engine.handles
-    assert list(judge_prefixes.open(Prompt("p", "q", "helpfulness"))) == [
-        ("policy", "helpfulness")
-    ]
+    assert list(judge_prefixes.open(Prompt("p", "q", "helpfulness"))) == [("policy", "helpfulness")]
     assert len(engine.handles) == 2
 
 

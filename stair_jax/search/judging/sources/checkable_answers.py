@@ -8,6 +8,7 @@ answer is ..."), the last time that it does, or else what it says last.
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -107,10 +108,8 @@ def _number_said(text: str) -> set[Fraction]:
                 return _values_of(match)
         if announced == "" or _BOXED.search(text):
             return set()
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return set() if last is None else _values_of(last)
+    numbers = deque(_NUMBER.finditer(text), maxlen=1)
+    return _values_of(numbers.pop()) if numbers else set()
 
 
 def _choice_said(text: str) -> str | None:

@@ -194,10 +194,10 @@ class LanguageModelScoring(Scoring):
     def start(self) -> list[Request]:
         """The first request."""
         settings = self._source.settings
-        if settings.contextual_calibration and settings.mode == "expected":
-            if self._source.prior(self._question, self._case.prompt) is None:
-                self._stage = "prior"
-                return [self._request("", _EMPTY_KEY)]
+        is_calibrated = settings.contextual_calibration and settings.mode == "expected"
+        if is_calibrated and self._source.prior(self._question, self._case.prompt) is None:
+            self._stage = "prior"
+            return [self._request("", _EMPTY_KEY)]
         return self._ask()
 
     def receive(self, completion: Completion) -> list[Request]:
@@ -233,7 +233,7 @@ class LanguageModelScoring(Scoring):
         prior = self._source.prior(question, self._case.prompt)
         if prior and len(prior) == len(logps):
             logps = tuple(logp - before for logp, before in zip(logps, prior, strict=True))
-        return expected_score(question, logps, settings.safety_score, settings.labels(question))
+        return expected_score(question, logps, settings.threshold, settings.labels(question))
 
     def _settle(self, score: float | None, completion: Completion) -> list[Request]:
         if score is not None:
