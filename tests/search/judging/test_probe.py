@@ -174,5 +174,5 @@ def test_labels_that_cannot_be_scores_are_refused(labels):
 
 
 def test_a_name_that_is_no_wording_is_refused_with_those_that_are():
-    with pytest.raises(UserError, match="safety_template is 'complys'.*did you mean complies"):
+    with pytest.raises(UserError, match=r"safety_template is 'complys'.*did you mean complies"):
         JudgeSettings(safety_template="complys")
