@@ -329,6 +329,8 @@ class Actor:
 
     def _score(self, node: int, visit: int, judging: Judging) -> Evaluated:
         result = judging.result
+        if self._context.watch is not None:
+            self._context.watch.see(result)
         self._counts["judged"] += 1
         self._counts["unreadable"] += result.unreadable
         self._counts["closings"] += result.closings

@@ -10,6 +10,7 @@ requested, one per round: a result that is ready early waits for the ones before
 tree would depend on which result happened to be ready first.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,9 +25,11 @@ from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, SearchContext
 from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
+from stair_jax.search.judging.calibration import Calibrator
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
 from stair_jax.search.judging.sources.source import Source
+from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
@@ -75,6 +78,8 @@ def run_search(
     report: SearchReport | None = None,
     samples: TreeSamples | None = None,
     sources: Mapping[str, Source] | None = None,
+    calibrate: Calibrator | None = None,
+    watch: JudgeWatch | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -97,13 +102,16 @@ def run_search(
       report: what the totals are put into, to be read while the search goes on; None: a new one.
       samples: of which trees text samples are taken; None: of none.
       sources: of scores that need more than the settings, see `Judge`.
+      calibrate: what becomes of the scores of the judge; None: nothing.
+      watch: stops the search where the judgements have become of no use.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
-      long ones, those that fill the engine's context, and those with an id that occurred before.
+      long ones, those that fill the engine's context, those with an id that occurred before, and
+      those that were given up without a reward.
 
     Raises:
-      UserError: `device` is unknown or not available.
+      UserError: `device` is unknown or not available; or as `watch`.
     """
     task = SearchTask(
         prompts,
@@ -123,6 +131,8 @@ def run_search(
         samples=samples,
         services=services,
         sources=sources,
+        calibrate=calibrate,
+        watch=watch,
     )
     (report,) = run_tasks(Driver(engine, services), [task])
     return report
@@ -140,6 +150,9 @@ class _TreeInFlight:
       ready: by lane, results that wait to be delivered.
       visits: of each node in the jitted search; set once the budget is used up.
       visits_left: evaluations after the budget that are not complete.
+      unrewarded: evaluations that were delivered before one that had a reward.
+      was_rewarded: whether one had a reward.
+      skipped: why no tree will come of it, once its last request is completed; empty: one will.
     """
 
     queued: QueuedPrompt
@@ -149,11 +162,14 @@ class _TreeInFlight:
     ready: dict[int, Children | Evaluated] = field(default_factory=dict)
     visits: list[int] | None = None
     visits_left: int = 0
+    unrewarded: int = 0
+    was_rewarded: bool = False
+    skipped: str = ""
 
     @property
     def has_news(self) -> bool:
         """Whether the result that has to be delivered next is ready."""
-        return bool(self.order) and self.order[0] in self.ready
+        return not self.skipped and bool(self.order) and self.order[0] in self.ready
 
 
 class SearchTask(Task[SearchReport]):
@@ -182,9 +198,11 @@ class SearchTask(Task[SearchReport]):
         samples: TreeSamples | None = None,
         services: Mapping[str, Service] | None = None,
         sources: Mapping[str, Source] | None = None,
+        calibrate: Calibrator | None = None,
+        watch: JudgeWatch | None = None,
     ):
         """A search that has not begun; see `run_search`."""
-        judge = Judge(tokenizer, settings.judge, sources)
+        judge = Judge(tokenizer, settings.judge, sources, calibrate)
         self._context = SearchContext(
             engine=engine,
             tokenizer=tokenizer,
@@ -198,6 +216,7 @@ class SearchTask(Task[SearchReport]):
             seed=seed,
             model=model,
             settings=fingerprint,
+            watch=watch,
         )
         batch = max(1, trees_in_flight)
         self.report = report or SearchReport()
@@ -207,6 +226,7 @@ class SearchTask(Task[SearchReport]):
         self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
         self._iterations = settings.tree.num_iterations
         self._budget, self._samples = settings.tree.num_iterations, samples
+        self._give_up_after = settings.give_up_after
         self._num_done_before = len(done)
         self._num_iterations = 0  # of finished trees
         self._trees: dict[int, _TreeInFlight] = {}
@@ -229,14 +249,13 @@ class SearchTask(Task[SearchReport]):
         tree = self._trees[slot]
         tree.load.completed(completion)
         outcome = tree.actor.receive(completion)
-        if not tree.actor.no_room:
+        if tree.actor.no_room:
+            tree.skipped = "prompt leaves no room in the context"
+        if tree.skipped:
+            self._remove_if_skipped(slot)
+        else:
             self._take(slot, outcome)
             self._close_if_finished(slot)
-        elif not len(tree.load):
-            self._queue.skip(
-                tree.queued.place, tree.queued.prompt, "prompt leaves no room in the context"
-            )
-            self._remove(slot, finished=False)
         return self._take_requests()
 
     def advance(self) -> list[Request]:
@@ -305,18 +324,42 @@ class SearchTask(Task[SearchReport]):
             outcome = tree.ready.pop(tree.order.popleft())
             if isinstance(outcome, Children):
                 tree.actor.grow(outcome)
+            else:
+                self._count_reward(tree, outcome)
             self._batched_trees.deliver(slot, outcome)
             if tree.has_news:
                 self._with_news.add(slot)
+            self._remove_if_skipped(slot)
         tasks, done = self._batched_trees.advance()
         self.report.rounds += 1
         for task in tasks:
-            if task.slot in self._trees:  # free slots hold trees that ask for things too
+            if self._is_growing(task.slot):  # free slots hold trees that ask for things too
                 self._act(task)
-        done = [slot for slot in done if slot in self._trees and self._trees[slot].visits is None]
+        done = [slot for slot in done if self._is_growing(slot)]
         if done:
             for slot, visits in zip(done, self._batched_trees.visits(done), strict=True):
                 self._visit_unvisited(slot, visits)
+
+    def _is_growing(self, slot: int) -> bool:
+        tree = self._trees.get(slot)
+        return tree is not None and tree.visits is None and not tree.skipped
+
+    def _count_reward(self, tree: _TreeInFlight, outcome: Evaluated) -> None:
+        """Gives a tree up whose first evaluations gave no reward.
+
+        They count in the order of delivery, which does not depend on what else is running.
+        """
+        tree.was_rewarded |= not math.isnan(outcome.reward)
+        if not tree.was_rewarded:
+            tree.unrewarded += 1
+            if tree.unrewarded == self._give_up_after:
+                tree.skipped = f"no reward in {tree.unrewarded} evaluations"
+
+    def _remove_if_skipped(self, slot: int) -> None:
+        tree = self._trees[slot]
+        if tree.skipped and not len(tree.load):
+            self._queue.skip(tree.queued.place, tree.queued.prompt, tree.skipped)
+            self._remove(slot, finished=False)
 
     def _act(self, task: LaneTask) -> None:
         tree = self._trees[task.slot]

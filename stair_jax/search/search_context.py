@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stair_jax.decoding.requests import Sampling
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
+from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.settings import Settings, setting
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -72,6 +73,7 @@ class SearchContext:
     seed: int
     model: str  # fingerprint, for the records
     settings: str
+    watch: JudgeWatch | None = None
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:

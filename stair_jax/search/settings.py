@@ -18,6 +18,8 @@ class SearchSettings(Settings):
       judge: see `JudgeSettings`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which it is given up where none of
+        them gave a reward; 0: never.
     """
 
     tree: SearchConfig = setting(SearchConfig)
@@ -25,6 +27,7 @@ class SearchSettings(Settings):
     judge: JudgeSettings = setting(JudgeSettings)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(0, least=0)
 
     @property
     def expected_tokens(self) -> int:

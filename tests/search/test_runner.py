@@ -10,7 +10,9 @@ from stair_jax.data.prompts import Prompt
 from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
 from stair_jax.search import runner
+from stair_jax.search.judging.calibration import Calibrator, Platt
 from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.runner import SearchTask, run_search
 from stair_jax.search.search_context import PRIORS
 from stair_jax.search.tree_records import TreeRecord
@@ -26,8 +28,9 @@ SECTION = {
     "max_depth": 3,
     "max_step_tokens": 60,
     "max_answer_tokens": 300,
+    "give_up_after": 0,
 }
-EXPECTED = {"mode": "expected"}
+EXPECTED = {"mode": "expected", "helpfulness_prompts": ("helpfulness", "safety")}
 PROMPTS = [
     Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
     for i in range(12)
@@ -312,6 +315,83 @@ def test_a_reward_that_is_not_finite_is_missing_and_counted(tokenizer, make_engi
         for node in tree["nodes"]:
             rewards = [entry["reward"] for entry in node["judgements"]]
             assert all(reward is None or math.isfinite(reward) for reward in rewards)
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 3}])
+def test_a_tree_without_any_reward_is_given_up(tokenizer, make_engine, options):
+    def reward(helpfulness, safety):
+        return math.nan
+
+    engine = make_engine()
+    trees, report = search(
+        tokenizer, engine, PROMPTS[:5], reward=reward, give_up_after=4, **options
+    )
+    assert not trees and not engine.handles and not engine.waiting
+    assert report.skipped == [(f"p{i}", "no reward in 4 evaluations") for i in range(5)]
+    rollouts = [request for request in engine.seen if "rollout" in request.id]
+    assert len(rollouts) <= 5 * (4 + options.get("in_flight", 1) - 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 3}])
+def test_trees_are_given_up_alike_in_any_company(tokenizer, make_engine, options):
+    """About half of the rewards are missing, so that some trees begin with two of these."""
+
+    def reward(helpfulness, safety):
+        return helpfulness if safety > 0 else math.nan
+
+    judge = {"safety_prompts": ("helpfulness", "safety"), "safety_score": "expected"}
+    options = options | {"reward": reward, "judge": judge}
+    searches = [
+        search(tokenizer, make_engine(disorder), give_up_after=2, trees_in_flight=width, **options)
+        for disorder, width in ((0, 8), (5, 2))
+    ]
+    (trees, report), (again, other) = searches
+    assert again == trees and other.skipped == report.skipped
+    assert trees and report.skipped
+    whole, _ = search(tokenizer, make_engine(), give_up_after=0, **options)
+    assert all(whole[id] == tree for id, tree in trees.items())
+
+
+def test_a_watch_stops_the_search_and_gives_all_back(tokenizer, make_engine):
+    engine = make_engine()
+    engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
+    judge = EXPECTED | {"mode": "generative", "attempts": 1, "ask_closing": False}
+    with pytest.raises(UserError, match="of the last 30 judgements 0% could be read"):
+        run_search(
+            PROMPTS,
+            engine,
+            tokenizer,
+            read({"judge": judge}),
+            3,
+            lambda record: None,
+            reward=SafetyReward(),
+            watch=JudgeWatch(0.5, window=30),
+        )
+    assert not engine.handles and not engine.waiting
+
+
+def test_calibrated_scores_are_those_of_the_rewards(tokenizer, make_engine):
+    """A curve that turns the scores round turns the judgements, and no fixed score."""
+    calibrate = Calibrator({"safety": Platt(-1.0, 0.25)}, "expected")
+    judge = {"mode": "expected", "safety_score": "expected"}
+    found = []
+    for given in (None, calibrate):
+        trees = []
+        run_search(
+            PROMPTS[:2],
+            make_engine(),
+            tokenizer,
+            read({"judge": judge | {"helpfulness_prompts": ("helpfulness",)}}),
+            3,
+            trees.append,
+            reward=SafetyReward(),
+            calibrate=given,
+        )
+        found.append({tree.id: tree.nodes[0].judgements[0] for tree in trees})
+    plain, changed = found
+    assert changed["p0"] == plain["p0"] and plain["p0"]["safety"] == 1.0
+    assert changed["p1"]["safety"] == calibrate("safety", plain["p1"]["safety"])
+    assert changed["p1"]["helpfulness"] == plain["p1"]["helpfulness"]
 
 
 def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):
