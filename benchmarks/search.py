@@ -45,8 +45,9 @@ from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_
 from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from benchmarks.trace import Clock
 from stair_jax import pocket
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import EngineStats, Request, run_all
+from stair_jax.decoding.requests import EngineStats, Request
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import run_search
