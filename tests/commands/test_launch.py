@@ -315,7 +315,9 @@ def test_the_state_of_a_folder_is_shown(config, work, tmp_path, capsys):
 def test_pairs_at_other_thresholds_are_shown_behind_their_stage(tmp_path, capsys):
     storage.write_json(tmp_path / "config.json", {"stages": ["preferences:pairs1", "dpo"]})
     (tmp_path / "pairs1").mkdir()
-    storage.write_json(tmp_path / "pairs1" / "complete.json", {})
+    record = {"kind": "preferences", "name": "pairs1", "seed": 0, "settings": {}, "inputs": {}}
+    record |= {"fingerprint": "f", "files": {}}
+    storage.write_json(tmp_path / "pairs1" / "complete.json", record)
     cell = {"v0": 0.5, "v1": 0.8, "min_visits": 4, "pairs": 3, "right": 0.75}
     report = {
         "trees": 9,
