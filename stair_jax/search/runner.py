@@ -10,6 +10,7 @@ requested, one per round: a result that is ready early waits for the ones before
 tree would depend on which result happened to be ready first.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,7 +29,7 @@ from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree import Need
+from stair_jax.search.tree import ROOT, Need
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -125,6 +126,8 @@ class _TreeInFlight:
       load: what its requests pin in the cache.
       order: lanes with a request in flight, in the order in which they asked.
       ready: by lane, results that wait to be delivered.
+      rewards: that were delivered, in this order.
+      stops: it ends before its budget is used up, once no lane has a request in flight.
       visits: of each node in the jitted search; set once the budget is used up.
       visits_left: evaluations after the budget that are not complete.
     """
@@ -134,8 +137,15 @@ class _TreeInFlight:
     load: Load
     order: deque[int] = field(default_factory=deque)
     ready: dict[int, Children | Evaluated] = field(default_factory=dict)
+    rewards: list[float] = field(default_factory=list)
+    stops: bool = False
     visits: list[int] | None = None
     visits_left: int = 0
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it ends early, and waits for nothing any more."""
+        return self.stops and not self.order
 
     @property
     def has_news(self) -> bool:
@@ -181,6 +191,7 @@ class SearchTask(Task[SearchReport]):
             seed=seed,
             model=model,
             settings=fingerprint,
+            more_pairs=settings.more_pairs,
         )
         batch = max(1, trees_in_flight)
         self.report = SearchReport()
@@ -188,7 +199,6 @@ class SearchTask(Task[SearchReport]):
         self._batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
         self._admission = Admission(engine.capacity, settings.expected_tokens)
         self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
-        self._iterations = settings.tree.num_iterations
         self._num_done_before = len(done)
         self._trees: dict[int, _TreeInFlight] = {}
         self._free_slots = list(range(batch - 1, -1, -1))
@@ -274,15 +284,21 @@ class SearchTask(Task[SearchReport]):
             outcome = tree.ready.pop(tree.order.popleft())
             if isinstance(outcome, Children):
                 tree.actor.grow(outcome)
+            elif not math.isnan(outcome.reward):
+                tree.rewards.append(outcome.reward)
+                tree.stops |= self._context.more_pairs.stops(tree.rewards)
             self._batched_trees.deliver(slot, outcome)
             if tree.has_news:
                 self._with_news.add(slot)
         tasks, done = self._batched_trees.advance()
         self.report.rounds += 1
         for task in tasks:
-            if task.slot in self._trees:  # free slots hold trees that ask for things too
+            # Free slots hold trees that ask for things too.
+            if task.slot in self._trees and not self._trees[task.slot].stops:
                 self._act(task)
-        done = [slot for slot in done if slot in self._trees and self._trees[slot].visits is None]
+        stopped = {slot for slot in waiting if self._trees[slot].has_stopped}
+        done = [slot for slot in sorted({*done, *stopped}) if slot in self._trees]
+        done = [slot for slot in done if self._trees[slot].visits is None]
         if done:
             for slot, visits in zip(done, self._batched_trees.visits(done), strict=True):
                 self._visit_unvisited(slot, visits)
@@ -297,7 +313,7 @@ class SearchTask(Task[SearchReport]):
         """Requests the visits after the budget, all at once: nothing depends on their order."""
         tree = self._trees[slot]
         tree.visits = visits
-        waiting = tree.actor.unvisited()
+        waiting = tree.actor.final_visits(visits)
         tree.visits_left = len(waiting)
         for node in waiting:
             self._take(slot, tree.actor.evaluate(node))
@@ -326,7 +342,8 @@ class SearchTask(Task[SearchReport]):
         tree = self._trees[slot]
         if tree.visits is None or tree.visits_left:
             return
-        record = tree.actor.record(tree.visits, self._iterations)
+        # Each iteration is a visit of the root.
+        record = tree.actor.record(tree.visits, iterations=tree.visits[ROOT])
         self._remove(slot, finished=True)
         report = self.report
         report.trees += 1

@@ -20,6 +20,7 @@ from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
@@ -46,6 +47,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
       num_prompts: the first so many of the file; 0: all.
       judge: who scores answers and how, see `JudgeSettings`.
       reward: R of helpfulness and safety, see `SafetyReward`.
+      more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
       context_tokens: most tokens of a sequence, prompt and answer.
@@ -64,6 +66,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
     num_prompts: int = setting(0, least=0)
     judge: JudgeSettings = setting(JudgeSettings)
     reward: SafetyReward = setting(SafetyReward)
+    more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
     context_tokens: int = setting(8192, least=1, most=2**24)
@@ -78,6 +81,7 @@ class Search(Stage, SearchConfig, SamplingSettings):
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
             judge=self.judge,
+            more_pairs=self.more_pairs,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
         )
