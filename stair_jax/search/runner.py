@@ -33,7 +33,7 @@ from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
-from stair_jax.search.tree import Need
+from stair_jax.search.tree import ROOT, Need
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples, tree_samples
 from stair_jax.text.tokenizer import Tokenizer
@@ -148,10 +148,11 @@ class _TreeInFlight:
       load: what its requests pin in the cache.
       order: lanes with a request in flight, in the order in which they asked.
       ready: by lane, results that wait to be delivered.
+      rewards: that were delivered, in this order.
+      stops: it ends before its budget is used up, once no lane has a request in flight.
       visits: of each node in the jitted search; set once the budget is used up.
       visits_left: evaluations after the budget that are not complete.
       unrewarded: evaluations that were delivered before one that had a reward.
-      was_rewarded: whether one had a reward.
       skipped: why no tree will come of it, once its last request is completed; empty: one will.
     """
 
@@ -160,11 +161,17 @@ class _TreeInFlight:
     load: Load
     order: deque[int] = field(default_factory=deque)
     ready: dict[int, Children | Evaluated] = field(default_factory=dict)
+    rewards: list[float] = field(default_factory=list)
+    stops: bool = False
     visits: list[int] | None = None
     visits_left: int = 0
     unrewarded: int = 0
-    was_rewarded: bool = False
     skipped: str = ""
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it ends early, and waits for nothing any more."""
+        return self.stops and not self.order
 
     @property
     def has_news(self) -> bool:
@@ -217,6 +224,7 @@ class SearchTask(Task[SearchReport]):
             model=model,
             settings=fingerprint,
             watch=watch,
+            more_pairs=settings.more_pairs,
         )
         batch = max(1, trees_in_flight)
         self.report = report or SearchReport()
@@ -224,7 +232,6 @@ class SearchTask(Task[SearchReport]):
         self._batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
         self._admission = Admission(engine.capacity, settings.expected_tokens)
         self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
-        self._iterations = settings.tree.num_iterations
         self._budget, self._samples = settings.tree.num_iterations, samples
         self._give_up_after = settings.give_up_after
         self._num_done_before = len(done)
@@ -333,9 +340,11 @@ class SearchTask(Task[SearchReport]):
         tasks, done = self._batched_trees.advance()
         self.report.rounds += 1
         for task in tasks:
-            if self._is_growing(task.slot):  # free slots hold trees that ask for things too
+            # Free slots hold trees that ask for things too.
+            if self._is_growing(task.slot) and not self._trees[task.slot].stops:
                 self._act(task)
-        done = [slot for slot in done if self._is_growing(slot)]
+        stopped = {slot for slot in waiting if self._trees[slot].has_stopped}
+        done = [slot for slot in sorted({*done, *stopped}) if self._is_growing(slot)]
         if done:
             for slot, visits in zip(done, self._batched_trees.visits(done), strict=True):
                 self._visit_unvisited(slot, visits)
@@ -345,12 +354,14 @@ class SearchTask(Task[SearchReport]):
         return tree is not None and tree.visits is None and not tree.skipped
 
     def _count_reward(self, tree: _TreeInFlight, outcome: Evaluated) -> None:
-        """Gives a tree up whose first evaluations gave no reward.
+        """Ends a tree whose ranking is settled; gives one up whose first evaluations had no reward.
 
         They count in the order of delivery, which does not depend on what else is running.
         """
-        tree.was_rewarded |= not math.isnan(outcome.reward)
-        if not tree.was_rewarded:
+        if not math.isnan(outcome.reward):
+            tree.rewards.append(outcome.reward)
+            tree.stops |= self._context.more_pairs.stops(tree.rewards)
+        elif not tree.rewards:
             tree.unrewarded += 1
             if tree.unrewarded == self._give_up_after:
                 tree.skipped = f"no reward in {tree.unrewarded} evaluations"
@@ -371,7 +382,7 @@ class SearchTask(Task[SearchReport]):
         """Requests the visits after the budget, all at once: nothing depends on their order."""
         tree = self._trees[slot]
         tree.visits = visits
-        waiting = tree.actor.unvisited()
+        waiting = tree.actor.final_visits(visits)
         tree.visits_left = len(waiting)
         for node in waiting:
             self._take(slot, tree.actor.evaluate(node))
@@ -402,7 +413,8 @@ class SearchTask(Task[SearchReport]):
         tree = self._trees[slot]
         if tree.visits is None or tree.visits_left:
             return
-        record = tree.actor.record(tree.visits, self._iterations)
+        # Each iteration is a visit of the root.
+        record = tree.actor.record(tree.visits, iterations=tree.visits[ROOT])
         self._remove(slot, finished=True)
         report = self.report
         report.trees += 1

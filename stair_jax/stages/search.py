@@ -35,6 +35,7 @@ from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.probe_cases import read_cases
 from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.search.judging.watch import JudgeWatch
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
@@ -63,6 +64,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
       judge: who scores answers and how, see `SearchJudge`.
+      more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
       give_up_after: evaluations of a tree, the first ones, after which its prompt is left out where
@@ -85,6 +87,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
     judge: SearchJudge = setting(SearchJudge)
+    more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
     give_up_after: int = setting(16, least=0, absent=0)
@@ -101,6 +104,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
             judge=self.judge,
+            more_pairs=self.more_pairs,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
             give_up_after=self.give_up_after,

@@ -247,9 +247,21 @@ def in_turn(search):
     return search
 
 
-@pytest.mark.parametrize("score, lanes", [("ucb1", 1), ("puct", 1), ("ucb1", 3)])
-def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score, lanes):
+@pytest.mark.parametrize(
+    "score, lanes, more_pairs",
+    [
+        ("ucb1", 1, {}),
+        ("puct", 1, {}),
+        ("ucb1", 3, {}),
+        ("ucb1", 1, {"resample": 2, "share_rollouts": True, "children_by_depth": (3, 2)}),
+        ("ucb1", 3, {"share_rollouts": True}),
+    ],
+)
+def test_trees_are_those_of_the_plain_python_search(
+    tokenizer, make_engine, score, lanes, more_pairs
+):
     section = {"score": score, "tie_break": "first", "max_answer_tokens": 150, "in_flight": lanes}
+    section["more_pairs"] = more_pairs
     trees, report = search(tokenizer, make_engine(), **section)
     assert report.counts["missing"] > 0
     compared = 0
