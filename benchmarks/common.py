@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, run_all
+from stair_jax.decoding.requests import Request
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.known_configs import KNOWN

@@ -36,8 +36,9 @@ from benchmarks.common import (
     random_model,
 )
 from benchmarks.roofline import Floor, measure_ceilings
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Handle, Request, Sampling, request_key, run_all
+from stair_jax.decoding.requests import Handle, Request, Sampling, request_key
 from stair_jax.errors import UserError
 
 # vLLM 0.20.2 (paged cache, CUDA graphs, prefix caching) on one H200, Llama-3.1-8B shapes, bf16,

@@ -95,27 +95,27 @@ class SimulatedPrograms:
         self._drawn = np.random.default_rng(0).integers(3, 1024, (num_slots, 64), np.int32)
         self._free_at = 0.0
 
-    def prefill(self, config, backend, fused, state, tokens, spans, table):  # noqa: ANN001, ANN201
+    def prefill(self, config, backend, fused, state, tokens, spans, table):
         """Takes its time."""
         self._take(self._token * tokens.size)
         return state
 
-    def copy_pages(self, config, backend, num_pages, state, source, target):  # noqa: ANN001, ANN201
+    def copy_pages(self, config, backend, num_pages, state, source, target):
         """Takes none."""
         return state
 
-    def decode(  # noqa: ANN201
+    def decode(
         self,
-        config,  # noqa: ANN001
-        backend,  # noqa: ANN001
-        num_steps,  # noqa: ANN001
-        mode,  # noqa: ANN001
-        fused,  # noqa: ANN001
-        state,  # noqa: ANN001
-        changes,  # noqa: ANN001
-        table,  # noqa: ANN001
-        line,  # noqa: ANN001
-        line_table,  # noqa: ANN001
+        config,
+        backend,
+        num_steps,
+        mode,
+        fused,
+        state,
+        changes,
+        table,
+        line,
+        line_table,
     ):
         """Each slot samples `num_steps` tokens, or as many as its sequence has left."""
         start = time.thread_time()

@@ -29,11 +29,11 @@ from typing import Any
 from benchmarks.common import Lines
 from stair_jax import storage
 from stair_jax.data.records import Prompt
+from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import request_key
 from stair_jax.errors import UserError
 from stair_jax.evaluation.bootstrap import mean_interval
-from stair_jax.inference.scorers import run_judgings
 from stair_jax.models import huggingface
 from stair_jax.pocket import datasets, families
 from stair_jax.pocket.oracle import outcome
@@ -283,7 +283,8 @@ def rejudge(world: World, variant: Variant, trees: Sequence[TreeRecord], slots: 
     for place, entry in entries.items():
         key = partial(request_key, variant.seed, "rejudge", *place)
         judgings[place] = judge.requests(*kinds[place[0]], entry["answer"], key, id=(place,))
-    generated = run_judgings(engine, list(judgings.values()))
+    before = engine.stats.generated
+    list(run_tasks(Driver(engine), judgings.values()))
     gaps = []
     for tree in trees:
         rewards: dict[int, float | None] = {}
@@ -300,7 +301,7 @@ def rejudge(world: World, variant: Variant, trees: Sequence[TreeRecord], slots: 
                 gaps.append((first - second, tree.id))
     return {
         "judgements": len(judgings),
-        "generated_a_judgement": sum(generated.values()) / max(len(judgings), 1),
+        "generated_a_judgement": (engine.stats.generated - before) / max(len(judgings), 1),
         "keep": _interval(world, [(float(gap > 1e-6), id) for gap, id in gaps]),
         "equal": _interval(world, [(float(abs(gap) <= 1e-6), id) for gap, id in gaps]),
         "opposite": _interval(world, [(float(gap < -1e-6), id) for gap, id in gaps]),

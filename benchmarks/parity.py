@@ -35,8 +35,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import load_config, load_params
 from stair_jax.models.transformer import Params, apply, output_embedding

@@ -236,8 +236,9 @@ def _train(
 
 def _decode(arguments: argparse.Namespace) -> None:
     """Prefill and decode through the engine: prompts of 512 tokens, 128 new tokens each."""
+    from stair_jax.decoding.driver import run_all
     from stair_jax.decoding.engine import Engine
-    from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
+    from stair_jax.decoding.requests import Request, Sampling, request_key
 
     config, params, _ = _load(arguments.folder / "trained", "bfloat16", "bfloat16")
     slots = arguments.slots
@@ -292,8 +293,9 @@ def _logits(arguments: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
+    from stair_jax.decoding.driver import run_all
     from stair_jax.decoding.engine import Engine
-    from stair_jax.decoding.requests import Request, Sampling, run_all
+    from stair_jax.decoding.requests import Request, Sampling
     from stair_jax.models.transformer import apply, output_embedding
 
     jax.config.update("jax_default_matmul_precision", "highest")

@@ -1,4 +1,4 @@
-"""A complete search over an engine whose lengths and texts are scripted, and what was seen of it."""
+"""A complete search over an engine with a script, and what is seen of it from outside."""
 
 import time
 from collections.abc import Callable

@@ -52,8 +52,9 @@ from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from benchmarks.scripted_search import SIZES, Watch, WorkloadSizes, scripted_search
 from benchmarks.trace import Clock
 from stair_jax import pocket
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import EngineStats, Request, run_all
+from stair_jax.decoding.requests import EngineStats, Request
 from stair_jax.search.search_report import since
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord

@@ -130,8 +130,9 @@ def trained(config: Any, params: Any, tokenizer: Any, steps: int) -> Any:
 
 def continuations(config: Any, params: Any, tokenizer: Any) -> list[dict[str, Any]]:
     """What the engine says to each prompt, greedily."""
+    from stair_jax.decoding.driver import run_all
     from stair_jax.decoding.engine import Engine
-    from stair_jax.decoding.requests import Request, Sampling, run_all
+    from stair_jax.decoding.requests import Request, Sampling
     from stair_jax.text.chat import encode_prompt
 
     engine = Engine(config, params, num_slots=4, max_length=_LENGTH, attention="gather")

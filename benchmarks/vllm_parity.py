@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stair_jax import Engine, PrmScorer, Request, Sampling, load
-from stair_jax.decoding.requests import run_all
+from stair_jax.decoding.driver import run_all
 from stair_jax.storage import read_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import TAGS, is_well_formed

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stair_jax import stopping
-from stair_jax.decoding.requests import run_all
+from stair_jax.decoding.driver import run_all
 from stair_jax.stopping import Stopped, StopSignals, heed
 from stair_jax.storage import RecordLog
 

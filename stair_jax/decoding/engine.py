@@ -7,7 +7,7 @@ array, so that neither host nor device waits for the other.
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -119,6 +119,9 @@ class Engine:
         self._rounds: deque[_Round] = deque()
         self._pending = 0
         self._done: list[Completion] = []
+        # By request id, the sequences of pending requests and their shards.
+        self._running: dict[Hashable, tuple[Scheduler, SequenceState]] = {}
+        self._streamed: list[tuple[Hashable, tuple[int, ...]]] = []
         # Whether a row could not be sampled without branches, so that the next call needs them.
         self._stalled = False
         # When results were read last, for `EngineStats.starved_seconds`.
@@ -150,7 +153,8 @@ class Engine:
 
         Raises:
             UserError: a token id is outside of the vocabulary.
-            ValueError: a parent is not a handle of this engine, or has been released.
+            ValueError: a parent is not a handle of this engine, or has been released; or a request
+                of the same id is pending.
         """
         for request in requests:
             parent = request.parent
@@ -159,6 +163,8 @@ class Engine:
                     f"the parent of request {request.id!r} is not a handle of this engine, "
                     "or was released"
                 )
+            if request.id in self._running:
+                raise ValueError(f"a request with the id {request.id!r} is pending")
             self._check_vocabulary(request.id, (*request.tokens, *request.score_ids))
             tokens = request.sequence
             room = self._engine_config.max_length - len(tokens)
@@ -170,7 +176,9 @@ class Engine:
             limit = 1 if request.sampling is None else min(request.sampling.max_tokens, room)
             order = (request.priority, next(self._numbers))
             sequence = SequenceState(tokens, order, parent, request=request, limit=limit)
-            self._scheduler_of(parent).submit(sequence)
+            scheduler = self._scheduler_of(parent)
+            scheduler.submit(sequence)
+            self._running[request.id] = scheduler, sequence
 
     def step(self) -> list[Completion]:
         """Dispatches one round.
@@ -193,6 +201,33 @@ class Engine:
         done, self._done = self._done, []
         self._pending -= len(done)
         return done
+
+    def cancel(self, ids: Iterable[Hashable]) -> None:
+        """Drops pending requests, which get no completion; their slots and pages come free.
+
+        Args:
+            ids: of requests; those that are not pending are ignored.
+        """
+        ids = set(ids)
+        kept = [completion for completion in self._done if completion.id not in ids]
+        self._pending -= len(self._done) - len(kept)
+        self._done = kept
+        dropped: dict[Scheduler, set[SequenceState]] = {}
+        for id in ids:
+            if id in self._running:
+                scheduler, sequence = self._running.pop(id)
+                dropped.setdefault(scheduler, set()).add(sequence)
+                self._pending -= 1
+        for scheduler, sequences in dropped.items():
+            scheduler.cancel(sequences)
+
+    def take_tokens(self) -> list[tuple[Hashable, tuple[int, ...]]]:
+        """Returns what requests with `stream` sampled since the last call: (id, token ids).
+
+        A request's last tokens are here by the time that `step` returns its completion.
+        """
+        taken, self._streamed = self._streamed, []
+        return taken
 
     def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
         """Creates a handle of a sequence; nothing is computed until it is used.
@@ -413,12 +448,19 @@ class Engine:
                 sequence.num_calls -= 1
                 sequence.sampled += tokens[row][: counts[row]]
                 sequence.logps += logps[row][: counts[row]]
+                assert sequence.request is not None
+                if sequence.request.stream and len(sequence.sampled) > sequence.num_streamed:
+                    self._stream(sequence.request.id, sequence)
                 if sequence.finish is not None:
                     self._complete(scheduler, sequence, floats[row, num_steps:])
                 # Unfinished but short of tokens: a "quick" call could not sample the row.
                 elif counts[row] < num_steps:
                     self._stalled = True
         self._settle()
+
+    def _stream(self, id: Hashable, sequence: SequenceState) -> None:
+        self._streamed.append((id, tuple(sequence.sampled[sequence.num_streamed :])))
+        sequence.num_streamed = len(sequence.sampled)
 
     def _settle(self) -> None:
         """Settles the lines of the oldest round, as the idle slots that it found are known now."""
@@ -433,6 +475,7 @@ class Engine:
         request, finish = sequence.request, sequence.finish
         assert request is not None and finish is not None
         scheduler.leave(sequence)
+        del self._running[request.id]
         handle = None
         if request.keep:
             # A child of the request's parent, so that both can share pages and be evicted in order.

@@ -1,12 +1,11 @@
 """Requests, completions and handles: the interface of an engine."""
 
 import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from stair_jax.errors import UserError
-from stair_jax.stopping import heed
 
 # Widths of the device arrays that hold these ids for each slot.
 MAX_STOP_IDS = 8
@@ -94,6 +93,8 @@ class Request:
             `sampling`.
         keep: whether to return a handle of the sequence including the sampled tokens.
         priority: the lowest goes first, and is the last to be preempted when the cache is full.
+        stream: whether `Engine.take_tokens` hands out the tokens as they are sampled.
+        service: which service of a driver the request is for; "" is its engine.
     """
 
     id: Hashable
@@ -104,6 +105,8 @@ class Request:
     key: tuple[int, int] = (0, 0)
     keep: bool = False
     priority: int = 0
+    stream: bool = False
+    service: str = ""
 
     def __post_init__(self) -> None:
         """Checks the request.
@@ -112,7 +115,7 @@ class Request:
             UserError: there are no tokens, too many score ids, or not exactly one of `sampling` and
                 `score_ids`.
         """
-        if not self.sequence:
+        if not self.tokens and self.parent is None:  # no handle is empty
             raise UserError(f"request {self.id!r} has no tokens: give it at least one")
         if (self.sampling is None) == (not self.score_ids):
             raise UserError(f"request {self.id!r} must have either sampling or score_ids")
@@ -191,17 +194,6 @@ class EngineStats:
         return self.reused / max(self.reused + self.prefilled, 1)
 
 
-class Submitter(Protocol):
-    """The part of the interface of `Engine` that `run_all` uses."""
-
-    @property
-    def pending(self) -> int: ...
-
-    def submit(self, requests: Iterable[Request]) -> None: ...
-
-    def step(self) -> list[Completion]: ...
-
-
 def request_key(seed: int, *path: Any) -> tuple[int, int]:
     """Derives a random key from a run's seed and a path of ints and strings.
 
@@ -220,25 +212,3 @@ def request_key(seed: int, *path: Any) -> tuple[int, int]:
     # repr tells 1 from "1", and its quoting keeps ("ab", "c") apart from ("a", "bc").
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
-
-
-def run_all(engine: Submitter, requests: Iterable[Request]) -> dict[Hashable, Completion]:
-    """Submits requests to an idle engine and steps it until all are complete.
-
-    Returns:
-        The completions by request id.
-
-    Raises:
-        ValueError: two requests have the same id, or the engine is not idle.
-    """
-    requests = list(requests)
-    if engine.pending:
-        raise ValueError("run_all needs an engine without pending requests")
-    if len({request.id for request in requests}) < len(requests):
-        raise ValueError("two requests have the same id")
-    engine.submit(requests)
-    completions: dict[Hashable, Completion] = {}
-    while engine.pending:
-        heed()
-        completions.update((completion.id, completion) for completion in engine.step())
-    return completions

@@ -22,7 +22,7 @@ earlier one cannot get its pages. The first sequence can therefore always run to
 
 import heapq
 from bisect import insort
-from collections.abc import Container
+from collections.abc import Container, Set
 from operator import attrgetter
 
 import numpy as np
@@ -188,6 +188,29 @@ class Scheduler:
             self._ready.remove(sequence)
             sequence.num_calls += 1
         return taken
+
+    def cancel(self, sequences: Set[SequenceState]) -> None:
+        """Drops unfinished sequences of requests.
+
+        Called between rounds: what is in flight is settled, so that none is in a line. A prefix
+        that is being computed for one of them is computed to its end.
+
+        Args:
+            sequences: sequences that were submitted and are not done.
+        """
+        self._waiting = [waiting for waiting in self._waiting if waiting not in sequences]
+        heapq.heapify(self._waiting)
+        for maker in set(self._making.values()):
+            maker.waiters = [waiter for waiter in maker.waiters if waiter not in sequences]
+        for queue in (self._ready, self._prefilling):
+            queue[:] = [sequence for sequence in queue if sequence not in sequences]
+        for sequence in sequences:
+            self._let_go(sequence)
+            if sequence.slot is not None:
+                self.slots.stop(sequence)
+            # The programs in flight may still write to these pages; none that follows will.
+            self.pool.drop(sequence.pages)
+            sequence.done = True
 
     def forget(self) -> None:
         """Drops the keys and values of all handles, e.g. before a change of weights.

@@ -34,6 +34,8 @@ class SequenceState:
         slot: index of the slot, or None.
         sampled: sampled token ids that the host has read.
         logps: their log-probabilities.
+        num_streamed: sampled tokens that `Engine.take_tokens` knows of; kept when the sequence is
+            preempted.
         waiters: sequences that wait until `handle` is computed.
         run: incremented by each preemption, so that results of an earlier run can be told apart.
         done: whether it has finished and left its slot.
@@ -51,6 +53,7 @@ class SequenceState:
     slot: int | None = None
     sampled: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
+    num_streamed: int = 0
     waiters: list["SequenceState"] = field(default_factory=list)
     run: int = 0
     done: bool = False

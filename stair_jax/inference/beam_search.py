@@ -1,14 +1,16 @@
 """Step-level beam search guided by a reward model, the paper's test-time search."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.requests import Completion, Request, request_key
+from stair_jax.decoding.task import Task, TaskGroup
 from stair_jax.inference.candidates import (
     Candidate,
     Result,
-    Score,
+    SamplingEngine,
     Scored,
     TestTimeSettings,
     end_ids,
@@ -18,31 +20,19 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.search.runner import EngineProtocol
+from stair_jax.inference.scoring import Score, Scorer, as_scorer
+from stair_jax.search.judging.prefixes import Keeper
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
 
-
-@dataclass
-class _Beam:
-    """The beam of one prompt: its candidates, best first, and their cost so far."""
-
-    kept: list[tuple[Candidate, Scored]]
-    generated_tokens: int = 0  # of all candidates ever sampled, and of scoring them
-    generated_steps: int = 0  # of all candidates ever sampled
-    unscored: int = 0  # of them, those whose score was missing
-    fresh: list[Candidate] = field(default_factory=list)  # sampled, not scored yet
-
-    @property
-    def open(self) -> list[Candidate]:
-        return [candidate for candidate, _ in self.kept if candidate.state == "open"]
+_SCORES = "scores"
 
 
 def beam_search(
-    engine: EngineProtocol,
+    engine: SamplingEngine,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
-    score: Score,
+    score: Score | Scorer,
     settings: TestTimeSettings,
     seed: int,
 ) -> list[Result]:
@@ -51,111 +41,160 @@ def beam_search(
     In each round `successors` next steps are sampled for every unfinished candidate (for the empty
     one `width` times as many, so that each round samples up to `width * successors` steps). Exact
     duplicates are dropped, and the best `width` of the new and the finished candidates are kept.
-    Candidates that are unfinished after `max_depth` steps are sampled to the end. The prompts go
-    through the rounds together, to fill the engine's slots. Unfinished candidates stay in the
-    engine's cache, so that their successors share them.
+    Candidates that are unfinished after `max_depth` steps are sampled to the end. Each prompt goes
+    through its rounds by itself. Unfinished candidates stay in the engine's cache, so that their
+    successors share them.
 
     Args:
       engine: rollout engine without pending requests.
       tokenizer: of the engine's model.
       prompts: with distinct ids.
-      score: PRM or self-reward, see `scorers.py`.
+      score: PRM or self-reward, see `scorers.py`, or a function of the candidates of a prompt.
       settings: successors, width, max_depth and the sampling settings.
       seed: of the run.
 
     Returns:
       one result per prompt, in their order.
     """
-    nothing = Scored(float("-inf"))
-    beams = [_Beam([(start(engine, tokenizer, prompt), nothing)]) for prompt in prompts]
-    sampler = _Sampler(engine, tokenizer, settings, seed)
-    for depth in range(settings.max_depth):
-        count = settings.successors * (1 if depth else settings.width)
-        if not sampler.extend(beams, count, whole=False):
-            break
-        _keep_best(engine, beams, score, settings.width)
-    if sampler.extend(beams, 1, whole=True):
-        _keep_best(engine, beams, score, settings.width)
-    for beam in beams:
-        release(engine, beam.open)
-    return [_result(beam, tokenizer) for beam in beams]
+    scorer = as_scorer(score)
+    tasks = (BeamSearch(engine, tokenizer, prompt, scorer, settings, seed) for prompt in prompts)
+    return list(run_tasks(Driver(engine, scorer.services), tasks))
 
 
-class _Sampler:
-    """Samples continuations of the unfinished candidates of all beams at once."""
+class BeamSearch(Task[Result]):
+    """The beam search of one prompt: samples successors, has them scored, keeps the best."""
 
     def __init__(
-        self, engine: EngineProtocol, tokenizer: Tokenizer, settings: TestTimeSettings, seed: int
+        self,
+        engine: Keeper,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        scorer: Scorer,
+        settings: TestTimeSettings,
+        seed: int,
     ):
-        self._engine, self._settings, self._seed = engine, settings, seed
-        self._tokenizer, self._tags = tokenizer, tokenizer.tags
-        self._ends = end_ids(tokenizer)
+        """A task that has asked nothing yet; see `beam_search`."""
+        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
+        self._settings, self._seed = settings, seed
+        self._scorer = scorer.open(prompt)
+        self._kept: list[tuple[Candidate, Scored]] = []  # best first
+        self._depth = 0  # rounds that have begun
+        # Of the round: what is continued under which request, in order, and what came of it.
+        self._parents: dict[tuple[Any, ...], Candidate] = {}
+        self._sampled: dict[tuple[Any, ...], Candidate] = {}
+        self._fresh: list[Candidate] = []  # without duplicates
+        self._scoring = TaskGroup()
+        self._generated_tokens = self._generated_steps = self._unscored = 0
 
-    def extend(self, beams: Sequence[_Beam], count: int, whole: bool) -> bool:
-        """Samples `count` continuations of every unfinished candidate into `fresh`.
+    def start(self) -> list[Any]:
+        """Requests for the first steps."""
+        root = start(self._engine, self._tokenizer, self._prompt)
+        self._kept = [(root, Scored(float("-inf")))]
+        return self._next_round()
+
+    def receive(self, completion: Completion) -> list[Any]:
+        """Has the successors scored once all are there; keeps the best once all have scores."""
+        assert isinstance(completion.id, tuple)
+        if completion.id[0] != "step":
+            requests = self._scoring.receive(completion)
+        else:
+            self._take(completion)
+            if len(self._sampled) < len(self._parents):
+                return []
+            self._fresh = _distinct([self._sampled[id] for id in self._parents])
+            requests = self._scoring.add(_SCORES, self._scorer.score(self._fresh))
+        if not self._scoring.done:
+            return requests
+        self._keep_best(self._scoring.results.pop(_SCORES))
+        return requests + self._next_round()
+
+    def close(self) -> None:
+        """Gives back what is kept of the prompt and of the candidates."""
+        self._scoring.close()
+        self._scorer.close()
+        release(self._engine, [*self._open, *self._sampled.values()])
+        self._kept, self._sampled = [], {}
+
+    @property
+    def _open(self) -> list[Candidate]:
+        return [candidate for candidate, _ in self._kept if candidate.state == "open"]
+
+    def _next_round(self) -> list[Request]:
+        """Requests of the next round; the result if there is nothing left to continue."""
+        settings, depth = self._settings, self._depth
+        whole = depth == settings.max_depth
+        count = 1 if whole else settings.successors * (1 if depth else settings.width)
+        self._depth += 1
+        requests = self._successors(count, whole) if depth <= settings.max_depth else []
+        if not requests:  # all have ended, or have reached their length limit
+            self._choose()
+        return requests
+
+    def _successors(self, count: int, whole: bool) -> list[Request]:
+        """Requests for continuations of the unfinished candidates.
 
         Args:
-          beams: of all prompts.
           count: continuations per candidate.
           whole: sample to the end of the answer rather than one step.
-
-        Returns:
-          whether anything was sampled.
         """
-        limit = self._settings.max_answer_tokens if whole else self._settings.max_step_tokens
-        stops = self._ends if whole else (self._tags.reasoning_close, *self._ends)
-        requests, parents = [], {}
-        for index, beam in enumerate(beams):
-            for candidate in beam.open:
-                room = min(limit, self._settings.max_answer_tokens - len(candidate.tokens))
-                # An answer that has reached its length limit cannot be continued.
-                for number in range(count if room > 0 else 0):
-                    id = (index, candidate.path, number)
-                    parents[id] = candidate
-                    key = request_key(
-                        self._seed, candidate.prompt.id, *candidate.path, "beam", number
+        settings = self._settings
+        limit = settings.max_answer_tokens if whole else settings.max_step_tokens
+        ends = end_ids(self._tokenizer)
+        stops = ends if whole else (self._tokenizer.tags.reasoning_close, *ends)
+        requests = []
+        self._parents, self._sampled = {}, {}
+        for candidate in self._open:
+            room = min(limit, settings.max_answer_tokens - len(candidate.tokens))
+            # An answer that has reached its length limit cannot be continued.
+            for number in range(count if room > 0 else 0):
+                id = ("step", candidate.path, number)
+                self._parents[id] = candidate
+                key = request_key(self._seed, self._prompt.id, *candidate.path, "beam", number)
+                requests.append(
+                    Request(
+                        id=id,
+                        tokens=(),
+                        parent=candidate.handle,
+                        sampling=settings.sampling(room, stops),
+                        key=key,
+                        keep=not whole,
                     )
-                    requests.append(
-                        Request(
-                            id=id,
-                            tokens=(),
-                            parent=candidate.handle,
-                            sampling=self._settings.sampling(room, stops),
-                            key=key,
-                            keep=not whole,
-                            priority=index,
-                        )
-                    )
-        completions = run_all(self._engine, requests)
-        for id, parent in parents.items():
-            completion, beam = completions[id], beams[id[0]]
-            beam.fresh.append(extended(parent, completion, id[2], self._tokenizer))
-            beam.generated_tokens += len(completion.tokens)
-            beam.generated_steps += len(split_steps(completion.tokens, self._tags))
-        return bool(requests)
+                )
+        return requests
 
+    def _take(self, completion: Completion) -> None:
+        assert isinstance(completion.id, tuple)
+        parent, tokenizer = self._parents[completion.id], self._tokenizer
+        self._sampled[completion.id] = extended(parent, completion, completion.id[2], tokenizer)
+        self._generated_tokens += len(completion.tokens)
+        self._generated_steps += len(split_steps(completion.tokens, tokenizer.tags))
 
-def _keep_best(engine: EngineProtocol, beams: Sequence[_Beam], score: Score, width: int) -> None:
-    """Scores the new candidates of all beams at once, and keeps the best `width` of each beam."""
-    sampled = [beam.fresh for beam in beams]
-    for beam in beams:
-        beam.fresh = _distinct(beam.fresh)
-    scores = iter(score([candidate for beam in beams for candidate in beam.fresh]))
-    for beam, all_fresh in zip(beams, sampled, strict=True):
-        if not beam.fresh:  # all of its candidates are finished
-            continue
-        scored = [(candidate, next(scores)) for candidate in beam.fresh]
-        beam.generated_tokens += sum(value.generated_tokens for _, value in scored)
-        beam.unscored += sum(value.is_missing for _, value in scored)
+    def _keep_best(self, scores: list[Scored]) -> None:
+        """Keeps the best `width` of the scored candidates and of those that ended before."""
+        scored = list(zip(self._fresh, scores, strict=True))
+        self._generated_tokens += sum(value.generated_tokens for value in scores)
+        self._unscored += sum(value.is_missing for value in scores)
         # Unfinished candidates are replaced by their successors; finished ones compete with these.
-        ended = [(candidate, value) for candidate, value in beam.kept if candidate.state != "open"]
+        ended = [(candidate, value) for candidate, value in self._kept if candidate.state != "open"]
         pool = ended + scored
         pool.sort(key=lambda item: rank(*item), reverse=True)
-        candidates = [*beam.open, *all_fresh]
-        beam.kept, beam.fresh = pool[:width], []
+        candidates = [*self._open, *self._sampled.values()]
+        self._kept, self._fresh, self._sampled = pool[: self._settings.width], [], {}
         # Release the cache of everything sampled or kept before, except for what is still open.
-        needed = {candidate.handle for candidate in beam.open}
-        release(engine, [other for other in candidates if other.handle not in needed])
+        needed = {candidate.handle for candidate in self._open}
+        unneeded = [other for other in candidates if other.handle not in needed]
+        release(self._engine, unneeded)
+
+    def _choose(self) -> None:
+        best, scored = max(self._kept, key=lambda item: (item[0].state == "done", rank(*item)))
+        self.result = Result(
+            text=self._tokenizer.decode(best.tokens),
+            tokens=best.tokens,
+            generated_tokens=self._generated_tokens,
+            generated_steps=self._generated_steps,
+            score=known(scored),
+            unscored=self._unscored,
+        )
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -164,16 +203,3 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     for candidate in candidates:
         first.setdefault(candidate.tokens, candidate)
     return list(first.values())
-
-
-def _result(beam: _Beam, tokenizer: Tokenizer) -> Result:
-    best, scored = max(beam.kept, key=lambda item: (item[0].state == "done", rank(*item)))
-
-    return Result(
-        text=tokenizer.decode(best.tokens),
-        tokens=best.tokens,
-        generated_tokens=beam.generated_tokens,
-        generated_steps=beam.generated_steps,
-        score=known(scored),
-        unscored=beam.unscored,
-    )

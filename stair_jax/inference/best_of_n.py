@@ -1,12 +1,16 @@
 """Best-of-N: sample N full answers per prompt and return the one with the highest score."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Request, request_key, run_all
+from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.requests import Completion, Request, request_key
+from stair_jax.decoding.task import Task, TaskGroup
 from stair_jax.inference.candidates import (
+    Candidate,
     Result,
-    Score,
+    SamplingEngine,
     TestTimeSettings,
     end_ids,
     extended,
@@ -15,73 +19,113 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.search.runner import EngineProtocol
+from stair_jax.inference.scoring import Score, Scorer, as_scorer
+from stair_jax.search.judging.prefixes import Keeper
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
 
+_SCORES = "scores"
+
 
 def best_of_n(
-    engine: EngineProtocol,
+    engine: SamplingEngine,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
-    score: Score,
+    score: Score | Scorer,
     settings: TestTimeSettings,
     seed: int,
 ) -> list[Result]:
     """The best of `settings.n` sampled answers to each prompt; ties go to the first.
 
-    The answers to all prompts are sampled in one batch of requests, then scored together. The
-    answers to one prompt share its keys and values in the engine's cache.
-
     Args:
       engine: rollout engine without pending requests.
       tokenizer: of the engine's model.
       prompts: with distinct ids.
-      score: PRM or self-reward, see `scorers.py`.
+      score: PRM or self-reward, see `scorers.py`, or a function of the candidates of a prompt.
       settings: n and the sampling settings.
       seed: of the run.
 
     Returns:
       one result per prompt, in their order.
     """
-    ends = end_ids(tokenizer)
-    sampling = settings.sampling(settings.max_answer_tokens, ends)
-    roots = [start(engine, tokenizer, prompt) for prompt in prompts]
-    requests = [
-        Request(
-            id=(index, number),
-            tokens=(),
-            parent=root.handle,
-            sampling=sampling,
-            key=request_key(seed, root.prompt.id, "best_of_n", number),
-            priority=index,
-        )
-        for index, root in enumerate(roots)
-        for number in range(settings.n)
-    ]
-    completions = run_all(engine, requests)
-    release(engine, roots)
-    candidates = [
-        [
-            extended(root, completions[index, number], number, tokenizer)
+    scorer = as_scorer(score)
+    tasks = (BestOfN(engine, tokenizer, prompt, scorer, settings, seed) for prompt in prompts)
+    return list(run_tasks(Driver(engine, scorer.services), tasks))
+
+
+class BestOfN(Task[Result]):
+    """Best-of-N for one prompt; the answers share its keys and values in the engine's cache."""
+
+    def __init__(
+        self,
+        engine: Keeper,
+        tokenizer: Tokenizer,
+        prompt: Prompt,
+        scorer: Scorer,
+        settings: TestTimeSettings,
+        seed: int,
+    ):
+        """A task that has asked nothing yet; see `best_of_n`."""
+        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
+        self._settings, self._seed = settings, seed
+        self._scorer = scorer.open(prompt)
+        self._root: Candidate | None = None
+        self._sampled: dict[int, Candidate] = {}
+        self._scoring = TaskGroup()
+
+    def start(self) -> list[Any]:
+        """A request for each answer."""
+        settings = self._settings
+        self._root = start(self._engine, self._tokenizer, self._prompt)
+        sampling = settings.sampling(settings.max_answer_tokens, end_ids(self._tokenizer))
+        return [
+            Request(
+                id=("answer", number),
+                tokens=(),
+                parent=self._root.handle,
+                sampling=sampling,
+                key=request_key(self._seed, self._prompt.id, "best_of_n", number),
+            )
             for number in range(settings.n)
         ]
-        for index, root in enumerate(roots)
-    ]
-    scores = iter(score([candidate for group in candidates for candidate in group]))
-    results = []
-    for group in candidates:
-        scored = [next(scores) for _ in group]
+
+    def receive(self, completion: Completion) -> list[Any]:
+        """Has the answers scored once all are there, and takes the best once all have scores."""
+        assert isinstance(completion.id, tuple) and self._root is not None
+        if completion.id[0] == "answer":
+            number = completion.id[1]
+            self._sampled[number] = extended(self._root, completion, number, self._tokenizer)
+            if len(self._sampled) < self._settings.n:
+                return []
+            requests = self._scoring.add(_SCORES, self._scorer.score(self._candidates))
+        else:
+            requests = self._scoring.receive(completion)
+        if self._scoring.done:
+            self._choose()
+        return requests
+
+    def close(self) -> None:
+        """Gives back what is kept of the prompt."""
+        self._scoring.close()
+        self._scorer.close()
+        if self._root is not None:
+            release(self._engine, [self._root])
+            self._root = None
+
+    @property
+    def _candidates(self) -> list[Candidate]:
+        return [self._sampled[number] for number in range(self._settings.n)]
+
+    def _choose(self) -> None:
+        group, scored = self._candidates, self._scoring.results[_SCORES]
         best = max(range(len(group)), key=lambda i: rank(group[i], scored[i]))
         sampled = [candidate.tokens for candidate in group]
-        results.append(
-            Result(
-                text=tokenizer.decode(group[best].tokens),
-                tokens=group[best].tokens,
-                generated_tokens=sum(map(len, sampled)) + sum(s.generated_tokens for s in scored),
-                generated_steps=sum(len(split_steps(t, tokenizer.tags)) for t in sampled),
-                score=known(scored[best]),
-                unscored=sum(score.is_missing for score in scored),
-            )
+        tags = self._tokenizer.tags
+        self.result = Result(
+            text=self._tokenizer.decode(group[best].tokens),
+            tokens=group[best].tokens,
+            generated_tokens=sum(map(len, sampled)) + sum(s.generated_tokens for s in scored),
+            generated_steps=sum(len(split_steps(tokens, tags)) for tokens in sampled),
+            score=known(scored[best]),
+            unscored=sum(score.is_missing for score in scored),
         )
-    return results

@@ -1,12 +1,13 @@
 """Data types of test-time search: settings, candidates, scores and results."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling
+from stair_jax.decoding.task import Service
 from stair_jax.search.judging.prefixes import Keeper
 from stair_jax.settings import Settings, setting
 from stair_jax.text.chat import encode_prompt
@@ -15,6 +16,10 @@ from stair_jax.text.tokenizer import Tokenizer
 # "open": unfinished; "done": finished, with an output block; "formless": finished without one;
 # "cut": stopped by a length limit.
 State = Literal["open", "done", "formless", "cut"]
+
+
+class SamplingEngine(Keeper, Service, Protocol):
+    """What test-time search needs of `decoding.engine.Engine`."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,6 @@ class Scored:
     def is_missing(self) -> bool:
         """Whether there is no score: NaN compares with nothing, and +inf is no judgement either."""
         return not math.isfinite(self.value)
-
-
-Score = Callable[[Sequence[Candidate]], list[Scored]]
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,24 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stair_jax.decoding.requests import Handle, Request, request_key, run_all
+from stair_jax.data.records import Prompt
+from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.task import GatherTask, Service, Task
 from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
+from stair_jax.inference.score_service import (
+    PRM_SERVICE,
+    ScoreCompletion,
+    ScoreRequest,
+    ScoreService,
+)
 from stair_jax.models import heads
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
 from stair_jax.parallel.placement import Placement
 from stair_jax.search.judging.judges import Judge, Judging
-from stair_jax.search.judging.prefixes import JudgePrefixes
+from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
 from stair_jax.search.judging.replies import Question
-from stair_jax.search.runner import EngineProtocol
 from stair_jax.search.search_context import Reward
-from stair_jax.stopping import heed
 from stair_jax.text import steps
 
 _NONE = float("-inf")
@@ -50,11 +56,14 @@ class PrmScorer:
         self.rows = self._placement.round_up(rows)
         self._buckets = sorted(buckets)
 
-    def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
-        """One score per candidate; an empty candidate is scored at the last token of its prompt."""
-        return [
-            Scored(value) for value in self.score([c.prompt_tokens + c.tokens for c in candidates])
-        ]
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """A new service that scores in batches; its requests are sequences."""
+        return {PRM_SERVICE: ScoreService(self)}
+
+    def open(self, prompt: Prompt) -> "PrmPromptScorer":
+        """What scores the candidates of a prompt."""
+        return PrmPromptScorer()
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """Scores of token sequences, in their order; batched by length bucket."""
@@ -66,7 +75,8 @@ class PrmScorer:
         for bucket, indices in sorted(by_bucket.items()):
             for start in range(0, len(indices), self.rows):
                 batch = indices[start : start + self.rows]
-                scores[batch] = self._score_batch([sequences[i] for i in batch], bucket)
+                taken = [sequences[i] for i in batch]
+                scores[batch] = np.asarray(self.dispatch(taken, bucket))[: len(batch)]
         return scores.tolist()
 
     def bucket(self, length: int) -> int:
@@ -76,7 +86,16 @@ class PrmScorer:
             bucket *= 2
         return bucket
 
-    def _score_batch(self, sequences: Sequence[Sequence[int]], bucket: int) -> np.ndarray:
+    def dispatch(self, sequences: Sequence[Sequence[int]], bucket: int) -> jax.Array:
+        """Starts to score a batch.
+
+        Args:
+          sequences: at most `rows` sequences, none longer than `bucket`.
+          bucket: length that they are padded to, as of `bucket`.
+
+        Returns:
+          [rows] float32 scores, those of the sequences first.
+        """
         tokens = np.zeros((self.rows, bucket), np.int32)
         last = np.zeros(self.rows, np.int32)
         for row, sequence in enumerate(sequences):
@@ -85,7 +104,36 @@ class PrmScorer:
         tokens, last = self._placement.rows((tokens, last))
         with self._placement.use():
             scores = prm_scores(self._config, self._params, tokens, last)
-        return np.asarray(scores)[: len(sequences)]
+        scores.copy_to_host_async()
+        return scores
+
+
+class PrmPromptScorer:
+    """Scores candidates by asking the service of a PRM."""
+
+    def score(self, candidates: Sequence[Candidate]) -> Task[list[Scored]]:
+        """A task; an empty candidate is scored at the last token of its prompt."""
+        return GatherTask(map(PrmTask, candidates))
+
+    def close(self) -> None:
+        """Does nothing: nothing is kept for a prompt."""
+
+
+class PrmTask(Task[Scored]):
+    """The PRM's score of one candidate."""
+
+    def __init__(self, candidate: Candidate):
+        """A task that has asked nothing yet."""
+        self._tokens = candidate.prompt_tokens + candidate.tokens
+
+    def start(self) -> list[ScoreRequest]:
+        """The only request."""
+        return [ScoreRequest((), self._tokens)]
+
+    def receive(self, completion: ScoreCompletion) -> list[ScoreRequest]:
+        """Takes the score."""
+        self.result = Scored(completion.value)
+        return []
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -103,18 +151,19 @@ class SelfReward:
     """Scores by the model's own judgement of the final answer, combined by the reward.
 
     An unfinished candidate is first completed by one rollout, whose tokens count as cost. Common
-    prefixes of the judge prompts are kept in the engine's cache during a call.
+    prefixes of the judge prompts are kept in the engine's cache.
     """
 
     def __init__(
         self,
-        engine: EngineProtocol,
+        engine: Keeper,
         judge: Judge,
         reward: Reward,
         settings: TestTimeSettings,
         seed: int,
+        services: Mapping[str, Service] | None = None,
     ):
-        """A scorer that uses an engine without pending requests.
+        """A scorer.
 
         Args:
           engine: samples rollouts and judgements.
@@ -122,104 +171,111 @@ class SelfReward:
           reward: (helpfulness, safety) -> R.
           settings: sampling settings of the rollouts.
           seed: of the run.
+          services: that the judge asks beside the engine, by name.
         """
-        self._engine, self._judge, self._reward = engine, judge, reward
-        self._settings, self._seed = settings, seed
-        self._ends = end_ids(judge.tokenizer)
+        self.services: Mapping[str, Service] = services or {}
+        self.judge, self.reward, self.settings, self.seed = judge, reward, settings, seed
+        self.ends = end_ids(judge.tokenizer)
+        self._prefixes = JudgePrefixes(engine, judge)
+        self._num_open = 0
 
-    def __call__(self, candidates: Sequence[Candidate]) -> list[Scored]:
-        """One score per candidate; -inf if it is missing."""
-        answers, generated = self._complete(candidates)
-        judge_prefixes = JudgePrefixes(self._engine, self._judge)
-        opened: dict[str, dict[Question, Handle]] = {}
-        judgings: dict[int, Judging] = {}
-        values = [_NONE] * len(candidates)
-        for index, (candidate, (tokens, finished)) in enumerate(
-            zip(candidates, answers, strict=True)
-        ):
-            text = self._judge.tokenizer.decode(tokens)
-            if self._judge.malformed(text, finished):
-                malformed = self._judge.malformed_reward
-                values[index] = _NONE if malformed is None else malformed
-            else:
-                prompt = candidate.prompt
-                parents = opened.get(prompt.id)
-                if parents is None:
-                    parents = opened[prompt.id] = judge_prefixes.open(prompt)
-                judgings[index] = self._open(candidate, index, text, parents)
-        for index, count in run_judgings(self._engine, list(judgings.values())).items():
-            generated[index] += count
-        for handles in opened.values():
-            judge_prefixes.close(handles)
-        judge_prefixes.close_all()
-        for index, judging in judgings.items():
-            result = judging.result
-            if result.helpfulness is not None and result.safety is not None:
-                values[index] = float(self._reward(result.helpfulness, result.safety))
-        return [Scored(value, cost) for value, cost in zip(values, generated, strict=True)]
+    def open(self, prompt: Prompt) -> "PromptSelfReward":
+        """What scores the candidates of a prompt."""
+        self._num_open += 1
+        return PromptSelfReward(self, self._prefixes.open(prompt))
 
-    def _complete(
-        self, candidates: Sequence[Candidate]
-    ) -> tuple[list[tuple[tuple[int, ...], bool]], list[int]]:
-        """Completes the candidates by rollouts.
+    def close_prompt(self, handles: Mapping[Question, Handle]) -> None:
+        """Gives back the handles of a prompt, and with the last ones those of all prompts."""
+        self._prefixes.close(handles)
+        self._num_open -= 1
+        if not self._num_open:
+            self._prefixes.close_all()
 
-        Returns:
-          (for each candidate its whole answer and whether that is finished, for each candidate the
-          number of tokens sampled for it).
-        """
-        requests = []
-        for index, candidate in enumerate(candidates):
-            room = self._settings.max_answer_tokens - len(candidate.tokens)
-            if candidate.state == "open" and room > 0:
-                key = request_key(self._seed, candidate.prompt.id, *candidate.path, "rollout")
-                handle = candidate.handle
-                requests.append(
-                    Request(
-                        id=index,
-                        tokens=() if handle else candidate.prompt_tokens + candidate.tokens,
-                        parent=handle,
-                        sampling=self._settings.sampling(room, self._ends),
-                        key=key,
-                    )
-                )
-        completions = run_all(self._engine, requests)
-        answers, generated = [], []
-        for index, candidate in enumerate(candidates):
-            completion = completions.get(index)
-            sampled = () if completion is None else tuple(completion.tokens)
-            finished = candidate.state == "done" or (
-                completion is not None and completion.finish == "stop"
+
+class PromptSelfReward:
+    """Self-reward of the candidates of one prompt."""
+
+    def __init__(self, scorer: SelfReward, prefixes: Mapping[Question, Handle]):
+        """Made by `SelfReward.open`."""
+        self._scorer, self._prefixes = scorer, prefixes
+
+    def score(self, candidates: Sequence[Candidate]) -> Task[list[Scored]]:
+        """A task that scores the candidates side by side; -inf where a score is missing."""
+        return GatherTask(
+            SelfRewardTask(self._scorer, candidate, self._prefixes) for candidate in candidates
+        )
+
+    def close(self) -> None:
+        """Gives the kept prefixes back."""
+        self._scorer.close_prompt(self._prefixes)
+
+
+class SelfRewardTask(Task[Scored]):
+    """The self-reward of one candidate: a rollout if it is unfinished, then its judgement."""
+
+    def __init__(
+        self, scorer: SelfReward, candidate: Candidate, prefixes: Mapping[Question, Handle]
+    ):
+        """A task that has asked nothing yet."""
+        self._scorer, self._candidate, self._prefixes = scorer, candidate, prefixes
+        self._generated = 0
+        self._judging: Judging | None = None
+
+    def start(self) -> list[Request]:
+        """The request of the rollout, or those of the judgement."""
+        scorer, candidate = self._scorer, self._candidate
+        room = scorer.settings.max_answer_tokens - len(candidate.tokens)
+        if candidate.state != "open" or room < 1:
+            return self._judge(candidate.tokens, candidate.state == "done")
+        handle = candidate.handle
+        return [
+            Request(
+                id=("rollout",),
+                tokens=() if handle else candidate.prompt_tokens + candidate.tokens,
+                parent=handle,
+                sampling=scorer.settings.sampling(room, scorer.ends),
+                key=request_key(scorer.seed, candidate.prompt.id, *candidate.path, "rollout"),
             )
-            answers.append((candidate.tokens + sampled, finished))
-            generated.append(len(sampled))
-        return answers, generated
+        ]
 
-    def _open(
-        self, candidate: Candidate, index: int, text: str, parents: Mapping[Question, Handle]
-    ) -> Judging:
-        prompt, path, seed = candidate.prompt, candidate.path, self._seed
-        return self._judge.requests(
+    def receive(self, completion: Completion) -> list[Request]:
+        """Judges a completed rollout, or reads a reply of the judge."""
+        self._generated += len(completion.tokens)
+        if self._judging is None:
+            answer = self._candidate.tokens + completion.tokens
+            return self._judge(answer, completion.finish == "stop")
+        requests = self._judging.receive(completion)
+        self._read()
+        return requests
+
+    def _judge(self, tokens: tuple[int, ...], finished: bool) -> list[Request]:
+        judge, candidate, seed = self._scorer.judge, self._candidate, self._scorer.seed
+        text = judge.tokenizer.decode(tokens)
+        if judge.malformed(text, finished):
+            malformed = judge.malformed_reward
+            self.result = Scored(_NONE if malformed is None else malformed, self._generated)
+            return []
+        prompt, path = candidate.prompt, candidate.path
+        self._judging = judge.requests(
             prompt.prompt,
             prompt.kind,
             steps.final_answer(text),
             lambda question, attempt: request_key(
                 seed, prompt.id, *path, "judge", question, attempt
             ),
-            id=(index,),
-            parents=parents,
+            id=("judge",),
+            parents=self._prefixes,
             output=steps.output_text(text),
         )
+        requests = self._judging.start()
+        self._read()
+        return requests
 
-
-def run_judgings(engine: EngineProtocol, judgings: Sequence[Judging]) -> dict[int, int]:
-    """Runs judgings with ids `(index,)` to completion; returns index -> tokens sampled."""
-    by_index: dict[int, Judging] = {judging.id[0]: judging for judging in judgings}  # type: ignore[misc]
-    generated = dict.fromkeys(by_index, 0)
-    engine.submit([request for judging in judgings for request in judging.start()])
-    while engine.pending:
-        heed()
-        for completion in engine.step():
-            index = completion.id[0]  # type: ignore[index]
-            generated[index] += len(completion.tokens)
-            engine.submit(by_index[index].receive(completion))
-    return generated
+    def _read(self) -> None:
+        assert self._judging is not None
+        if not self._judging.done:
+            return
+        judged, value = self._judging.result, _NONE
+        if judged.helpfulness is not None and judged.safety is not None:
+            value = float(self._scorer.reward(judged.helpfulness, judged.safety))
+        self.result = Scored(value, self._generated)

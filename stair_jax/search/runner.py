@@ -12,51 +12,39 @@ tree would depend on which result happened to be ready first.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, request_key
+from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.requests import Completion, EngineStats, Request, request_key
+from stair_jax.decoding.task import Service, Task
 from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, SearchContext
 from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
 from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.prefixes import JudgePrefixes
+from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import Need
 from stair_jax.search.tree_records import TreeRecord
-from stair_jax.stopping import heed
 from stair_jax.text.tokenizer import Tokenizer
 
 __all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
 
 
-class EngineProtocol(Protocol):
+class EngineProtocol(Keeper, Service, Protocol):
     """The part of `decoding.engine.Engine` that a search needs."""
 
     stats: EngineStats
-
-    @property
-    def pending(self) -> int: ...
 
     @property
     def capacity(self) -> int: ...
 
     @property
     def free(self) -> int: ...
-
-    def submit(self, requests: Iterable[Request]) -> None: ...
-
-    def step(self) -> list[Completion]: ...
-
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle: ...
-
-    def shorten(self, handle: Handle, num_tokens: int) -> Handle: ...
-
-    def release(self, handle: Handle) -> None: ...
 
 
 class ProgressListener(Protocol):
@@ -80,6 +68,7 @@ def run_search(
     model: str = "",
     fingerprint: str = "",
     done: Collection[str] = (),
+    services: Mapping[str, Service] | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -98,6 +87,7 @@ def run_search(
       model: fingerprint of the model, for the records.
       fingerprint: of the settings, for the records.
       done: ids of prompts whose trees are finished already (of a resumed search).
+      services: that the judge asks beside the engine, by name.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -106,29 +96,23 @@ def run_search(
     Raises:
       UserError: `device` is unknown or not available.
     """
-    judge = Judge(tokenizer, settings.judge)
-    context = SearchContext(
-        engine=engine,
-        tokenizer=tokenizer,
-        judge=judge,
-        judge_prefixes=JudgePrefixes(engine, judge),
+    task = SearchTask(
+        prompts,
+        engine,
+        tokenizer,
+        settings,
+        seed,
+        on_tree,
+        progress,
         reward=reward,
-        sampling=settings.sampling,
-        num_children=settings.tree.num_children,
-        max_depth=settings.tree.max_depth,
-        prior=settings.prior,
-        seed=seed,
+        trees_in_flight=trees_in_flight,
+        device=device,
         model=model,
-        settings=fingerprint,
+        fingerprint=fingerprint,
+        done=done,
     )
-    batch = max(1, trees_in_flight)
-    batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
-    admission = Admission(engine.capacity, settings.expected_tokens)
-    prompts_left = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
-    search = _Search(context, engine, batched_trees, admission, prompts_left, batch, on_tree)
-    search.run(settings.tree.num_iterations, progress, len(done))
-    context.judge_prefixes.close_all()
-    return search.report
+    (report,) = run_tasks(Driver(engine, services), [task])
+    return report
 
 
 @dataclass
@@ -159,45 +143,110 @@ class _TreeInFlight:
         return bool(self.order) and self.order[0] in self.ready
 
 
-class _Search:
-    """Scheduler of the trees in flight; `_trees[slot]` is tree `slot` of the batch."""
+class SearchTask(Task[SearchReport]):
+    """The trees of a search as one task; `_trees[slot]` is tree `slot` of the batch.
+
+    The ids of its requests are `(slot, node, what, visit, ...)`, see `actor.py`.
+    """
 
     def __init__(
         self,
-        context: SearchContext,
+        prompts: Iterable[Prompt],
         engine: EngineProtocol,
-        batched_trees: BatchedTrees,
-        admission: Admission,
-        prompts_left: PromptQueue,
-        batch: int,
+        tokenizer: Tokenizer,
+        settings: SearchSettings,
+        seed: int,
         on_tree: Callable[[TreeRecord], None],
+        progress: ProgressListener | None = None,
+        *,
+        reward: Reward,
+        trees_in_flight: int = 64,
+        device: str = "host",
+        model: str = "",
+        fingerprint: str = "",
+        done: Collection[str] = (),
     ):
+        """A search that has not begun; see `run_search`."""
+        judge = Judge(tokenizer, settings.judge)
+        self._context = SearchContext(
+            engine=engine,
+            tokenizer=tokenizer,
+            judge=judge,
+            judge_prefixes=JudgePrefixes(engine, judge),
+            reward=reward,
+            sampling=settings.sampling,
+            num_children=settings.tree.num_children,
+            max_depth=settings.tree.max_depth,
+            prior=settings.prior,
+            seed=seed,
+            model=model,
+            settings=fingerprint,
+        )
+        batch = max(1, trees_in_flight)
         self.report = SearchReport()
-        self._context, self._engine, self._batched_trees = context, engine, batched_trees
-        self._admission, self._queue, self._on_tree = admission, prompts_left, on_tree
+        self._engine, self._on_tree, self._progress = engine, on_tree, progress
+        self._batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
+        self._admission = Admission(engine.capacity, settings.expected_tokens)
+        self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
+        self._iterations = settings.tree.num_iterations
+        self._num_done_before = len(done)
         self._trees: dict[int, _TreeInFlight] = {}
         self._free_slots = list(range(batch - 1, -1, -1))
         self._with_news: set[int] = set()
+        self._requests: list[Request] = []  # to be returned by the method that is running
         self._num_started = 0
 
-    def run(self, iterations: int, progress: ProgressListener | None, done: int) -> None:
-        """Searches all trees."""
-        report, engine = self.report, self._engine
-        start, before = time.monotonic(), EngineStats(**vars(engine.stats))
-        self._iterations = iterations
-        while self._start_trees():
-            self._advance()
-            # Step the engine until a round has something to do: a result, or a new tree.
-            while self._trees and not self._with_news and not self._may_start():
-                heed()
-                assert engine.pending, "the trees wait for nothing"
-                for completion in engine.step():
-                    self._receive(completion)
-            report.seconds = time.monotonic() - start
-            report.engine = since(before, engine.stats)
-            if progress is not None:
-                progress.update(done + report.trees, **report.shown())
-        report.skipped = self._queue.skipped
+    def start(self) -> list[Request]:
+        """Requests of the first trees."""
+        self._start_time = time.monotonic()
+        self._stats_before = EngineStats(**vars(self._engine.stats))
+        return self.advance()
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Brings a completion to its tree; a result waits for the next round of the trees."""
+        assert isinstance(completion.id, tuple)
+        slot = completion.id[0]
+        tree = self._trees[slot]
+        tree.load.completed(completion)
+        outcome = tree.actor.receive(completion)
+        if not tree.actor.no_room:
+            self._take(slot, outcome)
+            self._close_if_finished(slot)
+        elif not len(tree.load):
+            self._queue.skip(
+                tree.queued.place, tree.queued.prompt, "prompt leaves no room in the context"
+            )
+            self._remove(slot, finished=False)
+        return self._take_requests()
+
+    def advance(self) -> list[Request]:
+        """Rounds of the jitted search, as long as one has something to do; starts trees."""
+        while self._with_news or self._may_start():
+            self._start_trees()
+            self._advance_trees()
+            self._show()
+        if not self._trees and self._queue.next is None:
+            self._show()
+            self.report.skipped = self._queue.skipped
+            self.result = self.report
+        return self._take_requests()
+
+    def close(self) -> None:
+        """Gives back the handles of all trees."""
+        for slot in list(self._trees):
+            self._remove(slot, finished=False)
+        self._context.judge_prefixes.close_all()
+
+    def _show(self) -> None:
+        report = self.report
+        report.seconds = time.monotonic() - self._start_time
+        report.engine = since(self._stats_before, self._engine.stats)
+        if self._progress is not None:
+            self._progress.update(self._num_done_before + report.trees, **report.shown())
+
+    def _take_requests(self) -> list[Request]:
+        requests, self._requests = self._requests, []
+        return requests
 
     def _may_start(self) -> bool:
         """Whether another tree may start now; one tree is always admitted, so that all finish."""
@@ -205,8 +254,8 @@ class _Search:
             return False
         return not self._trees or self._admission.has_room(self._engine.free)
 
-    def _start_trees(self) -> bool:
-        """Starts as many trees as are admitted; returns whether any tree is in flight."""
+    def _start_trees(self) -> None:
+        """Starts as many trees as are admitted."""
         keys = {}
         while self._may_start():
             slot, queued = self._free_slots.pop(), self._queue.take()
@@ -216,9 +265,8 @@ class _Search:
             self._num_started += 1
         if keys:
             self._batched_trees.reset(keys)
-        return bool(self._trees)
 
-    def _advance(self) -> None:
+    def _advance_trees(self) -> None:
         """One round of the jitted search, and the requests that it asks for."""
         waiting, self._with_news = self._with_news, set()
         for slot in waiting:
@@ -255,21 +303,6 @@ class _Search:
             self._take(slot, tree.actor.evaluate(node))
         self._close_if_finished(slot)
 
-    def _receive(self, completion: Completion) -> None:
-        assert isinstance(completion.id, tuple)
-        slot = completion.id[0]
-        tree = self._trees[slot]
-        tree.load.completed(completion)
-        outcome = tree.actor.receive(completion)
-        if not tree.actor.no_room:
-            self._take(slot, outcome)
-            self._close_if_finished(slot)
-        elif not len(tree.load):
-            self._queue.skip(
-                tree.queued.place, tree.queued.prompt, "prompt leaves no room in the context"
-            )
-            self._remove(slot, finished=False)
-
     def _take(self, slot: int, outcome: Outcome) -> None:
         """Submits requests, or stores a complete result for delivery.
 
@@ -280,7 +313,7 @@ class _Search:
         if isinstance(outcome, list):
             for request in outcome:
                 tree.load.submitted(request)
-            self._engine.submit(outcome)
+            self._requests += outcome
         elif tree.visits is not None:
             tree.visits_left -= 1
         else:

@@ -10,12 +10,13 @@ from jax.sharding import Mesh
 from stair_jax import storage
 from stair_jax.data.records import Prompt, read_dicts
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, run_all
 from stair_jax.evaluation import pocket_benchmark as benchmark
 from stair_jax.inference.beam_search import beam_search
 from stair_jax.inference.best_of_n import best_of_n
-from stair_jax.inference.candidates import Score, TestTimeSettings, end_ids
+from stair_jax.inference.candidates import TestTimeSettings
+from stair_jax.inference.greedy import greedy_answers
 from stair_jax.inference.scorers import PrmScorer, SelfReward
+from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import Progress, say
@@ -37,7 +38,6 @@ from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.settings import require, setting
 from stair_jax.stages.prm import prm_axes
 from stair_jax.stopping import heed
-from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
 _SELF_REWARD = "_self_reward"
@@ -192,32 +192,18 @@ def _engine(context: StageContext, settings: Evaluate, folder: Path) -> tuple[En
 def _greedy(
     engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Prompt], template: str, max_tokens: int
 ) -> list[Row]:
-    sampling = Sampling(
-        temperature=0.0, top_k=1, top_p=1.0, max_tokens=max_tokens, stop_ids=end_ids(tokenizer)
-    )
-    requests = [
-        Request(
-            prompt.id,
-            tuple(encode_prompt(tokenizer, template.replace("{prompt}", prompt.prompt))),
-            sampling=sampling,
-        )
-        for prompt in prompts
-    ]
-    completions = run_all(engine, requests)
+    texts = [template.replace("{prompt}", prompt.prompt) for prompt in prompts]
+    answers = greedy_answers(engine, tokenizer, texts, max_tokens)
     return [
-        {
-            "id": prompt.id,
-            "text": tokenizer.decode(completions[prompt.id].tokens),
-            "tokens": len(completions[prompt.id].tokens),
-        }
-        for prompt in prompts
+        {"id": prompt.id, "text": tokenizer.decode(answer.tokens), "tokens": len(answer.tokens)}
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
 
 
 def _searched(
     context: StageContext, settings: Evaluate, prompts: Sequence[Prompt], method: str
 ) -> list[Row]:
-    score: Score
+    score: Scorer
     # Before the engine, whose cache takes the memory that is left.
     scorer = _prm_scorer(context, settings) if method in _METHODS else None
     engine, tokenizer = _engine(context, settings, context.input("searched"))

@@ -67,6 +67,7 @@ class ScriptedEngine:
         self.handles: set[Handle] = set()
         self.seen: list[Request] = []
         self.waiting: list[Request] = []
+        self._streamed: list[tuple[Hashable, tuple[int, ...]]] = []
         self._order = None if disorder is None else random.Random(disorder)
 
     @property
@@ -101,6 +102,16 @@ class ScriptedEngine:
                 count = self._order.randint(1, len(taken))
                 taken, self.waiting = taken[:count], taken[count:]
         return [self.complete(request) for request in taken]
+
+    def cancel(self, ids: Iterable[Hashable]) -> None:
+        """Drops pending requests."""
+        ids = set(ids)
+        self.waiting = [request for request in self.waiting if request.id not in ids]
+
+    def take_tokens(self) -> list[tuple[Hashable, tuple[int, ...]]]:
+        """Returns what requests with `stream` sampled since the last call: all at once."""
+        taken, self._streamed = self._streamed, []
+        return taken
 
     def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
         """A handle of the tokens after those of `parent`.
@@ -157,6 +168,8 @@ class ScriptedEngine:
         self.stats.generated += len(tokens)
         self.stats.busy_steps += len(tokens)
         self.stats.slot_steps += len(tokens)
+        if request.stream:
+            self._streamed.append((request.id, tokens))
         is_whole = len(tokens) == len(written) > 0
         stopped = is_whole and tokens[-1] in request.sampling.stop_ids
         handle = self.keep((*request.tokens, *tokens), request.parent) if request.keep else None

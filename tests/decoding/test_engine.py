@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 from stair_jax.decoding import programs
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
+from stair_jax.decoding.requests import Request, Sampling, request_key
 from stair_jax.decoding.slots import WIDTH
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from stair_jax.decoding import programs
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
+from stair_jax.decoding.requests import Request, Sampling, request_key
 from stair_jax.decoding.slots import WIDTH
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh

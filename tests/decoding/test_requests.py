@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stair_jax.decoding.requests import Handle, Request, Sampling, request_key, run_all
+from stair_jax.decoding.driver import run_all
+from stair_jax.decoding.requests import Handle, Request, Sampling, request_key
 from stair_jax.errors import UserError
 
 PARTS = st.lists(st.one_of(st.integers(), st.text(max_size=5)), max_size=4).map(tuple)

@@ -6,8 +6,9 @@ import pytest
 import torch
 import transformers
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.models.huggingface import load_config, load_params
 
 ROOT = Path(__file__).parents[2]

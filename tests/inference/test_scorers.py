@@ -5,10 +5,12 @@ import pytest
 from stair_jax.data.records import Prompt
 from stair_jax.inference.candidates import Candidate, TestTimeSettings
 from stair_jax.inference.scorers import PrmScorer, SelfReward
+from stair_jax.inference.scoring import score_candidates
 from stair_jax.models import heads
 from stair_jax.models.transformer import apply, init_params
 from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.testing.scripted_engine import ScriptedEngine, ZeroReplies
 from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
@@ -45,14 +47,16 @@ def test_prm_scores_do_not_depend_on_padding_or_company():
     assert len({round(score, 5) for score in scores}) == len(scores)
     prompt, answer = tuple(sequences[1]), tuple(sequences[6])
     scorer = PrmScorer(CONFIG, params, rows=3, buckets=(8, 16))
-    (scored,) = scorer([Candidate(PROMPT, prompt, answer, (), "done")])
+    whole = Candidate(PROMPT, prompt, answer, (), "done")
+    (scored,) = score_candidates(ScriptedEngine(ZeroReplies()), scorer, [whole])
     assert [scored.value] == scorer.score([prompt + answer]) and scored.generated_tokens == 0
 
 
 def self_reward(tokenizer, engine, **judge):
     settings = TestTimeSettings(max_answer_tokens=300)
     room = Judge(tokenizer, JudgeSettings(mode="generative", max_tokens=50, **judge))
-    return SelfReward(engine, room, SafetyReward(), settings, seed=0)
+    scorer = SelfReward(engine, room, SafetyReward(), settings, seed=0)
+    return lambda candidates: score_candidates(engine, scorer, candidates)
 
 
 def by_answer(request, text):
@@ -80,7 +84,7 @@ def test_self_reward_judges_final_answers(tokenizer, make_engine):
 def test_self_reward_of_first_steps_is_that_of_one_rollout(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: (
-        steps.format_output("good") if isinstance(request.id, int) else by_answer(request, text)
+        steps.format_output("good") if request.id[-1] == "rollout" else by_answer(request, text)
     )
     (scored,) = self_reward(tokenizer, engine)(
         [candidate(tokenizer, steps.format_step("A", "x"), "open")]

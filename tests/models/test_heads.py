@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, request_key, run_all
+from stair_jax.decoding.requests import Request, Sampling, request_key
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head, mask_padding, score
 from stair_jax.models.transformer import apply, init_params, output_embedding

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from stair_jax.decoding import programs
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.requests import MAX_SCORE_IDS, Request, Sampling, run_all
+from stair_jax.decoding.requests import MAX_SCORE_IDS, Request, Sampling
 from stair_jax.inference import scorers
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.driver import run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.parallel.mesh import MeshShape
 from stair_jax.pocket import datasets, oracle, world
 from stair_jax.run.engines import EngineSettings, load_engine

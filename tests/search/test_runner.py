@@ -149,7 +149,7 @@ def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, o
 def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
     """Visits and means computed on the host agree with those of the jitted search."""
     kept = {}
-    close = runner._Search._visit_unvisited
+    close = runner.SearchTask._visit_unvisited
 
     def spy(self, slot, visits):
         kernel = self._batched_trees._trees
@@ -158,7 +158,7 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
         )
         return close(self, slot, visits)
 
-    monkeypatch.setattr(runner._Search, "_visit_unvisited", spy)
+    monkeypatch.setattr(runner.SearchTask, "_visit_unvisited", spy)
     trees, _ = search(tokenizer, make_engine(), PROMPTS[:6])
     for id, data in trees.items():
         visits, value_sum, parent = kept[id]
@@ -184,7 +184,7 @@ def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
         steps.format_output("yes") if "rollout" in request.id else None
     )
     search(tokenizer, engine, PROMPTS[:1])
-    asked = [request.id[1:3] for request in engine.seen if "judge" not in request.id]
+    asked = [request.id[2:4] for request in engine.seen if "judge" not in request.id]
     assert asked[:4] == [(0, "rollout"), *[(0, "step")] * 3]
     first_rollouts = {}
     for place, (node, what) in enumerate(asked):
@@ -391,7 +391,7 @@ def test_a_tree_of_several_iterations_in_flight_depends_on_no_schedule(tokenizer
     one_by_one = make_engine(disorder=2, capacity=1)
     others, _ = search(tokenizer, one_by_one, PROMPTS[:6], **section)
     assert trees == others and not engine.handles
-    assert [request.id[2] for request in one_by_one.seen[:3]] == ["rollout"] * 3
+    assert [request.id[3] for request in one_by_one.seen[:3]] == ["rollout"] * 3
     sequential, _ = search(tokenizer, make_engine(), PROMPTS[:6])
     assert all(trees[id] != sequential[id] for id in trees)
 
@@ -431,14 +431,14 @@ def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):
 
     def spy(request):
         completion = complete(request)
-        if request.id[2] == "rollout":
-            rollouts[request.parent.tokens, request.id[3]] = completion.tokens
+        if request.id[3] == "rollout":
+            rollouts[request.parent.tokens, request.id[4]] = completion.tokens
         return completion
 
     engine.complete = spy
     trees, report = search(tokenizer, engine, PROMPTS[:6], **section)
     assert not engine.handles
-    sampled = sum(request.id[2] == "step" for request in engine.seen)
+    sampled = sum(request.id[3] == "step" for request in engine.seen)
     assert report.counts["reused_steps"] == report.counts["expansions"] > 6
     assert sampled == 2 * report.counts["expansions"]
     ends = {tokenizer.tags.reasoning_close, tokenizer.tags.output_close}
@@ -467,7 +467,7 @@ def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer
     assert all(len(tree["nodes"]) == 1 for tree in trees.values())
     # The first expansion of each root reuses a step; later ones have none to reuse.
     assert report.counts["reused_steps"] == 2
-    sampled = sum(request.id[2] == "step" for request in engine.seen)
+    sampled = sum(request.id[3] == "step" for request in engine.seen)
     assert report.counts["cut_steps"] == 3 * report.counts["expansions"] == sampled + 2
     assert not engine.handles
 
@@ -483,7 +483,7 @@ def test_trees_start_as_the_cache_carries_them(tokenizer, make_engine):
 
         def watched(requests, engine=engine, submit=submit, in_flight=in_flight):
             submit(requests)
-            in_flight.append(len({request.id[0] for request in engine.waiting}))
+            in_flight.append(len({request.id[1] for request in engine.waiting}))
 
         engine.submit = watched
         trees, _ = search(tokenizer, engine, **section)

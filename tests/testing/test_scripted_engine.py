@@ -2,8 +2,9 @@
 
 import pytest
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.errors import UserError
 from stair_jax.testing.scripted_engine import RandomReplies, ScriptedEngine, ZeroReplies
 from stair_jax.testing.tiny_models import tiny_model
@@ -106,12 +107,15 @@ def test_a_request_that_stops_at_a_step_gets_one_step(tokenizer):
 
 def test_a_reply_of_ones_own_is_closed_or_cut(tokenizer):
     replies = RandomReplies(tokenizer)
-    replies.reply = lambda request, text: f"{text}!" if request.id == "own" else "x" * 9
+    replies.reply = lambda request, text: f"{text}!" if request.key == (1, 0) else "x" * 9
     sampling = Sampling(max_tokens=4, stop_ids=(tokenizer.eos_id,))
     question = tuple(tokenizer.encode_text("hi"))
     found = run_all(
         ScriptedEngine(replies),
-        [Request(id, question, sampling=sampling) for id in ("own", "long")],
+        [
+            Request(id, question, sampling=sampling, key=(int(id == "own"), 0))
+            for id in ("own", "long")
+        ],
     )
     assert tokenizer.decode(found["own"].tokens) == "hi!"
     assert found["own"].finish == "stop" and found["own"].tokens[-1] == tokenizer.eos_id

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
+from stair_jax.decoding.task import Task
 from stair_jax.search.judging.replies import (
     LABELS,
     QUESTIONS,
@@ -253,11 +254,10 @@ class Judge:
 
 
 @dataclass
-class Judging:
+class Judging(Task[Judgement]):
     """One answer being judged.
 
-    Submit the requests of `start` to an engine, pass each completion to `receive`, submit what that
-    returns, and read `result` once `done`.
+    A task whose inner ids are `(*id, question)`.
     """
 
     judge: Judge
@@ -301,7 +301,7 @@ class Judging:
         return all(question in self.scores for question in self._attempt)
 
     @property
-    def result(self) -> Judgement:
+    def result(self) -> Judgement:  # type: ignore[override]
         """The judgement, with fixed scores for the questions that were not asked."""
         helpfulness, safety = (self.scores.get(q, _NOT_ASKED[q]) for q in QUESTIONS)
         return Judgement(helpfulness, safety, self.unreadable)

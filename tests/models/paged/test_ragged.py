@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.requests import Request, Sampling, run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged import ragged

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stair_jax.decoding.requests import Completion, run_all
+from stair_jax.decoding.driver import run_all
+from stair_jax.decoding.requests import Completion
 from stair_jax.errors import UserError
 from stair_jax.search.judging.judges import Judge, Judgement, JudgeSettings
 from stair_jax.search.judging.replies import LABELS, expected_score, read_conclusion, release_safety

@@ -1,0 +1,54 @@
+"""Greedy answers: one request per prompt, the most probable token at each step."""
+
+from collections.abc import Sequence
+
+from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.requests import Completion, Request, Sampling
+from stair_jax.decoding.task import Service, Task
+from stair_jax.inference.candidates import end_ids
+from stair_jax.text.chat import encode_prompt
+from stair_jax.text.tokenizer import Tokenizer
+
+
+class SampleAnswer(Task[Completion]):
+    """One answer to a rendered prompt."""
+
+    def __init__(self, tokens: Sequence[int], sampling: Sampling, key: tuple[int, int] = (0, 0)):
+        """A task that has asked nothing yet.
+
+        Args:
+          tokens: of the prompt, rendered by the chat template.
+          sampling: with the ids that end an answer.
+          key: random key, two uint32 words.
+        """
+        self._request = Request((), tuple(tokens), sampling=sampling, key=key)
+
+    def start(self) -> list[Request]:
+        """The only request."""
+        return [self._request]
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Takes the answer."""
+        self.result = completion
+        return []
+
+
+def greedy_sampling(tokenizer: Tokenizer, max_tokens: int) -> Sampling:
+    """The settings of a greedy answer of at most `max_tokens`."""
+    return Sampling(temperature=0.0, top_k=1, max_tokens=max_tokens, stop_ids=end_ids(tokenizer))
+
+
+def greedy_answers(
+    engine: Service, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int
+) -> list[Completion]:
+    """The greedy answer to each prompt, in their order.
+
+    Args:
+      engine: without pending requests.
+      tokenizer: of the engine's model.
+      prompts: texts, each one user turn.
+      max_tokens: of an answer.
+    """
+    sampling = greedy_sampling(tokenizer, max_tokens)
+    tasks = (SampleAnswer(encode_prompt(tokenizer, prompt), sampling) for prompt in prompts)
+    return list(run_tasks(Driver(engine), tasks))
