@@ -178,6 +178,11 @@ class Actor:
     def release(self) -> None:
         """Releases all of the tree's handles in the engine's cache."""
         engine = self._context.engine
+        for samples in self._expanding.values():  # of a tree that is given up
+            for sample in samples.found.values():
+                if sample.handle is not None:
+                    engine.release(sample.handle)
+        self._expanding.clear()
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
                 if handle is not None:

@@ -233,7 +233,10 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot in list(self._trees):
+        for slot, tree in list(self._trees.items()):
+            for outcome in tree.ready.values():
+                if isinstance(outcome, Children):
+                    tree.actor.grow(outcome)  # so that its handles are found
             self._remove(slot, finished=False)
         self._context.judge_prefixes.close_all()
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
 from stair_jax.search import runner
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.runner import run_search
+from stair_jax.search.runner import SearchTask, run_search
 from stair_jax.search.search_context import PRIORS
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
@@ -537,3 +538,37 @@ def test_priors(prior, expected):
 def test_wrong_settings_are_refused(section):
     with pytest.raises(UserError, match=next(iter(section))):
         build(Search, section, "config.search")
+
+
+@pytest.mark.parametrize("num_rounds", [0, 1, 2, 5, 10, 20, 40, 80])
+def test_a_search_beside_another_task_can_be_cancelled(tokenizer, make_engine, num_rounds):
+    """Nothing of it is left in the engine, and the other search does not notice."""
+    engine = make_engine(disorder=num_rounds)
+    found = {0: [], 1: []}
+    driver = Driver(engine)
+    tickets = [
+        driver.add(
+            SearchTask(
+                PROMPTS[:4],
+                engine,
+                tokenizer,
+                read({"reuse_rollout_step": bool(place)}),
+                3,
+                found[place].append,
+                reward=SafetyReward(),
+                trees_in_flight=3,
+            )
+        )
+        for place in (0, 1)
+    ]
+    done = []
+    for _ in range(num_rounds):
+        done += [ticket for ticket, _ in driver.step()]
+    driver.cancel(tickets[0])
+    while driver.pending:
+        done += [ticket for ticket, _ in driver.step()]
+    assert not engine.handles and not engine.pending and tickets[1] in done
+    alone, _ = search(tokenizer, make_engine(), PROMPTS[:4], reuse_rollout_step=True)
+    assert {tree.id: tree.counts for tree in found[1]} == {
+        id: tree["counts"] for id, tree in alone.items()
+    }
