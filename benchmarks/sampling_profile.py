@@ -24,6 +24,7 @@ class SamplingProfile:
         """Starts to sample."""
         if self._shown:
             self._handler = signal.signal(signal.SIGALRM, self._sample)
+            signal.siginterrupt(signal.SIGALRM, False)  # system calls of others go on
             signal.setitimer(signal.ITIMER_REAL, self._interval, self._interval)
         return self
 
