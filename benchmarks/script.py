@@ -25,7 +25,7 @@ class Spread(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> int:
         """One number."""
-        return int(np.clip(round(rng.normal(self.mean, self.deviation)), self.low, 2 * self.mean))
+        return int(min(max(round(rng.normal(self.mean, self.deviation)), self.low), 2 * self.mean))
 
 
 @dataclass(frozen=True)

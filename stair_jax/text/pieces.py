@@ -37,8 +37,10 @@ def may_cut(backend: Backend) -> bool:
 
 
 def cut(text: str) -> list[str]:
-    """The pieces of a text, each of `LENGTH` characters and the rest of a word; texts that begin
-    alike have the same first pieces."""
+    """The pieces of a text: `LENGTH` characters and the rest of a word each, but for the last one.
+
+    Texts that begin alike have the same first pieces.
+    """
     pieces, start = [], 0
     while (end := _END_OF_WORD.search(text, start + LENGTH)) is not None:
         pieces.append(text[start : end.end()])
