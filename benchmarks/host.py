@@ -179,13 +179,13 @@ def main() -> None:
     parser.add_argument("--profile", type=int, default=0, help="print so many costly functions")
     flags = parser.parse_args()
     lines = Lines(vars(flags))
-    _search(flags, instant_engine(), prompts=4)  # compiles the round of the trees
+    _search(flags, instant_engine(), prompts=4, profile=0)  # compiles the round of the trees
     for part in flags.parts.split(","):
         _PARTS[part](flags, lines)
 
 
 def _trees_line(flags: argparse.Namespace, lines: Lines) -> None:
-    values = _search(flags, instant_engine(), flags.prompts)
+    values = _search(flags, instant_engine(), flags.prompts, flags.profile)
     lines("trees", **values, **_costs(values["thread_seconds"], values))
 
 
@@ -216,7 +216,7 @@ def _engine_line(flags: argparse.Namespace, lines: Lines) -> None:
 def _search_line(flags: argparse.Namespace, lines: Lines) -> None:
     engine = simulated_engine(flags)
     programs: Any = engine._programs
-    values = _search(flags, engine, flags.prompts)
+    values = _search(flags, engine, flags.prompts, flags.profile)
     host = values["thread_seconds"] - programs.own_seconds
     busy = programs.busy_seconds / values["seconds"]
     lines("search", **values, **_costs(host, values), device_busy=busy)
@@ -225,7 +225,9 @@ def _search_line(flags: argparse.Namespace, lines: Lines) -> None:
 _PARTS = {"trees": _trees_line, "engine": _engine_line, "search": _search_line}
 
 
-def _search(flags: argparse.Namespace, engine: Any, prompts: int) -> dict[str, float]:
+def _search(
+    flags: argparse.Namespace, engine: Any, prompts: int, profile: int
+) -> dict[str, float]:
     """A scripted search of so many prompts, and what it came to."""
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), SIZES[flags.sizes].lengths)
     overlay = OverlayEngine(engine, script)
@@ -234,7 +236,7 @@ def _search(flags: argparse.Namespace, engine: Any, prompts: int) -> dict[str, f
     tree = SearchConfig(num_iterations=flags.num_iterations, in_flight=flags.in_flight)
     watch = Watch(overlay, flags.slots)
     sizes, start, started = SIZES[flags.sizes], time.perf_counter(), time.thread_time()
-    with SamplingProfile(flags.profile):
+    with SamplingProfile(profile):
         scripted_search(overlay, sizes, tree, flags.rewards, prompts, in_flight, watch.tree)
     seconds, thread_seconds = time.perf_counter() - start, time.thread_time() - started
     stats = since(before, engine.stats)
