@@ -63,12 +63,12 @@ class SimulatedResults:
     """Results of a decode call as the engine reads them: there once their time has come."""
 
     def __init__(self, values: np.ndarray, ready_at: float):
-        """`ready_at` is of `time.perf_counter`."""
+        """`ready_at` is of `time.perf_counter`, or 0."""
         self._values, self._ready_at = values, ready_at
 
     def is_ready(self) -> bool:
-        """Whether the call has run."""
-        return time.perf_counter() >= self._ready_at
+        """Whether the call has run; without a time of its own, not before it is asked for."""
+        return 0 < self._ready_at <= time.perf_counter()
 
     def copy_to_host_async(self) -> None:
         """Costs nothing."""
@@ -135,7 +135,9 @@ class SimulatedPrograms:
         return state, SimulatedResults(results, self._take(self._step * num_steps))
 
     def _take(self, seconds: float) -> float:
-        """Puts a program on the timeline; returns when it is done."""
+        """Puts a program on the timeline; returns when it is done, 0 where programs cost nothing."""
+        if not self._step:
+            return 0.0
         self._free_at = max(self._free_at, time.perf_counter()) + seconds
         self.busy_seconds += seconds
         return self._free_at
@@ -253,6 +255,7 @@ def _search(
         "occupancy": stats.occupancy,
         "full_occupancy": watch.full_occupancy,
         "tail": watch.tail,
+        "tail_steps": watch.tail_steps,
         "hit_rate": stats.hit_rate,
         "prefilled_a_tree": stats.prefilled / prompts,
     }

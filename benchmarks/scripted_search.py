@@ -1,7 +1,7 @@
 """A complete search over an engine with a script, and what is seen of it from outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.script import Lengths, Spread, judge_template, scripted_prompts
@@ -54,19 +54,23 @@ class Watch:
         slots: of the engine.
         is_over: answers that.
         seconds: from the start of the watch until each tree was done, in this order.
+        steps: steps of the slots until then.
     """
 
     engine: OverlayEngine
     slots: int
     is_over: Callable[[], bool] = lambda: False
     seconds: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     _busy: int = 0
     _slot_steps: int = 0
     _before: EngineStats = field(init=False)
+    _first: int = 0
     _start: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         """Starts the watch."""
+        self._first = self.engine.stats.slot_steps
         self._before = EngineStats(**vars(self.engine.stats))
         self.engine.is_over = self._step
 
@@ -81,6 +85,7 @@ class Watch:
     def tree(self, tree: TreeRecord) -> None:
         """To be called with each finished tree."""
         self.seconds.append(time.perf_counter() - self._start)
+        self.steps.append(self.engine.stats.slot_steps - self._first)
 
     @property
     def full_occupancy(self) -> float:
@@ -90,9 +95,16 @@ class Watch:
     @property
     def tail(self) -> float:
         """Share of the time that the last tenth of the trees took, after the others were done."""
-        if not self.seconds:
-            return 0.0
-        return 1 - self.seconds[len(self.seconds) * 9 // 10 - 1] / self.seconds[-1]
+        return _tail(self.seconds)
+
+    @property
+    def tail_steps(self) -> float:
+        """The same of the steps: of the time, if all steps took the same."""
+        return _tail(self.steps)
+
+
+def _tail(reached: Sequence[float]) -> float:
+    return 1 - reached[len(reached) * 9 // 10 - 1] / max(reached[-1], 1e-9) if reached else 0.0
 
 
 def scripted_search(

@@ -271,6 +271,7 @@ def search_line(setting: SearchSetup, rewards: str, num_prompts: int) -> float:
         occupancy=stats.occupancy,
         full_occupancy=watch.full_occupancy,
         tail=watch.tail,
+        tail_steps=watch.tail_steps,
         preempted=stats.preempted,
         evicted=stats.evicted,
         idle_share=stats.starved_seconds / clock.seconds,
