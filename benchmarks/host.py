@@ -227,9 +227,7 @@ def _search_line(flags: argparse.Namespace, lines: Lines) -> None:
 _PARTS = {"trees": _trees_line, "engine": _engine_line, "search": _search_line}
 
 
-def _search(
-    flags: argparse.Namespace, engine: Any, prompts: int, profile: int
-) -> dict[str, float]:
+def _search(flags: argparse.Namespace, engine: Any, prompts: int, profile: int) -> dict[str, float]:
     """A scripted search of so many prompts, and what it came to."""
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), SIZES[flags.sizes].lengths)
     overlay = OverlayEngine(engine, script)

@@ -72,6 +72,7 @@ class Actor:
       prompt: the prompt of the tree.
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
+      priority: of the requests to come; affects the cost, not the tree.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class Actor:
           prompt: the prompt of the tree.
           tokens: token ids of the prompt, rendered by the chat template.
           slot: index among the trees in flight; the first part of the request ids.
-          number: how many trees were started before. It is the priority of the requests, so that
-            older trees go first and give their cache back soonest.
+          number: how many trees were started before. It is the priority of the requests at first,
+            so that older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
-        self._context, self._slot, self._number = context, slot, number
+        self._context, self._slot, self.priority = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
         self._steps = [
@@ -234,7 +235,7 @@ class Actor:
             ),
             key=request_key(context.seed, self.prompt.id, *step.path, what, *visit),
             keep=keep,
-            priority=self._number,
+            priority=self.priority,
         )
 
     def _children(self, node: int) -> Children:
@@ -310,7 +311,7 @@ class Actor:
             ),
             id=(self._slot, node, "judge", visit),
             parents=self._judge_prefixes,
-            priority=self._number,
+            priority=self.priority,
             output=steps.output_text(text),
         )
         requests = judging.start()
