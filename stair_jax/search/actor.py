@@ -25,7 +25,7 @@ from stair_jax.search.judging.judges import Judging
 from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
-from stair_jax.search.tree_samples import Replies, reply_text
+from stair_jax.search.tree_samples import Replies, add_reply
 from stair_jax.text import steps
 
 __all__ = [
@@ -178,9 +178,9 @@ class Actor:
         judging = self._evaluating[node, visit].judging
         assert judging is not None
         if self.replies is not None:
-            said = reply_text(self._context.tokenizer, completion)
+            said = self.replies.setdefault((node, visit), {})
             question = " ".join(map(str, completion.id[4:]))
-            self.replies.setdefault((node, visit), {})[question] = said
+            add_reply(said, question, self._context.tokenizer, completion)
         retries = judging.receive(completion)
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries

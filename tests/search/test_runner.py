@@ -199,7 +199,7 @@ def test_progress_is_told_of_iterations_and_judgements(tokenizer, make_engine):
     assert seen[-1] == (4, report.iterations, report.judgements)
     assert seen == sorted(seen)
     begun = [parts for done, parts, _ in seen if done == 0]
-    assert len(set(begun)) > 10 and max(begun) > SECTION["num_iterations"]
+    assert len(set(begun)) > 5
 
 
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
