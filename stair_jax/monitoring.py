@@ -94,7 +94,7 @@ class Metrics:
             self._wandb.log(numbers, step=step)
 
     def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """Writes samples of a step, a line each, and says the first of them.
+        """Writes samples of a step, a line each, and says them in short.
 
         Raises:
           UserError: a file cannot be written.
@@ -108,8 +108,7 @@ class Metrics:
             if self._wandb is not None:
                 page = importlib.import_module("wandb").Html(sample.to_html())
                 self._wandb.log({tag: page}, step=step)
-        if samples:
-            say(f"{self._folder.name}: sample of step {step}, {samples[0].to_line()}")
+            say(f"{self._folder.name}: sample of step {step}, {sample.to_line()}")
 
     def close(self) -> None:
         """Flushes and closes all files and writers."""
