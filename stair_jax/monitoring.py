@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -101,9 +102,12 @@ class Metrics:
         """
         if self._silent:
             return
-        for number, sample in enumerate(samples):
+        counts: Counter[str] = Counter()
+        for sample in samples:
             self._append(SAMPLES_FILE, _json_line({"step": int(step), **sample.to_dict()}))
-            tag = f"samples/{sample.what}" + (f"_{number}" if number else "")
+            counts[sample.what] += 1
+            number = counts[sample.what]  # of those that are alike
+            tag = f"samples/{sample.what}" + (f"_{number}" if number > 1 else "")
             self._tensorboard().add_text(tag, sample.to_markdown(), step)
             if self._wandb is not None:
                 page = importlib.import_module("wandb").Html(sample.to_html())
