@@ -8,13 +8,12 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from stair_jax.data.examples import join_example, step_ids
+from stair_jax.data.examples import encode_row, join_example, step_ids
 from stair_jax.data.packing import Example
 from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dicts
 from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
-from stair_jax.text.chat import encode_prompt
 from stair_jax.text.steps import breaks_output
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -105,7 +104,7 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") 
 
     With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
     """
-    prompt = encode_prompt(tokenizer, pair.prompt)
+    prompt = encode_row(tokenizer, pair)
     path = step_ids(tokenizer, pair.path, pair.path_tokens, ends=False)
     chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens, pair.chosen_terminal)
     rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens, pair.rejected_terminal)
@@ -120,7 +119,7 @@ def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
 
     Nothing is masked but the prompt; the score is read at the last token.
     """
-    prompt = encode_prompt(tokenizer, pair.prompt)
+    prompt = encode_row(tokenizer, pair)
     chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal)
     rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal)
     return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)

@@ -40,7 +40,7 @@ class JudgePrefixes:
         handles = {}
         for question in self._judge.settings.questions(prompt.kind):
             shared = self._of_run(question)
-            tokens = self._judge.shared(question, prompt.prompt)
+            tokens = self._judge.shared(question, prompt.conversation)
             if shared is not None and tokens[: len(shared.tokens)] == shared.tokens:
                 handles[question] = self._engine.keep(tokens[len(shared.tokens) :], shared)
             elif tokens:
