@@ -60,6 +60,11 @@ class TreeRecord:
     system: str | None = None  # as of `data.records.Record`; not written if None, nor is `history`
     history: Turns | None = None
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether there is a system turn or an earlier turn before the prompt."""
+        return bool(self.system or self.history)
+
     def path(self, index: int) -> list[int]:
         """Node indices from the first step down to `index`, without the root."""
         path: list[int] = []

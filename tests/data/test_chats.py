@@ -8,7 +8,7 @@ import pytest
 
 from stair_jax.data.examples import answer_example, encode_row
 from stair_jax.data.pairs import path_examples, step_examples
-from stair_jax.data.records import PathPair, Prompt, SftRow, StepPair
+from stair_jax.data.records import PathPair, Prompt, SftRow, StepPair, write_rows
 from stair_jax.data.schema import ReadingOptions
 from stair_jax.data.schemas import convert
 from stair_jax.data.shuffling import prompt_of
@@ -22,7 +22,9 @@ from stair_jax.search.preference_pairs import (
 )
 from stair_jax.search.prompt_queue import PromptQueue
 from stair_jax.search.sft_answers import SftAnswerSettings, sft_answers
-from stair_jax.search.tree_records import Node, TreeRecord
+from stair_jax.search.tree_records import Node, TreeRecord, write_trees
+from stair_jax.stages import ExportData
+from stair_jax.storage import read_json, read_jsonl
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import format_answer, format_output
@@ -177,3 +179,20 @@ def test_a_history_of_another_form_is_refused_by_line_and_column(history):
     row = {"id": "a", "prompt": "b", "kind": "safety", "source": "", "history": history}
     with pytest.raises(UserError, match=r"x\.jsonl, line 2: the column 'history' must be a list"):
         Prompt.from_dict(row, "x.jsonl, line 2")
+
+
+def test_the_files_of_the_released_code_have_no_chats(run_stage, tmp_path, capsys):
+    root = Node(-1, "", (1, 2), 0, 10, 0.0)
+    trees = [TreeRecord(name, "two?", "safety", "s", "m", "c", (root,)) for name in "ab"]
+    pairs = [StepPair(name, "two?", (), "x", "y") for name in "ab"]
+    (tmp_path / "in").mkdir()
+    write_trees(tmp_path / "in/trees.jsonl.gz", [replace(trees[0], **CHAT), trees[1]])
+    write_rows(tmp_path / "in/dpo.jsonl", [replace(pairs[0], **CHAT), pairs[1]])
+    sources = {"trees": tmp_path / "in", "preferences": tmp_path / "in"}
+    settings = {name: "in" for name in sources}
+    folder = run_stage(ExportData, settings, tmp_path / "out", sources)
+    assert [row["id"] for row in read_json(folder / "prompts.json")] == ["b"]
+    assert len(read_json(folder / "mct_data.json")) == 1
+    assert len(read_jsonl(folder / "actor_data.jsonl")) == 1
+    said = capsys.readouterr().err
+    assert "1 trees of chats left out" in said and "1 pairs of chats left out" in said

@@ -105,6 +105,7 @@ def test_the_pocket_world_is_scored_as_by_our_scorer(export):
     check_scores(tokenizer, *export(tokenizer))
 
 
+@pytest.mark.slow
 def test_a_trained_and_exported_reward_model_is_scored_as_by_our_scorer(
     make_stage_inputs, run_stage, tmp_path, chat_tokenizer
 ):
