@@ -14,7 +14,7 @@ from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dict
 from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
-from stair_jax.text.steps import breaks_output
+from stair_jax.text.steps import OUTPUT_CLOSE, breaks_output
 from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
@@ -117,9 +117,19 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
     """A PRM pair as two sequences, prompt and path.
 
-    Nothing is masked but the prompt; the score is read at the last token.
+    Nothing is masked but the prompt; the score is read at the last token. A path given as text ends
+    where a sampled one does: behind the closing tag of an output block there is no end token.
     """
     prompt = encode_row(tokenizer, pair)
-    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal)
-    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal)
+    chosen, rejected = (
+        step_ids(tokenizer, texts, sampled, False if _ends_output(texts) else is_terminal)
+        for texts, sampled, is_terminal in (
+            (pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal),
+            (pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal),
+        )
+    )
     return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)
+
+
+def _ends_output(texts: Sequence[str]) -> bool:
+    return bool(texts) and texts[-1].rstrip().endswith(OUTPUT_CLOSE)

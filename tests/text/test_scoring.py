@@ -44,8 +44,10 @@ def turns(prompt, answer, *before):
 
 
 def our_ids(tokenizer, prompt, answer):
+    """As sampled: a closing tag ends an answer or a step, and what has none ends with the turn."""
     ids = [*chat.encode_prompt(tokenizer, prompt), *tokenizer.encode_answer(answer)]
-    return ids if answer.endswith(steps.REASONING_CLOSE) else [*ids, tokenizer.end_id]
+    tags = (tokenizer.tags.reasoning_close, tokenizer.tags.output_close)
+    return ids if ids[-1] in tags else [*ids, tokenizer.end_id]
 
 
 def transformers_ids(hf, *chats):
@@ -204,7 +206,9 @@ def test_the_turns_before_the_last_are_those_of_the_models_template(make):
     text = exported.hf.apply_chat_template(turns("two?", ANSWERS[0], *before), tokenize=False)
     prompt = [*before, {"role": "user", "content": "two?"}]
     start = hf.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    assert text == start + ANSWERS[0] + "<|im_end|>"
+    assert text == start + ANSWERS[0]
+    text = exported.hf.apply_chat_template(turns("two?", " Sure. ", *before), tokenize=False)
+    assert text == start + "Sure.<|im_end|>"
 
 
 def test_a_template_that_writes_thoughts_into_answers_writes_those_of_the_prompt(make):
