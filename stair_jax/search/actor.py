@@ -225,6 +225,8 @@ class Actor:
             prompt=self.prompt.prompt,
             kind=self.prompt.kind,
             source=self.prompt.source,
+            system=self.prompt.system,
+            history=self.prompt.history,
             model=self._context.model,
             settings=self._context.settings,
             nodes=nodes,
@@ -366,7 +368,7 @@ class Actor:
             evaluation.entry["malformed"] = True
             return self._close(node, visit, context.judge.malformed_reward)
         judging = evaluation.judging = context.judge.requests(
-            self.prompt.prompt,
+            self.prompt.conversation,
             self.prompt.kind,
             evaluation.entry["answer"],
             functools.partial(

@@ -36,7 +36,7 @@ class Files(Stage):
     `owner/name` or `owner/name:config/split`. Rows have our columns, which are below, or those of a
     known format: a public data set (PKU-SafeRLHF, UltraFeedback and its binarized form,
     JailbreakV-28k, STAIR-SFT, STAIR-Prompts, what the released code reads and writes), pairs
-    {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations` of a single turn,
+    {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations`,
     Alpaca's {instruction, input, output}, {question, answer} and {prompt, response}. Of
     PKU-SafeRLHF the safer answer is taken, of UltraFeedback the one with the highest score; the
     rejected one is the other, or the one with the lowest score. Of JailbreakV-28k the attacks in
@@ -60,7 +60,10 @@ class Files(Stage):
       keep: rows that are otherwise left out. "ties": both answers have the same score; "scores":
         the chosen one has the lower score, or two scores of one answer contradict each other;
         "labels": the answer that is called safer is labelled unsafe, and the other safe; "unsafe":
-        no answer is safe, and one is chosen; "system": rows with a system turn, without it.
+        no answer is safe, and one is chosen; "system": rows with a system turn, without it;
+        "turns": chats of several turns and with a system turn, whose last question becomes the
+        prompt, or the last answer that of the example, and the turns before it its `system` and
+        `history` (pairs of such chats are left out all the same).
       max_bad_share: share of a source's rows that may be left out because they cannot be read, or
         are not as its other rows are; above it the source is refused.
       jailbreak_sources: of JailbreakV-28k, the sources (its column `from`) that are taken, by

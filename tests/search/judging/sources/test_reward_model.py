@@ -44,3 +44,10 @@ def test_other_models_read_a_conversation_as_transformers_encodes_it(chat_tokeni
     assert list(request.tokens) == list(encoded)
     _, (request,) = ask(source, "helpfulness", complete, answer="<|eot_id|>")
     assert list(request.tokens).count(chat_tokenizer.hf.convert_tokens_to_ids("<|eot_id|>")) == 2
+
+
+def test_an_answer_without_tags_is_read_where_its_turn_ends(tokenizer, ask):
+    source = RewardModelSource(tokenizer, JudgeSettings())
+    _, (request,) = ask(source, "helpfulness", lambda r: ScoreCompletion(r.id, 1.0), answer="So.")
+    prompt = encode_prompt(tokenizer, "Why?")
+    assert list(request.tokens) == [*prompt, *tokenizer.encode_answer("So."), tokenizer.end_id]
