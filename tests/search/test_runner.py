@@ -229,7 +229,7 @@ def in_turn(search):
         ("ucb1", 1, {}),
         ("puct", 1, {}),
         ("ucb1", 3, {}),
-        ("ucb1", 1, {"resample": 2, "share_rollouts": True, "children_by_depth": (3, 2)}),
+        ("ucb1", 1, {"share_rollouts": True}),
         ("ucb1", 3, {"share_rollouts": True}),
     ],
 )
