@@ -18,13 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.search.expansion import ExpansionSamples, first_step, whole_characters
 from stair_jax.search.host_node import HostNode, SharedRollout, make_nodes
 from stair_jax.search.judging.judges import Judging
 from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import Replies, reply_text
 from stair_jax.text import steps
 
 __all__ = [
@@ -52,6 +53,7 @@ class Evaluated:
 
     lane: int
     reward: float
+    judged: bool = False  # a malformed answer has a reward without a judgement
 
 
 Outcome = list[Request] | Children | Evaluated
@@ -73,6 +75,7 @@ class Actor:
       prompt: the prompt of the tree.
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
+      replies: of the judge, for `tree_samples`; None: they are not kept.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Actor:
             older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
+        self.replies: Replies | None = None
         self._context, self._slot, self._number = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
@@ -160,8 +164,8 @@ class Actor:
         """
         assert isinstance(completion.id, tuple)
         node, what, visit = completion.id[1:4]
-        self._generated += len(completion.tokens)
-        self._counts["too_long"] += completion.finish == "too_long"
+        self._generated += num_tokens(completion)
+        self._counts["too_long"] += getattr(completion, "finish", "") == "too_long"
         if what == "step":
             samples = self._expanding[node]
             samples.found[completion.id[4]] = completion
@@ -170,8 +174,12 @@ class Actor:
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
         assert judging is not None
+        if self.replies is not None:
+            said = reply_text(self._context.tokenizer, completion)
+            question = " ".join(map(str, completion.id[4:]))
+            self.replies.setdefault((node, visit), {})[question] = said
         retries = judging.receive(completion)
-        self._prefilled += sum(len(request.tokens) for request in retries)
+        self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
 
     def final_visits(self, visits: Sequence[int]) -> list[int]:
@@ -185,6 +193,11 @@ class Actor:
     def release(self) -> None:
         """Releases all of the tree's handles in the engine's cache."""
         engine = self._context.engine
+        for samples in self._expanding.values():  # of a tree that is given up
+            for sample in samples.found.values():
+                if sample.handle is not None:
+                    engine.release(sample.handle)
+        self._expanding.clear()
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
                 if handle is not None:
@@ -352,15 +365,20 @@ class Actor:
             parents=self._judge_prefixes,
             priority=self._number,
             output=steps.output_text(text),
+            text=text,
+            reference=self.prompt.reference,
         )
         requests = judging.start()
-        self._prefilled += sum(len(request.tokens) for request in requests)
+        self._prefilled += sum(map(num_tokens, requests))
         return requests or self._score(node, visit, judging)
 
     def _score(self, node: int, visit: int, judging: Judging) -> Evaluated:
         result = judging.result
+        if self._context.watch is not None:
+            self._context.watch.see(result)
         self._counts["judged"] += 1
         self._counts["unreadable"] += result.unreadable
+        self._counts["closings"] += result.closings
         scores = {"helpfulness": result.helpfulness, "safety": result.safety}
         self._evaluating[node, visit].entry |= scores
         if result.helpfulness is None or result.safety is None:
@@ -375,7 +393,8 @@ class Actor:
             self._counts["nonfinite"] += 1
             given = None
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
-        return Evaluated(evaluation.lane, math.nan if given is None else given)
+        judged = evaluation.judging is not None
+        return Evaluated(evaluation.lane, math.nan if given is None else given, judged)
 
 
 def _own_tokens(handle: Handle) -> int:

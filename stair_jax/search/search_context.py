@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from stair_jax.decoding.requests import Sampling
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
+from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.more_pairs import MorePairs
 from stair_jax.settings import Settings, setting
 from stair_jax.text.tokenizer import Tokenizer
@@ -73,6 +74,7 @@ class SearchContext:
     seed: int
     model: str  # fingerprint, for the records
     settings: str
+    watch: JudgeWatch | None = None
     more_pairs: MorePairs = field(default_factory=MorePairs)
 
     @functools.cached_property

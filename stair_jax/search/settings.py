@@ -20,6 +20,8 @@ class SearchSettings(Settings):
       more_pairs: options beyond the paper's search, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which it is given up where none of
+        them gave a reward; 0: never.
     """
 
     tree: SearchConfig = setting(SearchConfig)
@@ -28,6 +30,7 @@ class SearchSettings(Settings):
     more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(0, least=0)
 
     @property
     def expected_tokens(self) -> int:
