@@ -76,6 +76,7 @@ class Actor:
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
       replies: of the judge, for `tree_samples`; None: they are not kept.
+      priority: of the requests to come; affects the cost, not the tree.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class Actor:
           prompt: the prompt of the tree.
           tokens: token ids of the prompt, rendered by the chat template.
           slot: index among the trees in flight; the first part of the request ids.
-          number: how many trees were started before. It is the priority of the requests, so that
-            older trees go first and give their cache back soonest.
+          number: how many trees were started before. It is the priority of the requests at first,
+            so that older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
         self.replies: Replies | None = None
-        self._context, self._slot, self._number = context, slot, number
+        self._context, self._slot, self.priority = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
         self._steps = [
@@ -249,7 +250,7 @@ class Actor:
             ),
             key=request_key(context.seed, self.prompt.id, *step.path, what, *visit),
             keep=keep,
-            priority=self._number,
+            priority=self.priority,
         )
 
     def _children(self, node: int) -> Children:
@@ -363,7 +364,7 @@ class Actor:
             ),
             id=(self._slot, node, "judge", visit),
             parents=self._judge_prefixes,
-            priority=self._number,
+            priority=self.priority,
             output=steps.output_text(text),
             text=text,
             reference=self.prompt.reference,

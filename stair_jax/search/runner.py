@@ -240,7 +240,7 @@ class SearchTask(Task[SearchReport]):
         self._free_slots = list(range(batch - 1, -1, -1))
         self._with_news: set[int] = set()
         self._requests: list[Request] = []  # to be returned by the method that is running
-        self._num_started = 0
+        self._num_started = self._num_at_budget = 0
 
     def start(self) -> list[Request]:
         """Requests of the first trees."""
@@ -309,6 +309,18 @@ class SearchTask(Task[SearchReport]):
             return False
         return not self._trees or self._admission.has_room(self._engine.free)
 
+    @property
+    def _is_last_wave(self) -> bool:
+        """Whether trees go first by what they have left to do, and not by their age.
+
+        No tree follows those in flight, so the search ends with the slowest of them: its iterations
+        come one after another. The visits after the budget, which do not, can fill the slots that
+        are left. But a tree that is done later gives its cache back later: only as long as that
+        has been large enough.
+        """
+        evicted = self._engine.stats.evicted - self._stats_before.evicted
+        return self._queue.next is None and not evicted
+
     def _start_trees(self) -> None:
         """Starts as many trees as are admitted."""
         keys = {}
@@ -375,6 +387,8 @@ class SearchTask(Task[SearchReport]):
     def _act(self, task: LaneTask) -> None:
         tree = self._trees[task.slot]
         tree.order.append(task.lane)
+        if self._is_last_wave:
+            tree.actor.priority = task.iterations
         act = tree.actor.expand if task.need == Need.EXPAND else tree.actor.evaluate
         self._take(task.slot, act(task.node, task.lane))
 
@@ -382,6 +396,9 @@ class SearchTask(Task[SearchReport]):
         """Requests the visits after the budget, all at once: nothing depends on their order."""
         tree = self._trees[slot]
         tree.visits = visits
+        if self._is_last_wave:
+            tree.actor.priority = self._budget + self._num_at_budget
+        self._num_at_budget += 1
         waiting = tree.actor.final_visits(visits)
         tree.visits_left = len(waiting)
         for node in waiting:

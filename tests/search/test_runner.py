@@ -509,12 +509,46 @@ def test_a_tree_of_several_iterations_in_flight_depends_on_no_schedule(tokenizer
     assert all(trees[id] != sequential[id] for id in trees)
 
 
+def test_the_last_trees_are_served_by_what_they_have_left_to_do(tokenizer, make_engine):
+    engine = make_engine()
+    trees, _ = search(tokenizer, engine, PROMPTS[:3])
+    of_tree = {slot: [r.priority for r in engine.seen if r.id[1] == slot] for slot in range(3)}
+    at_the_end = set()
+    for slot, priorities in of_tree.items():
+        # First its iterations, by how many it has done, then the visits after them, in one turn.
+        assert priorities[0] == 0 and priorities == sorted(priorities)
+        assert len(set(priorities)) > 10
+        assert SECTION["num_iterations"] <= priorities[-1] < SECTION["num_iterations"] + 3
+        at_the_end.add(priorities[-1])
+        assert priorities.count(priorities[-1]) > 1
+    assert len(at_the_end) == 3
+    evicting = make_engine()
+    others, _ = search(tokenizer, _Evicting(evicting), PROMPTS[:3])
+    assert others == trees
+    assert {r.priority for r in evicting.seen if r.id[1] == 2} == {2}
+
+
+class _Evicting:
+    """An engine that has evicted something by the time of its first request."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def keep(self, *args):
+        self._engine.stats.evicted += 1
+        return self._engine.keep(*args)
+
+
 def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):
     engine = make_engine()
     trees, report = search(tokenizer, engine, PROMPTS[:3])
     templates, brought = {}, Counter()
     for request in engine.seen:
-        id = PROMPTS[request.priority].id  # trees start in the order of the prompts
+        prompt = PROMPTS[request.id[1]]  # trees start in the order of the prompts
+        id = prompt.id
         brought[id] += len(request.tokens)
         if "judge" not in request.id:
             assert request.tokens == () and request.parent is not None
@@ -523,7 +557,7 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         tree, template = request.parent, request.parent.parent
         assert templates.setdefault(question, template) is template
         text = tokenizer.decode(tree.tokens)
-        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n{FENCE_OPEN}")
+        assert text.endswith(f"{prompt.prompt}\n\n### Answer\n{FENCE_OPEN}")
         assert text.startswith(tokenizer.decode(template.tokens))
         assert tokenizer.decode(template.tokens).endswith("### Question\n| ")
     assert set(templates) == {"helpfulness", "safety"}
