@@ -45,7 +45,7 @@ from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.testing.scripted_engine import ScriptedEngine
 from stair_jax.testing.tiny_tokenizers import byte_tokenizer
-from stair_jax.text import steps
+from stair_jax.text import judge_prompts, steps
 from stair_jax.text.tokenizer import Tokenizer
 
 Path = tuple[int, ...]
@@ -244,9 +244,17 @@ class Setup:
 
     def search(self, variant: Variant) -> list[TreeRecord]:
         """A tree a prompt."""
-        judge: dict[str, Any] = {"mode": "generative", "max_tokens": 64}
-        if self.flags.rewards == "release":
-            judge |= {"safety_prompts": ("safety",), "helpfulness_prompts": ("helpfulness",)}
+        # The paper's questions in our words: the ratings 1 to 5, and SAFE or UNSAFE.
+        judge: dict[str, Any] = {
+            "mode": "generative",
+            "max_tokens": 64,
+            "helpfulness_template": judge_prompts.HELPFULNESS_JUDGE,
+            "safety_template": judge_prompts.SAFETY_JUDGE,
+        }
+        both = ("helpfulness", "safety")
+        is_release = self.flags.rewards == "release"
+        judge["safety_prompts"] = ("safety",) if is_release else both
+        judge["helpfulness_prompts"] = ("helpfulness",) if is_release else both
         settings = build(
             SearchSettings,
             {
