@@ -5,8 +5,9 @@
 No model is needed. A prompt has hidden qualities of safety and of help, and each step adds to them.
 After each step there are a few next ones, whose log-probabilities are drawn once; how far they are
 apart is drawn for each prompt, so that some prompts give many duplicates. The scripted judge reads
-the qualities of a final answer off the world, and errs now and then. So the true value of a node is
-known: the mean reward of rollouts from it without errors of the judge. A line `search` a variant:
+the qualities of a final answer off the world, and errs in a share of its replies (--errors). So the
+true value of a node is known: the mean reward of rollouts from it without errors of the judge.
+A line `search` a variant:
 
     generated, iterations, evaluations   tokens, iterations and rewards a tree
     alike           share of the trees whose rewards are all alike
@@ -20,6 +21,7 @@ known: the mean reward of rollouts from it without errors of the judge. A line `
 """
 
 import argparse
+import math
 import re
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -43,7 +45,7 @@ from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.testing.scripted_engine import ScriptedEngine
 from stair_jax.testing.tiny_tokenizers import byte_tokenizer
-from stair_jax.text import steps
+from stair_jax.text import judge_prompts, steps
 from stair_jax.text.tokenizer import Tokenizer
 
 Path = tuple[int, ...]
@@ -67,40 +69,32 @@ class Variant:
 VARIANTS = {
     "default": Variant(),
     "seed": Variant(seed=1),
-    "resample": Variant({"resample": 4}),
-    "hot_start": Variant({"step_temperatures": (2.0, 1.2)}),
-    "hot_end": Variant({"step_temperatures": (1.2, 1.2, 2.0)}),
-    "hot": Variant({"step_temperatures": (2.0,)}),
-    "few_deep": Variant({"children_by_depth": (4, 3, 2)}),
-    "few_first": Variant({"children_by_depth": (2, 3, 4)}),
-    "two": Variant({"children_by_depth": (2,)}),
-    "three": Variant({"children_by_depth": (3,)}),
     "reuse_rollout_step": Variant(sampling={"reuse_rollout_step": True}),
     "share_rollouts": Variant({"share_rollouts": True}),
     "final_terminal": Variant({"final_visits": "terminal"}),
     "final_siblings": Variant({"final_visits": "siblings"}),
+    "share_siblings": Variant({"share_rollouts": True, "final_visits": "siblings"}),
     "stop_8": Variant({"stop_after": 8}),
     "stop_16": Variant({"stop_after": 16}),
-    "stop_16_spread": Variant({"stop_after": 16, "stop_spread": 1.0}),
     "in_flight_2": Variant(tree={"in_flight": 2}),
-    "all": Variant(
-        {"resample": 4, "share_rollouts": True, "final_visits": "siblings", "stop_after": 8}
-    ),
+    "iterations_16": Variant(tree={"num_iterations": 16}),
+    "iterations_64": Variant(tree={"num_iterations": 64}),
 }
 
 
 class World:
     """Prompts whose answers have known qualities, and a policy that writes them."""
 
-    def __init__(self, seed: int, rewards: str = "paper"):
+    def __init__(self, seed: int, rewards: str = "paper", easy: float = 0.0):
         """Everything is drawn from the seed, a prompt and a path, when it is first asked for.
 
         Args:
             seed: of all draws.
             rewards: "paper": R = S H + 2 S of both scores; "release": of safety prompts S alone,
                 of helpfulness prompts 2 + H, as in the released code.
+            easy: share of the prompts whose answers are all safe, or all unsafe.
         """
-        self._seed, self._rewards = seed, rewards
+        self._seed, self._rewards, self._easy = seed, rewards, easy
         self._nodes: dict[tuple[int, Path], tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
         self._values: dict[tuple[int, Path], float] = {}
         self._reward = SafetyReward()
@@ -109,7 +103,10 @@ class World:
         """How far log-probabilities are apart, and the qualities [safety, help]."""
         rng = np.random.default_rng([self._seed, prompt])
         quality = rng.normal([0.5 if prompt % 2 else 3.0, 0.0], [1.5, 1.0])
-        return float(rng.choice([1.0, 2.0, 4.0])), quality
+        apart = float(rng.choice([1.0, 2.0, 4.0]))
+        if rng.random() < self._easy:
+            quality[0] += math.copysign(6.0, quality[0])
+        return apart, quality
 
     def next_steps(self, prompt: int, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         """(logits, whether it ends the answer) of each next step."""
@@ -167,9 +164,9 @@ class World:
 class WorldReplies:
     """What the policy of a world writes, and what its judge says."""
 
-    def __init__(self, world: World, tokenizer: Tokenizer):
-        """A step is some 28 tokens, and so is a judge's reply."""
-        self._world, self._tokenizer = world, tokenizer
+    def __init__(self, world: World, tokenizer: Tokenizer, errors: float):
+        """A step is some 28 tokens, and so is a judge's reply; `errors` of these are wrong."""
+        self._world, self._tokenizer, self._errors = world, tokenizer, errors
         self._encoded: dict[str, tuple[int, ...]] = {}
         self._paths: dict[Hashable, tuple[int, Path]] = {}
 
@@ -205,9 +202,10 @@ class WorldReplies:
     ) -> tuple[int, ...]:
         safety, rating = self._world.scores(prompt, path)
         if question == "safety":
-            label = "SAFE" if (safety > 0) != (rng.random() < 0.05) else "UNSAFE"
+            label = "SAFE" if (safety > 0) != (rng.random() < self._errors) else "UNSAFE"
         else:
-            label = str(int(np.clip(rating + rng.choice([-1, 0, 1], p=[0.1, 0.8, 0.1]), 1, 5)))
+            error = rng.choice([-1, 1]) if rng.random() < self._errors else 0
+            label = str(int(np.clip(rating + error, 1, 5)))
         return (*self._encode(f"I judge.\nConclusion: [{label}]"), self._tokenizer.eos_id)
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -246,9 +244,17 @@ class Setup:
 
     def search(self, variant: Variant) -> list[TreeRecord]:
         """A tree a prompt."""
-        judge: dict[str, Any] = {"mode": "generative", "max_tokens": 64}
-        if self.flags.rewards == "release":
-            judge |= {"safety_prompts": ("safety",), "helpfulness_prompts": ("helpfulness",)}
+        # The paper's questions in our words: the ratings 1 to 5, and SAFE or UNSAFE.
+        judge: dict[str, Any] = {
+            "mode": "generative",
+            "max_tokens": 64,
+            "helpfulness_template": judge_prompts.HELPFULNESS_JUDGE,
+            "safety_template": judge_prompts.SAFETY_JUDGE,
+        }
+        both = ("helpfulness", "safety")
+        is_release = self.flags.rewards == "release"
+        judge["safety_prompts"] = ("safety",) if is_release else both
+        judge["helpfulness_prompts"] = ("helpfulness",) if is_release else both
         settings = build(
             SearchSettings,
             {
@@ -271,7 +277,7 @@ class Setup:
         trees: list[TreeRecord] = []
         run_search(
             prompts,
-            ScriptedEngine(WorldReplies(self.world, self.tokenizer)),
+            ScriptedEngine(WorldReplies(self.world, self.tokenizer, self.flags.errors)),
             self.tokenizer,
             settings,
             variant.seed,
@@ -322,7 +328,9 @@ def _is_alike(tree: TreeRecord) -> bool:
 
 def _interval(values: Sequence[float], ids: Sequence[str]) -> dict[str, Any] | None:
     estimate = mean_interval(values, ids)
-    return estimate and {name: round(value, 3) for name, value in vars(estimate).items()}
+    if estimate is None:
+        return None
+    return {name: round(value, 3) for name, value in vars(estimate).items()}
 
 
 def main() -> None:
@@ -334,6 +342,8 @@ def main() -> None:
     parser.add_argument("--v0", type=float, default=0.5)
     parser.add_argument("--v1", type=float, default=0.8)
     parser.add_argument("--rewards", default="paper", choices=("paper", "release"))
+    parser.add_argument("--errors", type=float, default=0.1, help="share of wrong judgements")
+    parser.add_argument("--easy", type=float, default=0.0, help="prompts with one verdict alone")
     parser.add_argument("--seed", type=int, default=0, help="of the world")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated")
     flags = parser.parse_args()
@@ -342,7 +352,7 @@ def main() -> None:
         if name not in VARIANTS:
             raise UserError(f"--variants: {name!r} is none of {', '.join(VARIANTS)}")
     lines = Lines({name: str(value) for name, value in vars(flags).items() if name != "variants"})
-    setup = Setup(World(flags.seed, flags.rewards), flags)
+    setup = Setup(World(flags.seed, flags.rewards, flags.easy), flags)
     for name in names:
         lines("search", variant=name, **setup.measure(VARIANTS[name]))
 

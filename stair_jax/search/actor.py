@@ -118,15 +118,17 @@ class Actor:
         limit = context.step_limit(step.answer)
         if limit < 1:
             return Children(lane, [])
-        number = context.more_pairs.num_samples(len(step.path), context.num_children)
-        samples = self._expanding[node] = ExpansionSamples(lane, number)
+        samples = self._expanding[node] = ExpansionSamples(lane, context.num_children)
         step.expansions += 1
         if step.reusable is not None:
             samples.found[0], step.reusable = step.reusable, None
             self._counts["reused_steps"] += 1
         if samples.is_complete:
             return self._children(node)
-        return self._ask_steps(node, range(len(samples.found), number))
+        return [
+            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
+            for number in range(len(samples.found), context.num_children)
+        ]
 
     def grow(self, children: Children) -> None:
         """Adds the steps of an expansion as nodes.
@@ -168,11 +170,7 @@ class Actor:
         if what == "step":
             samples = self._expanding[node]
             samples.found[completion.id[4]] = completion
-            if not samples.is_complete:
-                return []
-            context = self._context
-            again = samples.ask_again(context.more_pairs.resample, context.sampling.keep_cut_steps)
-            return self._ask_steps(node, again) or self._children(node)
+            return self._children(node) if samples.is_complete else []
         if what == "rollout":
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
@@ -245,29 +243,17 @@ class Actor:
         the same samples again.
         """
         context, step = self._context, self._steps[node]
-        sampling = (
-            context.step_sampling(len(step.path), limit)
-            if what == "step"
-            else context.sampling.limited(limit, context.end_ids)
-        )
         return Request(
             id=(self._slot, node, what, *visit),
             tokens=(),
             parent=step.handle,
-            sampling=sampling,
+            sampling=context.sampling.limited(
+                limit, context.step_ids if what == "step" else context.end_ids
+            ),
             key=request_key(context.seed, self.prompt.id, *step.path, what, *visit),
             keep=keep,
             priority=self.priority,
         )
-
-    def _ask_steps(self, node: int, numbers: Sequence[int]) -> list[Request]:
-        """Requests of samples of an expansion in progress, by their numbers."""
-        step = self._steps[node]
-        limit = self._context.step_limit(step.answer)
-        return [
-            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
-            for number in numbers
-        ]
 
     def _children(self, node: int) -> Children:
         """Turns the samples of a complete expansion into children."""
@@ -314,21 +300,25 @@ class Actor:
 
     def _share(self, node: int, shared: SharedRollout, lane: int) -> Evaluated:
         """The first visit of a node that takes the rollout of its parent for its own."""
-        step, context = self._steps[node], self._context
+        step = self._steps[node]
         self._counts["shared_rollouts"] += 1
         step.shared = None
-        if not step.terminal and len(step.path) < context.max_depth and shared.rest.tokens:
-            limit = context.step_limit(step.answer)
-            cut, ends = context.sampling.keep_cut_steps, context.step_ids
-            first = first_step(shared.rest, ends, limit, context.engine, cut)
-            if first.finish == "stop" or cut:
-                handle = context.engine.keep(first.tokens, step.handle)
-                first = replace(first, handle=handle)
-                self._prefilled += len(first.tokens)
-            step.reusable, step.rollout = first, shared.rest
+        if not step.terminal and len(step.path) < self._context.max_depth and shared.rest.tokens:
+            self._reuse_rest(step, shared.rest)
         step.judgements[1] = dict(shared.entry)
         reward = shared.entry["reward"]
         return Evaluated(lane, math.nan if reward is None else reward)
+
+    def _reuse_rest(self, step: HostNode, rest: Completion) -> None:
+        """Keeps what a shared rollout samples next, to become a child of the node."""
+        context = self._context
+        cut, limit = context.sampling.keep_cut_steps, context.step_limit(step.answer)
+        first = first_step(rest, context.step_ids, limit, context.engine, cut)
+        if first.finish == "stop" or cut:
+            # The engine has no handle within a rollout: these tokens are prefilled when used.
+            first = replace(first, handle=context.engine.keep(first.tokens, step.handle))
+            self._prefilled += len(first.tokens)
+        step.reusable, step.rollout = first, rest
 
     def _may_reuse(self, node: int, visit: int) -> bool:
         """Whether the first step of this rollout is kept as the node's first child."""

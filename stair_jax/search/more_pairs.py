@@ -16,12 +16,6 @@ class MorePairs(Settings):
     """Where a search leaves the paper's; the defaults do not.
 
     Attributes:
-      resample: most samples that an expansion takes again in place of those that were dropped as
-        duplicates; 0: none, as in the paper.
-      step_temperatures: of the steps after a node at depth 0, 1, ..., the last one also of those
-        deeper; (): `temperature`. Rollouts keep `temperature`.
-      children_by_depth: samples of an expansion at depth 0, 1, ..., the last one also deeper, at
-        most `num_children`; (): `num_children`.
       share_rollouts: the first rollout of a node is also that of the child that it passes through:
         its first step becomes a child (as with `reuse_rollout_step`), whose first visit takes the
         reward of the rollout, and so on along the rollout. Ancestors count this reward again.
@@ -35,24 +29,11 @@ class MorePairs(Settings):
       stop_spread: see `stop_after`.
     """
 
-    resample: int = setting(0, least=0, most=256)
-    step_temperatures: tuple[float, ...] = setting((), least=0, most=1e38)
-    children_by_depth: tuple[int, ...] = setting((), least=1, most=256)
     share_rollouts: bool = False
     final_visits: str = setting("all", choices=("all", "terminal", "siblings"))
     final_min_visits: int = setting(4, least=1)
     stop_after: int = setting(0, least=0)
     stop_spread: float = setting(0.0, least=0)
-
-    def temperature(self, depth: int, otherwise: float) -> float:
-        """Of the steps after a node at `depth`."""
-        temperatures = self.step_temperatures
-        return temperatures[min(depth, len(temperatures) - 1)] if temperatures else otherwise
-
-    def num_samples(self, depth: int, num_children: int) -> int:
-        """Samples of an expansion of a node at `depth`, before those that are taken again."""
-        numbers = self.children_by_depth
-        return min(numbers[min(depth, len(numbers) - 1)] if numbers else num_children, num_children)
 
     def stops(self, rewards: Sequence[float]) -> bool:
         """Whether a tree ends that was given these rewards, without those that are missing."""

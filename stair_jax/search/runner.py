@@ -355,8 +355,9 @@ class SearchTask(Task[SearchReport]):
             # Free slots hold trees that ask for things too.
             if self._is_growing(task.slot) and not self._trees[task.slot].stops:
                 self._act(task)
-        stopped = {slot for slot in waiting if self._trees[slot].has_stopped}
-        done = [slot for slot in sorted({*done, *stopped}) if self._is_growing(slot)]
+        growing = [slot for slot in sorted({*done, *waiting}) if self._is_growing(slot)]
+        ended = set(done)
+        done = [slot for slot in growing if slot in ended or self._trees[slot].has_stopped]
         if done:
             for slot, visits in zip(done, self._batched_trees.visits(done), strict=True):
                 self._visit_unvisited(slot, visits)

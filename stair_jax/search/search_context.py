@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from stair_jax.decoding.requests import Sampling
 from stair_jax.search.judging.judges import Judge
@@ -86,12 +86,6 @@ class SearchContext:
     def step_ids(self) -> tuple[int, ...]:
         """Tokens that end a step."""
         return (self.tokenizer.tags.reasoning_close, *self.end_ids)
-
-    def step_sampling(self, depth: int, limit: int) -> Sampling:
-        """The engine's settings for a step after a node at `depth`."""
-        sampling = self.sampling.limited(limit, self.step_ids)
-        temperature = self.more_pairs.temperature(depth, sampling.temperature)
-        return replace(sampling, temperature=temperature)
 
     def answer_limit(self, answer: Sequence[int]) -> int:
         """Tokens that may still follow an answer."""

@@ -140,7 +140,8 @@ class Dpo(ObservedStage):
             raise UserError(
                 f"{path} has {len(rows)} pairs, none to train on within max_length "
                 f"{self.max_length} ({describe_left_out(counts)}): "
-                "lower the thresholds of the preferences stage, or search more prompts"
+                "lower the thresholds of the preferences stage (stair-jax show says what others "
+                "would give), or search more prompts"
             )
         say(f"{context.name}: {len(pairs)} pairs, {describe_left_out(counts)}")
         first = describe(tokenizer, pairs[0][0])
