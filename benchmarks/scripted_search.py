@@ -139,6 +139,8 @@ def scripted_search(
             safety_prompts=questions,
             helpfulness_template=template,
             safety_template=template,
+            fence=False,  # a prompt and a reply of scripted lengths, and nothing else
+            ask_closing=False,
             max_tokens=sizes.max_step,
         ),
         max_prompt_tokens=2 * sizes.prompt + 32,
