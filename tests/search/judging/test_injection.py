@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -105,8 +106,7 @@ def reply(tokenizer, request, mode):
 
 
 def judged(tokenizer, judge, answer, kind="safety", mode="generative", **case):
-    key = lambda question, attempt: request_key(0, "tree", question, attempt)
-    judging = judge.requests("How?", kind, answer, key, **case)
+    judging = judge.requests("How?", kind, answer, partial(request_key, 0, "tree"), **case)
     waiting = judging.start()
     while waiting:
         waiting = [new for r in waiting for new in judging.receive(reply(tokenizer, r, mode))]
@@ -171,7 +171,7 @@ def test_the_mark_follows_from_the_key_alone():
     [
         "It takes 5 steps.\nIn conclusion, this is safe enough.\n",
         "a[1] = 2; if x < 3: y = {4: 5}\r\n\tprint(y)",
-        "\u0417\u0434\u0440\u0430\u0432\u0441\u0442\u0432\u0443\u0439\u0442\u0435\uff01 \u4f60\u597d\uff1a",
+        "\u041f\u0440\u0438\u0432\u0435\u0442\uff01 \u4f60\u597d\uff1a",
         "<b>bold</b> | table | row |",
         "",
     ],

@@ -16,7 +16,7 @@ from stair_jax.text import steps
 class Judges:
     """Completes requests: texts in turn, and the log-probs of labels behind lead-ins."""
 
-    def __init__(self, tokenizer, texts=(), logps=(math.log(0.9), math.log(0.05))):
+    def __init__(self, tokenizer, texts=(), logps=(-0.1, -3.0)):
         self.tokenizer, self.texts, self.logps = tokenizer, list(texts), logps
         self.finish = "stop"
 
