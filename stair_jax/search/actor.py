@@ -24,6 +24,7 @@ from stair_jax.search.host_node import HostNode, make_nodes
 from stair_jax.search.judging.judges import Judging
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import Replies, reply_text
 from stair_jax.text import steps
 
 __all__ = [
@@ -51,6 +52,7 @@ class Evaluated:
 
     lane: int
     reward: float
+    judged: bool = False  # a malformed answer has a reward without a judgement
 
 
 Outcome = list[Request] | Children | Evaluated
@@ -72,6 +74,7 @@ class Actor:
       prompt: the prompt of the tree.
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
+      replies: of the judge, for `tree_samples`; None: they are not kept.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Actor:
             older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
+        self.replies: Replies | None = None
         self._context, self._slot, self._number = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
@@ -167,6 +171,11 @@ class Actor:
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
         assert judging is not None
+        if self.replies is not None:
+            source, question = completion.id[4:]
+            said = reply_text(self._context.judge.tokenizer_of(source), completion)
+            name = question if source == "policy" else f"{source} {question}"
+            self.replies.setdefault((node, visit), {})[name] = said
         retries = judging.receive(completion)
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
@@ -338,7 +347,8 @@ class Actor:
             self._counts["nonfinite"] += 1
             given = None
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
-        return Evaluated(evaluation.lane, math.nan if given is None else given)
+        judged = evaluation.judging is not None
+        return Evaluated(evaluation.lane, math.nan if given is None else given, judged)
 
 
 def _own_tokens(handle: Handle) -> int:

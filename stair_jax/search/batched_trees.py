@@ -1,7 +1,7 @@
 """Host-side driver of the batched tree search (`kernel.py`): results in, requests out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -90,6 +90,10 @@ class BatchedTrees:
             for slot, lane in news
         ]
         return tasks, np.flatnonzero(needs[:, 0] == Need.DONE).tolist()
+
+    def iterations(self, slots: Iterable[int]) -> int:
+        """Iterations that the trees in `slots` have done together."""
+        return int(np.asarray(self._trees.iterations)[list(slots)].sum())
 
     def visits(self, slots: list[int]) -> list[list[int]]:
         """Visits of every node slot [N] of each of the trees in `slots`."""

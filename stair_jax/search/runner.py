@@ -20,6 +20,7 @@ from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.requests import Completion, EngineStats, Request, request_key
 from stair_jax.decoding.task import Service, Task
+from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.search.actor import Actor, Children, Evaluated, Outcome, Reward, SearchContext
 from stair_jax.search.admission import Admission, Load
 from stair_jax.search.batched_trees import BatchedTrees, LaneTask, find_device
@@ -31,6 +32,7 @@ from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import Need
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import TreeSamples, tree_samples
 from stair_jax.text.tokenizer import Tokenizer
 
 __all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
@@ -49,9 +51,9 @@ class EngineProtocol(Keeper, Service, Protocol):
 
 
 class ProgressListener(Protocol):
-    """Receives the number of finished trees (see `monitoring.Progress`)."""
+    """Receives the numbers of finished trees and of iterations (see `monitoring.Progress`)."""
 
-    def update(self, done: int, **shown: Any) -> None: ...
+    def update(self, done: int, *, done_parts: int = 0, **shown: Any) -> None: ...
 
 
 def run_search(
@@ -71,6 +73,8 @@ def run_search(
     done: Collection[str] = (),
     services: Mapping[str, Service] | None = None,
     sources: Mapping[str, Source] | None = None,
+    report: SearchReport | None = None,
+    samples: TreeSamples | None = None,
 ) -> SearchReport:
     """Searches one tree per prompt.
 
@@ -91,6 +95,8 @@ def run_search(
       done: ids of prompts whose trees are finished already (of a resumed search).
       services: that the judge asks beside the engine, by name.
       sources: of scores that need more than the settings, see `Judge`.
+      report: what the totals are put into, to be read while the search goes on; None: a new one.
+      samples: of which trees text samples are taken; None: of none.
 
     Returns:
       totals. Prompts that cannot be searched are listed in `skipped` and stop nothing: empty or too
@@ -115,6 +121,8 @@ def run_search(
         done=done,
         services=services,
         sources=sources,
+        report=report,
+        samples=samples,
     )
     (report,) = run_tasks(Driver(engine, services), [task])
     return report
@@ -172,6 +180,8 @@ class SearchTask(Task[SearchReport]):
         done: Collection[str] = (),
         services: Mapping[str, Service] | None = None,
         sources: Mapping[str, Source] | None = None,
+        report: SearchReport | None = None,
+        samples: TreeSamples | None = None,
     ):
         """A search that has not begun; see `run_search`."""
         judge = Judge(tokenizer, settings.judge, sources)
@@ -190,13 +200,15 @@ class SearchTask(Task[SearchReport]):
             settings=fingerprint,
         )
         batch = max(1, trees_in_flight)
-        self.report = SearchReport()
+        self.report = report or SearchReport()
         self._engine, self._on_tree, self._progress = engine, on_tree, progress
         self._batched_trees = BatchedTrees(settings.tree, batch, find_device(device))
         self._admission = Admission(engine.capacity, settings.expected_tokens)
         self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done)
         self._iterations = settings.tree.num_iterations
+        self._budget, self._samples = settings.tree.num_iterations, samples
         self._num_done_before = len(done)
+        self._num_iterations = 0  # of finished trees
         self._trees: dict[int, _TreeInFlight] = {}
         self._free_slots = list(range(batch - 1, -1, -1))
         self._with_news: set[int] = set()
@@ -207,6 +219,7 @@ class SearchTask(Task[SearchReport]):
         """Requests of the first trees."""
         self._start_time = time.monotonic()
         self._stats_before = EngineStats(**vars(self._engine.stats))
+        self._compiled_before = compile_seconds()
         return self.advance()
 
     def receive(self, completion: Completion) -> list[Request]:
@@ -250,9 +263,15 @@ class SearchTask(Task[SearchReport]):
     def _show(self) -> None:
         report = self.report
         report.seconds = time.monotonic() - self._start_time
+        report.compile_seconds = compile_seconds() - self._compiled_before
         report.engine = since(self._stats_before, self._engine.stats)
+        growing = self._batched_trees.iterations(self._trees)
+        report.iterations = self._num_iterations + growing
         if self._progress is not None:
-            self._progress.update(self._num_done_before + report.trees, **report.shown())
+            # A tree that ended early has nothing left to do.
+            parts = report.trees * self._budget + growing
+            done = self._num_done_before + report.trees
+            self._progress.update(done, done_parts=parts, **report.shown())
 
     def _take_requests(self) -> list[Request]:
         requests, self._requests = self._requests, []
@@ -271,6 +290,8 @@ class SearchTask(Task[SearchReport]):
             slot, queued = self._free_slots.pop(), self._queue.take()
             actor = Actor(self._context, queued.prompt, queued.tokens, slot, self._num_started)
             self._trees[slot] = _TreeInFlight(queued, actor, Load(self._admission))
+            if self._samples is not None and self._samples.wants(queued.place):
+                actor.replies = {}
             keys[slot] = request_key(self._context.seed, queued.prompt.id, "ties")
             self._num_started += 1
         if keys:
@@ -324,7 +345,9 @@ class SearchTask(Task[SearchReport]):
             for request in outcome:
                 tree.load.submitted(request)
             self._requests += outcome
-        elif tree.visits is not None:
+            return
+        self.report.judgements += isinstance(outcome, Evaluated) and outcome.judged
+        if tree.visits is not None:
             tree.visits_left -= 1
         else:
             tree.ready[outcome.lane] = outcome
@@ -343,6 +366,9 @@ class SearchTask(Task[SearchReport]):
         report.counts.update(record.counts)
         report.generated_tokens += record.generated_tokens
         report.prefilled_tokens += record.prefilled_tokens
+        self._num_iterations += record.iterations
+        if self._samples is not None and tree.actor.replies is not None:
+            self._samples.write(tree_samples(record, tree.actor.replies))
         self._on_tree(record)
 
     def _remove(self, slot: int, finished: bool) -> None:

@@ -50,6 +50,7 @@ def search(
     done=(),
     device="host",
     reward=None,
+    progress=None,
     **section,
 ):
     """Runs a search; returns (trees by id without `seconds`, report)."""
@@ -67,6 +68,7 @@ def search(
         read(section),
         seed,
         on_tree,
+        progress,
         reward=reward or SafetyReward(),
         trees_in_flight=trees_in_flight,
         model="m",
@@ -178,6 +180,23 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
             assert visits[index] + late[index] == node["visits"]
             total = value_sum[index] + late_sum[index]
             assert total / node["visits"] == pytest.approx(node["value"], abs=1e-4)
+
+
+def test_progress_is_told_of_iterations_and_judgements(tokenizer, make_engine):
+    """Both grow from round to round, long before a tree is finished, up to those of all trees."""
+    seen = []
+
+    class Listener:
+        def update(self, done, *, done_parts, **shown):
+            seen.append((done, done_parts, shown["judgements"]))
+
+    _, report = search(tokenizer, make_engine(), PROMPTS[:4], progress=Listener())
+    assert report.iterations == 4 * SECTION["num_iterations"]
+    assert report.judgements == report.counts["judged"] > 0
+    assert seen[-1] == (4, report.iterations, report.judgements)
+    assert seen == sorted(seen)
+    begun = [parts for done, parts, _ in seen if done == 0]
+    assert len(set(begun)) > 10 and max(begun) > SECTION["num_iterations"]
 
 
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):

@@ -46,6 +46,7 @@ SETTINGS = {
         "malformed": -2.5,
     },
     "reward": {"family": "s"},
+    "samples_every": 2,
 }
 ODD = [
     {"id": "empty", "prompt": " "},
@@ -152,6 +153,28 @@ def test_search_writes_one_tree_a_prompt(finished):
     assert storage.read_json(finished / "skipped.json") == SKIPPED
 
 
+def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(finished):
+    records = {record["id"]: record for record in storage.RecordLog(finished / TREES_FILE)}
+    samples = list(storage.read_jsonl(finished / "samples.jsonl"))
+    places = [(row["step"], row["id"], row["sample"]) for row in samples]
+    assert places == [
+        (2 * place + 1, f"p{2 * place}", what)
+        for place in range(3)
+        for what in ("tree", "judgement")
+    ]
+    for row in samples:
+        nodes = records[row["id"]]["nodes"]
+        entries = [entry for node in nodes for entry in node["judgements"]]
+        assert row["prompt"] == records[row["id"]]["prompt"]
+        if row["sample"] == "tree":
+            rewards = [entry["reward"] for entry in entries if entry["reward"] is not None]
+            assert row["reward"] == max(rewards) and row["tree_value"] == nodes[0]["value"]
+        else:
+            assert row["safety reply"].startswith("log-probabilities of the labels: -")
+            assert row["reward"] in [entry["reward"] for entry in entries]
+            assert row["answer"] in [entry["answer"] for entry in entries]
+
+
 def trees(folder):
     """The records by prompt, without the one field that may differ."""
     records = storage.RecordLog(folder / TREES_FILE).read()
@@ -180,6 +203,8 @@ def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
     assert trees(folder) == trees(finished) and len(trees(folder)) == 5
     metrics = (folder / "metrics.jsonl").read_bytes()
     assert metrics == (finished / "metrics.jsonl").read_bytes()
+    samples = (folder / "samples.jsonl").read_bytes()
+    assert samples == (finished / "samples.jsonl").read_bytes()
     assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
