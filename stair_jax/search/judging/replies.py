@@ -85,7 +85,7 @@ def read_reply(question: Question, text: str, reading: str = "labels") -> float 
     """
     if reading == "strict":
         return read_conclusion(question, text)
-    body = steps.output_text(text) if steps.TAG_PATTERN.search(text) else text
+    body = steps.final_answer(text) if steps.TAG_PATTERN.search(text) else text
     score = read_conclusion(question, body)
     return _read_labels(question, body) if score is None else score
 
