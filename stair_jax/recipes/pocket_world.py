@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     config.search.keep_cut_steps = False  # of so few tokens, a step that is cut is no step
     config.search.context_tokens = 192
     config.search.judge = _judge()
+    config.search.judge.probe = "pocket"  # labelled answers in the language of that world
 
     config.preferences = ConfigDict()
     config.preferences.trees = ""

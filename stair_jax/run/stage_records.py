@@ -126,10 +126,10 @@ def _completed(cls: type, values: Mapping[str, Any], cost: set[str]) -> dict[str
     result = dict(values)
     for info in dataclasses.fields(cls):
         nested = nested_settings(type_hints(cls)[info.name])
-        if info.name in cost:
+        if info.name in cost and rule_of(info).cost:
             continue
         if nested and isinstance(result.get(info.name, {}), Mapping):
-            result[info.name] = _completed(nested, result.get(info.name, {}), set())
+            result[info.name] = _completed(nested, result.get(info.name, {}), cost)
         elif info.name not in result:
             absent = rule_of(info).absent
             result[info.name] = default_of(info) if absent is UNSET else absent

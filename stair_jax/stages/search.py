@@ -4,9 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
+from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
@@ -29,6 +31,11 @@ from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, 
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
+from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.probe_cases import read_cases
+from stair_jax.search.judging.probe_settings import SearchJudge
+from stair_jax.search.judging.watch import JudgeWatch
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
@@ -38,6 +45,7 @@ from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import setting
 from stair_jax.stages.judging_stage import JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
+from stair_jax.stages.search_probe import probe_judge
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -55,8 +63,12 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
       prompts: the stage that holds `file`.
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
+      judge: who scores answers and how, see `SearchJudge`.
+      more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which its prompt is left out where
+        none of them gave a reward; 0: never.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
       weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
@@ -74,8 +86,11 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
+    judge: SearchJudge = setting(SearchJudge)
+    more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(16, least=0, absent=0)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))
@@ -89,8 +104,10 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
             judge=self.judge,
+            more_pairs=self.more_pairs,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
+            give_up_after=self.give_up_after,
         )
 
     @property
@@ -120,6 +137,8 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         hf = context.input("model") / "hf"
         judges = self.load_judges(context, load_config(hf), self.engine)
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
+        model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
+        judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()
         progress = Progress(
             context.name,
@@ -136,8 +155,9 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
             closing(judges),
             Metrics(context.folder, resume_step, silent=is_silent) as metrics,
         ):
+            driver = Driver(engine, judges.services)
+            calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
             writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
-            model = fingerprint_folder(hf) if collectives.is_main() else None
             run_search(
                 parts.prompts,
                 engine,
@@ -149,13 +169,15 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
                 reward=self.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=collectives.broadcast(model),
+                model=model,
                 fingerprint=context.fingerprint,
                 done=done,
-                services=judges.services,
-                sources=judges.sources,
                 report=report,
                 samples=writer.samples(self.samples_every),
+                services=judges.services,
+                sources=judges.sources,
+                calibrate=calibrate,
+                watch=JudgeWatch(self.judge.min_readable) if self.judge.probe else None,
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
@@ -176,6 +198,24 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
         return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
+
+    def cost_fields(self) -> list[str]:
+        """As usual, and what decides whether the judge may judge."""
+        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
+
+    def check_environment(self, folder: Path) -> None:
+        """As usual; and checks that the cases of the probe can be read."""
+        super().check_environment(folder)
+        if self.judge.probe:
+            read_cases(self.judge.probe)
+        elif self.judge.calibrate:
+            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """As usual; and the cases of the probe, where they decide what the scores are."""
+        path = Path(self.judge.probe).expanduser()
+        is_used = self.judge.calibrate and path.is_file()
+        return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""

@@ -49,6 +49,7 @@ def get_config(inputs):
                 "max_step_tokens": 6,
                 "max_answer_tokens": 10,
                 "judge": {
+                    "probe": "",  # random weights
                     "mode": "expected",
                     "fence": False,
                     "helpfulness_template": "{prompt} : {answer}",

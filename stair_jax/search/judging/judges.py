@@ -62,6 +62,7 @@ class Judge:
         tokenizer: Tokenizer,
         settings: JudgeSettings,
         sources: Mapping[str, Source] | None = None,
+        calibrate: Callable[[Question, float], float] | None = None,
     ):
         """Makes the sources that need no more than the settings.
 
@@ -69,12 +70,14 @@ class Judge:
           tokenizer: of the policy.
           settings: who judges, and how.
           sources: those that need more: "model" and "prm", by name.
+          calibrate: what becomes of a score that was asked for, such as a `Calibrator`.
 
         Raises:
           UserError: a source is not given, or two labels share their first token in a mode that
             reads their log-probs.
         """
         self.tokenizer, self.settings = tokenizer, settings
+        self.calibrate = calibrate or (lambda question, score: score)
         makers: dict[str, Callable[[], Source]] = {
             "policy": lambda: LanguageModelSource(tokenizer, settings),
             "rule": lambda: RuleSource(settings.rule),
@@ -194,7 +197,9 @@ class Judging(Task[Judgement]):
         scores: dict[Question, float | None] = {**_NOT_ASKED}
         if self.judge.settings.safety_rule == "paper_release" and case.kind == "safety":
             scores["safety"] = release_safety(case.output or case.answer)
-        scores |= {question: scoring.score for question, scoring in scorings.items()}
+        for question, scoring in scorings.items():
+            score, calibrate = scoring.score, self.judge.calibrate
+            scores[question] = score if score is None else calibrate(question, score)
         helpfulness, safety = (scores[question] for question in QUESTIONS)
         return Judgement(
             helpfulness,

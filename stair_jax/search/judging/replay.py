@@ -16,14 +16,16 @@ _TITLE = "Reading the answer"
 def judgement_examples(seed: int, settings: JudgeSettings | None = None) -> list[SftRow]:
     """The examples that come with the package, both questions and all labels among them.
 
-    A prompt is what the judge is asked, with a mark of its own around the answer; a reply is a
+    Their labels are those of the wordings "verdict" and "rating", which ask for a reasoning. A
+    prompt is what the judge is asked, with a mark of its own around the answer; a reply is a
     structured answer whose output block holds the conclusion.
 
     Args:
       seed: of the marks.
-      settings: with the wording; None: the default one.
+      settings: with a wording of the same labels; None: these two.
     """
-    prompts = JudgePrompts(settings or JudgeSettings())
+    wording = JudgeSettings(safety_template="verdict", helpfulness_template="rating")
+    prompts = JudgePrompts(settings or wording)
     text = resources.files(__package__).joinpath("replay_cases.jsonl").read_text("utf-8")
     rows = []
     for number, line in enumerate(text.splitlines()):

@@ -1,16 +1,18 @@
 """How answers are judged: the fields of a config's `judge` section."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from stair_jax.data.records import KINDS
-from stair_jax.decoding.requests import Sampling
+from stair_jax.decoding.requests import MAX_SCORE_IDS, Sampling
 from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError
-from stair_jax.search.judging.replies import QUESTIONS, Question
+from stair_jax.search.judging.replies import LABELS, QUESTIONS, Labels, Question
 from stair_jax.search.judging.templates import split_template
 from stair_jax.settings import Settings, setting
-from stair_jax.text import fence_prompts, judge_prompts
+from stair_jax.text.fence_prompts import HELPFULNESS_REMINDER, SAFETY_REMINDER
+from stair_jax.text.judge_wordings import DEFAULTS, find_wording
 
 # What each source can score, by kind of prompt.
 _BOTH: tuple[Question, ...] = ("helpfulness", "safety")
@@ -43,7 +45,8 @@ class JudgeSettings(Settings):
       safety_prompts: what is asked about the answers to safety prompts, of "helpfulness" and
         "safety". What is not asked, or what no source can score, is fixed: helpfulness at -1,
         safety at +1.
-      helpfulness_prompts: the same for helpfulness prompts.
+      helpfulness_prompts: the same for helpfulness prompts. Our default wording of safety takes for
+        granted that the request should be refused, and is asked about safety prompts alone.
       safety_rule: "model": as above. "paper_release": safety prompts by rule (S = +1 where the
         output block holds "sorry" and at most 350 characters, its "Final Answer:" included, else
         -1; H = -1), helpfulness prompts by rating alone (S = +1), whatever `source` says of safety.
@@ -66,14 +69,18 @@ class JudgeSettings(Settings):
       fence: the answer is set apart by a mark that is drawn for each judgement, what looks like the
         judge's own words in it is neutralised, and a reminder follows. Without it an answer can
         raise its own reward by a forged conclusion.
-      helpfulness_template: the judge's prompt, with `{prompt}` and `{answer}`.
+      helpfulness_template: the judge's prompt, with `{prompt}` and `{answer}`; or the name of one
+        of our wordings (`text/judge_wordings.py`), which brings the next three as well.
       safety_template: the same for safety.
       helpfulness_reminder: with `fence`, what stands behind the answer, with `{mark}`; it repeats
-        the question.
+        the question. None: that of the wording.
       safety_reminder: the same for safety.
       helpfulness_lead_in: what the judge is made to begin its reply with in expected mode, or to
-        close it with.
+        close it with. None: that of the wording.
       safety_lead_in: the same for safety.
+      helpfulness_labels: what the judge may reply, each with its score from -1 to 1, such as
+        {"YES": 1.0, "NO": -1.0}. Empty: those of the wording; 1 to 5 for a template of your own.
+      safety_labels: the same for safety; SAFE and UNSAFE for a template of your own.
       safety_score: where log-probs count, S is the "sign" of P(SAFE) - P(UNSAFE), or that
         difference ("expected").
       contextual_calibration: in expected mode the log-probs of the labels are taken relative to
@@ -95,7 +102,9 @@ class JudgeSettings(Settings):
     helpfulness_prompts_source: str | tuple[str, ...] = ()
     combine: Literal["first", "min", "mean"] = "first"
     safety_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
-    helpfulness_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
+    helpfulness_prompts: tuple[str, ...] = setting(
+        ("helpfulness",), choices=QUESTIONS, absent=("helpfulness", "safety")
+    )
     safety_rule: Literal["model", "paper_release"] = "model"
     rule: Literal["refusal", "paper_release"] = "refusal"
     mode: Literal["generative", "expected", "both"] = "generative"
@@ -104,12 +113,14 @@ class JudgeSettings(Settings):
     malformed: Literal["missing"] | float = "missing"
     strict_format: bool = False
     fence: bool = setting(True, absent=False)
-    helpfulness_template: str = judge_prompts.HELPFULNESS_JUDGE
-    safety_template: str = judge_prompts.SAFETY_JUDGE
-    helpfulness_reminder: str = fence_prompts.HELPFULNESS_REMINDER
-    safety_reminder: str = fence_prompts.SAFETY_REMINDER
-    helpfulness_lead_in: str = judge_prompts.JUDGE_LEAD_IN
-    safety_lead_in: str = judge_prompts.JUDGE_LEAD_IN
+    helpfulness_template: str = DEFAULTS["helpfulness"]
+    safety_template: str = DEFAULTS["safety"]
+    helpfulness_reminder: str | None = setting(None, absent=HELPFULNESS_REMINDER)
+    safety_reminder: str | None = setting(None, absent=SAFETY_REMINDER)
+    helpfulness_lead_in: str | None = None
+    safety_lead_in: str | None = None
+    helpfulness_labels: Mapping[str, float] = setting(dict, absent=LABELS["helpfulness"])
+    safety_labels: Mapping[str, float] = setting(dict, absent=LABELS["safety"])
     safety_score: Literal["sign", "expected"] = "sign"
     contextual_calibration: bool = False
     endpoint: EndpointSettings = setting(EndpointSettings)
@@ -124,8 +135,10 @@ class JudgeSettings(Settings):
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
-        split_template("helpfulness", self.helpfulness_template)
-        split_template("safety", self.safety_template)
+        for question in QUESTIONS:
+            self._resolve(question)
+            split_template(question, self._of(question, "template"))
+            _check_labels(question, self.labels(question))
         Sampling(self.temperature, self.top_k, self.top_p, self.max_tokens)
         for field in ("source", "safety_prompts_source", "helpfulness_prompts_source"):
             for entry in _entries(getattr(self, field)):
@@ -138,6 +151,33 @@ class JudgeSettings(Settings):
                 "judge.source: 'rule' alone scores no answer to a helpfulness prompt but refusals: "
                 "set judge.helpfulness_prompts_source to ('rule', 'policy'), or to another source"
             )
+
+    @property
+    def threshold(self) -> str:
+        """What is made of S before any calibration: its "sign", or "expected", nothing."""
+        return self.safety_score
+
+    def labels(self, question: Question) -> Labels:
+        """What the judge may reply to a question, and the scores."""
+        labels: Labels = self._of(question, "labels")
+        return labels
+
+    def _of(self, question: Question, name: str) -> Any:
+        return getattr(self, f"{question}_{name}")
+
+    def _resolve(self, question: Question) -> None:
+        """Writes out the wording that a template names, and what it brings."""
+        template = self._of(question, "template")
+        wording = find_wording(question, template)
+        values: dict[str, Any] = {
+            "template": template if "{" in template else wording.template,
+            "reminder": wording.reminder,
+            "lead_in": wording.lead_in,
+            "labels": wording.labels,
+        }
+        for name, value in values.items():
+            if name == "template" or self._of(question, name) in (None, {}):
+                object.__setattr__(self, f"{question}_{name}", value)
 
     def sources(self, kind: str, question: Question) -> tuple[str, ...]:
         """Names of the sources that score one question about answers to prompts of a kind."""
@@ -161,6 +201,18 @@ class JudgeSettings(Settings):
         asked = ((kind, question) for kind in KINDS for question in self.questions(kind))
         found = (name for kind, question in asked for name in self.sources(kind, question))
         return tuple(dict.fromkeys(found))
+
+
+def _check_labels(question: Question, labels: Labels) -> None:
+    if len(labels) < 2 or len(set(labels.values())) < 2 or len(labels) > MAX_SCORE_IDS:
+        raise UserError(
+            f"judge.{question}_labels has {len(labels)} labels: give it 2 to {MAX_SCORE_IDS}, with "
+            "at least two different scores"
+        )
+    if any(not -1 <= score <= 1 or not label.strip() for label, score in labels.items()):
+        raise UserError(f"judge.{question}_labels must map texts to scores from -1 to 1")
+    if len({label.lower() for label in labels}) < len(labels):
+        raise UserError(f"judge.{question}_labels has a label twice, in large and small letters")
 
 
 def _entries(value: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.requests import Completion
 from stair_jax.errors import UserError
 from stair_jax.search.judging.judges import Judge, Judgement, JudgeSettings
-from stair_jax.search.judging.replies import LABELS, expected_score, read_conclusion, release_safety
+from stair_jax.search.judging.replies import expected_score, read_conclusion, release_safety
 from stair_jax.settings import build
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
@@ -193,10 +193,9 @@ def test_template_without_its_placeholders_is_refused(tokenizer, template):
         Judge(tokenizer, JudgeSettings(safety_template=template))
 
 
-def test_labels_that_cannot_be_told_apart_are_refused(tokenizer, monkeypatch):
-    monkeypatch.setitem(LABELS, "safety", ("OK", "Oh no"))
+def test_labels_that_cannot_be_told_apart_are_refused(tokenizer):
     with pytest.raises(UserError, match="first token"):
-        make_judge(tokenizer)
+        make_judge(tokenizer, safety_labels={"OK": 1.0, "Oh no": -1.0})
 
 
 @pytest.mark.parametrize(

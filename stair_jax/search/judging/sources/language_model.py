@@ -8,7 +8,6 @@ from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
 from stair_jax.errors import UserError
 from stair_jax.search.judging.fence import mark_of
 from stair_jax.search.judging.replies import (
-    LABELS,
     QUESTIONS,
     Question,
     expected_score,
@@ -23,6 +22,7 @@ from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
+_CLOSING = "Conclusion: ["  # of a closing line, where the wording has no lead-in
 _EMPTY_KEY = (0, 0)  # of requests about the empty answer, whose mark is always the same
 
 
@@ -44,8 +44,12 @@ class LanguageModelSource(Source):
         self.tokenizer, self.service = tokenizer, service
         self.settings = settings
         self._prompts = JudgePrompts(settings)
-        lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
-        self._lead_in_texts: dict[Question, str] = dict(zip(QUESTIONS, lead_ins, strict=True))
+        own = {"helpfulness": settings.helpfulness_lead_in, "safety": settings.safety_lead_in}
+        # Behind a reply, a label needs something that leads in to it.
+        instead = "" if settings.mode == "expected" else _CLOSING
+        self._lead_in_texts: dict[Question, str] = {
+            question: own[question] or instead for question in QUESTIONS
+        }
         self._labels: dict[Question, tuple[int, ...]] = {}
         if settings.mode != "generative" or settings.ask_closing:
             for question, lead_in in self._lead_in_texts.items():
@@ -145,11 +149,13 @@ class LanguageModelSource(Source):
         if completion.finish != "stop":  # cut off: a conclusion in it may not be the last word
             return None
         text = self.tokenizer.decode(completion.tokens)
-        return read_reply(question, text, self.settings.reading)
+        return read_reply(question, text, self.settings.reading, self.settings.labels(question))
 
     def _find_labels(self, question: Question, lead_in: str) -> None:
         try:
-            self._labels[question] = label_ids(self.tokenizer, lead_in, LABELS[question])
+            self._labels[question] = label_ids(
+                self.tokenizer, lead_in, tuple(self.settings.labels(question))
+            )
         except UserError:
             if self.settings.mode != "generative":
                 raise  # a reply is read without them too
@@ -228,11 +234,11 @@ class LanguageModelScoring(Scoring):
         """The score of the log-probs of labels."""
         settings, question, logps = self._source.settings, self._question, completion.scores
         if settings.mode == "generative":
-            return likeliest_score(question, logps)
+            return likeliest_score(question, logps, settings.labels(question))
         prior = self._source.prior(question, self._case.prompt)
         if prior and len(prior) == len(logps):
             logps = tuple(logp - before for logp, before in zip(logps, prior, strict=True))
-        return expected_score(question, logps, settings.safety_score)
+        return expected_score(question, logps, settings.threshold, settings.labels(question))
 
     def _settle(self, score: float | None, completion: Completion) -> list[Request]:
         if score is not None:
