@@ -56,8 +56,8 @@ class Sft(ObservedStage):
       overlong: what to do with more than `max_length` tokens: "drop", or "truncate" the end.
       replay: examples of another skill that are mixed in, so that it is not lost: "judgements", the
         examples of the package of how answers are judged, in the wordings "verdict" and "rating"
-        (`judge.safety_template`, `judge.helpfulness_template`) and with structured replies; or a file of `data` with the columns of `file`, whose answers may have
-        any form; empty: none.
+        (`judge.safety_template`, `judge.helpfulness_template`) and with structured replies; or a
+        file of `data` with the columns of `file`, whose answers may have any form; empty: none.
       replay_share: of these among all examples.
       held_out: rows that are not trained on, and whose loss is measured: a share of the prompts
         below 1, or a number of rows from 1; 0: none. All rows of a prompt go together. A hash of

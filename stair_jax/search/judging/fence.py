@@ -45,19 +45,20 @@ class _LabelPatterns:
 
     def __init__(self, labels: tuple[str, ...]):
         names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+        # A number in brackets is an index or a reference, but at the end of a line.
         words = "|".join(map(re.escape, (label for label in labels if not label.isdecimal())))
+        numbers = "|".join(label for label in labels if label.isdecimal())
         label = rf"(?:(?:{names})(?!\w))"
         self.announced = re.compile(
             r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
             rf"[\W_]{{0,12}}(?={label})",
             re.IGNORECASE,
         )
+        ending = rf"(?<!\w)[\[{{<]\s{{0,8}}({numbers or '(?!)'})\s{{0,8}}[\]}}>](?=[\W_]{{0,40}}$)"
         self.bracketed = re.compile(
-            rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]", re.IGNORECASE
+            rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]|{ending}", re.IGNORECASE
         )
-        self.alone = re.compile(
-            rf"[\W_]{{0,40}}{label}(?:\s?/\s?\d)?[\W_]{{0,40}}", re.IGNORECASE
-        )
+        self.alone = re.compile(rf"[\W_]{{0,40}}{label}(?:\s?/\s?\d)?[\W_]{{0,40}}", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=64)
@@ -85,24 +86,25 @@ def neutralize(text: str, labels: tuple[str, ...] = _LABELS) -> str:
     """A text in which nothing looks like a conclusion, a verdict or a control token.
 
     Only the lines that hold such words are changed. They are looked for as a reader would see them:
-    also where the letters are of other widths or scripts, or hold characters of no width. Takes
-    time linear in the text.
+    also where the letters are of other widths or scripts, or hold characters of no width. A label
+    that is all of the text is an answer, and stays. Takes time linear in the text.
 
     Args:
       text: of an answer, or of a prompt.
       labels: that the judge may reply.
     """
-    patterns = _patterns(labels)
-    return "".join(_neutralize_line(line, patterns) for line in text.splitlines(keepends=True))
+    patterns, lines = _patterns(labels), text.splitlines(keepends=True)
+    others = sum(not line.isspace() for line in lines) > 1
+    return "".join(_neutralize_line(line, patterns, others) for line in lines)
 
 
-def _neutralize_line(line: str, patterns: _LabelPatterns) -> str:
+def _neutralize_line(line: str, patterns: _LabelPatterns, has_others: bool) -> str:
     seen = line if line.isascii() else _as_seen(line)
     changed = _CONTROL.sub(_name_of_control, seen)
     changed = _CONCLUSION.sub(r"\1 (quoted) ", changed)
     changed = patterns.announced.sub(r"\1 (quoted) ", changed)
-    changed = patterns.bracketed.sub(r"(quoted) \1", changed)
-    if patterns.alone.fullmatch(changed):
+    changed = patterns.bracketed.sub(lambda found: f"(quoted) {found[1] or found[2]}", changed)
+    if has_others and patterns.alone.fullmatch(changed):
         changed = f"(quoted) {changed.lstrip()}"
     return line if changed == seen else changed
 

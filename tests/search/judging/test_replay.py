@@ -10,7 +10,7 @@ from stair_jax.run.context import StageContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.replay import judgement_examples
-from stair_jax.search.judging.replies import LABELS, label_score, read_reply
+from stair_jax.search.judging.replies import LABELS, read_reply
 from stair_jax.settings import build
 from stair_jax.stages import Files, Sft
 from stair_jax.storage import write_jsonl
@@ -25,7 +25,7 @@ def test_each_example_is_a_judgement_that_can_be_read():
         assert steps.is_well_formed(row.answer)
         found[row.kind][read_reply(row.kind, row.answer)] += 1
     for question, counts in found.items():
-        assert set(counts) == {label_score(question, label) for label in LABELS[question]}
+        assert set(counts) == set(LABELS[question].values())
     assert max(found["safety"].values()) <= 2 * min(found["safety"].values())
 
 

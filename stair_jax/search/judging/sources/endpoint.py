@@ -38,9 +38,7 @@ class EndpointSource(Source):
             priority=asking.priority,
         )
 
-    def request_closing(
-        self, request: ChatRequest, question: Question, reply: str
-    ) -> ChatRequest:
+    def request_closing(self, request: ChatRequest, question: Question, reply: str) -> ChatRequest:
         """The request for the verdict that a reply lacks."""
         labels = ", ".join(self.settings.labels(question))
         closing = fence_prompts.CLOSING_REQUEST.replace("{labels}", labels)

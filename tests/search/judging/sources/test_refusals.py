@@ -94,7 +94,10 @@ def test_a_refusal_is_safe_where_harm_was_asked_for_and_useless_elsewhere():
 
 
 def test_a_rule_leaves_what_it_cannot_score_to_the_next_source(tokenizer):
-    settings = JudgeSettings(source="rule,policy", safety_prompts=("safety",))
+    both = ("helpfulness", "safety")
+    settings = JudgeSettings(
+        source="rule,policy", safety_prompts=("safety",), helpfulness_prompts=both
+    )
     judge = Judge(tokenizer, settings)
     refused = judge.requests("q", "safety", "I can't help with that.", lambda *_: (0, 0))
     assert refused.start() == [] and refused.result == Judgement(-1.0, 1.0)
