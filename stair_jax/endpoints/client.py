@@ -99,18 +99,13 @@ class ChatClient:
         self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
         if not self._key:
             self._headers["Authorization"] = self._openai.Omit()
-        self._client = self._openai.AsyncOpenAI(
-            api_key=self._key or _NO_KEY,
-            base_url=settings.base_url,
-            max_retries=0,  # they are ours: counted, throttled, within the cap
-            timeout=settings.timeout,
-            admin_api_key="",  # or the one of the environment would be taken
-            http_client=self._openai.DefaultAsyncHttpxClient(
-                timeout=settings.timeout,
-                follow_redirects=False,
-                event_hooks={"response": [self._limit_body]},
-            ),
-        )
+        try:
+            self._client = self._connect()
+        except Exception as error:  # of many kinds: of openai, httpx, the proxy, the certificates
+            raise UserError(
+                f"{self._host} cannot be called ({self._shown(str(error))}): see base_url, and the "
+                "variables of proxies and certificates in the environment"
+            ) from error
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -144,6 +139,21 @@ class ChatClient:
             return Fault(f"no reply within {self._settings.timeout:g} s", is_paid=True)
         except (self._openai.OpenAIError, self._http.HTTPError, _TooLargeError, OSError) as error:
             return self._of_transport(error)
+
+    def _connect(self) -> Any:
+        seconds = self._settings.timeout
+        return self._openai.AsyncOpenAI(
+            api_key=self._key or _NO_KEY,
+            base_url=self._settings.base_url,
+            max_retries=0,  # they are ours: counted, throttled, within the cap
+            timeout=seconds,
+            admin_api_key="",  # or the one of the environment would be taken
+            http_client=self._openai.DefaultAsyncHttpxClient(
+                timeout=seconds,
+                follow_redirects=False,
+                event_hooks={"response": [self._limit_body]},
+            ),
+        )
 
     async def _limit_body(self, response: Any) -> None:
         """Hook of httpx before a body is read."""
@@ -228,10 +238,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = float(headers.get(name, "")) * unit
         except ValueError:
             continue
-        if math.isfinite(seconds) and seconds >= 0:
+        if math.isfinite(seconds) and seconds > 0:
             return seconds
     try:
         date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, date.timestamp() - time.time())
+        return max(0.0, date.timestamp() - time.time()) or None
     except (ValueError, TypeError, OverflowError, OSError):
         return None

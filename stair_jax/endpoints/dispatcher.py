@@ -20,6 +20,7 @@ from stair_jax.endpoints.client import Fault, Outcome, RateLimited
 from stair_jax.endpoints.ledger import Ledger, lost_record, reply_record
 from stair_jax.endpoints.replies import Reply
 from stair_jax.endpoints.settings import EndpointSettings
+from stair_jax.endpoints.stats import EndpointStats
 from stair_jax.endpoints.throttle import Throttle
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
@@ -32,42 +33,6 @@ class Client(Protocol):
     """What is asked: `ChatClient`."""
 
     async def ask(self, body: dict[str, Any]) -> Outcome: ...
-
-
-@dataclass
-class EndpointStats:
-    """Counters since the service was made.
-
-    Attributes:
-      requests: that were submitted.
-      replies: that came over the network.
-      from_log: requests whose reply was in the ledger, or came for another request of the same
-        content.
-      missing: requests that got no reply in all their tries.
-      filtered: replies that the endpoint's content filter refused.
-      too_long: requests whose messages leave no room in the model's context.
-      refused: calls that were refused for the rate (429).
-      faults: calls without a reply for other reasons.
-      lost: of these, calls that may have been paid.
-      without_usage: replies that do not tell their tokens; the most that they can be is counted.
-      without_logprobs: replies without the log-probabilities that were asked for.
-      usage: tokens of the replies.
-      cost: money for replies and lost calls.
-    """
-
-    requests: int = 0
-    replies: int = 0
-    from_log: int = 0
-    missing: int = 0
-    filtered: int = 0
-    too_long: int = 0
-    refused: int = 0
-    faults: int = 0
-    lost: int = 0
-    without_usage: int = 0
-    without_logprobs: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost: float = 0.0
 
 
 @dataclass(eq=False)
@@ -198,13 +163,22 @@ class Dispatcher:
         heapq.heappush(self._ready, (job.order, job))
 
     def _pump(self) -> None:
-        """Starts what may start now."""
+        """Starts what may start now; called whenever that may have changed."""
+        try:
+            self._start_calls()
+        except Exception as error:  # in a callback of the loop nobody would see it
+            self.stop(error)
+
+    def _start_calls(self) -> None:
         while self._ready and not self._is_stopped:
             job = self._ready[0][1]
             if not job.tickets:  # all of its requests were cancelled
                 heapq.heappop(self._ready)
                 del self._jobs[job.identity]
                 continue
+            # Replies that wait for the disk count too: a killed run pays for no more than these.
+            if self._cap.in_flight >= self._settings.concurrency:
+                return
             if not self._throttle.may_start(self._loop.time()):
                 self._wake(self._throttle.paused_until)
                 return

@@ -11,10 +11,11 @@ from typing import Any
 
 from stair_jax.endpoints.chat import ChatCompletion, ChatRequest
 from stair_jax.endpoints.client import ChatClient, require_openai
-from stair_jax.endpoints.dispatcher import Dispatcher, EndpointStats
+from stair_jax.endpoints.dispatcher import Dispatcher
 from stair_jax.endpoints.estimates import forecast
 from stair_jax.endpoints.ledger import Ledger
 from stair_jax.endpoints.settings import EndpointSettings
+from stair_jax.endpoints.stats import EndpointStats
 from stair_jax.monitoring import say
 from stair_jax.stopping import heed
 

@@ -60,7 +60,8 @@ class EndpointSettings(Settings):
       output_price: of a million sampled tokens; None: unknown.
       budget: the most money. A call starts only if what it can cost at most still fits. None: no
         limit.
-      concurrency: the most calls under way at once; fewer while the endpoint refuses some (429).
+      concurrency: the most calls under way at once, and so the most that a killed run pays for
+        twice; fewer while the endpoint refuses some (429).
       timeout: seconds within which a reply must be complete.
       tries: calls of one request after which its completion is "missing": faults of the server
         (5xx), time-outs, unreadable replies. A refusal for the rate (429) is none.
@@ -185,6 +186,10 @@ def _check_address(base_url: str) -> None:
         parts.username is None and parts.password is None,
         "base_url holds a name or password: put the key into an environment variable and name it "
         "in key_variable",
+    )
+    require(
+        not parts.path.rstrip("/").endswith("/completions"),
+        "base_url ends in /completions: give the part before /chat/completions alone",
     )
     require(
         is_address and not parts.query and not parts.fragment and base_url.isprintable(),

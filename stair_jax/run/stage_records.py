@@ -112,9 +112,10 @@ def changed_settings(entry: StageEntry, record: Record) -> dict[str, tuple[Any, 
     """
     cost = set(entry.stage.cost_fields())
     old = {name: value for name, value in record["settings"].items() if name not in cost}
-    completed = _completed(type(entry.stage), old, cost)
-    new = storage.plain(entry.stage.identity(), keep_nonfinite=True)
-    before, now = leaves(storage.plain(completed, keep_nonfinite=True)), leaves(new)
+    before, now = (
+        leaves(storage.plain(_completed(type(entry.stage), values, cost), keep_nonfinite=True))
+        for values in (old, entry.stage.identity())
+    )
     fields = sorted({*before, *now})
     pairs = {field: (before.get(field, _ABSENT), now.get(field, _ABSENT)) for field in fields}
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,14 +27,18 @@ class Act:
       status: of HTTP.
       body: bytes or a JSON value; None: the reply of `reply_of`.
       headers: beside those of a JSON body.
+      seconds: before the answer.
       hold: waited for before the answer, at most a minute; the client may be gone by then.
+      drip: seconds before each byte of the body.
       cut: bytes of the body after which the connection is closed; None: none is missing.
     """
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
     hold: threading.Event | None = None
+    drip: float = 0.0
     cut: int | None = None
 
 
@@ -136,6 +141,7 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             act, sent = endpoint.act(body, dict(self.headers)), False
             try:
+                time.sleep(act.seconds)
                 if act.hold is not None:
                     act.hold.wait(60)
                 self._answer(act, reply_of(body) if act.body is None else act.body)
@@ -151,7 +157,9 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             for name, value in act.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data if act.cut is None else data[: act.cut])
+            for part in [data[: act.cut]] if not act.drip else (bytes([byte]) for byte in data):
+                time.sleep(act.drip)
+                self.wfile.write(part)
             self.close_connection |= act.cut is not None
 
         def log_message(self, *arguments: Any) -> None:

@@ -53,6 +53,7 @@ def search(
     done=(),
     device="host",
     reward=None,
+    progress=None,
     **section,
 ):
     """Runs a search; returns (trees by id without `seconds`, report)."""
@@ -70,6 +71,7 @@ def search(
         read(section),
         seed,
         on_tree,
+        progress,
         reward=reward or SafetyReward(),
         trees_in_flight=trees_in_flight,
         model="m",
@@ -183,6 +185,23 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
             assert total / node["visits"] == pytest.approx(node["value"], abs=1e-4)
 
 
+def test_progress_is_told_of_iterations_and_judgements(tokenizer, make_engine):
+    """Both grow from round to round, long before a tree is finished, up to those of all trees."""
+    seen = []
+
+    class Listener:
+        def update(self, done, *, done_parts, **shown):
+            seen.append((done, done_parts, shown["judgements"]))
+
+    _, report = search(tokenizer, make_engine(), PROMPTS[:4], progress=Listener())
+    assert report.iterations == 4 * SECTION["num_iterations"]
+    assert report.judgements == report.counts["judged"] > 0
+    assert seen[-1] == (4, report.iterations, report.judgements)
+    assert seen == sorted(seen)
+    begun = [parts for done, parts, _ in seen if done == 0]
+    assert len(set(begun)) > 10 and max(begun) > SECTION["num_iterations"]
+
+
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)  # steps never end the answer
     engine.replies.reply = lambda request, text: (
@@ -228,9 +247,21 @@ def in_turn(search):
     return search
 
 
-@pytest.mark.parametrize("score, lanes", [("ucb1", 1), ("puct", 1), ("ucb1", 3)])
-def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score, lanes):
+@pytest.mark.parametrize(
+    "score, lanes, more_pairs",
+    [
+        ("ucb1", 1, {}),
+        ("puct", 1, {}),
+        ("ucb1", 3, {}),
+        ("ucb1", 1, {"resample": 2, "share_rollouts": True, "children_by_depth": (3, 2)}),
+        ("ucb1", 3, {"share_rollouts": True}),
+    ],
+)
+def test_trees_are_those_of_the_plain_python_search(
+    tokenizer, make_engine, score, lanes, more_pairs
+):
     section = {"score": score, "tie_break": "first", "max_answer_tokens": 150, "in_flight": lanes}
+    section["more_pairs"] = more_pairs
     trees, report = search(tokenizer, make_engine(), **section)
     assert report.counts["missing"] > 0
     compared = 0
@@ -478,12 +509,46 @@ def test_a_tree_of_several_iterations_in_flight_depends_on_no_schedule(tokenizer
     assert all(trees[id] != sequential[id] for id in trees)
 
 
+def test_the_last_trees_are_served_by_what_they_have_left_to_do(tokenizer, make_engine):
+    engine = make_engine()
+    trees, _ = search(tokenizer, engine, PROMPTS[:3])
+    of_tree = {slot: [r.priority for r in engine.seen if r.id[1] == slot] for slot in range(3)}
+    at_the_end = set()
+    for slot, priorities in of_tree.items():
+        # First its iterations, by how many it has done, then the visits after them, in one turn.
+        assert priorities[0] == 0 and priorities == sorted(priorities)
+        assert len(set(priorities)) > 10
+        assert SECTION["num_iterations"] <= priorities[-1] < SECTION["num_iterations"] + 3
+        at_the_end.add(priorities[-1])
+        assert priorities.count(priorities[-1]) > 1
+    assert len(at_the_end) == 3
+    evicting = make_engine()
+    others, _ = search(tokenizer, _Evicting(evicting), PROMPTS[:3])
+    assert others == trees
+    assert {r.priority for r in evicting.seen if r.id[1] == 2} == {2}
+
+
+class _Evicting:
+    """An engine that has evicted something by the time of its first request."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def keep(self, *args):
+        self._engine.stats.evicted += 1
+        return self._engine.keep(*args)
+
+
 def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):
     engine = make_engine()
     trees, report = search(tokenizer, engine, PROMPTS[:3])
     templates, brought = {}, Counter()
     for request in engine.seen:
-        id = PROMPTS[request.priority].id  # trees start in the order of the prompts
+        prompt = PROMPTS[request.id[1]]  # trees start in the order of the prompts
+        id = prompt.id
         brought[id] += len(request.tokens)
         if "judge" not in request.id:
             assert request.tokens == () and request.parent is not None
@@ -492,7 +557,7 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         tree, template = request.parent, request.parent.parent
         assert templates.setdefault(question, template) is template
         text = tokenizer.decode(tree.tokens)
-        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n{FENCE_OPEN}")
+        assert text.endswith(f"{prompt.prompt}\n\n### Answer\n{FENCE_OPEN}")
         assert text.startswith(tokenizer.decode(template.tokens))
         assert tokenizer.decode(template.tokens).endswith("### Question\n| ")
     assert set(templates) == {"helpfulness", "safety"}

@@ -17,6 +17,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
+from stair_jax.search.pair_candidates import NO_PAIRS
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search, search_probe
@@ -48,6 +49,7 @@ SETTINGS = {
         "malformed": -2.5,
     },
     "reward": {"family": "s"},
+    "samples_every": 2,
 }
 ODD = [
     {"id": "empty", "prompt": " "},
@@ -154,6 +156,28 @@ def test_search_writes_one_tree_a_prompt(finished):
     assert storage.read_json(finished / "skipped.json") == SKIPPED
 
 
+def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(finished):
+    records = {record["id"]: record for record in storage.RecordLog(finished / TREES_FILE)}
+    samples = list(storage.read_jsonl(finished / "samples.jsonl"))
+    places = [(row["step"], row["id"], row["sample"]) for row in samples]
+    assert places == [
+        (2 * place + 1, f"p{2 * place}", what)
+        for place in range(3)
+        for what in ("tree", "judgement")
+    ]
+    for row in samples:
+        nodes = records[row["id"]]["nodes"]
+        entries = [entry for node in nodes for entry in node["judgements"]]
+        assert row["prompt"] == records[row["id"]]["prompt"]
+        if row["sample"] == "tree":
+            rewards = [entry["reward"] for entry in entries if entry["reward"] is not None]
+            assert row["reward"] == max(rewards) and row["tree_value"] == nodes[0]["value"]
+        else:
+            assert row["safety reply"].startswith("log-probabilities of the labels: -")
+            assert row["reward"] in [entry["reward"] for entry in entries]
+            assert row["answer"] in [entry["answer"] for entry in entries]
+
+
 def trees(folder):
     """The records by prompt, without the one field that may differ."""
     records = storage.RecordLog(folder / TREES_FILE).read()
@@ -182,6 +206,8 @@ def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
     assert trees(folder) == trees(finished) and len(trees(folder)) == 5
     metrics = (folder / "metrics.jsonl").read_bytes()
     assert metrics == (finished / "metrics.jsonl").read_bytes()
+    samples = (folder / "samples.jsonl").read_bytes()
+    assert samples == (finished / "samples.jsonl").read_bytes()
     assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
@@ -220,6 +246,39 @@ def test_preferences_count_what_they_make_and_leave_out(finished, run_preference
     for pair in pairs:  # texts and ids say the same
         assert tokenizer.decode(pair["chosen_tokens"]) == pair["chosen"]
         assert pair["chosen_value"] > pair["rejected_value"]
+
+
+def test_trees_without_pairs_are_counted_by_reason_and_thresholds_proposed(
+    finished, run_preferences, tmp_path, capsys
+):
+    name = tmp_path.name
+    strict = {"v0": 0.3, "v1": 0.5, "min_visits": 4, "report": {"min_pairs": 1}}
+    files = run_preferences(tmp_path, finished, **strict)
+    lines = capsys.readouterr().err.splitlines()
+    without = json.loads(files["counts.json"])["trees_without_pairs"]
+    with_pairs = {pair["prompt"] for pair in storage.read_jsonl(tmp_path / "dpo.jsonl")}
+    assert sum(without.values()) == 5 - len(with_pairs) > 0
+    for reason, count in without.items():
+        assert f"{name}: {count} of 5 trees give no pair: {NO_PAIRS[reason]}" in lines
+    report = json.loads(files["report.json"])
+    proposed = report["proposed"]
+    chosen = {field: proposed[field] for field in ("v0", "v1", "min_visits")}
+    assert f"--config.{name}.v0={chosen['v0']:g} " in lines[-1]
+    assert proposed["pairs"] > report["set"]["pairs"]
+    run_preferences(tmp_path / "proposed", finished, **chosen)
+    assert len(storage.read_jsonl(tmp_path / "proposed" / "dpo.jsonl")) == proposed["pairs"]
+
+
+def test_a_search_without_one_pair_is_refused_with_what_to_change(
+    finished, run_preferences, tmp_path, capsys
+):
+    with pytest.raises(UserError) as error:
+        run_preferences(tmp_path, finished, v0=9.0, prm={"v0": 9.0})
+    assert "3 of 5 trees give no pair: value gaps of at most v0: lower v0" in str(error.value)
+    assert f"--config.{tmp_path.name}.v0=" in str(error.value)
+    assert json.loads((tmp_path / "counts.json").read_text())["trees_without_pairs"]
+    run_preferences(tmp_path / "prm", finished, v0=9.0)  # the PRM's pairs are something
+    assert not storage.read_jsonl(tmp_path / "prm" / "dpo.jsonl")
 
 
 def test_trajectories_can_be_as_many_as_steps(finished, run_preferences, tmp_path):

@@ -22,12 +22,15 @@ _DELIVERS = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*\u2022]|step \d|```|\|)", re.MULT
 def is_refusal(answer: str) -> bool:
     """Whether the final answer refuses, in any of the languages of `phrases`.
 
+    It reads words: a short answer that helps, and says that it does not, is taken for a refusal.
     Takes time linear in the answer.
     """
     text, refusal = answer.strip(), _refusal()
-    if refusal.search(_folded(text[:_START])):
+    delivered = _DELIVERS.search(text)
+    start = text[: min(_START, delivered.start()) if delivered else _START]
+    if refusal.search(_folded(start)):
         return True
-    if len(text) > _MOST or _DELIVERS.search(text):
+    if delivered or len(text) > _MOST:
         return False
     return bool(refusal.search(_folded(text[-_END:])))
 
