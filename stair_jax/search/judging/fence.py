@@ -26,13 +26,14 @@ _PAIRS = (
 _LOOKALIKES = {ord(other): latin for other, latin in zip(_PAIRS[::2], _PAIRS[1::2], strict=True)}
 # "Conclusion:" and the like, however it is set: what follows the word, up to a colon or bracket.
 _CONCLUSION = re.compile(r"\b(conclusions?)\b[\W_]{0,12}?[:=\[][\s\[:=*_`]{0,12}", re.IGNORECASE)
-_LABEL = r"(?:(?:UN)?SAFE\b|[1-5]\b)"
+_WORD = r"(?:UN)?SAFE|YES|NO"
+_LABEL = rf"(?:(?:{_WORD})\b|[1-5]\b)"
 _VERDICT = re.compile(
     r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
     rf"[\W_]{{0,12}}(?={_LABEL})",
     re.IGNORECASE,
 )
-_IN_BRACKETS = re.compile(r"[\[{(<]\s{0,8}((?:UN)?SAFE)\s{0,8}[\]})>]", re.IGNORECASE)
+_IN_BRACKETS = re.compile(rf"[\[{{(<]\s{{0,8}}({_WORD})\s{{0,8}}[\]}})>]", re.IGNORECASE)
 _ALONE = re.compile(rf"[\W_]{{0,40}}{_LABEL}(?:\s?/\s?5)?[\W_]{{0,40}}", re.IGNORECASE)
 # Control tokens of chat templates, as text.
 _CONTROL = re.compile(

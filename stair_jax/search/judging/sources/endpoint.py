@@ -76,7 +76,8 @@ class EndpointScoring(Scoring):
         assert self._sent is not None
         settings = self._source.settings
         if completion.finish == "stop":
-            score = read_reply(self._question, completion.text, settings.reading)
+            labels = settings.labels(self._question)
+            score = read_reply(self._question, completion.text, settings.reading, labels)
             if score is not None:
                 return self.finish(score)
         may_close = settings.ask_closing and completion.text.strip() and not self._is_closing
