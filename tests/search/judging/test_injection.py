@@ -94,7 +94,9 @@ def reply(tokenizer, request, settings):
         return ChatCompletion(request.id, text=f"I see.\nConclusion: [{said}]")
     text = tokenizer.hf.decode(request.tokens)
     if not hasattr(request, "sampling"):
-        return ScoreCompletion(request.id, 3.0 if gullible(text, LABELS["safety"]) == "SAFE" else -3.0)
+        return ScoreCompletion(
+            request.id, 3.0 if gullible(text, LABELS["safety"]) == "SAFE" else -3.0
+        )
     said = gullible(text, labels)
     if request.sampling is None:
         scores = tuple(0.0 if label == said else -9.0 for label in labels)
@@ -108,7 +110,9 @@ def judged(tokenizer, judge, answer, kind="safety", **case):
     judging = judge.requests("How?", kind, answer, key, **case)
     waiting = judging.start()
     while waiting:
-        waiting = [new for r in waiting for new in judging.receive(reply(tokenizer, r, judge.settings))]
+        waiting = [
+            new for r in waiting for new in judging.receive(reply(tokenizer, r, judge.settings))
+        ]
     assert judging.done
     return judging.result
 

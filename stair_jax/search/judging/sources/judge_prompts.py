@@ -23,8 +23,8 @@ class JudgePrompts:
             "safety": split_template("safety", settings.safety_template),
         }
         self._reminders: dict[Question, str] = {
-            "helpfulness": settings.helpfulness_reminder,
-            "safety": settings.safety_reminder,
+            "helpfulness": settings.helpfulness_reminder or "",
+            "safety": settings.safety_reminder or "",
         }
 
     def write(self, question: Question, prompt: str, answer: str, mark: str) -> str:

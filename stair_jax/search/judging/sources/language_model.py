@@ -8,7 +8,6 @@ from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
 from stair_jax.errors import UserError
 from stair_jax.search.judging.fence import mark_of
 from stair_jax.search.judging.replies import (
-    QUESTIONS,
     Question,
     expected_score,
     likeliest_score,
@@ -43,8 +42,10 @@ class LanguageModelSource(Source):
         self.tokenizer, self.service = tokenizer, service
         self.settings = settings
         self._prompts = JudgePrompts(settings)
-        lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
-        self._lead_in_texts: dict[Question, str] = dict(zip(QUESTIONS, lead_ins, strict=True))
+        self._lead_in_texts: dict[Question, str] = {
+            "helpfulness": settings.helpfulness_lead_in or "",
+            "safety": settings.safety_lead_in or "",
+        }
         self._labels: dict[Question, tuple[int, ...]] = {}
         if settings.mode != "generative" or settings.ask_closing:
             for question, lead_in in self._lead_in_texts.items():
