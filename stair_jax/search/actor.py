@@ -178,9 +178,10 @@ class Actor:
         judging = self._evaluating[node, visit].judging
         assert judging is not None
         if self.replies is not None:
-            said = reply_text(self._context.tokenizer, completion)
-            question = " ".join(map(str, completion.id[4:]))
-            self.replies.setdefault((node, visit), {})[question] = said
+            source, question = completion.id[4:]
+            said = reply_text(self._context.judge.tokenizer_of(source), completion)
+            name = question if source == "policy" else f"{source} {question}"
+            self.replies.setdefault((node, visit), {})[name] = said
         retries = judging.receive(completion)
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries

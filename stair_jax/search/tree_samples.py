@@ -39,7 +39,7 @@ def reply_text(tokenizer: Tokenizer, completion: Any) -> str:
     scores = getattr(completion, "scores", None)
     if scores:
         return "log-probabilities of the labels: " + ", ".join(f"{score:.3f}" for score in scores)
-    return str(getattr(completion, "text", ""))
+    return str(getattr(completion, "text", getattr(completion, "value", "")))
 
 
 def tree_samples(record: TreeRecord, replies: Replies) -> list[Sample]:

@@ -46,6 +46,7 @@ class Files(Stage):
 
     Attributes:
       sft: examples {id, prompt, answer, kind: "safety" or "helpfulness"}, into `sft.jsonl`.
+      replay: examples of the same columns that `sft.replay` mixes in, into `replay.jsonl`.
       prompts: prompts {id, prompt, kind, source}, one or several sources an iteration, into
         `prompts1.jsonl`, `prompts2.jsonl`, ...
       dpo: preference pairs for DPO (docs/architecture.md), into `dpo.jsonl`.
@@ -71,6 +72,7 @@ class Files(Stage):
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     sft: Sources = ""
+    replay: Sources = ()
     prompts: tuple[Sources, ...] = ()
     dpo: Sources = ""
     prm: Sources = ()
@@ -84,7 +86,8 @@ class Files(Stage):
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
         super().__post_init__()
-        if not (self.sft or self.prompts or self.dpo or self.prm or self.trees):
+        named = (self.sft, self.replay, self.prompts, self.dpo, self.prm, self.trees)
+        if not any(named):
             raise UserError("no file is named: set files.sft, .prompts, .dpo, .prm or .trees")
 
     def makes(self) -> Mapping[str, Artifact]:
@@ -197,9 +200,11 @@ def _read(
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:
-    sft, dpo, prm = map(_tuple, (settings.sft, settings.dpo, settings.prm))
+    sft, replay = map(_tuple, (settings.sft, settings.replay))
+    dpo, prm = map(_tuple, (settings.dpo, settings.prm))
     named = [
         _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft", SftRow, check_rows),
+        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft", SftRow, check_rows),
         *(
             _Artifact(
                 f"prompts{number}.jsonl",

@@ -8,6 +8,7 @@ from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
 from stair_jax.errors import UserError
 from stair_jax.search.judging.fence import mark_of
 from stair_jax.search.judging.replies import (
+    QUESTIONS,
     Question,
     expected_score,
     likeliest_score,
@@ -21,6 +22,7 @@ from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
+_CLOSING = "Conclusion: ["  # of a closing line, where the wording has no lead-in
 _EMPTY_KEY = (0, 0)  # of requests about the empty answer, whose mark is always the same
 
 
@@ -42,9 +44,11 @@ class LanguageModelSource(Source):
         self.tokenizer, self.service = tokenizer, service
         self.settings = settings
         self._prompts = JudgePrompts(settings)
+        own = {"helpfulness": settings.helpfulness_lead_in, "safety": settings.safety_lead_in}
+        # Behind a reply, a label needs something that leads in to it.
+        instead = "" if settings.mode == "expected" else _CLOSING
         self._lead_in_texts: dict[Question, str] = {
-            "helpfulness": settings.helpfulness_lead_in or "",
-            "safety": settings.safety_lead_in or "",
+            question: own[question] or instead for question in QUESTIONS
         }
         self._labels: dict[Question, tuple[int, ...]] = {}
         if settings.mode != "generative" or settings.ask_closing:
