@@ -1,0 +1,309 @@
+"""A model that answers, as `stair-jax answer` and `stair-jax chat` load it."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from stair_jax.data.questions import Question
+from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.requests import Handle
+from stair_jax.errors import UserError
+from stair_jax.inference.answers import (
+    METHODS,
+    SELF_REWARD,
+    Answered,
+    Answering,
+    AnswerTask,
+    is_search,
+    num_candidates,
+)
+from stair_jax.inference.candidates import TestTimeSettings
+from stair_jax.inference.scorers import PrmScorer, SelfReward
+from stair_jax.inference.scoring import Scorer
+from stair_jax.models import huggingface
+from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.parallel.mesh import MeshShape
+from stair_jax.run.engines import EngineSettings, lay_out_engine, make_engine_config
+from stair_jax.run.model_folders import find_model
+from stair_jax.run.runtime import Runtime
+from stair_jax.search.judging.judges import Judge, JudgeSettings
+from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.settings import require, setting
+from stair_jax.text.chat import encode_chat, prepare_tokenizer
+from stair_jax.text.steps import TAGS
+from stair_jax.text.tokenizer import Tokenizer, load_huggingface
+
+# Where the context is not set: longer ones cost memory that few chats need.
+_MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
+# On a CPU every slot costs time, whether it is in use or not.
+_MOST_SLOTS = {"cpu": 16, "accelerator": 256}
+_CPU_PREFILL_ROWS = 8
+_PRM_BUCKET = 256  # shortest length that sequences of a reward model are padded to
+
+
+@dataclass(frozen=True)
+class AnswerSettings(TestTimeSettings):
+    """How a model is asked, and how it is loaded.
+
+    Attributes:
+      method: "greedy"; "sample": one sampled answer; "best_of_n" and "beam_search": guided by the
+        reward model, with the ending "_self_reward" by the model's own judgements.
+      system: text of a system turn, for chats without one; None: that of the model's folder.
+      seed: of all samples.
+      context_tokens: most tokens of a sequence, prompt and answer; 0: those of the model, at most
+        4096 on CPUs and 16384 on accelerators.
+      dtype: of weights and activations; empty: float32 on CPUs, bfloat16 on accelerators.
+      weights: "none", or kernels of 8 bits: "fp8" (GPUs), "int8" (TPUs).
+      slots: sequences that decode side by side; 0: as many as there are, at most 16 on CPUs and
+        256 a device on accelerators.
+      judge: of self-reward, see `JudgeSettings`.
+      reward: of self-reward, see `SafetyReward`.
+    """
+
+    method: str = setting("greedy", choices=METHODS)
+    system: str | None = None
+    seed: int = setting(0, least=-(2**63), most=2**63 - 1)
+    context_tokens: int = setting(0, least=0, most=2**24)
+    dtype: str = setting("", choices=("", *DTYPES))
+    weights: str = setting("none", choices=("none", "fp8", "int8"))
+    slots: int = setting(0, least=0, most=2**20)
+    judge: JudgeSettings = setting(JudgeSettings)
+    reward: SafetyReward = setting(SafetyReward)
+
+    @property
+    def is_guided_by_prm(self) -> bool:
+        """Whether the method needs a reward model."""
+        return is_search(self.method) and not self.method.endswith(SELF_REWARD)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model that was found and can be read, as far as its description tells.
+
+    Attributes:
+      name: as the user gave it.
+      folder: of its files.
+      config: its shape.
+      tokenizer: with the four tags.
+      is_structured: whether its own tokenizer has the tags, so that its answers may have steps.
+    """
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    is_structured: bool
+
+
+def find_files(model: str, prm: str, settings: AnswerSettings) -> tuple[ModelFiles, Path | None]:
+    """Checks all that can be checked of the models before weights are read.
+
+    Args:
+      model: name of the model, see `find_model`.
+      prm: name of the reward model; "": none.
+      settings: say what is needed.
+
+    Returns:
+      the model, and the folder of the reward model.
+
+    Raises:
+      UserError: says what is missing, or does not fit together.
+    """
+    require(bool(model), "--model is missing: name a folder, a hub id, or a stage of a run")
+    require(
+        bool(prm) or not settings.is_guided_by_prm,
+        f"--method={settings.method} needs a reward model: name one with --prm, or use "
+        f"--method={settings.method}{SELF_REWARD}",
+    )
+    # The description of each, before the weights of any are fetched.
+    for name in filter(None, (model, prm)):
+        huggingface.load_config(_find(name, weights=False))
+    folder = _find(model)
+    if huggingface.has_score_head(folder):
+        raise UserError(f"--model={model} is a reward model: name it with --prm")
+    tokenizer = prepare_tokenizer(folder)
+    require(
+        bool(tokenizer.hf.chat_template),
+        f"--model={model} has no chat template: name a model that was tuned for chat, or add "
+        "chat_template.jinja to its folder",
+    )
+    is_structured = set(TAGS) <= set(load_huggingface(folder).get_vocab())
+    if settings.method.endswith(SELF_REWARD) and not is_structured:
+        raise UserError(
+            f"--method={settings.method} judges the output block of an answer, and --model={model} "
+            "has no tags for one: use a model after SFT, or --prm"
+        )
+    files = ModelFiles(model, folder, huggingface.load_config(folder), tokenizer, is_structured)
+    return files, _find_prm(prm, tokenizer) if prm else None
+
+
+def _find(name: str, weights: bool = True) -> Path:
+    try:
+        return find_model(name, weights)
+    except UserError as error:
+        raise UserError(f"the model {name}: {error}" if name not in str(error) else str(error))
+
+
+def _find_prm(prm: str, tokenizer: Tokenizer) -> Path:
+    folder = _find(prm)
+    if not huggingface.has_score_head(folder):
+        raise UserError(f"--prm={prm} is no reward model: it has no scalar head")
+    known = load_huggingface(folder).get_vocab()
+    own = tokenizer.hf.get_vocab()
+    differing = sorted(token for token, id in own.items() if known.get(token, id) != id)
+    if differing or not set(TAGS) <= known.keys():
+        token = differing[0] if differing else TAGS[0]
+        raise UserError(
+            f"--prm={prm} has another tokenizer than the model (by the token {token!r}): a reward "
+            "model scores the token ids of the model, so name one that was trained from it"
+        )
+    return folder
+
+
+class Answerer:
+    """A loaded model that is asked, and what guides its searches."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        files: ModelFiles,
+        settings: AnswerSettings,
+        prm: PrmScorer | None,
+    ):
+        """Made by `load_answerer`."""
+        self.engine, self.files, self.settings = engine, files, settings
+        self.max_length = engine.max_length
+        self._answering = Answering(
+            engine, files.tokenizer, settings, settings.seed, self.max_length
+        )
+        self._prm = prm
+        self._self_reward: SelfReward | None = None
+        self.driver = Driver(engine, prm.services if prm else {})
+
+    def encode(self, question: Question) -> tuple[int, ...]:
+        """Token ids of a chat, up to where the answer starts."""
+        return tuple(encode_chat(self.files.tokenizer, question.messages))
+
+    def run(self, questions: Iterable[Question]) -> Iterator[Answered]:
+        """Answers side by side, in the order of the questions."""
+        method = self.settings.method
+        tasks = (self._task(method, question, self.encode(question)) for question in questions)
+        return run_tasks(self.driver, tasks)
+
+    def add(
+        self,
+        method: str,
+        question: Question,
+        tokens: tuple[int, ...],
+        on_tokens: TokenListener,
+        parent: Handle | None = None,
+    ) -> int:
+        """Starts to answer a chat; the result is kept in the cache, but not that of a search.
+
+        Args:
+          method: as `check_method` accepts it.
+          question: the chat.
+          tokens: of `encode`.
+          on_tokens: see `Driver.add`.
+          parent: the first of `tokens`, kept in the cache.
+
+        Returns:
+          the ticket of the task.
+        """
+        keep = not is_search(method)
+        return self.driver.add(
+            self._task(method, question, tokens, parent if keep else None, keep),
+            on_tokens=on_tokens,
+        )
+
+    def check_method(self, method: str) -> None:
+        """Raises a UserError unless the model can be asked by a method."""
+        require(method in METHODS, f"{method} is no method: known are {', '.join(METHODS)}")
+        if not is_search(method):
+            return
+        if method.endswith(SELF_REWARD):
+            require(self.files.is_structured, f"{method}: the model's answers have no output block")
+        else:
+            require(self._prm is not None, f"{method} needs a reward model: start with --prm")
+
+    def _task(
+        self,
+        method: str,
+        question: Question,
+        tokens: tuple[int, ...],
+        parent: Handle | None = None,
+        keep: bool = False,
+    ) -> AnswerTask:
+        scorer = self._scorer(method) if is_search(method) else None
+        prompt = question.to_prompt()
+        return self._answering.task(method, prompt, tokens, scorer, parent, keep)
+
+    def _scorer(self, method: str) -> Scorer | None:
+        if not method.endswith(SELF_REWARD):
+            return self._prm
+        if self._self_reward is None:
+            settings = self.settings
+            judge = Judge(self.files.tokenizer, settings.judge)
+            self._self_reward = SelfReward(
+                self.engine, judge, settings.reward, settings, settings.seed
+            )
+        return self._self_reward
+
+
+def load_answerer(
+    files: ModelFiles, prm: Path | None, settings: AnswerSettings, prompts: int, steps: int = 8
+) -> Answerer:
+    """Reads the weights, and makes an engine of the size that is needed.
+
+    Args:
+      files: of `find_files`; and so `prm`.
+      prm: folder of the reward model.
+      settings: of the model, and how it is asked.
+      prompts: that are answered side by side.
+      steps: tokens that are sampled between two looks at the results.
+    """
+    platform = jax.local_devices()[0].platform
+    kind = "cpu" if platform == "cpu" else "accelerator"
+    default = "float32" if kind == "cpu" else "bfloat16"
+    context = settings.context_tokens or min(
+        files.config.max_position_embeddings, _MOST_CONTEXT[kind]
+    )
+    engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
+    wanted = prompts * num_candidates(settings.method, settings)
+    runtime = _runtime(settings.slots, wanted, kind, steps)
+    # Before the engine, whose cache takes the memory that is left.
+    scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
+    layout = lay_out_engine(files.config, engine_settings, runtime)
+    params = huggingface.load_params(files.folder, layout.config, layout.mesh)
+    sizes = make_engine_config(engine_settings, layout.runtime)
+    engine = Engine(layout.config, params, sizes, mesh=layout.mesh, consume=True)
+    return Answerer(engine, files, settings, scorer)
+
+
+def _runtime(slots: int, wanted: int, kind: str, steps: int) -> Runtime:
+    """Sizes for so many sequences side by side."""
+    if kind == "cpu":
+        slots = slots or min(wanted, _MOST_SLOTS[kind])
+        rows = min(_CPU_PREFILL_ROWS, max(2, slots))
+        return Runtime(slots, prefill_rows=rows, steps_per_call=steps, decoding_mesh=MeshShape())
+    devices = len(jax.local_devices())
+    each = -(-wanted // devices)
+    # 0 stands for 256 a device, or as many as fit beside the weights.
+    slots = slots or (devices * each if each < _MOST_SLOTS[kind] else 0)
+    return Runtime(slots, steps_per_call=steps)
+
+
+def _load_prm(folder: Path, settings: EngineSettings, runtime: Runtime) -> PrmScorer:
+    settings = dataclasses.replace(settings, weights="none")
+    layout = lay_out_engine(huggingface.load_config(folder), settings, runtime)
+    params: Mapping[str, Any] = {
+        "model": huggingface.load_params(folder, layout.config, layout.mesh),
+        "score": huggingface.load_score_head(folder, layout.mesh),
+    }
+    bucket = min(_PRM_BUCKET, settings.context_tokens)
+    return PrmScorer(layout.config, params, buckets=(bucket,), mesh=layout.mesh)
