@@ -146,7 +146,8 @@ def _find(name: str, weights: bool = True) -> Path:
     try:
         return find_model(name, weights)
     except UserError as error:
-        raise UserError(f"the model {name}: {error}" if name not in str(error) else str(error))
+        about = "" if name in str(error) else f"{name}: "
+        raise UserError(f"{about}{error}") from error
 
 
 def _find_prm(prm: str, tokenizer: Tokenizer) -> Path:

@@ -1,4 +1,4 @@
-"""A model by name: a folder, a stage of a run, an id of the Hugging Face hub, or the pocket base."""
+"""A model by name: a folder, a stage of a run, an id of the hub, or the pocket base."""
 
 from pathlib import Path
 

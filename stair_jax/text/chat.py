@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stair_jax.errors import UserError
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.endings import generation_fields, stored_stop_ids, template_end
-from stair_jax.text.rendering import SYSTEM, USER, render, render_chat, split_control
+from stair_jax.text.rendering import SYSTEM, USER, render, split_control
 from stair_jax.text.thoughts import close_thoughts
 from stair_jax.text.tokenizer import Tokenizer, add_tags, load_huggingface
 
@@ -200,47 +200,6 @@ def _checked(tokenizer: Tokenizer) -> str:
                 f"write the same around any text, also where system is empty: not so for {text!r}"
             )
     return rendered
-
-
-def encode_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of a chat, up to where the next answer starts.
-
-    Control tokens come from the template only, as in `encode_prompt`; but the four tags are tokens
-    in the turns of the assistant, which the model has written.
-
-    Args:
-      tokenizer: of the model.
-      messages: {"role": "system", "user" or "assistant", "content": text}, the last one the user's.
-
-    Raises:
-      UserError: there is no template, it fails, or it does not write each text once and as it is.
-    """
-    hf, system = tokenizer.hf, tokenizer.chat.system
-    turns = [(message["role"], message["content"].strip()) for message in messages]
-    if system is not None and turns[0][0] != "system":
-        turns.insert(0, ("system", system.strip()))
-    marks = [f"\ue000{chr(0xE100 + number)}\ue000" for number in range(len(turns))]
-    roles = [role for role, _ in turns]
-    rendered = render_chat(hf, tokenizer.chat, roles, marks)
-    whole = rendered
-    for mark, (_, text) in zip(marks, turns, strict=True):
-        whole = whole.replace(mark, text)
-    if whole != render_chat(hf, tokenizer.chat, roles, [text for _, text in turns]):
-        raise UserError(
-            "the chat template of the tokenizer does not write each text of the chat as it is"
-        )
-    ids: list[int] = []
-    for piece in split_control(hf, rendered):
-        if isinstance(piece, int):
-            ids.append(piece)
-            continue
-        encode = tokenizer.encode_text
-        for mark, (role, text) in zip(marks, turns, strict=True):
-            if mark in piece and role == "assistant":
-                encode = tokenizer.encode_answer
-            piece = piece.replace(mark, text)
-        ids += encode(piece)
-    return ids
 
 
 def encode_answer(tokenizer: Tokenizer, answer: str) -> list[int]:

@@ -43,18 +43,6 @@ def render(
     return _apply(hf, chat, [turns], add_generation_prompt=answer is None)[0]
 
 
-def render_chat(
-    hf: "PreTrainedTokenizerFast", chat: ChatSettings, roles: list[str], texts: list[str]
-) -> str:
-    """What the chat template makes of several turns, up to where the next answer starts.
-
-    Raises:
-      UserError: there is no template, or it fails.
-    """
-    turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
-    return _apply(hf, chat, [turns], add_generation_prompt=True)[0]
-
-
 def encode_by_template(
     hf: "PreTrainedTokenizerFast", chat: ChatSettings, chats: list[list[dict[str, str]]]
 ) -> list[list[int]]:
