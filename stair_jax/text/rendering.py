@@ -40,7 +40,7 @@ def render(
         turns.insert(0, {"role": "system", "content": system})
     if answer is not None:
         turns.append({"role": "assistant", "content": answer})
-    return _apply(hf, chat, [turns], add_generation_prompt=answer is None)[0]
+    return apply_template(hf, chat, [turns], add_generation_prompt=answer is None)[0]
 
 
 def encode_by_template(
@@ -51,7 +51,8 @@ def encode_by_template(
     Raises:
       UserError: there is no template, or it fails.
     """
-    _apply(hf, chat, chats, add_generation_prompt=True)  # within limits, which transformers lacks
+    # Within limits, which transformers lacks.
+    apply_template(hf, chat, chats, add_generation_prompt=True)
     options: dict[str, Any] = {
         "chat_template": chat.with_fixed_clock(hf.get_chat_template()),
         "add_generation_prompt": True,
@@ -62,13 +63,17 @@ def encode_by_template(
     return [list(ids) for ids in encoded]
 
 
-def _apply(
+def apply_template(
     hf: "PreTrainedTokenizerFast",
     chat: ChatSettings,
     chats: list[list[dict[str, str]]],
     add_generation_prompt: bool,
 ) -> tuple[str, ...]:
-    """The template with the values of `chat`, and a clock that stands still."""
+    """What the template makes of chats, with the values of `chat` and a clock that stands still.
+
+    Raises:
+      UserError: there is no template, or it fails.
+    """
     if not hf.chat_template:
         raise UserError(
             "the tokenizer has no chat template: add chat_template.jinja to the folder of its "

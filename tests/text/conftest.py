@@ -67,6 +67,7 @@ _R1 = (
     "<|EOT|>",
 )
 _THINK = ("<think>", "</think>")
+_MISTRAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
 _LLAMA_STOPS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 _QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
 
@@ -100,6 +101,7 @@ BYTE_LEVEL = {
     "r1_qwen": Convention(
         "r1_distill", (*_R1, *_VISION), _R1[3], _R1[0], _R1[0], words=(*_THINK, *_CALLS[:2])
     ),
+    "mistral": Convention("mistral", _MISTRAL, "<s>", "</s>"),
 }
 FAMILIES = (*BYTE_LEVEL, "llama2", "stories260K")
 

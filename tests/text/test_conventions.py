@@ -137,6 +137,7 @@ def test_the_padding_token_ends_nothing(family):
         "qwen2_5": "<|vision_pad|>",
         "qwen3": "<|vision_pad|>",
         "r1_qwen": "<|vision_pad|>",
+        "mistral": "<unk>",
         "llama2": "<unk>",
         "stories260K": "<unk>",
     }

@@ -23,6 +23,7 @@ from stair_jax.models.huggingface.tensor_names import Tensor
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.processes import collectives
 from stair_jax.storage import make_folder, write_json, writing
+from stair_jax.text.scoring import scoring_tokenizer
 from stair_jax.text.tokenizer import Tokenizer
 
 _CHUNK_BYTES = 16 * 2**20
@@ -47,7 +48,8 @@ def save(
     """Writes a folder that transformers loads; it replaces `folder` entirely or not at all.
 
     With a `score_head` it is a sequence classifier with one label and no vocabulary head.
-    Transformers scores the last token that is not `pad_token_id`. Vocabulary padding is left out.
+    Transformers scores the last token that is not `pad_token_id`, so the folder's chat template
+    ends an answer with the token that closes it (`text.scoring`). Vocabulary padding is left out.
 
     Parameters may be sharded; one tensor at a time is gathered on the host. In a run of several
     processes all of them call this; the first one writes, the others wait.
@@ -63,7 +65,8 @@ def save(
 
     Raises:
         UserError: the dtype is unknown, the tokenizer has more tokens than the model, a value is
-            not finite in `dtype`, or the disk cannot be written.
+            not finite in `dtype`, or the disk cannot be written; or, with a `score_head`, the
+            tokenizer has no padding token that ends no answer.
     """
     require_local(folder, "the folder to write")
     if dtype not in DTYPES:
@@ -74,6 +77,7 @@ def save(
         )
     tensors = tensor_names.tensors(config, with_head=score_head is None)
     if score_head is not None:
+        tokenizer = scoring_tokenizer(tokenizer)
         tensors[tensor_names.SCORE] = Tensor("score", None, (1, config.hidden_size))
         # transformers stores the scalar head as a matrix with one row.
         params = {**params, "score": score_head["kernel"][None]}
