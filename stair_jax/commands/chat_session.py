@@ -78,7 +78,7 @@ class Chat:
         Raises:
           UserError: the chat is too long for the context; says by how much.
         """
-        messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        messages: list[Message] = [*self.messages, {"role": "user", "content": text.strip()}]
         self._num_turns += 1
         question = Question(f"turn {self._num_turns}", with_system(messages, self.options.system))
         tokens = self.answerer.encode(question)

@@ -61,7 +61,7 @@ class Question:
 
 def make_question(text: str, id: str = "", system: str | None = None) -> Question:
     """A single prompt; without an id, a hash of its text is one."""
-    return _question(id, [{"role": "user", "content": text}], system)
+    return _question(id, [{"role": "user", "content": text.strip()}], system)
 
 
 def with_system(messages: list[Message], system: str | None) -> tuple[Message, ...]:
@@ -145,7 +145,7 @@ def _messages(row: Mapping[str, Any], where: str) -> list[Message]:
     """The messages of a row, up to the last one of the user."""
     listed = next((row[name] for name in _CHATS if isinstance(row.get(name), list)), None)
     if listed is None:
-        return [{"role": "user", "content": _text(row, where)}]
+        return [{"role": "user", "content": _text(row, where).strip()}]
     messages = [_message(message, where) for message in listed]
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()

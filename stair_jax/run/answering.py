@@ -34,8 +34,9 @@ from stair_jax.run.runtime import Runtime
 from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.settings import require, setting
-from stair_jax.text.chat import encode_chat, prepare_tokenizer
-from stair_jax.text.steps import TAGS
+from stair_jax.text.chat import encode_prompt, prepare_tokenizer
+from stair_jax.text.conversations import encode_chat
+from stair_jax.text.steps import TAG_PATTERN, TAGS
 from stair_jax.text.tokenizer import Tokenizer, load_huggingface
 
 # Where the context is not set: longer ones cost memory that few chats need.
@@ -187,8 +188,17 @@ class Answerer:
         self.driver = Driver(engine, prm.services if prm else {})
 
     def encode(self, question: Question) -> tuple[int, ...]:
-        """Token ids of a chat, up to where the answer starts."""
-        return tuple(encode_chat(self.files.tokenizer, question.messages))
+        """Token ids of a chat, up to where the answer starts.
+
+        A single prompt is encoded as in training and search (`encode_prompt`), other chats exactly
+        as transformers does (`encode_chat`).
+        """
+        tokenizer, messages = self.files.tokenizer, question.messages
+        if len(messages) == 1:
+            return tuple(encode_prompt(tokenizer, question.text))
+        if not self.files.is_structured:  # the model knows no tags, and may have no room for them
+            messages = tuple({**m, "content": TAG_PATTERN.sub("", m["content"])} for m in messages)
+        return tuple(encode_chat(tokenizer, messages))
 
     def run(self, questions: Iterable[Question]) -> Iterator[Answered]:
         """Answers side by side, in the order of the questions."""
