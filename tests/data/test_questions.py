@@ -113,5 +113,5 @@ def test_files_that_cannot_be_read(read, tmp_path):
     with pytest.raises(UserError, match="is empty"):
         read_questions(tmp_path / "empty.txt")
     (tmp_path / "bad.jsonl").write_text(json.dumps({"prompt": "x"}) + "\n{")
-    with pytest.raises(UserError, match="bad.jsonl, line 2"):
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2"):
         read_questions(tmp_path / "bad.jsonl")

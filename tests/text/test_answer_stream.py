@@ -1,5 +1,7 @@
 """An answer that comes in pieces reads as the whole one does."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ TEXT = st.lists(WORD, max_size=14).map("".join)
 def cut(whole, places):
     """A sequence in pieces."""
     bounds = [0, *sorted(place % (len(whole) + 1) for place in places), len(whole)]
-    return [whole[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [whole[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def read(pieces):

@@ -30,7 +30,7 @@ def test_control_characters_become_escapes(text):
 @given(st.text())
 def test_text_is_left_as_it_is_but_for_control_characters(text):
     shown = printable(text)
-    assert not any(ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160 for c in shown)
+    assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in shown)
     shown.encode()  # no lone surrogate is left
     if text.replace("\n", "").replace("\t", "").isprintable():
         assert shown == text
