@@ -1,14 +1,14 @@
 """A model that answers, as `stair-jax answer` and `stair-jax chat` load it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from stair_jax.data.questions import Question
+from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
@@ -33,7 +33,7 @@ from stair_jax.run.model_folders import find_model
 from stair_jax.run.runtime import Runtime
 from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.settings import require, setting
+from stair_jax.settings import build, require, setting
 from stair_jax.text.chat import encode_prompt, prepare_tokenizer
 from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import TAG_PATTERN, TAGS
@@ -294,6 +294,34 @@ def load_answerer(
     sizes = make_engine_config(engine_settings, layout.runtime)
     engine = Engine(layout.config, params, sizes, mesh=layout.mesh, consume=True)
     return Answerer(engine, files, settings, scorer)
+
+
+def answer(
+    model: str, prompts: Sequence[str | Sequence[Message]], prm: str = "", **settings: Any
+) -> list[Answered]:
+    """Answers of a model to prompts and chats, side by side.
+
+    Args:
+      model: a Hugging Face folder, a hub id, a stage of a run, or "pocket".
+      prompts: texts, or lists of messages {"role", "content"} that end with the user's.
+      prm: the reward model that guides a search, named in the same way.
+      **settings: fields of `AnswerSettings`, such as method="sample".
+
+    Returns:
+      an answer per prompt, in their order.
+
+    Raises:
+      UserError: the model cannot be read, or a setting cannot be.
+    """
+    chosen = build(AnswerSettings, settings, "answer")
+    questions = []
+    for number, prompt in enumerate(prompts):
+        is_text = isinstance(prompt, str)
+        messages = [{"role": "user", "content": prompt}] if is_text else list(prompt)
+        questions.append(Question(str(number), with_system(messages, chosen.system)))
+    files, prm_folder = find_files(model, prm, chosen)
+    answerer = load_answerer(files, prm_folder, chosen, len(questions))
+    return list(answerer.run(questions))
 
 
 def _runtime(slots: int, wanted: int, kind: str, steps: int) -> Runtime:

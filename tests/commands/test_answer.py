@@ -10,8 +10,10 @@ from pathlib import Path
 import jax
 import pytest
 
+import stair_jax
 from stair_jax import launch
 from stair_jax.commands import answer as answer_command
+from stair_jax.errors import UserError
 from stair_jax.run import answering
 from stair_jax.run.answering import AnswerSettings, find_files
 from stair_jax.storage import read_jsonl, write_jsonl
@@ -104,6 +106,17 @@ def test_chats_have_their_messages_and_what_does_not_fit_is_told(ask, tmp_path):
     assert f"context of 128 tokens (the longest has {number}): raise --context-tokens" in "\n".join(
         said
     )
+
+
+def test_python_gets_the_same_answers(ask, tiny_models):
+    """Those of a greedy model, whose answers depend on no id."""
+    _, (row,), _ = ask("1 + 2?")
+    chat = [{"role": "user", "content": "1 + 2?"}]
+    settings = {"max_answer_tokens": 6, "slots": 2}
+    answers = stair_jax.answer(tiny_models.model, ["1 + 2?", chat], **settings)
+    assert [answer.text for answer in answers] == [row["text"]] * 2
+    with pytest.raises(UserError, match="answer has no field 'methd': did you mean method"):
+        stair_jax.answer(tiny_models.model, ["x"], methd="greedy")
 
 
 def test_tags_and_control_tokens_of_a_prompt_stay_plain_text(tiny_models, chat_tokenizer):
