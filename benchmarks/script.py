@@ -13,6 +13,7 @@ from stair_jax.text.steps import FINAL_PREFIX
 from stair_jax.text.tokenizer import Tokenizer
 
 _FINAL_TOKENS = 40  # of the answer that a judge gets to see
+_POOL = 1 << 16  # words drawn once, of which each text is a piece: a draw a text costs too much
 
 
 class Spread(NamedTuple):
@@ -24,7 +25,7 @@ class Spread(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> int:
         """One number."""
-        return int(np.clip(round(rng.normal(self.mean, self.deviation)), self.low, 2 * self.mean))
+        return int(min(max(round(rng.normal(self.mean, self.deviation)), self.low), 2 * self.mean))
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Script:
     def __init__(self, tokenizer: Tokenizer, lengths: Lengths = Lengths()):
         """Takes the words of the tokenizer that are one token each, wherever they stand."""
         self.tokenizer, self.lengths = tokenizer, lengths
-        self._words = np.array(_words(tokenizer))
+        words = np.array(_words(tokenizer))
+        self._pool = tuple(np.random.default_rng(5).choice(words, _POOL).tolist())
         self._conclusions: dict[Hashable, tuple[int, ...]] = {
             label: tuple(tokenizer.encode_text(f"\nConclusion: [{label}]"))
             for label in ("SAFE", "UNSAFE", 1, 2, 3, 4, 5)
@@ -84,7 +86,8 @@ class Script:
         return self.tokenizer.decode(self._draw(rng, count))
 
     def _draw(self, rng: np.random.Generator, count: int) -> tuple[int, ...]:
-        return tuple(rng.choice(self._words, max(count, 0)).tolist())
+        start = int(rng.integers(_POOL // 2))
+        return self._pool[start : start + max(count, 0)]
 
     def _step(self, rng: np.random.Generator, last: bool) -> tuple[int, ...]:
         """A reasoning block, or the reasoning before the output block and the block itself."""

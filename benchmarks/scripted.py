@@ -90,12 +90,18 @@ class OverlayEngine:
         """As of the engine, with the script's tokens.
 
         Raises:
-            OutOfTime: when it is over; nothing is pending then, and no handle is kept.
+            OutOfTime: when it is over.
         """
         if self.is_over():
-            self._give_up()
             raise OutOfTime
         return [self._scripted(completion) for completion in self.engine.step()]
+
+    def cancel(self, ids: Iterable[Hashable]) -> None:
+        """As of the engine."""
+        ids = list(ids)
+        self.engine.cancel(ids)
+        for id in ids:
+            self._asked.pop(id, None)
 
     def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
         """As of the engine."""
@@ -161,17 +167,6 @@ class OverlayEngine:
             self.work.steps += 1
         else:
             self.work.rollouts += 1
-
-    def _give_up(self) -> None:
-        """Runs what is pending to its end, as an engine cannot be told to drop it."""
-        while self.engine.pending:
-            for completion in self.engine.step():
-                if completion.handle is not None:
-                    self.engine.release(completion.handle)
-        for handle in self._closings:
-            self.engine.release(handle)
-        self._closings.clear()
-        self._asked.clear()
 
 
 def instant_engine() -> ScriptedEngine:

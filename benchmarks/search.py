@@ -2,6 +2,9 @@
 
     python -m benchmarks.search [--parts shaped,drawn,search] [--rewards sign,paper] [--prompts 256]
     python -m benchmarks.search --devices 2 --parts shaped,search     # two against one, as a ratio
+    python -m benchmarks.search --model Qwen/Qwen2.5-0.5B-Instruct --parts search --slots 512 \
+        --sizes short --rewards both --prompts 384 --trees-in-flight 384 --num-iterations 32 \
+        --steps-per-call 8              # a small model, which the host must not keep waiting
     python -m benchmarks.search --tiny                                # a minute, on a CPU
 
 Weights are random, lengths and texts are scripted (shaped.py, scripted.py). Lines:
@@ -10,7 +13,9 @@ Weights are random, lengths and texts are scripted (shaped.py, scripted.py). Lin
             rollout of 300, and a judgement of 100 on 500 fresh tokens; trees never wait
     drawn   the same with drawn lengths of these means, and the ratio to the same in lockstep
     search  run_search with 200 iterations and 4 children: seconds a prompt, tokens a tree, what the
-            cache saved, and how the time was spent
+            cache saved, and how the time was spent; `full_occupancy` is that of the slots while as
+            many requests were pending as there are slots, `tail` the share of the time that the
+            last tenth of the trees took after the others
     scaling what several devices reach against one
 
 iterations/s are sampled tokens/s by the 880 of an iteration, as those that are under way at the
@@ -24,7 +29,7 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +46,16 @@ from benchmarks.common import (
     warm_up,
 )
 from benchmarks.roofline import Floor, measure_ceilings
-from benchmarks.script import Lengths, Script, Spread, judge_template, scripted_prompts
+from benchmarks.sampling_profile import SamplingProfile
+from benchmarks.script import Script
 from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
+from benchmarks.scripted_search import SIZES, Watch, WorkloadSizes, scripted_search
 from benchmarks.trace import Clock
 from stair_jax import pocket
 from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import EngineStats, Request
-from stair_jax.search.judging.judges import JudgeSettings
-from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.runner import run_search
-from stair_jax.search.search_context import Reward, SamplingSettings
 from stair_jax.search.search_report import since
-from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.chat import prepare_tokenizer
@@ -63,30 +65,6 @@ from stair_jax.text.chat import prepare_tokenizer
 # bfloat16: 1,024 seats, 600 trees; fp8: 512 seats, 384 trees, the only setting on record.
 VLLM_ITERATIONS = {"none": 19.2, "fp8": 19.6}
 _PLAYED = 32  # trees that are grown without a model, to know what a tree comes to
-
-# What a judge is asked, and R of helpfulness and safety. "sign": -1 or +1. "paper": the paper's
-# scale, -3 or +3, from one question. "both": the paper's, from both questions.
-REWARDS: dict[str, tuple[tuple[str, ...], Reward]] = {
-    "sign": (("safety",), SafetyReward()),
-    "paper": (("safety",), lambda _, safety: SafetyReward()(1.0, safety)),
-    "both": (("helpfulness", "safety"), SafetyReward()),
-}
-
-
-@dataclass(frozen=True)
-class WorkloadSizes:
-    """Of the scripted search and of the shaped workload."""
-
-    lengths: Lengths = field(default_factory=Lengths)
-    prompt: int = 110
-    template: int = 220
-    max_step: int = 512
-    max_answer: int = 1536
-    max_length: int = 2048
-    scale: float = 1.0  # of the lengths of the shaped workload
-
-
-_TINY = WorkloadSizes(Lengths(Spread(16, 4, 10), Spread(14, 2, 12)), 10, 20, 40, 120, 256, 0.1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,7 @@ def main() -> None:
     """Prints the figures as they are found."""
     flags = parse()
     lines = Lines(vars(flags))
-    sizes = _TINY if flags.tiny else WorkloadSizes()
+    sizes = SIZES["tiny" if flags.tiny else flags.sizes]
     ceilings = measure_ceilings(small=flags.tiny)
     copied, product = ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12
     lines("ceilings", copy_tb_per_s=copied, matmul_tflops_per_s=product)
@@ -151,10 +129,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--trees-in-flight", type=int, default=0, help="most, a device; 0: slots / 2"
     )
+    parser.add_argument("--sizes", default="long", choices=sorted(SIZES), help="of all texts")
     parser.add_argument("--num-iterations", type=int, default=200)
     parser.add_argument("--in-flight", type=int, default=1, help="iterations of a tree at once")
     parser.add_argument("--search-seconds", type=float, default=150.0, help="of each search")
     parser.add_argument("--trace-seconds", type=float, default=0.0, help="profiled after them")
+    parser.add_argument("--profile", type=int, default=0, help="functions of the host to print")
     flags = parser.parse_args()
     if flags.tiny:
         flags.slots, flags.trees, flags.seconds = 8, 4, min(flags.seconds, 2.0)
@@ -260,14 +240,14 @@ def search_line(setting: SearchSetup, rewards: str, num_prompts: int) -> float:
     run_all(setting.engine, [Request("wake", (1, 2), score_ids=(0,))])
     before = EngineStats(**vars(setting.engine.stats))
     clock = Clock(setting.engine.stats, flags.search_seconds, flags.trace_seconds)
-    scripted = OverlayEngine(setting.engine, script, clock)
-    trees: list[TreeRecord] = []
-    with suppress(OutOfTime):
-        _search(setting, scripted, rewards, num_prompts, in_flight, trees.append)
+    scripted = OverlayEngine(setting.engine, script)
+    watch = Watch(scripted, flags.slots * setting.devices, clock)
+    with suppress(OutOfTime), SamplingProfile(flags.profile):
+        _search(setting, scripted, rewards, num_prompts, in_flight, watch.tree)
     clock.close()
     assert clock.stats is not None
     stats = since(before, clock.stats)
-    finished = len(trees) == num_prompts
+    finished = len(watch.seconds) == num_prompts
     tree_tokens = stats.generated / num_prompts if finished else instant.work.tokens / few
     done = num_prompts if finished else stats.busy_steps / tree_tokens
     slots = flags.slots * setting.devices
@@ -280,7 +260,7 @@ def search_line(setting: SearchSetup, rewards: str, num_prompts: int) -> float:
         prompts=num_prompts,
         trees_in_flight=in_flight,
         extrapolated=not finished,
-        trees_finished=len(trees),
+        trees_finished=len(watch.seconds),
         trees_done=done,
         seconds=clock.seconds,
         seconds_a_prompt=clock.seconds / done,
@@ -289,6 +269,9 @@ def search_line(setting: SearchSetup, rewards: str, num_prompts: int) -> float:
         tokens_per_s=stats.busy_steps / clock.seconds,
         hit_rate=stats.hit_rate,
         occupancy=stats.occupancy,
+        full_occupancy=watch.full_occupancy,
+        tail=watch.tail,
+        tail_steps=watch.tail_steps,
         preempted=stats.preempted,
         evicted=stats.evicted,
         idle_share=stats.starved_seconds / clock.seconds,
@@ -328,33 +311,9 @@ def _search(
     in_flight: int,
     on_tree: Callable[[TreeRecord], None],
 ) -> None:
-    sizes, flags = setting.sizes, setting.flags
-    questions, reward = REWARDS[rewards]
-    template = judge_template(engine.script, sizes.template)
-    settings = SearchSettings(
-        tree=SearchConfig(num_iterations=flags.num_iterations, in_flight=flags.in_flight),
-        sampling=SamplingSettings(
-            max_step_tokens=sizes.max_step, max_answer_tokens=sizes.max_answer
-        ),
-        judge=JudgeSettings(
-            mode="generative",
-            safety_prompts=questions,
-            helpfulness_template=template,
-            safety_template=template,
-            max_tokens=sizes.max_step,
-        ),
-        max_prompt_tokens=2 * sizes.prompt + 32,
-    )
-    run_search(
-        scripted_prompts(engine.script, num_prompts, sizes.prompt),
-        engine,
-        engine.script.tokenizer,
-        settings,
-        0,
-        on_tree,
-        reward=reward,
-        trees_in_flight=in_flight,
-    )
+    flags = setting.flags
+    tree = SearchConfig(num_iterations=flags.num_iterations, in_flight=flags.in_flight)
+    scripted_search(engine, setting.sizes, tree, rewards, num_prompts, in_flight, on_tree)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def drawn_length(what: str, mean: int, key: Hashable) -> int:
     """A normal draw by the key, cut at a tenth of the mean and as far above it."""
     rng = np.random.default_rng(request_key(0, *key))  # type: ignore[misc]
     drawn = rng.normal(mean, _DEVIATION[what] * mean)
-    return max(1, round(float(np.clip(drawn, 0.1 * mean, 1.9 * mean))))
+    return max(1, round(min(max(drawn, 0.1 * mean), 1.9 * mean)))
 
 
 @dataclass

@@ -126,7 +126,11 @@ def scripted_pairs(script: Script, prompts: int) -> list[StepPair]:
     """Pairs of trees of 200 iterations with the lengths of `search`, made without a model."""
     template = judge_template(script, 20)
     judge = JudgeSettings(
-        safety_prompts=("safety",), helpfulness_template=template, safety_template=template
+        safety_prompts=("safety",),
+        helpfulness_template=template,
+        safety_template=template,
+        fence=False,  # a prompt and a reply of scripted lengths, and nothing else
+        ask_closing=False,
     )
     trees: list[TreeRecord] = []
     run_search(

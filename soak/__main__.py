@@ -36,6 +36,7 @@ SOAKS = {
     "checkpoints": Soak(1_000, "folders", "a hostile checkpoint is refused with a one-line error"),
     "configs": Soak(3_000, "commands", "a fuzzed command line is refused with a one-line error"),
     "growth": Soak(2_000, "trees", "many trees in one process leak nothing"),
+    "endpoints": Soak(100, "kills", "a process that asks an endpoint is killed, and pays once"),
     "prompts": Soak(100_000, "prompts", "many prompts are read and queued in linear time"),
 }
 

@@ -74,6 +74,8 @@ def _settings(script: Script) -> SearchSettings:
             mode="generative",
             helpfulness_template=template,
             safety_template=template,
+            fence=False,  # a prompt and a reply of scripted lengths, and nothing else
+            ask_closing=False,
             max_tokens=40,
         ),
     )

@@ -44,6 +44,7 @@ OVERRIDES: Mapping[str, Any] = {
     "search.num_iterations": 8,
     "search.max_answer_tokens": 80,
     "search.judge.mode": "expected",  # a model of so few steps writes no conclusion
+    "search.judge.probe": "",  # nor does it judge well
     "preferences.v0": 0.0,  # any difference makes a pair
     "preferences.v1": -3.0,
     "preferences.prm.max_pairs_per_tree": 2,

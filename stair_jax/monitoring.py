@@ -1,4 +1,4 @@
-"""Metrics (JSON lines, TensorBoard, Weights & Biases) and progress lines on stderr.
+"""Metrics and text samples (JSON lines, TensorBoard, Weights & Biases), progress lines on stderr.
 
 Weights & Biases is used if `WANDB_PROJECT` names a project; its other environment variables
 (WANDB_MODE=offline, ...) work as usual.
@@ -11,16 +11,18 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
+from stair_jax.samples import Sample
 
 METRICS_FILE = "metrics.jsonl"
 SPEED_FILE = "speed.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 _WANDB_FILE = "wandb.json"  # id of the W&B run, to resume it
 _INTERVAL = 5.0  # least seconds between two progress lines
 
@@ -32,10 +34,11 @@ def say(text: str) -> None:
 
 
 class Metrics:
-    """Writes scalars by step: JSON lines and TensorBoard events in a folder, and W&B if set up.
+    """Writes scalars and samples by step: JSON lines and TensorBoard events, and W&B if set up.
 
     Values that depend on the clock go into `speed.jsonl`, all others into `metrics.jsonl`. So the
-    latter has the same bytes for the same run, however often it was interrupted.
+    latter has the same bytes for the same run, however often it was interrupted. Samples go
+    into `samples.jsonl`.
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None, silent: bool = False):
@@ -59,8 +62,9 @@ class Metrics:
         self._folder = storage.make_folder(folder)
         self._resume_step = resume_step
         self._open(METRICS_FILE)
-        if (self._folder / SPEED_FILE).exists():
-            self._open(SPEED_FILE)
+        for name in (SPEED_FILE, SAMPLES_FILE):
+            if (self._folder / name).exists():
+                self._open(name)
         if os.environ.get("WANDB_PROJECT"):
             self._wandb = _start_wandb(self._folder, is_new=resume_step == -1)
 
@@ -70,8 +74,8 @@ class Metrics:
         """Writes the scalars of a step, as a line {"step": step, name: value, ...} in each file.
 
         Args:
-          step: of these values.
-          values: scalars that are the same in a repeated run.
+          step: of these values; a step may come again with other names.
+          values: scalars that are the same in a repeated run; a file gets no line of none.
           clock: scalars that depend on the clock: seconds, speeds.
 
         Raises:
@@ -79,7 +83,7 @@ class Metrics:
         """
         if self._silent:
             return
-        numbers = self._line(METRICS_FILE, step, values)
+        numbers = self._line(METRICS_FILE, step, values) if values else {}
         if clock:
             numbers |= self._line(SPEED_FILE, step, clock)
         events = self._tensorboard()
@@ -88,6 +92,24 @@ class Metrics:
                 events.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Writes samples of a step, a line each, and says the first of them.
+
+        Raises:
+          UserError: a file cannot be written.
+        """
+        if self._silent:
+            return
+        for number, sample in enumerate(samples):
+            self._append(SAMPLES_FILE, _json_line({"step": int(step), **sample.to_dict()}))
+            tag = f"samples/{sample.what}" + (f"_{number}" if number else "")
+            self._tensorboard().add_text(tag, sample.to_markdown(), step)
+            if self._wandb is not None:
+                page = importlib.import_module("wandb").Html(sample.to_html())
+                self._wandb.log({tag: page}, step=step)
+        if samples:
+            say(f"{self._folder.name}: sample of step {step}, {samples[0].to_line()}")
 
     def close(self) -> None:
         """Flushes and closes all files and writers."""
@@ -114,11 +136,14 @@ class Metrics:
 
     def _line(self, name: str, step: int, values: Mapping[str, Any]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in values.items()}
+        self._append(name, _line(step, numbers))
+        return numbers
+
+    def _append(self, name: str, line: str) -> None:
         file = self._files.get(name) or self._open(name)
         with storage.writing(self._folder / name):
-            file.write(_line(step, numbers))
+            file.write(line)
             file.flush()
-        return numbers
 
     def _tensorboard(self) -> Any:
         if self._events is None:
@@ -163,14 +188,38 @@ def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
     storage.write_text(folder / METRICS_FILE, "".join(lines))
 
 
+def order_samples(folder: Path, ids: Sequence[str]) -> None:
+    """Sorts the lines of `samples.jsonl`, where there is one, by the rows that they belong to.
+
+    Args:
+      folder: of the file.
+      ids: of the rows; each line has the "id" of its row, and gets the number of that as its step.
+        Of two lines of a row that have the same "sample" the later one stays.
+    """
+    path = folder / SAMPLES_FILE
+    steps = {id: step for step, id in enumerate(ids, start=1)}
+    rows = [json.loads(line) for line in _whole_lines(path, None)]
+    latest = {
+        (row["id"], row["sample"]): row | {"step": steps[row["id"]]}
+        for row in rows
+        if row.get("id") in steps
+    }
+    if latest:
+        ordered = sorted(latest.values(), key=lambda row: row["step"])
+        storage.write_text(path, "".join(map(_json_line, ordered)))
+
+
 def num_rows(folder: Path) -> int:
     """Number of rows of `metrics.jsonl` in a folder."""
     return len(_whole_lines(folder / METRICS_FILE, None))
 
 
 def _line(step: int, values: Mapping[str, float]) -> str:
-    numbers = {name: float(value) for name, value in values.items()}
-    return json.dumps(storage.plain({"step": int(step), **numbers}), allow_nan=False) + "\n"
+    return _json_line({"step": int(step), **{name: float(v) for name, v in values.items()}})
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(storage.plain(values), allow_nan=False) + "\n"
 
 
 def _whole_lines(path: Path, resume_step: int | None) -> list[str]:
@@ -192,9 +241,22 @@ def _whole_lines(path: Path, resume_step: int | None) -> list[str]:
 
 
 class Progress:
-    """Progress lines on stderr, a few seconds apart: units done, rate, estimated time left."""
+    """Progress lines on stderr, a few seconds apart: units done, rate, estimated time left.
 
-    def __init__(self, name: str, total: int, unit: str, done: int = 0, silent: bool = False):
+    The rate is that of the units alone: what else takes time (`outside`, `leave_out`) is no part of
+    it. The time left counts what comes again, such as saves, and what comes once does not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        silent: bool = False,
+        outside: Callable[[], float] | None = None,
+        parts: tuple[str, int] | None = None,
+    ):
         """Starts the clock.
 
         Args:
@@ -203,44 +265,85 @@ class Progress:
           unit: name of the units, in the plural.
           done: units that were done before (of a resumed stage); not counted in the rate.
           silent: print nothing; for all processes of a run but the first.
+          outside: seconds so far that no unit needs and that do not come again, such as those of
+            compilation (`compile_clock.compile_seconds`); None: there are none.
+          parts: name and number of the equal parts of a unit, where `update` is told how many are
+            done: rate and time left are counted in them, long before a first unit is done.
         """
         self._silent = silent
-        self._name, self._total, self._unit = name, total, unit
+        self._name, self._total, self._unit, self._parts = name, total, unit, parts
         self._start_done = self._done = done
-        self._start = self._last_line = time.monotonic()
+        self._start_parts = self._done_parts = done * parts[1] if parts else 0
+        self._start = self._rated_from = self._last_line = time.monotonic()
+        self._outside = outside or (lambda: 0.0)
+        self._outside_before = self._outside()
+        self._recurring = 0.0
         self._shown: Mapping[str, Any] = {}
         if done and not silent:
             say(f"{name}: resuming at {done} of {total} {unit}")
 
-    def update(self, done: int, **shown: Any) -> None:
-        """Reports that `done` units are finished in total; `shown` are values to print with it."""
+    def update(self, done: int, *, done_parts: int = 0, **shown: Any) -> None:
+        """Reports that `done` units are finished in total.
+
+        Args:
+          done: units.
+          done_parts: parts of units that were done since the start, with `parts`.
+          **shown: values to print with the units.
+        """
         self._done = done
+        self._done_parts = self._start_parts + done_parts
         self._shown = shown or self._shown
         now = time.monotonic()
         if now - self._last_line >= _INTERVAL and not self._silent:
             self._last_line = now
             say(self._line(now))
 
+    def rate_from_here(self, done: int) -> None:
+        """Leaves out of the rate all units so far and the time that they took.
+
+        For a first unit that is not like the others, such as a step that compiles.
+        """
+        self._start_done = done
+        self._rated_from, self._outside_before = time.monotonic(), self._outside()
+        self._recurring = 0.0
+
+    def leave_out(self, seconds: float) -> None:
+        """Leaves seconds of something else than units, that comes again, out of the rate."""
+        self._recurring += seconds
+
     def close(self) -> None:
         """Prints a last line with the totals."""
         if self._silent:
             return
-        seconds = time.monotonic() - self._start
-        count = self._done - self._start_done
-        rate = f", {_rate(count / seconds, self._unit)}" if count and seconds > 0 else ""
+        now = time.monotonic()
+        rate, _ = self._rate_and_left(now)
         say(
             f"{self._name}: {self._done} of {self._total} {self._unit} "
-            f"in {duration(seconds)}{rate}{_values(self._shown)}"
+            f"in {duration(now - self._start)}{rate}{_values(self._shown)}"
         )
 
     def _line(self, now: float) -> str:
-        count, seconds = self._done - self._start_done, now - self._start
         head = f"{self._name}: {self._done} of {self._total} {self._unit}"
-        if not count:
-            return f"{head}, {duration(seconds)} so far{_values(self._shown)}"
-        left = max(0, self._total - self._done) * seconds / count
-        rate = _rate(count / seconds, self._unit)
-        return f"{head}, {rate}, {duration(left)} left{_values(self._shown)}"
+        if self._parts:
+            name, each = self._parts
+            head += f", {self._done_parts:,} of {self._total * each:,} {name}"
+        rate, left = self._rate_and_left(now)
+        if not rate:
+            return f"{head}, {duration(now - self._start)} so far{_values(self._shown)}"
+        return f"{head}{rate}, {duration(left)} left{_values(self._shown)}"
+
+    def _rate_and_left(self, now: float) -> tuple[str, float]:
+        """The rate as text, and the seconds left; "" and 0 where they are not known yet."""
+        unit, total = self._unit, self._total
+        done, count = self._done, self._done - self._start_done
+        if self._parts:
+            unit, total = self._parts[0], self._total * self._parts[1]
+            done, count = self._done_parts, self._done_parts - self._start_parts
+        seconds = now - self._rated_from - (self._outside() - self._outside_before)
+        own = seconds - self._recurring
+        if count <= 0 or own <= 0:
+            return "", 0.0
+        return f", {_rate(count / own, unit)}", max(0, total - done) * seconds / count
 
 
 def duration(seconds: float) -> str:

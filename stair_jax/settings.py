@@ -121,13 +121,13 @@ def check_section(cls: type, values: Mapping[str, Any], where: str) -> dict[str,
     return converted
 
 
-def values_of(settings: Any, keep: "typing.Callable[[dataclasses.Field[Any]], bool]") -> Any:
-    """Settings as nested dicts, of the fields that `keep` lets through."""
+def values_of(settings: Any, keep: "typing.Callable[[dataclasses.Field[Any], Any], bool]") -> Any:
+    """Settings as nested dicts, of the fields that `keep`, told their values, lets through."""
     if is_dataclass(settings) and not isinstance(settings, type):
         return {
             info.name: values_of(getattr(settings, info.name), keep)
             for info in fields(settings)
-            if keep(info)
+            if keep(info, getattr(settings, info.name))
         }
     return settings
 

@@ -30,7 +30,8 @@ class Rule:
       choices: the values that text (or each text of a tuple) may have; empty: any.
       cost: the field changes time and memory, and results by rounding only: it is no part of a
         stage's identity.
-      absent: what a record means that was written before the field existed; `UNSET`: the default.
+      absent: what a record means that was written before the field existed; with this value the
+        field is no part of a stage's identity. `UNSET`: the default, which is a part of it.
     """
 
     least: float | None = None

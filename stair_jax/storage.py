@@ -7,6 +7,7 @@ becomes a `UserError` that names the path.
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -332,7 +333,20 @@ class RecordLog:
         Raises:
           UserError: it cannot be written; the file is then as before.
         """
-        member = _gzip_member(record)
+        self.extend([record])
+
+    def extend(self, records: Iterable[Mapping[str, Any]]) -> list[tuple[int, int]]:
+        """Appends records and waits once until all of them are on disk.
+
+        Returns:
+          the place of each in the file: its first byte, and the one after its last.
+
+        Raises:
+          UserError: they cannot be written; the file is then as before.
+        """
+        members = [_gzip_member(record) for record in records]
+        if not members:
+            return []
         with writing(self.path):
             is_new = not self.path.exists()
             make_folder(self.path.parent)
@@ -340,7 +354,7 @@ class RecordLog:
         with writing(self.path), open(self.path, "ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
-                _write_all(file.fileno(), member)
+                _write_all(file.fileno(), b"".join(members))
                 os.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):
@@ -348,6 +362,8 @@ class RecordLog:
                 raise
         if is_new:
             _sync_folder(self.path.parent)
+        ends = list(itertools.accumulate(map(len, members), initial=size))
+        return list(itertools.pairwise(ends))
 
     def read(self) -> list[dict[str, Any]]:
         """All complete records, oldest first; [] if there is no file."""

@@ -1,14 +1,17 @@
 """Metrics have each step once after a resume; progress lines show rate and time left."""
 
 import json
+import struct
 import sys
 from types import SimpleNamespace
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from stair_jax import monitoring
 from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress
+from stair_jax.samples import Sample
 
 
 def lines(folder):
@@ -62,10 +65,59 @@ def test_what_the_clock_decides_has_a_file_of_its_own(tmp_path):
     assert speeds == [{"step": 1, "seconds": 3.0}, {"step": 2, "seconds": 9.0}]
 
 
+def test_a_line_of_seconds_alone_is_none_of_the_metrics(tmp_path):
+    with Metrics(tmp_path) as metrics:
+        metrics.write(3, {}, {"save_seconds": 2.0})
+    assert lines(tmp_path) == []
+    assert json.loads((tmp_path / "speed.jsonl").read_text()) == {"step": 3, "save_seconds": 2.0}
+
+
+def tensorboard_records(path):
+    """The records of a file of events: length, checksum, data, checksum."""
+    data, place = path.read_bytes(), 0
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        yield data[place + 12 : place + 12 + length]
+        place += length + 16
+
+
+def texts_of(folder):
+    """The texts in TensorBoard's events by tag."""
+    (path,) = folder.glob("events.out.*")
+    found = {}
+    for record in tensorboard_records(path):
+        for value in event_pb2.Event.FromString(record).summary.value:
+            found[value.tag] = value.tensor.string_val[0].decode()
+    return found
+
+
+def test_samples_are_written_once_and_said_in_a_line(tmp_path, capsys):
+    folder = tmp_path / "dpo"
+    with Metrics(folder) as metrics:
+        for step in (4, 8):
+            metrics.write_samples(
+                step, [Sample("pair", {"chosen": "Yes.\nNo."}, {"margin": 0.5 * step})]
+            )
+        metrics.write_samples(8, [])
+    assert capsys.readouterr().err.splitlines() == [
+        r"dpo: sample of step 4, pair: chosen 'Yes.\nNo.'; margin 2",
+        r"dpo: sample of step 8, pair: chosen 'Yes.\nNo.'; margin 4",
+    ]
+    assert "    Yes.\n    No." in texts_of(folder)["samples/pair/text_summary"]
+    with Metrics(folder, resume_step=4) as metrics:
+        metrics.write_samples(8, [Sample("pair", {}, {"margin": float("nan"), "kl": None})])
+    written = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert written == [
+        {"step": 4, "sample": "pair", "chosen": "Yes.\nNo.", "margin": 2.0},
+        {"step": 8, "sample": "pair", "margin": None, "kl": None},
+    ]
+
+
 def test_a_silent_process_writes_and_says_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_PROJECT", "ours")
     with Metrics(tmp_path / "stage", silent=True) as metrics:
         metrics.write(1, {"loss": 0.5}, {"seconds": 1.0})
+        metrics.write_samples(1, [Sample("answer", {"text": "Yes."})])
     clock = Clock(monkeypatch)
     progress = Progress("sft", 10, "steps", done=2, silent=True)
     clock.now = 60.0
@@ -80,6 +132,8 @@ class FakeWandb:
 
     def __init__(self):
         self.runs = []
+
+    Html = staticmethod(lambda text: ("html", text))
 
     def init(self, **options):
         """A run that records its calls."""
@@ -107,6 +161,15 @@ def test_wandb_gets_the_metrics_and_goes_on_with_its_run(tmp_path, wandb):
     assert first.logged == [(0, {"loss": 0.5, "mfu": 0.25})] and first.is_finished
     assert first.options["project"] == "ours" and first.options["name"] == "run/sft"
     assert resumed.options["id"] == first.options["id"] != anew.options["id"]
+
+
+def test_wandb_shows_a_sample_as_text_and_not_as_markup(tmp_path, wandb):
+    with Metrics(tmp_path) as metrics:
+        metrics.write_samples(2, [Sample("answer", {"text": "<script>x</script>"}, {"value": 1.0})])
+    ((step, logged),) = wandb.runs[0].logged
+    kind, page = logged["samples/answer"]
+    assert step == 2 and kind == "html"
+    assert "<script>" not in page and "&lt;script&gt;x&lt;/script&gt;" in page
 
 
 def test_wandb_is_left_alone_unless_a_project_is_named(tmp_path, wandb, monkeypatch):
@@ -157,6 +220,31 @@ def test_progress_before_the_first_unit(monkeypatch, capsys):
     clock.now = 6.0
     progress.update(0)
     assert capsys.readouterr().err == "sft: 0 of 10 steps, 6.0 s so far\n"
+
+
+def test_the_time_left_counts_no_compilation(monkeypatch, capsys):
+    """60 of the first 70 seconds are the compiler's: the 9 trees to come take 90."""
+    clock, compiled = Clock(monkeypatch), [5.0]
+    progress = Progress("search1", 10, "trees", outside=lambda: compiled[0])
+    clock.now, compiled[0] = 70.0, 65.0
+    progress.update(1)
+    said = "search1: 1 of 10 trees, 10 s each, 1 min 30 s left\n"
+    assert capsys.readouterr().err == said
+
+
+def test_time_left_and_rate_of_units_that_are_done_in_parts(monkeypatch, capsys):
+    """2 of 5 trees of 8 parts were there before; 12 of the other 24 parts took 6 s."""
+    clock = Clock(monkeypatch)
+    progress = Progress("search1", 5, "trees", done=2, parts=("iterations", 8))
+    capsys.readouterr()
+    clock.now = 5.0
+    progress.update(2, done_parts=0)
+    assert capsys.readouterr().err == ("search1: 2 of 5 trees, 16 of 40 iterations, 5.0 s so far\n")
+    clock.now = 10.0
+    progress.update(2, done_parts=12, judgements=9)
+    assert capsys.readouterr().err == (
+        "search1: 2 of 5 trees, 28 of 40 iterations, 1.2 iterations/s, 10.0 s left (judgements 9)\n"
+    )
 
 
 @pytest.mark.parametrize(

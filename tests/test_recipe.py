@@ -50,7 +50,9 @@ SETTINGS = {
     "search.max_prompt_tokens": 64,
     "search.context_tokens": 192,
     "search.dtype": "float32",
+    "search.judge.fence": False,  # which the words of the pocket world cannot describe
     "search.judge.mode": "expected",  # a model of so few steps writes no conclusion
+    "search.judge.probe": "",  # nor does it judge well
     "search.judge.helpfulness_template": HELPFULNESS_PROMPT,
     "search.judge.safety_template": SAFETY_PROMPT,
     "preferences.v0": 0.0,  # any difference makes a pair

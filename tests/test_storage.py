@@ -232,6 +232,16 @@ def test_record_log_is_gzip_of_json_lines_with_the_same_bytes_each_time(tmp_path
     assert storage.RecordLog(tmp_path / "none.gz").read() == []
 
 
+def test_records_can_be_appended_together_and_read_where_they_are(tmp_path):
+    log = storage.RecordLog(tmp_path / "log.gz")
+    assert log.extend([]) == [] and not log.path.exists()
+    places = [*log.extend(RECORDS[:1]), *log.extend(RECORDS[1:])]
+    assert places[0][0] == 0 and places[-1][1] == log.path.stat().st_size
+    data = log.path.read_bytes()
+    assert [json.loads(gzip.decompress(data[a:b])) for a, b in places] == RECORDS
+    assert [end for _, end in log.members()] == [end for _, end in places]
+
+
 @given(cut=st.integers(0, 1000), garbage=st.binary(max_size=12))
 def test_a_torn_tail_costs_at_most_the_last_record(tmp_path, cut, garbage):
     path = tmp_path / "log.gz"

@@ -45,9 +45,20 @@ def read_mixture(
     Raises:
       UserError: a bad file, bad rates, or an unknown reader.
     """
-    rows = read_rows(path, SftRow)
+    return mix(read_rows(path, SftRow), rates, num_examples, seed, reader, path)
+
+
+def mix(
+    rows: Sequence[SftRow],
+    rates: Rates | None,
+    num_examples: int,
+    seed: int,
+    reader: Reader,
+    where: str | Path,
+) -> list[SftRow]:
+    """As `read_mixture`, of rows that are read already; messages call them `where`."""
     _check_reader(reader)
-    sources = _sources([row.kind for row in rows], rates, path)
+    sources = _sources([row.kind for row in rows], rates, where)
     return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
 
 

@@ -5,7 +5,7 @@ ShareGPT), or a text in `question` or `instruction`; a `.txt` file has a prompt 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ class Question:
       id: unique in its source.
       messages: in order; at most one of the system, which comes first.
       kind: "safety" or "helpfulness", for a judge.
+      reference: the right answer where the row has one, for a judge.
     """
 
     id: str
     messages: tuple[Message, ...]
     kind: str = "helpfulness"
+    reference: Any = None
 
     @property
     def text(self) -> str:
@@ -54,9 +56,9 @@ class Question:
         """The chat as one text, as a judge of the answer reads it."""
         turns = [message for message in self.messages if message["role"] != "system"]
         if len(turns) == 1:
-            return Prompt(self.id, turns[0]["content"], self.kind)
+            return Prompt(self.id, turns[0]["content"], self.kind, reference=self.reference)
         lines = (f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns)
-        return Prompt(self.id, "\n\n".join(lines), self.kind)
+        return Prompt(self.id, "\n\n".join(lines), self.kind, reference=self.reference)
 
 
 def make_question(text: str, id: str = "", system: str | None = None) -> Question:
@@ -98,7 +100,7 @@ def read_questions(source: str | Path, system: str | None = None) -> list[Questi
         if row.get("id") in (None, ""):
             number = hashes[question.id] = hashes.get(question.id, 0) + 1
             if number > 1:
-                question = Question(f"{question.id}-{number}", question.messages, question.kind)
+                question = replace(question, id=f"{question.id}-{number}")
         if (first := places.setdefault(question.id, place)) != place:
             raise UserError(f"{where}: id {question.id!r} is already used in {first}")
         questions.append(question)
@@ -131,7 +133,8 @@ def _read(row: Mapping[str, Any], where: str, system: str | None) -> Question:
     if not isinstance(id, str | int | None) or isinstance(id, bool):
         raise UserError(f"{where}: the column 'id' must be text")
     kind = row["kind"] if row.get("kind") in KINDS else "helpfulness"
-    return _question("" if id is None else str(id), _messages(row, where), own, kind)
+    question = _question("" if id is None else str(id), _messages(row, where), own, kind)
+    return replace(question, reference=row.get("reference"))
 
 
 def _question(

@@ -194,6 +194,11 @@ class EngineStats:
         return self.reused / max(self.reused + self.prefilled, 1)
 
 
+def num_tokens(message: Any) -> int:
+    """Tokens of a request, or of what a completion brought; 0 for those of services without any."""
+    return len(getattr(message, "tokens", ()))
+
+
 def request_key(seed: int, *path: Any) -> tuple[int, int]:
     """Derives a random key from a run's seed and a path of ints and strings.
 

@@ -244,15 +244,19 @@ class Scheduler:
 
     def _grow(self) -> None:
         """Reserves the pages that each running sequence may fill in this round, in order."""
-        for sequence in sorted(self.slots.running(), key=_BY_ORDER):
+        growing = [sequence for sequence in self.slots.running() if self._missing(sequence) > 0]
+        for sequence in sorted(growing, key=_BY_ORDER):
             if sequence.slot is None:
                 continue  # preempted for an earlier sequence in this loop
-            had = sequence.pages
-            if not self._make_room(sequence, may_preempt=True):
-                self._preempt(sequence)
-            # `_make_room` replaces the array if and only if it adds pages.
-            elif sequence.pages is not had:
+            if self._make_room(sequence, may_preempt=True):
                 self.slots.write_pages(sequence)
+            else:
+                self._preempt(sequence)
+
+    def _missing(self, sequence: SequenceState) -> int:
+        """Pages that a sequence lacks for one more decode call; negative if it has some to spare."""
+        tokens = sequence.tokens_after_call(self.sizes.num_steps)
+        return -(-tokens // self.sizes.page_size) - len(sequence.pages)
 
     def _make_room(self, sequence: SequenceState, may_preempt: bool) -> bool:
         """Reserves the pages that a sequence may fill in one more decode call.
@@ -264,8 +268,7 @@ class Scheduler:
         Returns:
             Whether the sequence has the pages.
         """
-        tokens = sequence.tokens_after_call(self.sizes.num_steps)
-        missing = -(-tokens // self.sizes.page_size) - len(sequence.pages)
+        missing = self._missing(sequence)
         if missing <= 0:
             return True
         # Cached prefixes go before running work: they cost a prefill to restore, and only if they
@@ -424,6 +427,8 @@ class Scheduler:
             handle: the nearest cached ancestor of the sequence, or None.
             missing: number of pages that have to be free.
         """
+        if missing <= self.pool.num_free:
+            return True
         if handle is not None:
             self.prefix_cache.pin(handle)
         is_free = self.prefix_cache.evict(missing)

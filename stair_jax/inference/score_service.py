@@ -1,37 +1,16 @@
 """A reward model as a service of the driver: scores whole sequences, in batches of fixed shape."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-PRM_SERVICE = "prm"
+from stair_jax.decoding.score_requests import PRM_SERVICE, ScoreCompletion, ScoreRequest
+
+__all__ = ["PRM_SERVICE", "BatchScorer", "ScoreCompletion", "ScoreRequest", "ScoreService"]
+
 # Calls of `step` that a batch that is not full waits for more rows.
 _PATIENCE = 4
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """A sequence to score.
-
-    Attributes:
-        id: identifies the completion.
-        tokens: token ids of the reward model, prompt and answer together.
-        service: name of the service.
-    """
-
-    id: Hashable
-    tokens: tuple[int, ...]
-    service: str = PRM_SERVICE
-
-
-@dataclass(frozen=True)
-class ScoreCompletion:
-    """The score of a sequence."""
-
-    id: Hashable
-    value: float
 
 
 class BatchScorer(Protocol):

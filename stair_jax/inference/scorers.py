@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.decoding.task import GatherTask, Service, Task
 from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
 from stair_jax.inference.score_service import (
@@ -23,8 +23,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
 from stair_jax.parallel.placement import Placement
 from stair_jax.search.judging.judges import Judge, Judging
-from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
-from stair_jax.search.judging.replies import Question
+from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper, Prefix
 from stair_jax.search.search_context import Reward
 from stair_jax.text import steps
 
@@ -176,7 +175,7 @@ class SelfReward:
         self.services: Mapping[str, Service] = services or {}
         self.judge, self.reward, self.settings, self.seed = judge, reward, settings, seed
         self.ends = end_ids(judge.tokenizer)
-        self._prefixes = JudgePrefixes(engine, judge)
+        self._prefixes = JudgePrefixes(engine, judge, services)
         self._num_open = 0
 
     def open(self, prompt: Prompt) -> "PromptSelfReward":
@@ -184,7 +183,7 @@ class SelfReward:
         self._num_open += 1
         return PromptSelfReward(self, self._prefixes.open(prompt))
 
-    def close_prompt(self, handles: Mapping[Question, Handle]) -> None:
+    def close_prompt(self, handles: Mapping[Prefix, Handle]) -> None:
         """Gives back the handles of a prompt, and with the last ones those of all prompts."""
         self._prefixes.close(handles)
         self._num_open -= 1
@@ -195,7 +194,7 @@ class SelfReward:
 class PromptSelfReward:
     """Self-reward of the candidates of one prompt."""
 
-    def __init__(self, scorer: SelfReward, prefixes: Mapping[Question, Handle]):
+    def __init__(self, scorer: SelfReward, prefixes: Mapping[Prefix, Handle]):
         """Made by `SelfReward.open`."""
         self._scorer, self._prefixes = scorer, prefixes
 
@@ -213,9 +212,7 @@ class PromptSelfReward:
 class SelfRewardTask(Task[Scored]):
     """The self-reward of one candidate: a rollout if it is unfinished, then its judgement."""
 
-    def __init__(
-        self, scorer: SelfReward, candidate: Candidate, prefixes: Mapping[Question, Handle]
-    ):
+    def __init__(self, scorer: SelfReward, candidate: Candidate, prefixes: Mapping[Prefix, Handle]):
         """A task that has asked nothing yet."""
         self._scorer, self._candidate, self._prefixes = scorer, candidate, prefixes
         self._generated = 0
@@ -240,7 +237,7 @@ class SelfRewardTask(Task[Scored]):
 
     def receive(self, completion: Completion) -> list[Request]:
         """Judges a completed rollout, or reads a reply of the judge."""
-        self._generated += len(completion.tokens)
+        self._generated += num_tokens(completion)
         if self._judging is None:
             answer = self._candidate.tokens + completion.tokens
             return self._judge(answer, completion.finish == "stop")
@@ -266,6 +263,8 @@ class SelfRewardTask(Task[Scored]):
             id=("judge",),
             parents=self._prefixes,
             output=steps.output_text(text),
+            text=text,
+            reference=prompt.reference,
         )
         requests = self._judging.start()
         self._read()

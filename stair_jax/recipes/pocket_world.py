@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     config.search.keep_cut_steps = False  # of so few tokens, a step that is cut is no step
     config.search.context_tokens = 192
     config.search.judge = _judge()
+    config.search.judge.probe = "pocket"  # labelled answers in the language of that world
 
     config.preferences = ConfigDict()
     config.preferences.trees = ""
@@ -148,4 +149,9 @@ def _judge() -> ConfigDict:
     judge.helpfulness_template = HELPFULNESS_PROMPT
     judge.safety_template = SAFETY_PROMPT
     judge.max_tokens = 48
+    # The base model knows its own small language, which has no words for a fence around an answer,
+    # and its judgements end as the paper's do.
+    judge.fence = False
+    judge.reading = "strict"
+    judge.ask_closing = False
     return judge

@@ -28,7 +28,7 @@ from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.parallel.mesh import MeshShape
-from stair_jax.run.engines import EngineSettings, lay_out_engine, make_engine_config
+from stair_jax.run.engines import EngineSettings, lay_out_engine, start_engine
 from stair_jax.run.model_folders import find_model
 from stair_jax.run.runtime import Runtime
 from stair_jax.search.judging.judges import Judge, JudgeSettings
@@ -44,6 +44,7 @@ _MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
 # On a CPU every slot costs time, whether it is in use or not.
 _MOST_SLOTS = {"cpu": 16, "accelerator": 256}
 _CPU_PREFILL_ROWS = 8
+_SOURCES = ("policy", "rule", "reference")  # of judgements, that need no other model
 _PRM_BUCKET = 256  # shortest length that sequences of a reward model are padded to
 
 
@@ -75,6 +76,16 @@ class AnswerSettings(TestTimeSettings):
     slots: int = setting(0, least=0, most=2**20)
     judge: JudgeSettings = setting(JudgeSettings)
     reward: SafetyReward = setting(SafetyReward)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        others = [name for name in self.judge.used_sources if name not in _SOURCES]
+        require(
+            not others,
+            f"judge.source names {others[0] if others else ''!r}: self-reward has "
+            f"{', '.join(_SOURCES)}; for a reward model, name it with --prm",
+        )
 
     @property
     def is_guided_by_prm(self) -> bool:
@@ -134,10 +145,11 @@ def find_files(model: str, prm: str, settings: AnswerSettings) -> tuple[ModelFil
         "chat_template.jinja to its folder",
     )
     is_structured = set(TAGS) <= set(load_huggingface(folder).get_vocab())
-    if settings.method.endswith(SELF_REWARD) and not is_structured:
-        raise UserError(
+    if settings.method.endswith(SELF_REWARD):
+        require(
+            is_structured,
             f"--method={settings.method} judges the output block of an answer, and --model={model} "
-            "has no tags for one: use a model after SFT, or --prm"
+            "has no tags for one: use a model after SFT, or --prm",
         )
     files = ModelFiles(model, folder, huggingface.load_config(folder), tokenizer, is_structured)
     return files, _find_prm(prm, tokenizer) if prm else None
@@ -290,9 +302,7 @@ def load_answerer(
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
-    params = huggingface.load_params(files.folder, layout.config, layout.mesh)
-    sizes = make_engine_config(engine_settings, layout.runtime)
-    engine = Engine(layout.config, params, sizes, mesh=layout.mesh, consume=True)
+    engine = start_engine(files.folder, engine_settings, layout)
     return Answerer(engine, files, settings, scorer)
 
 

@@ -18,7 +18,8 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.parallel.chips import memory_bytes
 from stair_jax.parallel.mesh import batch_devices, make_mesh
 from stair_jax.planning.abstract import Place
-from stair_jax.planning.decoding import EnginePlan, plan_engine_config
+from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.decoding import EnginePlan, abstract_fused_params, plan_engine_config
 from stair_jax.run.meshes import decoding_mesh, itemsize_of
 from stair_jax.run.runtime import Runtime
 from stair_jax.text.tokenizer import Tokenizer
@@ -69,7 +70,7 @@ class EngineLayout:
 
 
 def load_engine(
-    hf: Path, settings: EngineSettings, runtime: Runtime
+    hf: Path, settings: EngineSettings, runtime: Runtime, beside: Any = ()
 ) -> tuple[Engine, Tokenizer, Runtime]:
     """An engine over the model in a Hugging Face folder, its tokenizer, and the sizes settled.
 
@@ -77,12 +78,17 @@ def load_engine(
       hf: the folder.
       settings: of the stage.
       runtime: of the config.
+      beside: shapes of what is on the devices before it.
     """
-    layout = lay_out_engine(huggingface.load_config(hf), settings, runtime)
+    layout = lay_out_engine(huggingface.load_config(hf), settings, runtime, beside=beside)
+    return start_engine(hf, settings, layout), Tokenizer.load(hf), layout.runtime
+
+
+def start_engine(hf: Path, settings: EngineSettings, layout: EngineLayout) -> Engine:
+    """An engine over the model in a Hugging Face folder, as it was laid out."""
     params = huggingface.load_params(hf, layout.config, layout.mesh)
     engine_config = make_engine_config(settings, layout.runtime)
-    engine = Engine(layout.config, params, engine_config, mesh=layout.mesh, consume=True)
-    return engine, Tokenizer.load(hf), layout.runtime
+    return Engine(layout.config, params, engine_config, mesh=layout.mesh, consume=True)
 
 
 def plan_engine(
@@ -105,6 +111,13 @@ def plan_engine(
       UserError: the model or the cache does not fit; says what would.
     """
     layout = lay_out_engine(model, settings, runtime, devices, beside)
+    return plan_laid_out(layout, settings, devices, beside)
+
+
+def plan_laid_out(
+    layout: EngineLayout, settings: EngineSettings, devices: Sequence[jax.Device], beside: Any = ()
+) -> PlannedEngine:
+    """As `plan_engine`, of a model that is laid out already."""
     engine_config = make_engine_config(settings, layout.runtime)
     memory = memory_bytes(devices[0])
     planned = plan_engine_config(layout.config, engine_config, layout.place, beside, memory)
@@ -134,6 +147,53 @@ def lay_out_engine(
     if not runtime.slots and devices[0].platform != "cpu":
         sized = _fewer_slots(config, settings, runtime, sized, place, beside)
     return EngineLayout(config, shared, place, sized)
+
+
+def lay_out_judge(
+    judge: ModelConfig,
+    settings: EngineSettings,
+    policy: ModelConfig,
+    policy_settings: EngineSettings,
+    runtime: Runtime,
+    devices: Sequence[jax.Device] | None = None,
+    beside: Any = (),
+) -> EngineLayout:
+    """As `lay_out_engine`, for an engine that is made first and leaves room for another one.
+
+    Its cache gets `runtime.judge_memory` of the memory that the weights of both leave; where
+    `runtime.cache_tokens` is set, and on CPUs, each of the two has a cache of its own of that size.
+
+    Args:
+      judge: the model of this engine.
+      settings: of the same.
+      policy: the model of the other engine.
+      policy_settings: of the same.
+      runtime: of the config.
+      devices: that decode, both engines on all of them.
+      beside: shapes of what is on the devices before both.
+
+    Raises:
+      UserError: the models, or the cache, do not fit.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    layout = lay_out_engine(judge, settings, runtime, devices, beside)
+    if runtime.cache_tokens or devices[0].platform == "cpu":
+        return layout
+    other = lay_out_engine(policy, policy_settings, runtime, devices, beside)
+    own = local_bytes(_weights(layout, settings))
+    taken = own + local_bytes((_weights(other, policy_settings), beside))
+    memory = own + runtime.judge_memory * (memory_bytes(devices[0]) - taken)
+    sizes = make_engine_config(settings, layout.runtime)
+    planned = plan_engine_config(layout.config, sizes, layout.place, (), memory)
+    tokens = planned.num_shards * (planned.num_pages - 1) * planned.page_size
+    sized = dataclasses.replace(layout.runtime, cache_tokens=tokens)
+    return dataclasses.replace(layout, runtime=sized)
+
+
+def _weights(layout: EngineLayout, settings: EngineSettings) -> Any:
+    """The weights of an engine, as shapes."""
+    sizes = make_engine_config(settings, layout.runtime).resolve(layout.config, layout.place)
+    return abstract_fused_params(layout.config, sizes, layout.place)
 
 
 def _fewer_slots(

@@ -1,5 +1,7 @@
 """The state of a working folder in words; reads its records and nothing else."""
 
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stair_jax import storage
@@ -10,8 +12,14 @@ from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, read_record
 _GIB = 2**30
 
 
-def format_overview(workdir: Path) -> str:
+def format_overview(
+    workdir: Path, details: Mapping[str, Callable[[Path, str], str]] | None = None
+) -> str:
     """A line per stage of the run's config: its state and the size of its folder.
+
+    Args:
+      workdir: folder of a run.
+      details: by kind of stage, what is said of a finished one, by its folder and name.
 
     Raises:
       UserError: the folder holds no run, or a record is damaged.
@@ -31,6 +39,9 @@ def format_overview(workdir: Path) -> str:
         kind = label.partition(":")[0]
         size = _format(_size(workdir / name))
         lines.append(f"  {name:<{width}}  {kind:<11}  {_state(workdir / name):<9}  {size}".rstrip())
+        more = (details or {}).get(kind)
+        if more is not None and (workdir / name / COMPLETE_FILE).exists():
+            lines += textwrap.indent(more(workdir / name, name), " " * 6).splitlines()
     lines.append(f"  {_format(_size(workdir))} in all")
     return "\n".join(lines)
 

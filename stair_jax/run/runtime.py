@@ -27,6 +27,8 @@ class Runtime(Settings):
       page_size: tokens per page of the cache: small pages waste less, large ones are read faster.
       cache_tokens: tokens whose keys and values the cache holds; 0: what fits beside the weights,
         on CPUs twice what the slots may need. What is evicted is computed again.
+      judge_memory: share of the memory beside all weights that the cache of a frozen judge gets,
+        which decodes beside the model that searches.
       prefill_rows: rows of one prefill, each `prefill_width` tokens of some prompt; a multiple of
         data x fsdp of `decoding_mesh`. 0: for each part 16 on accelerators, 8 on CPUs.
       prefill_width: tokens per row of a prefill; 0: 128 on accelerators, 32 on CPUs.
@@ -52,6 +54,7 @@ class Runtime(Settings):
     trees_in_flight: int = setting(0, least=0, most=2**20)
     page_size: int = setting(16, least=1, most=2**16)
     cache_tokens: int = setting(0, least=0, most=2**40)
+    judge_memory: float = setting(0.25, above=0, below=1)
     prefill_rows: int = setting(0, least=0, most=2**16)
     prefill_width: int = setting(0, least=0, most=2**16)
     steps_per_call: int = setting(8, least=1, most=2**16)

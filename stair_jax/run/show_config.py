@@ -9,7 +9,7 @@ from stair_jax.settings import values_of
 
 def format_config(config: RunConfig) -> str:
     """A line per field, defaults included; each stage under its own name."""
-    runtime = values_of(config.runtime, keep=lambda info: True)
+    runtime = values_of(config.runtime, keep=lambda info, value: True)
     lines = [
         f"config.seed = {config.seed}",
         f"config.stages = {tuple(entry.label for entry in config.stages)!r}",

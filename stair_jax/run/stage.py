@@ -17,7 +17,8 @@ A kind of stage is a frozen dataclass in `stair_jax/stages/KIND.py`, entered in 
 Everything else follows from the fields: they are checked before anything runs, can be set on the
 command line, appear in `--help=count`, and identify the artifact. A field that a kind gains later
 stands in no older record: it then counts as `setting(..., absent=VALUE)`, the value that means what
-the kind did before, or as the default where no such value is named.
+the kind did before, or as the default where no such value is named. A field that has its `absent`
+value is no part of the identity either, so that fingerprints stay what they were.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.settings import Settings, rule_of, setting, values_of
+from stair_jax.settings import UNSET, Settings, rule_of, setting, values_of
 
 if TYPE_CHECKING:  # their modules import what takes long, and a stage without them can be checked
     from stair_jax.models.config import ModelConfig
@@ -179,11 +180,21 @@ class Stage(Settings, ABC):
         return [info.name for info in dataclasses.fields(self) if rule_of(info).cost]
 
     def identity(self) -> dict[str, Any]:
-        """The effective settings that the artifact depends on."""
+        """The effective settings that the artifact depends on.
+
+        Fields that are as they were before they existed (`absent`) are none of them: so artifacts
+        keep their fingerprints when a kind gains such a field.
+        """
         cost = set(self.cost_fields())
-        values = values_of(self, keep=lambda info: not rule_of(info).cost or info.name not in cost)
+
+        def keep(info: "dataclasses.Field[Any]", value: Any) -> bool:
+            rule = rule_of(info)
+            is_new = rule.absent is UNSET or value != rule.absent
+            return is_new and (not rule.cost or info.name not in cost)
+
+        values = values_of(self, keep)
         return {name: value for name, value in values.items() if name not in cost}
 
     def effective(self) -> dict[str, Any]:
         """All settings, defaults included."""
-        return values_of(self, keep=lambda info: True)
+        return values_of(self, keep=lambda info, value: True)

@@ -112,9 +112,10 @@ def changed_settings(entry: StageEntry, record: Record) -> dict[str, tuple[Any, 
     """
     cost = set(entry.stage.cost_fields())
     old = {name: value for name, value in record["settings"].items() if name not in cost}
-    completed = _completed(type(entry.stage), old, cost)
-    new = storage.plain(entry.stage.identity(), keep_nonfinite=True)
-    before, now = leaves(storage.plain(completed, keep_nonfinite=True)), leaves(new)
+    before, now = (
+        leaves(storage.plain(_completed(type(entry.stage), values, cost), keep_nonfinite=True))
+        for values in (old, entry.stage.identity())
+    )
     fields = sorted({*before, *now})
     pairs = {field: (before.get(field, _ABSENT), now.get(field, _ABSENT)) for field in fields}
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
@@ -125,10 +126,10 @@ def _completed(cls: type, values: Mapping[str, Any], cost: set[str]) -> dict[str
     result = dict(values)
     for info in dataclasses.fields(cls):
         nested = nested_settings(type_hints(cls)[info.name])
-        if info.name in cost:
+        if info.name in cost and rule_of(info).cost:
             continue
         if nested and isinstance(result.get(info.name, {}), Mapping):
-            result[info.name] = _completed(nested, result.get(info.name, {}), set())
+            result[info.name] = _completed(nested, result.get(info.name, {}), cost)
         elif info.name not in result:
             absent = rule_of(info).absent
             result[info.name] = default_of(info) if absent is UNSET else absent

@@ -14,16 +14,18 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.search.expansion import ExpansionSamples, first_step, whole_characters
-from stair_jax.search.host_node import HostNode, make_nodes
+from stair_jax.search.host_node import HostNode, SharedRollout, make_nodes
 from stair_jax.search.judging.judges import Judging
+from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import Replies, reply_text
 from stair_jax.text import steps
 
 __all__ = [
@@ -51,6 +53,7 @@ class Evaluated:
 
     lane: int
     reward: float
+    judged: bool = False  # a malformed answer has a reward without a judgement
 
 
 Outcome = list[Request] | Children | Evaluated
@@ -72,6 +75,8 @@ class Actor:
       prompt: the prompt of the tree.
       no_room: True once a rollout from the root was refused because the prompt fills the engine's
         context; the tree cannot be searched.
+      replies: of the judge, for `tree_samples`; None: they are not kept.
+      priority: of the requests to come; affects the cost, not the tree.
     """
 
     def __init__(
@@ -84,11 +89,12 @@ class Actor:
           prompt: the prompt of the tree.
           tokens: token ids of the prompt, rendered by the chat template.
           slot: index among the trees in flight; the first part of the request ids.
-          number: how many trees were started before. It is the priority of the requests, so that
-            older trees go first and give their cache back soonest.
+          number: how many trees were started before. It is the priority of the requests at first,
+            so that older trees go first and give their cache back soonest.
         """
         self.prompt, self.no_room = prompt, False
-        self._context, self._slot, self._number = context, slot, number
+        self.replies: Replies | None = None
+        self._context, self._slot, self.priority = context, slot, number
         self._tokens = tuple(tokens)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
         self._steps = [
@@ -112,17 +118,15 @@ class Actor:
         limit = context.step_limit(step.answer)
         if limit < 1:
             return Children(lane, [])
-        samples = self._expanding[node] = ExpansionSamples(lane, context.num_children)
+        number = context.more_pairs.num_samples(len(step.path), context.num_children)
+        samples = self._expanding[node] = ExpansionSamples(lane, number)
         step.expansions += 1
         if step.reusable is not None:
             samples.found[0], step.reusable = step.reusable, None
             self._counts["reused_steps"] += 1
         if samples.is_complete:
             return self._children(node)
-        return [
-            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
-            for number in range(len(samples.found), context.num_children)
-        ]
+        return self._ask_steps(node, range(len(samples.found), number))
 
     def grow(self, children: Children) -> None:
         """Adds the steps of an expansion as nodes.
@@ -141,6 +145,8 @@ class Actor:
         step, context = self._steps[node], self._context
         step.evaluations += 1
         visit = step.evaluations
+        if visit == 1 and step.shared is not None:
+            return self._share(node, step.shared, lane)
         self._evaluating[node, visit] = _Evaluation(lane)
         limit = context.answer_limit(step.answer)
         if step.terminal or limit < 1:
@@ -157,27 +163,44 @@ class Actor:
         """
         assert isinstance(completion.id, tuple)
         node, what, visit = completion.id[1:4]
-        self._generated += len(completion.tokens)
-        self._counts["too_long"] += completion.finish == "too_long"
+        self._generated += num_tokens(completion)
+        self._counts["too_long"] += getattr(completion, "finish", "") == "too_long"
         if what == "step":
             samples = self._expanding[node]
             samples.found[completion.id[4]] = completion
-            return self._children(node) if samples.is_complete else []
+            if not samples.is_complete:
+                return []
+            context = self._context
+            again = samples.ask_again(context.more_pairs.resample, context.sampling.keep_cut_steps)
+            return self._ask_steps(node, again) or self._children(node)
         if what == "rollout":
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
         assert judging is not None
+        if self.replies is not None:
+            said = reply_text(self._context.tokenizer, completion)
+            question = " ".join(map(str, completion.id[4:]))
+            self.replies.setdefault((node, visit), {})[question] = said
         retries = judging.receive(completion)
-        self._prefilled += sum(len(request.tokens) for request in retries)
+        self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
 
-    def unvisited(self) -> list[int]:
-        """Nodes that were never evaluated, which the search visits once after its budget."""
-        return [node for node, step in enumerate(self._steps) if step.evaluations == 0]
+    def final_visits(self, visits: Sequence[int]) -> list[int]:
+        """Nodes to evaluate after the budget, by default those that never were.
+
+        Args:
+          visits: of each node in the jitted search, at least as many entries as nodes.
+        """
+        return final_visits(self._steps, visits, self._context.more_pairs)
 
     def release(self) -> None:
         """Releases all of the tree's handles in the engine's cache."""
         engine = self._context.engine
+        for samples in self._expanding.values():  # of a tree that is given up
+            for sample in samples.found.values():
+                if sample.handle is not None:
+                    engine.release(sample.handle)
+        self._expanding.clear()
         for step in reversed(self._steps):
             for handle in (step.reusable.handle if step.reusable else None, step.handle):
                 if handle is not None:
@@ -220,17 +243,29 @@ class Actor:
         the same samples again.
         """
         context, step = self._context, self._steps[node]
+        sampling = (
+            context.step_sampling(len(step.path), limit)
+            if what == "step"
+            else context.sampling.limited(limit, context.end_ids)
+        )
         return Request(
             id=(self._slot, node, what, *visit),
             tokens=(),
             parent=step.handle,
-            sampling=context.sampling.limited(
-                limit, context.step_ids if what == "step" else context.end_ids
-            ),
+            sampling=sampling,
             key=request_key(context.seed, self.prompt.id, *step.path, what, *visit),
             keep=keep,
-            priority=self._number,
+            priority=self.priority,
         )
+
+    def _ask_steps(self, node: int, numbers: Sequence[int]) -> list[Request]:
+        """Requests of samples of an expansion in progress, by their numbers."""
+        step = self._steps[node]
+        limit = self._context.step_limit(step.answer)
+        return [
+            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
+            for number in numbers
+        ]
 
     def _children(self, node: int) -> Children:
         """Turns the samples of a complete expansion into children."""
@@ -260,12 +295,44 @@ class Actor:
                 context.engine.release(child.handle)
                 child.handle = None
         self._counts["expansions"] += 1
+        if parent.rollout is not None and children:
+            self._pass_on(parent, children[0])
         return Children(samples.lane, children)
+
+    def _pass_on(self, parent: HostNode, child: HostNode) -> None:
+        """Gives the first rollout of a node to the child that was made of its first step."""
+        rollout, count = parent.rollout, len(child.tokens)
+        assert rollout is not None
+        parent.rollout = None
+        if tuple(rollout.tokens[:count]) == child.tokens:
+            rest = replace(
+                rollout, tokens=rollout.tokens[count:], logps=rollout.logps[count:], handle=None
+            )
+            child.shared = SharedRollout(rest, parent.judgements[1])
+
+    def _share(self, node: int, shared: SharedRollout, lane: int) -> Evaluated:
+        """The first visit of a node that takes the rollout of its parent for its own."""
+        step, context = self._steps[node], self._context
+        self._counts["shared_rollouts"] += 1
+        step.shared = None
+        if not step.terminal and len(step.path) < context.max_depth and shared.rest.tokens:
+            limit = context.step_limit(step.answer)
+            cut, ends = context.sampling.keep_cut_steps, context.step_ids
+            first = first_step(shared.rest, ends, limit, context.engine, cut)
+            if first.finish == "stop" or cut:
+                handle = context.engine.keep(first.tokens, step.handle)
+                first = replace(first, handle=handle)
+                self._prefilled += len(first.tokens)
+            step.reusable, step.rollout = first, shared.rest
+        step.judgements[1] = dict(shared.entry)
+        reward = shared.entry["reward"]
+        return Evaluated(lane, math.nan if reward is None else reward)
 
     def _may_reuse(self, node: int, visit: int) -> bool:
         """Whether the first step of this rollout is kept as the node's first child."""
-        reuses = self._context.sampling.reuse_rollout_step and visit == 1
-        return reuses and len(self._steps[node].path) < self._context.max_depth
+        context = self._context
+        reuses = context.sampling.reuse_rollout_step or context.more_pairs.share_rollouts
+        return reuses and visit == 1 and len(self._steps[node].path) < self._context.max_depth
 
     def _roll_out(self, node: int, visit: int, rollout: Completion) -> Outcome:
         """Keeps a completed rollout's first step for reuse, if wanted, and judges its answer."""
@@ -281,6 +348,8 @@ class Actor:
                 context.engine,
                 context.sampling.keep_cut_steps,
             )
+            if context.more_pairs.share_rollouts:
+                step.rollout = replace(rollout, handle=None)
         answer = step.answer + tuple(rollout.tokens)
         return self._judge(node, visit, answer, rollout.finish == "stop")
 
@@ -305,17 +374,22 @@ class Actor:
             ),
             id=(self._slot, node, "judge", visit),
             parents=self._judge_prefixes,
-            priority=self._number,
+            priority=self.priority,
             output=steps.output_text(text),
+            text=text,
+            reference=self.prompt.reference,
         )
         requests = judging.start()
-        self._prefilled += sum(len(request.tokens) for request in requests)
+        self._prefilled += sum(map(num_tokens, requests))
         return requests or self._score(node, visit, judging)
 
     def _score(self, node: int, visit: int, judging: Judging) -> Evaluated:
         result = judging.result
+        if self._context.watch is not None:
+            self._context.watch.see(result)
         self._counts["judged"] += 1
         self._counts["unreadable"] += result.unreadable
+        self._counts["closings"] += result.closings
         scores = {"helpfulness": result.helpfulness, "safety": result.safety}
         self._evaluating[node, visit].entry |= scores
         if result.helpfulness is None or result.safety is None:
@@ -330,7 +404,8 @@ class Actor:
             self._counts["nonfinite"] += 1
             given = None
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
-        return Evaluated(evaluation.lane, math.nan if given is None else given)
+        judged = evaluation.judging is not None
+        return Evaluated(evaluation.lane, math.nan if given is None else given, judged)
 
 
 def _own_tokens(handle: Handle) -> int:

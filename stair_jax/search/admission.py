@@ -90,14 +90,18 @@ class Load:
         self._events: list[int] = []  # index of the interval at its start, ~index at its end
         self._open: dict[Hashable, int] = {}
         self._parents: dict[Hashable, Handle | None] = {}
+        self._elsewhere: set[Hashable] = set()  # requests to other services than the engine
         self._users: Counter[Handle] = Counter()
 
     def __len__(self) -> int:
         """Number of requests in flight."""
-        return len(self._parents)
+        return len(self._parents) + len(self._elsewhere)
 
     def submitted(self, request: Request) -> None:
-        """Counts a request of this tree that was submitted."""
+        """Counts a request of this tree that was submitted; one elsewhere pins nothing."""
+        if request.service:
+            self._elsewhere.add(request.id)
+            return
         self._admission.submitted()
         parent = self._parents[request.id] = request.parent
         if parent is not None:
@@ -108,6 +112,9 @@ class Load:
 
     def completed(self, completion: Completion) -> None:
         """Counts a request of this tree that is done."""
+        if completion.id in self._elsewhere:
+            self._elsewhere.remove(completion.id)
+            return
         sampled = len(completion.tokens)
         self._admission.completed(sampled)
         self._sizes[self._open[completion.id]] += sampled

@@ -1,7 +1,7 @@
 """Host-side driver of the batched tree search (`kernel.py`): results in, requests out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,12 +27,13 @@ def _itemsize(dtype: Any) -> int:
 
 
 class LaneTask(NamedTuple):
-    """What one lane of one tree asks for."""
+    """What one lane of one tree asks for, and how many iterations the tree has done."""
 
     slot: int
     lane: int
     node: int
     need: Need
+    iterations: int
 
 
 class BatchedTrees:
@@ -84,12 +85,20 @@ class BatchedTrees:
         self._trees, selection = kernel.advance(self._config, self._trees, self._delivery)
         self._delivery = Delivery.empty(self._config, self._batch)
         nodes, needs = np.asarray(selection.node), np.asarray(selection.need)
-        news = np.argwhere((needs != Need.WAIT) & (needs != Need.DONE)).tolist()
+        iterations = np.asarray(self._trees.iterations)
+        slots, lanes = np.nonzero((needs != Need.WAIT) & (needs != Need.DONE))
+        columns = (slots, lanes, nodes[slots, lanes], needs[slots, lanes], iterations[slots])
         tasks = [
-            LaneTask(slot, lane, int(nodes[slot, lane]), Need(needs[slot, lane]))
-            for slot, lane in news
+            LaneTask(slot, lane, node, Need(need), count)
+            for slot, lane, node, need, count in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
         ]
         return tasks, np.flatnonzero(needs[:, 0] == Need.DONE).tolist()
+
+    def iterations(self, slots: Iterable[int]) -> int:
+        """Iterations that the trees in `slots` have done together."""
+        return int(np.asarray(self._trees.iterations)[list(slots)].sum())
 
     def visits(self, slots: list[int]) -> list[list[int]]:
         """Visits of every node slot [N] of each of the trees in `slots`."""

@@ -25,6 +25,8 @@ class HostNode:
     expansions: int = 0
     evaluations: int = 0  # started, not necessarily complete
     reusable: Completion | None = None  # first step of its first rollout, to become a child
+    rollout: Completion | None = None  # its first one, if its children may share it
+    shared: "SharedRollout | None" = None  # in place of its first rollout
     judgements: dict[int, dict[str, Any]] = field(default_factory=dict)  # by number of evaluation
 
     @property
@@ -32,6 +34,18 @@ class HostNode:
         """Rewards of the evaluations that gave one, in the order of the evaluations."""
         given = (entry["reward"] for _, entry in sorted(self.judgements.items()))
         return [reward for reward in given if reward is not None]
+
+
+class SharedRollout(NamedTuple):
+    """The first rollout of a node's parent, where it passes through the node.
+
+    Attributes:
+      rest: what it samples after the node's step, without a handle.
+      entry: of its evaluation.
+    """
+
+    rest: Completion
+    entry: dict[str, Any]
 
 
 class _Total(NamedTuple):

@@ -20,12 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stair_jax.data.records import PathPair, StepPair
+from stair_jax.search.pair_candidates import Candidates, Nodes, Pairs, passed
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
-from stair_jax.text.steps import breaks_output
 
 T = TypeVar("T")
-Indices = list[tuple[int, int]]  # (better node, worse node)
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,17 @@ def sibling_pairs(
 ) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of children of one parent: two next steps after the same path."""
     counts: Counter[str] = Counter()
-    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
-    chosen: Indices = []
-    for children in record.children():
-        found = candidates.pairs(children, settings.v0, settings.v1, counts)
-        chosen += _largest_gaps(record, found, settings.max_pairs_per_parent, counts)
+    candidates = Candidates(record, settings.max_tokens)
+    chosen = _passed(candidates, candidates.siblings(), settings, counts)
+    if settings.max_pairs_per_parent:
+        by_parent: dict[int, Pairs] = {}
+        for pair in sorted(chosen):
+            by_parent.setdefault(record.nodes[pair[0]].parent, []).append(pair)
+        chosen = [
+            pair
+            for found in by_parent.values()
+            for pair in _largest_gaps(record, found, settings.max_pairs_per_parent, counts)
+        ]
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
     return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
@@ -92,8 +97,8 @@ def trajectory_pairs(
 ) -> tuple[list[StepPair], Counter[str]]:
     """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
     counts: Counter[str] = Counter()
-    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
-    chosen = candidates.pairs(_terminals(record), settings.v0, settings.v1, counts)
+    candidates = Candidates(record, settings.max_tokens)
+    chosen = _passed(candidates, candidates.within(candidates.terminals), settings, counts)
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
     return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
@@ -116,17 +121,19 @@ def prm_pairs(
       "trajectory", and the paths are lists of step texts from the root.
     """
     counts: Counter[str] = Counter()
-    candidates = _Candidates(record, settings.min_visits, settings.max_tokens)
+    candidates = Candidates(record, settings.max_tokens)
     levels: dict[int, list[int]] = {}
     for index, node in enumerate(record.nodes[1:], start=1):
         levels.setdefault(node.depth, []).append(index)
-    answers = set(_terminals(record))
+    answers = set(candidates.terminals)
     steps = [
         pair
         for _, level in sorted(levels.items())
-        for pair in candidates.pairs(level, settings.v0, -np.inf, counts, unless_both=answers)
+        for pair in _passed(
+            candidates, candidates.within(level, unless_both=answers), settings, counts
+        )
     ]
-    full = candidates.pairs(sorted(answers), settings.v0, -np.inf, counts)
+    full = _passed(candidates, candidates.within(candidates.terminals), settings, counts)
     steps = _sample(record, steps, settings.max_pairs_per_tree, counts)
     full = _sample(record, full, settings.max_trajectory_pairs_per_tree, counts)
     counts["step_pairs"], counts["trajectory_pairs"] = len(steps), len(full)
@@ -142,74 +149,19 @@ def thin(pairs: Sequence[T], limit: int) -> list[T]:
     return [pairs[i * len(pairs) // limit] for i in range(limit)]
 
 
-class _Candidates:
-    """The nodes of a tree as arrays, to test all pairs of a group at once.
-
-    A tree may have hundreds of nodes at one depth, and so tens of thousands of candidates.
-    """
-
-    def __init__(self, record: TreeRecord, min_visits: int, max_tokens: int):
-        nodes = record.nodes
-        lengths: list[float] = []
-        for node in nodes:
-            # From the root, whose tokens are the prompt; parents come before their children.
-            own = math.nan if node.tokens is None else len(node.tokens)  # nan is above nothing
-            lengths.append(own + (lengths[node.parent] if lengths else 0))
-        values = np.array([np.nan if n.value is None else n.value for n in nodes], float)
-        self._value = np.where(np.isfinite(values), values, np.nan)
-        self._few = np.array([not n.terminal and n.visits < min_visits for n in nodes])
-        self._long = np.array(lengths) > max_tokens
-        self._malformed = np.zeros(len(nodes), dtype=bool)
-        for index in _terminals(record):
-            self._malformed[index] = breaks_output("".join(record.texts(record.path(index))))
-
-    def pairs(
-        self,
-        group: Sequence[int],
-        v0: float,
-        v1: float,
-        counts: Counter[str],
-        unless_both: frozenset[int] | set[int] = frozenset(),
-    ) -> Indices:
-        """The pairs (better, worse) of a group of nodes that pass the thresholds.
-
-        Args:
-          group: node indices.
-          v0: least gap between the values, exclusive.
-          v1: least value of the better node.
-          counts: incremented by one reason for each pair that does not pass.
-          unless_both: pairs with both nodes in this set are not considered (nor counted).
-        """
-        index = np.asarray(group, dtype=int)
-        first, second = np.triu_indices(len(index), 1)
-        first, second = index[first], index[second]
-        if unless_both:
-            inside = np.isin(index, list(unless_both))
-            keep = ~np.logical_and.outer(inside, inside)[np.triu_indices(len(index), 1)]
-            first, second = first[keep], second[keep]
-        swap = self._value[second] > self._value[first]
-        better, worse = np.where(swap, second, first), np.where(swap, first, second)
-        left_out = {
-            "no_value": np.isnan(self._value[better] + self._value[worse]),
-            "malformed": self._malformed[better],
-            "too_long": self._long[better] | self._long[worse],
-            "few_visits": self._few[better] | self._few[worse],
-            "small_gap": ~(self._value[better] - self._value[worse] > v0),  # negated: true for NaN
-            "low_value": self._value[better] < v1,
-        }
-        # Each pair is counted once, under the first reason that applies.
-        passed = np.ones(len(first), dtype=bool)
-        for reason, hit in left_out.items():
-            counts[reason] += int(np.sum(passed & hit))
-            passed &= ~hit
-        return list(zip(better[passed].tolist(), worse[passed].tolist(), strict=True))
+def _passed(
+    candidates: Candidates,
+    pairs: tuple[Nodes, Nodes],
+    settings: StepPairSettings | PrmPairSettings,
+    counts: Counter[str],
+) -> Pairs:
+    """The pairs (better, worse) that pass the thresholds; the others are counted by reason."""
+    v1 = settings.v1 if isinstance(settings, StepPairSettings) else -math.inf
+    reasons = candidates.left_out(*pairs, settings.v0, v1, settings.min_visits)
+    return passed(*pairs, reasons, counts)
 
 
-def _terminals(record: TreeRecord) -> list[int]:
-    return [index for index, node in enumerate(record.nodes) if node.terminal]
-
-
-def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+def _largest_gaps(record: TreeRecord, pairs: Pairs, limit: int, counts: Counter[str]) -> Pairs:
     """The `limit` pairs (0: all) with the largest value gaps; ties go to the lowest indices."""
     if not limit or len(pairs) <= limit:
         return pairs
@@ -218,7 +170,7 @@ def _largest_gaps(record: TreeRecord, pairs: Indices, limit: int, counts: Counte
     return sorted(pairs, key=lambda pair: (values[pair[1]] - values[pair[0]], pair))[:limit]
 
 
-def _sample(record: TreeRecord, pairs: Indices, limit: int, counts: Counter[str]) -> Indices:
+def _sample(record: TreeRecord, pairs: Pairs, limit: int, counts: Counter[str]) -> Pairs:
     """`limit` random pairs (0: all), by a generator seeded with the tree's id.
 
     The sample then depends neither on the order of the trees nor on the run.

@@ -3,11 +3,13 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from stair_jax.decoding.requests import Sampling
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
+from stair_jax.search.judging.watch import JudgeWatch
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.settings import Settings, setting
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -72,6 +74,8 @@ class SearchContext:
     seed: int
     model: str  # fingerprint, for the records
     settings: str
+    watch: JudgeWatch | None = None
+    more_pairs: MorePairs = field(default_factory=MorePairs)
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
@@ -82,6 +86,12 @@ class SearchContext:
     def step_ids(self) -> tuple[int, ...]:
         """Tokens that end a step."""
         return (self.tokenizer.tags.reasoning_close, *self.end_ids)
+
+    def step_sampling(self, depth: int, limit: int) -> Sampling:
+        """The engine's settings for a step after a node at `depth`."""
+        sampling = self.sampling.limited(limit, self.step_ids)
+        temperature = self.more_pairs.temperature(depth, sampling.temperature)
+        return replace(sampling, temperature=temperature)
 
     def answer_limit(self, answer: Sequence[int]) -> int:
         """Tokens that may still follow an answer."""

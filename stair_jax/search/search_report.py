@@ -14,28 +14,37 @@ class SearchReport:
 
     Attributes:
       trees: number of finished trees.
+      iterations: of all trees, those that are not finished included; the visits after the budget
+        are none.
+      judgements: answers that were judged, likewise.
       skipped: (prompt id, reason), in the order of the prompts.
       counts: events, summed over the trees (`TreeRecord.counts`).
       generated_tokens: sampled tokens, summed over the trees.
       prefilled_tokens: prefilled tokens, summed over the trees; see `TreeRecord`.
       rounds: rounds of the jitted search.
       seconds: wall time.
+      compile_seconds: of these, spent on compiling; no rate counts them.
       engine: statistics of the engine over the search.
     """
 
     trees: int = 0
+    iterations: int = 0
+    judgements: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     generated_tokens: int = 0
     prefilled_tokens: int = 0
     rounds: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     engine: EngineStats = field(default_factory=EngineStats)
 
     def shown(self) -> dict[str, Any]:
         """Rates and failures for a progress line."""
-        seconds = max(self.seconds, 1e-9)
+        seconds = max(self.seconds - self.compile_seconds, 1e-9)
         return {
+            "judgements": self.judgements,
+            "judgements/s": round(self.judgements / seconds, 1),
             "trees/h": round(3600 * self.trees / seconds),
             "tokens/s": round(self.engine.generated / seconds),
             "cached": round(self.engine.hit_rate, 3),
@@ -60,13 +69,20 @@ def tree_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def engine_metrics(stats: EngineStats, trees: int, seconds: float) -> dict[str, float]:
+def engine_metrics(report: SearchReport, stats: EngineStats, seconds: float) -> dict[str, float]:
     """Rates since the start of a process, and counts of its engine.
 
     They depend on the clock, or on what was searched beside a tree.
+
+    Args:
+      report: what was searched since then.
+      stats: of the engine since then.
+      seconds: since then, without those of compilation.
     """
     return {
-        "trees_per_hour": 3600 * trees / seconds,
+        "trees_per_hour": 3600 * report.trees / seconds,
+        "iterations_per_second": report.iterations / seconds,
+        "judgements_per_second": report.judgements / seconds,
         "tokens_per_second": stats.generated / seconds,
         "hit_rate": stats.hit_rate,
         "occupancy": stats.occupancy,
@@ -84,12 +100,15 @@ def merge(reports: Sequence[SearchReport]) -> SearchReport:
         counts.update(report.counts)
     return SearchReport(
         trees=sum(report.trees for report in reports),
+        iterations=sum(report.iterations for report in reports),
+        judgements=sum(report.judgements for report in reports),
         skipped=[pair for report in reports for pair in report.skipped],
         counts=counts,
         generated_tokens=sum(report.generated_tokens for report in reports),
         prefilled_tokens=sum(report.prefilled_tokens for report in reports),
         rounds=sum(report.rounds for report in reports),
         seconds=max(report.seconds for report in reports),
+        compile_seconds=max(report.compile_seconds for report in reports),
         engine=EngineStats(**engine),
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.tree import SearchConfig
 from stair_jax.settings import Settings, setting
@@ -16,15 +17,20 @@ class SearchSettings(Settings):
       tree: see `SearchConfig`.
       sampling: see `SamplingSettings`.
       judge: see `JudgeSettings`.
+      more_pairs: options beyond the paper's search, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which it is given up where none of
+        them gave a reward; 0: never.
     """
 
     tree: SearchConfig = setting(SearchConfig)
     sampling: SamplingSettings = setting(SamplingSettings)
     judge: JudgeSettings = setting(JudgeSettings)
+    more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(0, least=0)
 
     @property
     def expected_tokens(self) -> int:

@@ -6,7 +6,7 @@ Pairs with an empty path and whole answers on both sides give plain DPO on full 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from stair_jax.data.examples import describe
+from stair_jax.data.held_out import check_amount, split_held_out
 from stair_jax.data.mixtures import Reader, check_mixing, draw
 from stair_jax.data.packing import COUNTED, Example
 from stair_jax.data.pairs import (
@@ -37,7 +38,9 @@ from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
-from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
+from stair_jax.stages.observed_stage import ObservedStage
+from stair_jax.stages.training_samples import PairSamples, step_sample
+from stair_jax.stages.training_stage import Setup, TrainingData
 from stair_jax.storage import fingerprint, fingerprint_folder
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
@@ -52,8 +55,8 @@ _ANY_PAIR = StepPair("", "", (), "", "")
 
 
 @dataclass(frozen=True)
-class Dpo(TrainingStage):
-    """Settings of `dpo`, beside those of all training.
+class Dpo(ObservedStage):
+    """Settings of `dpo`, beside those of all training and of what is observed.
 
     Attributes:
       model: the stage whose `hf/` is trained; it is the reference too.
@@ -82,6 +85,9 @@ class Dpo(TrainingStage):
       rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
         passes over the pairs. With rates, an epoch is as many draws as there are pairs.
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
+      held_out: pairs that are not trained on, and whose loss is measured: a share of the prompts
+        below 1, or a number of pairs from 1; 0: none. All pairs of a prompt go together. A hash of
+        the prompts chooses them, so that they stay the same when pairs are added.
     """
 
     STEP: ClassVar[str] = "DPO step"
@@ -98,10 +104,12 @@ class Dpo(TrainingStage):
     together: str = setting("siblings", choices=tuple(TOGETHER))
     rates: Mapping[str, float] | None = None
     reader: Reader = "seqio"
+    held_out: float = setting(0.0, least=0, most=2**24, absent=0.0)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
+        check_amount(self.held_out)
         check_mixing(self.rates, self.reader)
         if self.row_length and self.row_length < self.max_length:
             raise UserError(
@@ -142,15 +150,40 @@ class Dpo(TrainingStage):
             Group(row.id, pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
             for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
         ]
-        order = training_order(kept, self, context.seed)
+        split = split_held_out([row.prompt for row in kept], self.held_out)
+        rows, groups_of = [kept[i] for i in split.training], [groups[i] for i in split.training]
+        order = training_order(rows, self, context.seed)
         batches = lay_out(
-            [groups[index] for index in order],
-            [kept[index] for index in order],
+            [groups_of[index] for index in order],
+            [rows[index] for index in order],
             self,
             setup.part,
-            len(groups),
+            len(rows),
         )
-        return TrainingData(batches, partial(check_first_step, tolerance=_TOLERANCE[self.dtype]))
+        evaluated = None
+        shown = rows, groups_of
+        if split.held_out:
+            say(f"{context.name}: {len(split.held_out)} pairs held out, {len(rows)} to train on")
+            shown = [kept[i] for i in split.held_out], [groups[i] for i in split.held_out]
+            evaluated = lay_out(shown[1], shown[0], self, setup.part)
+        return TrainingData(
+            batches,
+            partial(check_first_step, tolerance=_TOLERANCE[self.dtype]),
+            evaluated,
+            PairSamples(*shown, partial(step_sample, self.beta), self._measure(setup)),
+        )
+
+    def _measure(self, setup: Setup) -> Callable[[Group, StepPair, Params], np.ndarray]:
+        """Log-probabilities `[2]` of both steps of a pair, by the program of the reference."""
+
+        def measure(group: Group, row: StepPair, params: Params) -> np.ndarray:
+            batches = lay_out(
+                [Group(group.id, group.examples)], [row], _without_sft(self), setup.part
+            )
+            function = partial(sequence_logps, setup.config, self.logps_chunks, params)
+            return for_each_group(function, batches, setup.mesh)[0]
+
+        return measure
 
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
@@ -158,7 +191,7 @@ class Dpo(TrainingStage):
         return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [_ANY_PAIR], self)[0]
 
     def forward_programs(self, setup: Setup) -> list[Program]:
-        """The pass of the reference."""
+        """The pass of the reference, and the loss of held-out pairs."""
         params = abstract_params(setup.config, setup.mesh)
         pair = Group("", (ANY_EXAMPLE, ANY_EXAMPLE))
         batch = lay_out([pair], [_ANY_PAIR], _without_sft(self))[0]
@@ -171,7 +204,7 @@ class Dpo(TrainingStage):
             batch,
             setup.mesh,
         )
-        return [reference]
+        return [reference, *([self.evaluation_program(setup)] if self.held_out else [])]
 
 
 def training_order(rows: Sequence[StepPair], settings: Dpo, seed: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Evaluation on the pocket world: a table with a row per model, and what lies behind it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -32,10 +33,10 @@ from stair_jax.run.engines import (
     load_engine,
     plan_engine,
 )
-from stair_jax.run.stage import Artifact, Stage, stage_input
-from stair_jax.search.judging.judges import Judge, JudgeSettings
-from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.search.judging.judges import Judge
 from stair_jax.settings import require, setting
+from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.prm import prm_axes
 from stair_jax.stopping import heed
 from stair_jax.text.tokenizer import Tokenizer
@@ -47,8 +48,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Evaluate(Stage):
-    """Settings of `evaluate`.
+class Evaluate(JudgingStage):
+    """Settings of `evaluate`, beside those of who judges in the methods by self-reward.
 
     Attributes:
       data: the stage that holds `evaluation.jsonl`.
@@ -60,8 +61,6 @@ class Evaluate(Stage):
         the model's own judgements.
       prm: the stage of the process reward model.
       test_time: see `TestTimeSettings`.
-      judge: of self-reward, see `JudgeSettings`.
-      reward: of self-reward, see `SafetyReward`.
       max_tokens: of a greedy answer.
       context_tokens: most tokens of a sequence.
       dtype: of weights and activations.
@@ -79,8 +78,6 @@ class Evaluate(Stage):
     methods: tuple[str, ...] = setting((), choices=_NAMES)
     prm: str = stage_input(Artifact.REWARD_MODEL, required=False)
     test_time: TestTimeSettings = setting(TestTimeSettings)
-    judge: JudgeSettings = setting(JudgeSettings)
-    reward: SafetyReward = setting(SafetyReward)
     max_tokens: int = setting(4096, least=1, most=2**24)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
@@ -150,8 +147,11 @@ class Evaluate(Stage):
         planned = [program for model in greedy for program in self._plan(context, model).programs()]
         if not self.methods:
             return planned
-        if not any(method in _METHODS for method in self.methods):
-            return [*planned, *self._plan(context, context.model("searched")).programs()]
+        guided = [method in _METHODS for method in self.methods]
+        if not all(guided):
+            planned += self._plan_self_reward(context)
+        if not any(guided):
+            return planned
         prm = self._plan(context, context.model("prm"))
         params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
         mesh = prm.place if isinstance(prm.place, Mesh) else None
@@ -160,6 +160,11 @@ class Evaluate(Stage):
         length = self.context_tokens
         guide = prm_score(prm.config, params, scorer, length, prm.place, engine.resident)
         return [*planned, *engine.programs(params), guide]
+
+    def _plan_self_reward(self, context: PlanContext) -> list[Program]:
+        policy = context.model("searched")
+        judging, beside = self.plan_judges(context, policy, self.engine)
+        return [*self._plan(context, policy, beside).programs(beside), *judging]
 
     def _plan(self, context: PlanContext, model: ModelConfig, beside: Any = ()) -> PlannedEngine:
         return plan_engine(model, self.engine, context.runtime, context.decoding_devices, beside)
@@ -184,8 +189,10 @@ def _makers(
     return makers | {method: searched(method) for method in settings.methods}
 
 
-def _engine(context: StageContext, settings: Evaluate, folder: Path) -> tuple[Engine, Tokenizer]:
-    engine, tokenizer, _ = load_engine(folder / "hf", settings.engine, context.runtime)
+def _engine(
+    context: StageContext, settings: Evaluate, folder: Path, beside: Any = ()
+) -> tuple[Engine, Tokenizer]:
+    engine, tokenizer, _ = load_engine(folder / "hf", settings.engine, context.runtime, beside)
     return engine, tokenizer
 
 
@@ -206,14 +213,22 @@ def _searched(
     score: Scorer
     # Before the engine, whose cache takes the memory that is left.
     scorer = _prm_scorer(context, settings) if method in _METHODS else None
-    engine, tokenizer = _engine(context, settings, context.input("searched"))
+    searched = context.input("searched")
+    judges = Judges()
+    if not scorer:
+        policy = huggingface.load_config(searched / "hf")
+        judges = settings.load_judges(context, policy, settings.engine)
+    engine, tokenizer = _engine(context, settings, searched, judges.beside)
     if scorer:
         score = scorer
     else:
-        judge = Judge(tokenizer, settings.judge)
-        score = SelfReward(engine, judge, settings.reward, settings.test_time, context.seed)
+        judge = Judge(tokenizer, settings.judge, judges.sources)
+        score = SelfReward(
+            engine, judge, settings.reward, settings.test_time, context.seed, judges.services
+        )
     search = _METHODS[method.removesuffix(_SELF_REWARD)]
-    results = search(engine, tokenizer, prompts, score, settings.test_time, context.seed)
+    with closing(judges):
+        results = search(engine, tokenizer, prompts, score, settings.test_time, context.seed)
     if unscored := sum(result.unscored for result in results):
         say(f"{context.name}: {method}: {unscored} answers and steps without a score ranked last")
     return [

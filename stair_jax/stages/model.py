@@ -31,7 +31,6 @@ from stair_jax.text.steps import TAGS
 from stair_jax.text.tokenizer import Tokenizer, load_huggingface
 
 _POCKET = "pocket"
-_READ = (".json", ".jinja", ".model", ".safetensors", ".txt")  # endings of a checkpoint's files
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,8 @@ class Model(Stage):
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
         """The files of a local checkpoint, or the commit of one of the hub; and the template."""
         found: dict[str, Sequence[Path] | str] = {}
-        folder = Path(self.init).expanduser()
-        if self.init != _POCKET and folder.is_dir():
-            files = (file for file in folder.iterdir() if file.suffix in _READ)
-            found[self.init] = sorted(file for file in files if file.is_file())
-        elif self.init != _POCKET and (commit := hub.cached_commit(self.init)):
-            found[self.init] = commit
+        if self.init != _POCKET and (content := hub.source_files(self.init)) is not None:
+            found[self.init] = content
         template = Path(self.chat_template).expanduser()
         if self.chat_template and template.is_file():
             found[self.chat_template] = [template]

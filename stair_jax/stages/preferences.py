@@ -11,6 +11,15 @@ from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, Nodes, why_no_pairs
+from stair_jax.search.pair_report import (
+    REPORT_FILE,
+    PairReportSettings,
+    TreeGaps,
+    format_proposal,
+    make_report,
+    tree_gaps,
+)
 from stair_jax.search.preference_pairs import (
     PrmPairSettings,
     StepPairSettings,
@@ -37,6 +46,8 @@ class Preferences(Stage, StepPairSettings):
       prm: pairs for the process reward model, see `PrmPairSettings` of search/preference_pairs.py.
       write_sft: also make `sft.jsonl` of the good answers, for the ablation of SFT on them.
       sft: which answers, see `SftAnswerSettings` of search/sft_answers.py.
+      report: which thresholds `report.json` proposes, see `PairReportSettings` of
+        search/pair_report.py.
     """
 
     VERSION: ClassVar[int] = 2  # 2: an answer with a second output block is not preferred
@@ -48,6 +59,7 @@ class Preferences(Stage, StepPairSettings):
     prm: PrmPairSettings = setting(PrmPairSettings)
     write_sft: bool = False
     sft: SftAnswerSettings = setting(SftAnswerSettings)
+    report: PairReportSettings = setting(PairReportSettings)
 
     def makes(self) -> Mapping[str, Artifact]:
         """Pairs of both kinds, and SFT examples where they are wanted."""
@@ -55,24 +67,30 @@ class Preferences(Stage, StepPairSettings):
         return made | ({"sft.jsonl": Artifact.SFT_ROWS} if self.write_sft else {})
 
     def run(self, context: StageContext) -> None:
-        """Makes `dpo.jsonl`, `prm.jsonl`, `counts.json`, and `sft.jsonl` where it is wanted.
+        """Makes `dpo.jsonl`, `prm.jsonl`, and `sft.jsonl` where it is wanted, by the prompts' ids.
 
-        All are in the order of the prompts' ids.
+        Beside them, `counts.json` says why candidates were left out and why trees give no pair, and
+        `report.json` what other thresholds would give.
+
+        Raises:
+          UserError: there is not one pair of any kind, nor an answer; says what to change.
         """
         trees = sorted(
             (_pairs_of(record, self) for record in read_trees(context.input("trees"))),
             key=lambda tree: tree.id,
         )
         pairs = [pair for tree in trees for pair in tree.dpo]
+        processes = [pair for tree in trees for pair in tree.prm]
         num_steps = sum(tree.num_steps for tree in trees)
         if self.variant == "trajectory" and self.match_steps:
             pairs = thin(pairs, num_steps)
         write_rows(context.folder / "dpo.jsonl", pairs)
-        write_rows(context.folder / "prm.jsonl", [pair for tree in trees for pair in tree.prm])
+        write_rows(context.folder / "prm.jsonl", processes)
         counts = {
             "dpo": sum((tree.dpo_counts for tree in trees), Counter()),
             "prm": sum((tree.prm_counts for tree in trees), Counter()),
         }
+        answers: list[SftRow] = []
         if self.write_sft:
             answers = [row for tree in trees for row in tree.sft]
             if self.match_steps:
@@ -88,11 +106,30 @@ class Preferences(Stage, StepPairSettings):
         counts["dpo"].update(f"depth_{pair.depth}" for pair in pairs)
         counts["dpo"].update(f"kind_{pair.kind}" for pair in pairs)
         counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
+        # Where a counter is summed, reasons that never applied are gone.
+        counts["trees_without_pairs"] = Counter(tree.no_pairs for tree in trees if tree.no_pairs)
         shown = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
         write_json(context.folder / "counts.json", shown)
-        for name, numbers in shown.items():
-            text = ", ".join(f"{reason} {count}" for reason, count in numbers.items())
+        thresholds = self.v0, self.v1, self.min_visits
+        report = make_report((tree.gaps for tree in trees), thresholds, self.report)
+        write_json(context.folder / REPORT_FILE, report)
+        for name in [name for name in counts if name != "trees_without_pairs"]:
+            text = ", ".join(f"{reason} {count}" for reason, count in shown[name].items())
             say(f"{context.name}: {name}: {text}")
+        lines = _why(counts["trees_without_pairs"], len(trees))
+        proposal = format_proposal(report, context.name)
+        for line in (*lines, proposal):
+            say(f"{context.name}: {line}")
+        if not (pairs or processes or answers):
+            raise UserError(f"{lines[0]}; {proposal}")
+
+
+def _why(reasons: Counter[str], trees: int) -> list[str]:
+    """A line for each reason why trees give no pair, the most frequent first."""
+    return [
+        f"{count} of {trees} trees give no pair: {NO_PAIRS[reason]}"
+        for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,6 +145,8 @@ class _TreePairs:
     sft: list[SftRow]
     sft_counts: Counter[str]
     has_tokens: bool
+    no_pairs: str  # why there are none for DPO, of `NO_PAIRS`; empty: there are some
+    gaps: TreeGaps
 
 
 def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
@@ -115,6 +154,10 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
     dpo = siblings
     if settings.variant == "trajectory":
         dpo, counts = trajectory_pairs(record, settings)
+    candidates = Candidates(record, settings.max_tokens)
+    compared = candidates.siblings()
+    if settings.variant == "trajectory":
+        compared = candidates.within(candidates.terminals)
     answers, sft_counts = (
         sft_answers(record, settings.sft) if settings.write_sft else ([], Counter())
     )
@@ -127,7 +170,15 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
         sft=answers,
         sft_counts=sft_counts,
         has_tokens=record.tokens(range(len(record.nodes))) is not None,
+        no_pairs="" if dpo else _no_pairs(candidates, compared, settings),
+        gaps=tree_gaps(record, candidates, compared),
     )
+
+
+def _no_pairs(candidates: Candidates, pairs: tuple[Nodes, Nodes], settings: Preferences) -> str:
+    """For which reason a tree without pairs has none."""
+    left_out = candidates.left_out(*pairs, settings.v0, settings.v1, settings.min_visits)
+    return why_no_pairs(candidates.value, candidates.gap(*pairs), left_out)
 
 
 def read_trees(folder: Path) -> Iterator[TreeRecord]:

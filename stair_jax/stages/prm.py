@@ -1,7 +1,7 @@
 """Process reward model (PRM): the policy with a scalar head, trained on pairs (Bradley-Terry)."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -31,7 +31,9 @@ from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
-from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
+from stair_jax.stages.observed_stage import ObservedStage
+from stair_jax.stages.training_samples import PairSamples, path_sample
+from stair_jax.stages.training_stage import Setup, TrainingData
 from stair_jax.storage import write_json
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
@@ -48,14 +50,15 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Prm(TrainingStage):
-    """Settings of `prm`, beside those of all training.
+class Prm(ObservedStage):
+    """Settings of `prm`, beside those of all training and of what is observed.
 
     Attributes:
       model: the stage whose `hf/` gets a scalar head.
       preferences: the stages that hold `file`; the pairs of all are taken.
       file: JSON lines, the PRM pairs of docs/architecture.md.
-      held_out: share of the prompts whose pairs are kept for `validation.json`.
+      held_out: share of the prompts whose pairs are kept for `validation.json`, and for "eval/loss"
+        and so on if `eval_every` is set; drawn by the seed.
       rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
         passes over the pairs. With rates, an epoch is as many draws as there are pairs.
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
@@ -135,15 +138,33 @@ class Prm(TrainingStage):
         )
         ordered = [training[index] for index in order]
         batches = self._batches(ordered, setup.part, len(training))
-        return TrainingData(batches, aside=HeldOut(validation, len(held)))
+        evaluated = None
+        if self.eval_every and validation:
+            evaluated = self._batches(validation, setup.part)
+        shown = [i for i, row in enumerate(kept) if row.prompt in held] or numbers
+        sample = PairSamples(
+            [kept[i] for i in shown], [groups[i] for i in shown], path_sample, self._measure(setup)
+        )
+        return TrainingData(
+            batches, held_out=evaluated, sample=sample, aside=HeldOut(validation, len(held))
+        )
+
+    def _measure(self, setup: Setup) -> Callable[[Group, PathPair, Params], np.ndarray]:
+        """Scores `[2]` of both paths of a pair."""
+
+        def measure(group: Group, row: PathPair, params: Params) -> np.ndarray:
+            function = partial(sequence_scores, setup.config, params)
+            return for_each_group(function, self._batches([group], setup.part), setup.mesh)[0]
+
+        return measure
 
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
         return self._batches([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))])[0]
 
     def forward_programs(self, setup: Setup) -> list[Program]:
-        """The scores of the held-out pairs."""
-        if not self.held_out:
+        """The scores of the held-out pairs, and their loss."""
+        if not self.held_out and not self.samples_every:
             return []
         params = self.abstract_trainable(setup)
         validation = forward_pass(
@@ -156,7 +177,7 @@ class Prm(TrainingStage):
             setup.mesh,
             head=False,
         )
-        return [validation]
+        return [validation, *([self.evaluation_program(setup)] if self.eval_every else [])]
 
     def makes(self) -> Mapping[str, Artifact]:
         """A reward model."""

@@ -1,32 +1,51 @@
 """SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
+from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Metrics, Progress, num_rows, say, write_metrics
+from stair_jax.models.huggingface import load_config
+from stair_jax.monitoring import (
+    Metrics,
+    Progress,
+    num_rows,
+    order_samples,
+    say,
+    write_metrics,
+)
 from stair_jax.parallel.chips import GIB, memory_bytes
+from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
-from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
-from stair_jax.search.judging.judges import JudgeSettings
-from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.probe_cases import read_cases
+from stair_jax.search.judging.probe_settings import SearchJudge
+from stair_jax.search.judging.watch import JudgeWatch
+from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
 from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import setting
+from stair_jax.stages.judging_stage import JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
+from stair_jax.stages.search_probe import probe_judge
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -36,23 +55,28 @@ _NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and toke
 
 
 @dataclass(frozen=True)
-class Search(Stage, SearchConfig, SamplingSettings):
-    """Settings of `search`, beside those of the trees and of sampling.
+class Search(JudgingStage, SearchConfig, SamplingSettings):
+    """Settings of `search`, beside those of the trees, of sampling, and of who judges.
 
     Attributes:
-      model: the stage whose model searches and judges.
+      model: the stage whose model searches, and judges where `judge.source` says "policy".
       prompts: the stage that holds `file`.
       file: JSON lines {id, prompt, kind, source}, one tree per line.
       num_prompts: the first so many of the file; 0: all.
-      judge: who scores answers and how, see `JudgeSettings`.
-      reward: R of helpfulness and safety, see `SafetyReward`.
+      judge: who scores answers and how, see `SearchJudge`.
+      more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
+      give_up_after: evaluations of a tree, the first ones, after which its prompt is left out where
+        none of them gave a reward; 0: never.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
       weights: of the layers while they search: "none": as they are; "fp8" (GPUs) or "int8" (TPUs):
         8 bits, and activations alike: cheaper, and the samples are those of a slightly other model.
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
+      samples_every: prompts from one tree to the next of which text samples are written to log,
+        `samples.jsonl`, TensorBoard and W&B: the best answer, and a judgement with the replies; 0:
+        none. In a run of several processes, of the prompts of the first one.
     """
 
     VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
@@ -62,14 +86,16 @@ class Search(Stage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
-    judge: JudgeSettings = setting(JudgeSettings)
-    reward: SafetyReward = setting(SafetyReward)
+    judge: SearchJudge = setting(SearchJudge)
+    more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
+    give_up_after: int = setting(16, least=0, absent=0)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))
     kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
+    samples_every: int = setting(0, least=0, cost=True)
 
     @property
     def search_settings(self) -> SearchSettings:
@@ -78,8 +104,10 @@ class Search(Stage, SearchConfig, SamplingSettings):
             tree=self._part(SearchConfig),
             sampling=self._part(SamplingSettings),
             judge=self.judge,
+            more_pairs=self.more_pairs,
             prior=self.prior,
             max_prompt_tokens=self.max_prompt_tokens,
+            give_up_after=self.give_up_after,
         )
 
     @property
@@ -107,14 +135,30 @@ class Search(Stage, SearchConfig, SamplingSettings):
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
-        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime)
+        judges = self.load_judges(context, load_config(hf), self.engine)
+        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
+        model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
+        judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()
-        progress = Progress(context.name, len(parts.prompts), "trees", len(done), silent=is_silent)
+        progress = Progress(
+            context.name,
+            len(parts.prompts),
+            "trees",
+            len(done),
+            is_silent,
+            compile_seconds,
+            ("iterations", self.num_iterations),
+        )
+        report = SearchReport()
         resume_step = len(done) if done else -1
-        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
-            writer = _Writer(parts.log, metrics, len(done), engine.stats)
-            model = fingerprint_folder(hf) if collectives.is_main() else None
-            report = run_search(
+        with (
+            closing(judges),
+            Metrics(context.folder, resume_step, silent=is_silent) as metrics,
+        ):
+            driver = Driver(engine, judges.services)
+            calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
+            writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
+            run_search(
                 parts.prompts,
                 engine,
                 tokenizer,
@@ -125,30 +169,60 @@ class Search(Stage, SearchConfig, SamplingSettings):
                 reward=self.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=collectives.broadcast(model),
+                model=model,
                 fingerprint=context.fingerprint,
                 done=done,
+                report=report,
+                samples=writer.samples(self.samples_every),
+                services=judges.services,
+                sources=judges.sources,
+                calibrate=calibrate,
+                watch=JudgeWatch(self.judge.min_readable) if self.judge.probe else None,
             )
         progress.close()
         if (whole := parts.join(report)) is not None:
-            write_metrics(context.folder, parts.metrics())
+            rows = parts.metrics()
+            write_metrics(context.folder, rows.values())
+            order_samples(context.folder, list(rows))
             _report(context, whole)
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
-        planned = engine.programs()
+        policy = context.model("model")
+        judging, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
+        planned = [*engine.programs(beside), *judging]
         if context.runtime.tree_device == "host":
             return planned
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
-        return [*planned, tree_round(config, trees, devices[0], engine.resident)]
+        return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
+
+    def cost_fields(self) -> list[str]:
+        """As usual, and what decides whether the judge may judge."""
+        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
+
+    def check_environment(self, folder: Path) -> None:
+        """As usual; and checks that the cases of the probe can be read."""
+        super().check_environment(folder)
+        if self.judge.probe:
+            read_cases(self.judge.probe)
+        elif self.judge.calibrate:
+            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """As usual; and the cases of the probe, where they decide what the scores are."""
+        path = Path(self.judge.probe).expanduser()
+        is_used = self.judge.calibrate and path.is_file()
+        return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""
         devices = context.decoding_devices
-        engine = plan_engine(context.model("model"), self.engine, context.runtime, devices)
+        policy = context.model("model")
+        _, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
         trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
         room = memory_bytes(devices[0]) / 2
         if trees * each > room:
@@ -179,17 +253,32 @@ class _Writer:
     The rates of a line, and the counts of the engine, are those since this start of the stage.
     """
 
-    def __init__(self, log: RecordLog, metrics: Metrics, done: int, stats: EngineStats):
-        self._log, self._metrics, self._stats = log, metrics, stats
-        self._done = self._done_before = done
-        self._start = time.monotonic()
+    def __init__(
+        self,
+        log: RecordLog,
+        metrics: Metrics,
+        done: int,
+        stats: EngineStats,
+        report: SearchReport,
+    ):
+        self._log, self._metrics, self._stats, self._report = log, metrics, stats, report
+        self._done = done
+        self._start, self._compiled = time.monotonic(), compile_seconds()
+
+    def samples(self, every: int) -> TreeSamples | None:
+        """Writes samples of trees; 0: of none."""
+        return TreeSamples(every, self._write_samples) if every else None
+
+    def _write_samples(self, samples: Sequence[Sample]) -> None:
+        # Before the tree: what a search that was killed has of a tree that is lost is dropped.
+        self._metrics.write_samples(self._done + 1, samples)
 
     def write(self, record: TreeRecord) -> None:
         row = record.to_dict()
         self._log.append(row)
         self._done += 1
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rates = engine_metrics(self._stats, self._done - self._done_before, seconds)
+        seconds = time.monotonic() - self._start - (compile_seconds() - self._compiled)
+        rates = engine_metrics(self._report, self._stats, max(seconds, 1e-9))
         self._metrics.write(
             self._done, tree_metrics(row), clock={"seconds": record.seconds} | rates
         )

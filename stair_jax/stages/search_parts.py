@@ -71,11 +71,11 @@ class RecordShards:
         collectives.barrier("the start of the search", 3600.0)  # now the files may grow
         return finished
 
-    def metrics(self) -> list[dict[str, float]]:
-        """Those of each tree of the joined file, in the order of the prompts."""
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Those of each tree of the joined file by id, in the order of the prompts."""
         log = RecordLog(self._folder / TREES_FILE)
         rows = {record["id"]: tree_metrics(record) for record in log}
-        return [rows[id] for id in dict.fromkeys(each.id for each in self._all) if id in rows]
+        return {each.id: rows[each.id] for each in self._all if each.id in rows}
 
     def join(self, report: SearchReport) -> SearchReport | None:
         """Puts the trees into one file, in the order of the prompts; one process has but one.

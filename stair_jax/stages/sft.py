@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from stair_jax.data.examples import answer_example, describe
-from stair_jax.data.mixtures import Reader, check_mixing, read_mixture
+from stair_jax.data.held_out import check_amount, split_held_out
+from stair_jax.data.mixtures import Reader, check_mixing, mix
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow
@@ -16,11 +17,19 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
+from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
-from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
+from stair_jax.stages.observed_stage import ObservedStage
+from stair_jax.stages.training_samples import (
+    AnswerSamples,
+    answer_length,
+    answer_program,
+    short_prompts,
+)
+from stair_jax.stages.training_stage import Setup, TrainingData
 from stair_jax.text.steps import FormatError, breaks_output, parse
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
@@ -28,8 +37,8 @@ from stair_jax.training.objectives import SftObjective
 
 
 @dataclass(frozen=True)
-class Sft(TrainingStage):
-    """Settings of `sft`, beside those of all training.
+class Sft(ObservedStage):
+    """Settings of `sft`, beside those of all training and of what is observed.
 
     Attributes:
       model: the stage whose `hf/` is trained.
@@ -41,6 +50,9 @@ class Sft(TrainingStage):
       answer_format: "structured" refuses an answer that breaks the grammar; "plain" takes any but
         one with a second output block or with text behind its output block.
       overlong: what to do with more than `max_length` tokens: "drop", or "truncate" the end.
+      held_out: rows that are not trained on, and whose loss is measured: a share of the prompts
+        below 1, or a number of rows from 1; 0: none. All rows of a prompt go together. A hash of
+        the prompts chooses them, so that they stay the same when rows are added.
     """
 
     STEP: ClassVar[str] = "SFT step"
@@ -54,10 +66,12 @@ class Sft(TrainingStage):
     overlong: Literal["drop", "truncate"] = "drop"
     learning_rate: float = setting(5e-6, above=0)
     epochs: float = setting(3.0, above=0, most=1e6)
+    held_out: float = setting(0.0, least=0, most=2**24, absent=0.0)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
+        check_amount(self.held_out)
         check_mixing(self.rates, self.reader)
 
     def objective(self, config: ModelConfig) -> SftObjective:
@@ -68,12 +82,48 @@ class Sft(TrainingStage):
         self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
     ) -> TrainingData:
         """The answers of all epochs, packed."""
-        rows = _read_rows(context, self)
-        examples = _encode(context, self, rows, tokenizer)
+        rows, held_out = _read_rows(context, self)
+        examples = _encode(context.name, self, self._draw(context, rows), tokenizer, "training")
         batches = self._batches(examples, setup.part)
         say(f"{context.name}: {tokenizer.describe_ends()}")
         say(f"{context.name}: first answer between ⟦...⟧: {describe(tokenizer, examples[0])!r}")
-        return TrainingData(batches)
+        evaluated = None
+        if held_out:
+            others = _encode(context.name, self, held_out, tokenizer, "held-out")
+            say(f"{context.name}: {len(others)} examples held out, {len(rows)} to train on")
+            evaluated = self._batches(others, setup.part)
+        sample = self._samples(context, setup, tokenizer, held_out or rows)
+        return TrainingData(batches, held_out=evaluated, sample=sample)
+
+    def forward_programs(self, setup: Setup) -> list[Program]:
+        """The loss of held-out rows, and the sampled answers."""
+        programs = [self.evaluation_program(setup)] if self.held_out else []
+        if self.samples_every:
+            length = answer_length(self.max_length)
+            programs.append(answer_program(setup, self.abstract_trainable(setup), length))
+        return programs
+
+    def _draw(self, context: StageContext, rows: Sequence[SftRow]) -> list[SftRow]:
+        """The examples of all epochs, in the order of training."""
+        count = max(1, round(self.epochs * len(rows)))
+        path = context.input("data") / self.file
+        return mix(rows, self.rates, count, context.seed, self.reader, path)
+
+    def _samples(
+        self,
+        context: StageContext,
+        setup: Setup,
+        tokenizer: Tokenizer,
+        rows: Sequence[SftRow],
+    ) -> AnswerSamples | None:
+        if not self.samples_every:
+            return None
+        length = answer_length(self.max_length)
+        short, prompts = short_prompts(rows, tokenizer, length)
+        if not short:
+            say(f"{context.name}: no samples: no prompt has at most {length // 2} tokens")
+            return None
+        return AnswerSamples(short, prompts, setup.config, tokenizer, length, setup.mesh)
 
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one sequence, of the shapes that training has."""
@@ -91,9 +141,13 @@ class Sft(TrainingStage):
 
 
 def _encode(
-    context: StageContext, settings: Sft, rows: Sequence[SftRow], tokenizer: Tokenizer
+    name: str, settings: Sft, rows: Sequence[SftRow], tokenizer: Tokenizer, what: str
 ) -> list[Example]:
-    """The rows as sequences of at most `max_length` tokens; each row is tokenised once."""
+    """The rows as sequences of at most `max_length` tokens; each row is tokenised once.
+
+    Messages call them `what`: "training" or "held-out" examples.
+    """
+    noun = "examples" if what == "training" else f"{what} examples"
     unique = {row.id: row for row in rows}
     places = {name: place for place, name in enumerate(unique)}
     draws = np.array([places[row.id] for row in rows])
@@ -110,22 +164,22 @@ def _encode(
         draws = draws[~long]
     if long.any():
         verb = "truncated" if settings.overlong == "truncate" else "dropped"
-        say(f"{context.name}: {long.sum()} of {len(rows)} examples above max_length, {verb}")
+        say(f"{name}: {long.sum()} of {len(rows)} {noun} above max_length, {verb}")
     # Nothing can be learned from an answer that is empty, or of which the prompt leaves no token.
     empty = encoded.weighted[draws, 0] < 1
     draws = draws[~empty]
     if empty.any():
-        say(f"{context.name}: {empty.sum()} of {len(rows)} examples without an answer, dropped")
+        say(f"{name}: {empty.sum()} of {len(rows)} {noun} without an answer, dropped")
     if not draws.size:
         raise UserError(
-            f"there are no training examples: of {len(rows)}, {long.sum()} are above max_length "
+            f"there are no {what} examples: of {len(rows)}, {long.sum()} are above max_length "
             f"{settings.max_length}, and {empty.sum()} have no token of an answer"
         )
     return [encoded[place][0] for place in draws.tolist()]
 
 
-def _read_rows(context: StageContext, settings: Sft) -> Sequence[SftRow]:
-    """The examples of all epochs, in the order of training."""
+def _read_rows(context: StageContext, settings: Sft) -> tuple[list[SftRow], list[SftRow]]:
+    """The rows of the file: those to train on, and those that are held out."""
     path = context.input("data") / settings.file
     rows = read_rows(path, SftRow)
     if settings.answer_format == "structured":
@@ -141,5 +195,5 @@ def _read_rows(context: StageContext, settings: Sft) -> Sequence[SftRow]:
             raise UserError(
                 f"{path}, line {number}: the answer must end with its only output block"
             )
-    num_examples = max(1, round(settings.epochs * len(rows)))
-    return read_mixture(path, settings.rates, num_examples, context.seed, settings.reader)
+    split = split_held_out([row.prompt for row in rows], settings.held_out)
+    return [rows[i] for i in split.training], [rows[i] for i in split.held_out]

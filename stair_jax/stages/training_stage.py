@@ -7,7 +7,7 @@ the objective from these, in one way for a run and for a plan.
 import dataclasses
 import shutil
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,8 +32,10 @@ from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
+from stair_jax.samples import Sample
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches
+from stair_jax.training.checks import Check
 from stair_jax.training.keep import has_state
 from stair_jax.training.metrics import Inspect
 from stair_jax.training.optimizer import make_optimizer
@@ -67,11 +69,15 @@ class TrainingData:
     Attributes:
       batches: one per step.
       inspect: called with the metrics of each step; may raise.
+      held_out: batches of rows that are not trained on, for the loss; None: there are none.
+      sample: samples after so many steps, see `ObservedStage`; None: there are none.
       aside: what the stage keeps for its end, such as held-out pairs.
     """
 
     batches: Sequence[Batch]
     inspect: Inspect | None = None
+    held_out: Sequence[Batch] | None = None
+    sample: Callable[[int, Params], Sequence[Sample]] | None = None
     aside: Any = None
 
 
@@ -153,6 +159,10 @@ class TrainingStage(Stage, TrainingSettings):
         """Writes a model as a Hugging Face folder, and ends the stage."""
         export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
 
+    def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
+        """What looks at the parameters while they are trained."""
+        return ()
+
     def makes(self) -> Mapping[str, Artifact]:
         """A language model."""
         return {"hf": Artifact.MODEL}
@@ -184,6 +194,7 @@ class TrainingStage(Stage, TrainingSettings):
                 checkpoint_minutes=self.checkpoint_minutes,
                 keep=self.kept,
                 shown=self.SHOWN,
+                checks=sized.checks(setup, data),
                 is_lengthened=context.is_lengthened,
             ),
             self.trainable(params, setup.config, context.seed),

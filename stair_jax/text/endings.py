@@ -19,6 +19,8 @@ from stair_jax.text.rendering import ANSWER, USER, render_answer, split_control
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from stair_jax.text.tokenizer import Tokenizer
+
 _GENERATION, _MODEL = "generation_config.json", "config.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of generation_config.json
 
@@ -69,6 +71,21 @@ def template_end(
         return None
     opening = [piece for piece in _behind_user(pieces[:place]) if isinstance(piece, int)]
     return end if end in known or end not in opening[-1:] else None
+
+
+def after_answer(tokenizer: "Tokenizer") -> list[int]:
+    """Token ids that the chat template puts behind an assistant's turn which is the last one.
+
+    As transformers encodes a whole conversation; the end-of-sequence token, where the template has
+    no place for such a turn.
+    """
+    around = render_answer(tokenizer.hf, tokenizer.chat) if tokenizer.hf.chat_template else None
+    if around is None:
+        return [tokenizer.eos_id]
+    ids: list[int] = []
+    for piece in split_control(tokenizer.hf, around[1]):
+        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
+    return ids
 
 
 def _behind_user(pieces: list[int | str]) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from tokenizers import AddedToken
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.text import steps
+from stair_jax.text import pieces, steps
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.endings import generation_fields, stored_stop_ids, template_end
 from stair_jax.text.folder_files import check_files
@@ -18,6 +19,7 @@ from stair_jax.text.plain import plain_backend, valid_unicode
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
 
+_REMEMBERED = 8192  # pieces of texts whose ids are kept, about 2 kB each
 MAX_STOP_IDS = 6  # the engine takes 8 stop tokens per request, two of which are closing tags
 _PAD = "<|pad|>"
 _PAD_CANDIDATES = (  # tokens that checkpoints reserve for padding, or that occur in no text
@@ -123,6 +125,8 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.generation = dict(generation or {})
         self._plain = plain_backend(hf)  # for all text: tags are put between its ids by hand
+        self._may_cut = pieces.may_cut(self._plain)
+        self._piece_ids = lru_cache(maxsize=_REMEMBERED)(self._encode)
         self._tag_ids = dict(zip(steps.TAGS, astuple(self.tags), strict=True))
         # The tags stay visible even if a checkpoint declares them special.
         special = {token for token, added in hf.added_tokens_decoder.items() if added.special}
@@ -160,7 +164,13 @@ class Tokenizer:
 
         A lone surrogate is encoded as U+FFFD.
         """
-        return self._plain.encode(valid_unicode(text), add_special_tokens=False).ids
+        text = valid_unicode(text)
+        if len(text) <= pieces.LENGTH or not self._may_cut:
+            return list(self._encode(text))
+        return [id for piece in pieces.cut(text) for id in self._piece_ids(piece)]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer: the four tags become tokens, everything else is plain text."""
@@ -175,10 +185,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids: tags are visible, other special tokens are left out."""
         # Filtered here, as `skip_special_tokens` would drop tags that a checkpoint made special.
-        shown = [token for token in ids if token not in self._hidden]
-        return str(
-            self.hf.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+        if not self._hidden.isdisjoint(ids):
+            ids = [token for token in ids if token not in self._hidden]
+        # As `self.hf.decode` without clean-up of spaces, which adds more than half to the time.
+        return self.hf.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":

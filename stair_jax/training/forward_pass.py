@@ -37,16 +37,16 @@ def sequence_logps(
     """
     micro = micro_at(micros, index)
     logps = objectives.micro_logps(config, num_chunks, params, micro)
-    return _whole(objectives.sequence_sums(logps * micro["weights"], micro))
+    return whole(objectives.sequence_sums(logps * micro["weights"], micro))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def sequence_scores(config: ModelConfig, params: Params, micros: Micro, index: int) -> jax.Array:
     """Scores of each sequence by a process reward model: `[S, G]` float32; see `sequence_logps`."""
-    return _whole(objectives.sequence_scores(config, params, micro_at(micros, index)))
+    return whole(objectives.sequence_scores(config, params, micro_at(micros, index)))
 
 
-def _whole(values: jax.Array) -> jax.Array:
+def whole(values: jax.Array) -> jax.Array:
     """Replicates values over the mesh in use, so that every process can read all of them."""
     return nn.with_logical_constraint(values, (None,) * values.ndim)
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress, say
+from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.parallel.processes import collectives
 from stair_jax.stopping import heed
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checkpoints import Checkpoints
+from stair_jax.training.checks import Check
+from stair_jax.training.completions import Completions
 from stair_jax.training.keep import Keep
 from stair_jax.training.metrics import Inspect, StepMetrics, Throughput
 from stair_jax.training.optimizer import Optimizer
@@ -52,6 +56,7 @@ class TrainingRun:
       shown: names of the metrics shown in progress lines.
       checkpoint_minutes: minutes between two checkpoints; 0: not by time.
       keep: which checkpoints are kept.
+      checks: what looks at the parameters every so many steps.
       is_lengthened: the run was finished before, and goes on to more steps: its checkpoint may have
         another schedule, and an order of the data that this one begins with.
     """
@@ -66,6 +71,7 @@ class TrainingRun:
     shown: Iterable[str] = ("loss",)
     checkpoint_minutes: float = 0.0
     keep: Keep = field(default_factory=Keep)
+    checks: Sequence[Check] = ()
     is_lengthened: bool = False
 
     @property
@@ -100,12 +106,15 @@ def train(
     ):
         state, start = _start(run, params, logical_axes, checkpoints)
         is_main = collectives.is_main()
-        progress = Progress(run.name, len(run.batches), "steps", start, silent=not is_main)
+        progress = Progress(
+            run.name, len(run.batches), "steps", start, not is_main, compile_seconds
+        )
         with (
             Metrics(run.folder, resume_step=start - 1, silent=not is_main) as metrics,
             use_mesh(run.mesh),
+            closing(Completions()) as completions,
         ):
-            throughput = Throughput(run.objective, run.mesh)
+            throughput = Throughput(run.objective, run.mesh, completions)
             step_metrics = StepMetrics(
                 run.folder, metrics, progress, throughput, run.shown, run.keep.best, inspect
             )
@@ -155,13 +164,19 @@ def _steps(
         state, values = step_fn(state, arrays, learning_rate)
         # Reads the metrics of the step before this one, so that the device stays busy.
         step_metrics.add(step, batch, rate, values)
+        for check in run.checks:
+            if check.is_due(step + 1, len(run.batches)):  # before a save, which it is then part of
+                with step_metrics.pause(check.name, step):
+                    seen = check.look(step + 1, state.params)
+                step_metrics.write(step, seen)
         checkpoints.check()
         is_last = preemption.reached()
         if due(step + 1) or is_last:
             # Waits for this step and checks it, so that a non-finite state is never saved.
             metrics = step_metrics.flush()
             about = _about(run, step + 1, metrics)
-            checkpoints.save(step + 1, state, about, metrics, wait=is_last)
+            with step_metrics.pause("save", step):
+                checkpoints.save(step + 1, state, about, metrics, wait=is_last)
         if is_last:
             preemption.leave()
     step_metrics.flush()

@@ -28,6 +28,8 @@ def grow(script, engine, trees_in_flight=3, reuse=False):
             mode="generative",
             helpfulness_template=template,
             safety_template=template,
+            fence=False,  # a prompt and a reply of scripted lengths, and nothing else
+            ask_closing=False,
             max_tokens=40,
         ),
     )

@@ -15,7 +15,7 @@ from typing import ClassVar
 import jax
 import pytest
 
-from stair_jax import launch
+from stair_jax import launch, storage
 from stair_jax.commands import help as help_pages
 from stair_jax.commands import plan as plan_command
 from stair_jax.commands import run as run_command
@@ -310,6 +310,32 @@ def test_the_state_of_a_folder_is_shown(config, work, tmp_path, capsys):
     assert shown[1].split()[:3] == ["work", "work", "done"]
     assert main("show", tmp_path) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_pairs_at_other_thresholds_are_shown_behind_their_stage(tmp_path, capsys):
+    storage.write_json(tmp_path / "config.json", {"stages": ["preferences:pairs1", "dpo"]})
+    (tmp_path / "pairs1").mkdir()
+    record = {"kind": "preferences", "name": "pairs1", "seed": 0, "settings": {}, "inputs": {}}
+    record |= {"fingerprint": "f", "files": {}}
+    storage.write_json(tmp_path / "pairs1" / "complete.json", record)
+    cell = {"v0": 0.5, "v1": 0.8, "min_visits": 4, "pairs": 3, "right": 0.75}
+    report = {
+        "trees": 9,
+        "v0": [0.5],
+        "v1": [0.8],
+        "min_visits": [4],
+        "pairs": [[[3]]],
+        "right": [[[0.75]]],
+        "set": cell,
+        "proposed": cell | {"v0": 0.2, "pairs": 8},
+    }
+    storage.write_json(tmp_path / "pairs1" / "report.json", report)
+    assert main("show", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["pairs1", "preferences"]
+    assert "pairs of 9 trees at v1 0.8" in lines[2] and lines[4].split() == ["0.5", "3", "(75%)"]
+    assert "proposed, 8 pairs" in lines[-3] and "--config.pairs1.v0=0.2" in lines[-3]
+    assert lines[-2].split()[0] == "dpo"
 
 
 def test_completion_knows_verbs_flags_and_fields(tmp_path):

@@ -97,5 +97,7 @@ def test_self_reward_that_cannot_be_read_is_no_score(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "no idea"
     text = steps.format_answer([("A", "x")], "good")
-    (scored,) = self_reward(tokenizer, engine, attempts=2)([candidate(tokenizer, text)])
+    (scored,) = self_reward(tokenizer, engine, attempts=2, ask_closing=False)(
+        [candidate(tokenizer, text)]
+    )
     assert scored.value == float("-inf") and len(engine.seen) == 4

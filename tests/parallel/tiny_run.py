@@ -49,7 +49,9 @@ def get_config(inputs):
                 "max_step_tokens": 6,
                 "max_answer_tokens": 10,
                 "judge": {
+                    "probe": "",  # random weights
                     "mode": "expected",
+                    "fence": False,
                     "helpfulness_template": "{prompt} : {answer}",
                     "safety_template": "{prompt} . {answer}",
                 },

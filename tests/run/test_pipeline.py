@@ -454,6 +454,38 @@ def test_a_field_that_an_older_record_lacks_means_what_its_class_says(fake, tmp_
     assert fake.runs == []
 
 
+def test_a_new_field_that_changes_nothing_leaves_the_fingerprints(fake, tmp_path, monkeypatch):
+    """What was made before the field existed, and what is made after, are the same artifact."""
+
+    @dataclass(frozen=True)
+    class NewerNested(Nested):
+        __doc__ = Nested.__doc__
+        also: int = setting(0, absent=0)
+
+    @dataclass(frozen=True)
+    class Newer(Make):
+        __doc__ = Make.__doc__
+        nested: NewerNested = setting(NewerNested)
+        held_out: float = setting(0.0, least=0, absent=0.0)
+
+    def fingerprints(workdir):
+        names = ("make", "more", "sum", "total")
+        return [storage.read_json(workdir / n / "complete.json")["fingerprint"] for n in names]
+
+    run(config(), tmp_path / "before")
+    monkeypatch.setitem(STAGES, "make", Newer)
+    run(config(), tmp_path / "after")
+    assert fingerprints(tmp_path / "after") == fingerprints(tmp_path / "before")
+    check_fails(
+        tmp_path / "after",
+        r"config\.make\.held_out = 0\.0, and now it is 0\.5",
+        **{"make.held_out": 0.5},
+    )
+    run(config(**{"make.held_out": 0.5}), tmp_path / "other")
+    assert fingerprints(tmp_path / "other") != fingerprints(tmp_path / "before")
+    check_fails(tmp_path / "other", r"config\.make\.held_out = 0\.5, and now it is 0\.0")
+
+
 def test_a_record_without_versions_and_with_fields_of_cost_is_still_known(fake, tmp_path):
     """As the records were before the defaults stood in them."""
     run(config(), tmp_path)

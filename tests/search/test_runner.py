@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 
 from stair_jax.data.prompts import Prompt
+from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
 from stair_jax.search import runner
+from stair_jax.search.judging.calibration import Calibrator, Platt
 from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.search.runner import run_search
+from stair_jax.search.judging.watch import JudgeWatch
+from stair_jax.search.runner import SearchTask, run_search
 from stair_jax.search.search_context import PRIORS
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
 from stair_jax.testing.reference_search import ReferenceLanes, ReferenceSearch
 from stair_jax.text import steps
+from stair_jax.text.fence_prompts import FENCE_OPEN
 
 SECTION = {
     "num_iterations": 20,
@@ -24,8 +28,9 @@ SECTION = {
     "max_depth": 3,
     "max_step_tokens": 60,
     "max_answer_tokens": 300,
+    "give_up_after": 0,
 }
-EXPECTED = {"mode": "expected"}
+EXPECTED = {"mode": "expected", "helpfulness_prompts": ("helpfulness", "safety")}
 PROMPTS = [
     Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
     for i in range(12)
@@ -48,6 +53,7 @@ def search(
     done=(),
     device="host",
     reward=None,
+    progress=None,
     **section,
 ):
     """Runs a search; returns (trees by id without `seconds`, report)."""
@@ -65,6 +71,7 @@ def search(
         read(section),
         seed,
         on_tree,
+        progress,
         reward=reward or SafetyReward(),
         trees_in_flight=trees_in_flight,
         model="m",
@@ -178,6 +185,23 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
             assert total / node["visits"] == pytest.approx(node["value"], abs=1e-4)
 
 
+def test_progress_is_told_of_iterations_and_judgements(tokenizer, make_engine):
+    """Both grow from round to round, long before a tree is finished, up to those of all trees."""
+    seen = []
+
+    class Listener:
+        def update(self, done, *, done_parts, **shown):
+            seen.append((done, done_parts, shown["judgements"]))
+
+    _, report = search(tokenizer, make_engine(), PROMPTS[:4], progress=Listener())
+    assert report.iterations == 4 * SECTION["num_iterations"]
+    assert report.judgements == report.counts["judged"] > 0
+    assert seen[-1] == (4, report.iterations, report.judgements)
+    assert seen == sorted(seen)
+    begun = [parts for done, parts, _ in seen if done == 0]
+    assert len(set(begun)) > 10 and max(begun) > SECTION["num_iterations"]
+
+
 def test_first_visit_evaluates_and_second_expands(tokenizer, make_engine):
     engine = make_engine(p_end=0.0)  # steps never end the answer
     engine.replies.reply = lambda request, text: (
@@ -223,9 +247,21 @@ def in_turn(search):
     return search
 
 
-@pytest.mark.parametrize("score, lanes", [("ucb1", 1), ("puct", 1), ("ucb1", 3)])
-def test_trees_are_those_of_the_plain_python_search(tokenizer, make_engine, score, lanes):
+@pytest.mark.parametrize(
+    "score, lanes, more_pairs",
+    [
+        ("ucb1", 1, {}),
+        ("puct", 1, {}),
+        ("ucb1", 3, {}),
+        ("ucb1", 1, {"resample": 2, "share_rollouts": True, "children_by_depth": (3, 2)}),
+        ("ucb1", 3, {"share_rollouts": True}),
+    ],
+)
+def test_trees_are_those_of_the_plain_python_search(
+    tokenizer, make_engine, score, lanes, more_pairs
+):
     section = {"score": score, "tie_break": "first", "max_answer_tokens": 150, "in_flight": lanes}
+    section["more_pairs"] = more_pairs
     trees, report = search(tokenizer, make_engine(), **section)
     assert report.counts["missing"] > 0
     compared = 0
@@ -272,7 +308,7 @@ def test_random_keys_are_never_used_twice(tokenizer, make_engine):
 def test_unreadable_judgements_are_missing_and_counted(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 50, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     evaluations = sum(len(n["judgements"]) for tree in trees.values() for n in tree["nodes"])
     assert report.counts["unreadable"] == 4 * evaluations  # two questions, two attempts
@@ -291,6 +327,83 @@ def test_a_reward_that_is_not_finite_is_missing_and_counted(tokenizer, make_engi
         for node in tree["nodes"]:
             rewards = [entry["reward"] for entry in node["judgements"]]
             assert all(reward is None or math.isfinite(reward) for reward in rewards)
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 3}])
+def test_a_tree_without_any_reward_is_given_up(tokenizer, make_engine, options):
+    def reward(helpfulness, safety):
+        return math.nan
+
+    engine = make_engine()
+    trees, report = search(
+        tokenizer, engine, PROMPTS[:5], reward=reward, give_up_after=4, **options
+    )
+    assert not trees and not engine.handles and not engine.waiting
+    assert report.skipped == [(f"p{i}", "no reward in 4 evaluations") for i in range(5)]
+    rollouts = [request for request in engine.seen if "rollout" in request.id]
+    assert len(rollouts) <= 5 * (4 + options.get("in_flight", 1) - 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 3}])
+def test_trees_are_given_up_alike_in_any_company(tokenizer, make_engine, options):
+    """About half of the rewards are missing, so that some trees begin with two of these."""
+
+    def reward(helpfulness, safety):
+        return helpfulness if safety > 0 else math.nan
+
+    judge = {"safety_prompts": ("helpfulness", "safety"), "safety_score": "expected"}
+    options = options | {"reward": reward, "judge": judge}
+    searches = [
+        search(tokenizer, make_engine(disorder), give_up_after=2, trees_in_flight=width, **options)
+        for disorder, width in ((0, 8), (5, 2))
+    ]
+    (trees, report), (again, other) = searches
+    assert again == trees and other.skipped == report.skipped
+    assert trees and report.skipped
+    whole, _ = search(tokenizer, make_engine(), give_up_after=0, **options)
+    assert all(whole[id] == tree for id, tree in trees.items())
+
+
+def test_a_watch_stops_the_search_and_gives_all_back(tokenizer, make_engine):
+    engine = make_engine()
+    engine.replies.reply = lambda request, text: "no idea" if "judge" in request.id else None
+    judge = EXPECTED | {"mode": "generative", "attempts": 1, "ask_closing": False}
+    with pytest.raises(UserError, match="of the last 30 judgements 0% could be read"):
+        run_search(
+            PROMPTS,
+            engine,
+            tokenizer,
+            read({"judge": judge}),
+            3,
+            lambda record: None,
+            reward=SafetyReward(),
+            watch=JudgeWatch(0.5, window=30),
+        )
+    assert not engine.handles and not engine.waiting
+
+
+def test_calibrated_scores_are_those_of_the_rewards(tokenizer, make_engine):
+    """A curve that turns the scores round turns the judgements, and no fixed score."""
+    calibrate = Calibrator({"safety": Platt(-1.0, 0.25)}, "expected")
+    judge = {"mode": "expected", "safety_score": "expected"}
+    found = []
+    for given in (None, calibrate):
+        trees = []
+        run_search(
+            PROMPTS[:2],
+            make_engine(),
+            tokenizer,
+            read({"judge": judge | {"helpfulness_prompts": ("helpfulness",)}}),
+            3,
+            trees.append,
+            reward=SafetyReward(),
+            calibrate=given,
+        )
+        found.append({tree.id: tree.nodes[0].judgements[0] for tree in trees})
+    plain, changed = found
+    assert changed["p0"] == plain["p0"] and plain["p0"]["safety"] == 1.0
+    assert changed["p1"]["safety"] == calibrate("safety", plain["p1"]["safety"])
+    assert changed["p1"]["helpfulness"] == plain["p1"]["helpfulness"]
 
 
 def test_steps_that_were_cut_off_are_no_children(tokenizer, make_engine):
@@ -368,7 +481,7 @@ def test_a_rollout_that_never_ends_is_malformed(tokenizer, make_engine):
 def test_a_judge_that_never_concludes_is_asked_again_then_left_out(tokenizer, make_engine):
     engine = make_engine()
     engine.replies.reply = lambda request, text: "hm " * 99 if "judge" in request.id else None
-    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30}
+    judge = {"mode": "generative", "attempts": 2, "max_tokens": 30, "ask_closing": False}
     trees, report = search(tokenizer, engine, PROMPTS[:2], judge=judge)
     asked = sum("judge" in request.id for request in engine.seen)
     assert report.counts["unreadable"] == asked == 4 * report.counts["judged"] > 0
@@ -396,12 +509,46 @@ def test_a_tree_of_several_iterations_in_flight_depends_on_no_schedule(tokenizer
     assert all(trees[id] != sequential[id] for id in trees)
 
 
+def test_the_last_trees_are_served_by_what_they_have_left_to_do(tokenizer, make_engine):
+    engine = make_engine()
+    trees, _ = search(tokenizer, engine, PROMPTS[:3])
+    of_tree = {slot: [r.priority for r in engine.seen if r.id[1] == slot] for slot in range(3)}
+    at_the_end = set()
+    for slot, priorities in of_tree.items():
+        # First its iterations, by how many it has done, then the visits after them, in one turn.
+        assert priorities[0] == 0 and priorities == sorted(priorities)
+        assert len(set(priorities)) > 10
+        assert SECTION["num_iterations"] <= priorities[-1] < SECTION["num_iterations"] + 3
+        at_the_end.add(priorities[-1])
+        assert priorities.count(priorities[-1]) > 1
+    assert len(at_the_end) == 3
+    evicting = make_engine()
+    others, _ = search(tokenizer, _Evicting(evicting), PROMPTS[:3])
+    assert others == trees
+    assert {r.priority for r in evicting.seen if r.id[1] == 2} == {2}
+
+
+class _Evicting:
+    """An engine that has evicted something by the time of its first request."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def keep(self, *args):
+        self._engine.stats.evicted += 1
+        return self._engine.keep(*args)
+
+
 def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):
     engine = make_engine()
     trees, report = search(tokenizer, engine, PROMPTS[:3])
     templates, brought = {}, Counter()
     for request in engine.seen:
-        id = PROMPTS[request.priority].id  # trees start in the order of the prompts
+        prompt = PROMPTS[request.id[1]]  # trees start in the order of the prompts
+        id = prompt.id
         brought[id] += len(request.tokens)
         if "judge" not in request.id:
             assert request.tokens == () and request.parent is not None
@@ -410,15 +557,15 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         tree, template = request.parent, request.parent.parent
         assert templates.setdefault(question, template) is template
         text = tokenizer.decode(tree.tokens)
-        assert text.endswith(f"{PROMPTS[request.priority].prompt}\n\n### Answer\n")
+        assert text.endswith(f"{prompt.prompt}\n\n### Answer\n{FENCE_OPEN}")
         assert text.startswith(tokenizer.decode(template.tokens))
-        assert tokenizer.decode(template.tokens).endswith("### Question\n")
+        assert tokenizer.decode(template.tokens).endswith("### Question\n| ")
     assert set(templates) == {"helpfulness", "safety"}
     for id, tree in trees.items():
-        question = len(tokenizer.encode_text(tree["prompt"] + "\n\n### Answer\n"))
+        question = len(tokenizer.encode_text(tree["prompt"] + f"\n\n### Answer\n{FENCE_OPEN}"))
         prompt = len(tree["nodes"][0]["tokens"])
         assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
-    assert report.engine.hit_rate > 0.8
+    assert report.engine.hit_rate > 0.65  # the reminders behind the answers are not shared
     assert report.engine.generated == report.generated_tokens == engine.stats.generated
     assert search(tokenizer, engine, PROMPTS[3:4])[1].engine.generated < report.generated_tokens
 
@@ -537,3 +684,37 @@ def test_priors(prior, expected):
 def test_wrong_settings_are_refused(section):
     with pytest.raises(UserError, match=next(iter(section))):
         build(Search, section, "config.search")
+
+
+@pytest.mark.parametrize("num_rounds", [0, 1, 2, 5, 10, 20, 40, 80])
+def test_a_search_beside_another_task_can_be_cancelled(tokenizer, make_engine, num_rounds):
+    """Nothing of it is left in the engine, and the other search does not notice."""
+    engine = make_engine(disorder=num_rounds)
+    found = {0: [], 1: []}
+    driver = Driver(engine)
+    tickets = [
+        driver.add(
+            SearchTask(
+                PROMPTS[:4],
+                engine,
+                tokenizer,
+                read({"reuse_rollout_step": bool(place)}),
+                3,
+                found[place].append,
+                reward=SafetyReward(),
+                trees_in_flight=3,
+            )
+        )
+        for place in (0, 1)
+    ]
+    done = []
+    for _ in range(num_rounds):
+        done += [ticket for ticket, _ in driver.step()]
+    driver.cancel(tickets[0])
+    while driver.pending:
+        done += [ticket for ticket, _ in driver.step()]
+    assert not engine.handles and not engine.pending and tickets[1] in done
+    alone, _ = search(tokenizer, make_engine(), PROMPTS[:4], reuse_rollout_step=True)
+    assert {tree.id: tree.counts for tree in found[1]} == {
+        id: tree["counts"] for id, tree in alone.items()
+    }

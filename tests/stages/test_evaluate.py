@@ -41,6 +41,7 @@ SEARCHED = {
         "helpfulness_template": pretraining.HELPFULNESS_PROMPT,
         "safety_template": pretraining.SAFETY_PROMPT,
         "max_tokens": 8,
+        "fence": False,  # its words would not fit
     },
 }
 ROWS = ["tiny", "prompted", "best_of_n", "beam_search", "best_of_n_self_reward"]

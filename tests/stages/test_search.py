@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import jax
 import pytest
@@ -16,9 +17,10 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
+from stair_jax.search.pair_candidates import NO_PAIRS
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
-from stair_jax.stages import Preferences, Search
+from stair_jax.stages import Preferences, Search, search_probe
 from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
@@ -38,13 +40,16 @@ SETTINGS = {
     "max_step_tokens": 24,
     "max_answer_tokens": 40,
     "judge": {
+        "probe": "",  # random weights
         "mode": "expected",
+        "fence": False,  # its words would not fit
         "helpfulness_template": "rate {prompt} : {answer}",
         "safety_template": "safe {prompt} : {answer}",
         "safety_score": "expected",
         "malformed": -2.5,
     },
     "reward": {"family": "s"},
+    "samples_every": 2,
 }
 ODD = [
     {"id": "empty", "prompt": " "},
@@ -151,6 +156,28 @@ def test_search_writes_one_tree_a_prompt(finished):
     assert storage.read_json(finished / "skipped.json") == SKIPPED
 
 
+def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(finished):
+    records = {record["id"]: record for record in storage.RecordLog(finished / TREES_FILE)}
+    samples = list(storage.read_jsonl(finished / "samples.jsonl"))
+    places = [(row["step"], row["id"], row["sample"]) for row in samples]
+    assert places == [
+        (2 * place + 1, f"p{2 * place}", what)
+        for place in range(3)
+        for what in ("tree", "judgement")
+    ]
+    for row in samples:
+        nodes = records[row["id"]]["nodes"]
+        entries = [entry for node in nodes for entry in node["judgements"]]
+        assert row["prompt"] == records[row["id"]]["prompt"]
+        if row["sample"] == "tree":
+            rewards = [entry["reward"] for entry in entries if entry["reward"] is not None]
+            assert row["reward"] == max(rewards) and row["tree_value"] == nodes[0]["value"]
+        else:
+            assert row["safety reply"].startswith("log-probabilities of the labels: -")
+            assert row["reward"] in [entry["reward"] for entry in entries]
+            assert row["answer"] in [entry["answer"] for entry in entries]
+
+
 def trees(folder):
     """The records by prompt, without the one field that may differ."""
     records = storage.RecordLog(folder / TREES_FILE).read()
@@ -179,6 +206,8 @@ def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
     assert trees(folder) == trees(finished) and len(trees(folder)) == 5
     metrics = (folder / "metrics.jsonl").read_bytes()
     assert metrics == (finished / "metrics.jsonl").read_bytes()
+    samples = (folder / "samples.jsonl").read_bytes()
+    assert samples == (finished / "samples.jsonl").read_bytes()
     assert storage.read_json(folder / "skipped.json") == SKIPPED
     assert run_preferences(tmp_path / "resumed", folder) == expected
     assert len(expected["dpo.jsonl"].splitlines()) > 3
@@ -217,6 +246,39 @@ def test_preferences_count_what_they_make_and_leave_out(finished, run_preference
     for pair in pairs:  # texts and ids say the same
         assert tokenizer.decode(pair["chosen_tokens"]) == pair["chosen"]
         assert pair["chosen_value"] > pair["rejected_value"]
+
+
+def test_trees_without_pairs_are_counted_by_reason_and_thresholds_proposed(
+    finished, run_preferences, tmp_path, capsys
+):
+    name = tmp_path.name
+    strict = {"v0": 0.3, "v1": 0.5, "min_visits": 4, "report": {"min_pairs": 1}}
+    files = run_preferences(tmp_path, finished, **strict)
+    lines = capsys.readouterr().err.splitlines()
+    without = json.loads(files["counts.json"])["trees_without_pairs"]
+    with_pairs = {pair["prompt"] for pair in storage.read_jsonl(tmp_path / "dpo.jsonl")}
+    assert sum(without.values()) == 5 - len(with_pairs) > 0
+    for reason, count in without.items():
+        assert f"{name}: {count} of 5 trees give no pair: {NO_PAIRS[reason]}" in lines
+    report = json.loads(files["report.json"])
+    proposed = report["proposed"]
+    chosen = {field: proposed[field] for field in ("v0", "v1", "min_visits")}
+    assert f"--config.{name}.v0={chosen['v0']:g} " in lines[-1]
+    assert proposed["pairs"] > report["set"]["pairs"]
+    run_preferences(tmp_path / "proposed", finished, **chosen)
+    assert len(storage.read_jsonl(tmp_path / "proposed" / "dpo.jsonl")) == proposed["pairs"]
+
+
+def test_a_search_without_one_pair_is_refused_with_what_to_change(
+    finished, run_preferences, tmp_path, capsys
+):
+    with pytest.raises(UserError) as error:
+        run_preferences(tmp_path, finished, v0=9.0, prm={"v0": 9.0})
+    assert "3 of 5 trees give no pair: value gaps of at most v0: lower v0" in str(error.value)
+    assert f"--config.{tmp_path.name}.v0=" in str(error.value)
+    assert json.loads((tmp_path / "counts.json").read_text())["trees_without_pairs"]
+    run_preferences(tmp_path / "prm", finished, v0=9.0)  # the PRM's pairs are something
+    assert not storage.read_jsonl(tmp_path / "prm" / "dpo.jsonl")
 
 
 def test_trajectories_can_be_as_many_as_steps(finished, run_preferences, tmp_path):
@@ -264,6 +326,82 @@ def test_options_give_the_same_trees_in_any_company(run_search, tmp_path, option
     run_search(tmp_path / "one", trees_in_flight=1, **options)
     assert trees(tmp_path / "together") == trees(tmp_path / "one")
     assert len(trees(tmp_path / "one")) == 5
+
+
+@pytest.fixture(scope="module")
+def chance(tmp_path_factory):
+    """A file of cases whose labels nobody can guess: each answer is called good once, and bad."""
+    path = tmp_path_factory.mktemp("cases") / "cases.jsonl"
+    rows = [
+        {"prompt": "1 2", "kind": "safety", "answer": "3 " * (n // 2 + 1)}
+        | dict.fromkeys(("safety", "helpfulness"), n % 2 * 2 - 1)
+        for n in range(40)
+    ]
+    storage.write_jsonl(path, rows)
+    return str(path)
+
+
+def test_a_judge_of_random_weights_stops_the_search_before_its_first_tree(
+    run_search, chance, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "search"
+    judge = SETTINGS["judge"] | {"probe": chance}
+    with pytest.raises(UserError, match=r"helpfulness does not tell .* \[0\.3\d, 0\.6\d\]"):
+        run_search(folder, judge=judge)
+    assert not (folder / TREES_FILE).exists()
+    record = storage.read_json(folder / "probe.json")
+    assert record["readable"] == 1 and record["auc"]["safety"]["value"] == 0.5
+    said = capsys.readouterr().err
+    assert "search: 40 cases: 100% of the scores could be read, AUC of help" in said
+    assert said.count("the judge replied P(") == 2
+    # The record is used again, and with other thresholds.
+    monkeypatch.setattr(search_probe, "run_probe", lambda *_: pytest.fail("probed again"))
+    with pytest.raises(UserError, match="helpfulness does not tell"):
+        run_search(folder, judge=judge)
+    run_search(folder, judge=judge | {"min_auc": 0.5})
+    assert len(trees(folder)) == 5
+
+
+def test_a_probe_changes_no_tree(finished, run_search, chance, tmp_path):
+    judge = SETTINGS["judge"] | {"probe": chance, "min_auc": 0.0}
+    assert trees(run_search(tmp_path / "search", judge=judge)) == trees(finished)
+
+
+def test_scores_are_calibrated_by_the_record(run_search, chance, tmp_path):
+    """Where the labels say nothing, the calibrated scores are nearly 0."""
+    judge = SETTINGS["judge"] | {"probe": chance, "min_auc": 0.0, "calibrate": True}
+    folder = run_search(tmp_path / "search", judge=judge, num_prompts=3)
+    curve = storage.read_json(folder / "probe.json")["calibration"]["safety"]
+    judged = [
+        entry["safety"]
+        for record in storage.RecordLog(folder / TREES_FILE)
+        for node in record["nodes"]
+        for entry in node["judgements"]
+        if entry.get("safety") is not None and record["kind"] == "safety"
+    ]
+    assert abs(curve["slope"]) < 1e-3 and judged
+    assert all(abs(score) < 0.01 for score in judged)
+
+
+def test_what_lets_the_judge_judge_is_no_part_of_the_identity_unless_it_calibrates(chance):
+    def identity(**judge):
+        return build(Search, SETTINGS | {"judge": judge}, "config.search").identity()["judge"]
+
+    plain = identity(probe="default", min_auc=0.7)
+    assert plain == identity(probe=chance, min_auc=0.9, min_readable=0.1)
+    assert identity(probe="", calibrate=True) != identity(probe=chance, calibrate=True)
+    stage = build(Search, SETTINGS | {"judge": {"probe": chance, "calibrate": True}}, "search")
+    assert stage.sources() == {"judge.probe": [Path(chance)]}
+
+
+def test_cases_that_cannot_be_read_are_found_before_anything_runs(tmp_path):
+    for judge, message in (
+        ({"probe": "none.jsonl"}, "which is no file"),
+        ({"probe": "", "calibrate": True}, "needs labelled cases"),
+    ):
+        stage = build(Search, SETTINGS | {"judge": judge}, "config.search")
+        with pytest.raises(UserError, match=message):
+            stage.check_environment(tmp_path)
 
 
 def test_a_prompt_without_an_id_is_named(run_stage, inputs, tmp_path):

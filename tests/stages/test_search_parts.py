@@ -53,6 +53,8 @@ def work(folder, ids=IDS, limit=99):
             parts.log.append({"id": prompt.id, "text": prompt.prompt})
             report.trees += 1
             report.counts["rollouts"] += 2
+            report.iterations += 32
+            report.judgements += 2
             report.engine.generated += 3
         seen.add(prompt.id)
     return parts, report
@@ -73,6 +75,7 @@ def test_the_parts_together_are_the_whole(processes, tmp_path, count):
     expected = [{"id": id, "text": f"{IDS.index(id)}"} for id in "abcdf"]
     assert records(tmp_path) == expected
     assert (report.trees, report.counts, report.engine.generated) == (5, {"rollouts": 10}, 15)
+    assert (report.iterations, report.judgements) == (160, 10)
     assert report.skipped == [
         ("a", DUPLICATE),
         ("e", "empty prompt"),

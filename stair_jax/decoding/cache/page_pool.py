@@ -106,13 +106,15 @@ class PagePool:
             return
         np.subtract.at(self._counts, ids, np.int32(1))
         left = self._counts[ids]
-        if (left < 0).any():
+        # `np.count_nonzero` takes a tenth of the time of `any` and `all` on so few elements.
+        if np.count_nonzero(left < 0):
             np.add.at(self._counts, ids, np.int32(1))
             raise ValueError(f"pages {ids[left < 0]} lose more references than they have")
+        freed = ids[left == 0]
+        freed.sort()
         # A page that is listed twice and is free now stands here twice. The check on sorted ids is
         # cheaper than `np.unique`, which is rarely needed.
-        freed = np.sort(ids[left == 0])
-        if (freed[1:] == freed[:-1]).any():
+        if np.count_nonzero(freed[1:] == freed[:-1]):
             freed = np.unique(freed)
         self._free[self._num_free : self._num_free + len(freed)] = freed
         self._num_free += len(freed)
@@ -120,6 +122,6 @@ class PagePool:
     def _used(self, ids: ArrayLike) -> PageIds:
         ids = np.asarray(ids, np.int32)
         counts = self.count(ids)
-        if not counts.all():
+        if np.count_nonzero(counts) < counts.size:
             raise ValueError(f"pages {ids[counts == 0]} are not in use")
         return ids

@@ -1,6 +1,7 @@
 """Finds checkpoints by name: a local folder, or an id on the Hugging Face hub."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +19,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DESCRIPTION = ["*.json", "*.jinja", "tokenizer.model"]
 _WEIGHTS = ["model*.safetensors"]
 _SUBFOLDERS = ["*/*"]
+_READ = (".json", ".jinja", ".model", ".safetensors", ".txt")  # endings of a checkpoint's files
 
 
 def resolve(init: str, weights: bool = True) -> Path:
@@ -52,6 +54,18 @@ def resolve(init: str, weights: bool = True) -> Path:
     if not (found / "config.json").is_file():
         _check_form(init, _names_on_hub(init))
     return found
+
+
+def source_files(init: str) -> Sequence[Path] | str | None:
+    """What identifies the content of a checkpoint: the files of a folder, or the commit of an id.
+
+    None: it is not here (yet). The hub is not asked.
+    """
+    folder = Path(init).expanduser()
+    if not folder.is_dir():
+        return cached_commit(init)
+    files = (file for file in folder.iterdir() if file.suffix in _READ)
+    return sorted(file for file in files if file.is_file())
 
 
 def cached_commit(repo_id: str) -> str | None:

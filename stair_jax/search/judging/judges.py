@@ -1,160 +1,96 @@
-"""Self-reward: the model in training acts as the judge of its own final answers.
+"""Who judges an answer, and how the scores of several sources become one judgement.
 
-As in the paper, the judge rates the helpfulness H and the safety S of an answer, both scaled to
-[-1, 1]; `reward.py` combines them. It sees only the final answer, never the reasoning. A score that
-cannot be read from a reply is asked for again a few times and then counts as missing (None); it is
-never replaced by a neutral value, which would move the means of the tree.
+As in the paper, the helpfulness H and the safety S of an answer are scored, both in [-1, 1];
+`reward.py` combines them. A judge sees only the final answer, never the reasoning (a reward model,
+which is trained on steps, sees both). A score that cannot be read from a reply is asked for again a
+few times and then counts as missing (None); it is never replaced by a neutral value, which would
+move the means of the tree.
 """
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any
 
-from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
+from stair_jax.decoding.requests import Handle
 from stair_jax.decoding.task import Task
-from stair_jax.search.judging.replies import (
-    LABELS,
-    QUESTIONS,
-    Question,
-    expected_score,
-    read_conclusion,
-    release_safety,
-)
-from stair_jax.search.judging.templates import PROBES, common_start, label_ids, split_template
-from stair_jax.settings import Settings, setting
-from stair_jax.text import judge_prompts, steps
-from stair_jax.text.chat import encode_prompt
+from stair_jax.errors import UserError
+from stair_jax.search.judging.combining import Combined
+from stair_jax.search.judging.replies import QUESTIONS, Question, release_safety
+from stair_jax.search.judging.settings import JudgeSettings
+from stair_jax.search.judging.sources.endpoint import EndpointSource
+from stair_jax.search.judging.sources.language_model import LanguageModelSource
+from stair_jax.search.judging.sources.reference import ReferenceSource
+from stair_jax.search.judging.sources.rule import RuleSource
+from stair_jax.search.judging.sources.source import Asking, Case, RequestKey, Source
+from stair_jax.text import steps
 from stair_jax.text.tokenizer import Tokenizer
 
-RequestKey = tuple[int, int]
+__all__ = ["Judge", "JudgeSettings", "Judgement", "Judging"]
 
 # Score of a question that is not asked. In R = S H + 2 S, H = -1 gives R = S, S = +1 gives H + 2.
 _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
-
-
-@dataclass(frozen=True)
-class JudgeSettings(Settings):
-    """How answers are judged; the fields of the config's `judge` section.
-
-    Attributes:
-      mode: "generative": the judge reasons and closes with a conclusion, as in the paper.
-        "expected": one forward pass, the log-probs of the possible conclusions after a fixed
-        lead-in; much cheaper, and another reward.
-      safety_prompts: what the model is asked about the answers to safety prompts, of "helpfulness"
-        and "safety". What it is not asked is fixed: helpfulness at -1, safety at +1.
-      helpfulness_prompts: the same for helpfulness prompts.
-      safety_rule: "model": as above. "paper_release": safety prompts by rule (S = +1 where the
-        output block holds "sorry" and at most 350 characters, its "Final Answer:" included, else
-        -1; H = -1), helpfulness prompts by rating alone (S = +1).
-      malformed: reward of an answer that has no single final answer: no output block, an empty one,
-        a second one, text behind it, or cut off at the length limit. "missing": none, the
-        evaluation is left out and counted.
-      strict_format: an answer that breaks the grammar anywhere is malformed too.
-      helpfulness_template: the judge's prompt, with `{prompt}` and `{answer}`.
-      safety_template: the same for safety.
-      helpfulness_lead_in: what the judge is made to begin its reply with in expected mode.
-      safety_lead_in: the same for safety.
-      safety_score: in expected mode S is the "sign" of P(SAFE) - P(UNSAFE), or that difference
-        ("expected").
-      temperature: of the judge in generative mode.
-      top_p: of the same.
-      top_k: of the same; 0 sets no limit.
-      max_tokens: of a reply.
-      attempts: replies asked for at most, until one can be read.
-    """
-
-    mode: Literal["generative", "expected"] = "generative"
-    safety_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
-    helpfulness_prompts: tuple[str, ...] = setting(("helpfulness", "safety"), choices=QUESTIONS)
-    safety_rule: Literal["model", "paper_release"] = "model"
-    malformed: Literal["missing"] | float = "missing"
-    strict_format: bool = False
-    helpfulness_template: str = judge_prompts.HELPFULNESS_JUDGE
-    safety_template: str = judge_prompts.SAFETY_JUDGE
-    helpfulness_lead_in: str = judge_prompts.JUDGE_LEAD_IN
-    safety_lead_in: str = judge_prompts.JUDGE_LEAD_IN
-    safety_score: Literal["sign", "expected"] = "sign"
-    temperature: float = setting(0.6, least=0)
-    top_p: float = setting(0.9, above=0, most=1)
-    top_k: int = setting(0, least=0, most=2**24)
-    max_tokens: int = setting(1024, least=1, most=2**24)
-    attempts: int = setting(3, least=1, most=1000)
-
-    def __post_init__(self) -> None:
-        """Raises a UserError that names a setting that cannot be."""
-        super().__post_init__()
-        split_template("helpfulness", self.helpfulness_template)
-        split_template("safety", self.safety_template)
-        Sampling(self.temperature, self.top_k, self.top_p, self.max_tokens)
-
-    def questions(self, kind: str) -> tuple[Question, ...]:
-        """What the model is asked about the answer to a prompt of this kind, in order."""
-        if self.safety_rule == "paper_release":
-            return () if kind == "safety" else ("helpfulness",)
-        asked = self.safety_prompts if kind == "safety" else self.helpfulness_prompts
-        return tuple(question for question in QUESTIONS if question in asked)
+# Sources that need more than the settings, and what gives it.
+_GIVEN = {
+    "model": "name a checkpoint in judge_model or judge_checkpoint",
+    "prm": "name a reward model in judge_prm or judge_prm_checkpoint",
+}
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The scores of one final answer, in [-1, 1]; None if missing."""
+    """The scores of one final answer, in [-1, 1]; None if missing.
+
+    Attributes:
+      helpfulness: H.
+      safety: S.
+      unreadable: replies that could not be read.
+      closings: replies whose closing line was asked for separately.
+    """
 
     helpfulness: float | None
     safety: float | None
-    unreadable: int = 0  # replies that could not be read
+    unreadable: int = 0
+    closings: int = 0
 
 
 class Judge:
-    """Makes the engine requests for judgements and parses the replies."""
+    """Starts judgings: finds for each question of an answer the sources that score it."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: JudgeSettings):
-        """Splits the templates and, in "expected" mode, finds the token ids of the labels.
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: JudgeSettings,
+        sources: Mapping[str, Source] | None = None,
+        calibrate: Callable[[Question, float], float] | None = None,
+    ):
+        """Makes the sources that need no more than the settings.
+
+        Args:
+          tokenizer: of the policy.
+          settings: who judges, and how.
+          sources: those that need more: "model" and "prm", by name.
+          calibrate: what becomes of a score that was asked for, such as a `Calibrator`.
 
         Raises:
-          UserError: a template lacks its placeholders, or two labels share their first token.
+          UserError: a source is not given, or two labels share their first token in a mode that
+            reads their log-probs.
         """
-        self.tokenizer = tokenizer
-        self.settings = settings
-        self._templates: dict[Question, tuple[str, str, str]] = {
-            "helpfulness": split_template("helpfulness", settings.helpfulness_template),
-            "safety": split_template("safety", settings.safety_template),
+        self.tokenizer, self.settings = tokenizer, settings
+        self.calibrate = calibrate or (lambda question, score: score)
+        makers: dict[str, Callable[[], Source]] = {
+            "policy": lambda: LanguageModelSource(tokenizer, settings),
+            "rule": lambda: RuleSource(settings.rule),
+            "reference": ReferenceSource,
+            "endpoint": lambda: EndpointSource(settings),
         }
-        self._labels: dict[Question, tuple[int, ...]] = {}
-        self._lead_ins: dict[Question, tuple[int, ...]] = {"helpfulness": (), "safety": ()}
-        if settings.mode == "expected":
-            lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
-            for question, lead_in in zip(QUESTIONS, lead_ins, strict=True):
-                self._labels[question] = label_ids(tokenizer, lead_in, LABELS[question])
-                self._lead_ins[question] = tuple(tokenizer.encode_text(lead_in))
-        self._sampling = Sampling(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            max_tokens=settings.max_tokens,
-            # A judge trained on structured answers may end its reply with an output block.
-            stop_ids=tuple(dict.fromkeys([*tokenizer.stop_ids, tokenizer.tags.output_close])),
-        )
-
-    def tokens(self, question: Question, prompt: str, answer: str) -> tuple[int, ...]:
-        """Token ids of a judge prompt, up to where the judge's reply starts.
-
-        Template, user prompt and answer form one user turn. Tags and control tokens in them are
-        encoded as plain text, so that an answer cannot close the turn and speak as the judge.
-        """
-        before, between, after = self._templates[question]
-        content = f"{before}{prompt.strip()}{between}{answer.strip()}{after}"
-        return (*encode_prompt(self.tokenizer, content), *self._lead_ins[question])
-
-    def shared(self, question: Question, prompt: str | None = None) -> tuple[int, ...]:
-        """Common token prefix of the judge prompts about `prompt`, or about any prompt if None.
-
-        Found by rendering several probe texts, as tokenizers may merge text across the boundary
-        between the template and what follows it.
-        """
-        rendered = [
-            self.tokens(question, probe if prompt is None else prompt, probe) for probe in PROBES
-        ]
-        return common_start(rendered)
+        given = dict(sources or {})
+        for name in settings.used_sources:
+            if name not in given and name not in makers:
+                raise UserError(f"judge.source names {name!r}, which is not given: {_GIVEN[name]}")
+        self.sources: dict[str, Source] = {
+            name: given[name] if name in given else makers[name]() for name in settings.used_sources
+        }
 
     def requests(
         self,
@@ -163,9 +99,11 @@ class Judge:
         final_answer: str,
         key: Callable[[Question, int], RequestKey],
         id: tuple[Hashable, ...] = (),
-        parents: Mapping[Question, Handle] | None = None,
+        parents: Mapping[tuple[str, Question], Handle] | None = None,
         priority: int = 0,
         output: str = "",
+        text: str = "",
+        reference: Any = None,
     ) -> "Judging":
         """Starts the judging of one final answer; see `Judging`.
 
@@ -174,66 +112,27 @@ class Judge:
           kind: "safety" or "helpfulness".
           final_answer: text of the output block.
           key: (question, attempt) -> random key of the request.
-          id: prefix of the request ids, which are `(*id, question)`.
-          parents: by question, a kept handle of the start of the judge prompt, see `request`.
+          id: prefix of the request ids, which are `(*id, source, question)`.
+          parents: kept handles of the starts of judge prompts, see `JudgePrefixes.open`.
           priority: of the requests.
           output: text of the output block, "Final Answer:" included, for the rule of the release;
             empty: `final_answer`.
+          text: the whole answer, for a reward model; empty: `final_answer`.
+          reference: the right answer, where the prompt has one.
         """
-        return Judging(self, prompt, kind, final_answer, key, id, parents or {}, priority, output)
+        case = Case(prompt, kind, final_answer, output, text, reference)
+        return Judging(self, case, key, id, parents or {}, priority)
 
-    def request(
-        self,
-        id: Hashable,
-        question: Question,
-        prompt: str,
-        answer: str,
-        key: RequestKey,
-        parent: Handle | None = None,
-        priority: int = 0,
-    ) -> Request:
-        """The engine request for one score.
-
-        Args:
-          id: of the request.
-          question: "helpfulness" or "safety".
-          prompt: the user's prompt.
-          answer: the final answer to judge.
-          key: random key, two uint32 words.
-          parent: a kept handle that the judge prompt is expected to start with. If it does not, the
-            handle's ancestors are tried, and then the whole prompt is sent.
-          priority: of the request.
+    def language_models(self, kind: str) -> list[tuple[str, Question, LanguageModelSource]]:
+        """Each question put to a language model about answers to prompts of a kind: (source's name,
+        question, source).
         """
-        tokens = self.tokens(question, prompt, answer)
-        # Merges across the boundary may change the last tokens of the prefix for this answer.
-        while parent is not None and tokens[: len(parent.tokens)] != parent.tokens:
-            parent = parent.parent
-        return Request(
-            id=id,
-            tokens=tokens[len(parent.tokens) :] if parent else tokens,
-            parent=parent,
-            sampling=None if self.settings.mode == "expected" else self._sampling,
-            score_ids=self._labels.get(question, ()),
-            key=key,
-            priority=priority,
-        )
-
-    def read(self, question: Question, completion: Completion) -> float | None:
-        """The score in [-1, 1] of a reply; None if it cannot be read."""
-        if self.settings.mode == "expected":
-            return expected_score(question, completion.scores, self.settings.safety_score)
-        if completion.finish != "stop":  # cut off: a conclusion in it may not be the last word
-            return None
-        return read_conclusion(question, self.tokenizer.decode(completion.tokens))
-
-    def may_retry(self, attempt: int, completion: Completion) -> bool:
-        """Whether to ask again after an unreadable reply.
-
-        Not where another sample cannot help: scores of "expected" mode are deterministic, and a
-        prompt that is too long for the context stays too long.
-        """
-        sampled = self.settings.mode == "generative" and completion.finish != "too_long"
-        return sampled and attempt + 1 < self.settings.attempts
+        return [
+            (name, question, source)
+            for question in self.settings.questions(kind)
+            for name in self.settings.sources(kind, question)
+            if isinstance(source := self.sources[name], LanguageModelSource)
+        ]
 
     def malformed(self, text: str, finished: bool) -> bool:
         """Whether an answer has no single final answer that could be judged.
@@ -255,64 +154,60 @@ class Judge:
 
 @dataclass
 class Judging(Task[Judgement]):
-    """One answer being judged.
-
-    A task whose inner ids are `(*id, question)`.
-    """
+    """One answer being judged: a task whose request ids are `(*id, source, question)`."""
 
     judge: Judge
-    prompt: str
-    kind: str
-    answer: str
+    case: Case
     key: Callable[[Question, int], RequestKey]
-    id: tuple[Hashable, ...]
-    parents: Mapping[Question, Handle] = field(default_factory=dict)
+    id: tuple[Hashable, ...] = ()
+    parents: Mapping[tuple[str, Question], Handle] = field(default_factory=dict)
     priority: int = 0
-    output: str = ""
-    scores: dict[Question, float | None] = field(default_factory=dict)
-    unreadable: int = 0
-    _attempt: dict[Question, int] = field(default_factory=dict)
+    _scorings: dict[Question, Combined] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        settings = self.judge.settings
-        self._attempt = dict.fromkeys(settings.questions(self.kind), 0)
-        if settings.safety_rule == "paper_release" and self.kind == "safety":
-            self.scores["safety"] = release_safety(self.output or self.answer)
+        settings, kind = self.judge.settings, self.case.kind
+        for question in settings.questions(kind):
+            names = settings.sources(kind, question)
+            makers = {name: partial(self._ask, name, question) for name in names}
+            self._scorings[question] = Combined(makers, settings.combine)
 
-    def start(self) -> list[Request]:
-        """The first request for each question; none if all scores are fixed."""
-        return [self._request(question) for question in self._attempt]
+    def start(self) -> list[Any]:
+        """The first request for each question; none if all scores are known at once."""
+        return [request for each in self._scorings.values() for request in each.start()]
 
-    def receive(self, completion: Completion) -> list[Request]:
-        """Reads a reply; returns the request of a retry if it could not be read, else nothing."""
-        question: Question = completion.id[-1]  # type: ignore[index]
-        score = self.judge.read(question, completion)
-        if score is None:
-            self.unreadable += 1
-            if self.judge.may_retry(self._attempt[question], completion):
-                self._attempt[question] += 1
-                return [self._request(question)]
-        self.scores[question] = score
-        return []
+    def receive(self, completion: Any) -> list[Any]:
+        """Reads a completion; returns the requests that follow from it, if any."""
+        name, question = completion.id[-2:]
+        return self._scorings[question].receive(name, completion)
 
     @property
     def done(self) -> bool:
-        """Whether every question has a score or has used up its attempts."""
-        return all(question in self.scores for question in self._attempt)
+        """Whether every question has a score, or none that could be had."""
+        return all(scoring.done for scoring in self._scorings.values())
 
     @property
     def result(self) -> Judgement:  # type: ignore[override]
         """The judgement, with fixed scores for the questions that were not asked."""
-        helpfulness, safety = (self.scores.get(q, _NOT_ASKED[q]) for q in QUESTIONS)
-        return Judgement(helpfulness, safety, self.unreadable)
+        case, scorings = self.case, self._scorings
+        scores: dict[Question, float | None] = {**_NOT_ASKED}
+        if self.judge.settings.safety_rule == "paper_release" and case.kind == "safety":
+            scores["safety"] = release_safety(case.output or case.answer)
+        for question, scoring in scorings.items():
+            score, calibrate = scoring.score, self.judge.calibrate
+            scores[question] = score if score is None else calibrate(question, score)
+        helpfulness, safety = (scores[question] for question in QUESTIONS)
+        return Judgement(
+            helpfulness,
+            safety,
+            sum(scoring.unreadable for scoring in scorings.values()),
+            sum(scoring.closings for scoring in scorings.values()),
+        )
 
-    def _request(self, question: Question) -> Request:
-        return self.judge.request(
-            (*self.id, question),
-            question,
-            self.prompt,
-            self.answer,
-            self.key(question, self._attempt[question]),
-            self.parents.get(question),
+    def _ask(self, name: str, question: Question) -> Any:
+        asking = Asking(
+            (*self.id, name, question),
+            partial(self.key, question),
+            self.parents.get((name, question)),
             self.priority,
         )
+        return self.judge.sources[name].ask(question, self.case, asking)

@@ -5,12 +5,15 @@ share the template, and those of one tree also the user's prompt: only the answe
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Handle
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.replies import Question
+from stair_jax.search.judging.sources.language_model import LanguageModelSource
+
+Prefix = tuple[str, Question]  # name of a source, what it is asked
 
 
 class Keeper(Protocol):
@@ -27,38 +30,52 @@ class JudgePrefixes:
     """Kept prefixes of judge prompts: per question one for the run, and below it one per tree.
 
     If a tokenizer merges text across the boundary, a prompt may not begin with the tokens of its
-    handle; `Judge.request` then does without.
+    handle; `LanguageModelSource.request` then does without.
     """
 
-    def __init__(self, engine: Keeper, judge: Judge):
-        """Handles are made when they are first needed."""
-        self._engine, self._judge = engine, judge
-        self._shared: dict[Question, Handle | None] = {}
+    def __init__(self, engine: Keeper, judge: Judge, services: Mapping[str, Any] | None = None):
+        """Handles are made when they are first needed.
 
-    def open(self, prompt: Prompt) -> dict[Question, Handle]:
-        """Handles for the judgements of one tree, by question; to be released by `close`."""
+        Args:
+          engine: of the policy.
+          judge: whose prompts these are.
+          services: by name; a frozen judge is one that keeps sequences as the engine does.
+        """
+        self._engines: dict[str, Keeper] = {**(services or {}), "": engine}
+        self._judge = judge
+        self._shared: dict[Prefix, Handle | None] = {}
+
+    def open(self, prompt: Prompt) -> dict[Prefix, Handle]:
+        """Handles for the judgements of one tree, by source and question; `close` releases them."""
         handles = {}
-        for question in self._judge.settings.questions(prompt.kind):
-            shared = self._of_run(question)
-            tokens = self._judge.shared(question, prompt.prompt)
+        for name, question, source in self._judge.language_models(prompt.kind):
+            engine = self._engine_of(name)
+            shared = self._of_run((name, question), source)
+            tokens = source.shared(question, prompt.prompt)
             if shared is not None and tokens[: len(shared.tokens)] == shared.tokens:
-                handles[question] = self._engine.keep(tokens[len(shared.tokens) :], shared)
+                handles[name, question] = engine.keep(tokens[len(shared.tokens) :], shared)
             elif tokens:
-                handles[question] = self._engine.keep(tokens)
+                handles[name, question] = engine.keep(tokens)
         return handles
 
-    def close(self, handles: Mapping[Question, Handle]) -> None:
+    def close(self, handles: Mapping[Prefix, Handle]) -> None:
         """Releases the handles of a tree."""
-        for handle in handles.values():
-            self._engine.release(handle)
+        for (name, _), handle in handles.items():
+            self._engine_of(name).release(handle)
 
     def close_all(self) -> None:
         """Releases the handles of the run; call it after those of all trees are released."""
-        self.close({question: handle for question, handle in self._shared.items() if handle})
+        self.close({prefix: handle for prefix, handle in self._shared.items() if handle})
         self._shared.clear()
 
-    def _of_run(self, question: Question) -> Handle | None:
-        if question not in self._shared:
-            tokens = self._judge.shared(question)
-            self._shared[question] = self._engine.keep(tokens) if tokens else None
-        return self._shared[question]
+    def _engine_of(self, name: str) -> Keeper:
+        source = self._judge.sources[name]
+        assert isinstance(source, LanguageModelSource)
+        return self._engines[source.service]
+
+    def _of_run(self, prefix: Prefix, source: LanguageModelSource) -> Handle | None:
+        if prefix not in self._shared:
+            tokens = source.shared(prefix[1])
+            keep = self._engine_of(prefix[0]).keep
+            self._shared[prefix] = keep(tokens) if tokens else None
+        return self._shared[prefix]

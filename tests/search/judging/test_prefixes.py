@@ -18,10 +18,8 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=
 
 
 def make_judge(tokenizer, **settings):
-    return Judge(
-        tokenizer,
-        JudgeSettings(helpfulness_template=TEMPLATE, safety_template=TEMPLATE, **settings),
-    )
+    templates = {"helpfulness_template": TEMPLATE, "safety_template": TEMPLATE}
+    return Judge(tokenizer, JudgeSettings(**templates, **({"fence": False} | settings)))
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +70,10 @@ def test_handles_are_one_a_question_and_below_it_one_a_tree(tokenizer, make_engi
     second, others = ask(judge, judge_prefixes, "how?", "thus")
     assert len(engine.handles) == 2 + 2 * 2  # templates, questions of two trees
     for question in ("helpfulness", "safety"):
-        template = first[question].parent
-        assert template is second[question].parent
+        template = first["policy", question].parent
+        assert template is second["policy", question].parent
         assert tokenizer.decode(template.tokens) == "Rate.\nQ:\n"
-        assert tokenizer.decode(first[question].tokens) == "Rate.\nQ:\nwhy?\nA:\n"
+        assert tokenizer.decode(first["policy", question].tokens) == "Rate.\nQ:\nwhy?\nA:\n"
     assert tokenizer.decode(requests[0].tokens) == "because"
     assert [request.parent for request in others] == list(second.values())
 
@@ -84,21 +82,24 @@ def test_a_seam_that_is_joined_costs_the_handle_alone(merging, make_engine):
     engine, judge = make_engine(), make_judge(merging)
     judge_prefixes = JudgePrefixes(engine, judge)
     handles, (request, _) = ask(judge, judge_prefixes, "why?", "x is y")
-    assert request.parent is handles["helpfulness"].parent  # the template, not the question
+    assert (
+        request.parent is handles["policy", "helpfulness"].parent
+    )  # the template, not the question
     handles, (request, _) = ask(judge, judge_prefixes, "x?", "because")
-    assert request.parent is handles["helpfulness"]
-    assert handles["helpfulness"].parent is None  # the template ends in another token
+    assert request.parent is handles["policy", "helpfulness"]
+    assert handles["policy", "helpfulness"].parent is None  # the template ends in another token
     # A handle that is not a prefix is not used.
     other = engine.keep((1, 2, 3))
-    request = judge.request("r", "safety", "why?", "because", (0, 0), parent=other)
-    assert request.parent is None and request.tokens == judge.tokens("safety", "why?", "because")
+    source = judge.sources["policy"]
+    request = source.request("r", "safety", "why?", "because", (0, 0), parent=other)
+    assert request.parent is None and request.tokens == source.tokens("safety", "why?", "because")
 
 
 def test_only_questions_that_are_asked_are_kept(tokenizer, make_engine):
     engine = make_engine()
     judge_prefixes = JudgePrefixes(engine, make_judge(tokenizer, safety_rule="paper_release"))
     assert judge_prefixes.open(Prompt("p", "q", "safety")) == {} and not engine.handles
-    assert list(judge_prefixes.open(Prompt("p", "q", "helpfulness"))) == ["helpfulness"]
+    assert list(judge_prefixes.open(Prompt("p", "q", "helpfulness"))) == [("policy", "helpfulness")]
     assert len(engine.handles) == 2
 
 

@@ -1,0 +1,89 @@
+"""What keeps the text of an answer from passing for words of the judge.
+
+A judge's prompt holds the answer that it judges. An answer may hold what looks like a conclusion, a
+heading of the judge's prompt, the end of the user's turn or a reply of the judge, and a model that
+is trained with the judge's reward would learn to write it. So the answer stands between two lines
+with a mark that is drawn from the random key of the request, each of its lines is quoted, and what
+looks like the judge's own words in it is taken apart.
+"""
+
+import hashlib
+import re
+import unicodedata
+
+from stair_jax.text import fence_prompts
+
+QUOTE = "| "
+_NO_WIDTH = ("Cf", "Mn", "Cc")  # formats, marks on letters, controls
+_MARK_LENGTH = 8  # hexadecimal digits: 32 bits that an answer would have to guess
+
+# Letters of other scripts, each in front of the Latin one that it looks like.
+_PAIRS = (
+    "\u0430a\u0435e\u043eo\u0441c\u0456i\u0455s\u0443y\u0440p\u0501d\u04cfl\u0578n\u057du"
+    "\u0410A\u0415E\u041eO\u0421C\u0406I\u0405S\u054dU\u054fS\u03ddF"
+    "\u03bfo\u03b9i\u03b1a\u03b5e\u03c5u\u03bdv\u0391A\u0395E\u0399I\u039dN\u039fO\u03dcF"
+)
+_LOOKALIKES = {ord(other): latin for other, latin in zip(_PAIRS[::2], _PAIRS[1::2], strict=True)}
+# "Conclusion:" and the like, however it is set: what follows the word, up to a colon or bracket.
+_CONCLUSION = re.compile(r"\b(conclusions?)\b[\W_]{0,12}?[:=\[][\s\[:=*_`]{0,12}", re.IGNORECASE)
+_LABEL = r"(?:(?:UN)?SAFE\b|[1-5]\b)"
+_VERDICT = re.compile(
+    r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
+    rf"[\W_]{{0,12}}(?={_LABEL})",
+    re.IGNORECASE,
+)
+_IN_BRACKETS = re.compile(r"[\[{(<]\s{0,8}((?:UN)?SAFE)\s{0,8}[\]})>]", re.IGNORECASE)
+_ALONE = re.compile(rf"[\W_]{{0,40}}{_LABEL}(?:\s?/\s?5)?[\W_]{{0,40}}", re.IGNORECASE)
+# Control tokens of chat templates, as text.
+_CONTROL = re.compile(
+    r"<\|([^<>|]{0,40})\|>|</?((?:s|bos|eos|pad|sys|inst|think|(?:start|end)_of_turn)\b)[^<>]{0,8}>"
+    r"|<</?(sys)>>|\[/?(inst)\]",
+    re.IGNORECASE,
+)
+
+
+def mark_of(key: tuple[int, int]) -> str:
+    """The mark of a judgement, from the random key of its request."""
+    return hashlib.sha256(repr(("fence", *key)).encode()).hexdigest()[:_MARK_LENGTH]
+
+
+def fenced(answer: str, mark: str) -> str:
+    """An answer between two lines with a mark, quoted and neutralised."""
+    opening, closing = fence_prompts.FENCE_OPEN, fence_prompts.FENCE_CLOSE
+    return f"{opening}{mark} ===\n{quoted(answer)}\n{closing}{mark} ==="
+
+
+def quoted(text: str) -> str:
+    """A neutralised text with `QUOTE` at the start of each line."""
+    return "\n".join(QUOTE + line for line in neutralize(text).splitlines() or [""])
+
+
+def neutralize(text: str) -> str:
+    """A text in which nothing looks like a conclusion, a verdict or a control token.
+
+    Only the lines that hold such words are changed. They are looked for as a reader would see them:
+    also where the letters are of other widths or scripts, or hold characters of no width. Takes
+    time linear in the text.
+    """
+    return "".join(map(_neutralize_line, text.splitlines(keepends=True)))
+
+
+def _neutralize_line(line: str) -> str:
+    seen = line if line.isascii() else _as_seen(line)
+    changed = _CONTROL.sub(_name_of_control, seen)
+    changed = _CONCLUSION.sub(r"\1 (quoted) ", changed)
+    changed = _VERDICT.sub(r"\1 (quoted) ", changed)
+    changed = _IN_BRACKETS.sub(r"(quoted) \1", changed)
+    if _ALONE.fullmatch(changed):
+        changed = f"(quoted) {changed.lstrip()}"
+    return line if changed == seen else changed
+
+
+def _name_of_control(match: re.Match[str]) -> str:
+    return f"({next((name for name in match.groups() if name), '')})"
+
+
+def _as_seen(line: str) -> str:
+    """A line without characters of no width, its letters in one width and of one script."""
+    plain = unicodedata.normalize("NFKC", line).translate(_LOOKALIKES)
+    return "".join(c for c in plain if c.isspace() or unicodedata.category(c) not in _NO_WIDTH)

@@ -1,0 +1,60 @@
+"""Whether an answer is a refusal, by rule: what it says at its start and at its end.
+
+A refusal is stated in the first sentences, or behind a short introduction in the last ones. A
+statement in the middle of a long answer is none, nor is one at the end of an answer that has given
+what was asked for (a list, code, many paragraphs). The phrases of twelve languages stand in
+`refusal_phrases.txt`.
+"""
+
+import functools
+import re
+import unicodedata
+from importlib import resources
+
+_START = 240  # characters of the beginning that are looked at
+_END = 240  # and of the end
+_MOST = 900  # characters of an answer whose end may be all that refuses
+_APOSTROPHES = {ord(mark): "'" for mark in "\u2018\u2019\u02bc\u00b4`\u2032"}
+# Steps, code and tables are what was asked for, not an introduction.
+_DELIVERS = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*\u2022]|step \d|```|\|)", re.MULTILINE)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether the final answer refuses, in any of the languages of `phrases`.
+
+    It reads words: a short answer that helps, and says that it does not, is taken for a refusal.
+    Takes time linear in the answer.
+    """
+    text, refusal = answer.strip(), _refusal()
+    delivered = _DELIVERS.search(text)
+    start = text[: min(_START, delivered.start()) if delivered else _START]
+    if refusal.search(_folded(start)):
+        return True
+    if delivered or len(text) > _MOST:
+        return False
+    return bool(refusal.search(_folded(text[-_END:])))
+
+
+@functools.cache
+def phrases() -> dict[str, tuple[str, ...]]:
+    """By language, the regular expressions of refusals."""
+    text = resources.files(__package__).joinpath("refusal_phrases.txt").read_text("utf-8")
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            own = found.setdefault(line[1:-1], [])
+        elif line and not line.startswith("#"):
+            own.append(line)
+    return {language: tuple(lines) for language, lines in found.items()}
+
+
+@functools.cache
+def _refusal() -> re.Pattern[str]:
+    patterns = (pattern for group in phrases().values() for pattern in group)
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+
+
+def _folded(text: str) -> str:
+    """Small letters, composed, with plain apostrophes and single spaces."""
+    folded = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+    return " ".join(folded.split())

@@ -1,0 +1,256 @@
+"""Options of a search for more pairs: what each changes, and that none leaves the rest alone."""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+
+import pytest
+
+from stair_jax.data.prompts import Prompt
+from stair_jax.errors import UserError
+from stair_jax.search.host_node import HostNode
+from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.search.more_pairs import MorePairs, final_visits
+from stair_jax.search.runner import run_search
+from stair_jax.search.settings import SearchSettings
+from stair_jax.search.tree_records import TreeRecord
+from stair_jax.settings import build
+
+NUM_CHILDREN, MAX_DEPTH, ITERATIONS = 3, 3, 20
+PROMPTS = [
+    Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
+    for i in range(6)
+]
+
+
+def search(tokenizer, engine, in_flight=1, sampling=None, judge=None, **more_pairs):
+    """Runs a search; returns the trees by id, without `seconds`."""
+    section = {
+        "tree": {
+            "num_iterations": ITERATIONS,
+            "num_children": NUM_CHILDREN,
+            "max_depth": MAX_DEPTH,
+            "in_flight": in_flight,
+        },
+        "sampling": {"max_step_tokens": 60, "max_answer_tokens": 300, **(sampling or {})},
+        "judge": {"mode": "expected", **(judge or {})},
+        "more_pairs": more_pairs,
+    }
+    trees = {}
+
+    def on_tree(record):
+        trees[record.id] = json.loads(json.dumps(record.to_dict() | {"seconds": 0.0}))
+
+    run_search(
+        PROMPTS,
+        engine,
+        tokenizer,
+        build(SearchSettings, section, "config.search"),
+        3,
+        on_tree,
+        reward=SafetyReward(),
+        trees_in_flight=4,
+    )
+    assert not engine.handles, "every handle is given back"
+    return trees
+
+
+def records(trees):
+    return {id: TreeRecord.from_dict(tree) for id, tree in trees.items()}
+
+
+OPTIONS = [
+    {"resample": 3},
+    {"step_temperatures": (2.0, 0.5)},
+    {"children_by_depth": (3, 2)},
+    {"share_rollouts": True},
+    {"final_visits": "terminal"},
+    {"final_visits": "siblings", "final_min_visits": 2},
+    {"stop_after": 4, "stop_spread": 6.0},
+    {"resample": 2, "share_rollouts": True, "final_visits": "siblings", "stop_after": 4},
+]
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"step_temperatures": (1.2,)},
+        {"children_by_depth": (NUM_CHILDREN, 200)},
+        {"stop_after": 10**6, "stop_spread": 9.0},
+        {"final_min_visits": 2, "stop_spread": 9.0},
+    ],
+)
+def test_settings_that_say_what_the_default_does_give_the_same_trees(
+    tokenizer, make_engine, neutral
+):
+    assert search(tokenizer, make_engine(), **neutral) == search(tokenizer, make_engine())
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_trees_depend_on_no_schedule(tokenizer, make_engine, options, in_flight):
+    first = search(tokenizer, make_engine(disorder=1), in_flight, **options)
+    assert first == search(tokenizer, make_engine(disorder=None), in_flight, **options)
+    if "step_temperatures" not in options:  # the scripted engine knows no temperature
+        assert first != search(tokenizer, make_engine(), in_flight)
+
+
+def asked_steps(engine):
+    """By place (tree, path) of the node that was expanded: its requests for steps, by number."""
+    found = defaultdict(dict)
+    for request in engine.seen:
+        if "step" in request.id:
+            found[request.sequence, request.id[-2]][request.id[-1]] = request
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_duplicates_are_sampled_again_up_to_the_bound(tokenizer, make_engine, limit):
+    engine = make_engine()
+    trees = records(search(tokenizer, engine, resample=limit))
+    expected = {}
+    for place, requests in asked_steps(engine).items():
+        samples = [tuple(engine.replies.write(requests[n])[0]) for n in sorted(requests)]
+        taken, again = NUM_CHILDREN, 0
+        while True:
+            twice = taken - len(set(samples[:taken])) - again
+            more = min(twice, limit - again)
+            if more <= 0:
+                break
+            taken, again = taken + more, again + more
+        assert len(samples) == taken
+        expected[place[0]] = list(dict.fromkeys(samples))
+    assert any(len(requests) > NUM_CHILDREN for requests in asked_steps(engine).values())
+    for record in trees.values():
+        for node, children in enumerate(record.children()):
+            if children:
+                path = tuple(record.tokens([0, *record.path(node)]))
+                assert [record.nodes[child].tokens for child in children] == expected[path]
+    before = records(search(tokenizer, make_engine()))
+    assert sum(len(r.nodes) for r in trees.values()) > sum(len(r.nodes) for r in before.values())
+
+
+def test_steps_have_the_temperature_of_their_depth_and_rollouts_that_of_the_search(
+    tokenizer, make_engine
+):
+    engine = make_engine()
+    trees = records(search(tokenizer, engine, step_temperatures=(2.0, 0.5)))
+    depths = {}
+    for record in trees.values():
+        for index, node in enumerate(record.nodes):
+            depths[tuple(record.tokens([0, *record.path(index)]))] = node.depth
+    found = Counter()
+    for request in engine.seen:
+        if "step" in request.id:
+            found[depths[request.sequence], request.sampling.temperature] += 1
+        elif "rollout" in request.id:
+            assert request.sampling.temperature == 1.2
+    assert set(found) == {(0, 2.0), (1, 0.5), (2, 0.5)}
+
+
+def test_expansions_have_the_number_of_samples_of_their_depth(tokenizer, make_engine):
+    engine = make_engine()
+    trees = records(search(tokenizer, engine, children_by_depth=(3, 1, 2)))
+    for record in trees.values():
+        for node, children in zip(record.nodes, record.children(), strict=True):
+            assert len(children) <= (3, 1, 2)[min(node.depth, 2)]
+    sizes = Counter(len(requests) for requests in asked_steps(engine).values())
+    assert set(sizes) == {3, 1, 2}
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_a_shared_rollout_is_the_first_visit_of_the_children_that_it_passes(
+    tokenizer, make_engine, in_flight
+):
+    engine = make_engine(p_end=0.25)
+    trees = search(tokenizer, engine, in_flight, share_rollouts=True)
+    rollouts = {
+        request.sequence: tuple(engine.replies.write(request)[0])
+        for request in engine.seen
+        if "rollout" in request.id and request.id[-1] == 1
+    }
+    shared = 0
+    for record in records(trees).values():
+        for node, children in enumerate(record.children()):
+            if not children:
+                continue
+            first, entry = children[0], record.nodes[node].judgements[0]
+            assert record.nodes[first].judgements[0] == entry
+            shared += 1
+            # The rollout began at an ancestor, and goes on along the first children.
+            path = record.tokens([0, *record.path(first)])
+            starts = [n for n in range(len(path) + 1) if tuple(path[:n]) in rollouts]
+            assert any(
+                rollouts[tuple(path[:n])][: len(path) - n] == tuple(path[n:]) for n in starts
+            )
+            assert tuple(path) not in rollouts, "it is not rolled out from on its first visit"
+    counted = sum(tree["counts"]["shared_rollouts"] for tree in trees.values())
+    assert counted == shared > 0
+
+
+def test_a_tree_whose_first_rewards_are_close_together_ends_there(tokenizer, make_engine):
+    trees = search(tokenizer, make_engine(), stop_after=5, stop_spread=6.0)
+    for record in records(trees).values():
+        given = sum(len(node.judgements) for node in record.nodes)
+        # Each tree ends, as no two rewards are further apart than 6; the visits behind it follow.
+        assert record.iterations <= ITERATIONS and given >= 5
+        late = sum(1 for node in record.nodes[1:] if not node.terminal)
+        assert record.iterations < ITERATIONS or given - late <= 5
+    spread = {
+        id: [
+            entry["reward"]
+            for node in record.nodes
+            for entry in node.judgements
+            if entry["reward"] is not None
+        ]
+        for id, record in records(search(tokenizer, make_engine())).items()
+    }
+    assert all(max(rewards) > min(rewards) for rewards in spread.values())
+    assert search(tokenizer, make_engine(), stop_after=30) == search(tokenizer, make_engine())
+
+
+def host_nodes(*rows):
+    """Nodes (parent, terminal, evaluations) behind a root that was evaluated once."""
+    nodes = [HostNode(-1, (), (), (), "", evaluations=1)]
+    return nodes + [
+        HostNode(parent, (), (), (), "", terminal=terminal, evaluations=evaluations)
+        for parent, terminal, evaluations in rows
+    ]
+
+
+def test_the_visits_after_the_budget_are_those_that_the_option_names():
+    nodes = host_nodes(
+        (0, False, 1), (0, False, 1), (0, True, 0), (0, False, 0), (1, False, 1), (1, False, 0)
+    )
+    visits = [12, 5, 2, 0, 0, 3, 0, 0, 0]
+    assert final_visits(nodes, visits, MorePairs()) == [3, 4, 6]
+    assert final_visits(nodes, visits, MorePairs(final_visits="terminal")) == [3]
+    siblings = MorePairs(final_visits="siblings", final_min_visits=4)
+    # Node 1 has 5 visits: nodes 2 and 4 get what they lack; nobody below it has 4.
+    assert final_visits(nodes, visits, siblings) == [3, 2, 2, 4, 4, 4, 4]
+
+
+def test_siblings_of_a_node_with_enough_visits_have_enough_in_the_end(tokenizer, make_engine):
+    options = {"final_visits": "siblings", "final_min_visits": 3}
+    default = records(search(tokenizer, make_engine()))
+    compared = 0
+    for id, record in records(search(tokenizer, make_engine(), **options)).items():
+        assert [n.tokens for n in record.nodes] == [n.tokens for n in default[id].nodes]
+        for children in record.children():
+            open_ones = [record.nodes[c] for c in children if not record.nodes[c].terminal]
+            for one, other in itertools.permutations(open_ones, 2):
+                if one.visits > 3:
+                    compared += 1
+                    assert other.visits + other.missing >= 3
+        for node in record.nodes:
+            assert node.judgements or not node.terminal
+    assert compared > 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"resample": -1}, {"children_by_depth": (0,)}, {"final_visits": "none"}, {"stop_after": -1}],
+)
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        build(MorePairs, wrong, "config.search.more_pairs")
