@@ -7,13 +7,19 @@ from collections.abc import Sequence
 
 from stair_jax.commands.answer_file import AnswerFile, make_identity, make_row
 from stair_jax.commands.flags import Arguments
-from stair_jax.commands.model_flags import add_model_flags, read_model_settings, use_users_cache
+from stair_jax.commands.model_flags import (
+    add_model_flags,
+    read_model_settings,
+    read_stdin,
+    use_users_cache,
+)
 from stair_jax.commands.session import Session
 from stair_jax.data.questions import Question, make_question, read_questions
 from stair_jax.errors import UserError
 from stair_jax.inference.answers import Answered
 from stair_jax.monitoring import Progress, say
-from stair_jax.run.answering import AnswerSettings, ModelFiles, find_files, load_answerer
+from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
+from stair_jax.run.answering import load_answerer
 
 SUMMARY = "Asks a model: answers to prompts and chats as JSON lines; test-time search on request."
 _LONG_SECONDS = 5  # progress is told of what takes longer, also where stderr is no terminal
@@ -49,6 +55,8 @@ def execute(arguments: Arguments, session: Session) -> int:
         return 0
     if options.out:
         session.on_interrupt = "the same command goes on where it stopped"
+    if sys.stderr.isatty():
+        say(f"answer: loading {options.model}")
     with file:
         use_users_cache()
         answerer = load_answerer(files, prm, settings, len(left))
@@ -69,7 +77,7 @@ def _questions(prompt: str | None, source: str | None, system: str | None) -> li
         raise UserError("give either a PROMPT (- for stdin) or --prompts=FILE")
     if source is not None:
         return read_questions(source, system)
-    text = sys.stdin.read() if prompt == "-" else str(prompt)
+    text = read_stdin(sys.stdin.read) if prompt == "-" else str(prompt)
     if not text.strip():
         raise UserError("the prompt is empty")
     return [make_question(text, system=system)]

@@ -10,7 +10,7 @@ from stair_jax import storage
 from stair_jax.data.questions import Question
 from stair_jax.errors import UserError
 from stair_jax.inference.answers import Answered
-from stair_jax.run.answering import AnswerSettings
+from stair_jax.run.answer_models import AnswerSettings
 from stair_jax.text import steps
 from stair_jax.text.terminal import printable_json
 

@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator
 from stair_jax.commands.chat_session import Chat, ChatOptions
 from stair_jax.commands.chat_view import STEPS
 from stair_jax.commands.flags import Arguments
-from stair_jax.commands.model_flags import add_model_flags, read_model_settings, use_users_cache
+from stair_jax.commands.model_flags import (
+    add_model_flags,
+    read_model_settings,
+    read_stdin,
+    use_users_cache,
+)
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.inference.answers import METHODS, Answered
 from stair_jax.monitoring import say
-from stair_jax.run.answering import find_files, load_answerer
+from stair_jax.run.answer_models import find_files
+from stair_jax.run.answering import load_answerer
 from stair_jax.stopping import Stopped
 
 SUMMARY = "Talks with a model in the terminal: several turns, steps shown or folded, streamed."
@@ -193,7 +199,7 @@ def _texts(chat: Chat, is_terminal: bool) -> Iterator[str]:
 def _read_line(is_terminal: bool, prompt: str) -> str:
     if is_terminal:
         return input(prompt)
-    line = sys.stdin.readline()
+    line = read_stdin(sys.stdin.readline)
     if not line:
         raise EOFError
     return line.rstrip("\n")

@@ -92,7 +92,9 @@ class Chat:
         if answered is not None:
             self._prefix.put(answered.handle)
             said = steps.final_answer(answered.text)
-            content = answered.text if self.options.history == "whole" or not said else said
+            is_plain = not self.answerer.files.is_structured
+            is_whole = self.options.history == "whole" or is_plain or not said
+            content = answered.text if is_whole else said
             self.messages = [*messages, {"role": "assistant", "content": content}]
         return answered
 

@@ -2,12 +2,13 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.settings_flags import add_settings_flags, read_settings
 from stair_jax.errors import UserError
-from stair_jax.run.answering import AnswerSettings
+from stair_jax.run.answer_models import AnswerSettings
 from stair_jax.run.compilation_cache import use_compilation_cache
 
 
@@ -48,3 +49,15 @@ def use_users_cache() -> None:
     """Keeps compiled programs for the next start, in the user's folder of caches."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     use_compilation_cache(Path(base) / "stair_jax")
+
+
+def read_stdin(read: Callable[[], str]) -> str:
+    """What a function reads of stdin.
+
+    Raises:
+      UserError: it is not text.
+    """
+    try:
+        return read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"stdin is not {error.encoding} text at byte {error.start}") from error

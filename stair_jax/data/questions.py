@@ -63,7 +63,7 @@ class Question:
 
 def make_question(text: str, id: str = "", system: str | None = None) -> Question:
     """A single prompt; without an id, a hash of its text is one."""
-    return _question(id, [{"role": "user", "content": text.strip()}], system)
+    return _question(id, [{"role": "user", "content": valid_unicode(text.strip())}], system)
 
 
 def with_system(messages: list[Message], system: str | None) -> tuple[Message, ...]:

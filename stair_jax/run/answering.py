@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
-from stair_jax.errors import UserError
 from stair_jax.inference.answers import (
     METHODS,
     SELF_REWARD,
@@ -22,161 +20,25 @@ from stair_jax.inference.answers import (
     is_search,
     num_candidates,
 )
-from stair_jax.inference.candidates import TestTimeSettings
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
-from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.parallel.mesh import MeshShape
+from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
 from stair_jax.run.engines import EngineSettings, lay_out_engine, start_engine
-from stair_jax.run.model_folders import find_model
 from stair_jax.run.runtime import Runtime
-from stair_jax.search.judging.judges import Judge, JudgeSettings
-from stair_jax.search.judging.reward import SafetyReward
-from stair_jax.settings import build, require, setting
-from stair_jax.text.chat import encode_prompt, prepare_tokenizer
+from stair_jax.search.judging.judges import Judge
+from stair_jax.settings import build, require
+from stair_jax.text.chat import encode_prompt
 from stair_jax.text.conversations import encode_chat
-from stair_jax.text.steps import TAG_PATTERN, TAGS
-from stair_jax.text.tokenizer import Tokenizer, load_huggingface
+from stair_jax.text.steps import TAG_PATTERN
 
 # Where the context is not set: longer ones cost memory that few chats need.
 _MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
 # On a CPU every slot costs time, whether it is in use or not.
-_MOST_SLOTS = {"cpu": 16, "accelerator": 256}
+_MOST_SLOTS = {"cpu": 8, "accelerator": 256}
 _CPU_PREFILL_ROWS = 8
-_SOURCES = ("policy", "rule", "reference")  # of judgements, that need no other model
 _PRM_BUCKET = 256  # shortest length that sequences of a reward model are padded to
-
-
-@dataclass(frozen=True)
-class AnswerSettings(TestTimeSettings):
-    """How a model is asked, and how it is loaded.
-
-    Attributes:
-      method: "greedy"; "sample": one sampled answer; "best_of_n" and "beam_search": guided by the
-        reward model, with the ending "_self_reward" by the model's own judgements.
-      system: text of a system turn, for chats without one; None: that of the model's folder.
-      seed: of all samples.
-      context_tokens: most tokens of a sequence, prompt and answer; 0: those of the model, at most
-        4096 on CPUs and 16384 on accelerators.
-      dtype: of weights and activations; empty: float32 on CPUs, bfloat16 on accelerators.
-      weights: "none", or kernels of 8 bits: "fp8" (GPUs), "int8" (TPUs).
-      slots: sequences that decode side by side; 0: as many as there are, at most 16 on CPUs and
-        256 a device on accelerators.
-      judge: of self-reward, see `JudgeSettings`.
-      reward: of self-reward, see `SafetyReward`.
-    """
-
-    method: str = setting("greedy", choices=METHODS)
-    system: str | None = None
-    seed: int = setting(0, least=-(2**63), most=2**63 - 1)
-    context_tokens: int = setting(0, least=0, most=2**24)
-    dtype: str = setting("", choices=("", *DTYPES))
-    weights: str = setting("none", choices=("none", "fp8", "int8"))
-    slots: int = setting(0, least=0, most=2**20)
-    judge: JudgeSettings = setting(JudgeSettings)
-    reward: SafetyReward = setting(SafetyReward)
-
-    def __post_init__(self) -> None:
-        """Raises a UserError that names a setting that cannot be."""
-        super().__post_init__()
-        others = [name for name in self.judge.used_sources if name not in _SOURCES]
-        require(
-            not others,
-            f"judge.source names {others[0] if others else ''!r}: self-reward has "
-            f"{', '.join(_SOURCES)}; for a reward model, name it with --prm",
-        )
-
-    @property
-    def is_guided_by_prm(self) -> bool:
-        """Whether the method needs a reward model."""
-        return is_search(self.method) and not self.method.endswith(SELF_REWARD)
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """A model that was found and can be read, as far as its description tells.
-
-    Attributes:
-      name: as the user gave it.
-      folder: of its files.
-      config: its shape.
-      tokenizer: with the four tags.
-      is_structured: whether its own tokenizer has the tags, so that its answers may have steps.
-    """
-
-    name: str
-    folder: Path
-    config: ModelConfig
-    tokenizer: Tokenizer
-    is_structured: bool
-
-
-def find_files(model: str, prm: str, settings: AnswerSettings) -> tuple[ModelFiles, Path | None]:
-    """Checks all that can be checked of the models before weights are read.
-
-    Args:
-      model: name of the model, see `find_model`.
-      prm: name of the reward model; "": none.
-      settings: say what is needed.
-
-    Returns:
-      the model, and the folder of the reward model.
-
-    Raises:
-      UserError: says what is missing, or does not fit together.
-    """
-    require(bool(model), "--model is missing: name a folder, a hub id, or a stage of a run")
-    require(
-        bool(prm) or not settings.is_guided_by_prm,
-        f"--method={settings.method} needs a reward model: name one with --prm, or use "
-        f"--method={settings.method}{SELF_REWARD}",
-    )
-    # The description of each, before the weights of any are fetched.
-    for name in filter(None, (model, prm)):
-        huggingface.load_config(_find(name, weights=False))
-    folder = _find(model)
-    if huggingface.has_score_head(folder):
-        raise UserError(f"--model={model} is a reward model: name it with --prm")
-    tokenizer = prepare_tokenizer(folder)
-    require(
-        bool(tokenizer.hf.chat_template),
-        f"--model={model} has no chat template: name a model that was tuned for chat, or add "
-        "chat_template.jinja to its folder",
-    )
-    is_structured = set(TAGS) <= set(load_huggingface(folder).get_vocab())
-    if settings.method.endswith(SELF_REWARD):
-        require(
-            is_structured,
-            f"--method={settings.method} judges the output block of an answer, and --model={model} "
-            "has no tags for one: use a model after SFT, or --prm",
-        )
-    files = ModelFiles(model, folder, huggingface.load_config(folder), tokenizer, is_structured)
-    return files, _find_prm(prm, tokenizer) if prm else None
-
-
-def _find(name: str, weights: bool = True) -> Path:
-    try:
-        return find_model(name, weights)
-    except UserError as error:
-        about = "" if name in str(error) else f"{name}: "
-        raise UserError(f"{about}{error}") from error
-
-
-def _find_prm(prm: str, tokenizer: Tokenizer) -> Path:
-    folder = _find(prm)
-    if not huggingface.has_score_head(folder):
-        raise UserError(f"--prm={prm} is no reward model: it has no scalar head")
-    known = load_huggingface(folder).get_vocab()
-    own = tokenizer.hf.get_vocab()
-    differing = sorted(token for token, id in own.items() if known.get(token, id) != id)
-    if differing or not set(TAGS) <= known.keys():
-        token = differing[0] if differing else TAGS[0]
-        raise UserError(
-            f"--prm={prm} has another tokenizer than the model (by the token {token!r}): a reward "
-            "model scores the token ids of the model, so name one that was trained from it"
-        )
-    return folder
 
 
 class Answerer:
@@ -298,7 +160,7 @@ def load_answerer(
     )
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
     wanted = prompts * num_candidates(settings.method, settings)
-    runtime = _runtime(settings.slots, wanted, kind, steps)
+    runtime = _runtime(settings.slots, wanted, context, kind, steps)
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
@@ -326,20 +188,27 @@ def answer(
     chosen = build(AnswerSettings, settings, "answer")
     questions = []
     for number, prompt in enumerate(prompts):
-        is_text = isinstance(prompt, str)
-        messages = [{"role": "user", "content": prompt}] if is_text else list(prompt)
-        questions.append(Question(str(number), with_system(messages, chosen.system)))
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        messages = with_system(list(prompt), chosen.system)
+        questions.append(Question(str(number), messages))
     files, prm_folder = find_files(model, prm, chosen)
     answerer = load_answerer(files, prm_folder, chosen, len(questions))
     return list(answerer.run(questions))
 
 
-def _runtime(slots: int, wanted: int, kind: str, steps: int) -> Runtime:
+def _runtime(slots: int, wanted: int, context: int, kind: str, steps: int) -> Runtime:
     """Sizes for so many sequences side by side."""
     if kind == "cpu":
         slots = slots or min(wanted, _MOST_SLOTS[kind])
-        rows = min(_CPU_PREFILL_ROWS, max(2, slots))
-        return Runtime(slots, prefill_rows=rows, steps_per_call=steps, decoding_mesh=MeshShape())
+        return Runtime(
+            slots,
+            # One more than can be in use, for what is kept.
+            cache_tokens=(slots + 1) * context,
+            prefill_rows=min(_CPU_PREFILL_ROWS, max(2, slots)),
+            steps_per_call=steps,
+            decoding_mesh=MeshShape(),
+        )
     devices = len(jax.local_devices())
     each = -(-wanted // devices)
     # 0 stands for 256 a device, or as many as fit beside the weights.

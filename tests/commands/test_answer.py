@@ -15,7 +15,7 @@ from stair_jax import launch
 from stair_jax.commands import answer as answer_command
 from stair_jax.errors import UserError
 from stair_jax.run import answering
-from stair_jax.run.answering import AnswerSettings, find_files
+from stair_jax.run.answer_models import AnswerSettings, find_files
 from stair_jax.storage import read_jsonl, write_jsonl
 from stair_jax.text import steps
 

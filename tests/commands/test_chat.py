@@ -16,13 +16,8 @@ from stair_jax import launch, stopping
 from stair_jax.commands import chat as chat_command
 from stair_jax.commands.chat_session import Chat, ChatOptions
 from stair_jax.errors import UserError
-from stair_jax.run.answering import (
-    Answerer,
-    AnswerSettings,
-    ModelFiles,
-    find_files,
-    load_answerer,
-)
+from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
+from stair_jax.run.answering import Answerer, load_answerer
 from stair_jax.stopping import Stopped, StopSignals
 from stair_jax.testing.scripted_engine import RandomReplies, ScriptedEngine
 from stair_jax.testing.tiny_tokenizers import bpe_tokenizer
