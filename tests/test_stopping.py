@@ -184,6 +184,9 @@ class Endless:
     def submit(self, requests):
         self.pending = 1
 
+    def cancel(self, ids):
+        self.pending = 0
+
     def step(self):
         self.rounds += 1
         assert self.rounds < 100, "nobody heeds the signal"
