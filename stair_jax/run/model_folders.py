@@ -39,7 +39,7 @@ def _made_by_stage(folder: Path) -> Path | None:
     """The model of a stage; None: the folder is that of no stage, and has no model inside."""
     is_stage = any((folder / file).is_file() for file in (COMPLETE_FILE, STARTED_FILE))
     if (folder / _EXPORT).is_file():
-        return folder / read_json(folder / _EXPORT)["path"]
+        return folder / str(read_json(folder / _EXPORT).get("path"))
     if (folder / "hf" / "config.json").is_file():
         return folder / "hf"
     if not is_stage:

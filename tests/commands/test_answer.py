@@ -82,7 +82,7 @@ def test_a_file_is_gone_on_with_where_it_stopped(ask, prompts, tmp_path, monkeyp
     assert out.read_bytes() == whole
 
 
-@pytest.mark.parametrize("method", ["best_of_n", "beam_search", "best_of_n_self_reward"])
+@pytest.mark.parametrize("method", ["best_of_n", "beam_search", "beam_search_self_reward"])
 def test_searches_give_scores_and_cost_more(ask, tiny_models, prompts, method):
     flags = ["--n=2", "--width=2", "--successors=1", "--max-depth=1", "--judge.mode=expected"]
     status, rows, _ = ask(
