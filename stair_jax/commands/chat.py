@@ -174,6 +174,8 @@ def _texts(chat: Chat, is_terminal: bool) -> Iterator[str]:
         try:
             line = _read_line(is_terminal, "> " if quoted is None else ". ")
         except EOFError:
+            if is_terminal:
+                print()  # the shell's own prompt begins a line
             return
         except Stopped as stopped:
             if was_interrupted or stopped.number != signal.SIGINT:
