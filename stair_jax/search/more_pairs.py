@@ -1,7 +1,7 @@
 """Options of a search that aim at more preference pairs for the same tokens; all are off at first.
 
 What each of them costs and brings is measured by `benchmarks/pairs_per_token.py`; the figures are
-in docs/benchmarks.md.
+in docs/benchmarks_history.md.
 """
 
 from collections.abc import Sequence
