@@ -75,7 +75,8 @@ class SimulatedResults:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         """Waits until the call has run."""
-        time.sleep(max(0.0, self._ready_at - time.perf_counter()))
+        if (seconds := self._ready_at - time.perf_counter()) > 0:
+            time.sleep(seconds)
         return self._values
 
 
@@ -135,7 +136,7 @@ class SimulatedPrograms:
         return state, SimulatedResults(results, self._take(self._step * num_steps))
 
     def _take(self, seconds: float) -> float:
-        """Puts a program on the timeline; returns when it is done, 0 where programs cost nothing."""
+        """Puts a program on the timeline; returns when it is done, or 0 without a timeline."""
         if not self._step:
             return 0.0
         self._free_at = max(self._free_at, time.perf_counter()) + seconds

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -94,22 +95,24 @@ class Metrics:
             self._wandb.log(numbers, step=step)
 
     def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """Writes samples of a step, a line each, and says the first of them.
+        """Writes samples of a step, a line each, and says them in short.
 
         Raises:
           UserError: a file cannot be written.
         """
         if self._silent:
             return
-        for number, sample in enumerate(samples):
+        counts: Counter[str] = Counter()
+        for sample in samples:
             self._append(SAMPLES_FILE, _json_line({"step": int(step), **sample.to_dict()}))
-            tag = f"samples/{sample.what}" + (f"_{number}" if number else "")
+            counts[sample.what] += 1
+            number = counts[sample.what]  # of those that are alike
+            tag = f"samples/{sample.what}" + (f"_{number}" if number > 1 else "")
             self._tensorboard().add_text(tag, sample.to_markdown(), step)
             if self._wandb is not None:
                 page = importlib.import_module("wandb").Html(sample.to_html())
                 self._wandb.log({tag: page}, step=step)
-        if samples:
-            say(f"{self._folder.name}: sample of step {step}, {samples[0].to_line()}")
+            say(f"{self._folder.name}: sample of step {step}, {sample.to_line()}")
 
     def close(self) -> None:
         """Flushes and closes all files and writers."""

@@ -81,12 +81,13 @@ def tensorboard_records(path):
         place += length + 16
 
 
-def texts_of(folder):
-    """The texts in TensorBoard's events by tag."""
+def texts_of(folder, last=99):
+    """The texts in TensorBoard's events by tag, those of the last step up to `last`."""
     (path,) = folder.glob("events.out.*")
     found = {}
     for record in tensorboard_records(path):
-        for value in event_pb2.Event.FromString(record).summary.value:
+        event = event_pb2.Event.FromString(record)
+        for value in event.summary.value if event.step <= last else ():
             found[value.tag] = value.tensor.string_val[0].decode()
     return found
 
@@ -98,12 +99,17 @@ def test_samples_are_written_once_and_said_in_a_line(tmp_path, capsys):
             metrics.write_samples(
                 step, [Sample("pair", {"chosen": "Yes.\nNo."}, {"margin": 0.5 * step})]
             )
-        metrics.write_samples(8, [])
+        metrics.write_samples(9, [Sample(what, {}, {}) for what in ("tree", "pair", "pair")])
     assert capsys.readouterr().err.splitlines() == [
         r"dpo: sample of step 4, pair: chosen 'Yes.\nNo.'; margin 2",
         r"dpo: sample of step 8, pair: chosen 'Yes.\nNo.'; margin 4",
+        "dpo: sample of step 9, tree: ",
+        "dpo: sample of step 9, pair: ",
+        "dpo: sample of step 9, pair: ",
     ]
-    assert "    Yes.\n    No." in texts_of(folder)["samples/pair/text_summary"]
+    tags = {f"samples/{tag}/text_summary" for tag in ("tree", "pair", "pair_2")}
+    assert set(texts_of(folder)) == tags
+    assert "    Yes.\n    No." in texts_of(folder, 8)["samples/pair/text_summary"]
     with Metrics(folder, resume_step=4) as metrics:
         metrics.write_samples(8, [Sample("pair", {}, {"margin": float("nan"), "kl": None})])
     written = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]

@@ -3,9 +3,13 @@
 They say nothing of the kind of their rows, which is that of `files.kinds`; pairs need none.
 """
 
-from stair_jax.data.messages import answer, question, question_and_answer
-from stair_jax.data.records import Prompt, SftRow, StepPair
+from collections.abc import Callable
+from typing import Any
+
+from stair_jax.data.messages import Chat, answer, question, read_chat
+from stair_jax.data.records import Prompt, SftRow, StepPair, Turns
 from stair_jax.data.schema import (
+    KEEPABLE,
     LeftOut,
     Reader,
     Reading,
@@ -22,18 +26,19 @@ _PAIRS, _MESSAGES, _ALPACA, _ANSWERS = 1, 2, 3, 4  # tiers
 
 def _prompts_from(column: str) -> Reader:
     def read(row: Row, reading: Reading) -> Prompt:
-        _check_single(row, reading)
-        text = question(row[column], reading)
-        return make_prompt(text, reading.kind(row), source_of(row))
+        before = _before(row, reading)
+        chat = read_chat(row[column], reading, is_answered=False)
+        return make_prompt(chat.question, reading.kind(row), source_of(row), **before(chat))
 
     return read
 
 
 def _examples_from(prompt: str, target: str) -> Reader:
     def read(row: Row, reading: Reading) -> SftRow:
-        _check_single(row, reading)
-        asked = question(row[prompt], reading)
-        return make_example(asked, answer(row[target], asked, reading), reading.kind(row))
+        before = _before(row, reading)
+        chat = read_chat(row[prompt], reading, is_answered=False)
+        said = answer(row[target], chat.question, reading)
+        return make_example(chat.question, said, reading.kind(row), **before(chat))
 
     return read
 
@@ -51,15 +56,15 @@ def _pairs_from(prompt: str) -> Reader:
 
 def _conversations_from(column: str) -> Reader:
     def read(row: Row, reading: Reading) -> SftRow:
-        _check_single(row, reading)
-        return make_example(*question_and_answer(row[column], reading), reading.kind(row))
+        before = _before(row, reading)
+        chat = read_chat(row[column], reading, is_answered=True)
+        return make_example(chat.question, chat.answer, reading.kind(row), **before(chat))
 
     return read
 
 
-def _instruction(row: Row, reading: Reading) -> str:
+def _instruction(row: Row) -> str:
     """Instruction and input of Alpaca, one below the other."""
-    _check_single(row, reading)
     text, given = row["instruction"], row.get("input")
     if not isinstance(text, str) or not isinstance(given or "", str):
         raise TypeError("instruction or input is not text")
@@ -69,30 +74,61 @@ def _instruction(row: Row, reading: Reading) -> str:
 def _check_single(row: Row, reading: Reading) -> None:
     """Leaves a row out that has further turns in columns of their own."""
     if row.get("history"):
-        raise LeftOut("it has more than one turn")
-    if any(str(row.get(column) or "").strip() for column in ("system", "system_prompt")):
+        raise LeftOut(KEEPABLE["turns"])
+    if _system(row):
         reading.leave_out("system")
 
 
+def _system(row: Row) -> str:
+    texts = (str(row.get(column) or "") for column in ("system", "system_prompt"))
+    return next((text for text in texts if text.strip()), "")
+
+
+def _before(row: Row, reading: Reading) -> Callable[[Chat], dict[str, Any]]:
+    """What gives the turns before a question: those in columns of their own, then the chat's.
+
+    Raises:
+      LeftOut: there are such columns, and they are not kept.
+      TypeError: a history is no list of [question, answer].
+    """
+    if not reading.keeps("turns"):
+        _check_single(row, reading)
+        return lambda chat: {}
+    system = "" if reading.keeps("system") else _system(row)
+    history: Turns = ()
+    for pair in row.get("history") or ():
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+            raise TypeError("its history is no list of [question, answer]")
+        roles = ("user", "assistant")
+        history += tuple({"role": r, "content": t} for r, t in zip(roles, pair, strict=True))
+    return lambda chat: {
+        "system": chat.system or system or None,
+        "history": (*history, *chat.history) or None,
+    }
+
+
 def _alpaca_prompt(row: Row, reading: Reading) -> Prompt:
-    return make_prompt(_instruction(row, reading), reading.kind(row), source_of(row))
+    chat, before = Chat(_instruction(row)), _before(row, reading)
+    return make_prompt(chat.question, reading.kind(row), source_of(row), **before(chat))
 
 
 def _alpaca_example(row: Row, reading: Reading) -> SftRow:
-    return make_example(_instruction(row, reading), row["output"], reading.kind(row))
+    chat, before = Chat(_instruction(row)), _before(row, reading)
+    return make_example(chat.question, row["output"], reading.kind(row), **before(chat))
 
 
 def _alpaca_pair(row: Row, reading: Reading) -> StepPair:
     reading.check_scores(row)
+    _check_single(row, reading)
     sides = row["chosen"], row["rejected"]
-    return make_pair(_instruction(row, reading), *sides, reading.known_kind(row))
+    return make_pair(_instruction(row), *sides, reading.known_kind(row))
 
 
 def _question_with_reference(row: Row, reading: Reading) -> Prompt:
-    _check_single(row, reading)
+    chat, before = Chat(row["question"]), _before(row, reading)
     reference = row["answer"]
     given = None if reference in (None, "") else str(reference)
-    return make_prompt(row["question"], reading.kind(row), source_of(row), given)
+    return make_prompt(chat.question, reading.kind(row), source_of(row), given, **before(chat))
 
 
 def _pairs(prompt: str) -> Schema:

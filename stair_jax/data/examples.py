@@ -7,15 +7,37 @@ the lengths and no token spans the boundary.
 from collections.abc import Sequence
 
 from stair_jax.data.packing import COUNTED, SFT_ALONE, Example
-from stair_jax.data.records import SftRow
+from stair_jax.data.records import Record, SftRow
+from stair_jax.errors import UserError
 from stair_jax.text.chat import encode_answer, encode_prompt
+from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import REASONING_CLOSE
 from stair_jax.text.tokenizer import Tokenizer
 
 
+def encode_row(tokenizer: Tokenizer, row: Record) -> list[int]:
+    """Token ids of a row's prompt, with its system turn and earlier turns if it has any.
+
+    White space around what people wrote is stripped, as `encode_prompt` does.
+
+    Raises:
+      UserError: as `encode_prompt` and `encode_chat`; of the latter with the row's id.
+    """
+    if not row.is_chat:
+        return encode_prompt(tokenizer, row.prompt)
+    messages = [
+        turn if turn["role"] == "assistant" else {**turn, "content": turn["content"].strip()}
+        for turn in row.messages
+    ]
+    try:
+        return encode_chat(tokenizer, messages)
+    except UserError as error:
+        raise UserError(f"the chat of the row {row.id!r}: {error}") from error
+
+
 def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
     """An example as a sequence; the answer counts, with its end-of-sequence token."""
-    prompt = encode_prompt(tokenizer, row.prompt)
+    prompt = encode_row(tokenizer, row)
     return join_example(prompt, encode_answer(tokenizer, row.answer), row.id)
 
 

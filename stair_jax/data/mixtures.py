@@ -8,7 +8,7 @@ which is a real token in Llama 3 (`packing.py` works with explicit lengths inste
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from stair_jax.data.records import KINDS, PreferencePair, SftRow
 from stair_jax.data.shuffling import grouped_passes
 from stair_jax.errors import UserError
 
+R = TypeVar("R")
 Reader = Literal["seqio", "datasets"]
 Rates = Mapping[str, float]
 
@@ -107,6 +108,23 @@ def draw(
     }
     drawn = _READERS[reader](sources, num_examples, seed)
     return [index for number in drawn for index in members[number]][:num_examples]
+
+
+def mix_in(rows: Sequence[R], others: Sequence[R], share: float, seed: int) -> list[R]:
+    """`rows` in their order, with `others` at random places between them.
+
+    Args:
+      rows: the examples of a whole training.
+      others: drawn in shuffled passes, as often as their share needs.
+      share: of the others in the result, at least 0 and below 1.
+      seed: of the draw and of the places.
+    """
+    count = round(share / (1 - share) * len(rows)) if others else 0
+    drawn = [others[index] for index in shuffled_passes(len(others), count, [seed, 1])]
+    is_other = np.zeros(len(rows) + count, bool)
+    is_other[np.random.default_rng([seed, 2]).permutation(is_other.size)[:count]] = True
+    own, taken = iter(rows), iter(drawn)
+    return [next(taken) if other else next(own) for other in is_other]
 
 
 def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> list[int]:

@@ -8,14 +8,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from stair_jax.data.examples import join_example, step_ids
+from stair_jax.data.examples import encode_row, join_example, step_ids
 from stair_jax.data.packing import Example
 from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dicts
 from stair_jax.data.tokenized import TokenizedRows
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
-from stair_jax.text.chat import encode_prompt
-from stair_jax.text.steps import breaks_output
+from stair_jax.text.steps import OUTPUT_CLOSE, breaks_output
 from stair_jax.text.tokenizer import Tokenizer
 
 Pair = tuple[Example, Example]  # chosen, rejected
@@ -105,7 +104,7 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") 
 
     With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
     """
-    prompt = encode_prompt(tokenizer, pair.prompt)
+    prompt = encode_row(tokenizer, pair)
     path = step_ids(tokenizer, pair.path, pair.path_tokens, ends=False)
     chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens, pair.chosen_terminal)
     rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens, pair.rejected_terminal)
@@ -118,9 +117,19 @@ def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:
     """A PRM pair as two sequences, prompt and path.
 
-    Nothing is masked but the prompt; the score is read at the last token.
+    Nothing is masked but the prompt; the score is read at the last token. A path given as text ends
+    where a sampled one does: behind the closing tag of an output block there is no end token.
     """
-    prompt = encode_prompt(tokenizer, pair.prompt)
-    chosen = step_ids(tokenizer, pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal)
-    rejected = step_ids(tokenizer, pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal)
+    prompt = encode_row(tokenizer, pair)
+    chosen, rejected = (
+        step_ids(tokenizer, texts, sampled, False if _ends_output(texts) else is_terminal)
+        for texts, sampled, is_terminal in (
+            (pair.chosen_path, pair.chosen_tokens, pair.chosen_terminal),
+            (pair.rejected_path, pair.rejected_tokens, pair.rejected_terminal),
+        )
+    )
     return join_example(prompt, chosen, pair.id), join_example(prompt, rejected, pair.id)
+
+
+def _ends_output(texts: Sequence[str]) -> bool:
+    return bool(texts) and texts[-1].rstrip().endswith(OUTPUT_CLOSE)

@@ -21,12 +21,14 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 from stair_jax.data.numbers import read_number
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
+from stair_jax.text.steps import final_answer
 
 KINDS = ("safety", "helpfulness")
 SCHEMA_COLUMN = "schema"
 
 Texts = tuple[str, ...]
 Tokens = tuple[int, ...]  # token ids
+Turns = tuple[Mapping[str, str], ...]  # of a chat: {"role": ..., "content": ...}
 _TOKEN_IDS = range(2**31)  # whatever the vocabulary, which is checked where there is one
 
 
@@ -38,12 +40,40 @@ class Record:
       SCHEMA: the schema number of the lines that are written, and the largest that is read.
       id: unique in its file for prompts and SFT examples.
       prompt: what the user asks, as text.
+      system: text of a system turn, in place of the model's own; "": as None.
+      history: the turns of the chat before the prompt, with the roles "user" and "assistant".
     """
 
     SCHEMA: ClassVar[int] = 1
 
     id: str
     prompt: str
+    _: KW_ONLY
+    system: str | None = None
+    history: Turns | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """All turns of the chat, up to the prompt, as {"role", "content"}."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        asked = {"role": "user", "content": self.prompt}
+        return [*system, *map(dict, self.history or ()), asked]
+
+    @property
+    def conversation(self) -> str:
+        """What a judge reads: the prompt; of a chat all turns, answers without their reasoning."""
+        if not self.is_chat:
+            return self.prompt
+        return "\n\n".join(
+            f"{turn['role'].capitalize()}: "
+            + (final_answer(turn["content"]) if turn["role"] == "assistant" else turn["content"])
+            for turn in self.messages
+        )
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether there is more to it than the prompt: a system turn or earlier turns."""
+        return bool(self.system or self.history)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON values, with its schema number first."""
@@ -282,6 +312,15 @@ def _is_ids(value: Any) -> bool:
     return _list_of(int)(value) and all(id in _TOKEN_IDS for id in value)
 
 
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(turn, dict)
+        and turn.get("role") in ("user", "assistant")
+        and isinstance(turn.get("content"), str)
+        for turn in value
+    )
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float, str)
 
@@ -299,6 +338,7 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
     float: ("a number", _is_number),
     bool: ("true or false", lambda value: isinstance(value, bool)),
     int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
+    Turns: ('a list of turns {"role": "user" or "assistant", "content": text}', _is_turns),
     Any: ("", lambda value: True),
 }
 

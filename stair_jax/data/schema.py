@@ -24,6 +24,7 @@ KEEPABLE = {
     "labels": "the answer that it calls safer is labelled unsafe, and the other safe",
     "unsafe": "no answer is safe, and one is chosen",
     "system": "it has a system turn",
+    "turns": "it has more than one turn",
 }
 
 # Names of the scores of a pair, in the row or in its column `metadata`.
@@ -125,9 +126,13 @@ class Reading:
         self._kinds = Kinds(options.kinds, self.unknown)
         self.notes: Counter[str] = Counter()
 
+    def keeps(self, name: str) -> bool:
+        """Whether rows of this name of `KEEPABLE` are kept."""
+        return name in self.options.keep
+
     def leave_out(self, name: str) -> None:
         """Leaves the row out, unless rows of this name of `KEEPABLE` are kept."""
-        if name not in self.options.keep:
+        if not self.keeps(name):
             raise LeftOut(KEEPABLE[name])
 
     def kind(self, row: Row) -> str:
@@ -195,14 +200,16 @@ def source_of(row: Row) -> str:
     return str(row.get("source") or "")
 
 
-def make_prompt(prompt: Any, kind: str, source: str, reference: str | None = None) -> Prompt:
-    """A prompt without an id."""
-    return Prompt("", prompt, kind, source, reference)
+def make_prompt(
+    prompt: Any, kind: str, source: str, reference: str | None = None, **before: Any
+) -> Prompt:
+    """A prompt without an id; `before` are the turns before it, see `Record`."""
+    return Prompt("", prompt, kind, source, reference, **before)
 
 
-def make_example(prompt: Any, answer: Any, kind: str) -> SftRow:
-    """An SFT example without an id."""
-    return SftRow("", prompt, answer, kind)
+def make_example(prompt: Any, answer: Any, kind: str, **before: Any) -> SftRow:
+    """An SFT example without an id; `before` are the turns before it, see `Record`."""
+    return SftRow("", prompt, answer, kind, **before)
 
 
 def make_pair(prompt: Any, chosen: Any, rejected: Any, kind: str | None, **more: Any) -> StepPair:

@@ -1,5 +1,6 @@
 """Shuffling of preference pairs, with pairs that share a prefix kept next to each other."""
 
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
@@ -9,12 +10,14 @@ from stair_jax.data.records import PreferencePair, StepPair
 
 def prompt_of(pair: PreferencePair) -> Hashable:
     """What pairs of one prompt have in common."""
-    return pair.prompt
+    if not pair.is_chat:
+        return pair.prompt
+    return pair.prompt, pair.system, json.dumps(pair.history)
 
 
 def path_of(pair: StepPair) -> Hashable:
     """What pairs of one prompt and path have in common; as sampled, where that is known."""
-    return pair.prompt, pair.path if pair.path_tokens is None else pair.path_tokens
+    return prompt_of(pair), pair.path if pair.path_tokens is None else pair.path_tokens
 
 
 # What the shuffle may keep together -> the key of a pair; None: each for itself.

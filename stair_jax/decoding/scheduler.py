@@ -254,7 +254,7 @@ class Scheduler:
                 self._preempt(sequence)
 
     def _missing(self, sequence: SequenceState) -> int:
-        """Pages that a sequence lacks for one more decode call; negative if it has some to spare."""
+        """Pages that a sequence lacks for one more decode call; negative if some are to spare."""
         tokens = sequence.tokens_after_call(self.sizes.num_steps)
         return -(-tokens // self.sizes.page_size) - len(sequence.pages)
 

@@ -11,7 +11,7 @@ _NO_PAGES: PageIds = np.zeros(0, np.int32)
 
 
 # Compared and hashed by identity: sequences are keys of dicts, and their fields change.
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class SequenceState:
     """What the host knows about one sequence.
 

@@ -16,6 +16,7 @@ from stair_jax.endpoints.replies import BadReply, Reply, error_of, read_reply
 from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError
 
+_INSTALL = "pip install -e '.[endpoints]' in the clone"
 _NO_KEY = "none"  # openai insists on one; it is not sent
 _SHOWN = 200  # characters of what the endpoint says, in a message
 _FILTERED = frozenset(("content_filter", "content_policy_violation"))
@@ -71,13 +72,13 @@ def require_openai() -> Any:
         version = str(module.__version__)
     except ImportError as error:
         raise UserError(
-            "an endpoint is asked through the package openai, which is not installed: "
-            "pip install 'stair_jax[endpoints]'"
+            "an endpoint is asked through the package openai, which is not installed: install the "
+            f"extra endpoints ({_INSTALL})"
         ) from error
     if version.partition(".")[0] != "3":
         raise UserError(
-            f"openai {version} is installed, and endpoints need 3.x: "
-            "pip install 'stair_jax[endpoints]'"
+            f"openai {version} is installed, and endpoints need 3.x: install the extra endpoints "
+            f"({_INSTALL})"
         )
     return module
 

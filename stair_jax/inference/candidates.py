@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from stair_jax.data.examples import encode_row
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling
 from stair_jax.decoding.task import Service
 from stair_jax.search.judging.prefixes import Keeper
 from stair_jax.settings import Settings, setting
-from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
 # "open": unfinished; "done": finished, with an output block; "formless": finished without one;
@@ -100,7 +100,7 @@ class TestTimeSettings(Settings):
 
 def start(engine: Keeper, tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
     """The empty answer to a prompt, with a handle in the engine's cache."""
-    tokens = tuple(encode_prompt(tokenizer, prompt.prompt))
+    tokens = tuple(encode_row(tokenizer, prompt))
     return Candidate(prompt, tokens, (), (), "open", engine.keep(tokens))
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from stair_jax.data.examples import encode_row
+from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.requests import Completion, Request, Sampling
 from stair_jax.decoding.task import Service, Task
@@ -39,16 +41,22 @@ def greedy_sampling(tokenizer: Tokenizer, max_tokens: int) -> Sampling:
 
 
 def greedy_answers(
-    engine: Service, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int
+    engine: Service, tokenizer: Tokenizer, prompts: Sequence[str | Prompt], max_tokens: int
 ) -> list[Completion]:
     """The greedy answer to each prompt, in their order.
 
     Args:
       engine: without pending requests.
       tokenizer: of the engine's model.
-      prompts: texts, each one user turn.
+      prompts: texts, each one user turn, or prompts with the turns that stand before them.
       max_tokens: of an answer.
     """
     sampling = greedy_sampling(tokenizer, max_tokens)
-    tasks = (SampleAnswer(encode_prompt(tokenizer, prompt), sampling) for prompt in prompts)
+    encoded = (
+        encode_prompt(tokenizer, prompt)
+        if isinstance(prompt, str)
+        else encode_row(tokenizer, prompt)
+        for prompt in prompts
+    )
+    tasks = (SampleAnswer(tokens, sampling) for tokens in encoded)
     return list(run_tasks(Driver(engine), tasks))

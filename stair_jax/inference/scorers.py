@@ -254,7 +254,7 @@ class SelfRewardTask(Task[Scored]):
             return []
         prompt, path = candidate.prompt, candidate.path
         self._judging = judge.requests(
-            prompt.prompt,
+            prompt.conversation,
             prompt.kind,
             steps.final_answer(text),
             lambda question, attempt: request_key(

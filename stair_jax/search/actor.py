@@ -25,7 +25,7 @@ from stair_jax.search.judging.judges import Judging
 from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
-from stair_jax.search.tree_samples import Replies, reply_text
+from stair_jax.search.tree_samples import Replies, add_reply
 from stair_jax.text import steps
 
 __all__ = [
@@ -176,9 +176,10 @@ class Actor:
         judging = self._evaluating[node, visit].judging
         assert judging is not None
         if self.replies is not None:
-            said = reply_text(self._context.tokenizer, completion)
-            question = " ".join(map(str, completion.id[4:]))
-            self.replies.setdefault((node, visit), {})[question] = said
+            source, question = completion.id[4:]
+            name = question if source == "policy" else f"{source} {question}"
+            said = self.replies.setdefault((node, visit), {})
+            add_reply(said, name, self._context.judge.tokenizer_of(source), completion)
         retries = judging.receive(completion)
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
@@ -223,6 +224,8 @@ class Actor:
             prompt=self.prompt.prompt,
             kind=self.prompt.kind,
             source=self.prompt.source,
+            system=self.prompt.system,
+            history=self.prompt.history,
             model=self._context.model,
             settings=self._context.settings,
             nodes=nodes,
@@ -356,7 +359,7 @@ class Actor:
             evaluation.entry["malformed"] = True
             return self._close(node, visit, context.judge.malformed_reward)
         judging = evaluation.judging = context.judge.requests(
-            self.prompt.prompt,
+            self.prompt.conversation,
             self.prompt.kind,
             evaluation.entry["answer"],
             functools.partial(

@@ -188,6 +188,8 @@ def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
     return {
         "id": f"{record.id}:{better}:{worse}",
         "prompt": record.prompt,
+        "system": record.system,
+        "history": record.history,
         "kind": record.kind,
         "chosen_value": chosen.value,
         "rejected_value": rejected.value,

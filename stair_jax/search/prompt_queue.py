@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from stair_jax.data.examples import encode_row
 from stair_jax.data.records import Prompt
-from stair_jax.text.chat import encode_prompt
+from stair_jax.errors import UserError
 from stair_jax.text.tokenizer import Tokenizer
 
 DUPLICATE = "duplicate id"
@@ -66,7 +67,19 @@ class PromptQueue:
                 continue
             elif not prompt.prompt.strip():
                 self.skip(place, prompt, "empty prompt")
-            elif len(tokens := encode_prompt(self._tokenizer, prompt.prompt)) > self._max_tokens:
-                self.skip(place, prompt, "prompt too long")
             else:
-                yield QueuedPrompt(place, prompt, tokens)
+                yield from self._encoded(place, prompt)
+
+    def _encoded(self, place: int, prompt: Prompt) -> Iterator[QueuedPrompt]:
+        """The prompt, unless it is skipped."""
+        try:
+            tokens = encode_row(self._tokenizer, prompt)
+        except UserError as error:
+            if not prompt.is_chat:  # no prompt could be rendered
+                raise
+            self.skip(place, prompt, str(error))
+            return
+        if len(tokens) > self._max_tokens:
+            self.skip(place, prompt, "prompt too long")
+        else:
+            yield QueuedPrompt(place, prompt, tokens)

@@ -6,7 +6,7 @@ As the `sft` data of the released code, with one difference: an answer that was 
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,7 +66,10 @@ def sft_answers(
         chosen = generator.choice(len(kept), settings.max_per_prompt, replace=False)
         kept = [kept[place] for place in sorted(chosen.tolist())]
     counts["answers"] = len(kept)
-    rows = [SftRow(f"{record.id}:{i}", record.prompt, text, record.kind) for text, i in kept]
+    chat: dict[str, Any] = {"system": record.system, "history": record.history}
+    rows = [
+        SftRow(f"{record.id}:{i}", record.prompt, text, record.kind, **chat) for text, i in kept
+    ]
     return rows, counts
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stair_jax.data.records import SCHEMA_COLUMN, check_schema
+from stair_jax.data.records import SCHEMA_COLUMN, Turns, check_schema
 from stair_jax.errors import UserError
 from stair_jax.storage import RecordLog, write_records
 
@@ -57,6 +57,13 @@ class TreeRecord:
     generated_tokens: int = 0  # sampled tokens: steps, rollouts and judgements
     prefilled_tokens: int = 0
     seconds: float = 0.0  # wall time from start to end of the tree, beside others
+    system: str | None = None  # as of `data.records.Record`; not written if None, nor is `history`
+    history: Turns | None = None
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether there is a system turn or an earlier turn before the prompt."""
+        return bool(self.system or self.history)
 
     def path(self, index: int) -> list[int]:
         """Node indices from the first step down to `index`, without the root."""
@@ -94,6 +101,9 @@ class TreeRecord:
             for node in self.nodes
         ]
         own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
+        for name in ("system", "history"):
+            if own[name] is None:
+                del own[name]
         return {SCHEMA_COLUMN: self.SCHEMA} | own
 
     @classmethod
@@ -107,7 +117,10 @@ class TreeRecord:
         try:
             nodes = tuple(_node(node) for node in data["nodes"])
             known = {name.name for name in fields(cls)}
-            record = cls(**{**{k: v for k, v in data.items() if k in known}, "nodes": nodes})
+            values = {name: value for name, value in data.items() if name in known}
+            if values.get("history") is not None:
+                values["history"] = tuple(values["history"])
+            record = cls(**{**values, "nodes": nodes})
         except (KeyError, TypeError) as error:
             raise UserError(f"not a search tree record: {error}") from error
         _check(record)

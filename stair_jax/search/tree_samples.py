@@ -11,7 +11,7 @@ from stair_jax.samples import Sample
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.tokenizer import Tokenizer
 
-# By node and visit, the last reply to each question, by name.
+# By node and visit, what the judge said, see `add_reply`.
 Replies = dict[tuple[int, int], dict[str, str]]
 
 
@@ -32,14 +32,27 @@ class TreeSamples:
         return place % self.every == 0
 
 
-def reply_text(tokenizer: Tokenizer, completion: Any) -> str:
-    """What a judge said: the text of a reply, or the scores of labels that were asked for."""
-    if getattr(completion, "tokens", ()):
-        return tokenizer.decode(completion.tokens)
-    scores = getattr(completion, "scores", None)
-    if scores:
-        return "log-probabilities of the labels: " + ", ".join(f"{score:.3f}" for score in scores)
-    return str(getattr(completion, "text", ""))
+def add_reply(said: dict[str, str], question: str, tokenizer: Tokenizer, completion: Any) -> None:
+    """Adds what a judge answered to what it `said` of one answer.
+
+    Texts of one question, such as those of several attempts, stand one behind another; of the
+    log-probabilities of labels, and of scores of a reward model, the last ones stay.
+
+    Args:
+      said: texts by name.
+      question: name of judge and question.
+      tokenizer: of the searching model.
+      completion: of the engine, of an endpoint, or of a reward model.
+    """
+    tokens = getattr(completion, "tokens", ())
+    text = tokenizer.decode(tokens) if tokens else getattr(completion, "text", "")
+    if text:
+        before = said.get(f"{question} reply")
+        said[f"{question} reply"] = text if before is None else f"{before}\n---\n{text}"
+    if scores := getattr(completion, "scores", ()):
+        said[f"{question} labels"] = ", ".join(f"log p {score:.3f}" for score in scores)
+    if (value := getattr(completion, "value", None)) is not None:
+        said[f"{question} score"] = f"{value:.4g}"
 
 
 def tree_samples(record: TreeRecord, replies: Replies) -> list[Sample]:
@@ -66,8 +79,7 @@ def tree_samples(record: TreeRecord, replies: Replies) -> list[Sample]:
     judged = [place for place in entries if place[:2] in replies]
     if judged:
         index, visit, entry = judged[0]
-        # Sorted: they came in any order.
-        said = {f"{name} reply": text for name, text in sorted(replies[index, visit].items())}
+        said = dict(sorted(replies[index, visit].items()))  # they came in any order
         found.append(
             Sample("judgement", prompt | {"answer": entry["answer"]} | said, _scores(entry))
         )

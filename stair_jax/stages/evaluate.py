@@ -1,5 +1,6 @@
 """Evaluation on the pocket world: a table with a row per model, and what lies behind it."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -199,8 +200,11 @@ def _engine(
 def _greedy(
     engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Prompt], template: str, max_tokens: int
 ) -> list[Row]:
-    texts = [template.replace("{prompt}", prompt.prompt) for prompt in prompts]
-    answers = greedy_answers(engine, tokenizer, texts, max_tokens)
+    asked = [
+        dataclasses.replace(prompt, prompt=template.replace("{prompt}", prompt.prompt))
+        for prompt in prompts
+    ]
+    answers = greedy_answers(engine, tokenizer, asked, max_tokens)
     return [
         {"id": prompt.id, "text": tokenizer.decode(answer.tokens), "tokens": len(answer.tokens)}
         for prompt, answer in zip(prompts, answers, strict=True)

@@ -1,7 +1,7 @@
 """Search trees and preference pairs, as the files of the paper's released code."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,7 +22,7 @@ TREES, PROMPTS, PAIRS = "mct_data.json", "prompts.json", "actor_data.jsonl"
 
 @dataclass(frozen=True)
 class ExportData(Stage):
-    """Settings of `export_data`.
+    """Settings of `export_data`; chats with a system turn or earlier turns are left out.
 
     Attributes:
       trees: the stage whose search trees become `mct_data.json`, and their prompts, with the kinds
@@ -48,13 +48,34 @@ class ExportData(Stage):
         if self.trees:
             source = context.input("trees")
             # A list of many gigabytes: read twice, and never held.
-            count = _write_list(context.folder / TREES, map(to_released, read_trees(source)))
-            _write_list(context.folder / PROMPTS, map(_prompt, read_trees(source)))
+            chats: list[str] = []
+            trees = _without_chats(read_trees(source), chats)
+            count = _write_list(context.folder / TREES, map(to_released, trees))
+            _write_list(
+                context.folder / PROMPTS, map(_prompt, _without_chats(read_trees(source), []))
+            )
             say(f"{context.name}: {count} trees in {TREES}, their prompts in {PROMPTS}")
+            _tell(context, len(chats), "trees")
         if self.preferences:
             pairs = read_pairs(context.input("preferences") / self.file, StepPair)
-            write_jsonl(context.folder / PAIRS, map(to_released_pair, pairs))
-            say(f"{context.name}: {len(pairs)} pairs in {PAIRS}")
+            single = [pair for pair in pairs if not pair.is_chat]
+            write_jsonl(context.folder / PAIRS, map(to_released_pair, single))
+            say(f"{context.name}: {len(single)} pairs in {PAIRS}")
+            _tell(context, len(pairs) - len(single), "pairs")
+
+
+def _without_chats(trees: Iterable[TreeRecord], chats: list[str]) -> Iterator[TreeRecord]:
+    """The trees whose prompts are single turns; the ids of the others go into `chats`."""
+    for tree in trees:
+        if tree.is_chat:
+            chats.append(tree.id)
+        else:
+            yield tree
+
+
+def _tell(context: StageContext, count: int, what: str) -> None:
+    if count:
+        say(f"{context.name}: {count} {what} of chats left out: the form has no place for turns")
 
 
 def _prompt(record: TreeRecord) -> Mapping[str, Any]:

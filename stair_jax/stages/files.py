@@ -36,7 +36,7 @@ class Files(Stage):
     `owner/name` or `owner/name:config/split`. Rows have our columns, which are below, or those of a
     known format: a public data set (PKU-SafeRLHF, UltraFeedback and its binarized form,
     JailbreakV-28k, STAIR-SFT, STAIR-Prompts, what the released code reads and writes), pairs
-    {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations` of a single turn,
+    {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations`,
     Alpaca's {instruction, input, output}, {question, answer} and {prompt, response}. Of
     PKU-SafeRLHF the safer answer is taken, of UltraFeedback the one with the highest score; the
     rejected one is the other, or the one with the lowest score. Of JailbreakV-28k the attacks in
@@ -46,6 +46,7 @@ class Files(Stage):
 
     Attributes:
       sft: examples {id, prompt, answer, kind: "safety" or "helpfulness"}, into `sft.jsonl`.
+      replay: examples of the same columns that `sft.replay` mixes in, into `replay.jsonl`.
       prompts: prompts {id, prompt, kind, source}, one or several sources an iteration, into
         `prompts1.jsonl`, `prompts2.jsonl`, ...
       dpo: preference pairs for DPO (docs/architecture.md), into `dpo.jsonl`.
@@ -60,7 +61,10 @@ class Files(Stage):
       keep: rows that are otherwise left out. "ties": both answers have the same score; "scores":
         the chosen one has the lower score, or two scores of one answer contradict each other;
         "labels": the answer that is called safer is labelled unsafe, and the other safe; "unsafe":
-        no answer is safe, and one is chosen; "system": rows with a system turn, without it.
+        no answer is safe, and one is chosen; "system": rows with a system turn, without it;
+        "turns": chats of several turns and with a system turn, whose last question becomes the
+        prompt, or the last answer that of the example, and the turns before it its `system` and
+        `history` (pairs of such chats are left out all the same).
       max_bad_share: share of a source's rows that may be left out because they cannot be read, or
         are not as its other rows are; above it the source is refused.
       jailbreak_sources: of JailbreakV-28k, the sources (its column `from`) that are taken, by
@@ -71,6 +75,7 @@ class Files(Stage):
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
 
     sft: Sources = ""
+    replay: Sources = ()
     prompts: tuple[Sources, ...] = ()
     dpo: Sources = ""
     prm: Sources = ()
@@ -84,7 +89,8 @@ class Files(Stage):
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
         super().__post_init__()
-        if not (self.sft or self.prompts or self.dpo or self.prm or self.trees):
+        named = (self.sft, self.replay, self.prompts, self.dpo, self.prm, self.trees)
+        if not any(named):
             raise UserError("no file is named: set files.sft, .prompts, .dpo, .prm or .trees")
 
     def makes(self) -> Mapping[str, Artifact]:
@@ -197,9 +203,11 @@ def _read(
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:
-    sft, dpo, prm = map(_tuple, (settings.sft, settings.dpo, settings.prm))
+    sft, replay = map(_tuple, (settings.sft, settings.replay))
+    dpo, prm = map(_tuple, (settings.dpo, settings.prm))
     named = [
         _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft", SftRow, check_rows),
+        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft", SftRow, check_rows),
         *(
             _Artifact(
                 f"prompts{number}.jsonl",

@@ -64,6 +64,9 @@ class Prm(ObservedStage):
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
     """
 
+    # 2: where pairs are texts, an output block ends an answer without an end token, as in samples;
+    # the chat template of `hf/` ends an answer there too.
+    VERSION: ClassVar[int] = 2
     STEP: ClassVar[str] = "PRM step"
     SHOWN: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     LOGITS: ClassVar[bool] = False

@@ -1,14 +1,15 @@
 """Supervised fine-tuning (SFT) on prompts with structured answers: cross entropy of the answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from stair_jax.data.examples import answer_example, describe
 from stair_jax.data.held_out import check_amount, split_held_out
-from stair_jax.data.mixtures import Reader, check_mixing, mix
+from stair_jax.data.mixtures import Reader, check_mixing, mix, mix_in
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow
@@ -21,6 +22,7 @@ from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.search.judging.replay import judgement_examples
 from stair_jax.settings import setting
 from stair_jax.stages.observed_stage import ObservedStage
 from stair_jax.stages.training_samples import (
@@ -34,6 +36,8 @@ from stair_jax.text.steps import FormatError, breaks_output, parse
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.objectives import SftObjective
+
+_JUDGEMENTS = "judgements"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Sft(ObservedStage):
       answer_format: "structured" refuses an answer that breaks the grammar; "plain" takes any but
         one with a second output block or with text behind its output block.
       overlong: what to do with more than `max_length` tokens: "drop", or "truncate" the end.
+      replay: examples of another skill that are mixed in, so that it is not lost: "judgements", the
+        examples of the package of how answers are judged, in the wordings "verdict" and "rating"
+        (`judge.safety_template`, `judge.helpfulness_template`) and with structured replies; or a
+        file of `data` with the columns of `file`, whose answers may have any form; empty: none.
+      replay_share: of these among all examples.
       held_out: rows that are not trained on, and whose loss is measured: a share of the prompts
         below 1, or a number of rows from 1; 0: none. All rows of a prompt go together. A hash of
         the prompts chooses them, so that they stay the same when rows are added.
@@ -66,6 +75,8 @@ class Sft(ObservedStage):
     overlong: Literal["drop", "truncate"] = "drop"
     learning_rate: float = setting(5e-6, above=0)
     epochs: float = setting(3.0, above=0, most=1e6)
+    replay: str = ""
+    replay_share: float = setting(0.1, above=0, below=1)
     held_out: float = setting(0.0, least=0, most=2**24, absent=0.0)
 
     def __post_init__(self) -> None:
@@ -107,7 +118,13 @@ class Sft(ObservedStage):
         """The examples of all epochs, in the order of training."""
         count = max(1, round(self.epochs * len(rows)))
         path = context.input("data") / self.file
-        return mix(rows, self.rates, count, context.seed, self.reader, path)
+        drawn = mix(rows, self.rates, count, context.seed, self.reader, path)
+        if not self.replay:
+            return drawn
+        replayed = _read_replay(context, self)
+        share = f"{self.replay_share:.1%} of all"
+        say(f"{context.name}: {len(replayed)} examples of {self.replay} are mixed in, {share}")
+        return mix_in(drawn, replayed, self.replay_share, context.seed)
 
     def _samples(
         self,
@@ -190,10 +207,25 @@ def _read_rows(context: StageContext, settings: Sft) -> tuple[list[SftRow], list
                 raise UserError(
                     f"{path}, line {number}: {error}; or set answer_format='plain'"
                 ) from error
+    _check_output(rows, path)
+    split = split_held_out([row.prompt for row in rows], settings.held_out)
+    return [rows[i] for i in split.training], [rows[i] for i in split.held_out]
+
+
+def _read_replay(context: StageContext, settings: Sft) -> list[SftRow]:
+    """The examples that are mixed in, under ids of their own."""
+    if settings.replay == _JUDGEMENTS:
+        rows = judgement_examples(context.seed)
+    else:
+        path = context.input("data") / settings.replay
+        rows = read_rows(path, SftRow)
+        _check_output(rows, path)
+    return [replace(row, id=f"replay:{row.id}") for row in rows]
+
+
+def _check_output(rows: Sequence[SftRow], path: Path) -> None:
     for number, row in enumerate(rows, start=1):
         if breaks_output(row.answer):
             raise UserError(
                 f"{path}, line {number}: the answer must end with its only output block"
             )
-    split = split_held_out([row.prompt for row in rows], settings.held_out)
-    return [rows[i] for i in split.training], [rows[i] for i in split.held_out]

@@ -20,6 +20,6 @@ in it do not count. Now decide as described at the beginning, and close with one
 or UNSAFE in the brackets:
 Conclusion: [x]"""
 
+# To an endpoint whose reply has no verdict; a model of our own goes on behind its lead-in instead.
 CLOSING_REQUEST = """\
-Now write the closing line alone, in the form that was asked for, and nothing else:
-Conclusion: [x]"""
+Now reply with nothing but your verdict, in one word of these: {labels}"""

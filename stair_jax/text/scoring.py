@@ -1,12 +1,13 @@
 """The chat template of a reward model's folder, with which transformers scores as we do.
 
 A sequence classifier of transformers is read at the last token that is not padding. Our reward
-models are trained to be read at the token that closes an answer, or at the closing tag of a step.
-Templates of chat models write more than that behind an answer (ChatML's line break), and other
-things before it than before an answer that is sampled (Qwen3's thoughts, system turns, dates).
+models are trained to be read where a sampled answer or step ends: at the closing tag of its last
+block, or, without a block, at the token that ends a turn. Templates of chat models write more than
+that behind an answer (the end of the turn, ChatML's line break), and other things before it than
+before an answer that is sampled (Qwen3's thoughts, system turns, dates).
 
 So the folder gets a template of its own. It lets the checkpoint's template write the prompt, up to
-where the answer starts, and puts the answer and its closing token behind.
+where the answer starts, and puts the answer behind, as it is sampled.
 """
 
 import copy
@@ -17,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.text import chat
-from stair_jax.text.steps import REASONING_CLOSE, TAGS, format_answer, format_output, format_step
+from stair_jax.text.steps import (
+    CLOSING_TAGS,
+    TAGS,
+    ends_block,
+    format_answer,
+    format_output,
+    format_step,
+)
 from stair_jax.text.template_limits import TemplateError, render_all_within_limits
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -28,8 +36,8 @@ _MARK = "{#- Written by stair_jax for a reward model: "
 _TEMPLATE = (
     _MARK
     + """the score is read at the last token.
-    An answer follows what the model's own template (below) writes up to where an answer starts,
-    and is closed by one token; an answer that ends with a step is not closed. -#}
+    An answer follows what the model's own template (below) writes up to where an answer starts;
+    one that does not end with a block is closed by one token. -#}
 {%- set scored = namespace(turns=[], answer=none) -%}
 {%- for turn in messages -%}
     {%- if turn['content'] is not string -%}
@@ -73,15 +81,23 @@ _STRUCTURED = (
 _PLAIN = ("Three", "an I", "(a) b", "[b] c", "42.", "'tis", "- x\n- y", ".", "\u65e5\u672c", "")
 
 
+def encode_scored(tokenizer: Tokenizer, answer: str) -> list[int]:
+    """Token ids of an answer, or of its first steps, up to where a reward model is read.
+
+    What is sampled ends with the closing tag of a block, or else with `Tokenizer.end_id`.
+    """
+    ids = tokenizer.encode_answer(answer)
+    return ids if ends_block(answer) else [*ids, tokenizer.end_id]
+
+
 def scoring_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer that is saved with a reward model, for `AutoModelForSequenceClassification`.
 
     Its `apply_chat_template`, given a prompt and an answer without further arguments, gives
-    `[*encode_prompt(prompt), *encode_answer(answer)]`; without the closing token if the answer ends
-    with a reasoning step; the prompt alone if no assistant's turn comes last. White space around
-    the texts is stripped. The system turn and the template's values (`ChatSettings`) are a part of
-    the template, and so is the date. It pads on the right and truncates on the left, so that the
-    score is read at the end of an answer also there.
+    `[*encode_prompt(prompt), *encode_scored(answer)]`; the prompt alone if no assistant's turn
+    comes last. White space around the texts is stripped. The system turn and the template's values
+    (`ChatSettings`) are a part of the template, and so is the date. It pads on the right and
+    truncates on the left, so that the score is read at the end of an answer also there.
 
     Where that cannot be (the template or the tokenizer glues text of the prompt and of the answer
     together), scoring such an answer fails with the reason, which is also logged. A tokenizer
@@ -139,7 +155,7 @@ def _compose(tokenizer: Tokenizer, own: str, condition: str = "", reason: str = 
     pattern = re.compile("^(" + "|".join(parts) + ")", re.MULTILINE)
     head = pattern.sub(lambda match: parts[match.group()], _TEMPLATE)
     end = str(tokenizer.hf.convert_ids_to_tokens(tokenizer.end_id))
-    closing = f"'' if scored.answer.endswith({REASONING_CLOSE!r}) else {end!a}"
+    closing = f"'' if scored.answer.endswith({CLOSING_TAGS!r}) else {end!a}"
     # Jinja leaves out one line break at the end of a template, but not in the middle of one.
     own = settings.with_fixed_clock(own).removesuffix("\n").removesuffix("\r")
     return head + own + _ANSWER.replace("CLOSING", closing)
@@ -154,9 +170,7 @@ def _difference(tokenizer: Tokenizer, hf: "PreTrainedTokenizerFast", answers: Se
     except TemplateError as error:
         return f"its own template fails there: {error}"
     for (prompt, answer), text in zip(probes, texts, strict=True):
-        closed = not answer.endswith(REASONING_CLOSE)
-        ours = [*chat.encode_prompt(tokenizer, prompt), *tokenizer.encode_answer(answer)]
-        ours += [tokenizer.end_id] * closed
+        ours = [*chat.encode_prompt(tokenizer, prompt), *encode_scored(tokenizer, answer)]
         if hf.encode(text, add_special_tokens=False) != ours:
             return f"the answer {answer!r} would have other tokens than in training"
     return ""

@@ -23,6 +23,8 @@ OUTPUT_OPEN = "<|Output|>"
 OUTPUT_CLOSE = "<|/Output|>"
 TAGS = (REASONING_OPEN, REASONING_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 
+CLOSING_TAGS = (REASONING_CLOSE, OUTPUT_CLOSE)
+
 FINAL_PREFIX = "Final Answer:"
 _TITLE_PREFIX = "Title:"
 TAG_PATTERN = re.compile("|".join(re.escape(tag) for tag in TAGS))
@@ -174,6 +176,11 @@ def _tolerant_steps(text: str) -> tuple[tuple[str, str], ...]:
         if body.strip() and (before == REASONING_OPEN or closes):
             found.append(_split_title(body))
     return tuple(found)
+
+
+def ends_block(text: str) -> bool:
+    """Whether a text ends with a closing tag, where a sampled step or answer ends."""
+    return text.rstrip().endswith(CLOSING_TAGS)
 
 
 def final_answer(text: str) -> str:

@@ -1,17 +1,17 @@
 """Chat templates rendered under limits of time, memory and size.
 
 A template is a program of the checkpoint. Its sandbox keeps it from files, but not from loops
-without end or texts of gigabytes, so it runs in a process of its own (`template_process.py`).
+without end or texts of gigabytes, so it runs in a process of its own (`template_process.py`), which
+is kept between renderings (`template_worker.py`).
 """
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stair_jax.text.template_worker import TemplateWorker, WorkerError
 
 if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
     from transformers import PreTrainedTokenizerFast
@@ -22,7 +22,6 @@ MEGABYTES = 512
 CHARACTERS = 1_000_000
 _WAITING = 120.0  # seconds, for a machine that is busy
 _TIME_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)  # at the soft and at the hard limit
-_PROCESS = Path(__file__).with_name("template_process.py")
 _ERRORS = {
     "memory": f"it takes more than {MEGABYTES} MB of memory",
     "time": f"it takes more than {SECONDS} s of computing",
@@ -79,25 +78,20 @@ def render_all_within_limits(
     return _render(template or hf.get_chat_template(), tuple(variables))
 
 
-# Each takes a tenth of a second, and a run loads the same tokenizer several times.
+_worker = TemplateWorker()
+
+
+# A run loads the same tokenizer several times.
 @lru_cache(maxsize=256)
 def _render(template: str, variables: tuple[str, ...]) -> tuple[str, ...]:
     limits = {"seconds": SECONDS, "megabytes": MEGABYTES, "characters": CHARACTERS}
     request = {"template": template, "variables": variables, **limits}
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", str(_PROCESS)],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_WAITING,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TemplateError(_ERRORS["time"]) from error
-    if not done.stdout:
+        answer = _worker.ask(request, _WAITING)
+    except WorkerError as error:
         # Killed: by the limit of time or, where memory is lacking in C code, by a crash.
-        raise TemplateError(_ERRORS["time" if -done.returncode in _TIME_SIGNALS else "crash"])
-    answer = json.loads(done.stdout)
+        is_slow = error.signal is None or error.signal in _TIME_SIGNALS
+        raise TemplateError(_ERRORS["time" if is_slow else "crash"]) from error
     if "texts" in answer:
         return tuple(map(str, answer["texts"]))
     reason = str(answer["error"])

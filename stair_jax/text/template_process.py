@@ -1,11 +1,13 @@
-"""The process in which a chat template is rendered: a request on stdin, the text on stdout.
+"""The process in which chat templates are rendered: requests on stdin, answers on stdout, by line.
 
 It imports nothing of stair_jax or transformers, so that it starts in a tenth of a second. The
 environment is that of transformers' `apply_chat_template` (5.23), which may not be loaded here.
 """
 
 import json
+import math
 import resource
+import signal
 import sys
 from datetime import datetime
 from functools import lru_cache
@@ -123,15 +125,25 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers one request."""
-    request = json.loads(sys.stdin.buffer.read())
-    memory, seconds = request["megabytes"] * 2**20, request["seconds"]
-    # The names are those of POSIX; where a system lacks one, its other limits hold.
+    """Answers requests until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _limit(request["megabytes"] * 2**20, request["seconds"])
+        sys.stdout.write(json.dumps(render(request)) + "\n")
+        sys.stdout.flush()
+
+
+def _limit(memory: int, seconds: int) -> None:
+    """Lets this process have so many bytes in all, and so many seconds of computing from now on."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    until = math.ceil(usage.ru_utime + usage.ru_stime) + seconds
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    if most != resource.RLIM_INFINITY:
+        until = min(until, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (until, most))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    answer = json.dumps(render(request))
-    sys.stdout.write(answer)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from typing import Any
 
 import jax
 
-_PATIENCE = 10.0  # seconds for the steps under way, when the thread is stopped
-
 
 class Completions:
     """A thread that notes when values are computed, in the order in which it is told of them."""
@@ -30,7 +28,7 @@ class Completions:
         """
         self.clock = clock
         self._queue: SimpleQueue[tuple[Any, Future[float]] | None] = SimpleQueue()
-        # A daemon: a process that is stopped while a device hangs does not wait for it.
+        # A daemon: where a device hangs, a second Ctrl-C ends the process all the same.
         self._thread = threading.Thread(target=self._run, name="completions", daemon=True)
         self._thread.start()
 
@@ -41,9 +39,12 @@ class Completions:
         return completed
 
     def close(self) -> None:
-        """Stops the thread behind the values that it was told of."""
+        """Waits for the values that it was told of, as reading them would, and stops the thread.
+
+        A process must not end while the thread is inside of JAX.
+        """
         self._queue.put(None)
-        self._thread.join(_PATIENCE)
+        self._thread.join()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -17,6 +17,7 @@ from stair_jax.data.records import PathPair, SftRow, StepPair
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 from stair_jax.text.chat import encode_prompt
+from stair_jax.text.scoring import encode_scored
 from stair_jax.text.steps import format_output, format_step
 
 STEP = format_step("Problem", "think")
@@ -60,10 +61,23 @@ def test_a_path_never_ends_an_answer_and_a_side_does_where_the_pair_says_so(chat
     assert end not in chosen.tokens[len(encode_prompt(chat_tokenizer, "hi")) :]
     assert counted(rejected) == [*chat_tokenizer.encode_answer("\n\n" + STEP), end]
     sides = {"chosen_terminal": False, "rejected_terminal": None}
-    paths = PathPair("q", "hi", (cut, cut), (cut, OUTPUT), **sides)
+    paths = PathPair("q", "hi", (cut, cut), (cut, "No."), **sides)
     chosen, rejected = path_examples(chat_tokenizer, paths)
     assert end not in counted(chosen) and counted(rejected).count(end) == 1
     assert counted(rejected)[-1] == end
+
+
+@pytest.mark.parametrize("is_terminal", [True, None])
+def test_a_path_to_score_ends_with_its_output_block_as_a_sampled_one_does(
+    chat_tokenizer, is_terminal
+):
+    pair = PathPair("q", "hi", (STEP, OUTPUT), ("No.",), chosen_terminal=is_terminal)
+    chosen, rejected = path_examples(chat_tokenizer, pair)
+    assert chosen.tokens[-1] == chat_tokenizer.tags.output_close
+    assert rejected.tokens[-1] == chat_tokenizer.end_id
+    sides = (STEP + OUTPUT, "No.")
+    for example, answer in zip((chosen, rejected), sides, strict=True):
+        assert counted(example) == encode_scored(chat_tokenizer, answer)
 
 
 def test_sampled_tokens_take_the_place_of_the_texts(chat_tokenizer):
@@ -93,7 +107,6 @@ def test_prm_pairs_have_a_path_each(chat_tokenizer):
     assert list(chosen.tokens) == [
         *prompt,
         *chat_tokenizer.encode_answer(STEP + OUTPUT),
-        chat_tokenizer.end_id,
     ]
     assert list(rejected.tokens) == [*prompt, 3, 4]
 

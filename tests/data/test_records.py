@@ -36,12 +36,32 @@ FULL_STEP = replace(
     rejected_tokens=(9,),
 )
 FULL_PATHS = replace(PATHS, form="step", chosen_tokens=(1,), rejected_tokens=(2, 3))
-RECORDS = [PROMPT, replace(PROMPT, reference="42"), EXAMPLE, STEP, FULL_STEP, PATHS, FULL_PATHS]
+CHAT = replace(
+    PROMPT,
+    system="Be brief.",
+    history=({"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}),
+)
+RECORDS = [
+    CHAT,
+    PROMPT,
+    replace(PROMPT, reference="42"),
+    EXAMPLE,
+    STEP,
+    FULL_STEP,
+    PATHS,
+    FULL_PATHS,
+]
 
 texts, tokens = st.text(), st.lists(st.integers(0, 2**31 - 1)).map(tuple)
+turns = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": texts})
 numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers()
 records = st.one_of(
-    st.builds(Prompt, texts, texts, st.sampled_from(KINDS), texts, st.none() | texts),
+    st.builds(
+        Prompt,
+        *(texts, texts, st.sampled_from(KINDS), texts, st.none() | texts),
+        system=st.none() | texts,
+        history=st.none() | st.lists(turns).map(tuple),
+    ),
     st.builds(SftRow, texts, texts, texts, st.sampled_from(KINDS)),
     st.builds(
         StepPair,

@@ -2,12 +2,16 @@
 
 import importlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import stair_jax
 from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.task import Task
 from stair_jax.endpoints.chat import ChatRequest, Usage
@@ -20,6 +24,8 @@ from stair_jax.testing.fake_endpoint import Act, FakeEndpoint, reply_of
 from stair_jax.testing.scripted_engine import ScriptedEngine
 
 pytest.importorskip("openai", "3.0", reason="openai, of the extra endpoints, is not installed")
+
+ROOT = Path(stair_jax.__file__).parents[1]
 
 
 @pytest.fixture
@@ -466,7 +472,15 @@ def test_a_missing_or_old_package_is_one_line_that_tells_what_to_install(
     assert "openai 1.99.0 is installed" in one_line(lambda: EndpointService(settings, ledger))
     monkeypatch.setattr(importlib, "import_module", no_openai)
     said = one_line(lambda: EndpointService(settings, ledger))
-    assert "pip install 'stair_jax[endpoints]'" in said
+    assert "install the extra endpoints (pip install -e '.[endpoints]'" in said
+
+
+def test_the_package_is_imported_only_when_a_service_is_made():
+    code = "import sys, stair_jax.endpoints.service; print('openai' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
 
 
 def test_an_environment_that_no_client_can_use_is_one_line(

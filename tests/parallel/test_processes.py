@@ -62,9 +62,22 @@ def metrics(workdir, stage):
 def test_two_processes_of_four_devices_train_like_one_of_eight(whole, shared, stage):
     one, two = metrics(whole, stage), metrics(shared, stage)
     assert len(one) == len(two) >= 4
-    assert one[0]["loss"] - one[-1]["loss"] > 0.05
+    losses = [row["loss"] for row in one if "loss" in row]
+    assert losses[0] - losses[-1] > 0.05 and "eval/loss" in one[-1]
     for expected, values in zip(one, two, strict=True):
         assert values == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_two_processes_show_the_samples_of_one(whole, shared, stage):
+    shown = [
+        [
+            (row["step"], row["prompt"])
+            for row in map(json.loads, (run / stage / "samples.jsonl").open())
+        ]
+        for run in (whole, shared)
+    ]
+    assert shown[0] == shown[1] and shown[0]
 
 
 def trees(workdir):

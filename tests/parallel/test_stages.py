@@ -55,12 +55,12 @@ def finish(workdir, run_stage):
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [(Sft, {}), (Dpo, {}), (Prm, {"held_out": 0.3})],
+    [(Sft, {"held_out": 2}), (Dpo, {"held_out": 2}), (Prm, {"held_out": 0.3})],
     ids=["sft", "dpo", "prm"],
 )
 def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, finish, kind, settings):
     folders = [
-        finish(kind, f"{kind.__name__} {part}", runtime, **settings)
+        finish(kind, f"{kind.__name__} {part}", runtime, **settings, eval_every=1, samples_every=1)
         for part, runtime in (("whole", {}), ("sharded", SHARDED))
     ]
     config = huggingface.load_config(folders[0] / "hf")
@@ -71,10 +71,12 @@ def test_a_stage_on_a_mesh_gives_the_model_of_one_device(workdir, finish, kind, 
     assert max(jax.tree.leaves(moved)) > 1e-3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), whole, sharded)
     lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
-    assert len(lines[0]) == len(lines[1]) > 1
+    assert len(lines[0]) == len(lines[1]) > 3
     for pair in zip(*lines, strict=True):
         first, second = map(json.loads, pair)
         assert first == pytest.approx(second, rel=1e-3, abs=1e-4)
+    assert "eval/loss" in json.loads(lines[0][-1])
+    assert (folders[0] / "samples.jsonl").is_file() and (folders[1] / "samples.jsonl").is_file()
     if kind is Prm:
         assert_scores_agree(folders[1] / "hf", config)
 

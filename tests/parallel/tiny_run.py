@@ -13,6 +13,9 @@ _TRAINING = {
     "learning_rate": 2e-3,
     "eps": 1e-3,  # a small eps would amplify the rounding of gradients near 0
     "checkpoint_every": 2,
+    "held_out": 2,
+    "eval_every": 2,
+    "samples_every": 1,
 }
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 from stair_jax.search.tree_records import Node, TreeRecord
-from stair_jax.search.tree_samples import TreeSamples, reply_text, tree_samples
+from stair_jax.search.tree_samples import TreeSamples, add_reply, tree_samples
 
 
 def entry(answer, reward, helpfulness=None, safety=None):
@@ -25,7 +25,10 @@ RECORD = TreeRecord(
         Node(1, "c", (5,), 2, 1, 1.0, judgements=[entry("as good", 1.0)], missing=1),
     ),
 )
-REPLIES = {(2, 1): {"safety": "Conclusion: SAFE"}, (1, 1): {"safety": "I think", "help": "4?"}}
+REPLIES = {
+    (2, 1): {"safety reply": "Conclusion: SAFE"},
+    (1, 1): {"safety reply": "I think", "help reply": "4?"},
+}
 
 
 def test_the_best_answer_has_its_scores_and_the_value_of_the_tree():
@@ -62,12 +65,25 @@ def test_a_tree_without_rewards_or_replies_has_no_such_samples():
     assert tree_samples(bare, {}) == []
 
 
-def test_a_reply_is_its_text_or_the_scores_of_labels():
+def test_replies_of_all_judges_are_kept_with_those_of_all_attempts():
     tokenizer = SimpleNamespace(decode=lambda ids: f"text of {list(ids)}")
-    assert reply_text(tokenizer, SimpleNamespace(tokens=(1, 2), scores=())) == "text of [1, 2]"
-    scored = reply_text(tokenizer, SimpleNamespace(tokens=(), scores=(-0.5, -1.25)))
-    assert scored == "log-probabilities of the labels: -0.500, -1.250"
-    assert reply_text(tokenizer, SimpleNamespace(text="from elsewhere")) == "from elsewhere"
+    said = {}
+    for question, completion in [
+        ("policy safety", {"tokens": (1, 2), "scores": ()}),
+        ("policy safety", {"tokens": (3,), "scores": ()}),
+        ("policy safety", {"tokens": (), "scores": (-0.5, -1.25)}),
+        ("policy safety", {"tokens": (), "scores": (-0.25, -1.5)}),
+        ("endpoint safety", {"text": "from elsewhere"}),
+        ("prm helpfulness", {"value": 0.125}),
+        ("endpoint helpfulness", {"text": "", "finish": "missing"}),
+    ]:
+        add_reply(said, question, tokenizer, SimpleNamespace(**completion))
+    assert said == {
+        "policy safety reply": "text of [1, 2]\n---\ntext of [3]",
+        "policy safety labels": "log p -0.250, log p -1.500",
+        "endpoint safety reply": "from elsewhere",
+        "prm helpfulness score": "0.125",
+    }
 
 
 def test_samples_are_taken_from_the_first_prompt_on():

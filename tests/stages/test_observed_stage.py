@@ -99,7 +99,7 @@ def test_samples_of_sft_are_answers_to_held_out_prompts_in_turn(run, capsys):
         assert row["sample"] == "answer" and row["tokens"] > 0
         assert row["reference"] == format_answer([("Problem analysis", "It is a sum.")], "4")
     said = [line for line in capsys.readouterr().err.splitlines() if "sample of step" in line]
-    assert len(said) == 2 and said[0].startswith("sft: sample of step 1, answer: prompt '")
+    assert len(said) == 4 and said[0].startswith("sft: sample of step 1, answer: prompt '")
 
 
 def test_prompts_that_are_too_long_for_samples_are_said(run, capsys):

@@ -173,7 +173,7 @@ def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(fini
             rewards = [entry["reward"] for entry in entries if entry["reward"] is not None]
             assert row["reward"] == max(rewards) and row["tree_value"] == nodes[0]["value"]
         else:
-            assert row["safety reply"].startswith("log-probabilities of the labels: -")
+            assert row["policy safety labels"].startswith("log p -")
             assert row["reward"] in [entry["reward"] for entry in entries]
             assert row["answer"] in [entry["answer"] for entry in entries]
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from stair_jax import pocket
+from stair_jax import checkpoint, pocket
 from stair_jax.errors import UserError
 from stair_jax.inference.scorers import PrmScorer
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head
+from stair_jax.stages import Export, Prm
 from stair_jax.storage import read_json
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.text import chat, steps
@@ -43,8 +44,10 @@ def turns(prompt, answer, *before):
 
 
 def our_ids(tokenizer, prompt, answer):
+    """As sampled: a closing tag ends an answer or a step, and what has none ends with the turn."""
     ids = [*chat.encode_prompt(tokenizer, prompt), *tokenizer.encode_answer(answer)]
-    return ids if answer.endswith(steps.REASONING_CLOSE) else [*ids, tokenizer.end_id]
+    tags = (tokenizer.tags.reasoning_close, tokenizer.tags.output_close)
+    return ids if ids[-1] in tags else [*ids, tokenizer.end_id]
 
 
 def transformers_ids(hf, *chats):
@@ -102,6 +105,22 @@ def test_each_family_is_scored_as_by_our_scorer(family, export):
 def test_the_pocket_world_is_scored_as_by_our_scorer(export):
     tokenizer = Tokenizer.load(Path(*pocket.__path__) / "base")
     check_scores(tokenizer, *export(tokenizer))
+
+
+@pytest.mark.slow
+def test_a_trained_and_exported_reward_model_is_scored_as_by_our_scorer(
+    make_stage_inputs, run_stage, tmp_path, chat_tokenizer
+):
+    inputs = make_stage_inputs(tmp_path, rows=8)
+    settings = {"max_length": 160, "microbatch_rows": 4, "batch_size": 4, "reader": "datasets"}
+    sources = {"model": inputs / "model", "preferences": inputs / "data"}
+    trained = run_stage(Prm, settings | {"learning_rate": 1e-2}, tmp_path / "prm", sources)
+    exported = run_stage(Export, {"dtype": "float32"}, tmp_path / "reward", {"model": trained})
+    config, params, tokenizer = checkpoint.load(exported / "hf")
+    assert tokenizer.stop_ids == chat_tokenizer.stop_ids
+    hf = AutoTokenizer.from_pretrained(exported / "hf")
+    model = AutoModelForSequenceClassification.from_pretrained(exported / "hf").eval()
+    check_scores(chat_tokenizer, PrmScorer(config, params, rows=15), hf, model)
 
 
 def test_the_snippet_of_the_docs_gives_our_scores(chat_tokenizer, export, tmp_path):
@@ -187,7 +206,9 @@ def test_the_turns_before_the_last_are_those_of_the_models_template(make):
     text = exported.hf.apply_chat_template(turns("two?", ANSWERS[0], *before), tokenize=False)
     prompt = [*before, {"role": "user", "content": "two?"}]
     start = hf.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    assert text == start + ANSWERS[0] + "<|im_end|>"
+    assert text == start + ANSWERS[0]
+    text = exported.hf.apply_chat_template(turns("two?", " Sure. ", *before), tokenize=False)
+    assert text == start + "Sure.<|im_end|>"
 
 
 def test_a_template_that_writes_thoughts_into_answers_writes_those_of_the_prompt(make):

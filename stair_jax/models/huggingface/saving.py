@@ -49,7 +49,7 @@ def save(
 
     With a `score_head` it is a sequence classifier with one label and no vocabulary head.
     Transformers scores the last token that is not `pad_token_id`, so the folder's chat template
-    ends an answer with the token that closes it (`text.scoring`). Vocabulary padding is left out.
+    ends an answer where a sampled one ends (`text.scoring`). Vocabulary padding is left out.
 
     Parameters may be sharded; one tensor at a time is gathered on the host. In a run of several
     processes all of them call this; the first one writes, the others wait.

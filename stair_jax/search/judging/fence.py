@@ -7,10 +7,12 @@ with a mark that is drawn from the random key of the request, each of its lines 
 looks like the judge's own words in it is taken apart.
 """
 
+import functools
 import hashlib
 import re
 import unicodedata
 
+from stair_jax.search.judging.replies import LABELS
 from stair_jax.text import fence_prompts
 
 QUOTE = "| "
@@ -26,14 +28,6 @@ _PAIRS = (
 _LOOKALIKES = {ord(other): latin for other, latin in zip(_PAIRS[::2], _PAIRS[1::2], strict=True)}
 # "Conclusion:" and the like, however it is set: what follows the word, up to a colon or bracket.
 _CONCLUSION = re.compile(r"\b(conclusions?)\b[\W_]{0,12}?[:=\[][\s\[:=*_`]{0,12}", re.IGNORECASE)
-_LABEL = r"(?:(?:UN)?SAFE\b|[1-5]\b)"
-_VERDICT = re.compile(
-    r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
-    rf"[\W_]{{0,12}}(?={_LABEL})",
-    re.IGNORECASE,
-)
-_IN_BRACKETS = re.compile(r"[\[{(<]\s{0,8}((?:UN)?SAFE)\s{0,8}[\]})>]", re.IGNORECASE)
-_ALONE = re.compile(rf"[\W_]{{0,40}}{_LABEL}(?:\s?/\s?5)?[\W_]{{0,40}}", re.IGNORECASE)
 # Control tokens of chat templates, as text.
 _CONTROL = re.compile(
     r"<\|([^<>|]{0,40})\|>|</?((?:s|bos|eos|pad|sys|inst|think|(?:start|end)_of_turn)\b)[^<>]{0,8}>"
@@ -42,39 +36,75 @@ _CONTROL = re.compile(
 )
 
 
+# Labels that a judge may be asked for, unless the wording has others.
+_LABELS = tuple(dict.fromkeys(label for labels in LABELS.values() for label in labels))
+
+
+class _LabelPatterns:
+    """What passes for a verdict with certain labels."""
+
+    def __init__(self, labels: tuple[str, ...]):
+        names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+        # A number in brackets is an index or a reference, but at the end of a line.
+        words = "|".join(map(re.escape, (label for label in labels if not label.isdecimal())))
+        numbers = "|".join(label for label in labels if label.isdecimal())
+        label = rf"(?:(?:{names})(?!\w))"
+        self.announced = re.compile(
+            r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
+            rf"[\W_]{{0,12}}(?={label})",
+            re.IGNORECASE,
+        )
+        ending = rf"(?<!\w)[\[{{<]\s{{0,8}}({numbers or '(?!)'})\s{{0,8}}[\]}}>](?=[\W_]{{0,40}}$)"
+        self.bracketed = re.compile(
+            rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]|{ending}", re.IGNORECASE
+        )
+        self.alone = re.compile(rf"[\W_]{{0,40}}{label}(?:\s?/\s?\d)?[\W_]{{0,40}}", re.IGNORECASE)
+
+
+@functools.lru_cache(maxsize=64)
+def _patterns(labels: tuple[str, ...]) -> _LabelPatterns:
+    return _LabelPatterns(labels)
+
+
 def mark_of(key: tuple[int, int]) -> str:
     """The mark of a judgement, from the random key of its request."""
     return hashlib.sha256(repr(("fence", *key)).encode()).hexdigest()[:_MARK_LENGTH]
 
 
-def fenced(answer: str, mark: str) -> str:
+def fenced(answer: str, mark: str, labels: tuple[str, ...] = _LABELS) -> str:
     """An answer between two lines with a mark, quoted and neutralised."""
     opening, closing = fence_prompts.FENCE_OPEN, fence_prompts.FENCE_CLOSE
-    return f"{opening}{mark} ===\n{quoted(answer)}\n{closing}{mark} ==="
+    return f"{opening}{mark} ===\n{quoted(answer, labels)}\n{closing}{mark} ==="
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, labels: tuple[str, ...] = _LABELS) -> str:
     """A neutralised text with `QUOTE` at the start of each line."""
-    return "\n".join(QUOTE + line for line in neutralize(text).splitlines() or [""])
+    return "\n".join(QUOTE + line for line in neutralize(text, labels).splitlines() or [""])
 
 
-def neutralize(text: str) -> str:
+def neutralize(text: str, labels: tuple[str, ...] = _LABELS) -> str:
     """A text in which nothing looks like a conclusion, a verdict or a control token.
 
     Only the lines that hold such words are changed. They are looked for as a reader would see them:
-    also where the letters are of other widths or scripts, or hold characters of no width. Takes
-    time linear in the text.
+    also where the letters are of other widths or scripts, or hold characters of no width. A label
+    that is all of the text is an answer, and stays. Takes time linear in the text.
+
+    Args:
+      text: of an answer, or of a prompt.
+      labels: that the judge may reply.
     """
-    return "".join(map(_neutralize_line, text.splitlines(keepends=True)))
+    patterns, lines = _patterns(labels), text.splitlines(keepends=True)
+    others = sum(not line.isspace() for line in lines) > 1
+    return "".join(_neutralize_line(line, patterns, others) for line in lines)
 
 
-def _neutralize_line(line: str) -> str:
+def _neutralize_line(line: str, patterns: _LabelPatterns, has_others: bool) -> str:
     seen = line if line.isascii() else _as_seen(line)
     changed = _CONTROL.sub(_name_of_control, seen)
     changed = _CONCLUSION.sub(r"\1 (quoted) ", changed)
-    changed = _VERDICT.sub(r"\1 (quoted) ", changed)
-    changed = _IN_BRACKETS.sub(r"(quoted) \1", changed)
-    if _ALONE.fullmatch(changed):
+    changed = patterns.announced.sub(r"\1 (quoted) ", changed)
+    changed = patterns.bracketed.sub(lambda found: f"(quoted) {found[1] or found[2]}", changed)
+    if has_others and patterns.alone.fullmatch(changed):
         changed = f"(quoted) {changed.lstrip()}"
     return line if changed == seen else changed
 

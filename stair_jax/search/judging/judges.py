@@ -134,6 +134,11 @@ class Judge:
             if isinstance(source := self.sources[name], LanguageModelSource)
         ]
 
+    def tokenizer_of(self, name: str) -> Tokenizer:
+        """The tokenizer of the model that a source asks; where it has none, that of the policy."""
+        source = self.sources[name]
+        return source.tokenizer if isinstance(source, LanguageModelSource) else self.tokenizer
+
     def malformed(self, text: str, finished: bool) -> bool:
         """Whether an answer has no single final answer that could be judged.
 

@@ -51,7 +51,7 @@ class JudgePrefixes:
         for name, question, source in self._judge.language_models(prompt.kind):
             engine = self._engine_of(name)
             shared = self._of_run((name, question), source)
-            tokens = source.shared(question, prompt.prompt)
+            tokens = source.shared(question, prompt.conversation)
             if shared is not None and tokens[: len(shared.tokens)] == shared.tokens:
                 handles[name, question] = engine.keep(tokens[len(shared.tokens) :], shared)
             elif tokens:

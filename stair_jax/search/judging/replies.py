@@ -109,7 +109,7 @@ def read_reply(
     scores = labels or LABELS[question]
     if reading == "strict":
         return read_conclusion(question, text, scores)
-    body = steps.output_text(text) if steps.TAG_PATTERN.search(text) else text
+    body = steps.final_answer(text) if steps.TAG_PATTERN.search(text) else text
     score = read_conclusion(question, body, scores)
     return _read_labels(scores, body) if score is None else score
 

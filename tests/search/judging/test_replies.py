@@ -76,6 +76,7 @@ def test_labels_of_helpfulness(reply, score):
 def test_a_structured_reply_is_read_from_its_output_block():
     reasoning = [("Reading", "Conclusion: [1]\n2")]
     assert read_reply("helpfulness", steps.format_answer(reasoning, "4")) == 0.5
+    assert read_reply("helpfulness", steps.format_answer(reasoning, "Conclusion: [2]")) == -0.5
     said = steps.format_answer(reasoning, "It is fine.\nConclusion: [5]")
     assert read_reply("helpfulness", said) == 1.0
     assert read_reply("helpfulness", steps.format_step("Reading", "4")) is None

@@ -38,11 +38,13 @@ class EndpointSource(Source):
             priority=asking.priority,
         )
 
-    def request_closing(self, request: ChatRequest, reply: str) -> ChatRequest:
-        """The request for the closing line that a reply lacks."""
+    def request_closing(self, request: ChatRequest, question: Question, reply: str) -> ChatRequest:
+        """The request for the verdict that a reply lacks."""
+        labels = ", ".join(self.settings.labels(question))
+        closing = fence_prompts.CLOSING_REQUEST.replace("{labels}", labels)
         turns: tuple[dict[str, Any], ...] = (
             {"role": "assistant", "content": reply},
-            {"role": "user", "content": fence_prompts.CLOSING_REQUEST},
+            {"role": "user", "content": closing},
         )
         return ChatRequest(
             request.id,
@@ -76,14 +78,15 @@ class EndpointScoring(Scoring):
         assert self._sent is not None
         settings = self._source.settings
         if completion.finish == "stop":
-            score = read_reply(self._question, completion.text, settings.reading)
+            labels = settings.labels(self._question)
+            score = read_reply(self._question, completion.text, settings.reading, labels)
             if score is not None:
                 return self.finish(score)
         may_close = settings.ask_closing and completion.text.strip() and not self._is_closing
         if may_close and completion.finish in ("stop", "length"):
             self._is_closing = True
             self.closings += 1
-            return [self._source.request_closing(self._sent, completion.text)]
+            return [self._source.request_closing(self._sent, self._question, completion.text)]
         self.unreadable += 1
         # A refused or failed call was tried as often as the endpoint's settings say.
         may_help = completion.finish in ("stop", "length") or self._is_closing

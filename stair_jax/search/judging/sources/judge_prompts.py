@@ -1,7 +1,7 @@
 """The text of a judge's prompt: a template around the user's prompt and the answer."""
 
 from stair_jax.search.judging import fence
-from stair_jax.search.judging.replies import Question
+from stair_jax.search.judging.replies import QUESTIONS, Question
 from stair_jax.search.judging.settings import JudgeSettings
 from stair_jax.search.judging.templates import split_template
 
@@ -23,8 +23,11 @@ class JudgePrompts:
             "safety": split_template("safety", settings.safety_template),
         }
         self._reminders: dict[Question, str] = {
-            "helpfulness": settings.helpfulness_reminder,
-            "safety": settings.safety_reminder,
+            "helpfulness": settings.helpfulness_reminder or "",
+            "safety": settings.safety_reminder or "",
+        }
+        self._labels: dict[Question, tuple[str, ...]] = {
+            question: tuple(settings.labels(question)) for question in QUESTIONS
         }
 
     def write(self, question: Question, prompt: str, answer: str, mark: str) -> str:
@@ -42,5 +45,7 @@ class JudgePrompts:
             return f"{before}{prompt}{between}{answer}{after}"
         reminder = self._reminders[question].replace(_MARK, mark)
         reminder = f"\n\n{reminder}" if reminder else ""
-        question_text = fence.quoted(prompt)
-        return f"{before}{question_text}{between}{fence.fenced(answer, mark)}{reminder}{after}"
+        labels = self._labels[question]
+        asked = fence.quoted(prompt, labels)
+        judged = fence.fenced(answer, mark, labels)
+        return f"{before}{asked}{between}{judged}{reminder}{after}"

@@ -22,6 +22,7 @@ from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.tokenizer import Tokenizer
 
+_CLOSING = "Conclusion: ["  # of a closing line, where the wording has no lead-in
 _EMPTY_KEY = (0, 0)  # of requests about the empty answer, whose mark is always the same
 
 
@@ -43,8 +44,12 @@ class LanguageModelSource(Source):
         self.tokenizer, self.service = tokenizer, service
         self.settings = settings
         self._prompts = JudgePrompts(settings)
-        lead_ins = (settings.helpfulness_lead_in, settings.safety_lead_in)
-        self._lead_in_texts: dict[Question, str] = dict(zip(QUESTIONS, lead_ins, strict=True))
+        own = {"helpfulness": settings.helpfulness_lead_in, "safety": settings.safety_lead_in}
+        # Behind a reply, a label needs something that leads in to it.
+        instead = "" if settings.mode == "expected" else _CLOSING
+        self._lead_in_texts: dict[Question, str] = {
+            question: own[question] or instead for question in QUESTIONS
+        }
         self._labels: dict[Question, tuple[int, ...]] = {}
         if settings.mode != "generative" or settings.ask_closing:
             for question, lead_in in self._lead_in_texts.items():

@@ -10,6 +10,7 @@ from stair_jax.search.judging.sources.source import Asking, Case, Scoring, Sourc
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.endings import after_answer
+from stair_jax.text.scoring import encode_scored
 from stair_jax.text.tokenizer import Tokenizer
 
 
@@ -48,7 +49,8 @@ class RewardModelSource(Source):
         tokenizer = self._tokenizer
         prompt = encode_prompt(tokenizer, case.prompt)
         if self._is_structured:
-            answer = tokenizer.encode_answer(_neutralize_between_tags(case.text or case.answer))
+            text = _neutralize_between_tags(case.text or case.answer)
+            answer = encode_scored(tokenizer, text)
         else:
             answer = [*tokenizer.encode_text(neutralize(case.answer)), *after_answer(tokenizer)]
         return ScoreRequest(asking.id, (*prompt, *answer), self._service)

@@ -8,7 +8,6 @@ import pytest
 from stair_jax.decoding.requests import Completion
 from stair_jax.errors import UserError
 from stair_jax.search.judging.judges import Judge, JudgeSettings
-from stair_jax.search.judging.replies import LABELS
 from stair_jax.search.judging.sources.language_model import LanguageModelSource
 from stair_jax.text import steps
 
@@ -16,7 +15,7 @@ from stair_jax.text import steps
 class Judges:
     """Completes requests: texts in turn, and the log-probs of labels behind lead-ins."""
 
-    def __init__(self, tokenizer, texts=(), logps=(math.log(0.9), math.log(0.05))):
+    def __init__(self, tokenizer, texts=(), logps=(-0.1, -3.0)):
         self.tokenizer, self.texts, self.logps = tokenizer, list(texts), logps
         self.finish = "stop"
 
@@ -28,7 +27,8 @@ class Judges:
 
 
 def make(tokenizer, service="", **settings):
-    return LanguageModelSource(tokenizer, JudgeSettings(**settings), service)
+    wording = {"safety_template": "verdict", "helpfulness_template": "rating"}
+    return LanguageModelSource(tokenizer, JudgeSettings(**(wording | settings)), service)
 
 
 def test_a_reply_that_cannot_be_read_is_asked_for_its_closing_line(tokenizer, ask):
@@ -117,11 +117,12 @@ def test_expected_scores_are_relative_to_those_of_an_empty_answer(tokenizer, ask
     )
 
 
-def test_labels_with_the_same_first_token_leave_replies_to_be_read(tokenizer, ask, monkeypatch):
-    monkeypatch.setitem(LABELS, "safety", ("OK", "Oh no"))
+def test_labels_with_the_same_first_token_leave_replies_to_be_read(tokenizer, ask):
+    labels = {"OK": 1.0, "Oh no": -1.0}
     with pytest.raises(UserError, match="first token"):
-        make(tokenizer, mode="both")
-    scoring, requests = ask(make(tokenizer, attempts=2), "safety", Judges(tokenizer, ["hm", "hm"]))
+        make(tokenizer, mode="both", safety_labels=labels)
+    source = make(tokenizer, attempts=2, safety_labels=labels)
+    scoring, requests = ask(source, "safety", Judges(tokenizer, ["hm", "hm"]))
     assert scoring.score is None and scoring.unreadable == len(requests) == 2
     assert not scoring.closings
 
