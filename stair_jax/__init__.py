@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stair_jax.inference.candidates import TestTimeSettings
     from stair_jax.inference.scorers import PrmScorer
     from stair_jax.models.config import ModelConfig
+    from stair_jax.run.answering import answer
     from stair_jax.search.judging.judges import JudgeSettings
     from stair_jax.search.judging.reward import SafetyReward
     from stair_jax.search.kernel import actions_to, search_trees
@@ -67,6 +68,7 @@ __all__ = [
     "TreeRecord",
     "UserError",
     "actions_to",
+    "answer",
     "batch_logps",
     "batch_scores",
     "beam_search",
@@ -113,6 +115,7 @@ _MODULES = {
     "TreeRecord": "stair_jax.search.tree_records",
     "UserError": "stair_jax.errors",
     "actions_to": "stair_jax.search.kernel",
+    "answer": "stair_jax.run.answering",
     "batch_logps": "stair_jax.training.batch_scoring",
     "batch_scores": "stair_jax.training.batch_scoring",
     "beam_search": "stair_jax.inference.beam_search",

@@ -3,6 +3,8 @@
     stair-jax [run] --config=configs/pocket.py --workdir=runs/pocket [--config.FIELD=VALUE ...]
     stair-jax plan --config=configs/pocket.py --topology=v5p:2x2x1
     stair-jax show runs/pocket
+    stair-jax answer --model=runs/pocket/iter3 "how do i make soup ?"
+    stair-jax chat --model=runs/pocket/iter3
     stair-jax --help[=SECTION]
 
 `python -m stair_jax.launch` is the same. Exit status: 0 done; 2 a mistake that the user can correct

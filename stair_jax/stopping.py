@@ -9,6 +9,8 @@ and a timer, for code that has no such loop; both raise again unless the excepti
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -62,6 +64,36 @@ class StopSignals:
         _active, sys.unraisablehook = self._outer, self._hook
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    @contextmanager
+    def asking_first(self) -> Iterator[Callable[[], bool]]:
+        """Context in which the first SIGINT raises nothing: for work that ends at a good place.
+
+        A second one raises `Stopped`, as SIGTERM does.
+
+        Yields:
+          a function that tells whether the first one came.
+        """
+        asked: list[int] = []
+
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            if asked:
+                self._on_signal(number, frame)
+            asked.append(number)
+
+        if signal.SIGINT not in self._before:  # it is ignored
+            yield lambda: False
+            return
+        signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield lambda: bool(asked)
+        finally:
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def go_on(self) -> None:
+        """To be called by who caught `Stopped` and goes on all the same."""
+        self.number = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def settle(self) -> None:
         """To be called when the command ends: from now on the signals change nothing."""

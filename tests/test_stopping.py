@@ -13,6 +13,7 @@ import pytest
 
 from stair_jax import stopping
 from stair_jax.decoding.driver import run_all
+from stair_jax.decoding.requests import Request, Sampling
 from stair_jax.stopping import Stopped, StopSignals, heed
 from stair_jax.storage import RecordLog
 
@@ -46,6 +47,25 @@ def swallow(number):
     reference = weakref.ref(thing, lambda reference: os.kill(os.getpid(), number))
     del thing
     assert reference() is None
+
+
+def test_work_that_ends_at_a_good_place_is_asked_first(signals):
+    with signals.asking_first() as is_asked:
+        assert not is_asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert is_asked() and signals.number is None
+        heed()
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+    signals.go_on()
+    heed()
+    with pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_sigterm_is_not_asked_first(signals):
+    with signals.asking_first(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -164,6 +184,9 @@ class Endless:
     def submit(self, requests):
         self.pending = 1
 
+    def cancel(self, ids):
+        self.pending = 0
+
     def step(self):
         self.rounds += 1
         assert self.rounds < 100, "nobody heeds the signal"
@@ -176,7 +199,7 @@ def test_a_loop_over_an_engine_heeds_a_swallowed_signal(signals):
     engine = Endless()
     engine.pending = 0
     with pytest.raises(Stopped):
-        run_all(engine, [])
+        run_all(engine, [Request("r", (1,), sampling=Sampling())])
     assert engine.rounds == 3
 
 

@@ -15,7 +15,9 @@ _EXAMPLES = """\
     stair-jax --config=configs/pocket.py --workdir=runs/pocket
     stair-jax run --config=llama8b_stair --workdir=runs/llama8b --config.search.num_iterations=64
     stair-jax plan --config=llama8b_stair --topology=v5p:2x2x1
-    stair-jax show runs/pocket"""
+    stair-jax show runs/pocket
+    stair-jax answer --model=runs/pocket/iter3 "how do i make soup ?"
+    stair-jax chat --model=runs/pocket/iter3"""
 _STATUS = """\
 exit status: 0 done; 2 a mistake that you can correct, in one line; 3 a plan that does not fit;
 4 another process of the run was lost, start all again; 1 a fault of stair_jax, with a traceback;

@@ -1,8 +1,6 @@
 """Runs the stages of a config in a working folder."""
 
 import argparse
-import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,10 +11,10 @@ from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster, collectives
-from stair_jax.run.run_config import RunConfig, read_config
+from stair_jax.run.compilation_cache import use_compilation_cache
+from stair_jax.run.run_config import read_config
 from stair_jax.run.show_config import format_config
 from stair_jax.stages import STAGES
-from stair_jax.storage import fingerprint
 
 SUMMARY = "Runs the stages of a config; the same command again goes on where it stopped."
 
@@ -69,7 +67,9 @@ def execute(arguments: Arguments, session: Session) -> int:
     agree = (lambda names: True) if options.yes else _ask
     anew = pipeline.Anew(options.redo, options.lengthen, agree)
     models = pipeline.check(config, workdir, anew)
-    _use_compilation_cache(config, workdir)  # makes the folder: not before all is checked
+    named = config.runtime.compilation_cache
+    if folder := workdir / ".jax_cache" if named is None else named:
+        use_compilation_cache(folder)  # makes the folder: not before all is checked
     pipeline.run(config, workdir, anew, models)
     if session.watchdog is not None:
         collectives.barrier("the end of the run", collectives.PATIENCE)
@@ -84,32 +84,3 @@ def _ask(names: Sequence[str]) -> bool:
         raise UserError(f"to {question}, add --yes")
     print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _use_compilation_cache(config: RunConfig, workdir: Path) -> None:
-    """Keeps compiled programs for the next start, in `runtime.compilation_cache` or the workdir.
-
-    An empty field turns it off; JAX's own environment variable counts more. XLA compiles for the
-    very processor that it runs on, so that each kind of processor has a folder of its own.
-    """
-    named = config.runtime.compilation_cache
-    folder = workdir / ".jax_cache" if named is None else named
-    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    own = Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
-    jax.config.update("jax_compilation_cache_dir", str(own))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    compilation_cache.reset_cache()  # what was compiled before had none
-
-
-def _processor() -> list[str]:
-    """The architecture of this machine's processor, and its features where Linux lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    features = [line for line in lines if line.lower().startswith(("flags", "features"))]
-    return [platform.machine(), *features[:1]]

@@ -1,1 +1,1 @@
-"""Test-time search: best-of-N and beam search, guided by a PRM or by self-reward."""
+"""Answers, greedy, sampled or by test-time search, guided by a PRM or by self-reward."""

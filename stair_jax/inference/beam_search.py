@@ -72,9 +72,11 @@ class BeamSearch(Task[Result]):
         scorer: Scorer,
         settings: TestTimeSettings,
         seed: int,
+        tokens: Sequence[int] | None = None,
     ):
-        """A task that has asked nothing yet; see `beam_search`."""
+        """A task that has asked nothing yet; see `beam_search`, and `start` for `tokens`."""
         self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
+        self._tokens = tokens
         self._settings, self._seed = settings, seed
         self._scorer = scorer.open(prompt)
         self._kept: list[tuple[Candidate, Scored]] = []  # best first
@@ -88,7 +90,7 @@ class BeamSearch(Task[Result]):
 
     def start(self) -> list[Any]:
         """Requests for the first steps."""
-        root = start(self._engine, self._tokenizer, self._prompt)
+        root = start(self._engine, self._tokenizer, self._prompt, self._tokens)
         self._kept = [(root, Scored(float("-inf")))]
         return self._next_round()
 

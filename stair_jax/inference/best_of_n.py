@@ -64,9 +64,11 @@ class BestOfN(Task[Result]):
         scorer: Scorer,
         settings: TestTimeSettings,
         seed: int,
+        tokens: Sequence[int] | None = None,
     ):
-        """A task that has asked nothing yet; see `best_of_n`."""
+        """A task that has asked nothing yet; see `best_of_n`, and `start` for `tokens`."""
         self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
+        self._tokens = tokens
         self._settings, self._seed = settings, seed
         self._scorer = scorer.open(prompt)
         self._root: Candidate | None = None
@@ -76,7 +78,7 @@ class BestOfN(Task[Result]):
     def start(self) -> list[Any]:
         """A request for each answer."""
         settings = self._settings
-        self._root = start(self._engine, self._tokenizer, self._prompt)
+        self._root = start(self._engine, self._tokenizer, self._prompt, self._tokens)
         sampling = settings.sampling(settings.max_answer_tokens, end_ids(self._tokenizer))
         return [
             Request(

@@ -1,7 +1,7 @@
 """Data types of test-time search: settings, candidates, scores and results."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -98,10 +98,19 @@ class TestTimeSettings(Settings):
         return Sampling(self.temperature, self.top_k, self.top_p, max_tokens, stop_ids)
 
 
-def start(engine: Keeper, tokenizer: Tokenizer, prompt: Prompt) -> Candidate:
-    """The empty answer to a prompt, with a handle in the engine's cache."""
-    tokens = tuple(encode_row(tokenizer, prompt))
-    return Candidate(prompt, tokens, (), (), "open", engine.keep(tokens))
+def start(
+    engine: Keeper, tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int] | None = None
+) -> Candidate:
+    """The empty answer to a prompt, with a handle in the engine's cache.
+
+    Args:
+      engine: that keeps it.
+      tokenizer: of the model.
+      prompt: what is answered.
+      tokens: of a whole chat, rendered by the chat template; None: that of `prompt`.
+    """
+    rendered = tuple(encode_row(tokenizer, prompt) if tokens is None else tokens)
+    return Candidate(prompt, rendered, (), (), "open", engine.keep(rendered))
 
 
 def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

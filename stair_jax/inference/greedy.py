@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from stair_jax.data.examples import encode_row
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
-from stair_jax.decoding.requests import Completion, Request, Sampling
+from stair_jax.decoding.requests import Completion, Handle, Request, Sampling
 from stair_jax.decoding.task import Service, Task
 from stair_jax.inference.candidates import end_ids
 from stair_jax.text.chat import encode_prompt
@@ -15,15 +15,26 @@ from stair_jax.text.tokenizer import Tokenizer
 class SampleAnswer(Task[Completion]):
     """One answer to a rendered prompt."""
 
-    def __init__(self, tokens: Sequence[int], sampling: Sampling, key: tuple[int, int] = (0, 0)):
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        sampling: Sampling,
+        key: tuple[int, int] = (0, 0),
+        parent: Handle | None = None,
+        keep: bool = False,
+    ):
         """A task that has asked nothing yet.
 
         Args:
-          tokens: of the prompt, rendered by the chat template.
+          tokens: of the prompt, rendered by the chat template; those after `parent`.
           sampling: with the ids that end an answer.
           key: random key, two uint32 words.
+          parent: the first tokens of the prompt, kept in the engine's cache.
+          keep: whether the completion has a handle of prompt and answer.
         """
-        self._request = Request((), tuple(tokens), sampling=sampling, key=key)
+        self._request = Request(
+            (), tuple(tokens), parent=parent, sampling=sampling, key=key, keep=keep
+        )
 
     def start(self) -> list[Request]:
         """The only request."""

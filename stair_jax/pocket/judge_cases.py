@@ -1,4 +1,4 @@
-"""Labelled answers to requests of the pocket world: what a judge of its language should tell apart."""
+"""Labelled answers to requests of the pocket world: what a judge there should tell apart."""
 
 import random
 from typing import Any

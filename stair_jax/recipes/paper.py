@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
-from stair_jax.text import judge_prompts
+from stair_jax.text.judge_wordings import DEFAULTS
 
 ITERATIONS = 3  # K [P]
 
@@ -125,8 +125,11 @@ def _config(model: str, init: str) -> ConfigDict:
     config.search.judge.top_p = 0.9  # [C]
     config.search.judge.max_tokens = 512  # [ours]
     config.search.judge.safety_rule = "model"  # [P]; "paper_release" is that of [C]
-    config.search.judge.helpfulness_template = judge_prompts.HELPFULNESS_JUDGE
-    config.search.judge.safety_template = judge_prompts.SAFETY_JUDGE
+    # By name, or a text of your own; `stair-jax judge check MODEL` tries all of ours. Labels and
+    # closing line of "rating" and "verdict" are those of [C].
+    config.search.judge.helpfulness_template = DEFAULTS["helpfulness"]  # [ours]
+    config.search.judge.safety_template = DEFAULTS["safety"]  # [ours]
+    config.search.judge.probe = "default"  # labelled cases, judged before the first tree [ours]
     config.search.reward = ConfigDict()
     config.search.reward.family = "s"  # R = S H + 2 S [P]
     config.search.reward.c2 = -1.0  # [P]

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from stair_jax import checkpoint
 from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.errors import UserError
+from stair_jax.run.model_folders import find_model
 from stair_jax.search.judging.auc import Auc
 from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.probe import run_probe
@@ -48,12 +48,6 @@ class Trial:
     def rank(self) -> float:
         """The lower end of the interval; -1 where the judge cannot be read."""
         return self.auc.low if self.auc and self.readable >= _LEAST_READABLE else -1.0
-
-
-def find_model(source: str) -> str:
-    """The model that a user means: a stage's folder has it in `hf`."""
-    hf = Path(source).expanduser() / "hf"
-    return str(hf) if hf.is_dir() else source
 
 
 def load_judge(source: str, dtype: str, slots: int, context: int) -> tuple[Engine, Tokenizer]:

@@ -174,9 +174,10 @@ class Actor:
         assert judging is not None
         if self.replies is not None:
             source, question = completion.id[4:]
-            name = question if source == "policy" else f"{source} {question}"
             said = self.replies.setdefault((node, visit), {})
-            add_reply(said, name, self._context.judge.tokenizer_of(source), completion)
+            add_reply(
+                said, f"{source} {question}", self._context.judge.tokenizer_of(source), completion
+            )
         retries = judging.receive(completion)
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries

@@ -90,7 +90,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
-    give_up_after: int = setting(16, least=0, absent=0)
+    give_up_after: int = setting(16, least=0)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))

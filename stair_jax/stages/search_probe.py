@@ -85,7 +85,7 @@ def _probe(
     about = objection(used, settings.min_readable, settings.min_auc, settings.calibrate)
     if about is not None:
         raise UserError(
-            f"{folder.name}: {about}; --redo={folder.name} begins anew with other settings, and "
+            f"{about}; --redo={folder.name} begins anew with other settings, and "
             'search.judge.probe="" searches all the same'
         )
     return record

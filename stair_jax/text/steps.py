@@ -26,7 +26,7 @@ TAGS = (REASONING_OPEN, REASONING_CLOSE, OUTPUT_OPEN, OUTPUT_CLOSE)
 CLOSING_TAGS = (REASONING_CLOSE, OUTPUT_CLOSE)
 
 FINAL_PREFIX = "Final Answer:"
-_TITLE_PREFIX = "Title:"
+TITLE_PREFIX = "Title:"
 TAG_PATTERN = re.compile("|".join(re.escape(tag) for tag in TAGS))
 _LONGEST_TAG = max(map(len, TAGS))
 _NOT_SPACE = re.compile(r"\S")
@@ -56,7 +56,7 @@ class Answer:
 
 def format_step(title: str, text: str) -> str:
     """A reasoning block with its tags."""
-    return f"{REASONING_OPEN}{_TITLE_PREFIX} {title}\n{text}\n{REASONING_CLOSE}"
+    return f"{REASONING_OPEN}{TITLE_PREFIX} {title}\n{text}\n{REASONING_CLOSE}"
 
 
 def format_output(final: str) -> str:
@@ -117,9 +117,9 @@ def _block(text: str, start: int, opening: str, closing: str) -> tuple[str, int]
 def _split_title(body: str) -> tuple[str, str]:
     """(title, text) of a reasoning block; the title is "" if there is none."""
     first, _, rest = body.strip().partition("\n")
-    if not first.startswith(_TITLE_PREFIX):
+    if not first.startswith(TITLE_PREFIX):
         return "", body.strip()
-    return first.removeprefix(_TITLE_PREFIX).strip(), rest.strip()
+    return first.removeprefix(TITLE_PREFIX).strip(), rest.strip()
 
 
 def _without_prefix(body: str) -> str:

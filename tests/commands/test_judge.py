@@ -42,7 +42,7 @@ def test_a_tiny_random_model_is_probed_and_the_search_stops(inputs, tmp_path, ca
     )
     status = launch.main(["stair-jax", f"--config={config}", f"--workdir={tmp_path / 'run'}"])
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert status == 2 and last.startswith("stair_jax: error: search: the judge's ")
+    assert status == 2 and last.startswith("stair_jax: error: stage search: the judge's ")
     assert "stair-jax judge check MODEL" in last and "--redo=search" in last
     record = storage.read_json(tmp_path / "run/search/probe.json")
     assert len(record["judgements"]) == len(read_cases("default"))

@@ -16,7 +16,7 @@ from stair_jax.search.judging.probe_verdict import objection, summarize
 from stair_jax.text.judge_wordings import WORDINGS
 
 CASES = [
-    *(ProbeCase(f"bad {n}", "safety", "no" if n % 2 else "sure", n % 2 * 2 - 1, None) for n in
+    *(ProbeCase(f"bad {n}", "safety", "never" if n % 2 else "sure", n % 2 * 2 - 1, None) for n in
       range(40)),
     *(ProbeCase(f"good {n}", "helpfulness", "right" if n % 2 else "wrong", 1, n % 2 * 2 - 1) for n
       in range(40)),
@@ -39,7 +39,7 @@ def probe(tokenizer, make_engine):
 
 def faithful(text, question):
     """Replies to the default wordings: whether the assistant does what the user wants."""
-    return "NO" if "| no\n" in text or "| wrong\n" in text else "YES"
+    return "NO" if "| never\n" in text or "| wrong\n" in text else "YES"
 
 
 def test_a_faithful_judge_passes(probe):

@@ -1,0 +1,172 @@
+"""Answers by any method: greedy, sampled, or found by test-time search; one task per prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stair_jax.data.records import Prompt
+from stair_jax.decoding.requests import Completion, Handle, request_key
+from stair_jax.decoding.task import Task
+from stair_jax.inference.beam_search import BeamSearch
+from stair_jax.inference.best_of_n import BestOfN
+from stair_jax.inference.candidates import Result, SamplingEngine, TestTimeSettings, end_ids
+from stair_jax.inference.greedy import SampleAnswer, greedy_sampling
+from stair_jax.inference.scoring import Scorer
+from stair_jax.text.tokenizer import Tokenizer
+
+_SEARCHES = {"best_of_n": BestOfN, "beam_search": BeamSearch}
+SELF_REWARD = "_self_reward"  # ending of the methods that the model's own judgements guide
+METHODS = ("greedy", "sample", *_SEARCHES, *(name + SELF_REWARD for name in _SEARCHES))
+
+
+def is_search(method: str) -> bool:
+    """Whether a method compares several candidates, by their scores."""
+    return method.removesuffix(SELF_REWARD) in _SEARCHES
+
+
+def num_candidates(method: str, settings: TestTimeSettings) -> int:
+    """How many candidates of one prompt are sampled side by side."""
+    if method.startswith("best_of_n"):
+        return settings.n
+    return settings.width * settings.successors if is_search(method) else 1
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer and its cost.
+
+    Attributes:
+      text: the whole answer, tags visible.
+      tokens: of the answer.
+      prompt_tokens: number of tokens of the rendered prompt.
+      generated_tokens: number of tokens sampled for it, by a search also those of the other
+        candidates and of scoring.
+      finish: "stop"; "length": cut off by `max_answer_tokens` or the end of the context;
+        "too_long": the prompt leaves no room in the context.
+      score: of the answer chosen by a search; None: there was none.
+      unscored: candidates of a search whose score was missing.
+      handle: of prompt and answer in the engine's cache, if it was to be kept.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    generated_tokens: int
+    finish: str
+    score: float | None = None
+    unscored: int = 0
+    handle: Handle | None = None
+
+
+class Answering:
+    """An engine, and how its model is asked."""
+
+    def __init__(
+        self,
+        engine: SamplingEngine,
+        tokenizer: Tokenizer,
+        settings: TestTimeSettings,
+        seed: int,
+        max_length: int,
+    ):
+        """Answers to be asked for.
+
+        Args:
+          engine: that samples.
+          tokenizer: of its model.
+          settings: of sampling and search.
+          seed: of the run.
+          max_length: most tokens of a sequence, prompt and answer.
+        """
+        self.engine, self.tokenizer, self.max_length = engine, tokenizer, max_length
+        self._settings, self._seed = settings, seed
+
+    def task(
+        self,
+        method: str,
+        prompt: Prompt,
+        tokens: Sequence[int],
+        scorer: Scorer | None = None,
+        parent: Handle | None = None,
+        keep: bool = False,
+    ) -> "AnswerTask":
+        """A task whose result is the answer to a prompt.
+
+        Args:
+          method: one of `METHODS`.
+          prompt: its id is a part of the random keys, and its text is what scorers judge.
+          tokens: of the prompt, rendered by the chat template.
+          scorer: of a search.
+          parent: the first of `tokens`, kept in the engine's cache; not for a search.
+          keep: whether the answer has a handle; not for a search.
+        """
+        inner: Task[Any]
+        if is_search(method):
+            assert scorer is not None
+            search = _SEARCHES[method.removesuffix(SELF_REWARD)]
+            inner = search(
+                self.engine, self.tokenizer, prompt, scorer, self._settings, self._seed, tokens
+            )
+        else:
+            key = request_key(self._seed, prompt.id, "sample")
+            rest = tokens[len(parent.tokens) if parent else 0 :]
+            inner = SampleAnswer(rest, self._sampling(method), key, parent, keep)
+        return AnswerTask(self, inner, len(tokens))
+
+    def _sampling(self, method: str) -> Any:
+        most = self._settings.max_answer_tokens
+        if method == "greedy":
+            return greedy_sampling(self.tokenizer, most)
+        return self._settings.sampling(most, end_ids(self.tokenizer))
+
+
+class AnswerTask(Task[Answered]):
+    """The task of a method, with one kind of result for all of them."""
+
+    def __init__(self, answering: Answering, inner: Task[Any], prompt_tokens: int):
+        """Made by `Answering.task`."""
+        self._answering, self._inner, self._prompt_tokens = answering, inner, prompt_tokens
+
+    def start(self) -> list[Any]:
+        """The first requests."""
+        return self._after(self._inner.start())
+
+    def receive(self, completion: Any) -> list[Any]:
+        """Sends a completion on."""
+        return self._after(self._inner.receive(completion))
+
+    def close(self) -> None:
+        """Gives back what the method holds."""
+        self._inner.close()
+
+    def _after(self, requests: list[Any]) -> list[Any]:
+        if self._inner.done:
+            self.result = self._answered(self._inner.result)
+        return requests
+
+    def _answered(self, found: Result | Completion) -> Answered:
+        tokenizer, tokens = self._answering.tokenizer, tuple(found.tokens)
+        finish = "length"
+        if self._prompt_tokens >= self._answering.max_length:
+            finish = "too_long"
+        elif tokens and tokens[-1] in end_ids(tokenizer):
+            finish = "stop"
+        if isinstance(found, Completion):
+            return Answered(
+                tokenizer.decode(tokens),
+                tokens,
+                self._prompt_tokens,
+                len(tokens),
+                finish,
+                handle=found.handle,
+            )
+        score = found.score if found.score > float("-inf") else None
+        return Answered(
+            found.text,
+            tokens,
+            self._prompt_tokens,
+            found.generated_tokens,
+            finish,
+            score,
+            found.unscored,
+        )
