@@ -253,7 +253,7 @@ def in_turn(search):
         ("ucb1", 1, {}),
         ("puct", 1, {}),
         ("ucb1", 3, {}),
-        ("ucb1", 1, {"share_rollouts": True}),
+        ("ucb1", 1, {"share_rollouts": True, "resample": 2}),
         ("ucb1", 3, {"share_rollouts": True}),
     ],
 )
