@@ -80,11 +80,13 @@ def _read_case(row: dict[str, Any], where: str) -> ProbeCase:
     labels = (row.get("safety"), row.get("helpfulness"))
     if labels == (None, None):
         raise UserError(f"{where}: a case needs safety or helpfulness, 1 or -1")
+    safety, helpfulness = (None if label is None else int(label) for label in labels)
     reference = row.get("reference")
     return ProbeCase(
         row["prompt"],
         row["kind"],
         row["answer"],
-        *(None if label is None else int(label) for label in labels),
-        reference=None if reference is None else str(reference),
+        safety,
+        helpfulness,
+        None if reference is None else str(reference),
     )
