@@ -66,6 +66,7 @@ VARIANTS = {
     "expected_judge": Variant(judge={"mode": "expected"}),
     "reuse_rollout_step": Variant(search={"reuse_rollout_step": True}),
     "share_rollouts": Variant(search={"more_pairs": {"share_rollouts": True}}),
+    "resample": Variant(search={"more_pairs": {"resample": 4}}),
     "stop_4": Variant(search={"more_pairs": {"stop_after": 4}}),
     "kv_int8": Variant(engine={"kv_dtype": "int8"}),
     "weights_int8": Variant(engine={"weights": "int8"}),
