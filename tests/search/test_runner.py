@@ -30,7 +30,12 @@ SECTION = {
     "max_answer_tokens": 300,
     "give_up_after": 0,
 }
-EXPECTED = {"mode": "expected", "helpfulness_prompts": ("helpfulness", "safety")}
+EXPECTED = {
+    "mode": "expected",
+    "helpfulness_prompts": ("helpfulness", "safety"),
+    "helpfulness_template": "rating",
+    "safety_template": "verdict",
+}
 PROMPTS = [
     Prompt(f"p{i}", f"question {i}?", "safety" if i % 2 else "helpfulness", "test")
     for i in range(12)
@@ -517,7 +522,7 @@ def test_the_last_trees_are_served_by_what_they_have_left_to_do(tokenizer, make_
     for priorities in of_tree.values():
         # First its iterations, by how many it has done, then the visits after them, in one turn.
         assert priorities[0] == 0 and priorities == sorted(priorities)
-        assert len(set(priorities)) > 10
+        assert len(set(priorities)) > 6
         assert SECTION["num_iterations"] <= priorities[-1] < SECTION["num_iterations"] + 3
         at_the_end.add(priorities[-1])
         assert priorities.count(priorities[-1]) > 1
