@@ -28,6 +28,8 @@ SETTINGS = {
     "max_answer_tokens": 40,
 }
 JUDGE = {
+    "probe": "",  # of random weights
+    "helpfulness_prompts": ("helpfulness", "safety"),
     "mode": "expected",
     "fence": False,
     "helpfulness_template": "rate {prompt} : {answer}",

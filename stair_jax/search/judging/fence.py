@@ -16,7 +16,11 @@ from stair_jax.search.judging.replies import LABELS
 from stair_jax.text import fence_prompts
 
 QUOTE = "| "
-_NO_WIDTH = ("Cf", "Mn", "Cc")  # formats, marks on letters, controls
+# Formats, marks on letters and selectors of variants; a line of controls would show them.
+_NO_WIDTH = re.compile(
+    "[\u00ad\u0300-\u036f\u0600-\u0605\u061c\u06dd\u070f\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 _MARK_LENGTH = 8  # hexadecimal digits: 32 bits that an answer would have to guess
 
 # Letters of other scripts, each in front of the Latin one that it looks like.
@@ -26,6 +30,7 @@ _PAIRS = (
     "\u03bfo\u03b9i\u03b1a\u03b5e\u03c5u\u03bdv\u0391A\u0395E\u0399I\u039dN\u039fO\u03dcF"
 )
 _LOOKALIKES = {ord(other): latin for other, latin in zip(_PAIRS[::2], _PAIRS[1::2], strict=True)}
+_LOOKS_ALIKE = re.compile(f"[{_PAIRS[::2]}]")
 # "Conclusion:" and the like, however it is set: what follows the word, up to a colon or bracket.
 _CONCLUSION = re.compile(r"\b(conclusions?)\b[\W_]{0,12}?[:=\[][\s\[:=*_`]{0,12}", re.IGNORECASE)
 # Control tokens of chat templates, as text.
@@ -34,8 +39,8 @@ _CONTROL = re.compile(
     r"|<</?(sys)>>|\[/?(inst)\]",
     re.IGNORECASE,
 )
-
-
+_WORDS = ("conclusion", "verdict", "rating", "judgment", "judgement")
+_BRACKET = re.compile(r"[\[{<]")
 # Labels that a judge may be asked for, unless the wording has others.
 _LABELS = tuple(dict.fromkeys(label for labels in LABELS.values() for label in labels))
 
@@ -56,9 +61,22 @@ class _LabelPatterns:
         )
         ending = rf"(?<!\w)[\[{{<]\s{{0,8}}({numbers or '(?!)'})\s{{0,8}}[\]}}>](?=[\W_]{{0,40}}$)"
         self.bracketed = re.compile(
-            rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]|{ending}", re.IGNORECASE
+            rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]|{ending}",
+            re.IGNORECASE | re.MULTILINE,
         )
-        self.alone = re.compile(rf"[\W_]{{0,40}}{label}(?:\s?/\s?\d)?[\W_]{{0,40}}", re.IGNORECASE)
+        alone = rf"[\W_]{{0,40}}{label}(?:\s?/\s?\d)?[\W_]{{0,40}}"
+        self.alone = re.compile(alone, re.IGNORECASE)
+        self._some_alone = re.compile(rf"^{alone}$", re.IGNORECASE | re.MULTILINE)
+
+    def may_be_in(self, seen: str) -> bool:
+        """Whether a text might hold what is to be neutralised; it is asked line by line then."""
+        small = seen.lower()
+        has_brackets = _BRACKET.search(seen) is not None
+        return (
+            any(word in small for word in _WORDS)
+            or (has_brackets and bool(_CONTROL.search(seen) or self.bracketed.search(seen)))
+            or self._some_alone.search(seen) is not None
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -93,13 +111,16 @@ def neutralize(text: str, labels: tuple[str, ...] = _LABELS) -> str:
       text: of an answer, or of a prompt.
       labels: that the judge may reply.
     """
-    patterns, lines = _patterns(labels), text.splitlines(keepends=True)
+    patterns = _patterns(labels)
+    if not patterns.may_be_in(_as_seen(text)):  # nearly always, and much quicker
+        return text
+    lines = text.splitlines(keepends=True)
     others = sum(not line.isspace() for line in lines) > 1
     return "".join(_neutralize_line(line, patterns, others) for line in lines)
 
 
 def _neutralize_line(line: str, patterns: _LabelPatterns, has_others: bool) -> str:
-    seen = line if line.isascii() else _as_seen(line)
+    seen = _as_seen(line)
     changed = _CONTROL.sub(_name_of_control, seen)
     changed = _CONCLUSION.sub(r"\1 (quoted) ", changed)
     changed = patterns.announced.sub(r"\1 (quoted) ", changed)
@@ -113,7 +134,9 @@ def _name_of_control(match: re.Match[str]) -> str:
     return f"({next((name for name in match.groups() if name), '')})"
 
 
-def _as_seen(line: str) -> str:
-    """A line without characters of no width, its letters in one width and of one script."""
-    plain = unicodedata.normalize("NFKC", line).translate(_LOOKALIKES)
-    return "".join(c for c in plain if c.isspace() or unicodedata.category(c) not in _NO_WIDTH)
+def _as_seen(text: str) -> str:
+    """A text without characters of no width, its letters in one width and of one script."""
+    if text.isascii():
+        return text
+    plain = _NO_WIDTH.sub("", unicodedata.normalize("NFKC", text))
+    return plain.translate(_LOOKALIKES) if _LOOKS_ALIKE.search(plain) else plain
