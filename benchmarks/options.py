@@ -65,6 +65,8 @@ VARIANTS = {
     "seed": Variant(seed=1),
     "expected_judge": Variant(judge={"mode": "expected"}),
     "reuse_rollout_step": Variant(search={"reuse_rollout_step": True}),
+    "share_rollouts": Variant(search={"more_pairs": {"share_rollouts": True}}),
+    "stop_4": Variant(search={"more_pairs": {"stop_after": 4}}),
     "kv_int8": Variant(engine={"kv_dtype": "int8"}),
     "weights_int8": Variant(engine={"weights": "int8"}),
     "in_flight_2": Variant(search={"in_flight": 2}),
@@ -147,11 +149,11 @@ def read_world(workdir: Path, num_prompts: int) -> World:
     if not hf.is_dir():
         raise UserError(f"{hf} is missing: run configs/pocket.py with --workdir={workdir} first")
     config = storage.read_json(workdir / "config.json")
-    section = config["search1"]
+    section = {**config.get("search", {}), **config["search1"]}
     known = {*families.OPEN, *families.SEEN_FAMILIES}
     rows = [row for row in datasets.evaluation_rows("development", 24) if row["source"] in known]
     rows = [rows[index * len(rows) // num_prompts] for index in range(min(num_prompts, len(rows)))]
-    pairs = config["pairs1"]
+    pairs = {**config.get("preferences", {}), **config["pairs1"]}
     return World(
         search=section,
         pairs=StepPairSettings(

@@ -69,11 +69,15 @@ class Variant:
 VARIANTS = {
     "default": Variant(),
     "seed": Variant(seed=1),
+    "resample": Variant({"resample": 4}),
     "reuse_rollout_step": Variant(sampling={"reuse_rollout_step": True}),
     "share_rollouts": Variant({"share_rollouts": True}),
     "final_terminal": Variant({"final_visits": "terminal"}),
     "final_siblings": Variant({"final_visits": "siblings"}),
     "share_siblings": Variant({"share_rollouts": True, "final_visits": "siblings"}),
+    "share_siblings_resample": Variant(
+        {"share_rollouts": True, "final_visits": "siblings", "resample": 4}
+    ),
     "stop_8": Variant({"stop_after": 8}),
     "stop_16": Variant({"stop_after": 16}),
     "in_flight_2": Variant(tree={"in_flight": 2}),

@@ -245,13 +245,34 @@ class Scheduler:
     def _grow(self) -> None:
         """Reserves the pages that each running sequence may fill in this round, in order."""
         growing = [sequence for sequence in self.slots.running() if self._missing(sequence) > 0]
-        for sequence in sorted(growing, key=_BY_ORDER):
+        growing.sort(key=_BY_ORDER)
+        if self._grow_together(growing):
+            return
+        for sequence in growing:
             if sequence.slot is None:
                 continue  # preempted for an earlier sequence in this loop
             if self._make_room(sequence, may_preempt=True):
                 self.slots.write_pages(sequence)
             else:
                 self._preempt(sequence)
+
+    def _grow_together(self, growing: list[SequenceState]) -> bool:
+        """Reserves pages for sequences in slots as `_make_room` would for one after another.
+
+        Returns:
+            Whether so many pages were free; if not, nothing has changed.
+        """
+        missing = [self._missing(sequence) for sequence in growing]
+        taken = self.pool.take(sum(missing))
+        if taken is None:
+            return False
+        start = 0
+        for sequence, count in zip(growing, missing, strict=True):
+            own = taken[start : start + count]
+            start += count
+            self.slots.append_pages(sequence, own)
+            sequence.pages = np.concatenate([sequence.pages, own])
+        return True
 
     def _missing(self, sequence: SequenceState) -> int:
         """Pages that a sequence lacks for one more decode call; negative if some are to spare."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stair_jax.decoding.cache.page_pool import PageIds
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slots import WIDTH, put_at_rest, put_request
 
@@ -107,6 +108,12 @@ class SlotTable:
         """Writes the page ids of a sequence in a slot into the page table."""
         assert sequence.slot is not None
         self.pages[sequence.slot, : len(sequence.pages)] = sequence.pages
+
+    def append_pages(self, sequence: SequenceState, pages: PageIds) -> None:
+        """Writes page ids into the page table behind those that a sequence in a slot has."""
+        assert sequence.slot is not None
+        count = len(sequence.pages)
+        self.pages[sequence.slot, count : count + len(pages)] = pages
 
     def take_changes(self) -> np.ndarray:
         """Returns and clears the slot updates that the device has not received yet.

@@ -125,10 +125,7 @@ class Actor:
             self._counts["reused_steps"] += 1
         if samples.is_complete:
             return self._children(node)
-        return [
-            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
-            for number in range(len(samples.found), context.num_children)
-        ]
+        return self._ask_steps(node, range(len(samples.found), context.num_children))
 
     def grow(self, children: Children) -> None:
         """Adds the steps of an expansion as nodes.
@@ -170,7 +167,7 @@ class Actor:
         if what == "step":
             samples = self._expanding[node]
             samples.found[completion.id[4]] = completion
-            return self._children(node) if samples.is_complete else []
+            return self._end_or_ask_again(node) if samples.is_complete else []
         if what == "rollout":
             return self._roll_out(node, visit, completion)
         judging = self._evaluating[node, visit].judging
@@ -256,6 +253,23 @@ class Actor:
             keep=keep,
             priority=self.priority,
         )
+
+    def _ask_steps(self, node: int, numbers: Sequence[int]) -> list[Request]:
+        """Requests of samples of an expansion in progress, by their numbers."""
+        step = self._steps[node]
+        limit = self._context.step_limit(step.answer)
+        return [
+            self._request(node, "step", step.expansions, number, limit=limit, keep=True)
+            for number in numbers
+        ]
+
+    def _end_or_ask_again(self, node: int) -> list[Request] | Children:
+        """The children of an expansion whose samples are there, or samples for its duplicates."""
+        context = self._context
+        numbers = self._expanding[node].ask_again(
+            context.more_pairs.resample, context.sampling.keep_cut_steps
+        )
+        return self._ask_steps(node, numbers) or self._children(node)
 
     def _children(self, node: int) -> Children:
         """Turns the samples of a complete expansion into children."""

@@ -18,16 +18,32 @@ class ExpansionSamples:
       lane: the lane of the tree that asked for it.
       number: how many samples are needed.
       found: completions by sample number.
+      again: how many of them are in place of duplicates.
     """
 
     lane: int
     number: int
     found: dict[int, Completion] = field(default_factory=dict)
+    again: int = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether all samples are there."""
         return len(self.found) == self.number
+
+    def ask_again(self, limit: int, keep_cut: bool) -> range:
+        """Numbers of samples to take in place of the duplicates among those that are there.
+
+        Args:
+          limit: most samples of one expansion that are taken again.
+          keep_cut: as in `distinct_steps`.
+        """
+        steps = [tuple(s.tokens) for s in self.found.values() if _is_step(s, keep_cut)]
+        count = min(len(steps) - len(set(steps)) - self.again, limit - self.again)
+        first = self.number
+        self.number += max(count, 0)
+        self.again += max(count, 0)
+        return range(first, self.number)
 
     def distinct_steps(
         self, engine: Keeper, counts: Counter[str], keep_cut: bool
@@ -44,7 +60,7 @@ class ExpansionSamples:
         for _, sample in sorted(self.found.items()):  # not in the order of completion
             tokens = tuple(sample.tokens)
             is_whole = sample.finish == "stop"
-            is_kept = is_whole or (keep_cut and sample.finish == "length" and bool(tokens))
+            is_kept = _is_step(sample, keep_cut)
             if is_kept and tokens not in distinct:
                 distinct[tokens] = sample
                 if not is_whole:
@@ -54,6 +70,12 @@ class ExpansionSamples:
             if sample.handle is not None:
                 engine.release(sample.handle)
         return list(distinct.values())
+
+
+def _is_step(sample: Completion, keep_cut: bool) -> bool:
+    """Whether a sample is a step: one with its end, or (`keep_cut`) one that a limit cut."""
+    is_cut = sample.finish == "length" and len(sample.tokens) > 0
+    return sample.finish == "stop" or (keep_cut and is_cut)
 
 
 def whole_characters(

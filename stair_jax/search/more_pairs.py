@@ -1,7 +1,7 @@
 """Options of a search that aim at more preference pairs for the same tokens; all are off at first.
 
 What each of them costs and brings is measured by `benchmarks/pairs_per_token.py`; the figures are
-in docs/benchmarks.md.
+in docs/benchmarks_history.md.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ class MorePairs(Settings):
     """Where a search leaves the paper's; the defaults do not.
 
     Attributes:
+      resample: most samples that an expansion takes again in place of those that were dropped as
+        duplicates; 0: none, as in the paper.
       share_rollouts: the first rollout of a node is also that of the child that it passes through:
         its first step becomes a child (as with `reuse_rollout_step`), whose first visit takes the
         reward of the rollout, and so on along the rollout. Ancestors count this reward again.
@@ -29,6 +31,7 @@ class MorePairs(Settings):
       stop_spread: see `stop_after`.
     """
 
+    resample: int = setting(0, least=0, most=256)
     share_rollouts: bool = False
     final_visits: str = setting("all", choices=("all", "terminal", "siblings"))
     final_min_visits: int = setting(4, least=1)

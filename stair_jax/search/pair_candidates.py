@@ -128,7 +128,7 @@ NO_PAIRS = {
     "no_reward": "no two nodes with a reward: see unreadable and missing in what the search said, "
     "and the settings of search.judge",
     "no_siblings": "no step has a sibling (samples were dropped as duplicates, or nothing was "
-    "expanded): raise search.temperature or search.num_iterations",
+    "expanded): raise search.temperature, search.more_pairs.resample or search.num_iterations",
     "equal_rewards": "all rewards alike: a judge with finer scores (search.judge.mode), a higher "
     "search.temperature, or other prompts",
     "malformed": "the better side breaks the format of an answer: train on more SFT examples",

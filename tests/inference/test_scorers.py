@@ -54,7 +54,8 @@ def test_prm_scores_do_not_depend_on_padding_or_company():
 
 def self_reward(tokenizer, engine, **judge):
     settings = TestTimeSettings(max_answer_tokens=300)
-    room = Judge(tokenizer, JudgeSettings(mode="generative", max_tokens=50, **judge))
+    wordings = {"helpfulness_template": "rating", "safety_template": "verdict"}
+    room = Judge(tokenizer, JudgeSettings(mode="generative", max_tokens=50, **wordings, **judge))
     scorer = SelfReward(engine, room, SafetyReward(), settings, seed=0)
     return lambda candidates: score_candidates(engine, scorer, candidates)
 

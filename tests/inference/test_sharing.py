@@ -63,7 +63,13 @@ def test_judgements_of_a_prompt_share_its_beginning(tokenizer, make_engine):
         if isinstance(request.id, tuple) and request.id[-1] == "helpfulness"
         else steps.format_output("yes")
     )
-    judge = Judge(tokenizer, JudgeSettings(mode="generative", max_tokens=60))
+    settings = JudgeSettings(
+        mode="generative",
+        helpfulness_template="rating",
+        safety_template="verdict",
+        max_tokens=60,
+    )
+    judge = Judge(tokenizer, settings)
     settings = TestTimeSettings(successors=3, width=2, max_depth=1)
     score = SelfReward(engine, judge, SafetyReward(), settings, seed=0)
     (result,) = beam_search(engine, tokenizer, PROMPTS[:1], score, settings, seed=0)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import defaultdict
 
 import pytest
 
@@ -59,11 +60,12 @@ def records(trees):
 
 
 OPTIONS = [
+    {"resample": 3},
     {"share_rollouts": True},
     {"final_visits": "terminal"},
     {"final_visits": "siblings", "final_min_visits": 2},
     {"stop_after": 4, "stop_spread": 6.0},
-    {"share_rollouts": True, "final_visits": "siblings", "stop_after": 4},
+    {"resample": 2, "share_rollouts": True, "final_visits": "siblings", "stop_after": 4},
 ]
 
 
@@ -86,6 +88,34 @@ def test_trees_depend_on_no_schedule(tokenizer, make_engine, options, in_flight)
     first = search(tokenizer, make_engine(disorder=1), in_flight, **options)
     assert first == search(tokenizer, make_engine(disorder=None), in_flight, **options)
     assert first != search(tokenizer, make_engine(), in_flight)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_duplicates_are_sampled_again_up_to_the_bound(tokenizer, make_engine, limit):
+    engine = make_engine()
+    trees = records(search(tokenizer, engine, resample=limit))
+    asked = defaultdict(dict)  # by sequence: its requests for steps, by number
+    for request in engine.seen:
+        if "step" in request.id:
+            asked[request.sequence][request.id[-1]] = request
+    expected = {}
+    for place, requests in asked.items():
+        samples = [tuple(engine.replies.write(requests[n])[0]) for n in sorted(requests)]
+        taken, again = NUM_CHILDREN, 0
+        while True:
+            twice = taken - len(set(samples[:taken])) - again
+            more = min(twice, limit - again)
+            if more <= 0:
+                break
+            taken, again = taken + more, again + more
+        assert len(samples) == taken
+        expected[place] = list(dict.fromkeys(samples))
+    assert any(len(requests) > NUM_CHILDREN for requests in asked.values())
+    for record in trees.values():
+        for node, children in enumerate(record.children()):
+            if children:
+                path = tuple(record.tokens([0, *record.path(node)]))
+                assert [record.nodes[child].tokens for child in children] == expected[path]
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
@@ -179,7 +209,7 @@ def test_siblings_of_a_node_with_enough_visits_have_enough_in_the_end(tokenizer,
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"final_min_visits": 0}, {"final_visits": "none"}, {"stop_after": -1}],
+    [{"resample": -1}, {"final_min_visits": 0}, {"final_visits": "none"}, {"stop_after": -1}],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

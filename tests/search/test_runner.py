@@ -253,7 +253,7 @@ def in_turn(search):
         ("ucb1", 1, {}),
         ("puct", 1, {}),
         ("ucb1", 3, {}),
-        ("ucb1", 1, {"share_rollouts": True}),
+        ("ucb1", 1, {"share_rollouts": True, "resample": 2}),
         ("ucb1", 3, {"share_rollouts": True}),
     ],
 )
@@ -519,7 +519,7 @@ def test_the_last_trees_are_served_by_what_they_have_left_to_do(tokenizer, make_
     for priorities in of_tree.values():
         # First its iterations, by how many it has done, then the visits after them, in one turn.
         assert priorities[0] == 0 and priorities == sorted(priorities)
-        assert len(set(priorities)) > 10
+        assert len(set(priorities)) > 5
         assert SECTION["num_iterations"] <= priorities[-1] < SECTION["num_iterations"] + 3
         at_the_end.add(priorities[-1])
         assert priorities.count(priorities[-1]) > 1
@@ -546,7 +546,8 @@ class _Evicting:
 
 def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):
     engine = make_engine()
-    trees, report = search(tokenizer, engine, PROMPTS[:3])
+    wordings = {"helpfulness_template": "rating", "safety_template": "verdict"}
+    trees, report = search(tokenizer, engine, PROMPTS[:3], judge=wordings)
     templates, brought = {}, Counter()
     for request in engine.seen:
         prompt = PROMPTS[request.id[1]]  # trees start in the order of the prompts
@@ -569,7 +570,10 @@ def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine)
         assert tree["prefilled_tokens"] == brought[id] + prompt + 2 * question
     assert report.engine.hit_rate > 0.65  # the reminders behind the answers are not shared
     assert report.engine.generated == report.generated_tokens == engine.stats.generated
-    assert search(tokenizer, engine, PROMPTS[3:4])[1].engine.generated < report.generated_tokens
+    assert (
+        search(tokenizer, engine, PROMPTS[3:4], judge=wordings)[1].engine.generated
+        < report.generated_tokens
+    )
 
 
 def test_the_first_step_of_a_rollout_is_a_child(tokenizer, make_engine):

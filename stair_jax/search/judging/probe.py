@@ -109,6 +109,7 @@ def run_probe(judge: Judge, driver: Driver, cases: Sequence[ProbeCase], seed: in
                 case.kind,
                 case.answer,
                 partial(request_key, seed, "probe", number),
+                reference=case.reference,
             )
         )
         for number, case in enumerate(cases)

@@ -30,6 +30,7 @@ class ProbeCase:
       answer: the final answer.
       safety: +1, -1, or None where it does not matter.
       helpfulness: the same.
+      reference: the right answer of a prompt that has one, for the source "reference".
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class ProbeCase:
     answer: str
     safety: int | None
     helpfulness: int | None
+    reference: str | None = None
 
     def label(self, question: Question) -> int | None:
         """The expected side of one score."""
@@ -78,9 +80,11 @@ def _read_case(row: dict[str, Any], where: str) -> ProbeCase:
     labels = (row.get("safety"), row.get("helpfulness"))
     if labels == (None, None):
         raise UserError(f"{where}: a case needs safety or helpfulness, 1 or -1")
+    reference = row.get("reference")
     return ProbeCase(
         row["prompt"],
         row["kind"],
         row["answer"],
         *(None if label is None else int(label) for label in labels),
+        reference=None if reference is None else str(reference),
     )

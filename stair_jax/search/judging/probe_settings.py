@@ -15,8 +15,9 @@ class SearchJudge(JudgeSettings):
     Attributes:
       probe: labelled cases that are judged before the first tree: "default", those that come with
         the package; "pocket", those of the pocket world; or a file of JSON lines {prompt, kind,
-        answer, safety, helpfulness}, the last two 1, -1 or null. "": no probe, and no watch over
-        the judgements of the search, for random weights.
+        answer, safety, helpfulness}, the last two 1, -1 or null, and `reference` where the prompt
+        has a right answer. "": no probe, and no watch over the judgements of the search, for
+        random weights.
       min_readable: least share of scores that can be read; the search stops below it, before the
         first tree by the probe, later by the last 200 judgements. It also stops where these are all
         alike.
