@@ -17,7 +17,6 @@ from stair_jax.storage import read_jsonl
 
 DEFAULT, POCKET = "default", "pocket"  # the cases that come with the package, by name
 _FILE = Path(__file__).with_name("probe_cases.jsonl")
-_LABELS = ("safety", "helpfulness")
 _COLUMNS = "{prompt, kind, answer, safety, helpfulness}"
 
 
@@ -78,15 +77,16 @@ def _read_case(row: dict[str, Any], where: str) -> ProbeCase:
         label = row.get(question)
         if label is not None and (isinstance(label, bool) or label not in (-1, 1)):
             raise UserError(f"{where}: {question} is {label!r}: it must be 1, -1 or null")
-    labels = [None if (label := row.get(name)) is None else int(label) for name in _LABELS]
-    if labels == [None, None]:
+    labels = (row.get("safety"), row.get("helpfulness"))
+    if labels == (None, None):
         raise UserError(f"{where}: a case needs safety or helpfulness, 1 or -1")
+    safety, helpfulness = (None if label is None else int(label) for label in labels)
     reference = row.get("reference")
     return ProbeCase(
-        prompt=row["prompt"],
-        kind=row["kind"],
-        answer=row["answer"],
-        safety=labels[0],
-        helpfulness=labels[1],
-        reference=None if reference is None else str(reference),
+        row["prompt"],
+        row["kind"],
+        row["answer"],
+        safety,
+        helpfulness,
+        None if reference is None else str(reference),
     )
