@@ -259,6 +259,8 @@ class SearchTask(Task[SearchReport]):
         if tree.actor.no_room:
             tree.skipped = "prompt leaves no room in the context"
         if tree.skipped:
+            if isinstance(outcome, Children):
+                tree.actor.grow(outcome)  # so that its handles are found
             self._remove_if_skipped(slot)
         else:
             self._take(slot, outcome)
@@ -279,10 +281,7 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot, tree in list(self._trees.items()):
-            for outcome in tree.ready.values():
-                if isinstance(outcome, Children):
-                    tree.actor.grow(outcome)  # so that its handles are found
+        for slot in list(self._trees):
             self._remove(slot, finished=False)
         self._context.judge_prefixes.close_all()
 
@@ -447,6 +446,9 @@ class SearchTask(Task[SearchReport]):
     def _remove(self, slot: int, finished: bool) -> None:
         """Frees the slot of a tree that has no request in flight."""
         tree = self._trees.pop(slot)
+        for outcome in tree.ready.values():
+            if isinstance(outcome, Children):
+                tree.actor.grow(outcome)  # so that its handles are found
         tree.actor.release()
         tree.load.close(finished)
         self._free_slots.append(slot)

@@ -353,12 +353,14 @@ def test_trees_are_given_up_alike_in_any_company(tokenizer, make_engine, options
 
     judge = {"safety_prompts": ("helpfulness", "safety"), "safety_score": "expected"}
     options = options | {"reward": reward, "judge": judge}
+    engines = make_engine(0), make_engine(5)
     searches = [
-        search(tokenizer, make_engine(disorder), give_up_after=2, trees_in_flight=width, **options)
-        for disorder, width in ((0, 8), (5, 2))
+        search(tokenizer, engine, give_up_after=2, trees_in_flight=width, **options)
+        for engine, width in zip(engines, (8, 2), strict=True)
     ]
     (trees, report), (again, other) = searches
     assert again == trees and other.skipped == report.skipped
+    assert not any(engine.handles for engine in engines)
     assert trees and report.skipped
     whole, _ = search(tokenizer, make_engine(), give_up_after=0, **options)
     assert all(whole[id] == tree for id, tree in trees.items())
