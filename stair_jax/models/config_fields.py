@@ -64,7 +64,14 @@ _SUPPORTED: Mapping[str, Collection[Any]] = {
 # Fields that do not change what is computed from the tensors.
 _IGNORED = {
     # Names and versions.
-    *("architectures", "transformers_version", "_name_or_path", "name_or_path", "_commit_hash"),
+    *(
+        "architectures",
+        "transformers_version",
+        "_name_or_path",
+        "name_or_path",
+        "_model_name_or_path",
+        "_commit_hash",
+    ),
     *("tokenizer_class", "transformers.js_config", "unsloth_fixed", "unsloth_version"),
     # How the weights are stored, and the program that runs them: the dtype is that of the tensors.
     *("torch_dtype", "dtype", "use_bfloat16", "torchscript", "tf_legacy_loss", "use_cache"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from stair_jax.run.engines import (
     plan_laid_out,
     start_engine,
 )
+from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
@@ -159,7 +160,13 @@ class JudgingStage(Stage):
         if "model" in used:
             own = _settings_of_judge(engine)
             layout = lay_out_judge(
-                self._judge_config(context), own, policy, engine, runtime, devices, beside
+                self._judge_config(context),
+                own,
+                policy,
+                engine,
+                self._runtime_of_judge(runtime),
+                devices,
+                beside,
             )
             planned = plan_laid_out(layout, own, devices, beside)
             programs += planned.programs(beside)
@@ -170,7 +177,7 @@ class JudgingStage(Stage):
         self, context: StageContext, policy: ModelConfig, engine: EngineSettings, judges: Judges
     ) -> None:
         folder = self._folder(context, "judge_model", self.judge_checkpoint)
-        own, runtime = _settings_of_judge(engine), context.runtime
+        own, runtime = _settings_of_judge(engine), self._runtime_of_judge(context.runtime)
         config = huggingface.load_config(folder)
         layout = lay_out_judge(config, own, policy, engine, runtime, beside=judges.beside)
         planned = plan_laid_out(layout, own, jax.local_devices(), judges.beside)
@@ -180,6 +187,10 @@ class JudgingStage(Stage):
         )
         judges.beside = (judges.beside, planned.resident)
         say(f"{context.name}: the model in {folder} judges")
+
+    def _runtime_of_judge(self, runtime: Runtime) -> Runtime:
+        """One step a call where a judgement is one step: more would be waited for in vain."""
+        return replace(runtime, steps_per_call=1) if self.judge.mode == "expected" else runtime
 
     def _load_prm(self, context: StageContext, engine: EngineSettings, judges: Judges) -> None:
         folder = self._folder(context, "judge_prm", self.judge_prm_checkpoint)

@@ -14,12 +14,23 @@ if TYPE_CHECKING:  # half a second: only where a tokenizer is loaded
 
 _PARTS = ("pretokenizers", "normalizers")  # of a sequence of them
 
+_NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that no text has in UTF-8
+# Bytes that begin the characters of the rarest planes: private use, and nothing assigned so far.
+_RARE = {
+    0xF1: (0x40000, 0x7FFFF),
+    0xF2: (0x80000, 0xBFFFF),
+    0xF3: (0xC0000, 0xFFFFF),
+    0xF4: (0x100000, 0x10FFFF),
+}
+
 
 def plain_backend(hf: "PreTrainedTokenizerFast") -> Backend:
     """The same tokenizer, but unable to produce an added or special token from text.
 
     The space that some tokenizers prepend only to the first word of a document is also disabled, as
-    the texts are used inside of a prompt.
+    the texts are used inside of a prompt. ASCII characters and those of rare planes that a
+    byte-level vocabulary lacks become U+FFFD, where transformers drops them: SmolLM2's lacks some
+    control characters.
 
     Raises:
       UserError: a Unigram model, from which tokens cannot be removed by name; or a vocabulary that
@@ -54,7 +65,7 @@ def _unknown(hf: "PreTrainedTokenizerFast", state: dict[str, Any]) -> str | None
     model = state["model"]
     unknown: str | None = model.get("unk_token")
     is_shared = unknown is not None and unknown in (hf.bos_token, hf.eos_token)
-    if _has_all_bytes(state):
+    if _writes_all(state):
         if is_shared:
             model["unk_token"] = None
         return None if is_shared else unknown
@@ -71,8 +82,11 @@ def _unknown(hf: "PreTrainedTokenizerFast", state: dict[str, Any]) -> str | None
     return unknown
 
 
-def _has_all_bytes(state: dict[str, Any]) -> bool:
-    """Whether the vocabulary of a tokenizer can write any text, byte by byte."""
+def _writes_all(state: dict[str, Any]) -> bool:
+    """Whether a tokenizer can write any text, byte by byte.
+
+    What few characters it lacks are replaced by a normalizer, which is put into `state`.
+    """
     model = state["model"]
     if model["type"] != "BPE":
         return False
@@ -83,8 +97,34 @@ def _has_all_bytes(state: dict[str, Any]) -> bool:
         inner = [each for part in parts for name in _PARTS for each in part.get(name, ())]
         if "ByteLevel" not in [part.get("type") for part in (*parts, *inner)]:
             return False
-        needed = set(ByteLevel.alphabet())
+        names = _byte_names()
+        lacking = {byte for byte, name in names.items() if name not in model["vocab"]} - _NEVER
+        if not lacking <= {*range(0x80), *_RARE}:
+            return False
+        if lacking:
+            _replace(lacking, state)
+        return True
     return needed <= model["vocab"].keys()
+
+
+def _byte_names() -> dict[int, str]:
+    """The character by which a byte-level vocabulary writes each byte: its own where it is seen.
+
+    The others follow from U+0100 on, in their order (GPT-2's convention).
+    """
+    own = {chr(byte) for byte in range(0x100)} & set(ByteLevel.alphabet())
+    others = [byte for byte in range(0x100) if chr(byte) not in own]
+    return {ord(name): name for name in own} | {
+        byte: chr(0x100 + number) for number, byte in enumerate(others)
+    }
+
+
+def _replace(lacking: set[int], state: dict[str, Any]) -> None:
+    spans = [_RARE.get(byte, (byte, byte)) for byte in sorted(lacking)]
+    inside = "".join(f"\\x{{{first:X}}}-\\x{{{last:X}}}" for first, last in spans)
+    first = {"type": "Replace", "pattern": {"Regex": f"[{inside}]"}, "content": "\ufffd"}
+    others = [] if state["normalizer"] is None else [state["normalizer"]]
+    state["normalizer"] = {"type": "Sequence", "normalizers": [first, *others]}
 
 
 def _makes(pair: str | list[str], control: set[str]) -> bool:

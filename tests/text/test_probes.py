@@ -8,6 +8,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 from tokenizers import pre_tokenizers as pre
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from stair_jax.errors import UserError
 from stair_jax.text import chat, probes, steps
@@ -55,11 +56,28 @@ def test_a_tokenizer_that_drops_characters_is_refused():
         prepared(hf)
 
 
-def test_a_byte_level_tokenizer_that_lacks_a_byte_is_refused():
-    words = ["<s>", "</s>", *sorted(pre.ByteLevel.alphabet())[1:]]
-    hf = bpe(words, pre.ByteLevel(use_regex=False), bos_token="<s>", eos_token="</s>")
+def byte_level_without(*lacking):
+    names = bytes_to_unicode()
+    words = ["<s>", "</s>", *sorted(set(names.values()) - {names[byte] for byte in lacking})]
+    pieces = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    return bpe(words, pieces, None, decoders.ByteLevel(), bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("lacking", [0x80, 0xBF, 0xC3, 0xE6, 0xF0])
+def test_a_byte_level_tokenizer_that_lacks_a_byte_of_many_characters_is_refused(lacking):
     with pytest.raises(UserError, match="needs the 256 bytes"):
-        prepared(hf)
+        prepared(byte_level_without(lacking))
+
+
+def test_rare_characters_that_a_byte_level_tokenizer_lacks_are_replaced():
+    """As SmolLM2 lacks them; transformers drops them."""
+    hf = byte_level_without(0xC0, 0xFF, 0xF1, 0xF4, 0x04, 0x1D, ord("["))
+    text = "a\x04b\x1d\x1e[c] \U0001f600\U00040000\U0007ffff\U00080000\U0010ffff\u65e5"
+    seen = "a\ufffdb\ufffd\x1e\ufffdc] \U0001f600\ufffd\ufffd\U00080000\ufffd\u65e5"
+    assert hf.decode(hf.encode("a\x04b[")) == "ab"
+    tokenizer = prepared(hf)
+    assert tokenizer.decode(tokenizer.encode_text(text)) == seen
+    assert tokenizer.decode(tokenizer.encode_text("<s>")) == "<s>"
 
 
 def test_an_unknown_token_that_begins_a_text_is_refused_where_text_can_give_it():
