@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.requests import Completion, Request, request_key
-from stair_jax.decoding.task import Task, TaskGroup
 from stair_jax.inference.candidates import (
     Candidate,
     Result,
@@ -20,12 +18,10 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.inference.scoring import Score, Scorer, as_scorer
-from stair_jax.search.judging.prefixes import Keeper
+from stair_jax.inference.prompt_search import SCORES, PromptSearch, search_prompts
+from stair_jax.inference.scoring import Score, Scorer
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
-
-_SCORES = "scores"
 
 
 def beam_search(
@@ -56,36 +52,21 @@ def beam_search(
     Returns:
       one result per prompt, in their order.
     """
-    scorer = as_scorer(score)
-    tasks = (BeamSearch(engine, tokenizer, prompt, scorer, settings, seed) for prompt in prompts)
-    return list(run_tasks(Driver(engine, scorer.services), tasks))
+    return search_prompts(BeamSearch, engine, tokenizer, prompts, score, settings, seed)
 
 
-class BeamSearch(Task[Result]):
+class BeamSearch(PromptSearch):
     """The beam search of one prompt: samples successors, has them scored, keeps the best."""
 
-    def __init__(
-        self,
-        engine: Keeper,
-        tokenizer: Tokenizer,
-        prompt: Prompt,
-        scorer: Scorer,
-        settings: TestTimeSettings,
-        seed: int,
-        tokens: Sequence[int] | None = None,
-    ):
-        """A task that has asked nothing yet; see `beam_search`, and `start` for `tokens`."""
-        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
-        self._tokens = tokens
-        self._settings, self._seed = settings, seed
-        self._scorer = scorer.open(prompt)
+    def __init__(self, *arguments: Any, **options: Any):
+        """A task that has asked nothing yet; see `PromptSearch`."""
+        super().__init__(*arguments, **options)
         self._kept: list[tuple[Candidate, Scored]] = []  # best first
         self._depth = 0  # rounds that have begun
         # Of the round: what is continued under which request, in order, and what came of it.
         self._parents: dict[tuple[Any, ...], Candidate] = {}
         self._sampled: dict[tuple[Any, ...], Candidate] = {}
         self._fresh: list[Candidate] = []  # without duplicates
-        self._scoring = TaskGroup()
         self._generated_tokens = self._generated_steps = self._unscored = 0
 
     def start(self) -> list[Any]:
@@ -104,16 +85,15 @@ class BeamSearch(Task[Result]):
             if len(self._sampled) < len(self._parents):
                 return []
             self._fresh = _distinct([self._sampled[id] for id in self._parents])
-            requests = self._scoring.add(_SCORES, self._scorer.score(self._fresh))
+            requests = self._scoring.add(SCORES, self._scorer.score(self._fresh))
         if not self._scoring.done:
             return requests
-        self._keep_best(self._scoring.results.pop(_SCORES))
+        self._keep_best(self._scoring.results.pop(SCORES))
         return requests + self._next_round()
 
     def close(self) -> None:
         """Gives back what is kept of the prompt and of the candidates."""
-        self._scoring.close()
-        self._scorer.close()
+        super().close()
         release(self._engine, [*self._open, *self._sampled.values()])
         self._kept, self._sampled = [], {}
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.requests import Completion, Request, request_key
-from stair_jax.decoding.task import Task, TaskGroup
 from stair_jax.inference.candidates import (
     Candidate,
     Result,
@@ -19,12 +17,10 @@ from stair_jax.inference.candidates import (
     release,
     start,
 )
-from stair_jax.inference.scoring import Score, Scorer, as_scorer
-from stair_jax.search.judging.prefixes import Keeper
+from stair_jax.inference.prompt_search import SCORES, PromptSearch, search_prompts
+from stair_jax.inference.scoring import Score, Scorer
 from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
-
-_SCORES = "scores"
 
 
 def best_of_n(
@@ -48,36 +44,18 @@ def best_of_n(
     Returns:
       one result per prompt, in their order.
     """
-    scorer = as_scorer(score)
-    tasks = (BestOfN(engine, tokenizer, prompt, scorer, settings, seed) for prompt in prompts)
-    return list(run_tasks(Driver(engine, scorer.services), tasks))
+    return search_prompts(BestOfN, engine, tokenizer, prompts, score, settings, seed)
 
 
-class BestOfN(Task[Result]):
+class BestOfN(PromptSearch):
     """Best-of-N for one prompt; the answers share its keys and values in the engine's cache."""
 
-    def __init__(
-        self,
-        engine: Keeper,
-        tokenizer: Tokenizer,
-        prompt: Prompt,
-        scorer: Scorer,
-        settings: TestTimeSettings,
-        seed: int,
-        tokens: Sequence[int] | None = None,
-    ):
-        """A task that has asked nothing yet; see `best_of_n`, and `start` for `tokens`."""
-        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
-        self._tokens = tokens
-        self._settings, self._seed = settings, seed
-        self._scorer = scorer.open(prompt)
-        self._root: Candidate | None = None
-        self._sampled: dict[int, Candidate] = {}
-        self._scoring = TaskGroup()
+    _root: Candidate | None = None
 
     def start(self) -> list[Any]:
         """A request for each answer."""
         settings = self._settings
+        self._sampled: dict[int, Candidate] = {}
         self._root = start(self._engine, self._tokenizer, self._prompt, self._tokens)
         sampling = settings.sampling(settings.max_answer_tokens, end_ids(self._tokenizer))
         return [
@@ -99,7 +77,7 @@ class BestOfN(Task[Result]):
             self._sampled[number] = extended(self._root, completion, number, self._tokenizer)
             if len(self._sampled) < self._settings.n:
                 return []
-            requests = self._scoring.add(_SCORES, self._scorer.score(self._candidates))
+            requests = self._scoring.add(SCORES, self._scorer.score(self._candidates))
         else:
             requests = self._scoring.receive(completion)
         if self._scoring.done:
@@ -108,8 +86,7 @@ class BestOfN(Task[Result]):
 
     def close(self) -> None:
         """Gives back what is kept of the prompt."""
-        self._scoring.close()
-        self._scorer.close()
+        super().close()
         if self._root is not None:
             release(self._engine, [self._root])
             self._root = None
@@ -119,7 +96,7 @@ class BestOfN(Task[Result]):
         return [self._sampled[number] for number in range(self._settings.n)]
 
     def _choose(self) -> None:
-        group, scored = self._candidates, self._scoring.results[_SCORES]
+        group, scored = self._candidates, self._scoring.results[SCORES]
         best = max(range(len(group)), key=lambda i: rank(group[i], scored[i]))
         sampled = [candidate.tokens for candidate in group]
         tags = self._tokenizer.tags

@@ -9,12 +9,12 @@ import pytest
 from stair_jax.data.prompts import Prompt
 from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
-from stair_jax.search import runner
 from stair_jax.search.judging.calibration import Calibrator, Platt
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.judging.watch import JudgeWatch
-from stair_jax.search.runner import SearchTask, run_search
+from stair_jax.search.runner import run_search
 from stair_jax.search.search_context import PRIORS
+from stair_jax.search.search_task import SearchOptions, SearchTask
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import build
 from stair_jax.stages import Search
@@ -156,7 +156,7 @@ def test_statistics_of_a_tree_hold_together(tokenizer, make_engine, malformed, o
 def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
     """Visits and means computed on the host agree with those of the jitted search."""
     kept = {}
-    close = runner.SearchTask._visit_unvisited
+    close = SearchTask._visit_unvisited
 
     def spy(self, slot, visits):
         kernel = self._batched_trees._trees
@@ -165,7 +165,7 @@ def test_visits_are_those_of_the_kernel(tokenizer, make_engine, monkeypatch):
         )
         return close(self, slot, visits)
 
-    monkeypatch.setattr(runner.SearchTask, "_visit_unvisited", spy)
+    monkeypatch.setattr(SearchTask, "_visit_unvisited", spy)
     trees, _ = search(tokenizer, make_engine(), PROMPTS[:6])
     for id, data in trees.items():
         visits, value_sum, parent = kept[id]
@@ -707,8 +707,8 @@ def test_a_search_beside_another_task_can_be_cancelled(tokenizer, make_engine, n
                 read({"reuse_rollout_step": bool(place)}),
                 3,
                 found[place].append,
-                reward=SafetyReward(),
-                trees_in_flight=3,
+                None,
+                SearchOptions(reward=SafetyReward(), trees_in_flight=3),
             )
         )
         for place in (0, 1)
