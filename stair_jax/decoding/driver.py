@@ -118,13 +118,9 @@ class Driver:
     def cancel(self, ticket: int) -> None:
         """Stops a task: its requests are dropped and its handles given back; no result follows."""
         running = self._tasks.pop(ticket, None)
-        self._advancing.pop(ticket, None)
         self._finished = [finished for finished in self._finished if finished.ticket != ticket]
-        if running is None:
-            return
-        for name, ids in running.pending.items():
-            self._services[name].cancel(ids)
-        running.task.close()
+        if running is not None:
+            self._end(ticket, running)
 
     def close(self) -> None:
         """Cancels all tasks."""
@@ -189,9 +185,16 @@ class Driver:
             self._services[name].submit(sent_requests)
         if running.task.done:
             del self._tasks[ticket]
-            self._advancing.pop(ticket, None)
-            running.task.close()
+            self._end(ticket, running)
             self._finished.append(Finished(ticket, running.task.result))
+
+    def _end(self, ticket: int, running: _Running) -> None:
+        """Drops the requests that a task still has, as it may be done without them; closes it."""
+        self._advancing.pop(ticket, None)
+        for name, ids in running.pending.items():
+            if ids:
+                self._services[name].cancel(ids)
+        running.task.close()
 
     @staticmethod
     def _address(ticket: int, running: _Running, request: Any) -> Any:

@@ -251,6 +251,34 @@ def test_tasks_may_ask_other_services():
     assert not echo.pending and not engine.pending
 
 
+class Fastest(Task[int]):
+    """Done with the first of its completions."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def start(self):
+        self.handle = self.engine.keep((1, 2, 3))
+        return [
+            Request((number,), (), self.handle, Sampling(max_tokens=4 + 9 * number))
+            for number in range(3)
+        ]
+
+    def receive(self, completion):
+        (self.result,) = completion.id
+        return []
+
+    def close(self):
+        self.engine.release(self.handle)
+
+
+def test_what_a_task_is_done_without_is_dropped():
+    engine = make_engine()
+    pages = free_pages(engine)
+    assert list(run_tasks(Driver(engine), [Fastest(engine)])) == [0]
+    assert not engine.pending and free_pages(engine) == pages
+
+
 class Failing(Task[int]):
     def start(self):
         return [Request(("a",), (1,), sampling=Sampling(max_tokens=9))]
