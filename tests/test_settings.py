@@ -102,7 +102,7 @@ def test_a_section_that_another_one_completes_is_checked_by_itself():
 
 
 def test_values_of_the_fields_that_are_kept():
-    values = values_of(Outer(), keep=lambda info: info.name in ("rate", "inner", "size"))
+    values = values_of(Outer(), keep=lambda info, value: info.name in ("rate", "inner", "size"))
     assert values == {"rate": 0.5, "inner": {"size": 1}}
 
 

@@ -61,6 +61,7 @@ class ScoreService:
             while len(waiting) >= rows or (waiting and self._waited[bucket] > _PATIENCE):
                 batch, waiting = waiting[:rows], waiting[rows:]
                 scores = self._scorer.dispatch([request.tokens for request in batch], bucket)
+                scores.copy_to_host_async()
                 self._running.append((batch, scores))
             self._waiting[bucket] = waiting
         completions = []

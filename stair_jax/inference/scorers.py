@@ -102,9 +102,7 @@ class PrmScorer:
             last[row] = len(sequence) - 1
         tokens, last = self._placement.rows((tokens, last))
         with self._placement.use():
-            scores = prm_scores(self._config, self._params, tokens, last)
-        scores.copy_to_host_async()
-        return scores
+            return prm_scores(self._config, self._params, tokens, last)
 
 
 class PrmPromptScorer:
