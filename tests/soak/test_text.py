@@ -12,7 +12,7 @@ def test_fuzzed_text_gives_no_control_token_and_crashes_no_parser(tmp_path):
     result = text.run(600, 0, tmp_path, longest=0)
     assert result.failures == []
     assert sum(result.counts.values()) == 600
-    assert result.counts["qwen3"] >= 60 and result.counts["pocket"] >= 60
+    assert result.counts["qwen3"] >= 40 and result.counts["pocket"] >= 40
 
 
 def with_control_tokens(tokenizer, text):

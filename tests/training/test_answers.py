@@ -1,5 +1,7 @@
 """Greedy answers in training against one token after another by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +15,20 @@ PROMPTS = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 5, 8, 9, 7, 9, 3]]
 LENGTH = 14
 
 
+@partial(jax.jit, static_argnums=0)
+def most_probable(config, params, tokens, last):
+    """The most probable token behind position `last` of [1, LENGTH] tokens."""
+    hidden = transformer.apply(config, params, tokens, jnp.arange(LENGTH)[None])
+    logits = hidden[0, last] @ transformer.output_embedding(params, config).T
+    return jnp.argmax(logits[: config.vocab_size])
+
+
 def by_hand(config, params, prompt, stops):
     """The most probable token of the whole sequence so far, again and again."""
     ids = list(prompt)
     while len(ids) < LENGTH:
-        tokens = jnp.array([ids])
-        hidden = transformer.apply(config, params, tokens, jnp.arange(len(ids))[None])
-        logits = hidden[0, -1] @ transformer.output_embedding(params, config).T
-        ids.append(int(jnp.argmax(logits[: config.vocab_size])))
+        tokens = np.array([ids + [0] * (LENGTH - len(ids))])  # what follows is not seen
+        ids.append(int(most_probable(config, params, tokens, len(ids) - 1)))
         if ids[-1] in stops:
             break
     return ids[len(prompt) :]
