@@ -113,7 +113,7 @@ WORDINGS: Mapping[str, Mapping[str, Wording]] = {
 # Those of a template of the user's own, beside its text.
 _OWN: Mapping[str, str] = {"safety": "verdict", "helpfulness": "rating"}
 # What a config asks if it says nothing: what did best on labelled cases (docs/configuration.md).
-DEFAULTS: Mapping[str, str] = {"safety": "complies_examples", "helpfulness": "satisfied"}
+DEFAULTS: Mapping[str, str] = {"safety": "complies", "helpfulness": "satisfied"}
 
 
 def find_wording(question: str, template: str) -> Wording:
