@@ -43,7 +43,7 @@ from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import setting
-from stair_jax.stages.judging_stage import JudgingStage
+from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.storage import RecordLog, fingerprint_folder, write_json
@@ -131,11 +131,20 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         # The search leaves repetitions of an id out itself, and says so.
         prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
         parts = RecordShards(context.folder, prompts)
-        done = parts.done
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
-        hf = context.input("model") / "hf"
-        judges = self.load_judges(context, load_config(hf), self.engine)
+        policy = load_config(context.input("model") / "hf")
+        with closing(self.load_judges(context, policy, self.engine)) as judges:
+            report = self._search(context, parts, judges)
+        if (whole := parts.join(report)) is not None:
+            rows = parts.metrics()
+            write_metrics(context.folder, rows.values())
+            order_samples(context.folder, list(rows))
+            _report(context, whole)
+
+    def _search(self, context: StageContext, parts: RecordShards, judges: Judges) -> SearchReport:
+        """Probes the judge, and searches what this process has to."""
+        done, hf = parts.done, context.input("model") / "hf"
         engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
         judge = Judge(tokenizer, self.judge, judges.sources)
@@ -151,10 +160,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         )
         report = SearchReport()
         resume_step = len(done) if done else -1
-        with (
-            closing(judges),
-            Metrics(context.folder, resume_step, silent=is_silent) as metrics,
-        ):
+        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
             driver = Driver(engine, judges.services)
             calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
             writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
@@ -180,11 +186,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
                 watch=JudgeWatch(self.judge.min_readable) if self.judge.probe else None,
             )
         progress.close()
-        if (whole := parts.join(report)) is not None:
-            rows = parts.metrics()
-            write_metrics(context.folder, rows.values())
-            order_samples(context.folder, list(rows))
-            _report(context, whole)
+        return report
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""

@@ -628,7 +628,8 @@ def test_a_first_step_that_is_too_long_counts_as_a_sample_that_was_cut(tokenizer
 def test_trees_start_as_the_cache_carries_them(tokenizer, make_engine):
     """A tree of this size pins a few hundred tokens. The trees must not depend on the capacity."""
     roomy, tight, none = (make_engine(capacity=n) for n in (10**6, 3000, 1))
-    section = {"max_prompt_tokens": 100}  # initial guess: 100 + 300 tokens
+    wordings = {"helpfulness_template": "rating", "safety_template": "verdict"}
+    section = {"max_prompt_tokens": 100, "judge": wordings}  # initial guess: 100 + 300 tokens
     most = []
     for engine in (roomy, tight, none):
         in_flight = [0]
