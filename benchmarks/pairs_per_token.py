@@ -199,7 +199,7 @@ class WorldReplies:
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError
+        raise NotImplementedError("the judge of this world rates in words: judge.mode 'generative'")
 
     def _judge(
         self, rng: np.random.Generator, prompt: int, path: Path, question: str

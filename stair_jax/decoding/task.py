@@ -5,6 +5,7 @@ tasks. A task never steps an engine and never waits: `decoding/driver.py` sends 
 brings it their completions, and runs any number of tasks side by side.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -33,7 +34,7 @@ class Service(Protocol):
         """Drops pending requests; ids that are not pending are ignored."""
 
 
-class Task(Generic[R]):
+class Task(ABC, Generic[R]):
     """Base class of tasks.
 
     Ids of requests are tuples, unique among the pending requests of the task. What a task computes
@@ -51,13 +52,13 @@ class Task(Generic[R]):
         """Whether `result` is set."""
         return hasattr(self, "result")
 
+    @abstractmethod
     def start(self) -> list[Any]:
         """The first requests; none if the result is known at once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self, completion: Any) -> list[Any]:
         """Takes the completion of one of the task's requests; returns what it asks next."""
-        raise NotImplementedError
 
     def advance(self) -> list[Any]:
         """Called once after each step of the driver, if overridden; returns further requests."""

@@ -63,6 +63,9 @@ class _Known(Task[list[Scored]]):
         self.result = self._compute()
         return []
 
+    def receive(self, completion: Any) -> list[Any]:
+        return []  # nothing was asked
+
 
 def score_candidates(
     engine: Service, scorer: Scorer, candidates: Sequence[Candidate]

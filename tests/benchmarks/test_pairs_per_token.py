@@ -43,4 +43,5 @@ def test_a_path_is_read_off_the_last_block():
 
 def test_variants_are_settings_of_the_search():
     for variant in VARIANTS.values():
-        build(MorePairs, variant.more, "more_pairs")
+        settings = build(MorePairs, variant.more, "more_pairs")
+        assert all(getattr(settings, name) == value for name, value in variant.more.items())

@@ -299,6 +299,9 @@ class Waiting(Task[int]):
     def start(self):
         return []
 
+    def receive(self, completion):
+        return []
+
 
 def test_a_task_that_waits_for_nothing_is_an_error():
     with pytest.raises(RuntimeError, match="wait for nothing"):

@@ -40,7 +40,9 @@ def test_what_is_missing_or_wrong_is_named(values, said):
 
 @pytest.mark.parametrize("cap", [{"max_requests": 1}, PRICES | {"budget": 1.0}])
 def test_one_cap_is_enough(cap):
-    EndpointSettings(**GIVEN, **cap).check("endpoint")
+    settings = EndpointSettings(**GIVEN, **cap)
+    assert settings.check("endpoint") is None
+    assert "max_requests" in refusal(**GIVEN)
 
 
 def test_a_key_in_place_of_a_name_is_not_shown():
