@@ -1,0 +1,125 @@
+"""What every attack has in common: of a case it makes chats that the target answers."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from stair_jax.decoding.task import GatherTask, Task
+from stair_jax.evaluation.case import Case
+from stair_jax.evaluation.judges.judge import Judge
+from stair_jax.evaluation.target import Asked, Reply, Target
+
+Need = Literal["attacker", "judge", "prefill", "likelihoods", "weights", "stored"]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One chat of an attack, with the answer to it.
+
+    Attributes:
+      asked: what the target was asked.
+      reply: of the target.
+      final: the final answer, decoded where the attack makes the target encode it.
+      attack_tokens: sampled by the attacker and by its judge up to here.
+    """
+
+    asked: Asked
+    reply: Reply
+    final: str
+    attack_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an attack may use.
+
+    Attributes:
+      target: the model under attack.
+      attacker: the model that writes prompts, where the attack needs one.
+      judge: that rates tries while the attack goes on; never the one whose verdicts are reported,
+        unless the user has no other.
+      method: how the target answers, see `Target.ask`.
+      seed: of the run.
+    """
+
+    target: Target
+    attacker: Target | None = None
+    judge: Judge | None = None
+    method: str = "greedy"
+    seed: int = 0
+
+
+class Attack(ABC):
+    """An attack; its fields are its budget.
+
+    Class attributes:
+      NAME: on the command line and in tables.
+      NEEDS: what must be there; said by name where it is not.
+    """
+
+    NAME: ClassVar[str]
+    NEEDS: ClassVar[frozenset[Need]] = frozenset()
+
+    @abstractmethod
+    def task(self, case: Case, means: Means) -> Task[list[Tried]]:
+        """A task whose result has the answers in the order of asking; at least one.
+
+        Whether the attack had success within so many queries is read from all of them, each judged
+        like any other answer.
+        """
+
+
+class Transform(Attack):
+    """An attack that needs no other model: prompts are made at once, all are answered."""
+
+    @abstractmethod
+    def apply(self, case: Case, draw: random.Random) -> Sequence[Asked]:
+        """The chats, at least one.
+
+        Args:
+          case: with the original prompt.
+          draw: seeded with the run's seed, the name of the attack and the id of the case.
+        """
+
+    def decode(self, final: str) -> str:
+        """The final answer as the judge reads it."""
+        return final
+
+    def task(self, case: Case, means: Means) -> Task[list[Tried]]:
+        """Asks all chats side by side."""
+        chats = self.apply(case, random.Random(f"{means.seed}/{self.NAME}/{case.id}"))
+        tasks = [
+            means.target.ask(asked, f"{case.id}/{self.NAME}/{number}", means.method)
+            for number, asked in enumerate(chats)
+        ]
+        return TriedTask(chats, GatherTask(tasks), self.decode)
+
+
+class TriedTask(Task[list[Tried]]):
+    """Replies to chats that were asked at once, as tries."""
+
+    def __init__(self, chats: Sequence[Asked], inner: Task[list[Reply]], decode: Any):
+        """Nothing is asked yet."""
+        self._chats, self._inner, self._decode = chats, inner, decode
+
+    def start(self) -> list[Any]:
+        """The requests of all chats."""
+        return self._after(self._inner.start())
+
+    def receive(self, completion: Any) -> list[Any]:
+        """Sends a completion on."""
+        return self._after(self._inner.receive(completion))
+
+    def close(self) -> None:
+        """Closes what is not done."""
+        self._inner.close()
+
+    def _after(self, requests: list[Any]) -> list[Any]:
+        if self._inner.done:
+            self.result = [
+                Tried(asked, reply, self._decode(reply.final))
+                for asked, reply in zip(self._chats, self._inner.result, strict=True)
+            ]
+        return requests

@@ -1,0 +1,1 @@
+"""Judges: who grades answers that no rule of a benchmark can grade."""

@@ -1,0 +1,96 @@
+"""The model under evaluation, as benchmarks and attacks see it: local weights or an endpoint."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from stair_jax.decoding.task import Task
+
+Message = Mapping[str, str]  # "role" and "content"
+Place = Literal["answer", "first_step", "output"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A chat to answer.
+
+    Attributes:
+      messages: {"role", "content"}, the user's last.
+      prefill: text that the answer begins with; the model goes on behind it.
+      place: where the prefill stands: "answer": it begins the answer as it is; "first_step": inside
+        the first step of the reasoning; "output": in the output block, behind an empty reasoning. A
+        model without blocks takes all of them as "answer".
+    """
+
+    messages: tuple[Message, ...]
+    prefill: str = ""
+    place: Place = "answer"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        row: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
+        return row | ({"prefill": self.prefill, "place": self.place} if self.prefill else {})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said.
+
+    Attributes:
+      text: all of it, tags visible, with the prefill.
+      reasoning: of the steps, tags and all; "": none.
+      final: of the output block, or `text` where there are no blocks.
+      finish: see `Answer.finish`.
+      tokens: of the answer; generated_tokens: those of other candidates and of scores too.
+      prompt_tokens: of the prompt.
+      steps: of the reasoning.
+      score: of the answer that a search chose.
+      well_formed: whether it has steps and one output block.
+    """
+
+    text: str
+    reasoning: str = ""
+    final: str = ""
+    finish: str = "stop"
+    tokens: int = 0
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+    steps: int = 0
+    score: float | None = None
+    well_formed: bool = False
+
+
+class Target(ABC):
+    """A model that can be asked, by tasks for the driver that it is served by.
+
+    Class attributes:
+      CAN_PREFILL: whether it takes `Asked.prefill`.
+      CAN_SCORE: whether it has log-likelihoods.
+    """
+
+    CAN_PREFILL: ClassVar[bool] = True
+    CAN_SCORE: ClassVar[bool] = True
+    name: str
+
+    @abstractmethod
+    def ask(self, asked: Asked, key: str, method: str = "greedy") -> Task[Reply]:
+        """A task whose result is the reply.
+
+        Args:
+          asked: the chat.
+          key: what the random keys are drawn from, beside the seed: the id of case and sample.
+          method: one of `inference.answers.METHODS`.
+        """
+
+    @abstractmethod
+    def likelihoods(
+        self, messages: Sequence[Message], choices: Sequence[str]
+    ) -> Task[tuple[float, ...]]:
+        """A task whose result has the log-likelihood, in nats, of each text as the answer.
+
+        Of a model with blocks, each is the final answer in an output block.
+
+        Raises:
+          UserError: the model has none (`CAN_SCORE`).
+        """
