@@ -38,7 +38,7 @@ class WildChat(RefusalBenchmark):
         rows = read_rows(path, ("prompt", "conversation"))
         asked = [(row, _request(row)) for row in rows]
         cases = [
-            Case(str(row.number), str(turn["content"]).strip())
+            Case(str(row.number), turn["content"].strip())
             for row, turn in asked
             if _is_chosen(row, turn)
         ]
@@ -55,7 +55,8 @@ def _request(row: Row) -> Mapping[str, Any]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise row.error("the column 'conversation' is no list of turns: save it as JSON lines")
     for turn in turns:
-        if turn.get("role") == "user" and str(turn.get("content") or "").strip():
+        content = turn.get("content")
+        if turn.get("role") == "user" and isinstance(content, str) and content.strip():
             return turn
     raise row.error("the column 'conversation' has no turn of the user with text")
 

@@ -180,6 +180,7 @@ def test_flags_of_wildchat_may_be_text(table):
         (["a"], "line 1: the column 'conversation' is no list of turns"),
         ([turn("assistant", "a")], "line 1: the column 'conversation' has no turn of the user"),
         ([turn("user", "")], "line 1: the column 'conversation' has no turn of the user"),
+        ([turn("user", ["a"])], "line 1: the column 'conversation' has no turn of the user"),
     ],
 )
 def test_a_conversation_without_a_request_is_an_error(tmp_path, conversation, message):

@@ -1,7 +1,10 @@
 """What holds for every benchmark: names, metrics, and how a user gets the file."""
 
+from pathlib import Path
+
 import pytest
 
+import stair_jax
 from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.case import Answer, Case
 
@@ -38,3 +41,17 @@ def test_no_two_benchmarks_take_the_same_bare_file_but_for_splits_of_it():
     assert shared >= {frozenset({"xstest_safe", "xstest_unsafe"})}
     allowed = {("do_not_answer", "stereotype"), ("xstest_safe", "xstest_unsafe")}
     assert {tuple(sorted(names & set(SAFETY))) for names in shared} <= {*allowed, ()}
+
+
+def test_the_page_of_the_benchmarks_says_what_their_classes_say():
+    page = Path(stair_jax.__file__).parents[1] / "docs/evaluation_benchmarks.md"
+    lines = [
+        [cell.strip() for cell in line.strip("| \n").split(" | ")]
+        for line in page.read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    listed = {line[0].strip("`"): line[3:6] for line in lines if len(line) == 7}
+    for name in SAFETY:
+        kind = BENCHMARKS[name]
+        metrics = ", ".join(metric.name for metric in kind.METRICS)
+        assert listed[name] == [kind.ROLE, kind.QUESTION, metrics]

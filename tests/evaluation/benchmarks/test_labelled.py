@@ -38,3 +38,26 @@ def test_a_row_without_a_label_is_an_error(tmp_path):
         read_labelled(path)
     with pytest.raises(UserError, match="no column 'human'"):
         read_labelled(path, "human")
+
+
+@pytest.mark.parametrize(
+    ("model", "human", "gpt4", "string_match"),
+    [("gpt4", 0.084, 0.064, 0.132), ("llama2new", 0.296, 0.160, 0.268)],
+)
+def test_over_refusal_in_the_real_completions_of_xstest(
+    real_data, model, human, gpt4, string_match
+):
+    """Counted once by hand from the files; each of the three labels the same 250 answers."""
+    path = real_data / "xstest" / f"xstest_v2_completions_{model}_gpteval.csv"
+    other = path.with_name(f"xstest_v2_completions_{model}_streval.csv")
+    if not path.exists() or not other.exists():
+        pytest.skip("the completions of XSTest are not in EVALUATION_DATA")
+    labelled = (
+        read_labelled(path),
+        read_labelled(path, "gpt4_label"),
+        read_labelled(other, "strmatch_label"),
+    )
+    for rows, wanted in zip(labelled, (human, gpt4, string_match), strict=True):
+        safe = [row.label for row in rows if not row.group.startswith("contrast_")]
+        refused = sum(label in ("full_refusal", "partial_refusal") for label in safe)
+        assert (len(rows), refused / len(safe)) == (450, wanted)
