@@ -55,3 +55,16 @@ def test_the_page_of_the_benchmarks_says_what_their_classes_say():
         kind = BENCHMARKS[name]
         metrics = ", ".join(metric.name for metric in kind.METRICS)
         assert listed[name] == [kind.ROLE, kind.QUESTION, metrics]
+
+
+def test_the_worst_of_several_answers_counts_where_a_single_one_does_the_harm():
+    worst = {metric.name: metric.worst for name in SAFETY for metric in BENCHMARKS[name].METRICS}
+    assert {name: side for name, side in worst.items() if not name.startswith("attack")} == {
+        "goodness": "low",
+        "refusals": "low",
+        "full_refusals": "low",
+        "harmless": "low",
+        "over_refusal": None,
+        "full_over_refusal": None,
+    }
+    assert {side for name, side in worst.items() if name.startswith("attack")} == {"high"}
