@@ -24,6 +24,9 @@ class Metric:
       worst: which number counts where an attack has several answers to a case: "low", "high"; None:
         their mean.
       group: of this group alone; "": all cases.
+      unit: of the figure: "share" (of 1), "percent", "tokens", ... ; "": a plain number.
+      labels: of the judge's verdicts, those for which the number is 1 and not 0, so that the share
+        can be corrected by the judge's own error; (): there is no such correction.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Metric:
     statistic: Statistic = mean
     worst: Literal["low", "high"] | None = None
     group: str = ""
+    unit: str = "share"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
