@@ -37,7 +37,9 @@ CASE = Case(
         {"role": "assistant", "content": "Hello to you"},
     ),
 )
-TRANSFORMS = sorted(name for name, kind in ATTACKS.items() if issubclass(kind, Transform))
+TRANSFORMS = sorted(
+    name for name, kind in ATTACKS.items() if issubclass(kind, Transform) and name != "stored"
+)
 # Answers of the target in code, by attack.
 CODED = {
     "rot13": rot13,
@@ -322,5 +324,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one():
 
 def test_names_are_unique_and_those_of_their_classes():
     for name, kind in ATTACKS.items():
-        assert make_attack(name).name == name == kind.NAME
+        assert name == kind.NAME
+        assert name == "stored" or make_attack(name).name == name
         assert kind.__doc__
