@@ -96,6 +96,8 @@ def ask_attacker(
         purse.spent += reply.generated_tokens
         if (found := read(reply.final)) is not None:
             return found
+        if reply.finish == "too_long":  # the chat has no room, however often it is asked
+            return None
     return None
 
 

@@ -452,6 +452,12 @@ def test_translations_are_asked_in_each_language_and_judged_as_they_are():
         TranslationSettings(languages=())
 
 
+def test_a_chat_that_is_too_long_for_the_attacker_is_asked_once():
+    having = means(lambda asked, key: Reply("", finish="too_long"))
+    (only,) = run(PastTense(PastTenseSettings(rewordings=1)), having)
+    assert only.reply.finish == "missing" and len(having.attacker.asked) == 1
+
+
 def test_a_greedy_attacker_is_not_asked_twice_for_the_same_reply():
     having = means(Attacker(unreadable=9))
     run(PastTense(PastTenseSettings(rewordings=1, temperature=0.0)), having)
