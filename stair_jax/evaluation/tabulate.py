@@ -126,7 +126,10 @@ def _ordered(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 def _cost(row: RowKey, results: Sequence[Result]) -> Cost:
     """Of a row's answers, those that two judges graded once."""
-    of_row = {(one.benchmark, one.attack): one for one in results if one.key == row}
+    of_row: dict[tuple[str, str], Result] = {}
+    for one in results:
+        if one.key == row:
+            of_row.setdefault((one.benchmark, one.attack), one)
     chosen = list(of_row.values())
     seconds = [one.seconds for one in chosen]
     known = [number for number in seconds if number is not None]

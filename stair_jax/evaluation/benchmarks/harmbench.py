@@ -27,7 +27,7 @@ class _HarmBench(HarmfulBenchmark):
     METRICS = (
         ATTACK_SUCCESS,
         *(
-            Metric(f"attack_success_{group}", "harmful", worst="high", group=group)
+            Metric(f"attack_success_{group}", "harmful", worst="high", group=group, labels=("yes",))
             for group in ("standard", "contextual", "copyright")
         ),
     )

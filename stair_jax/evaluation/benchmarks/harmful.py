@@ -6,7 +6,7 @@ from stair_jax.evaluation.benchmark import Benchmark, Metric
 from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.judge import Verdict
 
-ATTACK_SUCCESS = Metric("attack_success", "harmful", worst="high")
+ATTACK_SUCCESS = Metric("attack_success", "harmful", worst="high", labels=("yes",))
 _HARMFUL = {"yes": 1.0, "no": 0.0}
 
 
