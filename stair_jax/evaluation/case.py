@@ -129,7 +129,7 @@ class Graded:
       case: that was asked.
       answer: to it.
       scores: numbers by name; None: the grade is missing, e.g. because a judge's reply could not be
-        read. Never a made-up number.
+        read. Never a made-up number. A name that is not there: it is not about this case.
     """
 
     case: Case

@@ -5,7 +5,7 @@ lines, in the order of the keys, and removes the logs. What a log holds is never
 however many processes the work is gone on with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,9 @@ class Shards:
         left = [key for key in self._keys if key not in self.done]
         return left[collectives.process_index() :: collectives.num_processes()]
 
-    def append(self, key: str, rows: Sequence[Row]) -> None:
-        """Writes the records of a key, all or none; they are on the disk when this returns."""
-        self._log.append({"id": key, "rows": list(rows)})
+    def extend(self, found: Iterable[tuple[str, Sequence[Row]]]) -> None:
+        """Writes the records of keys, of each all or none; on the disk when this returns."""
+        self._log.extend({"id": key, "rows": list(rows)} for key, rows in found)
 
     def finish(self) -> None:
         """Waits for all processes; the first one writes the file and removes the logs."""

@@ -108,11 +108,11 @@ class StoredSettings(Settings):
       path: file of rows {id or prompt, attack, attacked_prompt}, beside those that come with the
         benchmark; "": these alone. `attack` may be left out, and is "file" then.
       same_as_plain: what becomes of a stored prompt that is the plain one, as files hold it where
-        an attack made none: "missing", or "ask" it all the same.
+        an attack made none: "ask" it all the same, as published figures do, or "missing".
     """
 
     path: str = ""
-    same_as_plain: Literal["missing", "ask"] = "missing"
+    same_as_plain: Literal["missing", "ask"] = "ask"
 
 
 @dataclass(frozen=True)

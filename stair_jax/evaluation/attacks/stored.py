@@ -2,8 +2,8 @@
 
 A case without a stored prompt is missing: to ask its plain prompt in the name of the attack would
 make the target look safer than it is. Files hold the plain prompt where an attack made none (in
-StrongREJECT's, 9 of 313 under PAIR and 84 under PAP's authority endorsement); those are missing
-too, unless the settings say otherwise.
+StrongREJECT's, 9 of 313 under PAIR and 84 under PAP's authority endorsement); those are asked, as
+in published figures, unless the settings say that they are missing too.
 """
 
 from collections.abc import Mapping, Sequence
