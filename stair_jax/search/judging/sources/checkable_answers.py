@@ -60,6 +60,15 @@ def is_right(answer: str, reference: Any) -> bool:
     return _normal(wanted) in map(_normal, _texts_said(plain))
 
 
+def is_checkable(reference: str) -> bool:
+    """Whether a reference is a number or a letter, so that an answer is either it or wrong.
+
+    Of a text, other words may be right.
+    """
+    wanted = _plain(_result_of(reference))
+    return bool(_values(wanted)) or _ONLY_CHOICE.fullmatch(wanted) is not None
+
+
 def _result_of(reference: str) -> str:
     """The result at the end of a reference, which may be a whole solution."""
     announced = _BOXED.findall(reference) or _MARKED.findall(reference)
