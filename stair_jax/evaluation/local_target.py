@@ -78,7 +78,7 @@ class LocalTarget(Target):
         self,
         name: str,
         encoder: ChatEncoder,
-        answering: Answering | None,
+        answering: Mapping[bool, Answering] | None,
         scorers: Mapping[str, Scorer] | None = None,
         likelihood_service: str | None = None,
         prompt_template: str = "{prompt}",
@@ -89,7 +89,8 @@ class LocalTarget(Target):
         Args:
           name: of the model.
           encoder: of its chats.
-          answering: its engine; None: it answers nothing, and is asked for likelihoods alone.
+          answering: its engine, and how it is asked by methods that search (True) and others;
+            None: it answers nothing, and is asked for likelihoods alone.
           scorers: of the methods that search, by method.
           likelihood_service: service of its log-likelihoods; None: there is none.
           prompt_template: with {prompt}, what the method "prompted" asks.
@@ -124,7 +125,7 @@ class LocalTarget(Target):
         question = Question(key, tuple(dict(message) for message in messages), self._kind)
         prefill = self.encoder.prefill(asked)
         tokens = [*self.encoder.chat(messages), *prefill]
-        inner = self._answering.task(
+        inner = self._answering[is_search(method)].task(
             method,
             question.to_prompt(),
             tokens,

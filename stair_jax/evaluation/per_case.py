@@ -49,7 +49,8 @@ def per_case(rows: Sequence[Graded], metric: Metric) -> PerCase:
     """The numbers of a metric.
 
     Answers whose scores lack the metric's key are of cases that it is not about; where it is there
-    and None, it is missing. Of several answers to a case the worst counts, or their mean, as `metric.worst` says; those
+    and None, it is missing. Of several answers to a case the worst counts, or their mean, as
+    `metric.worst` says; those
     without a score are left out.
 
     Args:
