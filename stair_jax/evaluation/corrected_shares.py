@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stair_jax.evaluation.bootstrap import Estimate, percentiles, resample
-from stair_jax.evaluation.calibration import Calibration
+from stair_jax.evaluation.calibration import MISFIT, Calibration, is_clipped
 
 # Below it, the smallest singular value of the judge's matrix, the inverse enlarges errors too much.
 LEAST_SINGULAR = 0.1
@@ -71,6 +71,8 @@ def corrected_shares(
     matrices = _draws(counts, num_samples, np.random.default_rng(seed + 1))
     value = nearest_shares(_matrix(counts)[None], one_hot.mean(axis=0)[None])[0]
     samples = nearest_shares(matrices, shares)
+    if all(is_clipped(column) for column in samples.T):
+        return CorrectedShares({}, len(rows), missing, MISFIT)
     estimates = [percentiles(value[k], samples[:, k]) for k in range(len(labels))]
     found = {label: one for label, one in zip(labels, estimates, strict=True) if one is not None}
     return CorrectedShares(found, len(rows), missing)

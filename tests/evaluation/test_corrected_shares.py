@@ -39,7 +39,7 @@ def test_the_inverse_of_the_judges_matrix_by_hand():
     assert all(one.low < one.value < one.high for one in found.shares.values())
 
 
-@pytest.mark.parametrize("positives", [0, 3, 30, 57, 60])
+@pytest.mark.parametrize("positives", [15, 18, 30, 45, 54, 55])
 def test_two_labels_are_corrected_as_by_rogan_and_gladen(positives):
     calibration = a_calibration([[70, 30], [10, 90]], ("no", "yes"))
     rows = ["yes"] * positives + ["no"] * (60 - positives)
@@ -97,6 +97,7 @@ def test_intervals_cover_the_true_shares():
         (calibrate(["b", "c"], ["b", "b"]), ["b"], "no labelled row is c"),
         (a_calibration([[5, 5], [5, 5]], ("a", "b")), ["a"], "hardly tells some labels apart"),
         (a_calibration(MATRIX), [None], "no row has a verdict"),
+        (a_calibration(MATRIX * 9), ["none"] * 300, "beyond what the judge's errors"),
     ],
 )
 def test_without_a_correction_the_reason_is_said(calibration, rows, words):
