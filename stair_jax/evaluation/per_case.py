@@ -48,7 +48,8 @@ class PerCase:
 def per_case(rows: Sequence[Graded], metric: Metric) -> PerCase:
     """The numbers of a metric.
 
-    Of several answers to a case the worst counts, or their mean, as `metric.worst` says; those
+    Answers whose scores lack the metric's key are of cases that it is not about; where it is there
+    and None, it is missing. Of several answers to a case the worst counts, or their mean, as `metric.worst` says; those
     without a score are left out.
 
     Args:
@@ -58,7 +59,11 @@ def per_case(rows: Sequence[Graded], metric: Metric) -> PerCase:
     Raises:
       ValueError: the rows are of different models, methods, benchmarks or attacks.
     """
-    chosen = [row for row in rows if not metric.group or row.case.group == metric.group]
+    chosen = [
+        row
+        for row in rows
+        if metric.key in row.scores and (not metric.group or row.case.group == metric.group)
+    ]
     if len({_origin(row) for row in chosen}) > 1:
         raise ValueError("the rows of a cell are of one model, method, benchmark and attack")
     chosen.sort(key=lambda row: (row.case.id, row.answer.sample))

@@ -86,6 +86,10 @@ class Target(ABC):
     CAN_SCORE: ClassVar[bool] = True
     name: str
 
+    def of_kind(self, kind: str) -> "Target":
+        """The same for prompts of a kind, "safety" or "helpfulness", which self-reward heeds."""
+        return self
+
     @abstractmethod
     def ask(self, asked: Asked, key: str, method: str = "greedy") -> Task[Reply]:
         """A task whose result is the reply.

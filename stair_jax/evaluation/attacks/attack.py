@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from stair_jax.decoding.task import GatherTask, Task
@@ -11,6 +11,7 @@ from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.judges.judge import Judge
 from stair_jax.evaluation.target import Asked, Reply, Target
+from stair_jax.storage import fingerprint
 
 Need = Literal["attacker", "judge", "prefill", "likelihoods", "weights", "stored"]
 
@@ -75,11 +76,13 @@ class Attack(ABC):
       NAME: on the command line and in tables.
       NEEDS: what must be there; said by name where it is not.
       PAPER: arXiv id of where it is from; "": of none.
+      VERSION: rises when the same fields would now ask something else.
     """
 
     NAME: ClassVar[str]
     NEEDS: ClassVar[frozenset[Need]] = frozenset()
     PAPER: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
 
     @classmethod
     def from_settings(cls, settings: AttackSettings) -> Self:
@@ -90,6 +93,11 @@ class Attack(ABC):
     def name(self) -> str:
         """Of this attack in answers and tables: `NAME`, unless it stands for several."""
         return self.NAME
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its answers comparable: name, version, hash of its fields (texts of files)."""
+        values: Any = self if is_dataclass(self) else {}
+        return {"attack": self.name, "version": self.VERSION, "fields": fingerprint(values)}
 
     @abstractmethod
     def task(self, case: Case, means: Means) -> Task[list[Tried]]:

@@ -1,4 +1,4 @@
-"""Attacks that begin the answer for the target (arXiv 2404.02151, section 4)."""
+"""Attacks that begin the answer for the target (arXiv 2404.02151)."""
 
 import random
 from collections.abc import Sequence

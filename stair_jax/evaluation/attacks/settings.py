@@ -108,11 +108,11 @@ class StoredSettings(Settings):
       path: file of rows {id or prompt, attack, attacked_prompt}, beside those that come with the
         benchmark; "": these alone. `attack` may be left out, and is "file" then.
       same_as_plain: what becomes of a stored prompt that is the plain one, as files hold it where
-        an attack made none: "missing", or "ask" it all the same.
+        an attack made none: "ask" it all the same, as published figures do, or "missing".
     """
 
     path: str = ""
-    same_as_plain: Literal["missing", "ask"] = "missing"
+    same_as_plain: Literal["missing", "ask"] = "ask"
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class AttackerSettings(Settings):
       tries: how often it is asked for one prompt, until its reply can be read.
       max_queries: most prompts to the target a case; 0: as many as the other fields make.
       max_attack_tokens: most tokens a case that the attacker is asked for, shared equally among
-        what runs side by side; 0: no limit. What a judge samples counts, and may exceed it by one
-        rating.
+        what runs side by side; 0: no limit. What a judge samples counts, and may exceed each
+        share by one rating.
     """
 
     temperature: float = setting(1.0, least=0, most=100)

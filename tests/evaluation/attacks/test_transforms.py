@@ -37,7 +37,9 @@ CASE = Case(
         {"role": "assistant", "content": "Hello to you"},
     ),
 )
-TRANSFORMS = sorted(name for name, kind in ATTACKS.items() if issubclass(kind, Transform))
+TRANSFORMS = sorted(
+    name for name, kind in ATTACKS.items() if issubclass(kind, Transform) and name != "stored"
+)
 # Answers of the target in code, by attack.
 CODED = {
     "rot13": rot13,
@@ -320,7 +322,22 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one():
         make_attack("base46")
 
 
+def test_an_attack_is_known_by_its_name_and_by_what_its_files_say(tmp_path):
+    identities = [str(make_attack(name).identity()) for name in ATTACKS if name != "stored"]
+    assert len(set(identities)) == len(identities)
+    path = tmp_path / "shots.jsonl"
+    settings = AttackSettings(many_shot=ManyShotSettings(examples=str(path)))
+    found = []
+    for answer in ("Yes.", "No.", "Yes."):
+        path.write_text(json.dumps({"prompt": "A?", "answer": answer}) + "\n")
+        found.append(make_attack("many_shot", settings).identity())
+    assert found[0] == found[2] != found[1]
+    more = AttackSettings(best_of_n=BestOfNSettings(samples=5))
+    assert make_attack("best_of_n", more).identity() != make_attack("best_of_n").identity()
+
+
 def test_names_are_unique_and_those_of_their_classes():
     for name, kind in ATTACKS.items():
-        assert make_attack(name).name == name == kind.NAME
+        assert name == kind.NAME
+        assert name == "stored" or make_attack(name).name == name
         assert kind.__doc__
