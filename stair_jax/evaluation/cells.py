@@ -8,7 +8,7 @@ import numpy as np
 
 from stair_jax.evaluation.benchmark import Metric
 from stair_jax.evaluation.bootstrap import Estimate, extreme_samples, percentiles, resample
-from stair_jax.evaluation.calibration import Correction
+from stair_jax.evaluation.calibration import MISFIT, Correction, is_clipped
 from stair_jax.evaluation.case import Graded
 from stair_jax.evaluation.per_case import PerCase, per_case, score
 
@@ -88,6 +88,7 @@ def cell(
         if not note:
             samples = correction.samples(samples, seed + 1)
             value = correction.value(value)
+            note = MISFIT if is_clipped(samples) else ""
     estimate = None if note else percentiles(value, samples)
     has_interval = estimate is not None and len(set(numbers.clusters)) > 1
     if estimate is not None and not has_interval:

@@ -6,6 +6,7 @@ ids, and nothing of a matplotlibrc.
 
 import importlib
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,8 +221,9 @@ def _line(axes: Any, number: int, points: Sequence[Point], steps: bool = False) 
         color=color,
         drawstyle="steps-post" if steps else "default",
     )
-    low = [point.y if point.low is None else point.low for point in points]
-    high = [point.y if point.high is None else point.high for point in points]
+    # no number where there is no interval: a gap in the band
+    low = [math.nan if point.low is None else point.low for point in points]
+    high = [math.nan if point.high is None else point.high for point in points]
     if len(points) > 1:
         axes.fill_between(
             x, low, high, color=color, alpha=0.15, linewidth=0, step="post" if steps else None

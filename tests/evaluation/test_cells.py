@@ -224,6 +224,14 @@ def test_what_cannot_be_corrected_is_missing_and_says_why():
     assert worst.value is None and "worst of several" in worst.note
 
 
+def test_a_share_beyond_what_the_judge_can_find_is_not_corrected_to_certainty():
+    """It finds 60 % of the positives there, and calls 95 % of the rows positive here."""
+    found = cell(column([1.0] * 190 + [0.0] * 10), GOOD, "j", Correction(120, 200, 200, 200))
+    assert found.value is None and "beyond what the judge's errors" in found.note
+    near = cell(column([1.0] * 62 + [0.0] * 38), GOOD, "j", Correction(60, 100, 95, 100))
+    assert near.value == near.high == 1.0 and near.low < 1.0
+
+
 def test_a_cell_is_read_as_it_was_written():
     found = cell(column([0.0, 1.0, None, 1.0]), GOOD, judge="rule")
     assert Cell.from_dict(found.to_dict()) == found
