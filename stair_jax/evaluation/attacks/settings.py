@@ -17,14 +17,14 @@ Rater = Literal["auto", "judge", "attacker"]
 
 @dataclass(frozen=True)
 class BestOfNSettings(Settings):
-    """Random augmentations of the prompt; the probabilities are those of arXiv 2412.03556.
+    """Random augmentations of the prompt (arXiv 2412.03556).
 
     Attributes:
       samples: prompts a case, which are the queries.
       scramble: probability that the middle of a word of more than 3 letters is put in mixed order.
       capitals: probability of each letter to be written in the other case.
       noise: probability of each printable ASCII character to become one of its two neighbours.
-      temperature: of the answers; None: that of the method. The paper samples at 1.
+      temperature: of the answers; None: that of the method.
     """
 
     samples: int = setting(32, least=1, most=2**20)
@@ -154,7 +154,7 @@ class RatedSettings(AttackerSettings):
 
 @dataclass(frozen=True)
 class PairSettings(RatedSettings):
-    """PAIR (arXiv 2310.08419): streams of refinement; the numbers are the paper's.
+    """PAIR (arXiv 2310.08419): streams of refinement.
 
     Attributes:
       streams: side by side.
@@ -169,7 +169,7 @@ class PairSettings(RatedSettings):
 
 @dataclass(frozen=True)
 class TapSettings(RatedSettings):
-    """TAP (arXiv 2312.02119): a tree of refinements; the numbers are the paper's.
+    """TAP (arXiv 2312.02119): a tree of refinements.
 
     Attributes:
       width: most prompts that are kept from a level.
@@ -203,7 +203,7 @@ class PastTenseSettings(AttackerSettings):
     """Rewordings as a question about the past (arXiv 2407.11969).
 
     Attributes:
-      rewordings: a case, each with one query; the paper has up to 100.
+      rewordings: a case, each with one query.
     """
 
     rewordings: int = setting(20, least=1, most=2**16)
