@@ -8,6 +8,7 @@ streams run side by side, each has its share from the start.
 from dataclasses import dataclass
 from typing import Literal
 
+from stair_jax.evaluation.attacks.suffix_settings import RandomSearchSettings
 from stair_jax.settings import Settings, require, setting
 
 # Whoever rates the tries of an adaptive attack: "auto" is the judge where there is one that knows
@@ -242,6 +243,7 @@ class AttackSettings(Settings):
       pap: of `pap`, `pap_misrepresentation` and `pap_authority_endorsement`.
       past_tense: of `past_tense`.
       translation: of `translation`.
+      random_search: of `random_search`.
     """
 
     best_of_n: BestOfNSettings = setting(BestOfNSettings)
@@ -255,3 +257,4 @@ class AttackSettings(Settings):
     pap: PapSettings = setting(PapSettings)
     past_tense: PastTenseSettings = setting(PastTenseSettings)
     translation: TranslationSettings = setting(TranslationSettings)
+    random_search: RandomSearchSettings = setting(RandomSearchSettings)
