@@ -285,6 +285,11 @@ class Progress:
         if done and not silent:
             say(f"{name}: resuming at {done} of {total} {unit}")
 
+    @property
+    def done(self) -> int:
+        """Units that were done when it was last told."""
+        return self._done
+
     def update(self, done: int, *, done_parts: int = 0, **shown: Any) -> None:
         """Reports that `done` units are finished in total.
 

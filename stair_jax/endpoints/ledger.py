@@ -9,7 +9,8 @@ from typing import Any
 from stair_jax.endpoints.chat import Usage
 from stair_jax.endpoints.replies import Reply
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog, reading
+from stair_jax.record_log import RecordLog
+from stair_jax.storage import reading
 
 _SCHEMA = 1
 _TOLD = ("model", "date")  # of a reply, where they are known

@@ -37,6 +37,20 @@ def correlation(rows: Sequence[Graded], values: np.ndarray, weights: np.ndarray)
     return _ratio((weights * x * y).sum(axis=1), spread)
 
 
+def ratio_to(below: str) -> Statistic:
+    """The sum of the numbers divided by the sum of another score of the same answers.
+
+    Args:
+      below: name of that score in `Graded.scores`, which no row lacks that has the number.
+    """
+
+    def ratio(rows: Sequence[Graded], values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        divisors = np.array([row.scores[below] for row in rows], np.float64)
+        return _ratio(weights @ values, weights @ divisors)
+
+    return ratio
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """The quotient; NaN where the denominator is 0."""
     none = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)

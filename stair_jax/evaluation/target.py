@@ -21,16 +21,29 @@ class Asked:
       place: where the prefill stands: "answer": it begins the answer as it is; "first_step": inside
         the first step of the reasoning; "output": in the output block, behind an empty reasoning. A
         model without blocks takes all of them as "answer".
+      temperature: of this answer's tokens; 0 is greedy. None: that of the method.
+      top_p: probability mass that is kept; None: that of the method.
+      max_tokens: most tokens of this answer, where that is less than the target's own limit; None:
+        the target's own. Attackers and their judges are asked with one.
+      label: what the attack calls this chat, such as a technique; for readers alone.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
     place: Place = "answer"
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    label: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values; without what was left open."""
         row: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
-        return row | ({"prefill": self.prefill, "place": self.place} if self.prefill else {})
+        if self.prefill:
+            row |= {"prefill": self.prefill, "place": self.place}
+        sampling = {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens")}
+        row |= {name: value for name, value in sampling.items() if value is not None}
+        return row | ({"label": self.label} if self.label else {})
 
 
 @dataclass(frozen=True)
@@ -73,12 +86,17 @@ class Target(ABC):
     CAN_SCORE: ClassVar[bool] = True
     name: str
 
+    def of_kind(self, kind: str) -> "Target":
+        """The same for prompts of a kind, "safety" or "helpfulness", which self-reward heeds."""
+        return self
+
     @abstractmethod
     def ask(self, asked: Asked, key: str, method: str = "greedy") -> Task[Reply]:
         """A task whose result is the reply.
 
         Args:
-          asked: the chat.
+          asked: the chat. Its `temperature`, `top_p` and `max_tokens` go before those of the
+            method.
           key: what the random keys are drawn from, beside the seed: the id of case and sample.
           method: one of `inference.answers.METHODS`.
         """

@@ -6,7 +6,7 @@ from stair_jax.endpoints.chat import Usage
 from stair_jax.endpoints.ledger import Ledger, lost_record, reply_record
 from stair_jax.endpoints.replies import Reply
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 
 FULL = Reply(
     "yes ü\n",

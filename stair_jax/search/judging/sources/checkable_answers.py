@@ -69,10 +69,18 @@ def is_checkable(reference: str) -> bool:
     return bool(_values(wanted)) or _ONLY_CHOICE.fullmatch(wanted) is not None
 
 
+def says_text(answer: str, reference: str) -> bool:
+    """Whether an answer gives a text as its result, even one that looks like a number or a letter.
+
+    Case, punctuation, articles and spaces do not count.
+    """
+    return _normal(_plain(reference)) in map(_normal, _texts_said(_plain(answer)))
+
+
 def _result_of(reference: str) -> str:
     """The result at the end of a reference, which may be a whole solution."""
-    announced = _BOXED.findall(reference) or _MARKED.findall(reference)
-    return announced[-1] if announced else reference
+    found = _BOXED.findall(reference) or _MARKED.findall(reference)
+    return found[-1] if found else reference
 
 
 def _plain(text: str) -> str:
@@ -82,7 +90,7 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _announced(text: str) -> str | None:
+def announced(text: str) -> str | None:
     """What the answer announces as its result, last; None: nothing, "": boxes that disagree."""
     if boxes := _BOXED.findall(text):
         return boxes[-1] if len({_normal(box) for box in boxes}) == 1 else ""
@@ -109,22 +117,22 @@ def _values_of(match: re.Match[str]) -> set[Fraction]:
 
 def _number_said(text: str) -> set[Fraction]:
     """The number that an answer gives as its result; empty: none."""
-    announced = _announced(text)
-    if announced is not None:
-        equation = announced.rpartition("=")[2]
-        for part in (equation, announced):
+    said = announced(text)
+    if said is not None:
+        equation = said.rpartition("=")[2]
+        for part in (equation, said):
             if match := _NUMBER.search(part):
                 return _values_of(match)
-        if announced == "" or _BOXED.search(text):
+        if said == "" or _BOXED.search(text):
             return set()
     numbers = deque(_NUMBER.finditer(text), maxlen=1)
     return _values_of(numbers.pop()) if numbers else set()
 
 
 def _choice_said(text: str) -> str | None:
-    announced = _announced(text)
-    if announced is not None:
-        match = _CHOICE.search(announced)
+    said = announced(text)
+    if said is not None:
+        match = _CHOICE.search(said)
         return match[1] if match else None
     lines = [line for line in text.splitlines() if line.strip()]
     for line in (lines[-1], lines[0]) if lines else ():
@@ -138,9 +146,9 @@ def _choice_said(text: str) -> str | None:
 def _texts_said(text: str) -> Iterable[str]:
     """What an answer may mean as its result: all of it, its last line, what it announces."""
     yield text
-    announced = _announced(text)
-    if announced is not None:
-        yield announced
+    said = announced(text)
+    if said is not None:
+        yield said
     elif lines := text.strip().splitlines():
         yield lines[-1]
 
