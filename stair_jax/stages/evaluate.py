@@ -32,6 +32,7 @@ from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, PlannedEngine, plan_engine
+from stair_jax.run.evaluation_judges import check_judge
 from stair_jax.run.model_folders import find_model
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import require, setting
@@ -241,6 +242,8 @@ class Evaluate(JudgingStage):
             prepare_tokenizer(base)
         if self.endpoint.model:
             self.endpoint.check("endpoint")
+        for grader in self.graders:
+            check_judge(JudgeSpec.parse(grader), self.grading)
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that an engine fits for each model."""
@@ -312,4 +315,3 @@ def model_name(checkpoint: str) -> str:
         return checkpoint
     path = path.resolve()
     return path.parent.name if path.name == "hf" else path.name
-

@@ -43,7 +43,7 @@ from stair_jax.monitoring import Progress, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.run.engines import lay_out_engine, lay_out_judge, plan_laid_out, start_engine
-from stair_jax.run.evaluation_judges import open_judge
+from stair_jax.run.evaluation_judges import load_judge
 from stair_jax.run.model_folders import find_model
 from stair_jax.search.judging.judges import Judge
 from stair_jax.text.chat import prepare_tokenizer
@@ -85,7 +85,9 @@ class Evaluation:
         for model in self._models():
             self._answer(model)
         answers = {row: self._read_answers(row) for row in self._stage.rows}
-        verdicts = [self._verdicts(JudgeSpec.parse(text), answers) for text in self._stage.graders]
+        has_questions = any(asked.benchmark.QUESTION for asked in self._sets)
+        graders = map(JudgeSpec.parse, self._stage.graders if has_questions else ())
+        verdicts = [self._verdicts(spec, answers) for spec in graders]
         if collectives.is_main():
             results = list(results_of(self._sets, answers, verdicts))
             write_report(self._folder, results, self._sets)
@@ -120,7 +122,9 @@ class Evaluation:
             method: self._shards(RowKey(model.name, method), self._sets_of(model, method))
             for method in model.methods
         }
-        open_methods = collectives.broadcast([m for m in model.methods if not shards[m].is_finished])
+        open_methods = collectives.broadcast(
+            [m for m in model.methods if not shards[m].is_finished]
+        )
         if not open_methods:
             return
         progress = {m: self._progress(RowKey(model.name, m), shards[m]) for m in open_methods}
@@ -215,8 +219,8 @@ class Evaluation:
             service = EndpointService(stage.endpoint, self._folder / _LEDGER, where="endpoint")
             stack.enter_context(service)
             sampling = stage.endpoint.sampling
-            target = EndpointTarget(model.name, sampling, stage.prompt_template)
-            return target, None, Driver(service)
+            endpoint = EndpointTarget(model.name, sampling, stage.prompt_template)
+            return endpoint, None, Driver(service)
         config = huggingface.load_config(model.folder)
         services: dict[str, Service] = {}
         beside: Any = ()
@@ -268,9 +272,7 @@ class Evaluation:
         answering = Answering(
             engine, encoder.tokenizer, stage.greedy_settings, self._context.seed, engine.max_length
         )
-        target = LocalTarget(
-            stage.attacker, encoder, {False: answering}, service=ATTACKER_SERVICE
-        )
+        target = LocalTarget(stage.attacker, encoder, {False: answering}, service=ATTACKER_SERVICE)
         return target, engine, planned.resident
 
     def _prm(self) -> PrmScorer:
@@ -313,8 +315,9 @@ class Evaluation:
 
     def _judge(self, spec: JudgeSpec, judged: Sequence[Judged], path: Path, about: Path) -> None:
         stage, context = self._stage, self._context
-        with open_judge(spec, stage.grading, context.runtime, self._folder, stage.dtype) as opened:
-            judge, driver = opened
+        own = load_judge(spec, stage.grading, self._folder, context.runtime, stage.dtype)
+        with own as loaded:
+            judge = loaded.judge
             questions = sorted({each.question for each in judged if judge.can(each.question)})
             judged = [each for each in judged if each.question in questions]
             shards = Shards(path, [each.key for each in judged])
@@ -324,7 +327,7 @@ class Evaluation:
                 "verdicts",
                 silent=not collectives.is_main(),
             )
-            make_verdicts(driver, judge, judged, shards, progress)
+            make_verdicts(loaded.driver(), judge, judged, shards, progress)
             progress.close()
             shards.finish()
             if collectives.is_main():
