@@ -88,7 +88,9 @@ def answer_key(answer: Answer) -> str:
 
 
 def to_judge(
-    answers: Iterable[Answer], benchmarks: Mapping[str, Benchmark], cases: Mapping[tuple[str, str], Case]
+    answers: Iterable[Answer],
+    benchmarks: Mapping[str, Benchmark],
+    cases: Mapping[tuple[str, str], Case],
 ) -> list[Judged]:
     """The answers whose benchmark has a question for a judge.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import jax
 from jax.sharding import Mesh
 
 from stair_jax.endpoints.settings import EndpointSettings
@@ -80,7 +81,7 @@ class Evaluate(JudgingStage):
         grader is compared with them, and its figures are corrected.
       max_tokens: of an answer.
       context_tokens: most tokens of a sequence.
-      dtype: of weights and activations.
+      dtype: of weights and activations; empty: float32 on CPUs, bfloat16 on accelerators.
       weights: of the layers, as in a search: "none", "fp8" or "int8".
     """
 
@@ -112,7 +113,7 @@ class Evaluate(JudgingStage):
     labelled: Mapping[str, str] = setting(dict)
     max_tokens: int = setting(4096, least=1, most=2**24)
     context_tokens: int = setting(8192, least=1, most=2**24)
-    dtype: str = setting("float32", choices=DTYPES)
+    dtype: str = setting("float32", choices=("", *DTYPES))
     weights: str = setting("none", choices=("none", "fp8", "int8"))
 
     def __post_init__(self) -> None:
@@ -174,7 +175,14 @@ class Evaluate(JudgingStage):
     @property
     def engine(self) -> EngineSettings:
         """What the engines depend on."""
-        return EngineSettings(self.context_tokens, self.dtype, self.weights)
+        return EngineSettings(self.context_tokens, self.dtype_used, self.weights)
+
+    @property
+    def dtype_used(self) -> str:
+        """`dtype`, or what suits the devices."""
+        if self.dtype:
+            return self.dtype
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
     @property
     def greedy_settings(self) -> TestTimeSettings:

@@ -315,7 +315,7 @@ class Evaluation:
 
     def _judge(self, spec: JudgeSpec, judged: Sequence[Judged], path: Path, about: Path) -> None:
         stage, context = self._stage, self._context
-        own = load_judge(spec, stage.grading, self._folder, context.runtime, stage.dtype)
+        own = load_judge(spec, stage.grading, self._folder, context.runtime, stage.dtype_used)
         with own as loaded:
             judge = loaded.judge
             questions = sorted({each.question for each in judged if judge.can(each.question)})
