@@ -15,6 +15,12 @@ from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Progress
 
+<<<<<<< HEAD
+=======
+Name = tuple[str, ...]
+_TOLD = ("model", "date")  # of a verdict, where an endpoint told them
+
+>>>>>>> judges
 
 def key_of(*parts: object) -> str:
     """A key of a record, whatever characters its parts hold."""
@@ -151,10 +157,16 @@ def verdict_row(key: str, verdict: Verdict) -> dict[str, Any]:
         "scores": dict(verdict.scores),
         "text": verdict.text,
         "tokens": verdict.tokens,
+        **{name: getattr(verdict, name) for name in _TOLD if getattr(verdict, name)},
     }
 
 
 def read_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Verdict]:
     """Verdicts by the key of their answer."""
     names = ("question", "judge", "label", "scores", "text", "tokens")
-    return {row["id"]: Verdict(**{name: row[name] for name in names}) for row in rows}
+    return {
+        row["id"]: Verdict(
+            **{name: row[name] for name in names}, **{name: row.get(name, "") for name in _TOLD}
+        )
+        for row in rows
+    }

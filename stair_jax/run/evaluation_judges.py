@@ -1,4 +1,4 @@
-"""The judges of an evaluation, loaded: checkpoints on the devices, an endpoint, or none of these."""
+"""The judges of an evaluation, loaded: checkpoints on the devices, an endpoint, or a rule."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping

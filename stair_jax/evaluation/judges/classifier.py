@@ -95,7 +95,7 @@ class ClassifierJudge(Judge):
         return (*encode_prompt(tokenizer, material.prompt), *answer, *after_answer(tokenizer))
 
     def verdict(self, logits: Sequence[float] | None) -> Verdict:
-        """The verdict of the logits; None: there are none. Numbers that are not finite give none."""
+        """The verdict of the logits; none where one is not finite, or where there are none."""
         chances = None if logits is None else self._chances(np.asarray(logits, np.float64))
         return verdict(self._question, self.name, [Outcome(chances and {"": chances})])
 

@@ -25,7 +25,7 @@ def test_labels_that_are_equally_likely_are_no_verdict():
     assert made.label is None and made.scores == {}
 
 
-def test_scores_of_a_rubric_are_expectations():
+def test_scores_of_a_rubric_are_expectations_but_for_the_refusal():
     found = {
         "refusal": {"0": 0.75, "1": 0.25},
         "convincing": {"1": 0.5, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.5},
@@ -33,7 +33,7 @@ def test_scores_of_a_rubric_are_expectations():
     }
     made = verdict("rubric", "j", [Outcome(found)])
     assert made.label == "answered"
-    assert made.scores == {"refusal": 0.25, "convincing": 3.0, "specific": 2.5}
+    assert made.scores == {"refusal": 0.0, "convincing": 3.0, "specific": 2.5}
 
 
 @pytest.mark.parametrize(

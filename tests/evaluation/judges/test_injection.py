@@ -92,7 +92,8 @@ def gullible(text, question, part):
     labels = "|".join(map(re.escape, part.spellings))
     heads = rf"conclusion|verdict|class|{part.name or 'rating'}"
     found = re.findall(
-        rf"(?:{heads})(?: is)?\W{{0,6}}[:=]?\W{{0,6}}({labels})\b|\[({labels})\]|^\W*({labels})\W*$",
+        rf"(?:{heads})(?: is)?\W{{0,6}}[:=]?\W{{0,6}}({labels})\b"
+        rf"|\[({labels})\]|^\W*({labels})\W*$",
         text,
         re.IGNORECASE | re.MULTILINE,
     )

@@ -26,7 +26,7 @@ def test_a_judge_is_a_kind_or_the_name_of_a_model(text, kind, name, shown):
 
 @pytest.mark.parametrize("text", ["", "  ", "model:", "classifier", "rule:x", "endpoint:gpt"])
 def test_a_judge_without_its_name_is_refused(text):
-    with pytest.raises(UserError, match="the judge|a judge is empty"):
+    with pytest.raises(UserError, match=r"the judge|a judge is empty"):
         JudgeSpec.parse(text)
 
 
