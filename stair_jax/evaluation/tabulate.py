@@ -96,7 +96,7 @@ def tabulate(
       seed: for the resampling.
 
     Raises:
-      ValueError: two results have the same place in the table.
+      ValueError: two results have the same place in the table, or none has that of the baseline.
     """
     places = _places([*results, *_means(results, means)])
     rows = tuple(dict.fromkeys(result.key for result in results))
@@ -111,13 +111,15 @@ def tabulate(
         return cell(result.rows, metric, result.judge, correction, num_samples, seed)
 
     first = baseline or (rows[0] if rows else None)
+    if first not in (*rows, None):
+        raise ValueError(f"no result is of the baseline {first}")
     return Table(
         rows=rows,
         columns=columns,
         cells=tuple(tuple(made(row, column) for column in columns) for row in rows),
         costs=tuple(_cost(row, results) for row in rows),
         compared=tuple(_compared(rows, columns, places, first, num_samples, seed)),
-        judges={result.judge: dict(result.identity) for result in results if result.judge},
+        judges=_identities(results),
         calibrations=_once(result.calibration for result in results),
         pairs=tuple(_pairs(columns, _places(results), num_samples, seed)),
         num_samples=num_samples,
@@ -236,6 +238,22 @@ def _scores(column: Column, places: Places) -> Mapping[tuple[str, str, str, int]
 
 def _label(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
+
+
+def _identities(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """What identifies each judge; of what differs between results, a list of all values."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for result in results:
+        if result.judge:
+            known = found.setdefault(result.judge, {})
+            for key, value in result.identity.items():
+                values = known.setdefault(key, [])
+                if value not in values:
+                    values.append(value)
+    return {
+        judge: {key: values[0] if len(values) == 1 else values for key, values in known.items()}
+        for judge, known in found.items()
+    }
 
 
 def _once(calibrations: Iterable[Calibration | None]) -> tuple[Calibration, ...]:

@@ -141,6 +141,18 @@ def test_rows_are_compared_with_the_one_that_was_asked_for():
     assert {(one.row, one.other) for one in compared} == {(BASE, TUNED)}
 
 
+def test_a_baseline_without_results_is_refused():
+    with pytest.raises(ValueError, match="no result is of the baseline"):
+        tabulate([result(BASE, [1])], baseline=TUNED)
+
+
+def test_what_identifies_a_judge_is_listed_where_it_changed_between_results():
+    first = result(BASE, [1], judge="j", identity={"asked": "m", "reported": "m-1"})
+    second = result(TUNED, [1], judge="j", identity={"asked": "m", "reported": "m-2"})
+    table = tabulate([first, second], num_samples=SAMPLES)
+    assert table.judges == {"j": {"asked": "m", "reported": ["m-1", "m-2"]}}
+
+
 def test_two_judges_of_a_column_have_their_agreement():
     table, _ = a_table()
     (pair,) = table.pairs
