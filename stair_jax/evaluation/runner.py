@@ -15,8 +15,6 @@ from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Progress
 
-Name = tuple[str, ...]
-
 
 def key_of(*parts: object) -> str:
     """A key of a record, whatever characters its parts hold."""
@@ -90,7 +88,7 @@ def answer_key(answer: Answer) -> str:
 
 
 def to_judge(
-    answers: Iterable[Answer], benchmarks: Mapping[str, Benchmark], cases: Mapping[Name, Case]
+    answers: Iterable[Answer], benchmarks: Mapping[str, Benchmark], cases: Mapping[tuple[str, str], Case]
 ) -> list[Judged]:
     """The answers whose benchmark has a question for a judge.
 

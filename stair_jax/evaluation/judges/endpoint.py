@@ -87,10 +87,10 @@ class EndpointAsking(Task[Outcome]):
         self._tokens += completion.usage.output_tokens
         found = self._read(completion)
         can_close = completion.finish in ("stop", "length") and bool(completion.text.strip())
-        if found is None and can_close and not self._is_closing:
-            if self._judge.settings.ask_closing:
-                self._is_closing = True
-                return [self._closing(completion.text)]
+        may_close = self._judge.settings.ask_closing and not self._is_closing
+        if found is None and can_close and may_close:
+            self._is_closing = True
+            return [self._closing(completion.text)]
         self.result = Outcome(found, self._text, self._tokens, completion.model, completion.date)
         return []
 

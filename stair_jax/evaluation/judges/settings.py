@@ -63,9 +63,9 @@ class JudgeSettings(Settings):
       mode: "generative": the reply is sampled and read; "expected": the log-probabilities of the
         labels count, as where the reply begins.
       wordings: files with the words of a question, by its name, in place of ours.
-      fence: answers are set apart by a mark that is drawn for each judgement, quoted, and what
-        looks like the judge's own words in them is neutralised. Without it an answer can forge its
-        verdict.
+      fence: of such files: answers are set apart by a mark that is drawn for each judgement,
+        quoted, and what looks like the judge's own words in them is neutralised, as in our own
+        wordings. Without it an answer can forge its verdict.
       ask_closing: a reply that cannot be read is closed by the label that is likeliest behind it
         (an endpoint is asked once more for its verdict alone).
       policy: file with the rules of the question "safeguard".

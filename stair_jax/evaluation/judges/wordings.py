@@ -127,7 +127,7 @@ def load_wordings(paths: Mapping[str, str], fenced: bool = True) -> dict[str, Wo
 
     Args:
       paths: files of the user's by question.
-      fenced: see `Wording.fence`.
+      fenced: see `Wording.fence`; our own wordings always are.
 
     Raises:
       UserError: a question is unknown, or a file cannot be read or used.
@@ -139,7 +139,10 @@ def load_wordings(paths: Mapping[str, str], fenced: bool = True) -> dict[str, Wo
         name: read_wording(name, paths[name]) if name in paths else default_wording(name)
         for name in QUESTIONS
     }
-    return {name: replace(wording, fence=fenced) for name, wording in wordings.items()}
+    return {
+        name: replace(wording, fence=fenced or name not in paths)
+        for name, wording in wordings.items()
+    }
 
 
 @functools.cache

@@ -236,6 +236,19 @@ def test_pair_s_tries_are_the_first_of_each_stream_then_the_second():
     assert tried[0].asked.label == "Shorter."
 
 
+def test_what_the_judge_samples_is_paid_from_the_share_of_the_stream():
+    judge = ScriptedJudge(lambda question, material: rubric(0, 2, 2, tokens=50))
+    pair = Pair(PairSettings(streams=2, iterations=3))
+    tokens = [one.attack_tokens for one in run(pair, means(judge=judge))]
+    assert tokens == [60, 120, 180, 240, 250, 260]
+    # With 65 for each stream, 5 are left for the second prompt of 10, which is over the limit.
+    limited = Pair(PairSettings(streams=2, iterations=3, max_attack_tokens=130))
+    having = means(judge=judge)
+    run(limited, having)
+    limits = [asked.max_tokens for asked, _, _ in having.attacker.asked]
+    assert limits == [65, 65, 5, 5]
+
+
 def test_a_stream_of_pair_ends_at_success_and_the_others_go_on():
     judge = ScriptedJudge(
         lambda question, material: (
