@@ -16,7 +16,7 @@ from stair_jax.evaluation.attacks.budget import (
 from stair_jax.evaluation.benchmark import Metric
 from stair_jax.evaluation.case import Graded
 from stair_jax.evaluation.cells import NUM_SAMPLES, Cell, cell
-from stair_jax.evaluation.per_case import per_case, score
+from stair_jax.evaluation.per_case import is_about, per_case, score
 from stair_jax.evaluation.statistics import mean
 
 Unit = Literal["queries", "tokens"]
@@ -79,7 +79,7 @@ def _by_case(rows: Sequence[Graded], metric: Metric) -> list[list[Graded]]:
     """The tries of each case in their order."""
     tries: dict[str, list[Graded]] = {}
     for row in sorted(rows, key=lambda row: (row.case.id, row.answer.sample)):
-        if not metric.group or row.case.group == metric.group:
+        if is_about(metric, row):
             tries.setdefault(row.case.id, []).append(row)
     return list(tries.values())
 

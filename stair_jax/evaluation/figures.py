@@ -16,6 +16,7 @@ from typing import Any
 from stair_jax.errors import UserError
 from stair_jax.evaluation.cells import Cell
 from stair_jax.evaluation.escaping import one_line
+from stair_jax.evaluation.table import Column, Table
 from stair_jax.storage import atomic_file
 
 _INSTALL = 'pip install "stair_jax[eval]", or pip install "matplotlib>=3.10,<4"'
@@ -63,6 +64,16 @@ class Tradeoff:
     name: str
     safety: Cell
     helpfulness: Cell
+
+
+def tradeoffs(table: Table, safety: Column, helpfulness: Column) -> list[Tradeoff]:
+    """The rows of a table that have both columns, for `tradeoff_figure`."""
+    found = []
+    for row in table.rows:
+        safe, helpful = table.cell(row, safety), table.cell(row, helpfulness)
+        if safe is not None and helpful is not None:
+            found.append(Tradeoff(f"{row.model}, {row.method}", safe, helpful))
+    return found
 
 
 def require_matplotlib() -> Any:

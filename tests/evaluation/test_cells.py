@@ -1,5 +1,7 @@
 """Cells: what is counted, how answers are combined, intervals, corrections, paired differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,6 +95,12 @@ def test_a_metric_of_a_group_leaves_the_others_out():
     rows = [graded("a", 1.0, group="x"), graded("b", 0.0, group="y"), graded("c", 0.0, group="x")]
     found = cell(rows, Metric("goodness", "good", group="x"))
     assert (found.value, found.cases) == (0.5, 2)
+
+
+def test_an_answer_whose_scores_lack_the_key_is_no_concern_of_the_metric():
+    rows = [*column([1.0, None]), replace(graded("z", 0.0), scores={"other": 0.0})]
+    found = cell(rows, GOOD)
+    assert (found.cases, found.answers, found.missing) == (2, 2, 1)
 
 
 def test_the_interval_is_that_of_the_bootstrap_of_means():
@@ -201,6 +209,27 @@ def test_pairing_takes_out_what_is_hard_about_a_case():
     found = difference(first, second, GOOD)
     assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
     assert cell(first, GOOD).high - cell(first, GOOD).low > 0.05
+
+
+def test_the_mean_over_attacks_is_that_of_their_figures_on_the_same_cases():
+    """Not that of all answers, as one attack may have fewer."""
+
+    def under(attack, scores, shift=0):
+        rows = column(scores)[shift:]
+        return [replace(row, answer=replace(row.answer, attack=attack)) for row in rows]
+
+    scores = list(np.random.default_rng(2).random(30))
+    pair, pap = under("pair", scores), under("pap", [1 - score for score in scores], 20)
+    found = cell(pair + pap, GOOD)
+    means = np.mean(scores), 1 - np.mean(scores[20:])
+    assert found.value == pytest.approx(np.mean(means))
+    assert (found.n, found.cases, found.answers) == (30, 30, 40)
+    opposite = cell(pair + under("pap", [1 - score for score in scores]), GOOD)
+    assert (opposite.low, opposite.high) == pytest.approx((0.5, 0.5))  # case by case
+    shifted = [replace(row, scores={"good": row.scores["good"] + 0.1}) for row in pair + pap]
+    apart = difference(shifted, pair + pap, GOOD)
+    assert (apart.value, apart.low, apart.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert difference(pair, pap, GOOD).n == 10
 
 
 def test_a_corrected_cell_has_another_figure_and_a_wider_interval():
