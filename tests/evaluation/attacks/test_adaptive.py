@@ -165,7 +165,8 @@ def test_the_case_keeps_its_system_turn_and_each_key_is_asked_once(attack):
         keys = [key for _, key, _ in model.asked]
         assert len(keys) == len(set(keys)) > 0
     assert all(asked.messages[0] == CASE.messages[0] for asked, _, _ in having.target.asked)
-    assert {method for _, _, method in having.attacker.asked} == {"sample"}
+    assert {method for _, _, method in having.attacker.asked} == {"greedy"}
+    assert {asked.temperature for asked, _, _ in having.attacker.asked} == {1.0}
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
