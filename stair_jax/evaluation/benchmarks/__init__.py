@@ -8,6 +8,7 @@ from stair_jax.evaluation.benchmarks.confaide_stories import Confaide3, Confaide
 from stair_jax.evaluation.benchmarks.gsm8k import Gsm8k
 from stair_jax.evaluation.benchmarks.hhh import Hhh
 from stair_jax.evaluation.benchmarks.hhh_ab import HhhAb
+from stair_jax.evaluation.benchmarks.ifeval import IfEval
 from stair_jax.evaluation.benchmarks.math500 import Math500
 from stair_jax.evaluation.benchmarks.simpleqa import SimpleQa
 from stair_jax.evaluation.benchmarks.truthfulqa import TruthfulQa
@@ -26,6 +27,7 @@ _KINDS: tuple[type[Benchmark], ...] = (
     Confaide4,
     TruthfulQa,
     AlpacaEval,
+    IfEval,
 )
 
 BENCHMARKS: dict[str, type[Benchmark]] = {kind.NAME: kind for kind in _KINDS}

@@ -15,9 +15,10 @@ _NUMBER = re.compile(r"(?<![\w.,])[-\u2212\u2013]?\d+(?:\.\d+)?(?![\w%]|[.,]\d)"
 def label_said(answer: str, labels: Sequence[str]) -> str | None:
     """The label that an answer gives.
 
-    It is the first word of the answer, where that is a label ("yes or no" is none). Else the announced result ("the
-    answer is ..."), the first line, the last line and the whole answer are looked at in this order,
-    and the first of them that holds exactly one of the labels, as whole words in any case, decides.
+    It is the first word of the answer, where that is a label, and not of a list such as "yes or
+    no". Else the announced result ("the answer is ..."), the first line, the last line and the
+    whole answer are looked at in this order, and the first of them that holds exactly one of the
+    labels, as whole words in any case, decides.
 
     Args:
       answer: text of the output block.
