@@ -15,12 +15,8 @@ from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Progress
 
-<<<<<<< HEAD
-=======
-Name = tuple[str, ...]
 _TOLD = ("model", "date")  # of a verdict, where an endpoint told them
 
->>>>>>> judges
 
 def key_of(*parts: object) -> str:
     """A key of a record, whatever characters its parts hold."""
