@@ -8,7 +8,7 @@ from stair_jax.evaluation.writers import layout
 
 
 def markdown_table(table: Table) -> str:
-    """Markdown: a line per row of the table, the differences, notes as a list, judges' confusion."""
+    """Markdown: a line per row of the table, differences, notes, and the confusion of judges."""
     costs = layout.known_costs(table)
     heads = [markdown(layout.column_label(table, column)) for column in table.columns]
     lines = [
