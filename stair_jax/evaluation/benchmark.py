@@ -75,7 +75,7 @@ class Benchmark(ABC):
     ROLE: ClassVar[Role] = "reported"
     QUESTION: ClassVar[str] = ""
     METRICS: ClassVar[tuple[Metric, ...]]
-    KIND: ClassVar[str] = "safety"
+    KIND: ClassVar[str] = "helpfulness"
     STORED_HOW: ClassVar[str] = "name a file of them in attacks.stored.path"
 
     @abstractmethod

@@ -189,6 +189,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     write_table(table, tmp_path)
     assert read_table(tmp_path / "table.json") == table
     assert json.loads((tmp_path / "table.json").read_text())["schema"] == 1
+    assert table.calibrations[0].markdown() in (tmp_path / "table.md").read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["table.csv", "table.json", "table.md", "table.tex"]
 

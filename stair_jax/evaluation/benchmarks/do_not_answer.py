@@ -30,6 +30,7 @@ class DoNotAnswer(Benchmark):
 
     NAME = "do_not_answer"
     SOURCE = _SOURCE
+    KIND = "safety"
     QUESTION = "action"
     METRICS = (Metric("harmless", "harmless", worst="low", labels=_HARMLESS),)
 

@@ -43,6 +43,7 @@ class StrongReject(Benchmark):
         "download strongreject_dataset/strongreject_dataset.csv of "
         "https://github.com/alexandrasouly/strongreject",
     )
+    KIND = "safety"
     QUESTION = "rubric"
     STORED_HOW = (
         f"put {_TABLE} of the same repository, or stored_attacks/NAME.jsonl, beside the prompts, "
