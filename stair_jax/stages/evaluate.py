@@ -53,7 +53,7 @@ class Evaluate(JudgingStage):
     """Settings of `evaluate`, beside those of who judges in the methods by self-reward.
 
     Attributes:
-      data: the stage that holds the rows of the benchmark "pocket"; empty: there is none.
+      data: the stage that holds the rows of the benchmark "pocket"; empty: `files` does.
       files: folder of the files of all other benchmarks; empty: there are none.
       suite: "paper", "safety" or "quick", see docs/evaluation.md; empty: `benchmarks` alone.
       benchmarks: names, BENCHMARK or BENCHMARK:ATTACK, beside those of the suite; empty: "pocket",
@@ -134,7 +134,7 @@ class Evaluate(JudgingStage):
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
         wanted = self.wanted
         require(
-            bool(self.data) or all(each.benchmark != Pocket.NAME for each in wanted),
+            bool(self.data or self.files) or all(each.benchmark != Pocket.NAME for each in wanted),
             f"data is empty: name the stage that holds the rows of {Pocket.NAME}",
         )
         for grader in self.graders:
@@ -236,8 +236,9 @@ class Evaluate(JudgingStage):
         super().check_environment(folder)
         if self.files and not Path(self.files).expanduser().is_dir():
             raise UserError(f"files: there is no folder {self.files}")
+        made = Pocket.NAME if self.data else ""  # by a stage, which may not have run yet
         missing = suites.absent(
-            [each for each in self.wanted if each.benchmark != Pocket.NAME], self.folders(None)
+            [each for each in self.wanted if each.benchmark != made], self.folders(None)
         )
         for name, reason in missing.items():
             say(f"{folder.name}: {name} is left out: {reason}")
