@@ -67,6 +67,7 @@ class Benchmark(ABC):
       METRICS: columns of the table, the main one first.
       KIND: of its prompts, "safety" or "helpfulness": what a model that judges its own candidates
         is asked about them.
+      STORED_HOW: what a user does to have prompts of a stored attack, for a message.
     """
 
     NAME: ClassVar[str]
@@ -75,6 +76,7 @@ class Benchmark(ABC):
     QUESTION: ClassVar[str] = ""
     METRICS: ClassVar[tuple[Metric, ...]]
     KIND: ClassVar[str] = "helpfulness"
+    STORED_HOW: ClassVar[str] = "name a file of them in attacks.stored.path"
 
     @abstractmethod
     def read(self, path: Path) -> list[Case]:
@@ -109,6 +111,12 @@ class Benchmark(ABC):
     def details(self, rows: Sequence[Graded]) -> Mapping[str, Any]:
         """What else there is to say of the answers of one row of the table, as JSON values."""
         return {}
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that are read where the rows are at `path`, those of stored attacks too."""
+        if not path.is_dir():
+            return [path]
+        return sorted(file for file in path.rglob("*") if file.is_file())
 
     def stored_attacks(self, path: Path) -> Mapping[str, Mapping[str, str]]:
         """Prompts of attacks that come with the data: {attack: {case id: prompt}}."""

@@ -113,10 +113,11 @@ def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSe
     table = tabulate(results)
     benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in sets}
     details: dict[str, Any] = {}
+    named = {(one.benchmark, one.attack): one.judge for one in reversed(results)}
     for result in results:
         if found := benchmarks[result.benchmark].details(result.rows):
             row = details.setdefault(row_label(result.key), {})
-            row[result.benchmark + _suffix(result)] = found
+            row[_name_of(result, named)] = found
     storage.write_jsonl(folder / "graded.jsonl", _graded_rows(results))
     storage.write_json(folder / "details.json", details)
     write_table(table, folder)
@@ -128,8 +129,11 @@ def row_label(row: RowKey) -> str:
     return row.model if row.method == "greedy" else f"{row.model}, {row.method}"
 
 
-def _suffix(result: Result) -> str:
-    return "" if result.attack == "none" else f":{result.attack}"
+def _name_of(result: Result, first: Mapping[tuple[str, str], str]) -> str:
+    """Benchmark and attack as the user names them; with the judge, unless it is the first one."""
+    attack = "" if result.attack == "none" else f":{result.attack}"
+    is_first = first[result.benchmark, result.attack] == result.judge
+    return result.benchmark + attack + ("" if is_first else f", {result.judge}")
 
 
 def _graded_rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:

@@ -3,9 +3,12 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
 
 from stair_jax import storage
 from stair_jax.decoding.driver import Driver
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 
 ATTACKER_SERVICE = "attacker"
 _LEDGER = "answers_replies.jsonl.gz"
+_LONGEST = 100  # characters of a file's name, of the 255 bytes that there are
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -70,6 +74,32 @@ class Model(NamedTuple):
     name: str
     folder: Path | None
     methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnswersInWork:
+    """Answers of a row of the table that are not all there.
+
+    Attributes:
+      method: how the model answers.
+      sets: that it is asked.
+      shards: of the answers.
+      progress: of them.
+    """
+
+    method: str
+    sets: Sequence[AskedSet]
+    shards: Shards
+    progress: Progress
+
+    def left(self, scored: bool) -> list[AskedSet]:
+        """The sets of which answers are left, those by log-likelihoods or the others."""
+        keys = set(self.shards.open)
+        return [
+            asked
+            for asked in self.sets
+            if asked.is_scored == scored and not keys.isdisjoint(answer_keys([asked]))
+        ]
 
 
 class Evaluation:
@@ -123,27 +153,44 @@ class Evaluation:
             for method in model.methods
         }
         open_methods = collectives.broadcast(
-            [m for m in model.methods if not shards[m].is_finished]
+            [m for m in model.methods if not shards[m].is_finished()]
         )
-        if not open_methods:
+        parts = [
+            AnswersInWork(
+                method,
+                self._sets_of(model, method),
+                shards[method],
+                self._progress(RowKey(model.name, method), shards[method]),
+            )
+            for method in open_methods
+        ]
+        for part in parts:
+            if part.left(scored=True):
+                self._answer_scored(model, part)
+        self._answer_written(model, [part for part in parts if part.left(scored=False)])
+        for part in parts:
+            part.progress.close()
+            part.shards.finish()
+
+    def _answer_scored(self, model: Model, part: "AnswersInWork") -> None:
+        """Log-likelihoods of given answers, by weights that are gone when this returns."""
+        target, driver = self._likelihoods(model)
+        means = Means(target, seed=self._context.seed)
+        make_answers(driver, part.left(scored=True), means, part.shards, part.progress)
+
+    def _answer_written(self, model: Model, parts: Sequence["AnswersInWork"]) -> None:
+        """Answers that the model writes, by all its methods over one engine."""
+        if not parts:
             return
-        progress = {m: self._progress(RowKey(model.name, m), shards[m]) for m in open_methods}
-        scored = [asked for asked in self._sets if asked.is_scored]
-        if scored and model.folder and "greedy" in open_methods:
-            with self._likelihoods(model) as (target, driver):
-                means = Means(target, seed=self._context.seed)
-                make_answers(driver, scored, means, shards["greedy"], progress["greedy"])
         with ExitStack() as stack:
-            target, attacker, driver = self._open(model, open_methods, stack)
-            for method in open_methods:
-                sets = [a for a in self._sets_of(model, method) if not a.is_scored]
-                means = Means(target, attacker or target, None, method, self._context.seed)
-                start = time.monotonic()
-                make_answers(driver, sets, means, shards[method], progress[method])
-                self._write_speed(model.name, method, progress[method], time.monotonic() - start)
-        for method in open_methods:
-            progress[method].close()
-            shards[method].finish()
+            target, attacker, driver = self._open(model, [part.method for part in parts], stack)
+            for part in parts:
+                sets = part.left(scored=False)
+                means = Means(target, attacker or target, None, part.method, self._context.seed)
+                before, start = part.progress.done, time.monotonic()
+                make_answers(driver, sets, means, part.shards, part.progress)
+                seconds, cases = time.monotonic() - start, part.progress.done - before
+                self._write_speed(model.name, part.method, cases, seconds)
 
     def _sets_of(self, model: Model, method: str) -> list[AskedSet]:
         """What a row is asked: likelihoods do not depend on the method."""
@@ -177,23 +224,17 @@ class Evaluation:
             silent=not collectives.is_main(),
         )
 
-    def _write_speed(self, model: str, method: str, progress: Progress, seconds: float) -> None:
+    def _write_speed(self, model: str, method: str, cases: int, seconds: float) -> None:
         """What the clock says is no part of the table."""
         if not collectives.is_main():
             return
-        row = {
-            "model": model,
-            "method": method,
-            "cases": progress.done,
-            "seconds": round(seconds, 3),
-        }
+        row = {"model": model, "method": method, "cases": cases, "seconds": round(seconds, 3)}
         with open(self._folder / "speed.jsonl", "ab") as file:
             file.write(storage.json_line(row))
 
     # Targets
 
-    @contextmanager
-    def _likelihoods(self, model: Model) -> Iterator[tuple[Target, Driver]]:
+    def _likelihoods(self, model: Model) -> tuple[Target, Driver]:
         """A target that has log-likelihoods alone: its weights are laid out for whole sequences."""
         assert model.folder is not None
         layout = lay_out_engine(
@@ -203,7 +244,7 @@ class Evaluation:
         scorer = LikelihoodScorer(layout.config, params, mesh=layout.mesh)
         service = LikelihoodService(scorer)
         target = LocalTarget(model.name, _encoder(model.folder), None, likelihood_service="")
-        yield target, Driver(service)
+        return target, Driver(service)
 
     def _open(
         self, model: Model, methods: Sequence[str], stack: ExitStack
@@ -264,8 +305,6 @@ class Evaluation:
         folder = find_model(stage.attacker)
         config = huggingface.load_config(folder)
         layout = lay_out_judge(config, stage.engine, policy, stage.engine, runtime)
-        import jax
-
         planned = plan_laid_out(layout, stage.engine, jax.local_devices())
         engine = start_engine(folder, stage.engine, layout)
         encoder = _encoder(folder)
@@ -296,12 +335,11 @@ class Evaluation:
             (asked.benchmark.NAME, case.id): case for asked in self._sets for case in asked.cases
         }
         judged = to_judge((a for own in answers.values() for a in own), benchmarks, cases)
-        labelled = {q: read_labelled(Path(file)) for q, file in stage.labelled.items()}
+        labelled = {q: read_labelled(Path(file).expanduser()) for q, file in stage.labelled.items()}
         judged += [each for q, rows in labelled.items() for each in _to_compare(q, rows)]
         about = self._folder / "verdicts" / f"{slug(name)}.json"
         path = about.with_suffix(".jsonl")
-        is_made = collectives.broadcast(path.exists() and about.exists())
-        if not is_made:
+        if not collectives.broadcast(Shards(path, ()).is_finished()):
             self._judge(spec, judged, path, about)
         known = storage.read_json(about)
         found = read_verdicts(storage.read_jsonl(path))
@@ -320,6 +358,9 @@ class Evaluation:
             judge = loaded.judge
             questions = sorted({each.question for each in judged if judge.can(each.question)})
             judged = [each for each in judged if each.question in questions]
+            if collectives.is_main():  # first: when the verdicts are there, all is there
+                row = {"judge": judge.name, "identity": judge.identity(), "questions": questions}
+                storage.write_json(about, row)
             shards = Shards(path, [each.key for each in judged])
             progress = Progress(
                 f"{context.name}: judge {judge.name}",
@@ -330,15 +371,12 @@ class Evaluation:
             make_verdicts(loaded.driver(), judge, judged, shards, progress)
             progress.close()
             shards.finish()
-            if collectives.is_main():
-                row = {"judge": judge.name, "identity": judge.identity(), "questions": questions}
-                storage.write_json(about, row)
         collectives.barrier(f"the judge {spec}", collectives.PATIENCE)
 
 
 def slug(name: str) -> str:
     """A name as a file has it; names that differ stay so."""
-    safe = _UNSAFE.sub("_", name).strip(".") or "_"
+    safe = _UNSAFE.sub("_", name).strip(".")[:_LONGEST] or "_"
     return safe if safe == name else f"{safe}.{storage.fingerprint(name)[:6]}"
 
 
