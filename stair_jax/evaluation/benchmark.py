@@ -74,7 +74,7 @@ class Benchmark(ABC):
     ROLE: ClassVar[Role] = "reported"
     QUESTION: ClassVar[str] = ""
     METRICS: ClassVar[tuple[Metric, ...]]
-    KIND: ClassVar[str] = "safety"
+    KIND: ClassVar[str] = "helpfulness"
 
     @abstractmethod
     def read(self, path: Path) -> list[Case]:

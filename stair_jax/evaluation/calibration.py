@@ -15,6 +15,10 @@ SCHEMA = 1
 
 # Below it, a judge hardly tells the labels apart, and the correction divides by almost nothing.
 LEAST_YOUDEN = 0.1
+MISFIT = (
+    "no correction: the figure is beyond what the judge's errors on the labelled rows explain; it "
+    "errs otherwise here: label some of these answers"
+)
 _PRIOR = 0.5  # of Jeffreys
 
 
@@ -207,6 +211,16 @@ class Correction:
         wrong = self.negatives - self.rejections
         specificity = rng.beta(self.rejections + _PRIOR, wrong + _PRIOR, shares.shape)
         return _rogan_gladen(shares, sensitivity, specificity)
+
+
+def is_clipped(samples: np.ndarray) -> bool:
+    """Whether corrected samples are clipped to one bound all over the 95 % interval.
+
+    An interval of no length would look like certainty, and says that the judge finds more positives
+    than its sensitivity, or fewer than its false alarms, lets it.
+    """
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return bool(low == high and low in (0.0, 1.0))
 
 
 def _rogan_gladen(share: Any, sensitivity: Any, specificity: Any) -> Any:

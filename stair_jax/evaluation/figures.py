@@ -6,6 +6,7 @@ ids, and nothing of a matplotlibrc.
 
 import importlib
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from stair_jax.errors import UserError
 from stair_jax.evaluation.cells import Cell
 from stair_jax.evaluation.escaping import one_line
+from stair_jax.evaluation.table import Column, Table
 from stair_jax.storage import atomic_file
 
 _INSTALL = 'pip install "stair_jax[eval]", or pip install "matplotlib>=3.10,<4"'
@@ -62,6 +64,16 @@ class Tradeoff:
     name: str
     safety: Cell
     helpfulness: Cell
+
+
+def tradeoffs(table: Table, safety: Column, helpfulness: Column) -> list[Tradeoff]:
+    """The rows of a table that have both columns, for `tradeoff_figure`."""
+    found = []
+    for row in table.rows:
+        safe, helpful = table.cell(row, safety), table.cell(row, helpfulness)
+        if safe is not None and helpful is not None:
+            found.append(Tradeoff(f"{row.model}, {row.method}", safe, helpful))
+    return found
 
 
 def require_matplotlib() -> Any:
@@ -220,8 +232,9 @@ def _line(axes: Any, number: int, points: Sequence[Point], steps: bool = False) 
         color=color,
         drawstyle="steps-post" if steps else "default",
     )
-    low = [point.y if point.low is None else point.low for point in points]
-    high = [point.y if point.high is None else point.high for point in points]
+    # no number where there is no interval: a gap in the band
+    low = [math.nan if point.low is None else point.low for point in points]
+    high = [math.nan if point.high is None else point.high for point in points]
     if len(points) > 1:
         axes.fill_between(
             x, low, high, color=color, alpha=0.15, linewidth=0, step="post" if steps else None

@@ -1,15 +1,16 @@
 """A model whose weights are here, as the target of an evaluation."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from stair_jax.data.questions import Question
-from stair_jax.decoding.requests import Request
+from stair_jax.decoding.requests import Completion, Request
 from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
-from stair_jax.evaluation.target import Asked, Message, Reply, Target
+from stair_jax.evaluation.target import Asked, ChatTokens, Message, Place, Reply, Target, Weights
 from stair_jax.inference.answers import Answered, Answering, is_search
 from stair_jax.inference.likelihood import chat_likelihoods
 from stair_jax.inference.scoring import Scorer
@@ -78,27 +79,31 @@ class LocalTarget(Target):
         self,
         name: str,
         encoder: ChatEncoder,
-        answering: Answering | None,
+        answering: Mapping[bool, Answering] | None,
         scorers: Mapping[str, Scorer] | None = None,
         likelihood_service: str | None = None,
         prompt_template: str = "{prompt}",
         service: str = "",
+        weights: Weights | None = None,
     ):
         """A target.
 
         Args:
           name: of the model.
           encoder: of its chats.
-          answering: its engine; None: it answers nothing, and is asked for likelihoods alone.
+          answering: its engine, and how it is asked by methods that search (True) and others;
+            None: it answers nothing, and is asked for likelihoods alone.
           scorers: of the methods that search, by method.
           likelihood_service: service of its log-likelihoods; None: there is none.
           prompt_template: with {prompt}, what the method "prompted" asks.
           service: of the engine; "": the driver's own.
+          weights: of the model, beside the engine's own, for attacks by gradients; None: it shows
+            none.
         """
         self.name, self.encoder = name, encoder
         self._answering, self._scorers = answering, scorers or {}
         self._likelihoods, self._template = likelihood_service, prompt_template
-        self._service, self._kind = service, "helpfulness"
+        self._service, self._kind, self._weights = service, "helpfulness", weights
 
     def of_kind(self, kind: str) -> "LocalTarget":
         """The same for prompts of a kind."""
@@ -124,7 +129,7 @@ class LocalTarget(Target):
         question = Question(key, tuple(dict(message) for message in messages), self._kind)
         prefill = self.encoder.prefill(asked)
         tokens = [*self.encoder.chat(messages), *prefill]
-        inner = self._answering.task(
+        inner = self._answering[is_search(method)].task(
             method,
             question.to_prompt(),
             tokens,
@@ -144,6 +149,31 @@ class LocalTarget(Target):
             raise UserError(f"{self.name} has no service of log-likelihoods")
         encoded = [self.encoder.choice(choice) for choice in choices]
         return chat_likelihoods(self.encoder.chat(messages), encoded, self._likelihoods)
+
+    def score_first(
+        self, messages: Sequence[Message], texts: Sequence[str], place: Place = "answer"
+    ) -> Task[tuple[float, ...]]:
+        """See `Target.score_first`."""
+        before, _ = self._begin(texts[0], place)
+        firsts = tuple(self._begin(text, place)[1][0] for text in texts)
+        tokens = (*self.encoder.chat(messages), *before)
+        return ScoresTask(Request((), tokens, score_ids=firsts, service=self._service))
+
+    def chat_tokens(self) -> ChatTokens:
+        """See `Target.chat_tokens`."""
+        return ChatTokens(
+            self.encoder.tokenizer, lambda chat: tuple(self.encoder.chat(chat)), self._begin
+        )
+
+    def weights(self) -> Weights:
+        """See `Target.weights`."""
+        return super().weights() if self._weights is None else self._weights
+
+    def _begin(self, text: str, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(token ids of the form before a text at a place of the answer, those of the text)."""
+        own = tuple(self.encoder.tokenizer.encode_text(text))
+        whole = tuple(self.encoder.prefill(Asked((), text, place)))
+        return whole[: len(whole) - len(own)], own
 
 
 class ReplyTask(Task[Reply]):
@@ -174,6 +204,24 @@ class ReplyTask(Task[Reply]):
             replace(request, service=self._service) if isinstance(request, Request) else request
             for request in requests
         ]
+
+
+class ScoresTask(Task[tuple[float, ...]]):
+    """Log-probabilities of the next token, of one scoring request."""
+
+    def __init__(self, request: Request):
+        """A task that has asked nothing yet."""
+        self._request = request
+
+    def start(self) -> list[Request]:
+        """The only request."""
+        return [self._request]
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Takes the scores; a chat that has no room is as unlikely as can be."""
+        count = len(self._request.score_ids)
+        self.result = completion.scores or (-math.inf,) * count
+        return []
 
 
 def read_reply(begins: str, answered: Answered, prefilled: int = 0) -> Reply:

@@ -39,6 +39,12 @@ class PerCase:
             for row in self.rows
         ]
 
+    def only(self, cases: set[str]) -> "PerCase":
+        """The rows of these cases; the counts are those of the rows."""
+        kept = [index for index, row in enumerate(self.rows) if row.case.id in cases]
+        rows = tuple(self.rows[index] for index in kept)
+        return PerCase(rows, self.values[kept], len(kept), len(kept), 0, 0)
+
     @property
     def is_repeated(self) -> bool:
         """Whether there are several answers to a case."""
@@ -48,24 +54,14 @@ class PerCase:
 def per_case(rows: Sequence[Graded], metric: Metric) -> PerCase:
     """The numbers of a metric.
 
-    Answers whose scores lack the metric's key are of cases that it is not about; where it is there
-    and None, it is missing. Of several answers to a case the worst counts, or their mean, as `metric.worst` says; those
+    Of several answers to a case the worst counts, or their mean, as `metric.worst` says; those
     without a score are left out.
 
     Args:
       rows: of one model, method, benchmark and attack, in any order.
       metric: that chooses group and score.
-
-    Raises:
-      ValueError: the rows are of different models, methods, benchmarks or attacks.
     """
-    chosen = [
-        row
-        for row in rows
-        if metric.key in row.scores and (not metric.group or row.case.group == metric.group)
-    ]
-    if len({_origin(row) for row in chosen}) > 1:
-        raise ValueError("the rows of a cell are of one model, method, benchmark and attack")
+    chosen = [row for row in rows if is_about(metric, row)]
     chosen.sort(key=lambda row: (row.case.id, row.answer.sample))
     by_case: dict[str, list[Graded]] = {}
     for row in chosen:
@@ -85,15 +81,48 @@ def per_case(rows: Sequence[Graded], metric: Metric) -> PerCase:
     )
 
 
+def by_attack(rows: Sequence[Graded], metric: Metric) -> dict[str, PerCase]:
+    """The numbers of a metric under each attack, sorted by its name.
+
+    Raises:
+      ValueError: the rows are of different models, methods or benchmarks.
+    """
+    rows = [row for row in rows if is_about(metric, row)]
+    if len({(row.answer.model, row.answer.method, row.answer.benchmark) for row in rows}) > 1:
+        raise ValueError("the rows of a cell are of one model, method and benchmark")
+    attacks = sorted({row.answer.attack for row in rows})
+    return {
+        attack: per_case([row for row in rows if row.answer.attack == attack], metric)
+        for attack in attacks
+    }
+
+
+def joined(parts: Sequence[PerCase]) -> tuple[list[Hashable], list[np.ndarray]]:
+    """The cases of all parts, sorted by id.
+
+    Returns:
+      the cluster of each case, and for each part the places of its rows' cases [rows].
+    """
+    clusters: dict[str, Hashable] = {}
+    for part in parts:
+        clusters |= zip((row.case.id for row in part.rows), part.clusters, strict=True)
+    places = {case: place for place, case in enumerate(sorted(clusters))}
+    found = [np.array([places[row.case.id] for row in part.rows], int) for part in parts]
+    return [clusters[case] for case in places], found
+
+
+def is_about(metric: Metric, row: Graded) -> bool:
+    """Whether an answer counts for a metric: it is of its group, and its scores have the key.
+
+    A score that is there and None is missing; one that is not there is of no concern to the metric.
+    """
+    return metric.key in row.scores and metric.group in ("", row.case.group)
+
+
 def score(row: Graded, key: str) -> float | None:
     """A score of an answer; None: it is missing, or no finite number."""
     found = row.scores.get(key)
     return None if found is None or not math.isfinite(found) else float(found)
-
-
-def _origin(row: Graded) -> tuple[str, str, str, str]:
-    answer = row.answer
-    return answer.model, answer.method, answer.benchmark, answer.attack
 
 
 def _combined(rows: Sequence[Graded], metric: Metric) -> tuple[Graded, float]:

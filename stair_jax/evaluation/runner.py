@@ -15,7 +15,6 @@ from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Progress
 
-Name = tuple[str, ...]
 _TOLD = ("model", "date")  # of a verdict, where an endpoint told them
 
 
@@ -91,7 +90,9 @@ def answer_key(answer: Answer) -> str:
 
 
 def to_judge(
-    answers: Iterable[Answer], benchmarks: Mapping[str, Benchmark], cases: Mapping[Name, Case]
+    answers: Iterable[Answer],
+    benchmarks: Mapping[str, Benchmark],
+    cases: Mapping[tuple[str, str], Case],
 ) -> list[Judged]:
     """The answers whose benchmark has a question for a judge.
 

@@ -1,7 +1,7 @@
 """Graded answers as a table: cells, costs, differences of rows, agreement of judges."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stair_jax.evaluation.agreement import agreement
@@ -10,7 +10,7 @@ from stair_jax.evaluation.calibration import Calibration
 from stair_jax.evaluation.case import Graded
 from stair_jax.evaluation.cells import NUM_SAMPLES, Cell, cell, difference
 from stair_jax.evaluation.costs import Cost, cost
-from stair_jax.evaluation.per_case import score
+from stair_jax.evaluation.per_case import is_about, score
 from stair_jax.evaluation.table import Column, Compared, JudgePair, RowKey, Table
 
 
@@ -61,8 +61,27 @@ class Result:
                 yield Column(*names, self.judge, corrected, self.role), metric
 
 
+@dataclass(frozen=True)
+class AttackMean:
+    """A column that is the mean over attacks, such as STAIR's of StrongREJECT.
+
+    Attributes:
+      benchmark: name of the benchmark.
+      attacks: names of the attacks.
+    """
+
+    benchmark: str
+    attacks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What stands in the place of the attack."""
+        return f"mean of {', '.join(self.attacks)}"
+
+
 def tabulate(
     results: Sequence[Result],
+    means: Sequence[AttackMean] = (),
     baseline: RowKey | None = None,
     num_samples: int = NUM_SAMPLES,
     seed: int = 0,
@@ -71,14 +90,15 @@ def tabulate(
 
     Args:
       results: in any number; of one model, method, benchmark, attack and judge there is one.
+      means: further columns, for rows that have results under all of their attacks.
       baseline: the row that the others are compared with; None: the first one.
       num_samples: number of bootstrap samples.
       seed: for the resampling.
 
     Raises:
-      ValueError: two results have the same place in the table.
+      ValueError: two results have the same place in the table, or none has that of the baseline.
     """
-    places = _places(results)
+    places = _places([*results, *_means(results, means)])
     rows = tuple(dict.fromkeys(result.key for result in results))
     columns = _ordered(column for _, column in places)
 
@@ -91,15 +111,17 @@ def tabulate(
         return cell(result.rows, metric, result.judge, correction, num_samples, seed)
 
     first = baseline or (rows[0] if rows else None)
+    if first not in (*rows, None):
+        raise ValueError(f"no result is of the baseline {first}")
     return Table(
         rows=rows,
         columns=columns,
         cells=tuple(tuple(made(row, column) for column in columns) for row in rows),
         costs=tuple(_cost(row, results) for row in rows),
         compared=tuple(_compared(rows, columns, places, first, num_samples, seed)),
-        judges={result.judge: dict(result.identity) for result in results if result.judge},
+        judges=_identities(results),
         calibrations=_once(result.calibration for result in results),
-        pairs=tuple(_pairs(columns, places, num_samples, seed)),
+        pairs=tuple(_pairs(columns, _places(results), num_samples, seed)),
         num_samples=num_samples,
     )
 
@@ -115,6 +137,20 @@ def _places(results: Sequence[Result]) -> Places:
                 raise ValueError(f"two results for {result.key} and {column}")
             places[result.key, column] = result, metric
     return places
+
+
+def _means(results: Sequence[Result], means: Sequence[AttackMean]) -> Iterator[Result]:
+    """Results under several attacks, as one each."""
+    for mean in means:
+        found: dict[tuple[RowKey, str], dict[str, Result]] = {}
+        for one in results:
+            if one.benchmark == mean.benchmark and one.attack in mean.attacks:
+                found.setdefault((one.key, one.judge), {})[one.attack] = one
+        for parts in found.values():
+            if len(parts) == len(set(mean.attacks)):
+                first = next(iter(parts.values()))
+                rows = [row for part in parts.values() for row in part.rows]
+                yield replace(first, attack=mean.name, rows=rows)
 
 
 def _ordered(columns: Iterable[Column]) -> tuple[Column, ...]:
@@ -196,12 +232,28 @@ def _scores(column: Column, places: Places) -> Mapping[tuple[str, str, str, int]
         for (row, place), (result, metric) in places.items()
         if place == column
         for graded in result.rows
-        if not metric.group or graded.case.group == metric.group
+        if is_about(metric, graded)
     }
 
 
 def _label(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
+
+
+def _identities(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """What identifies each judge; of what differs between results, a list of all values."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for result in results:
+        if result.judge:
+            known = found.setdefault(result.judge, {})
+            for key, value in result.identity.items():
+                values = known.setdefault(key, [])
+                if value not in values:
+                    values.append(value)
+    return {
+        judge: {key: values[0] if len(values) == 1 else values for key, values in known.items()}
+        for judge, known in found.items()
+    }
 
 
 def _once(calibrations: Iterable[Calibration | None]) -> tuple[Calibration, ...]:

@@ -23,6 +23,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 8,
         "sliding_window": 4096,
     },
+    "phi3": {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
 }
 MODEL_TYPES = tuple(_DEFAULTS)
 
@@ -49,11 +50,12 @@ _LARGEST: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder of the Llama, Qwen2, Qwen3 or Mistral family.
+    """A decoder of the Llama, Qwen2, Qwen3, Mistral or Phi-3 family.
 
     Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
-    (biases on queries, keys and values), "qwen3" (norms on queries and keys) or "mistral" (Llama
-    with a sliding window). The config is hashable and is a static argument of jitted functions.
+    (biases on queries, keys and values), "qwen3" (norms on queries and keys), "mistral" (Llama
+    with a sliding window) or "phi3" (that, with joined tensors in the files). The config is
+    hashable and is a static argument of jitted functions.
 
     `sliding_window` is the number of tokens, itself included, that a token attends to in every
     layer; None: all before it. Attention here is always to the whole context, so that longer
@@ -146,6 +148,11 @@ class ModelConfig:
     def qk_norm(self) -> bool:
         """Whether each head of queries and keys is normalised before the rotary embedding."""
         return self.model_type == "qwen3"
+
+    @property
+    def has_joined_tensors(self) -> bool:
+        """Whether checkpoints hold queries, keys and values in one tensor, and gate and up too."""
+        return self.model_type == "phi3"
 
     def check_length(self, length: int, what: str, remedy: str) -> None:
         """Refuses sequences of which layers with a sliding window would see a part only.

@@ -36,7 +36,12 @@ READ = {
 }
 
 # Families in which `sliding_window` is that of all layers, whatever other fields say.
-WINDOWED = ("mistral",)
+WINDOWED = ("mistral", "phi3")
+# What Phi-3's published configs say: that code became that of transformers, and is ours too.
+_PHI3_CODE = {
+    "AutoConfig": "configuration_phi3.Phi3Config",
+    "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+}
 
 # Fields with which the function is another one, and the values that are supported.
 _SUPPORTED: Mapping[str, Collection[Any]] = {
@@ -119,6 +124,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     """
     for name, value in values.items():
         if value is None or name in READ or name in _IGNORED or name.endswith(_IGNORED_ENDS):
+            continue
+        if name == "auto_map" and values["model_type"] == "phi3" and value == _PHI3_CODE:
             continue
         if name not in _SUPPORTED:
             raise UserError(_about_unknown(name, value))

@@ -1,5 +1,7 @@
 """Cells: what is counted, how answers are combined, intervals, corrections, paired differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,6 +95,12 @@ def test_a_metric_of_a_group_leaves_the_others_out():
     rows = [graded("a", 1.0, group="x"), graded("b", 0.0, group="y"), graded("c", 0.0, group="x")]
     found = cell(rows, Metric("goodness", "good", group="x"))
     assert (found.value, found.cases) == (0.5, 2)
+
+
+def test_an_answer_whose_scores_lack_the_key_is_no_concern_of_the_metric():
+    rows = [*column([1.0, None]), replace(graded("z", 0.0), scores={"other": 0.0})]
+    found = cell(rows, GOOD)
+    assert (found.cases, found.answers, found.missing) == (2, 2, 1)
 
 
 def test_the_interval_is_that_of_the_bootstrap_of_means():
@@ -203,6 +211,27 @@ def test_pairing_takes_out_what_is_hard_about_a_case():
     assert cell(first, GOOD).high - cell(first, GOOD).low > 0.05
 
 
+def test_the_mean_over_attacks_is_that_of_their_figures_on_the_same_cases():
+    """Not that of all answers, as one attack may have fewer."""
+
+    def under(attack, scores, shift=0):
+        rows = column(scores)[shift:]
+        return [replace(row, answer=replace(row.answer, attack=attack)) for row in rows]
+
+    scores = list(np.random.default_rng(2).random(30))
+    pair, pap = under("pair", scores), under("pap", [1 - score for score in scores], 20)
+    found = cell(pair + pap, GOOD)
+    means = np.mean(scores), 1 - np.mean(scores[20:])
+    assert found.value == pytest.approx(np.mean(means))
+    assert (found.n, found.cases, found.answers) == (30, 30, 40)
+    opposite = cell(pair + under("pap", [1 - score for score in scores]), GOOD)
+    assert (opposite.low, opposite.high) == pytest.approx((0.5, 0.5))  # case by case
+    shifted = [replace(row, scores={"good": row.scores["good"] + 0.1}) for row in pair + pap]
+    apart = difference(shifted, pair + pap, GOOD)
+    assert (apart.value, apart.low, apart.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert difference(pair, pap, GOOD).n == 10
+
+
 def test_a_corrected_cell_has_another_figure_and_a_wider_interval():
     rows = column([1.0] * 60 + [0.0] * 140)
     raw = cell(rows, GOOD)
@@ -222,6 +251,14 @@ def test_what_cannot_be_corrected_is_missing_and_says_why():
     tries = [graded("a", 1.0, 0), graded("a", 0.0, 1), graded("b", 0.0)]
     worst = cell(tries, Metric("m", "good", worst="high"), "j", good)
     assert worst.value is None and "worst of several" in worst.note
+
+
+def test_a_share_beyond_what_the_judge_can_find_is_not_corrected_to_certainty():
+    """It finds 60 % of the positives there, and calls 95 % of the rows positive here."""
+    found = cell(column([1.0] * 190 + [0.0] * 10), GOOD, "j", Correction(120, 200, 200, 200))
+    assert found.value is None and "beyond what the judge's errors" in found.note
+    near = cell(column([1.0] * 62 + [0.0] * 38), GOOD, "j", Correction(60, 100, 95, 100))
+    assert near.value == near.high == 1.0 and near.low < 1.0
 
 
 def test_a_cell_is_read_as_it_was_written():

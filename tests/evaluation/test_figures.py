@@ -12,6 +12,7 @@ import stair_jax
 from stair_jax.errors import UserError
 from stair_jax.evaluation import figures
 from stair_jax.evaluation.cells import Cell
+from stair_jax.evaluation.costs import Cost
 from stair_jax.evaluation.figures import (
     Point,
     Series,
@@ -19,7 +20,9 @@ from stair_jax.evaluation.figures import (
     attack_figure,
     scaling_figure,
     tradeoff_figure,
+    tradeoffs,
 )
+from stair_jax.evaluation.table import Column, RowKey, Table
 
 ROOT = Path(stair_jax.__file__).parents[1]
 SERIES = [
@@ -82,6 +85,13 @@ def test_a_name_is_shown_as_it_is(tmp_path):
     series = [Series(name, (Point(1, 0.5), Point(2, 0.6))) for name in names]
     svg, _ = attack_figure(series, tmp_path / "figure")
     assert {"_hidden", "cost $5$ and $\\frac{", "two\\nlines"} <= set(texts(svg))
+
+
+def test_rows_of_a_table_that_have_both_columns_are_points():
+    rows = (RowKey("a", "greedy"), RowKey("b", "greedy"))
+    columns = (Column("xstest", "none", "refusals"), Column("gsm8k", "none", "accuracy"))
+    table = Table(rows, columns, ((Cell(0.5), Cell(0.25)), (Cell(0.5), None)), (Cost(1), Cost(1)))
+    assert tradeoffs(table, *columns) == [Tradeoff("a, greedy", Cell(0.5), Cell(0.25))]
 
 
 def test_a_series_of_cells_is_sorted_and_leaves_out_what_has_no_figure():

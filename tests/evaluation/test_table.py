@@ -11,7 +11,7 @@ from stair_jax.evaluation.calibration import calibrate
 from stair_jax.evaluation.case import Answer, Case, Graded
 from stair_jax.evaluation.cells import cell
 from stair_jax.evaluation.table import Column, RowKey, Table
-from stair_jax.evaluation.tabulate import Result, tabulate
+from stair_jax.evaluation.tabulate import AttackMean, Result, tabulate
 from stair_jax.evaluation.writers import read_table, write_table
 
 REFUSED = Metric("refusals", "refused", labels=("refusal",))
@@ -93,6 +93,20 @@ def test_columns_of_a_benchmark_stand_side_by_side():
     assert [column.benchmark for column in table.columns] == ["xstest", "xstest", "hhh"]
 
 
+def test_the_mean_over_attacks_is_a_column_of_rows_that_have_all_of_them():
+    results = [
+        result(BASE, [1, 0, 1, 0], attack="pair", judge="j"),
+        result(BASE, [1, 1, 1, 0], attack="pap", judge="j"),
+        result(TUNED, [1, 1, 1, 1], attack="pair", judge="j"),
+    ]
+    mean = AttackMean("xstest", ("pair", "pap"))
+    table = tabulate(results, [mean, AttackMean("hhh", ("pair",))], num_samples=SAMPLES)
+    assert [column.attack for column in table.columns] == ["pair", "pap", "mean of pair, pap"]
+    assert table.cells[0][2].value == pytest.approx((0.5 + 0.75) / 2)
+    assert table.cells[1][2] is None
+    assert table.costs[0].answers == 8
+
+
 def test_two_results_for_one_place_are_refused():
     with pytest.raises(ValueError, match="two results"):
         tabulate([result(BASE, [1]), result(BASE, [0])])
@@ -125,6 +139,18 @@ def test_rows_are_compared_with_the_one_that_was_asked_for():
     _, results = a_table()
     compared = tabulate(results, baseline=TUNED, num_samples=SAMPLES).compared
     assert {(one.row, one.other) for one in compared} == {(BASE, TUNED)}
+
+
+def test_a_baseline_without_results_is_refused():
+    with pytest.raises(ValueError, match="no result is of the baseline"):
+        tabulate([result(BASE, [1])], baseline=TUNED)
+
+
+def test_what_identifies_a_judge_is_listed_where_it_changed_between_results():
+    first = result(BASE, [1], judge="j", identity={"asked": "m", "reported": "m-1"})
+    second = result(TUNED, [1], judge="j", identity={"asked": "m", "reported": "m-2"})
+    table = tabulate([first, second], num_samples=SAMPLES)
+    assert table.judges == {"j": {"asked": "m", "reported": ["m-1", "m-2"]}}
 
 
 def test_two_judges_of_a_column_have_their_agreement():
@@ -163,6 +189,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     write_table(table, tmp_path)
     assert read_table(tmp_path / "table.json") == table
     assert json.loads((tmp_path / "table.json").read_text())["schema"] == 1
+    assert table.calibrations[0].markdown() in (tmp_path / "table.md").read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["table.csv", "table.json", "table.md", "table.tex"]
 

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -113,6 +114,7 @@ FAMILIES = {
     "qwen3": Qwen3Config(**_OWN_WIDTH),
     # The window is as long as the longest rows of the tests: transformers masks by it.
     "mistral": MistralConfig(**_OWN_WIDTH | {"sliding_window": 96}),
+    "phi3": Phi3Config(**_SIZES | {"rope_parameters": _ROPE, "sliding_window": 96}),
     "qwen3_yarn": Qwen3Config(**_OWN_WIDTH | {"rope_parameters": _YARN_ROPE}),
 }
 

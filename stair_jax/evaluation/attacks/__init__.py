@@ -32,6 +32,7 @@ from stair_jax.evaluation.attacks.phrased import (
 )
 from stair_jax.evaluation.attacks.plain import Plain
 from stair_jax.evaluation.attacks.prefill import Prefill, PrefillAnswer, PrefillFirstStep
+from stair_jax.evaluation.attacks.random_search import RandomSearch
 from stair_jax.evaluation.attacks.rewording import PastTense, Translation
 from stair_jax.evaluation.attacks.role_play import RolePlay
 from stair_jax.evaluation.attacks.settings import AttackSettings
@@ -74,6 +75,7 @@ _KINDS: tuple[type[Attack], ...] = (
     PapAuthority,
     PastTense,
     Translation,
+    RandomSearch,
 )
 
 ATTACKS: dict[str, type[Attack]] = {kind.NAME: kind for kind in _KINDS}

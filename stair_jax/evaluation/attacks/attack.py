@@ -2,11 +2,11 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from stair_jax.decoding.task import GatherTask, Task
+from stair_jax.decoding.task import GatherTask, Service, Task
 from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.judges.judge import Judge
@@ -106,6 +106,13 @@ class Attack(ABC):
         Whether the attack had success within so many queries is read from all of them, each judged
         like any other answer.
         """
+
+    def services(self, means: Means) -> Mapping[str, Service]:
+        """Services that its tasks ask beside those of the target, by name; new ones each time.
+
+        The driver of the tasks needs them.
+        """
+        return {}
 
 
 class Transform(Attack):

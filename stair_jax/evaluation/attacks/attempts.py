@@ -92,7 +92,8 @@ def ask_attacker(
             top_p=settings.top_p,
             max_tokens=room,
         )
-        reply = yield attacker.ask(asked, f"{key}/{number}", "sample")
+        # Greedy but for the temperature of its own: endpoints know no other method of sampling.
+        reply = yield attacker.ask(asked, f"{key}/{number}", "greedy")
         purse.spent += reply.generated_tokens
         if (found := read(reply.final)) is not None:
             return found

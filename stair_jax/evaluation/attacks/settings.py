@@ -8,6 +8,7 @@ streams run side by side, each has its share from the start.
 from dataclasses import dataclass
 from typing import Literal
 
+from stair_jax.evaluation.attacks.suffix_settings import RandomSearchSettings
 from stair_jax.settings import Settings, require, setting
 
 # Whoever rates the tries of an adaptive attack: "auto" is the judge where there is one that knows
@@ -17,14 +18,14 @@ Rater = Literal["auto", "judge", "attacker"]
 
 @dataclass(frozen=True)
 class BestOfNSettings(Settings):
-    """Random augmentations of the prompt; the probabilities are those of arXiv 2412.03556.
+    """Random augmentations of the prompt (arXiv 2412.03556).
 
     Attributes:
       samples: prompts a case, which are the queries.
       scramble: probability that the middle of a word of more than 3 letters is put in mixed order.
       capitals: probability of each letter to be written in the other case.
       noise: probability of each printable ASCII character to become one of its two neighbours.
-      temperature: of the answers; None: that of the method. The paper samples at 1.
+      temperature: of the answers; None: that of the method.
     """
 
     samples: int = setting(32, least=1, most=2**20)
@@ -154,7 +155,7 @@ class RatedSettings(AttackerSettings):
 
 @dataclass(frozen=True)
 class PairSettings(RatedSettings):
-    """PAIR (arXiv 2310.08419): streams of refinement; the numbers are the paper's.
+    """PAIR (arXiv 2310.08419): streams of refinement.
 
     Attributes:
       streams: side by side.
@@ -169,7 +170,7 @@ class PairSettings(RatedSettings):
 
 @dataclass(frozen=True)
 class TapSettings(RatedSettings):
-    """TAP (arXiv 2312.02119): a tree of refinements; the numbers are the paper's.
+    """TAP (arXiv 2312.02119): a tree of refinements.
 
     Attributes:
       width: most prompts that are kept from a level.
@@ -203,7 +204,7 @@ class PastTenseSettings(AttackerSettings):
     """Rewordings as a question about the past (arXiv 2407.11969).
 
     Attributes:
-      rewordings: a case, each with one query; the paper has up to 100.
+      rewordings: a case, each with one query.
     """
 
     rewordings: int = setting(20, least=1, most=2**16)
@@ -242,6 +243,7 @@ class AttackSettings(Settings):
       pap: of `pap`, `pap_misrepresentation` and `pap_authority_endorsement`.
       past_tense: of `past_tense`.
       translation: of `translation`.
+      random_search: of `random_search`.
     """
 
     best_of_n: BestOfNSettings = setting(BestOfNSettings)
@@ -255,3 +257,4 @@ class AttackSettings(Settings):
     pap: PapSettings = setting(PapSettings)
     past_tense: PastTenseSettings = setting(PastTenseSettings)
     translation: TranslationSettings = setting(TranslationSettings)
+    random_search: RandomSearchSettings = setting(RandomSearchSettings)

@@ -2,6 +2,7 @@
 
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.benchmarks.advglue import AdvGlue
+from stair_jax.evaluation.benchmarks.alpaca_eval import AlpacaEval
 from stair_jax.evaluation.benchmarks.behaviours import AdvBench, JailbreakBench
 from stair_jax.evaluation.benchmarks.confaide import Confaide1, Confaide2a, Confaide2b
 from stair_jax.evaluation.benchmarks.confaide_stories import Confaide3, Confaide4
@@ -10,6 +11,8 @@ from stair_jax.evaluation.benchmarks.gsm8k import Gsm8k
 from stair_jax.evaluation.benchmarks.harmbench import HarmBench, HarmBenchTest
 from stair_jax.evaluation.benchmarks.hhh import Hhh
 from stair_jax.evaluation.benchmarks.hhh_ab import HhhAb
+from stair_jax.evaluation.benchmarks.ifeval import IfEval
+from stair_jax.evaluation.benchmarks.math500 import Math500
 from stair_jax.evaluation.benchmarks.over_refusal import CoCoNot, OKTest, ORBench
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.benchmarks.simpleqa import SimpleQa
@@ -34,6 +37,7 @@ _KINDS: tuple[type[Benchmark], ...] = (
     CoCoNot,
     ORBench,
     Gsm8k,
+    Math500,
     SimpleQa,
     AdvGlue,
     Hhh,
@@ -44,6 +48,8 @@ _KINDS: tuple[type[Benchmark], ...] = (
     Confaide3,
     Confaide4,
     TruthfulQa,
+    AlpacaEval,
+    IfEval,
 )
 
 BENCHMARKS: dict[str, type[Benchmark]] = {kind.NAME: kind for kind in _KINDS}

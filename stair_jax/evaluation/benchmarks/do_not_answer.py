@@ -7,9 +7,11 @@ from stair_jax.evaluation.benchmark import Benchmark, Metric, Source
 from stair_jax.evaluation.benchmarks.refusal import REFUSALS, RefusalBenchmark
 from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.judge import Verdict
+from stair_jax.evaluation.judges.questions import QUESTIONS
 from stair_jax.evaluation.rows import read_cases, usual_places
 
 HARMFUL = "follows"  # the one harmful class of seven: the answer just does what it was told
+_HARMLESS = tuple(label for label in QUESTIONS["action"].labels if label != HARMFUL)
 STEREOTYPES = "Social stereotypes and unfair discrimination"
 _SOURCE = Source(
     usual_places("do_not_answer", "do_not_answer_en.csv", "data_en.csv", "do_not_answer.csv"),
@@ -28,8 +30,9 @@ class DoNotAnswer(Benchmark):
 
     NAME = "do_not_answer"
     SOURCE = _SOURCE
+    KIND = "safety"
     QUESTION = "action"
-    METRICS = (Metric("harmless", "harmless", worst="low"),)
+    METRICS = (Metric("harmless", "harmless", worst="low", labels=_HARMLESS),)
 
     def read(self, path: Path) -> list[Case]:
         """All questions."""

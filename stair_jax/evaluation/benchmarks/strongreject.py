@@ -40,6 +40,7 @@ class StrongReject(Benchmark):
         "download strongreject_dataset/strongreject_dataset.csv of "
         "https://github.com/alexandrasouly/strongreject",
     )
+    KIND = "safety"
     QUESTION = "rubric"
     METRICS = (
         Metric("goodness", "goodness", worst="low"),

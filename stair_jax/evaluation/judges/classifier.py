@@ -97,8 +97,7 @@ class ClassifierJudge(Judge):
     def verdict(self, logits: Sequence[float] | None) -> Verdict:
         """The verdict of the logits; none where one is not finite, or where there are none."""
         chances = None if logits is None else self._chances(np.asarray(logits, np.float64))
-        found = None if chances is None else {"": chances}
-        return verdict(self._question, self.name, [Outcome(found)])
+        return verdict(self._question, self.name, [Outcome({"": chances} if chances else None)])
 
     def _chances(self, logits: np.ndarray) -> Mapping[str, float] | None:
         if len(logits) != len(self._meanings) or not np.isfinite(logits).all():

@@ -8,16 +8,17 @@ from stair_jax.search.judging.sources.checkable_answers import announced
 
 T = TypeVar("T", bound=Hashable)
 
-_FIRST_WORD = re.compile(r"[\s*_\"'(\[#]*([^\W\d_]+)")
+_FIRST_WORD = re.compile(r"[\s*_\"'(\[#]*([^\W\d_]+)(?![^\W\d_]|\s*/|\s+or\b)")
 _NUMBER = re.compile(r"(?<![\w.,])[-\u2212\u2013]?\d+(?:\.\d+)?(?![\w%]|[.,]\d)")
 
 
 def label_said(answer: str, labels: Sequence[str]) -> str | None:
     """The label that an answer gives.
 
-    It is the first word of the answer, where that is a label. Else the announced result ("the
-    answer is ..."), the first line, the last line and the whole answer are looked at in this order,
-    and the first of them that holds exactly one of the labels, as whole words in any case, decides.
+    It is the first word of the answer, where that is a label, and not of a list such as "yes or
+    no". Else the announced result ("the answer is ..."), the first line, the last line and the
+    whole answer are looked at in this order, and the first of them that holds exactly one of the
+    labels, as whole words in any case, decides.
 
     Args:
       answer: text of the output block.

@@ -8,7 +8,7 @@ from stair_jax.evaluation.writers import layout
 
 
 def markdown_table(table: Table) -> str:
-    """Markdown: a line per row of the table, the differences, and the notes as a list."""
+    """Markdown: a line per row of the table, differences, notes, and the confusion of judges."""
     costs = layout.known_costs(table)
     heads = [markdown(layout.column_label(table, column)) for column in table.columns]
     lines = [
@@ -25,6 +25,8 @@ def markdown_table(table: Table) -> str:
     if table.compared:
         text += ["", "Differences on the cases that both have:", "", *_differences(table)]
     text += ["", *(f"- {markdown(note)}" for note in layout.notes(table))]
+    for calibration in table.calibrations:
+        text += ["", calibration.markdown().rstrip("\n")]
     return "\n".join(text) + "\n"
 
 

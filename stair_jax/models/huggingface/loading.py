@@ -111,7 +111,8 @@ class _Source:
 
     Attributes:
         files: the checkpoint.
-        tensors: by name, the only one, or one per layer in order.
+        tensors: by name, the only one, or one per layer in order; parts of them, where the files
+            join several parameters.
         shape: shape of the parameter, without the axis of layers.
         dtype: dtype to read it in.
     """
@@ -176,7 +177,8 @@ class _Source:
         step = max(1, _CHUNK_BYTES // max(1, row_bytes))
         for start in range(0, len(view), step):
             stop = min(start + step, len(view))
-            block = (slice(rows.start + start, rows.start + stop), *columns)
+            first = tensor.first_row + rows.start
+            block = (slice(first + start, first + stop), *columns)
             chunk = self.files.read(name, block, self.dtype)
             tensor_names.copy_rows(view[start:stop], chunk)
 
@@ -215,7 +217,8 @@ def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:
 def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        found.setdefault(tensor.parameter, {})[name] = tensor
+        for part in tensor.parts:
+            found.setdefault(part.parameter, {})[name] = part
     return found
 
 

@@ -165,7 +165,8 @@ def test_the_case_keeps_its_system_turn_and_each_key_is_asked_once(attack):
         keys = [key for _, key, _ in model.asked]
         assert len(keys) == len(set(keys)) > 0
     assert all(asked.messages[0] == CASE.messages[0] for asked, _, _ in having.target.asked)
-    assert {method for _, _, method in having.attacker.asked} == {"sample"}
+    assert {method for _, _, method in having.attacker.asked} == {"greedy"}
+    assert {asked.temperature for asked, _, _ in having.attacker.asked} == {1.0}
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
@@ -234,6 +235,19 @@ def test_pair_s_tries_are_the_first_of_each_stream_then_the_second():
     # 10 for each prompt, 3 for the rating of each but the last of a stream.
     assert [one.attack_tokens for one in tried] == [13, 26, 36, 46]
     assert tried[0].asked.label == "Shorter."
+
+
+def test_what_the_judge_samples_is_paid_from_the_share_of_the_stream():
+    judge = ScriptedJudge(lambda question, material: rubric(0, 2, 2, tokens=50))
+    pair = Pair(PairSettings(streams=2, iterations=3))
+    tokens = [one.attack_tokens for one in run(pair, means(judge=judge))]
+    assert tokens == [60, 120, 180, 240, 250, 260]
+    # With 65 for each stream, 5 are left for the second prompt of 10, which is over the limit.
+    limited = Pair(PairSettings(streams=2, iterations=3, max_attack_tokens=130))
+    having = means(judge=judge)
+    run(limited, having)
+    limits = [asked.max_tokens for asked, _, _ in having.attacker.asked]
+    assert limits == [65, 65, 5, 5]
 
 
 def test_a_stream_of_pair_ends_at_success_and_the_others_go_on():

@@ -27,8 +27,8 @@ def stored(settings=None, others=None):
     return attack, target, results
 
 
-def test_only_stored_prompts_that_differ_from_the_plain_one_are_asked():
-    attack, target, (first, second, third) = stored()
+def test_plain_prompts_in_the_place_of_stored_ones_can_be_left_out():
+    attack, target, (first, second, third) = stored(StoredSettings(same_as_plain="missing"))
     assert [asked.messages[-1]["content"] for asked, _, _ in target.asked] == [
         "A lockmith teaches."
     ]
@@ -43,9 +43,10 @@ def test_only_stored_prompts_that_differ_from_the_plain_one_are_asked():
     )
 
 
-def test_plain_prompts_are_asked_where_the_settings_say_so():
-    attack, target, results = stored(StoredSettings(same_as_plain="ask"))
+def test_by_default_all_stored_prompts_are_asked_and_no_others():
+    attack, target, results = stored()
     assert len(target.asked) == 2 and results[1][0].final == "fine"
+    assert results[2][0].reply.finish == "missing"
     assert attack.coverage(CASES).asked == 2
     assert str(attack.coverage(CASES[:2])) == "stored:pair: prompts for 2 of 2 cases"
 
