@@ -1,5 +1,8 @@
-"""The benchmarks, by name."""
+"""The benchmarks, by name; users' own in files, and those that their programs register."""
 
+from pathlib import Path
+
+from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.benchmarks.advglue import AdvGlue
 from stair_jax.evaluation.benchmarks.alpaca_eval import AlpacaEval
@@ -10,6 +13,7 @@ from stair_jax.evaluation.benchmarks.hhh import Hhh
 from stair_jax.evaluation.benchmarks.hhh_ab import HhhAb
 from stair_jax.evaluation.benchmarks.ifeval import IfEval
 from stair_jax.evaluation.benchmarks.math500 import Math500
+from stair_jax.evaluation.benchmarks.own import own_benchmark
 from stair_jax.evaluation.benchmarks.simpleqa import SimpleQa
 from stair_jax.evaluation.benchmarks.truthfulqa import TruthfulQa
 
@@ -31,3 +35,44 @@ _KINDS: tuple[type[Benchmark], ...] = (
 )
 
 BENCHMARKS: dict[str, type[Benchmark]] = {kind.NAME: kind for kind in _KINDS}
+
+_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+
+
+def register(kind: type[Benchmark]) -> type[Benchmark]:
+    """Adds a benchmark of the user's to `BENCHMARKS`; also a decorator of its class.
+
+    Nothing is imported from data or by the name of a file: the user's program calls this.
+
+    Raises:
+      UserError: another benchmark has the name, or the class is not complete.
+    """
+    name = getattr(kind, "NAME", "")
+    for attribute in ("NAME", "SOURCE", "METRICS"):
+        if not getattr(kind, attribute, None):
+            raise UserError(f"the benchmark {name or kind.__name__} has no {attribute}")
+    if BENCHMARKS.get(name, kind) is not kind:
+        raise UserError(f"there is a benchmark {name!r} already: choose another NAME")
+    BENCHMARKS[name] = kind
+    return kind
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name, or in a file of the user's (see `own.own_benchmark`).
+
+    Raises:
+      UserError: there is none.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]()
+    if Path(name).suffix == ".py":
+        raise UserError(
+            f"{name}: Python files are not run; import it in a program of yours that calls "
+            "stair_jax.evaluation.benchmarks.register"
+        )
+    if Path(name).suffix.partition(":")[0] in _ENDINGS or Path(name).is_file():
+        kind = own_benchmark(name)
+        if kind.NAME in BENCHMARKS:
+            raise UserError(f"{name}: there is a benchmark {kind.NAME!r} already: rename yours")
+        return kind()
+    raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
