@@ -193,7 +193,7 @@ def make_engine(
 
 def warm_up(engine: Engine) -> None:
     """Compiles an idle engine's prefills of all sizes, so that none is while it is measured."""
-    engine_config = engine._engine_config
+    engine_config = engine.device.engine_config
     tokens = (1,) * (engine_config.prefill_width + 1)
     for rows in engine_config.prefill_sizes:
         count = rows * engine_config.num_shards

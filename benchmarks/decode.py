@@ -40,6 +40,7 @@ from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle, Request, Sampling, request_key
 from stair_jax.errors import UserError
+from stair_jax.testing.device_programs import noted_prefills, wrapped_program
 
 # vLLM 0.20.2 (paged cache, CUDA graphs, prefix caching) on one H200, Llama-3.1-8B shapes, bf16,
 # random weights, the same sampling: ms a step by (slots, context), and tokens/s of prefill.
@@ -182,20 +183,11 @@ def _prefill(
     setting: DecodeSetup, engine: Engine, requests: Sequence[Request], cached: int, slots: int
 ) -> list[Handle]:
     """Runs the requests, and then one of their full prefill calls again and again."""
-    seen: list[tuple[Any, ...]] = []
-    plain = engine._programs
-
-    def noted(*arguments: Any) -> Any:
-        rows = np.asarray(arguments[5])
-        if rows.sum() and (not seen or rows[:, 1].sum() > seen[0][1][:, 1].sum()):
-            seen[:] = [tuple(np.asarray(array) for array in arguments[4:])]
-        return plain.prefill(*arguments)
-
-    engine._programs = plain._replace(prefill=noted)
-    completions = run_all(engine, requests)
-    engine._programs = plain
-    tokens = int(seen[0][1][:, 1].sum())
-    seconds = _repeated(engine, seen[0])
+    with noted_prefills(engine) as calls:
+        completions = run_all(engine, requests)
+    fullest = max(calls, key=lambda arrays: int(arrays[1][:, 1].sum()))
+    tokens = int(fullest[1][:, 1].sum())
+    seconds = _repeated(engine, fullest)
     floor = setting.floor.prefill(tokens)
     compared = {"vllm_tokens_per_s": VLLM_PREFILL} if setting.comparable else {}
     setting.lines(
@@ -213,15 +205,14 @@ def _prefill(
     return [handle for handle in handles if handle is not None]
 
 
-def _repeated(engine: Engine, arrays: tuple[Any, ...], calls: int = 6) -> float:
+def _repeated(engine: Engine, arrays: tuple[np.ndarray, ...], calls: int = 6) -> float:
     """Seconds of a prefill call; it writes what is in the cache already."""
-    config, backend, prefill = engine._config, engine._backend, engine._programs.prefill
     for index in range(calls + 1):
-        engine._state = prefill(config, backend, engine._fused_params, engine._state, *arrays)
+        engine.device.prefill(*arrays)
         if index == 0:
-            jax.block_until_ready(engine._state)
+            jax.block_until_ready(engine.device.state)
             start = time.perf_counter()
-    jax.block_until_ready(engine._state)
+    jax.block_until_ready(engine.device.state)
     return (time.perf_counter() - start) / calls
 
 
@@ -281,18 +272,16 @@ def _window(engine: Engine, calls: int) -> tuple[float, int, int]:
 def timed_decode(engine: Engine) -> Iterator[list[tuple[int, float]]]:
     """Within, each call of the decode program is waited for; gives (steps, seconds) of each."""
     calls: list[tuple[int, float]] = []
-    plain = engine._programs
 
-    def timed(*arguments: Any) -> Any:
+    def timed(program: Any, *arguments: Any) -> Any:
         jax.block_until_ready(arguments)
         start = time.perf_counter()
-        result = jax.block_until_ready(plain.decode(*arguments))
+        result = jax.block_until_ready(program(*arguments))
         calls.append((arguments[2], time.perf_counter() - start))
         return result
 
-    engine._programs = plain._replace(decode=timed)
-    yield calls
-    engine._programs = plain
+    with wrapped_program(engine, "decode", timed):
+        yield calls
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ tokens/s.
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ from benchmarks.script import Script
 from benchmarks.scripted import OverlayEngine, instant_engine
 from benchmarks.scripted_search import SIZES, Watch, scripted_search
 from stair_jax import pocket
-from stair_jax.decoding.chunked_prefill import PrefillSizes
 from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.engine_config import EngineConfig
+from stair_jax.decoding.programs import Programs
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.decoding.slots import _STARTS, NO_TOKEN
 from stair_jax.models.config import ModelConfig
@@ -144,12 +146,20 @@ class SimulatedPrograms:
         return self._free_at
 
 
-def simulated_engine(flags: argparse.Namespace) -> Engine:
-    """The engine of a GPU as far as the host goes, with simulated programs."""
+@dataclass(frozen=True)
+class GpuSizes(EngineConfig):
+    """Sizes with the prefill calls of a GPU, on any device."""
+
+    @property
+    def prefill_sizes(self) -> tuple[int, ...]:
+        """Rows of the prefill programs, in descending order."""
+        return self.prefill_rows, self.prefill_rows // 2, self.prefill_rows // 4
+
+
+def simulated_engine(flags: argparse.Namespace) -> tuple[Engine, SimulatedPrograms]:
+    """The engine of a GPU as far as the host goes, and the simulated programs that it calls."""
     params = jax.jit(lambda key: init_params(_MODEL, key))(jax.random.key(0))
-    engine = Engine(
-        _MODEL,
-        params,
+    sizes = GpuSizes(
         num_slots=flags.slots,
         max_length=SIZES[flags.sizes].max_length,
         cache_tokens=flags.cache_tokens,
@@ -157,10 +167,10 @@ def simulated_engine(flags: argparse.Namespace) -> Engine:
         prefill_width=128,
         steps_per_call=flags.steps_per_call,
     )
-    programs = SimulatedPrograms(flags.slots, flags.step_ms / 1e3, flags.prefill_us / 1e6)
-    engine._programs = programs  # type: ignore[assignment]
-    engine._prefill_sizes = PrefillSizes((16, 8, 4))  # of a GPU
-    return engine
+    engine = Engine(_MODEL, params, sizes)
+    simulated = SimulatedPrograms(flags.slots, flags.step_ms / 1e3, flags.prefill_us / 1e6)
+    engine.device.programs = Programs(simulated.prefill, simulated.copy_pages, simulated.decode)
+    return engine, simulated
 
 
 def main() -> None:
@@ -193,8 +203,7 @@ def _trees_line(flags: argparse.Namespace, lines: Lines) -> None:
 
 
 def _engine_line(flags: argparse.Namespace, lines: Lines) -> None:
-    engine = simulated_engine(flags)
-    programs: Any = engine._programs
+    engine, programs = simulated_engine(flags)
     warm, seconds = 0.25 * flags.seconds, 0.75 * flags.seconds
     length = shaped.drawn_length
     scale = SIZES[flags.sizes].scale
@@ -217,8 +226,7 @@ def _engine_line(flags: argparse.Namespace, lines: Lines) -> None:
 
 
 def _search_line(flags: argparse.Namespace, lines: Lines) -> None:
-    engine = simulated_engine(flags)
-    programs: Any = engine._programs
+    engine, programs = simulated_engine(flags)
     values = _search(flags, engine, flags.prompts, flags.profile)
     host = values["thread_seconds"] - programs.own_seconds
     busy = programs.busy_seconds / values["seconds"]

@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -28,12 +28,7 @@ class SamplingProfile:
             signal.setitimer(signal.ITIMER_REAL, self._interval, self._interval)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Prints shares of the samples: of a function itself, and with what it calls."""
         if not self._shown:
             return

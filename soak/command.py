@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from stair_jax.closing import Closing
 
 ROOT = Path(__file__).parents[1]
 _POLL = 0.02  # seconds
@@ -114,7 +115,7 @@ def _handling_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class Started:
+class Started(Closing):
     """The processes of one start; leaving the `with` block kills those that still run.
 
     Attributes:
@@ -133,15 +134,8 @@ class Started:
         self._processes.append(process)
         self._logs.append(log)
 
-    def __enter__(self) -> "Started":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kills what still runs."""
         self.kill()
 
     @property

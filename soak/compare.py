@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 
 # These depend on the clock, the hidden copy of a record by the hashes in it.
 _CLOCK_FILES = ("*/speed.jsonl", "*/events.out.tfevents.*", "*/.complete.json")

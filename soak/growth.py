@@ -18,6 +18,7 @@ from soak.usage import UsageSamples
 from stair_jax import pocket
 from stair_jax.decoding.requests import Request
 from stair_jax.monitoring import Progress
+from stair_jax.record_log import RecordLog
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import run_search
@@ -25,7 +26,6 @@ from stair_jax.search.search_context import SamplingSettings
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
-from stair_jax.storage import RecordLog
 from stair_jax.text.chat import prepare_tokenizer
 
 _TREES = 5  # of a short search, and between two samples

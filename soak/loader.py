@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from soak.command import ROOT
+from stair_jax.closing import Closing
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.text.chat import encode_prompt, prepare_tokenizer
@@ -80,7 +81,7 @@ def _digest(params: Any) -> str:
     return digest.hexdigest()
 
 
-class Loader:
+class Loader(Closing):
     """A process that loads folders; it is replaced when a folder hangs or kills it."""
 
     def __init__(self, seconds: float = _SECONDS):
@@ -88,11 +89,12 @@ class Loader:
         self._seconds = seconds
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> "Loader":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
     def load(self, folder: Path) -> Loaded:
         """Loads a folder."""
@@ -101,12 +103,12 @@ class Loader:
         process.stdin.write(f"{folder}\n")
         process.stdin.flush()
         if not select.select([process.stdout], [], [], self._seconds)[0]:
-            self._stop()
+            self.close()
             return Loaded("hung", f"took longer than {self._seconds:.0f} s")
         line = process.stdout.readline()
         if not line:
             status = process.wait()
-            self._stop()
+            self.close()
             return Loaded(
                 "died",
                 f"the process ended with {status}",
@@ -126,12 +128,6 @@ class Loader:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n", "the loader does not start"
         return self._process
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from stair_jax import storage
+from stair_jax.closing import Closing
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.samples import Sample
@@ -34,7 +35,7 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-class Metrics:
+class Metrics(Closing):
     """Writes scalars and samples by step: JSON lines and TensorBoard events, and W&B if set up.
 
     Values that depend on the clock go into `speed.jsonl`, all others into `metrics.jsonl`. So the
@@ -122,12 +123,6 @@ class Metrics:
             self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _open(self, name: str) -> TextIO:
         """Opens a file of JSON lines for appending, after dropping the steps to be repeated."""
@@ -284,6 +279,11 @@ class Progress:
         self._shown: Mapping[str, Any] = {}
         if done and not silent:
             say(f"{name}: resuming at {done} of {total} {unit}")
+
+    @property
+    def done(self) -> int:
+        """Units that were done when it was last told."""
+        return self._done
 
     def update(self, done: int, *, done_parts: int = 0, **shown: Any) -> None:
         """Reports that `done` units are finished in total.

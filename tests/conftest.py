@@ -1,7 +1,9 @@
 """Settings and fixtures of all tests."""
 
+import errno
 import gc
 import os
+import resource
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +61,25 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Makes every fsync fail, after the bytes were written."""
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.fixture
+def small_files():
+    """Limits the size of the files that this process writes to 4096 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import pytest
 from stair_jax import stopping
 from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.requests import Request, Sampling
+from stair_jax.record_log import RecordLog
 from stair_jax.stopping import Stopped, StopSignals, heed
-from stair_jax.storage import RecordLog
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = (signal.SIGINT, signal.SIGTERM)

@@ -1,41 +1,18 @@
-"""Files survive crashes and full disks: none is left half written, no complete record is lost."""
+"""Files survive crashes and full disks: each is the old or the new one, never half written."""
 
 import dataclasses
 import errno
-import gzip
 import json
 import os
-import resource
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-
-RECORDS = [{"id": f"p{i}", "text": "step " * i, "values": [i / 3, None]} for i in range(4)]
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Makes every fsync fail, after the bytes were written."""
-
-    def fail(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", fail)
-
-
-def write_log(path: Path, records=RECORDS) -> storage.RecordLog:
-    log = storage.RecordLog(path)
-    for record in records:
-        log.append(record)
-    return log
 
 
 def test_json_round_trip_makes_folders_and_leaves_nothing_else(tmp_path):
@@ -151,41 +128,24 @@ def test_what_the_system_refuses_is_one_line_that_names_the_path(tmp_path, place
         storage.write_json(path, 1)
         assert storage.read_json(path) == 1
         return
-    writers = (storage.write_json, lambda path, _: storage.RecordLog(path).append({}))
-    for write in writers[: 1 if place == "folder" else 2]:
-        with pytest.raises(UserError, match=f"cannot write .*{reason}"):
-            write(path, 1)
+    with pytest.raises(UserError, match=f"cannot write .*{reason}"):
+        storage.write_json(path, 1)
     for read in (storage.read_json, storage.fingerprint_file):
         with pytest.raises(UserError, match=r"cannot read|there is no file"):
             read(path)
 
 
-def test_logs_that_are_no_files_are_named(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "loop").symlink_to("loop")
-    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
-    for name in ("folder", "loop", "pipe"):
-        with pytest.raises(UserError, match=f"cannot (read|write) .*{name}"):
-            storage.RecordLog(tmp_path / name).append({"a": 1})
+def test_a_named_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
     for read in (storage.read_jsonl, storage.fingerprint_file):
         with pytest.raises(UserError, match="is a named pipe, a device or a socket, not a file"):
             read(tmp_path / "pipe")
 
 
-def test_a_limit_of_file_sizes_leaves_no_half_file(tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(UserError, match="a limit on the size of files is reached"):
-            storage.write_json(tmp_path / "a.json", "a" * 9999)
-        log = storage.RecordLog(tmp_path / "log.gz")
-        log.append(RECORDS[0])
-        with pytest.raises(UserError, match="a limit on the size of files is reached"):
-            log.append({"noise": os.urandom(9999).hex()})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert log.read() == RECORDS[:1]
-    assert [path.name for path in tmp_path.iterdir()] == ["log.gz"]
+def test_a_limit_of_file_sizes_leaves_no_half_file(tmp_path, small_files):
+    with pytest.raises(UserError, match="a limit on the size of files is reached"):
+        storage.write_json(tmp_path / "a.json", "a" * 9999)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_paths_that_are_no_text_can_be_written_down(tmp_path):
@@ -221,83 +181,3 @@ def test_fingerprints_of_files_and_folders(tmp_path):
     assert storage.fingerprint_folder(tmp_path) != before
     with pytest.raises(UserError, match="no folder"):
         storage.fingerprint_folder(tmp_path / "b")
-
-
-def test_record_log_is_gzip_of_json_lines_with_the_same_bytes_each_time(tmp_path):
-    write_log(tmp_path / "a.gz")
-    write_log(tmp_path / "b.gz")
-    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
-    with gzip.open(tmp_path / "a.gz", "rt") as file:
-        assert [json.loads(line) for line in file] == RECORDS
-    assert storage.RecordLog(tmp_path / "none.gz").read() == []
-
-
-def test_records_can_be_appended_together_and_read_where_they_are(tmp_path):
-    log = storage.RecordLog(tmp_path / "log.gz")
-    assert log.extend([]) == [] and not log.path.exists()
-    places = [*log.extend(RECORDS[:1]), *log.extend(RECORDS[1:])]
-    assert places[0][0] == 0 and places[-1][1] == log.path.stat().st_size
-    data = log.path.read_bytes()
-    assert [json.loads(gzip.decompress(data[a:b])) for a, b in places] == RECORDS
-    assert [end for _, end in log.members()] == [end for _, end in places]
-
-
-@given(cut=st.integers(0, 1000), garbage=st.binary(max_size=12))
-def test_a_torn_tail_costs_at_most_the_last_record(tmp_path, cut, garbage):
-    path = tmp_path / "log.gz"
-    path.unlink(missing_ok=True)
-    write_log(path, RECORDS[:-1])
-    start = path.stat().st_size
-    write_log(path, RECORDS[-1:])
-    size = path.stat().st_size
-    kept = start + cut % (size - start + 1)
-    path.write_bytes(path.read_bytes()[:kept] + garbage)
-    whole = RECORDS if kept == size else RECORDS[:-1]
-    assert storage.RecordLog(path).read() == whole
-    storage.RecordLog(path).append({"id": "new"})
-    assert storage.RecordLog(path).read() == [*whole, {"id": "new"}]
-
-
-@given(position=st.integers(0, 10**6), flip=st.integers(1, 255))
-def test_damage_before_the_last_record_is_never_silent(tmp_path, position, flip):
-    path = tmp_path / "log.gz"
-    path.unlink(missing_ok=True)
-    write_log(path, RECORDS[:-1])
-    end = path.stat().st_size
-    write_log(path, RECORDS[-1:])
-    data = bytearray(path.read_bytes())
-    data[position % end] ^= flip
-    path.write_bytes(data)
-    try:
-        assert storage.RecordLog(path).read() == RECORDS  # an unchecked header byte
-    except UserError as error:
-        assert f"{path} is damaged at record" in str(error)
-        with pytest.raises(UserError):
-            storage.RecordLog(path).append({"id": "new"})
-        assert path.read_bytes() == bytes(data)
-
-
-def test_the_damaged_record_is_numbered(tmp_path):
-    path = tmp_path / "log.gz"
-    write_log(path, RECORDS[:1])
-    first = path.stat().st_size
-    write_log(path, RECORDS[1:])
-    data = bytearray(path.read_bytes())
-    data[first + 12] ^= 255
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="damaged at record 2"):
-        storage.RecordLog(path).read()
-
-
-def test_a_full_disk_takes_back_the_record(tmp_path, full_disk):
-    path = tmp_path / "log.gz"
-    log = storage.RecordLog(path)
-    with pytest.raises(UserError, match=f"cannot write {path}: the disk is full"):
-        log.append(RECORDS[0])
-    assert path.read_bytes() == b""
-
-
-def test_records_longer_than_a_chunk(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 2**62, 20_000).tolist()
-    records = [{"noise": noise, "i": i} for i in range(3)]
-    assert write_log(tmp_path / "log.gz", records).read() == records

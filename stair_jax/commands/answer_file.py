@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from stair_jax import storage
+from stair_jax.closing import Closing
 from stair_jax.data.questions import Question
 from stair_jax.errors import UserError
 from stair_jax.inference.answers import Answered
@@ -47,7 +47,7 @@ def make_identity(model: str, prm: str, settings: AnswerSettings) -> Row:
     return {"model": model, "method": settings.method, "settings": hashed}
 
 
-class AnswerFile:
+class AnswerFile(Closing):
     """Where the lines go: a file that is gone on with by id, or stdout."""
 
     def __init__(self, path: str, identity: Row):
@@ -68,7 +68,7 @@ class AnswerFile:
             for row in self._rows.values():
                 _check_identity(self._path, row, identity)
 
-    def __enter__(self) -> "AnswerFile":
+    def __enter__(self) -> Self:
         """Opens the file; a last line that is incomplete is dropped."""
         if self._path is not None:
             storage.write_jsonl(self._path, self._rows.values())
@@ -76,12 +76,8 @@ class AnswerFile:
                 self._file = open(self._path, "a", encoding="utf-8")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
 

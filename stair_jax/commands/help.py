@@ -40,7 +40,8 @@ def format_help(topic: str = "") -> str:
         return _overview()
     if topic in VERBS:
         module = verb_module(topic)
-        return make_parser(topic, module.SUMMARY, module.add_flags).format_help().rstrip()
+        text = make_parser(topic, module.SUMMARY, module.add_flags).format_help().rstrip()
+        return f"{text}\n\n{_fields(topic, classes[topic])}" if topic in classes else text
     if topic not in classes:
         hint = did_you_mean(topic, [*classes, *VERBS])
         raise UserError(f"--help={topic}: there is no such stage or command: {hint}")

@@ -45,10 +45,14 @@ def read_model_settings(arguments: Arguments) -> AnswerSettings:
     return read_settings(arguments.options, AnswerSettings)
 
 
+def users_cache() -> Path:
+    """The user's folder of caches, for compiled programs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair_jax"
+
+
 def use_users_cache() -> None:
-    """Keeps compiled programs for the next start, in the user's folder of caches."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    use_compilation_cache(Path(base) / "stair_jax")
+    """Keeps compiled programs for the next start."""
+    use_compilation_cache(users_cache())
 
 
 def read_stdin(read: Callable[[], str]) -> str:

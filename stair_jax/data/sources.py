@@ -1,8 +1,8 @@
 """Readers of data files, of `datasets` folders, and of data sets on the Hugging Face hub.
 
-JSON lines, JSON and CSV are read with the standard library (`text_files.py`). The rest goes through
-`datasets`, which takes seconds to import and is therefore imported only here and when needed; it
-neither runs code of a data set nor reads pickles.
+JSON lines, JSON, CSV and TSV are read with the standard library (`text_files.py`). The rest goes
+through `datasets`, which takes seconds to import and is therefore imported only here and when
+needed; it neither runs code of a data set nor reads pickles.
 """
 
 import re
@@ -17,6 +17,7 @@ from stair_jax.data.text_files import (
     read_csv,
     read_json_file,
     read_json_lines,
+    read_tsv,
 )
 from stair_jax.errors import UserError
 
@@ -30,9 +31,9 @@ def read_source(source: str | Path) -> SourceRows:
     """Reads the rows of a data set, unconverted.
 
     Args:
-      source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.parquet`, or JSON lines
-        with any other name; all but Parquet may be gzipped, with `.gz` behind their name or
-        without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
+      source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.tsv`, `.parquet`, or
+        JSON lines with any other name; all but Parquet may be gzipped, with `.gz` behind their name
+        or without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
         the hub, `owner/name` or `owner/name:config/split`. If there are several splits and none is
         named, "train" is read.
 
@@ -116,6 +117,7 @@ def _read_hub(name: str, config: str | None, split: str | None) -> SourceRows:
 _READERS: dict[str, Callable[[Path], SourceRows]] = {
     ".json": read_json_file,
     ".csv": read_csv,
+    ".tsv": read_tsv,
     ".parquet": _read_parquet,
 }
 

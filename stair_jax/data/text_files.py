@@ -1,4 +1,4 @@
-"""Text files of rows: JSON lines, JSON and CSV, plain or gzipped, in UTF-8, UTF-16 or UTF-32.
+"""Text files of rows: JSON lines, JSON, CSV and TSV, plain or gzipped, in UTF-8, UTF-16 or UTF-32.
 
 A row that cannot be read does not end the reading: it is listed with its place and the reason, and
 whoever asked decides how many of these are too many.
@@ -141,15 +141,20 @@ def read_json_file(path: Path) -> SourceRows:
     return as_rows(value if isinstance(value, list) else [value], "item")
 
 
-def read_csv(path: Path) -> SourceRows:
+def read_csv(path: Path, delimiter: str = ",") -> SourceRows:
     """Reads CSV with a header.
+
+    Args:
+      path: of the file.
+      delimiter: between the fields of a row.
 
     Raises:
       UserError: as `read_text`; or the header has a name twice, or a quote is never closed.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     found = SourceRows()
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = io.StringIO(read_text(path), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     start = 1  # the line where the current row begins: quoted fields may hold line ends
     try:
@@ -171,6 +176,15 @@ def read_csv(path: Path) -> SourceRows:
     except csv.Error as error:
         raise UserError(f"{path}, in the row that begins at line {start}: {error}") from error
     return found
+
+
+def read_tsv(path: Path) -> SourceRows:
+    """Reads tab-separated values with a header; fields are quoted as in CSV.
+
+    Raises:
+      UserError: as `read_csv`.
+    """
+    return read_csv(path, "\t")
 
 
 def _check_header(path: Path, header: list[str]) -> None:

@@ -16,6 +16,7 @@ from stair_jax.decoding.requests import Completion, Request, copied
 from stair_jax.decoding.task import Service, Task
 from stair_jax.stopping import heed
 
+K = TypeVar("K")
 R = TypeVar("R")
 # (id of the request within its task, token ids sampled since the last call)
 TokenListener = Callable[[tuple[Hashable, ...], tuple[int, ...]], None]
@@ -221,24 +222,44 @@ def run_tasks(driver: Driver, tasks: Iterable[Task[R]], in_flight: int = 4096) -
         The results, in the order of the tasks.
     """
     results: dict[int, R] = {}
-    tickets: dict[int, int] = {}
-    left = enumerate(tasks)
-    wanted, is_left = 0, True
+    wanted = 0
+    for finished in run_as_finished(driver, enumerate(tasks), in_flight):
+        results.update(finished)
+        while wanted in results:
+            yield results.pop(wanted)
+            wanted += 1
+
+
+def run_as_finished(
+    driver: Driver, tasks: Iterable[tuple[K, Task[R]]], in_flight: int = 4096
+) -> Iterator[list[tuple[K, R]]]:
+    """As `run_tasks`, for who wants each result as soon as it is there.
+
+    Args:
+        driver: without other tasks.
+        tasks: with a key each.
+        in_flight: most tasks that are started and not done.
+
+    Yields:
+        (key, result) of the tasks that a step of the driver finished; never an empty list.
+    """
+    tickets: dict[int, K] = {}
+    left = iter(tasks)
+    started, is_left = 0, True
     try:
         while True:
             while is_left and len(tickets) < in_flight:
-                number, task = next(left, (-1, None))
-                is_left = task is not None
-                if task is not None:
-                    tickets[driver.add(task, priority=number)] = number
-            while wanted in results:
-                yield results.pop(wanted)
-                wanted += 1
+                entry = next(left, None)
+                is_left = entry is not None
+                if entry is not None:
+                    key, task = entry
+                    tickets[driver.add(task, priority=started)] = key
+                    started += 1
             if not tickets:
                 return
-            for ticket, result in driver.step():
-                if ticket in tickets:
-                    results[tickets.pop(ticket)] = result
+            finished = [(tickets.pop(t), r) for t, r in driver.step() if t in tickets]
+            if finished:
+                yield finished
     finally:
         for ticket in tickets:
             driver.cancel(ticket)

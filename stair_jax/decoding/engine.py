@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from stair_jax.decoding import programs
-from stair_jax.decoding.chunked_prefill import PrefillChunk, PrefillSizes
+from stair_jax.decoding.chunked_prefill import PrefillSizes
+from stair_jax.decoding.device_calls import DeviceCalls, pack_copies, pack_decode, pack_prefill
 from stair_jax.decoding.engine_config import EngineConfig
 from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
 from stair_jax.decoding.scheduler import Scheduler
@@ -26,10 +26,7 @@ from stair_jax.decoding.slot_table import DecodingSlot
 from stair_jax.decoding.slots import NO_TOKEN
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.paged.backends import get_paged_backend
-from stair_jax.models.serving import fused_params
 from stair_jax.models.transformer import Params
-from stair_jax.parallel.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class Engine:
 
     Attributes:
         stats: counters since the engine was created.
+        device: the calls of the device programs, with weights, cache and slots.
     """
 
     def __init__(
@@ -84,32 +82,18 @@ class Engine:
         Raises:
             UserError: names a size that is not possible.
         """
-        engine_config = engine_config or EngineConfig(**sizes)
         self.stats = EngineStats()
         self._config = config
-        self._mesh = mesh
-        self._placement = Placement(mesh)
-        self._engine_config = engine_config.resolve(config, mesh)
-        self._backend = self._engine_config.attention
-        self._programs = programs.get_programs(self._engine_config.platform)
-        self._fused_params = self._fuse(params, consume)
-        # After the parameters: what they leave free decides how many pages there are.
-        self._engine_config = engine_config = self._engine_config.with_pages(config, mesh)
+        self.device = DeviceCalls(
+            config, params, engine_config or EngineConfig(**sizes), mesh=mesh, consume=consume
+        )
+        self._engine_config = engine_config = self.device.engine_config
         self._handles: set[Handle] = set()
-        sizes_of_shard = engine_config.shard_sizes()
+        self._shard_sizes = engine_config.shard_sizes()
         self._schedulers = [
-            Scheduler(sizes_of_shard, self._handles, self.stats)
+            Scheduler(self._shard_sizes, self._handles, self.stats)
             for _ in range(engine_config.num_shards)
         ]
-        with self._placement.use():
-            self._state = programs.empty_state(
-                config,
-                self._backend,
-                engine_config.num_slots,
-                engine_config.num_shards * sizes_of_shard.num_pages,
-                engine_config.page_size,
-                engine_config.kv_dtype or config.dtype,
-            )
         self._prefill_sizes = PrefillSizes(engine_config.prefill_sizes)
         # The shard that a handle's children are sent to, because it has, or will have, its keys and
         # values.
@@ -135,7 +119,7 @@ class Engine:
     @property
     def capacity(self) -> int:
         """Number of tokens whose keys and values the cache can hold."""
-        sizes = self._engine_config.shard_sizes()
+        sizes = self._engine_config
         return len(self._schedulers) * (sizes.num_pages - 1) * sizes.page_size
 
     @property
@@ -302,17 +286,7 @@ class Engine:
             self._read()
         for scheduler in self._schedulers:
             scheduler.forget()
-        self._fused_params = self._fuse(params, consume)
-
-    def _fuse(self, params: Params, consume: bool) -> fused_params.FusedParams:
-        stacked = get_paged_backend(self._backend).stacked
-        return fused_params.fuse_params(
-            self._config,
-            params,
-            weights=self._engine_config.weights,
-            stacked=stacked,
-            consume=consume,
-        )
+        self.device.set_params(params, consume)
 
     def _check_vocabulary(self, name: Any, ids: tuple[int, ...]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._config.vocab_size):
@@ -345,15 +319,18 @@ class Engine:
             for num_rows in calls
         ]
         decoding = [scheduler.admit() for scheduler in self._schedulers]
-        if any(scheduler.copies for scheduler in self._schedulers):
-            self._run_copies()
+        copies = [scheduler.copies for scheduler in self._schedulers]
+        if any(copies):
+            self.device.copy_pages(*pack_copies(copies, self._engine_config))
+            self.stats.calls += 1
         for num_rows, taken in zip(calls, chunks, strict=True):
-            self._run_prefill(taken, num_rows)
+            self.device.prefill(*pack_prefill(taken, num_rows, self._engine_config))
+            self.stats.calls += 1
         lines = [scheduler.line for scheduler in self._schedulers]
         # Copies and prefills return nothing to the host.
         if not any(decoding) and not any(lines):
             return False
-        results = self._run_decode()
+        results = self._decode(lines)
         # The transfer starts when the results exist, and `_read` finds them on the host.
         results.copy_to_host_async()
         self._rounds.append(_Round(results, decoding, lines))
@@ -362,63 +339,16 @@ class Engine:
             self._settle()
         return True
 
-    def _run_copies(self) -> None:
-        size, num_pages = self._engine_config.max_copies, self._engine_config.num_pages
-        pairs = np.zeros((2, len(self._schedulers), size), np.int32)
-        pairs[1] = num_pages + np.arange(size)  # padding: distinct ids out of range, dropped
-        for index, scheduler in enumerate(self._schedulers):
-            for column, pair in enumerate(scheduler.copies):
-                pairs[:, index, column] = pair
-        source, target = self._placement.rows(tuple(pairs.reshape(2, -1)))
-        with self._placement.use():
-            self._state = self._programs.copy_pages(
-                self._config, self._backend, num_pages, self._state, source, target
-            )
-        self.stats.calls += 1
-
-    def _run_prefill(self, chunks: list[list[PrefillChunk]], num_rows: int) -> None:
-        engine_config = self._engine_config
-        # Unused rows keep a length of 0: they are idle and write nothing.
-        rows = len(self._schedulers) * num_rows
-        tokens = np.zeros((rows, engine_config.prefill_width), np.int32)
-        spans = np.zeros((rows, 2), np.int32)
-        table = np.zeros((rows, engine_config.table_width), np.int32)
-        for index, own in enumerate(chunks):
-            for row, chunk in enumerate(own, index * num_rows):
-                tokens[row, : len(chunk.tokens)] = chunk.tokens
-                spans[row] = chunk.start, len(chunk.tokens)
-                table[row, : len(chunk.sequence.pages)] = chunk.sequence.pages
-        arrays = self._placement.rows((tokens, spans, table))
-        with self._placement.use():
-            self._state = self._programs.prefill(
-                self._config, self._backend, self._fused_params, self._state, *arrays
-            )
-        self.stats.calls += 1
-
-    def _run_decode(self) -> jax.Array:
-        engine_config = self._engine_config
-        changes = np.concatenate([scheduler.slots.take_changes() for scheduler in self._schedulers])
-        # Concatenation copies: the shards change their tables while the transfer is under way.
-        table = np.concatenate([scheduler.slots.pages for scheduler in self._schedulers])
-        packed = (
-            scheduler.slots.pack_line(scheduler.line, scheduler.sizes.lookahead)
-            for scheduler in self._schedulers
+    def _decode(self, lines: list[list[SequenceState]]) -> jax.Array:
+        slots = [scheduler.slots for scheduler in self._schedulers]
+        results = self.device.decode(
+            *pack_decode(slots, lines, self._shard_sizes.lookahead),
+            # A "quick" call left a row unsampled: this one has to be able to sample any row.
+            mode="full" if self._stalled else self._engine_config.decode_mode,
         )
-        line, line_table = map(np.concatenate, zip(*packed, strict=True))
-        with self._placement.use():
-            self._state, results = self._programs.decode(
-                self._config,
-                self._backend,
-                engine_config.steps_per_call,
-                # A "quick" call left a row unsampled: this one has to be able to sample any row.
-                "full" if self._stalled else engine_config.decode_mode,
-                self._fused_params,
-                self._state,
-                *self._placement.rows((changes, table, line, line_table)),
-            )
         self._stalled = False
         self.stats.calls += 1
-        self.stats.slot_steps += engine_config.num_slots * engine_config.steps_per_call
+        self.stats.slot_steps += self._engine_config.num_slots * self._engine_config.steps_per_call
         return results
 
     def _read(self) -> None:

@@ -143,8 +143,10 @@ class EngineConfig:
             place: a mesh or a device; None means the default device.
 
         Raises:
-            UserError: slots or prefill rows cannot be split evenly over the mesh.
+            UserError: slots or prefill rows cannot be split evenly over the mesh, or sequences can
+                be longer than the model's sliding window.
         """
+        config.check_length(self.max_length, "the context", "context_tokens")
         device = _devices(place)[0]
         kv_dtype = self.kv_dtype or config.dtype
         shards = batch_devices(place) if isinstance(place, Mesh) else 1

@@ -31,6 +31,7 @@ from stair_jax.decoding.cache.page_pool import PagePool
 from stair_jax.decoding.cache.prefix_cache import PrefixCache
 from stair_jax.decoding.chunked_prefill import PrefillChunk
 from stair_jax.decoding.engine_config import ShardSizes
+from stair_jax.decoding.prefix_makers import PrefixMakers
 from stair_jax.decoding.requests import EngineStats, Handle
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import DecodingSlot, SlotTable
@@ -50,6 +51,7 @@ class Scheduler:
             in order.
         pool: reference counts of the pages.
         prefix_cache: the prefix cache.
+        makers: the sequences that compute prefixes for others.
     """
 
     def __init__(self, sizes: ShardSizes, kept: Container[Handle], stats: EngineStats):
@@ -64,29 +66,24 @@ class Scheduler:
         self.slots = SlotTable(sizes.num_slots, sizes.table_width)
         self.copies: list[tuple[int, int]] = []
         self.line: list[SequenceState] = []
-        self._kept = kept
         self._stats = stats
         self.pool = PagePool(sizes.num_pages)
         self.prefix_cache = PrefixCache(self.pool, sizes.page_size)
+        self.makers = PrefixMakers(self.pool, self.prefix_cache, kept)
         self._waiting: list[SequenceState] = []
         self._prefilling: list[SequenceState] = []
         self._ready: list[SequenceState] = []
-        # Handles that are being computed, with the sequence that prefills them (a maker). One
-        # sequence may stand under several handles, as it also computes the ancestors that are
-        # missing.
-        self._making: dict[Handle, SequenceState] = {}
-        # Makers whose last chunk was taken in this round: their prefixes are shared from the next
-        # one on.
-        self._made: list[SequenceState] = []
-        # Waiting sequences whose parent was computed for them: it stays pinned until they are
-        # opened.
-        self._held: dict[SequenceState, Handle] = {}
+
+    @property
+    def opened(self) -> list[SequenceState]:
+        """The sequences that hold pages but no slot yet, makers included."""
+        return [*self._ready, *self._prefilling, *self.makers.made]
 
     @property
     def load(self) -> int:
         """Number of sequences that wait or run."""
         running = self.sizes.num_slots - self.slots.num_free
-        opened = [*self._prefilling, *self._made, *self._ready]
+        opened = self.opened
         waiters = sum(len(sequence.waiters) for sequence in opened)
         return len(self._waiting) + len(opened) + running + waiters
 
@@ -103,7 +100,7 @@ class Scheduler:
     def begin(self) -> None:
         """Begins a round: reserves pages for running sequences, then starts waiting ones."""
         self.copies = []
-        self._finish_making()
+        self._publish()
         # Running sequences reserve first: `_start` opens sequences with the pages that are left.
         self._grow()
         self._start()
@@ -138,7 +135,7 @@ class Scheduler:
             if not sequence.to_prefill:
                 self._prefilling.pop(0)
                 if sequence.request is None:
-                    self._made.append(sequence)
+                    self.makers.made.append(sequence)
                 else:
                     insort(self._ready, sequence)
         return chunks
@@ -200,12 +197,10 @@ class Scheduler:
         """
         self._waiting = [waiting for waiting in self._waiting if waiting not in sequences]
         heapq.heapify(self._waiting)
-        for maker in set(self._making.values()):
-            maker.waiters = [waiter for waiter in maker.waiters if waiter not in sequences]
+        self.makers.cancel(sequences)
         for queue in (self._ready, self._prefilling):
             queue[:] = [sequence for sequence in queue if sequence not in sequences]
         for sequence in sequences:
-            self._let_go(sequence)
             if sequence.slot is not None:
                 self.slots.stop(sequence)
             # The programs in flight may still write to these pages; none that follows will.
@@ -220,7 +215,7 @@ class Scheduler:
         Raises:
             ValueError: an entry of the prefix cache is still pinned.
         """
-        self._finish_making()
+        self._publish()
         self.prefix_cache.clear()
 
     def leave(self, sequence: SequenceState) -> None:
@@ -306,7 +301,7 @@ class Scheduler:
 
     def _last_after(self, sequence: SequenceState) -> SequenceState | None:
         """The last sequence in the order that holds pages or pins, if it comes after this one."""
-        started = [*self.slots.running(), *self._ready, *self._prefilling, *self._made, *self._held]
+        started = [*self.slots.running(), *self.opened, *self.makers.held]
         last = max(started, default=sequence)
         return last if sequence < last else None
 
@@ -315,30 +310,29 @@ class Scheduler:
 
         A waiting sequence that only pins its parent loses the pin.
         """
-        if sequence in self._held:
-            self._let_go(sequence)
+        if sequence in self.makers.held:
+            self.makers.let_go(sequence)
             return
         if sequence.slot is not None:
             self.slots.stop(sequence)
         else:
-            queues = (self._ready, self._prefilling, self._made)
+            queues = (self._ready, self._prefilling, self.makers.made)
             next(queue for queue in queues if sequence in queue).remove(sequence)
         self.pool.drop(sequence.pages)
         sequence.reset()
         # A maker is discarded: its waiters open a new one when it is their turn.
         if sequence.request is None:
-            self._stop_making(sequence)
+            self._queue(self.makers.stop(sequence))
         else:
             self._stats.preempted += 1
-            heapq.heappush(self._waiting, sequence)
+            self._queue([sequence])
 
     def _start(self) -> None:
         """Opens waiting sequences in order while there are places, pages and page copies left."""
-        opened = [*self._ready, *self._prefilling]
         room = self.slots.num_free + self.sizes.lookahead
         # A maker counts as one place for each sequence that waits for it. Otherwise later sequences
         # would take those places, and with them the pages of both.
-        room -= sum(1 if sequence.request else len(sequence.waiters) for sequence in opened)
+        room -= sum(1 if sequence.request else len(sequence.waiters) for sequence in self.opened)
         while self._waiting and room > 0 and len(self.copies) < self.sizes.max_copies:
             sequence = self._waiting[0]
             maker = self._maker(sequence)
@@ -346,7 +340,7 @@ class Scheduler:
                 heapq.heappop(self._waiting)
                 maker.waiters.append(sequence)
                 room -= 1
-            elif not self._needs_making(sequence.parent) and self._open(sequence):
+            elif not self.makers.is_needed(sequence.parent) and self._open(sequence):
                 heapq.heappop(self._waiting)
                 room -= 1
             elif not self._clear_for(sequence):
@@ -364,43 +358,24 @@ class Scheduler:
         self._preempt(last)
         return True
 
-    def _needs_making(self, handle: Handle | None) -> bool:
-        """Whether a handle should be computed before the sequences that continue it.
-
-        True for a handle that is not cached and has not been released. The keys and values of a
-        released one would serve one sequence only, which prefills them as a part of its own prompt.
-        A handle of one token has no keys and values to cache.
-        """
-        if handle is None or len(handle.tokens) == 1 or handle not in self._kept:
-            return False
-        return handle not in self.prefix_cache
-
     def _maker(self, sequence: SequenceState) -> SequenceState | None:
         """The sequence that computes its parent, opened now if there is none and pages allow.
 
         Returns:
             None if the parent needs no computation, or if there are no pages for it.
         """
-        if not self._needs_making(sequence.parent):
+        if not self.makers.is_needed(sequence.parent):
             return None
-        self._let_go(sequence)
-        missing = []
-        ancestor = sequence.parent
-        # One prefill computes the parent and all ancestors that are missing, so that siblings
-        # further up find theirs as well. If one of them is being computed, this sequence waits for
-        # that first, and what remains below it is computed afterwards.
-        while ancestor is not None and ancestor not in self.prefix_cache:
-            if ancestor in self._making:
-                return self._making[ancestor]
-            missing.append(ancestor)
-            ancestor = ancestor.parent
+        self.makers.let_go(sequence)
+        maker, missing = self.makers.find(sequence.parent)
+        if maker is not None:
+            return maker
         handle = missing[0]
         # The order of the sequence that needs it: whoever may preempt one may preempt the other.
         maker = SequenceState(handle.tokens, sequence.order, handle.parent, handle=handle)
         if not self._open(maker):
             return None
-        for ancestor in missing:
-            self._making[ancestor] = maker
+        self.makers.add(maker, missing)
         return maker
 
     def _open(self, sequence: SequenceState) -> bool:
@@ -426,7 +401,7 @@ class Scheduler:
             # The source may be reused at once, even as the target of another copy of this round:
             # the copy program reads all of its sources before it writes.
             self.pool.drop(shared[full:])
-        self._let_go(sequence)
+        self.makers.let_go(sequence)
         sequence.pages = np.concatenate([shared[:full], taken])
         sequence.cached = cached
         self._stats.reused += cached
@@ -434,7 +409,7 @@ class Scheduler:
         if sequence.to_prefill:
             insort(self._prefilling, sequence)
         elif sequence.request is None:
-            self._made.append(sequence)
+            self.makers.made.append(sequence)
         else:
             insort(self._ready, sequence)
         return True
@@ -459,44 +434,17 @@ class Scheduler:
         # come free except those of the sequence's own prefix.
         if is_free or not self._is_alone(sequence):
             return is_free
-        self._let_go(sequence)
+        self.makers.let_go(sequence)
         return self.prefix_cache.evict(missing)
 
     def _is_alone(self, sequence: SequenceState) -> bool:
         """Whether no other sequence holds pages or pins."""
-        opened = self._ready or self._prefilling or self._made
-        return self.slots.is_idle and not opened and self._held.keys() <= {sequence}
+        return self.slots.is_idle and not self.opened and self.makers.held.keys() <= {sequence}
 
-    def _let_go(self, sequence: SequenceState) -> None:
-        """Unpins the parent that was computed for this sequence."""
-        handle = self._held.pop(sequence, None)
-        if handle is not None:
-            self.prefix_cache.unpin(handle)
+    def _publish(self) -> None:
+        """Shares the prefixes that were prefilled in the previous round, and queues the waiters."""
+        self._queue(self.makers.publish())
 
-    def _finish_making(self) -> None:
-        """Publishes the prefixes that were prefilled in the previous round.
-
-        Copies run before prefills within a round, so a partial page can be copied from the round
-        after its prefill on.
-        """
-        for sequence in self._made:
-            assert sequence.handle is not None
-            self.prefix_cache.adopt(sequence.handle, sequence.pages)
-            self.pool.drop(sequence.pages)
-            for waiter in sequence.waiters:
-                # Pinned until the waiter is opened. Otherwise the next allocation could evict it,
-                # and two sequences could go on computing their prefixes in turn, for ever.
-                found = self.prefix_cache.find(waiter.parent)[0]
-                if found is not None:
-                    self.prefix_cache.pin(found)
-                    self._held[waiter] = found
-            self._stop_making(sequence)
-        self._made = []
-
-    def _stop_making(self, sequence: SequenceState) -> None:
-        """Returns the sequences that wait for this one to the waiting queue."""
-        for handle in [handle for handle, maker in self._making.items() if maker is sequence]:
-            del self._making[handle]
-        for waiter in sequence.waiters:
-            heapq.heappush(self._waiting, waiter)
-        sequence.waiters = []
+    def _queue(self, sequences: list[SequenceState]) -> None:
+        for sequence in sequences:
+            heapq.heappush(self._waiting, sequence)

@@ -16,9 +16,8 @@ class SequenceState:
     """What the host knows about one sequence.
 
     A sequence belongs to a request, or (`request` is None) it computes the keys and values of a
-    kept
-    handle that are not in the cache: they were evicted, or never computed. `decoding/scheduler.py`
-    calls the latter makers.
+    kept handle that are not in the cache: they were evicted, or never computed. The latter is a
+    maker (`decoding/prefix_makers.py`).
 
     Attributes:
         tokens: token ids of the prompt, i.e. of the sequence without sampled tokens.

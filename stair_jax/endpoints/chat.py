@@ -88,6 +88,8 @@ class ChatCompletion:
       top_logprobs: for each token of the reply the most probable tokens (text: log-probability);
         empty unless asked for and sent.
       from_log: whether the reply was paid for before, by this run or an earlier start.
+      model: that the endpoint says has answered; "": it does not say.
+      date: on which the reply was written, in UTC, as YYYY-MM-DD; "": not known.
     """
 
     id: Hashable
@@ -98,6 +100,8 @@ class ChatCompletion:
     reasoning: str = ""
     top_logprobs: tuple[Mapping[str, float], ...] = ()
     from_log: bool = False
+    model: str = ""
+    date: str = ""
 
 
 def request_body(request: ChatRequest, settings: EndpointSettings) -> dict[str, Any]:

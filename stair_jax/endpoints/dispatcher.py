@@ -1,10 +1,11 @@
 """Which call goes next, and what becomes of its outcome. Runs in the event loop of a service."""
 
 import asyncio
+import datetime
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from stair_jax.endpoints.cap import Cap
@@ -235,6 +236,8 @@ class Dispatcher:
 
     def _keep(self, job: _Job, reply: Reply) -> None:
         """Hands a reply to the writer."""
+        if not reply.date:
+            reply = replace(reply, date=datetime.datetime.now(datetime.UTC).date().isoformat())
         usage = reply.usage or job.most
         cost = self._settings.cost(usage.input_tokens, usage.output_tokens)
         self._stats.without_usage += reply.usage is None
@@ -359,6 +362,8 @@ class Dispatcher:
                 reply.reasoning,
                 reply.top_logprobs,
                 from_log,
+                reply.model,
+                reply.date,
             ),
         )
 

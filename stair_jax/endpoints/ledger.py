@@ -9,9 +9,11 @@ from typing import Any
 from stair_jax.endpoints.chat import Usage
 from stair_jax.endpoints.replies import Reply
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog, reading
+from stair_jax.record_log import RecordLog
+from stair_jax.storage import reading
 
 _SCHEMA = 1
+_TOLD = ("model", "date")  # of a reply, where they are known
 
 
 class Ledger:
@@ -111,6 +113,7 @@ def reply_record(identity: str, reply: Reply, usage: Usage, cost: float) -> dict
     }
     if reply.reasoning:
         record["reasoning"] = reply.reasoning
+    record |= {name: value for name in _TOLD if (value := getattr(reply, name))}
     if reply.top_logprobs:
         record["top_logprobs"] = [list(place.items()) for place in reply.top_logprobs]
     return record
@@ -128,6 +131,8 @@ def _reply(record: Mapping[str, Any]) -> Reply:
         Usage(record["input_tokens"], record["output_tokens"]),
         record.get("reasoning", ""),
         tuple(_alternatives(place) for place in record.get("top_logprobs", ())),
+        record.get("model", ""),
+        record.get("date", ""),
     )
 
 

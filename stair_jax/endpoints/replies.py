@@ -1,5 +1,6 @@
 """Replies of an endpoint, read from bytes that nobody vouches for."""
 
+import datetime
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ _FINISHES: Mapping[str, ChatFinish] = {
     "content_filter": "content_filter",
 }
 
+_LONGEST_NAME = 200  # characters of a model's name
+_LATEST = 2**36  # seconds since 1970: in the year 4147
+
 
 class BadReply(Exception):
     """A body that is no reply; the text says why."""
@@ -31,6 +35,8 @@ class Reply:
       usage: None: not told, or not in whole numbers.
       reasoning: see there.
       top_logprobs: see there.
+      model: see there.
+      date: see there; "": not told.
     """
 
     text: str
@@ -38,6 +44,8 @@ class Reply:
     usage: Usage | None = None
     reasoning: str = ""
     top_logprobs: tuple[Mapping[str, float], ...] = ()
+    model: str = ""
+    date: str = ""
 
 
 def read_reply(body: bytes) -> Reply:
@@ -60,6 +68,8 @@ def read_reply(body: bytes) -> Reply:
         _usage(value.get("usage")),
         _text(message, "reasoning_content", "reasoning"),
         _top_logprobs(choice.get("logprobs")),
+        _name(value.get("model")),
+        _day(value.get("created")),
     )
 
 
@@ -106,6 +116,18 @@ def _text(message: Mapping[str, Any], *names: str) -> str:
             raise BadReply(f"a reply whose {name} is no text")
         return clean_text(value)
     return ""
+
+
+def _name(value: Any) -> str:
+    """The name of a model; "" for what is none."""
+    return clean_text(value)[:_LONGEST_NAME] if isinstance(value, str) else ""
+
+
+def _day(value: Any) -> str:
+    """The day of a time in seconds since 1970, in UTC; "" for what is none."""
+    if type(value) is not int or not 0 < value < _LATEST:
+        return ""
+    return datetime.datetime.fromtimestamp(value, datetime.UTC).date().isoformat()
 
 
 def _usage(value: Any) -> Usage | None:

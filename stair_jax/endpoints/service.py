@@ -6,9 +6,9 @@ import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from stair_jax.closing import Closing
 from stair_jax.endpoints.chat import ChatCompletion, ChatRequest
 from stair_jax.endpoints.client import ChatClient, require_openai
 from stair_jax.endpoints.dispatcher import Dispatcher
@@ -23,7 +23,7 @@ _GRACE = 2.0  # seconds that calls under way get when the service closes: they a
 _LOOK = 0.5  # seconds between two looks at a stop signal while `step` waits
 
 
-class EndpointService:
+class EndpointService(Closing):
     """Sends chat requests to an endpoint and hands out the completions as they come.
 
     To be used from one thread, and closed at the end (or used as a context manager).
@@ -160,17 +160,6 @@ class EndpointService:
         self._thread.join()
         self._tickets.clear()
         self._ids.clear()
-
-    def __enter__(self) -> "EndpointService":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ticket(self, id: Hashable) -> int:
         """A number for a request. Ids may come again after a request is cancelled; these do not."""

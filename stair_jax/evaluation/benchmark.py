@@ -1,12 +1,12 @@
 """What every benchmark has in common: where its rows are, what it asks, how it grades."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from stair_jax.evaluation.case import Answer, Case
+from stair_jax.evaluation.case import Answer, Case, Graded
 from stair_jax.evaluation.judges.judge import Material, Verdict
 from stair_jax.evaluation.statistics import Statistic, mean
 
@@ -24,6 +24,9 @@ class Metric:
       worst: which number counts where an attack has several answers to a case: "low", "high"; None:
         their mean.
       group: of this group alone; "": all cases.
+      unit: of the figure: "share" (of 1), "percent", "tokens", ... ; "": a plain number.
+      labels: of the judge's verdicts, those for which the number is 1 and not 0, so that the share
+        can be corrected by the judge's own error; (): there is no such correction.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Metric:
     statistic: Statistic = mean
     worst: Literal["low", "high"] | None = None
     group: str = ""
+    unit: str = "share"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Benchmark(ABC):
       QUESTION: what a judge is asked about each answer, one of `judges.questions.QUESTIONS`; "":
         the answers are graded without a judge.
       METRICS: columns of the table, the main one first.
+      KIND: of its prompts, "safety" or "helpfulness": what a model that judges its own candidates
+        is asked about them.
     """
 
     NAME: ClassVar[str]
@@ -67,6 +74,7 @@ class Benchmark(ABC):
     ROLE: ClassVar[Role] = "reported"
     QUESTION: ClassVar[str] = ""
     METRICS: ClassVar[tuple[Metric, ...]]
+    KIND: ClassVar[str] = "helpfulness"
 
     @abstractmethod
     def read(self, path: Path) -> list[Case]:
@@ -89,6 +97,18 @@ class Benchmark(ABC):
     def material(self, case: Case, answer: Answer) -> Material:
         """What a judge is shown."""
         return Material(case.prompt, answer.final, reference=text_of(case.reference))
+
+    def kind(self, case: Case) -> str:
+        """The kind of a prompt: `KIND`, unless the rows say it."""
+        return self.KIND
+
+    def missing(self, case: Case) -> dict[str, float | None]:
+        """The scores of an answer that there is none of."""
+        return {metric.key: None for metric in self.METRICS}
+
+    def details(self, rows: Sequence[Graded]) -> Mapping[str, Any]:
+        """What else there is to say of the answers of one row of the table, as JSON values."""
+        return {}
 
     def stored_attacks(self, path: Path) -> Mapping[str, Mapping[str, str]]:
         """Prompts of attacks that come with the data: {attack: {case id: prompt}}."""

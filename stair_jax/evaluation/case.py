@@ -1,10 +1,11 @@
 """What a benchmark asks, and what came back: cases, answers, graded answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from stair_jax.data.records import Turns
+from stair_jax.storage import plain
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Answer:
       sample: number among the answers to this case under this attack, from 0.
       model: name of the row's model.
       method: how it answers, one of `inference.answers.METHODS`, or "prompted".
-      reasoning: text of the steps; "": there are none, or the model does not show them.
+      text: the whole answer, tags visible, with a prefill.
+      reasoning: of the steps, tags and all; "": there are none, or the model does not show them.
       final: text of the output block, or the whole answer where there are no blocks; decoded where
         the attack encodes answers. What is judged.
       finish: "stop", "length" (cut off), "too_long" (the prompt has no room), "content_filter" or
@@ -74,6 +76,7 @@ class Answer:
     sample: int = 0
     model: str = ""
     method: str = "greedy"
+    text: str = ""
     reasoning: str = ""
     final: str = ""
     finish: str = "stop"
@@ -87,6 +90,22 @@ class Answer:
     attack_tokens: int = 0
     well_formed: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; of fields that are as by default only those that name the answer."""
+        named = {"benchmark", "case", "attack", "sample", "model", "method"}
+        return {
+            info.name: plain(value)
+            for info in fields(self)
+            if (value := getattr(self, info.name)) != _default(info) or info.name in named
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Answer":
+        """Of what `to_dict` gives; columns of later versions are not read."""
+        known = {info.name for info in fields(cls)}
+        values = {name: value for name, value in row.items() if name in known}
+        return cls(**values | {"likelihoods": tuple(values.get("likelihoods", ()))})
+
     @property
     def is_cut(self) -> bool:
         """Whether it ended at the limit of tokens."""
@@ -98,6 +117,10 @@ class Answer:
         return self.finish in ("too_long", "missing")
 
 
+def _default(info: "Field[Any]") -> Any:
+    return info.default if info.default_factory is MISSING else info.default_factory()
+
+
 @dataclass(frozen=True)
 class Graded:
     """An answer with its grades.
@@ -106,7 +129,7 @@ class Graded:
       case: that was asked.
       answer: to it.
       scores: numbers by name; None: the grade is missing, e.g. because a judge's reply could not be
-        read. Never a made-up number.
+        read. Never a made-up number. A name that is not there: it is not about this case.
     """
 
     case: Case

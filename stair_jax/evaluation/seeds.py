@@ -15,6 +15,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from stair_jax.evaluation.report import row_label
+from stair_jax.evaluation.table import Table
+from stair_jax.evaluation.writers import read_table
 from stair_jax.storage import read_json
 
 _METRICS = {
@@ -38,10 +41,10 @@ def metrics_table(runs: Sequence[Path]) -> str:
     Args:
       runs: workdirs of finished runs with the same models.
     """
-    tables = [{row["model"]: row for row in read_json(run / "evaluate/table.json")} for run in runs]
+    tables = [_cells_of(read_table(run / "evaluate/table.json")) for run in runs]
     lines = [_line(["model", *_METRICS.values()]), _line(["---"] * (len(_METRICS) + 1))]
     for model in tables[0]:
-        cells = [_cell([_value(table[model][name]) for table in tables]) for name in _METRICS]
+        cells = [_cell([table[model].get(name) for table in tables]) for name in _METRICS]
         lines.append(_line([model, *cells]))
     return "\n".join(lines)
 
@@ -62,6 +65,17 @@ def outcomes_table(runs: Sequence[Path]) -> str:
             well_formed = _cell([_value(one["goodness_well_formed"]) for one in found])
             lines.append(_line([model, group, *sums, well_formed]))
     return "\n".join(lines)
+
+
+def _cells_of(table: Table) -> dict[str, dict[str, float | None]]:
+    """Values by row and metric."""
+    return {
+        row_label(row): {
+            column.metric: cell.value if cell else None
+            for column, cell in zip(table.columns, cells, strict=True)
+        }
+        for row, cells in zip(table.rows, table.cells, strict=True)
+    }
 
 
 def _value(metric: dict[str, Any] | None) -> float | None:

@@ -1,11 +1,11 @@
 """Answers by any method: greedy, sampled, or found by test-time search; one task per prompt."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt
-from stair_jax.decoding.requests import Completion, Handle, request_key
+from stair_jax.decoding.requests import Completion, Handle, Sampling, request_key
 from stair_jax.decoding.task import Task
 from stair_jax.inference.beam_search import BeamSearch
 from stair_jax.inference.best_of_n import BestOfN
@@ -89,6 +89,7 @@ class Answering:
         scorer: Scorer | None = None,
         parent: Handle | None = None,
         keep: bool = False,
+        sampling: Mapping[str, Any] | None = None,
     ) -> "AnswerTask":
         """A task whose result is the answer to a prompt.
 
@@ -99,6 +100,8 @@ class Answering:
           scorer: of a search.
           parent: the first of `tokens`, kept in the engine's cache; not for a search.
           keep: whether the answer has a handle; not for a search.
+          sampling: fields of `Sampling` that this answer has instead of the method's, among them
+            `max_tokens` where it is lower; not for a search.
         """
         inner: Task[Any]
         if is_search(method):
@@ -110,14 +113,26 @@ class Answering:
         else:
             key = request_key(self._seed, prompt.id, "sample")
             rest = tokens[len(parent.tokens) if parent else 0 :]
-            inner = SampleAnswer(rest, self._sampling(method), key, parent, keep)
+            chosen = self._sampling(method)
+            if sampling:
+                chosen = _changed(chosen, sampling)
+            inner = SampleAnswer(rest, chosen, key, parent, keep)
         return AnswerTask(self, inner, len(tokens))
 
-    def _sampling(self, method: str) -> Any:
+    def _sampling(self, method: str) -> Sampling:
         most = self._settings.max_answer_tokens
         if method == "greedy":
             return greedy_sampling(self.tokenizer, most)
         return self._settings.sampling(most, end_ids(self.tokenizer))
+
+
+def _changed(sampling: Sampling, values: Mapping[str, Any]) -> Sampling:
+    """A greedy answer that gets a temperature is no longer one of a single token to choose from."""
+    most = min(sampling.max_tokens, values.get("max_tokens", sampling.max_tokens))
+    values = {**values, "max_tokens": most}
+    if values.get("temperature") and not sampling.temperature:
+        values["top_k"] = 0
+    return replace(sampling, **values)
 
 
 class AnswerTask(Task[Answered]):

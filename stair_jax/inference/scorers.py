@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.decoding.task import GatherTask, Service, Task
 from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
+from stair_jax.inference.last_token import LastTokenScorer
 from stair_jax.inference.score_service import (
     PRM_SERVICE,
     ScoreCompletion,
@@ -21,7 +21,6 @@ from stair_jax.inference.score_service import (
 from stair_jax.models import heads
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import apply
-from stair_jax.parallel.placement import Placement
 from stair_jax.search.judging.judges import Judge, Judging
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper, Prefix
 from stair_jax.search.search_context import Reward
@@ -30,30 +29,8 @@ from stair_jax.text import steps
 _NONE = float("-inf")
 
 
-class PrmScorer:
+class PrmScorer(LastTokenScorer):
     """Scores by a process reward model: the value of its scalar head at the last token."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        params: Any,
-        rows: int = 16,
-        buckets: Sequence[int] = (256,),
-        mesh: Mesh | None = None,
-    ):
-        """A scorer with a few fixed shapes, each compiled on first use.
-
-        Args:
-          config: of the model.
-          params: {"model": parameters, "score": score head}.
-          rows: sequences per batch; rounded up to a multiple of data x fsdp of the mesh.
-          buckets: lengths that sequences are padded to. Longer sequences are padded to the last one
-            doubled as often as needed.
-          mesh: on which `params` are; None: one device.
-        """
-        self._config, self._params, self._placement = config, params, Placement(mesh)
-        self.rows = self._placement.round_up(rows)
-        self._buckets = sorted(buckets)
 
     @property
     def services(self) -> Mapping[str, Service]:
@@ -66,43 +43,10 @@ class PrmScorer:
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """Scores of token sequences, in their order; batched by length bucket."""
-        by_bucket: dict[int, list[int]] = {}
-        for index, sequence in enumerate(sequences):
-            by_bucket.setdefault(self.bucket(len(sequence)), []).append(index)
-        scores = np.zeros(len(sequences), np.float32)
-        # Short and long sequences are never padded to one length.
-        for bucket, indices in sorted(by_bucket.items()):
-            for start in range(0, len(indices), self.rows):
-                batch = indices[start : start + self.rows]
-                taken = [sequences[i] for i in batch]
-                scores[batch] = np.asarray(self.dispatch(taken, bucket))[: len(batch)]
-        return scores.tolist()
+        return self.score_all(sequences).tolist()
 
-    def bucket(self, length: int) -> int:
-        """Length to which a sequence of `length` tokens is padded."""
-        bucket = next((size for size in self._buckets if size >= length), self._buckets[-1])
-        while bucket < length:
-            bucket *= 2
-        return bucket
-
-    def dispatch(self, sequences: Sequence[Sequence[int]], bucket: int) -> jax.Array:
-        """Starts to score a batch.
-
-        Args:
-          sequences: at most `rows` sequences, none longer than `bucket`.
-          bucket: length that they are padded to, as of `bucket`.
-
-        Returns:
-          [rows] float32 scores, those of the sequences first.
-        """
-        tokens = np.zeros((self.rows, bucket), np.int32)
-        last = np.zeros(self.rows, np.int32)
-        for row, sequence in enumerate(sequences):
-            tokens[row, : len(sequence)] = sequence
-            last[row] = len(sequence) - 1
-        tokens, last = self._placement.rows((tokens, last))
-        with self._placement.use():
-            return prm_scores(self._config, self._params, tokens, last)
+    def _compute(self, tokens: jax.Array, last: jax.Array) -> jax.Array:
+        return prm_scores(self._config, self._params, tokens, last)
 
 
 class PrmPromptScorer:

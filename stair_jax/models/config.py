@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.errors import UserError
-from stair_jax.models.config_fields import check_fields
+from stair_jax.models.config_fields import WINDOWED, check_fields
 from stair_jax.models.config_values import CONFIG, count, flag, number, shown
 from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling
@@ -18,6 +18,12 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
     "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+    "mistral": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
+    "phi3": {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
 }
 MODEL_TYPES = tuple(_DEFAULTS)
 
@@ -44,11 +50,16 @@ _LARGEST: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder of the Llama, Qwen2 or Qwen3 family.
+    """A decoder of the Llama, Qwen2, Qwen3, Mistral or Phi-3 family.
 
     Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
-    (biases on queries, keys and values) or "qwen3" (norms on queries and keys). The config is
+    (biases on queries, keys and values), "qwen3" (norms on queries and keys), "mistral" (Llama
+    with a sliding window) or "phi3" (that, with joined tensors in the files). The config is
     hashable and is a static argument of jitted functions.
+
+    `sliding_window` is the number of tokens, itself included, that a token attends to in every
+    layer; None: all before it. Attention here is always to the whole context, so that longer
+    sequences are refused (`check_length`).
 
     Computation:
 
@@ -92,6 +103,7 @@ class ModelConfig:
     attention: str = ""
     model_type: str = "llama"
     rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None
     vocab_multiple: int = 1
     shard_kv_heads: bool = True
 
@@ -107,6 +119,8 @@ class ModelConfig:
             number(vars(self), name, least=0, most=1)
         number(vars(self), "rope_theta", above=1)
         flag(vars(self), "tie_word_embeddings")
+        if self.sliding_window is not None:
+            count(vars(self), "sliding_window", _LARGEST["max_position_embeddings"])
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
@@ -134,6 +148,34 @@ class ModelConfig:
     def qk_norm(self) -> bool:
         """Whether each head of queries and keys is normalised before the rotary embedding."""
         return self.model_type == "qwen3"
+
+    @property
+    def has_joined_tensors(self) -> bool:
+        """Whether checkpoints hold queries, keys and values in one tensor, and gate and up too."""
+        return self.model_type == "phi3"
+
+    def check_length(self, length: int, what: str, remedy: str) -> None:
+        """Refuses sequences of which layers with a sliding window would see a part only.
+
+        Args:
+            length: most tokens of a sequence.
+            what: of what the length is, for the message.
+            remedy: what to lower, for the message.
+
+        Raises:
+            UserError: the length is more than the sliding window.
+        """
+        window = self.sliding_window
+        if window is not None and length > window:
+            raise UserError(
+                f"{what} has {length} tokens, more than the sliding_window {window} of the model, "
+                f"and attention to a window is not supported: lower {remedy} to {window} or less"
+            )
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence that the model was made for, and that is computed exactly here."""
+        return min(self.max_position_embeddings, self.sliding_window or 2**31 - 1)
 
     @property
     def padded_vocab_size(self) -> int:
@@ -181,6 +223,7 @@ class ModelConfig:
             max_position_embeddings=values["max_position_embeddings"],
             rope_theta=rope.theta,
             rope_scaling=rope.scaling,
+            sliding_window=values.get("sliding_window") if model_type in WINDOWED else None,
             rms_norm_eps=_given(values, "rms_norm_eps", 1e-6),
             tie_word_embeddings=_given(values, "tie_word_embeddings", False),
             initializer_range=_given(values, "initializer_range", 0.02),
@@ -211,6 +254,8 @@ class ModelConfig:
             values["attention_bias"] = False
         if self.model_type == "llama":
             values["mlp_bias"] = False
+        elif self.model_type in WINDOWED:
+            values["sliding_window"] = self.sliding_window
         else:
             values["use_sliding_window"] = False
         return values

@@ -28,11 +28,19 @@ READ = {
     "rope_scaling",
     "rope_parameters",
     "original_max_position_embeddings",
-    # Below: every layer must attend to the whole context.
+    # Below: every layer must attend to the whole context, or to a window where families have one.
     "layer_types",
     "sliding_window",
     "use_sliding_window",
     "max_window_layers",
+}
+
+# Families in which `sliding_window` is that of all layers, whatever other fields say.
+WINDOWED = ("mistral", "phi3")
+# What Phi-3's published configs say: that code became that of transformers, and is ours too.
+_PHI3_CODE = {
+    "AutoConfig": "configuration_phi3.Phi3Config",
+    "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
 }
 
 # Fields with which the function is another one, and the values that are supported.
@@ -117,6 +125,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if value is None or name in READ or name in _IGNORED or name.endswith(_IGNORED_ENDS):
             continue
+        if name == "auto_map" and values["model_type"] == "phi3" and value == _PHI3_CODE:
+            continue
         if name not in _SUPPORTED:
             raise UserError(_about_unknown(name, value))
         # Transformers gives Qwen2 its biases whatever this field says.
@@ -152,7 +162,7 @@ def _same(value: Any, right: Any) -> bool:
 
 
 def _check_windows(values: Mapping[str, Any]) -> None:
-    """Checks that no layer attends to a window only."""
+    """Checks that no layer attends to a window only; `WINDOWED` families keep theirs."""
     num_layers = values["num_hidden_layers"]
     layer_types = values.get("layer_types")
     if layer_types is not None:
@@ -169,6 +179,8 @@ def _check_windows(values: Mapping[str, Any]) -> None:
         is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if value is not None and not is_whole:
             raise UserError(f"{name} in {CONFIG} must be a whole number, not {shown(value)}")
+    if values["model_type"] in WINDOWED:
+        return
     is_llama = values["model_type"] == "llama"
     window = values.get("sliding_window", 4096)
     if values.get("use_sliding_window") is not None:

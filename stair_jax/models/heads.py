@@ -1,4 +1,4 @@
-"""What follows the decoder: masking of padded logits, and the scalar head of a reward model."""
+"""What follows the decoder: masking of padded logits, and heads that read one token."""
 
 from typing import Any
 
@@ -48,6 +48,25 @@ def score(hidden: jax.Array, head: dict[str, Any], index: jax.Array) -> jax.Arra
     Returns:
         [B] float32.
     """
-    last = jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
     # A product and sum in float32: as a matrix product it could run in lower precision.
-    return jnp.sum(last.astype(jnp.float32) * head["kernel"].astype(jnp.float32), axis=-1)
+    return jnp.sum(_at(hidden, index) * head["kernel"].astype(jnp.float32), axis=-1)
+
+
+def classify(hidden: jax.Array, head: dict[str, Any], index: jax.Array) -> jax.Array:
+    """Applies the head of a classifier to one token of each sequence.
+
+    Args:
+        hidden: [B, T, D] hidden states.
+        head: {"kernel": [D, labels]}.
+        index: [B] int32, position of the token.
+
+    Returns:
+        Logits [B, labels] float32.
+    """
+    kernel = head["kernel"].astype(jnp.float32)
+    return jnp.matmul(_at(hidden, index), kernel, precision=jax.lax.Precision.HIGHEST)
+
+
+def _at(hidden: jax.Array, index: jax.Array) -> jax.Array:
+    """The hidden states [B, D] float32 of one token of each sequence."""
+    return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0].astype(jnp.float32)

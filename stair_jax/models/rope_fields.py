@@ -83,6 +83,12 @@ def _read_table(values: Mapping[str, Any], name: str) -> Rope:
         raise UserError(
             f"{where} has rope_type {shown(kind)}, but type {shown(table['type'])}: remove one"
         )
+    if values.get("model_type") == "phi3" and kind != "default":
+        raise UserError(
+            f"{name} of type {shown(kind)} in {CONFIG} is not supported: Phi-3's scaling "
+            "(longrope) has a factor for each frequency, in one list for short and one for long "
+            "sequences; name the variant without it, such as Phi-3-mini-4k"
+        )
     if not isinstance(kind, str) or kind not in _KEYS:
         raise UserError(
             f"{name} of type {shown(kind)} in {CONFIG} is not supported: "

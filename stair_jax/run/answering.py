@@ -155,9 +155,7 @@ def load_answerer(
     platform = jax.local_devices()[0].platform
     kind = "cpu" if platform == "cpu" else "accelerator"
     default = "float32" if kind == "cpu" else "bfloat16"
-    context = settings.context_tokens or min(
-        files.config.max_position_embeddings, _MOST_CONTEXT[kind]
-    )
+    context = settings.context_tokens or min(files.config.context_tokens, _MOST_CONTEXT[kind])
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
     wanted = prompts * num_candidates(settings.method, settings)
     runtime = _runtime(settings.slots, wanted, context, kind, steps)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.models.huggingface import hub
 from stair_jax.monitoring import say
 from stair_jax.run.stage import Stage
 
@@ -52,6 +53,17 @@ class SourceHashes:
             elif files:
                 found[name] = self._of_files(name, files)
         return found
+
+    def of_checkpoint(self, init: str) -> str:
+        """A fingerprint of a checkpoint: of a folder's files, or the commit of an id of the hub.
+
+        Raises:
+          UserError: a file cannot be read.
+        """
+        content = hub.source_files(init)
+        if content is None or isinstance(content, str):
+            return content or ""
+        return self._of_files(init, content)
 
     def _of_files(self, name: str, files: Sequence[Path]) -> str:
         stats = {path: _stat(path) for path in files}

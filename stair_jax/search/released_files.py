@@ -17,8 +17,9 @@ from typing import Any
 
 from stair_jax.data.records import Prompt, StepPair
 from stair_jax.errors import UserError
+from stair_jax.record_log import RecordLog
 from stair_jax.search.tree_records import Node, TreeRecord
-from stair_jax.storage import RecordLog, read_json, read_jsonl
+from stair_jax.storage import read_json, read_jsonl
 from stair_jax.text.steps import REASONING_CLOSE
 
 ROOT = "0"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from stair_jax.data.records import SCHEMA_COLUMN, Turns, check_schema
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog, write_records
+from stair_jax.record_log import RecordLog, write_records
 
 Judgements = list[dict[str, Any]]
 

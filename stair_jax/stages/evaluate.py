@@ -1,51 +1,51 @@
-"""Evaluation on the pocket world: a table with a row per model, and what lies behind it."""
+"""Evaluation: models and methods against benchmarks and attacks, as a table with intervals."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import jax
 from jax.sharding import Mesh
 
-from stair_jax import storage
-from stair_jax.data.records import Prompt, read_dicts
-from stair_jax.decoding.engine import Engine
-from stair_jax.evaluation import pocket_benchmark as benchmark
-from stair_jax.inference.beam_search import beam_search
-from stair_jax.inference.best_of_n import best_of_n
+from stair_jax.endpoints.settings import EndpointSettings
+from stair_jax.errors import UserError
+from stair_jax.evaluation import suites
+from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.attacks.settings import AttackSettings
+from stair_jax.evaluation.benchmarks import BENCHMARKS
+from stair_jax.evaluation.benchmarks.pocket import Pocket
+from stair_jax.evaluation.judges.settings import JudgeSettings as GraderSettings
+from stair_jax.evaluation.judges.settings import JudgeSpec
+from stair_jax.evaluation.suites import Wanted
+from stair_jax.evaluation.table import RowKey
+from stair_jax.evaluation.writers import read_table
+from stair_jax.evaluation.writers.terminal_table import terminal_table
+from stair_jax.inference.answers import SELF_REWARD, is_search
 from stair_jax.inference.candidates import TestTimeSettings
-from stair_jax.inference.greedy import greedy_answers
-from stair_jax.inference.scorers import PrmScorer, SelfReward
-from stair_jax.inference.scoring import Scorer
+from stair_jax.inference.scorers import PrmScorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Progress, say
+from stair_jax.models.huggingface import hub
+from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.decoding import prm_score
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.engines import (
-    DECODING_MEMORY,
-    EngineSettings,
-    PlannedEngine,
-    lay_out_engine,
-    load_engine,
-    plan_engine,
-)
+from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, PlannedEngine, plan_engine
+from stair_jax.run.evaluation_judges import check_judge
+from stair_jax.run.model_folders import find_model
 from stair_jax.run.stage import Artifact, stage_input
-from stair_jax.search.judging.judges import Judge
 from stair_jax.settings import require, setting
-from stair_jax.stages.judging_stage import Judges, JudgingStage
+from stair_jax.stages.evaluate_parts import Evaluation
+from stair_jax.stages.judging_stage import JudgingStage
 from stair_jax.stages.prm import prm_axes
-from stair_jax.stopping import heed
-from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.text.chat import prepare_tokenizer
 
-_SELF_REWARD = "_self_reward"
-_METHODS = {"best_of_n": best_of_n, "beam_search": beam_search}
-_NAMES = tuple(method + guide for method in _METHODS for guide in ("", _SELF_REWARD))
-Row = dict[str, Any]
+PROMPTED = "prompted"
+_METHODS = ("best_of_n", "beam_search")
+_NAMES = tuple(method + guide for method in _METHODS for guide in ("", SELF_REWARD))
+_TABLE = "table.json"
 
 
 @dataclass(frozen=True)
@@ -53,114 +53,231 @@ class Evaluate(JudgingStage):
     """Settings of `evaluate`, beside those of who judges in the methods by self-reward.
 
     Attributes:
-      data: the stage that holds `evaluation.jsonl`.
-      models: stages whose models answer greedily; the name of a stage is that of its row.
-      prompted: a stage whose model is asked to think first (row "prompted"); empty: no such row.
+      data: the stage that holds the rows of the benchmark "pocket"; empty: there is none.
+      files: folder of the files of all other benchmarks; empty: there are none.
+      suite: "paper", "safety" or "quick", see docs/evaluation.md; empty: `benchmarks` alone.
+      benchmarks: names, BENCHMARK or BENCHMARK:ATTACK, beside those of the suite; empty: "pocket",
+        where there is no suite.
+      limit: cases of each benchmark, drawn by the seed; 0: all (of the suite "quick", 100).
+      models: stages whose models answer greedily.
+      checkpoints: models that no stage makes: Hugging Face folders, stages of other runs, hub ids.
+      endpoint: a model behind an OpenAI-compatible endpoint; without a model there: none.
+      prompted: a stage whose model is asked to think first (the method "prompted").
+      prompted_checkpoint: the same where no stage makes it; one of `checkpoints`.
       prompt_template: how it is asked, with `{prompt}`.
       searched: the stage whose model searches at test time; empty: no such rows.
+      searched_checkpoint: the same where no stage makes it.
       methods: "best_of_n" and "beam_search", guided by the PRM; with the ending "_self_reward" by
         the model's own judgements.
       prm: the stage of the process reward model.
+      prm_checkpoint: the same where no stage makes it.
       test_time: see `TestTimeSettings`.
-      max_tokens: of a greedy answer.
+      attacks: budgets of the attacks, see `AttackSettings`.
+      attacker: model that writes the prompts of attacks: a checkpoint; empty: the attacked model.
+      graders: who grades what no rule of a benchmark can: "rule", "endpoint", or models, see
+        `JudgeSpec`; the first is the main one.
+      grading: how they are asked.
+      labelled: files of answers with labels by humans, by the question that they answer: each
+        grader is compared with them, and its figures are corrected.
+      max_tokens: of an answer.
       context_tokens: most tokens of a sequence.
-      dtype: of weights and activations.
+      dtype: of weights and activations; empty: float32 on CPUs, bfloat16 on accelerators.
+      weights: of the layers, as in a search: "none", "fp8" or "int8".
     """
 
-    VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
-    PROCESSES: ClassVar[Literal["all", "first"]] = "first"
+    VERSION: ClassVar[int] = 3  # 3: cells, methods and attacks
+    PROCESSES: ClassVar[Literal["all", "first"]] = "all"
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
-    data: str = stage_input(Artifact.EVALUATION)
+    data: str = stage_input(Artifact.EVALUATION, required=False)
+    files: str = ""
+    suite: str = setting("", choices=("", *suites.SUITES))
+    benchmarks: tuple[str, ...] = ()
+    limit: int = setting(0, least=0)
     models: tuple[str, ...] = stage_input(Artifact.MODEL, many=True, required=False)
+    checkpoints: tuple[str, ...] = ()
+    endpoint: EndpointSettings = setting(EndpointSettings)
     prompted: str = stage_input(Artifact.MODEL, required=False)
+    prompted_checkpoint: str = ""
     prompt_template: str = "{prompt}"
     searched: str = stage_input(Artifact.MODEL, required=False)
+    searched_checkpoint: str = ""
     methods: tuple[str, ...] = setting((), choices=_NAMES)
     prm: str = stage_input(Artifact.REWARD_MODEL, required=False)
+    prm_checkpoint: str = ""
     test_time: TestTimeSettings = setting(TestTimeSettings)
+    attacks: AttackSettings = setting(AttackSettings)
+    attacker: str = ""
+    graders: tuple[str, ...] = ("rule",)
+    grading: GraderSettings = setting(GraderSettings)
+    labelled: Mapping[str, str] = setting(dict)
     max_tokens: int = setting(4096, least=1, most=2**24)
     context_tokens: int = setting(8192, least=1, most=2**24)
-    dtype: str = setting("float32", choices=DTYPES)
+    dtype: str = setting("float32", choices=("", *DTYPES))
+    weights: str = setting("none", choices=("none", "fp8", "int8"))
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
-        guided = any(method in _METHODS for method in self.methods)
-        require(bool(self.prm) or not guided, "prm is empty: name the stage that guides the search")
+        for stage in ("prompted", "searched", "prm"):
+            both = getattr(self, stage) and getattr(self, f"{stage}_checkpoint")
+            require(not both, f"{stage} and {stage}_checkpoint are both set: name one of them")
+        searched = self.searched or self.searched_checkpoint
         require(
-            bool(self.searched) or not self.methods,
+            bool(self.prm or self.prm_checkpoint) or not self.is_guided,
+            "prm is empty: name the stage that guides the search",
+        )
+        require(
+            bool(searched) or not self.methods,
             "searched is empty: name the stage that searches",
         )
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
+        wanted = self.wanted
+        require(
+            bool(self.data) or all(each.benchmark != Pocket.NAME for each in wanted),
+            f"data is empty: name the stage that holds the rows of {Pocket.NAME}",
+        )
+        for grader in self.graders:
+            JudgeSpec.parse(grader)
+        names = [row.model for row in self.rows if row.method == "greedy"]
+        twice = [name for name in names if names.count(name) > 1]
+        require(not twice, f"two models have the name {twice[0] if twice else ''!r} in the table")
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What is asked."""
+        default = () if self.suite or self.benchmarks else (Pocket.NAME,)
+        return suites.wanted_of(self.suite, (*self.benchmarks, *default))
+
+    @property
+    def rows(self) -> list[RowKey]:
+        """The rows of the table."""
+        greedy = [*self.models, *map(model_name, self.checkpoints)]
+        prompted = self.prompted or model_name(self.prompted_checkpoint)
+        searched = self.searched or model_name(self.searched_checkpoint)
+        return [
+            *(RowKey(name, "greedy") for name in greedy),
+            *((RowKey(self.endpoint.model, "greedy"),) if self.endpoint.model else ()),
+            *((RowKey(prompted, PROMPTED),) if prompted else ()),
+            *(RowKey(searched, method) for method in self.methods),
+        ]
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether a reward model is needed."""
+        return any(is_search(m) and not m.endswith(SELF_REWARD) for m in self.methods)
+
+    @property
+    def is_self_rewarded(self) -> bool:
+        """Whether the model's own judgements guide a search."""
+        return any(method.endswith(SELF_REWARD) for method in self.methods)
 
     @property
     def engine(self) -> EngineSettings:
         """What the engines depend on."""
-        return EngineSettings(self.context_tokens, self.dtype)
+        return EngineSettings(self.context_tokens, self.dtype_used, self.weights)
+
+    @property
+    def dtype_used(self) -> str:
+        """`dtype`, or what suits the devices."""
+        if self.dtype:
+            return self.dtype
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+    @property
+    def greedy_settings(self) -> TestTimeSettings:
+        """Of answers that no search makes."""
+        return replace(self.test_time, max_answer_tokens=self.max_tokens)
+
+    def folders(self, data: Path | None) -> list[Path]:
+        """Where the rows of benchmarks are looked for; `data` is the folder of that stage."""
+        own = [Path(self.files).expanduser()] if self.files else []
+        return [*([data] if data else []), *own]
+
+    def read_sets(self, data: Path | None, seed: int) -> list[AskedSet]:
+        """The cases of all benchmarks that are there."""
+        limit = suites.limit_of(self.suite, self.limit)
+        return suites.read_sets(self.wanted, self.folders(data), self.attacks, limit, seed)
 
     def run(self, context: StageContext) -> None:
-        """Writes `answers/ROW.jsonl` per row, then `details.json` and `table.json`."""
-        data = context.input("data") / "evaluation.jsonl"
-        rows = storage.read_jsonl(data)
-        prompts = read_dicts(rows, Prompt, data)
-        makers = _makers(context, self, prompts)
-        progress = Progress(context.name, len(makers), "models")
-        table, details = [], {}
-        for name, make in makers.items():
-            heed()
-            path = context.folder / "answers" / f"{name}.jsonl"
-            if not path.exists():  # a row is whole or not there: a run that goes on keeps it
-                storage.write_jsonl(path, make())
-            judged = benchmark.judge_answers(rows, storage.read_jsonl(path))
-            table.append({"model": name, **benchmark.summarize(judged)})
-            details[name] = {
-                "hazards": benchmark.hazard_outcomes(judged),
-                "families": benchmark.breakdown(judged),
-            }
-            progress.update(len(table))
-        progress.close()
-        storage.write_json(context.folder / "details.json", details)
-        storage.write_json(context.folder / "table.json", table)
+        """Writes `answers/*.jsonl`, `verdicts/*.jsonl`, then the table in its forms."""
+        data = context.input("data") if self.data else None
+        sets = self.read_sets(data, context.seed)
+        Evaluation(self, context, sets).run()
 
     def summary(self, folder: Path) -> str:
         """The table of a finished evaluation."""
-        return benchmark.format_table(storage.read_json(folder / "table.json"))
+        return terminal_table(read_table(folder / _TABLE))
 
     def planned_model(self, inputs: Any) -> None:
         """It hands on no model."""
         return None
 
     def amount(self) -> str:
-        """Rows of the table."""
-        rows = [*self.models, *(("prompted",) if self.prompted else ()), *self.methods]
-        return f"{len(rows)} rows of the table"
+        """Rows and columns of the table."""
+        return f"{len(self.rows)} rows of the table, {len(self.wanted)} benchmarks and attacks"
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """As usual; and the rows of the benchmarks, labelled files and checkpoints."""
+        found: dict[str, Sequence[Path] | str] = dict(super().sources())
+        for name in dict.fromkeys(each.benchmark for each in self.wanted):
+            if path := suites.find_file(suites.make_benchmark(name), self.folders(None)):
+                found[name] = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for question, file in self.labelled.items():
+            found[f"labelled.{question}"] = [Path(file).expanduser()]
+        for name in self._models_elsewhere():
+            content = hub.source_files(str(find_model(name, weights=False)))
+            if content is not None:
+                found[name] = content
+        return found
+
+    def check_environment(self, folder: Path) -> None:
+        """As usual; says which benchmarks have no rows, which judges are missing, and goes on."""
+        super().check_environment(folder)
+        if self.files and not Path(self.files).expanduser().is_dir():
+            raise UserError(f"files: there is no folder {self.files}")
+        missing = suites.absent(
+            [each for each in self.wanted if each.benchmark != Pocket.NAME], self.folders(None)
+        )
+        for name, reason in missing.items():
+            say(f"{folder.name}: {name} is left out: {reason}")
+        if len(missing) == len({each.benchmark for each in self.wanted}):
+            raise UserError("no benchmark has its rows: set files to the folder that holds them")
+        self._say_ungraded(folder.name, missing)
+        for name in self._models_elsewhere():
+            base = find_model(name, weights=False)
+            huggingface.load_config(base)
+            prepare_tokenizer(base)
+        if self.endpoint.model:
+            self.endpoint.check("endpoint")
+        for grader in self.graders:
+            check_judge(JudgeSpec.parse(grader), self.grading)
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that an engine fits for each model."""
-        for models in context.models.values():
-            for model in models:
+        for field in ("models", "prompted", "searched"):
+            for model in context.models.get(field, ()):
                 self._plan(context, model)
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs for each model, and the scores that guide the search."""
         greedy = [*context.models.get("models", ()), *context.models.get("prompted", ())]
         planned = [program for model in greedy for program in self._plan(context, model).programs()]
-        if not self.methods:
-            return planned
-        guided = [method in _METHODS for method in self.methods]
-        if not all(guided):
+        if self.searched and self.is_self_rewarded:
             planned += self._plan_self_reward(context)
-        if not any(guided):
-            return planned
+        if self.searched and self.prm and self.is_guided:
+            planned += self._plan_guided(context)
+        return planned
+
+    def _plan_guided(self, context: PlanContext) -> list[Program]:
         prm = self._plan(context, context.model("prm"))
         params = abstract_prm(prm.config, prm_axes(prm.config), prm.place)
         mesh = prm.place if isinstance(prm.place, Mesh) else None
-        scorer = PrmScorer(prm.config, params, buckets=_prm_buckets(self), mesh=mesh)
+        scorer = PrmScorer(prm.config, params, buckets=self.prm_buckets, mesh=mesh)
         engine = self._plan(context, context.model("searched"), params)
         length = self.context_tokens
         guide = prm_score(prm.config, params, scorer, length, prm.place, engine.resident)
-        return [*planned, *engine.programs(params), guide]
+        return [*engine.programs(params), guide]
 
     def _plan_self_reward(self, context: PlanContext) -> list[Program]:
         policy = context.model("searched")
@@ -170,94 +287,39 @@ class Evaluate(JudgingStage):
     def _plan(self, context: PlanContext, model: ModelConfig, beside: Any = ()) -> PlannedEngine:
         return plan_engine(model, self.engine, context.runtime, context.decoding_devices, beside)
 
+    @property
+    def prm_buckets(self) -> tuple[int, ...]:
+        """Shortest length that sequences of the reward model are padded to."""
+        return (min(256, self.context_tokens),)
 
-def _makers(
-    context: StageContext, settings: Evaluate, prompts: Sequence[Prompt]
-) -> dict[str, Callable[[], list[Row]]]:
-    """For each row of the table, in order, what makes the answers."""
-
-    def greedy(folder: Path, template: str = "{prompt}") -> Callable[[], list[Row]]:
-        return lambda: _greedy(
-            *_engine(context, settings, folder), prompts, template, settings.max_tokens
+    def _models_elsewhere(self) -> list[str]:
+        named = (
+            *self.checkpoints,
+            self.prompted_checkpoint,
+            self.searched_checkpoint,
+            self.prm_checkpoint,
+            self.attacker,
         )
+        return list(dict.fromkeys(filter(None, named)))
 
-    def searched(method: str) -> Callable[[], list[Row]]:
-        return lambda: _searched(context, settings, prompts, method)
-
-    makers = {folder.name: greedy(folder) for folder in context.input_list("models")}
-    if settings.prompted:
-        makers["prompted"] = greedy(context.input("prompted"), settings.prompt_template)
-    return makers | {method: searched(method) for method in settings.methods}
-
-
-def _engine(
-    context: StageContext, settings: Evaluate, folder: Path, beside: Any = ()
-) -> tuple[Engine, Tokenizer]:
-    engine, tokenizer, _ = load_engine(folder / "hf", settings.engine, context.runtime, beside)
-    return engine, tokenizer
-
-
-def _greedy(
-    engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Prompt], template: str, max_tokens: int
-) -> list[Row]:
-    asked = [
-        dataclasses.replace(prompt, prompt=template.replace("{prompt}", prompt.prompt))
-        for prompt in prompts
-    ]
-    answers = greedy_answers(engine, tokenizer, asked, max_tokens)
-    return [
-        {"id": prompt.id, "text": tokenizer.decode(answer.tokens), "tokens": len(answer.tokens)}
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
+    def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
+        """Says which benchmarks no grader can grade."""
+        for each in dict.fromkeys(each.benchmark for each in self.wanted):
+            question = BENCHMARKS[each].QUESTION if each in BENCHMARKS else ""
+            if each in missing or not question:
+                continue
+            kinds = {JudgeSpec.parse(grader).kind for grader in self.graders}
+            if kinds <= {"rule"} and question not in ("refusal", "correctness"):
+                say(
+                    f"{name}: {each} is answered, and not graded: its question, {question}, needs "
+                    "a model or an endpoint in graders"
+                )
 
 
-def _searched(
-    context: StageContext, settings: Evaluate, prompts: Sequence[Prompt], method: str
-) -> list[Row]:
-    score: Scorer
-    # Before the engine, whose cache takes the memory that is left.
-    scorer = _prm_scorer(context, settings) if method in _METHODS else None
-    searched = context.input("searched")
-    judges = Judges()
-    if not scorer:
-        policy = huggingface.load_config(searched / "hf")
-        judges = settings.load_judges(context, policy, settings.engine)
-    engine, tokenizer = _engine(context, settings, searched, judges.beside)
-    if scorer:
-        score = scorer
-    else:
-        judge = Judge(tokenizer, settings.judge, judges.sources)
-        score = SelfReward(
-            engine, judge, settings.reward, settings.test_time, context.seed, judges.services
-        )
-    search = _METHODS[method.removesuffix(_SELF_REWARD)]
-    with closing(judges):
-        results = search(engine, tokenizer, prompts, score, settings.test_time, context.seed)
-    if unscored := sum(result.unscored for result in results):
-        say(f"{context.name}: {method}: {unscored} answers and steps without a score ranked last")
-    return [
-        {
-            "id": prompt.id,
-            "text": result.text,
-            "tokens": result.generated_tokens,
-            "steps": result.generated_steps,
-            "score": result.score,
-            **({"unscored": result.unscored} if result.unscored else {}),
-        }
-        for prompt, result in zip(prompts, results, strict=True)
-    ]
-
-
-def _prm_scorer(context: StageContext, settings: Evaluate) -> PrmScorer:
-    folder = context.input("prm") / "hf"
-    layout = lay_out_engine(huggingface.load_config(folder), settings.engine, context.runtime)
-    config, mesh = layout.config, layout.mesh
-    params = {
-        "model": huggingface.load_params(folder, config, mesh),
-        "score": huggingface.load_score_head(folder, mesh),
-    }
-    return PrmScorer(config, params, buckets=_prm_buckets(settings), mesh=mesh)
-
-
-def _prm_buckets(settings: Evaluate) -> tuple[int, ...]:
-    return (min(256, settings.context_tokens),)
+def model_name(checkpoint: str) -> str:
+    """A checkpoint in the table: the last part of a path, and an id of the hub as it is."""
+    path = Path(checkpoint).expanduser()
+    if not checkpoint or not path.is_dir():
+        return checkpoint
+    path = path.resolve()
+    return path.parent.name if path.name == "hf" else path.name

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from stair_jax.data.records import PathPair, SftRow, StepPair, write_rows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
+from stair_jax.record_log import RecordLog
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, Nodes, why_no_pairs
@@ -32,7 +33,7 @@ from stair_jax.search.sft_answers import SftAnswerSettings, sft_answers
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE
-from stair_jax.storage import RecordLog, write_json
+from stair_jax.storage import write_json
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.program import Program
+from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
 from stair_jax.run.stage import Artifact, stage_input
@@ -46,7 +47,7 @@ from stair_jax.settings import setting
 from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
-from stair_jax.storage import RecordLog, fingerprint_folder, write_json
+from stair_jax.storage import fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
 

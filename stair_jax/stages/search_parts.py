@@ -15,10 +15,11 @@ from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
+from stair_jax.record_log import RecordLog
 from stair_jax.search.prompt_queue import DUPLICATE
 from stair_jax.search.search_report import SearchReport, merge, tree_metrics
 from stair_jax.search.tree_repair import repair
-from stair_jax.storage import RecordLog, atomic_file, plain
+from stair_jax.storage import atomic_file, plain
 
 TREES_FILE = "trees.jsonl.gz"
 

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
+
+from stair_jax.closing import Closing
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def reply_of(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": "fake", "model": "fake", "choices": [choice], "usage": usage}
 
 
-class FakeEndpoint:
+class FakeEndpoint(Closing):
     """A server in threads of this process; to be used as a context manager.
 
     Attributes:
@@ -88,17 +89,14 @@ class FakeEndpoint:
         """What `EndpointSettings.base_url` takes."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
-    def __enter__(self) -> "FakeEndpoint":
+    def __enter__(self) -> Self:
+        """Starts the server."""
         serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         serve.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stops the server."""
         self._server.shutdown()
         self._server.server_close()
 

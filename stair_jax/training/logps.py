@@ -53,11 +53,35 @@ def token_logps(
     """
     vocab_size = head.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        logits = _product(hidden, _narrow(head, hidden), head)
-        logits = nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
-        return _chosen(logits, targets, vocab_size)
+        return _chosen(_whole_logits(hidden, head), targets, vocab_size)
     local = partial(_in_chunks, num_chunks, vocab_size)
     return _on_devices(local, hidden, head, targets, weights)
+
+
+def greedy_logps(
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    num_chunks: int = 1,
+    vocab_size: int | None = None,
+    weights: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """As `token_logps`, without gradients, and whether greedy decoding would take each target.
+
+    Returns:
+      (log-probabilities `[B, T]` float32, `[B, T]` bool: whether the target has the largest logit,
+      the first of them if several are as large). At positions that are skipped 0 and False.
+    """
+    vocab_size = head.shape[0] if vocab_size is None else vocab_size
+    if num_chunks == 1:
+        found = _chosen_and_greedy(_whole_logits(hidden, head), targets, vocab_size)
+    else:
+
+        def local(axis: str | None, *arrays: Any) -> jax.Array:
+            return _read_in_chunks(_chosen_and_greedy, num_chunks, vocab_size, axis, *arrays)
+
+        found = _on_devices(local, hidden, head, targets, weights)
+    return found[..., 0], found[..., 1] > 0
 
 
 def weighted_logp(
@@ -176,20 +200,40 @@ def _in_chunks(
     weights: jax.Array | None,
 ) -> jax.Array:
     """`token_logps` for the rows of one device: `[B, T]` float32."""
+    return _read_in_chunks(_chosen, num_chunks, vocab_size, axis, hidden, head, targets, weights)
+
+
+def _read_in_chunks(
+    read: Callable[..., jax.Array],
+    num_chunks: int,
+    vocab_size: int,
+    axis: str | None,
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array | None,
+) -> jax.Array:
+    """What `read(logits, targets, vocab_size, axis)` makes of the logits of one device's rows.
+
+    Returns:
+      `[B, T, ...]` float32, where `read` makes `[N, ...]` of the logits `[N, V]` of a chunk.
+    """
     pieces = _pieces(targets.size, num_chunks, weights)
     rows, ids = _flat(hidden), jnp.ravel(targets)
     narrow = _narrow(head, hidden)  # cast once, not in each chunk
 
-    def add(number: jax.Array, logps: jax.Array) -> jax.Array:
+    def of_chunk(number: jax.Array) -> jax.Array:
         own = pieces.chunks[number]
-        logits = _product(rows[own], narrow, head)
-        found = _chosen(logits, ids[own], vocab_size, axis)
-        return jax.lax.dynamic_update_index_in_dim(logps, found, number, 0)
+        return read(_product(rows[own], narrow, head), ids[own], vocab_size, axis)
 
-    logps = jnp.zeros(pieces.chunks.shape, jnp.float32)
+    def add(number: jax.Array, values: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(values, of_chunk(number), number, 0)
+
+    shape = jax.eval_shape(of_chunk, jnp.int32(0)).shape[1:]
+    values = jnp.zeros((*pieces.chunks.shape, *shape), jnp.float32)
     # A dynamic trip count: chunks without a weighted position are not run and stay 0.
-    logps = jax.lax.fori_loop(0, pieces.used, add, logps)
-    return pieces.put_back(logps).reshape(targets.shape)
+    values = jax.lax.fori_loop(0, pieces.used, add, values)
+    return pieces.put_back(values).reshape(*targets.shape, *shape)
 
 
 def _in_chunks_fwd(
@@ -304,6 +348,12 @@ def _swept(
     return total, by_hidden, by_head.astype(head.dtype)
 
 
+def _whole_logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
+    """`[B, T, V]`, split over the mesh in use."""
+    logits = _product(hidden, _narrow(head, hidden), head)
+    return nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
+
+
 def _flat(hidden: jax.Array) -> jax.Array:
     """`[B, T, D]` -> `[B * T, D]`."""
     return jnp.asarray(hidden).reshape(-1, hidden.shape[-1])
@@ -369,3 +419,18 @@ def _chosen(
     total = jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
     chosen, total = jax.lax.psum((chosen, total), axis)
     return chosen - largest - jnp.log(total)
+
+
+def _chosen_and_greedy(
+    logits: jax.Array, targets: jax.Array, vocab_size: int, axis: str | None = None
+) -> jax.Array:
+    """`[..., 2]` float32: `_chosen`, and 1 where the target is the first of the largest logits."""
+    first = jax.lax.axis_index(axis) * logits.shape[-1] if axis else 0
+    masked = mask_padding(logits, vocab_size, first)
+    largest, best = jnp.max(masked, axis=-1), jnp.argmax(masked, axis=-1) + first
+    if axis is not None:
+        everywhere = jax.lax.pmax(largest, axis)
+        none = jnp.iinfo(best.dtype).max
+        best = jax.lax.pmin(jnp.where(largest == everywhere, best, none), axis)
+    chosen = _chosen(logits, targets, vocab_size, axis)
+    return jnp.stack([chosen, (best == targets).astype(jnp.float32)], axis=-1)

@@ -50,6 +50,17 @@ def test_any_encoding_gzipped_or_not(tmp_path, encoding, zipped):
     assert [place for place, _ in found.rows] == ["line 2", "line 4"]  # the first has two lines
 
 
+def test_tab_separated_values_are_read_as_csv_is(tmp_path):
+    path = tmp_path / "a.tsv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([("prompt", "n"), *(r.values() for r in ROWS)])
+    assert rows_of(read_source(path)) == ROWS
+    path.write_text("prompt\tn\na, b\t1\nonly one\n")
+    found = read_source(path)
+    assert rows_of(found) == [{"prompt": "a, b", "n": "1"}]
+    assert reasons(found) == ["line 3: has 1 fields, and the header 2"]
+
+
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(width=32))))
 def test_json_lines_that_python_writes_are_read_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("x") / "a.jsonl"

@@ -1,6 +1,5 @@
 """The engine against a dense forward pass, and against itself under other loads."""
 
-import dataclasses
 import logging
 from typing import get_args
 
@@ -20,6 +19,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.serving import fused_params
 from stair_jax.models.transformer import apply, init_params, output_embedding
+from stair_jax.testing.device_programs import noted_prefills, wrapped_program
 
 CONFIG = ModelConfig(
     vocab_size=61,
@@ -170,14 +170,9 @@ def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
     expected = run_all(make_engine(), requests)
     monkeypatch.setattr(EngineConfig, "prefill_sizes", (4, 2, 1))
     engine = make_engine()
-    prefill, rows = engine._programs.prefill, []
-
-    def noted(*arguments):
-        rows.append(np.asarray(arguments[5])[:, 1])  # tokens of each row
-        return prefill(*arguments)
-
-    engine._programs = engine._programs._replace(prefill=noted)
-    same_but_for_rounding(run_all(engine, requests), expected)
+    with noted_prefills(engine) as calls:
+        same_but_for_rounding(run_all(engine, requests), expected)
+    rows = [spans[:, 1] for _, spans, _ in calls]  # tokens of each row
     assert [len(tokens) for tokens in rows[:2]] == [4, 4]  # the maximum per round
     assert {len(tokens) for tokens in rows} == {4, 2, 1}
     assert min(map(min, rows)) > 0  # no row is empty
@@ -370,23 +365,20 @@ def test_the_cache_is_updated_in_place():
         assert memory.alias_size_in_bytes == size
 
 
-def test_a_quick_call_leaves_what_it_cannot_sample():
+def test_a_quick_call_leaves_what_it_cannot_sample(monkeypatch):
     """As on a GPU: calls without branches, and a full call for rows that need a branch."""
-    requests = mixed_requests()
-    engine_config = EngineConfig(
-        num_slots=8, max_length=MAX_LENGTH, page_size=4, prefill_rows=4, steps_per_call=4
-    )
-    engine = Engine(CONFIG, PARAMS, engine_config)
-    engine._engine_config = dataclasses.replace(engine._engine_config, platform="gpu")
-    jitted, ways = programs.get_programs("gpu"), []
+    requests, modes = mixed_requests(), []
+    expected = run_all(make_engine(), requests)
+    monkeypatch.setattr(EngineConfig, "decode_mode", "quick")
+    engine = make_engine()
 
-    def decode(config, backend, num_steps, decode_mode, *rest):
-        ways.append(decode_mode)
-        return jitted.decode(config, backend, num_steps, decode_mode, *rest)
+    def decode(program, config, backend, num_steps, decode_mode, *rest):
+        modes.append(decode_mode)
+        return program(config, backend, num_steps, decode_mode, *rest)
 
-    engine._programs = jitted._replace(decode=decode)
-    same_but_for_rounding(run_all(engine, requests), run_all(make_engine(), requests))
-    assert {*ways} == {"quick", "full"}
+    with wrapped_program(engine, "decode", decode):
+        same_but_for_rounding(run_all(engine, requests), expected)
+    assert {*modes} == {"quick", "full"}
 
 
 def test_handles_are_used_again_and_shortened():

@@ -83,6 +83,13 @@ def test_where_no_slot_fits_more_devices_are_advised():
         cache_bytes(device(bytes_limit=2 * GIB, bytes_in_use=GIB))
 
 
+def test_a_context_beyond_the_sliding_window_is_refused():
+    windowed = dataclasses.replace(CONFIG, model_type="mistral", sliding_window=48)
+    EngineConfig(max_length=48).resolve(windowed, device())
+    with pytest.raises(UserError, match=r"sliding_window 48 .* lower context_tokens to 48"):
+        EngineConfig(max_length=49).resolve(windowed, device())
+
+
 @pytest.mark.parametrize("max_length", [40, 48, 49])
 def test_a_cache_that_was_set_too_small_is_told_what_it_needs(max_length):
     engine_config = EngineConfig(

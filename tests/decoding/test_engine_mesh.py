@@ -49,9 +49,15 @@ def on_mesh(shape):
 
 
 @pytest.fixture(scope="module", params=MESHES)
-def make_engine(request):
+def placed(request):
+    """A mesh, with config and parameters."""
+    return on_mesh(MESHES[request.param])
+
+
+@pytest.fixture(scope="module")
+def make_engine(placed):
     """Creates an engine on a mesh with so few pages that sequences are preempted."""
-    mesh, config, params = on_mesh(MESHES[request.param])
+    mesh, config, params = placed
     tokens = SHARD_TOKENS * batch_devices(mesh)
     return lambda: Engine(config, params, mesh=mesh, cache_tokens=tokens, **SIZES)
 
@@ -131,15 +137,15 @@ def same_but_for_rounding(found, expected):
         np.testing.assert_allclose(completion.scores, other.scores, atol=1e-4)
 
 
-def test_a_mesh_gives_the_tokens_of_one_device(make_engine, alone, caplog):
-    engine = make_engine()
+def test_a_mesh_gives_the_tokens_of_one_device(placed, make_engine, alone, caplog):
+    (mesh, config, _), engine = placed, make_engine()
     same_but_for_rounding(run_requests(engine), alone[0])
     assert engine.stats.preempted > 0
-    state = engine._state
-    expected = shardings(programs.state_axes(engine._config, state), engine._mesh)
+    state = engine.device.state
+    expected = shardings(programs.state_axes(config, state), mesh)
     for array, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
         assert array.sharding.is_equivalent_to(sharding, array.ndim)
-    heads = 1 if engine._mesh.shape["tensor"] == 2 else 2
+    heads = 1 if mesh.shape["tensor"] == 2 else 2
     for array in jax.tree.leaves(state.pages):
         own = array.addressable_shards[0].data
         assert own.shape == (SHARD_TOKENS // 4 + 1, 4, heads, 8)
@@ -148,13 +154,13 @@ def test_a_mesh_gives_the_tokens_of_one_device(make_engine, alone, caplog):
     assert "Compiling" not in caplog.text
 
 
-def test_kept_sequences_on_a_mesh(make_engine, alone):
+def test_kept_sequences_on_a_mesh(placed, make_engine, alone):
     """Which shard holds them, and whether they were evicted, affects their cost only."""
     engine = make_engine()
     same_but_for_rounding(grow_trees(engine), alone[1])
     stats = engine.stats
     assert min(stats.reused, stats.evicted, stats.preempted) > 0
-    assert engine.free == engine.capacity == len(engine._schedulers) * SHARD_TOKENS
+    assert engine.free == engine.capacity == batch_devices(placed[0]) * SHARD_TOKENS
     # Released handles leave nothing behind: the pages serve other requests.
     same_but_for_rounding(run_requests(engine), alone[0])
 

@@ -159,13 +159,7 @@ class Device:
     def _check_counts(self):
         """Asserts that each page has as many references as holders."""
         scheduler, counts = self.scheduler, np.zeros(self.sizes.num_pages, int)
-        sequences = [
-            *scheduler.slots.running(),
-            *scheduler._ready,
-            *scheduler._prefilling,
-            *scheduler._made,
-        ]
-        for sequence in sequences:
+        for sequence in [*scheduler.slots.running(), *scheduler.opened]:
             np.add.at(counts, sequence.pages, 1)
         for node in scheduler.prefix_cache._nodes.values():
             if node.pages is not None:
@@ -291,7 +285,7 @@ def test_any_company_in_any_memory(seed, page_size, slack):
         device.release(handle)
     device.step()
     assert device.scheduler.pool.num_free == sizes.num_pages - 1
-    assert not device.scheduler._making
+    assert not device.scheduler.makers.making
 
 
 def test_forgetting_frees_everything():

@@ -41,9 +41,10 @@ def check_greedy_continuations(folder):
         assert completions[prompt].tokens == reference(model, prompt)
 
 
-def test_a_random_llama(tmp_path):
+@pytest.mark.parametrize("family", ["Llama", "Mistral"])
+def test_a_random_model(family, tmp_path):
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=512,
         hidden_size=48,
         intermediate_size=80,
@@ -54,7 +55,7 @@ def test_a_random_llama(tmp_path):
         initializer_range=0.2,
         tie_word_embeddings=False,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
     check_greedy_continuations(tmp_path)
 
 

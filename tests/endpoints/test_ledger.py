@@ -6,9 +6,17 @@ from stair_jax.endpoints.chat import Usage
 from stair_jax.endpoints.ledger import Ledger, lost_record, reply_record
 from stair_jax.endpoints.replies import Reply
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 
-FULL = Reply("yes ü\n", "length", Usage(5, 3), "because", ({"A": -0.5, "B": -1.0}, {".": 0.0}))
+FULL = Reply(
+    "yes ü\n",
+    "length",
+    Usage(5, 3),
+    "because",
+    ({"A": -0.5, "B": -1.0}, {".": 0.0}),
+    "judge-2026-01-01",
+    "2026-11-30",
+)
 PLAIN = Reply("", "content_filter", Usage(0, 0))
 
 

@@ -26,7 +26,18 @@ def test_a_good_reply_is_read():
     reply = read_reply(
         bytes_of(choices=choice(), usage={"prompt_tokens": 7, "completion_tokens": 2})
     )
-    assert reply == Reply("yes", "stop", Usage(7, 2))
+    assert reply == Reply("yes", "stop", Usage(7, 2), model="fake")
+    assert read_reply(bytes_of(created=1_700_000_000)).date == "2023-11-14"
+
+
+@pytest.mark.parametrize("created", [None, "1700000000", 0, -5, 1.5, True, 10**30, [1]])
+def test_a_day_that_is_none_is_not_told(created):
+    assert read_reply(bytes_of(created=created)).date == ""
+
+
+@pytest.mark.parametrize("model", [None, 7, ["fake"]])
+def test_a_name_that_is_none_is_not_told(model):
+    assert read_reply(bytes_of(model=model)).model == ""
 
 
 @pytest.mark.parametrize(

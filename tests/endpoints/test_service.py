@@ -19,7 +19,7 @@ from stair_jax.endpoints.ledger import Ledger
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.endpoints.settings import ChatSampling
 from stair_jax.errors import UserError
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 from stair_jax.testing.fake_endpoint import Act, FakeEndpoint, reply_of
 from stair_jax.testing.scripted_engine import ScriptedEngine
 

@@ -12,6 +12,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
+    MistralConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -110,6 +112,9 @@ FAMILIES = {
     "qwen2": Qwen2Config(**_SIZES, rope_parameters=_ROPE),
     "qwen2_tied": Qwen2Config(**_SIZES | {"rope_parameters": _ROPE, "tie_word_embeddings": True}),
     "qwen3": Qwen3Config(**_OWN_WIDTH),
+    # The window is as long as the longest rows of the tests: transformers masks by it.
+    "mistral": MistralConfig(**_OWN_WIDTH | {"sliding_window": 96}),
+    "phi3": Phi3Config(**_SIZES | {"rope_parameters": _ROPE, "sliding_window": 96}),
     "qwen3_yarn": Qwen3Config(**_OWN_WIDTH | {"rope_parameters": _YARN_ROPE}),
 }
 

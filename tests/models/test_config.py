@@ -18,6 +18,9 @@ LLAMA = {
 
 QWEN2 = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
 QWEN3 = QWEN2 | {"model_type": "qwen3"}
+MISTRAL = QWEN2 | {"model_type": "mistral", "sliding_window": 16}
+PHI3 = QWEN2 | {"model_type": "phi3"}
+FAMILIES = {values["model_type"]: values for values in (LLAMA, QWEN2, QWEN3, MISTRAL, PHI3)}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
@@ -60,25 +63,28 @@ def test_rope_of_transformers_4_and_5_is_read():
         assert (config.rope_theta, config.rope_scaling) == (777.0, scaling)
 
 
-@pytest.mark.parametrize("values", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("values", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("rope", [{}, {"rope_scaling": YARN}], ids=["plain", "yarn"])
 def test_transformers_5_reads_what_is_written(values, rope):
+    if values is PHI3 and rope:
+        pytest.skip("Phi-3 has another scaling")
     config = ModelConfig.from_huggingface(values | rope | {"head_dim": 8, "rope_theta": 777.0})
     written = config.to_huggingface()
     theirs = AutoConfig.for_model(**written)
     assert (theirs.model_type, theirs.head_dim) == (values["model_type"], 8)
     expected = {"rope_type": "default", "rope_theta": 777.0} | (written["rope_scaling"] or {})
-    assert theirs.rope_parameters == expected
+    shared = {"partial_rotary_factor": 1.0} if values is PHI3 else {}  # that Phi-3 always has
+    assert theirs.rope_parameters == expected | shared
     assert ModelConfig.from_huggingface(theirs.to_dict()) == config
     # Transformers 4 and vLLM read these, but not the fields of transformers 5.
     older = {name: value for name, value in written.items() if name != "rope_parameters"}
     assert ModelConfig.from_huggingface(older) == config
 
 
-@pytest.mark.parametrize("values", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("values", FAMILIES.values(), ids=FAMILIES)
 def test_architectures_are_classes_of_transformers(values):
     config = ModelConfig.from_huggingface(values)
-    theirs = AutoConfig.for_model(**config.to_huggingface())
+    theirs = AutoConfig.for_model(**config.to_huggingface(), pad_token_id=0)
     for auto, name in (
         (AutoModelForCausalLM, config.causal_architecture),
         (AutoModelForSequenceClassification, config.scoring_architecture),
@@ -109,8 +115,31 @@ def test_a_sliding_window_that_is_not_in_use_is_none():
 
 
 @pytest.mark.parametrize(
+    ("given", "window", "context"),
+    [
+        ({}, 4096, 4096),  # the default of transformers
+        ({"sliding_window": None}, None, 32768),
+        ({"sliding_window": 40000}, 40000, 32768),
+    ],
+)
+def test_the_window_of_mistral_is_kept_and_bounds_the_context(given, window, context):
+    plain = {name: value for name, value in MISTRAL.items() if name != "sliding_window"}
+    values = plain | {"max_position_embeddings": 32768} | given
+    config = ModelConfig.from_huggingface(values)
+    assert (config.sliding_window, config.context_tokens) == (window, context)
+    assert ModelConfig.from_huggingface(config.to_huggingface()) == config
+    assert AutoConfig.for_model(**config.to_huggingface()).sliding_window == window
+    if window:
+        config.check_length(window, "the context", "context_tokens")
+        with pytest.raises(UserError, match=f"sliding_window {window} .* lower context_tokens to"):
+            config.check_length(window + 1, "the context", "context_tokens")
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window .* positive"),
+        ({"model_type": "mistral", "sliding_window": "16"}, "sliding_window .* whole number"),
         ({"model_type": "gpt2"}, "gpt2"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),

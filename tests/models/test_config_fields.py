@@ -96,6 +96,53 @@ def test_both_names_of_the_activation_are_one_function_in_transformers():
     assert torch.equal(ACT2FN["silu"](inputs), ACT2FN["swish"](inputs))
 
 
+# As published with microsoft/Phi-3-mini-4k-instruct, with the sizes of `LLAMA`.
+PHI3_MINI = {
+    "model_type": "phi3",
+    "architectures": ["Phi3ForCausalLM"],
+    "attention_dropout": 0.0,
+    "auto_map": {
+        "AutoConfig": "configuration_phi3.Phi3Config",
+        "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+    },
+    "embd_pdrop": 0.0,
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
+    "resid_pdrop": 0.0,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "sliding_window": 2047,
+    "attention_bias": False,
+}
+LONGROPE = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+
+
+def test_fields_of_phi3_are_known():
+    config = read(**PHI3_MINI)
+    assert (config.model_type, config.sliding_window, config.context_tokens) == ("phi3", 2047, 2047)
+    assert config.rms_norm_eps == read(model_type="phi3").rms_norm_eps
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rope_scaling": LONGROPE}, "'longrope' .* a factor for each frequency"),
+        ({"rope_scaling": LONGROPE | {"type": "su"}}, "'su' .* Phi-3's scaling"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn' .* Phi-3's scaling"),
+        ({"partial_rotary_factor": 0.75}, r"partial_rotary_factor 0\.75 .* must be 1\.0"),
+        ({"auto_map": {"AutoConfig": "own.Config"}}, "never run"),
+        ({"resid_pdrop": 0.1}, r"resid_pdrop 0\.1"),
+    ],
+    ids=str,
+)
+def test_what_phi3_has_and_is_not_computed_is_named(changes, named):
+    with pytest.raises(UserError, match=named) as caught:
+        read(**PHI3_MINI | changes)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

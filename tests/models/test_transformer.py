@@ -64,6 +64,15 @@ def test_padded_batch_agrees_with_transformers(model):
     np.testing.assert_allclose(logits[real > 0], expected_logits[real > 0], atol=1e-4)
 
 
+def test_rows_longer_than_a_sliding_window_are_refused(make_checkpoint):
+    folder, _ = make_checkpoint("mistral")
+    config = load_config(folder)
+    params = load_params(folder, config)
+    tokens, positions, real = batch(np.random.default_rng(0), config.vocab_size, (97, 5))
+    with pytest.raises(UserError, match="97 tokens, more than the sliding_window 96"):
+        forward(config, params, tokens, positions, real)
+
+
 def test_packed_segments_agree_with_rows_of_their_own(model):
     config, params, reference = model
     tokens, positions, real = batch(np.random.default_rng(1), config.vocab_size)

@@ -10,7 +10,8 @@ import pytest
 from soak import processes
 from soak.command import Command
 from soak.restarts import Moment
-from stair_jax.storage import RecordLog, write_jsonl
+from stair_jax.record_log import RecordLog
+from stair_jax.storage import write_jsonl
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 

@@ -118,7 +118,7 @@ def test_the_programs_of_the_engine(config, monkeypatch, shape, changes):
     assert {program.function for program in planned} == {*recorders}
     for program in planned:
         assert_same(program.function.arguments, program.arguments)
-    assert_same(jax.tree.map(described, (engine._fused_params, engine._state)), plan.resident)
+    assert_same(jax.tree.map(described, (engine.device.params, engine.device.state)), plan.resident)
 
 
 def test_the_scores_of_a_process_reward_model(config, monkeypatch):

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict, config_dict
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
+from stair_jax.record_log import RecordLog
 from stair_jax.run import pipeline
 from stair_jax.run.pipeline import Anew
 from stair_jax.run.run_config import read_config
@@ -643,14 +644,14 @@ def test_a_disk_that_fills_up(fake, small_disk):
     (small_disk / "filler").write_bytes(b"x" * 32_768)
 
     def write_log(context):
-        log = storage.RecordLog(context.folder / "log.gz")
+        log = RecordLog(context.folder / "log.gz")
         for record in noise[len(log.read()) :]:
             log.append(record)
 
     set_during(write_log)
     only = {"stages": ("make",)}
     check_fails(small_disk, "^stage make: cannot write .*log.gz: the disk is full", **only)
-    log = storage.RecordLog(small_disk / "make" / "log.gz")
+    log = RecordLog(small_disk / "make" / "log.gz")
     kept = log.read()
     assert 0 < len(kept) < 6 and kept == noise[: len(kept)]
     (small_disk / "filler").unlink()
@@ -721,7 +722,7 @@ def test_the_other_processes_run_what_is_for_all_and_write_no_record(
 
 SCRIPT = """
     import dataclasses, pathlib, sys, time
-    from stair_jax import storage
+    from stair_jax.record_log import RecordLog
     from stair_jax.run import pipeline
     from stair_jax.run.run_config import read_config
     from stair_jax.run.stage import Stage
@@ -731,7 +732,7 @@ SCRIPT = """
         size: int = 5
 
         def run(self, context):
-            log = storage.RecordLog(context.folder / "log.gz")
+            log = RecordLog(context.folder / "log.gz")
             for i in range(len(log.read()), self.size):
                 log.append({"i": i, "square": i * i})
                 if i == 3 and sys.argv[2] == "hang":
@@ -757,7 +758,7 @@ def test_after_kill_9_the_run_goes_on_and_ends_the_same(tmp_path):
 
     whole, killed = start("whole", "run"), start("killed", "hang")
     log = tmp_path / "killed" / "count" / "log.gz"
-    while len(storage.RecordLog(log).read()) < 4:
+    while len(RecordLog(log).read()) < 4:
         assert killed.poll() is None
         time.sleep(0.05)
     _, said = start("killed", "run", stderr=subprocess.PIPE).communicate()

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from stair_jax.errors import UserError
+from stair_jax.record_log import RecordLog
 from stair_jax.search.tree_records import Node, TreeRecord, read_trees, write_trees
-from stair_jax.storage import RecordLog
 
 RECORD = TreeRecord(
     id="p1",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stair_jax.errors import UserError
+from stair_jax.record_log import RecordLog, write_records
 from stair_jax.search.tree_repair import repair
-from stair_jax.storage import RecordLog, write_records
 
 RECORDS = [{"id": f"p{i}", "text": "step " * i, "values": [i / 3, None]} for i in range(5)]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from soak.compare import differences, tree_ids
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 
 
 @pytest.fixture

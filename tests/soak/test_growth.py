@@ -9,7 +9,7 @@ import pytest
 from soak import growth
 from soak.result import Result
 from soak.usage import KINDS, UsageSamples
-from stair_jax.storage import RecordLog
+from stair_jax.record_log import RecordLog
 
 
 def test_trees_leak_nothing(monkeypatch, tmp_path):

@@ -8,11 +8,15 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.evaluation.pocket_benchmark import METRICS
+from stair_jax.evaluation.benchmarks.pocket import Pocket
+from stair_jax.evaluation.runner import key_of
+from stair_jax.evaluation.table import RowKey
+from stair_jax.evaluation.writers import read_table
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.pocket import datasets, pretraining, user_requests, world
+from stair_jax.record_log import RecordLog
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
 from stair_jax.text.tokenizer import Tokenizer
@@ -44,7 +48,7 @@ SEARCHED = {
         "fence": False,  # its words would not fit
     },
 }
-ROWS = ["tiny", "prompted", "best_of_n", "beam_search", "best_of_n_self_reward"]
+ROWS = ["greedy", "prompted", "best_of_n", "beam_search", "best_of_n_self_reward"]
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +90,23 @@ def finished(folders, tmp_path_factory, run_stage):
 
 def test_the_summary_is_the_table(finished):
     text = build(Evaluate, SETTINGS | SEARCHED, "evaluate").summary(finished)
-    assert [line.split()[0] for line in text.splitlines()[1 : 1 + len(ROWS)]] == ROWS
+    assert all(f"tiny, {method}" in text for method in ROWS)
 
 
 def test_the_table_has_a_row_a_model_and_a_method(finished):
-    table = storage.read_json(finished / "table.json")
-    assert [row["model"] for row in table] == ROWS
-    for row in table:
-        assert set(row) == {"model", *METRICS}
-        assert set(row["goodness_heldout"]) == {"value", "low", "high"}
+    table = read_table(finished / "table.json")
+    assert [*table.rows] == [RowKey("tiny", method) for method in ROWS]
+    assert [column.metric for column in table.columns] == [one.name for one in Pocket.METRICS]
+    for cells in table.cells:
+        assert [cell.n for cell in cells] == [1, 1, 1, 0, 1, 1, 3, 2, 1, 2, 6, 6]
+        assert all(cell.low <= cell.value <= cell.high for cell in cells[-2:])
 
 
 def test_the_details_count_every_prompt(finished, folders):
     details = storage.read_json(finished / "details.json")
     prompts = len(storage.read_jsonl(folders["data"] / "evaluation.jsonl"))
-    assert list(details) == ROWS
-    for parts in details.values():
+    assert list(details) == ["tiny", *(f"tiny, {method}" for method in ROWS[1:])]
+    for parts in (details[row]["pocket"] for row in details):
         assert sum(counts["prompts"] for counts in parts["families"].values()) == prompts
         assert set(parts["hazards"]["plain"]) == {
             "prompts",
@@ -113,40 +118,53 @@ def test_the_details_count_every_prompt(finished, folders):
         }
 
 
+def answers_of(folder, method):
+    return storage.read_jsonl(folder / f"answers/tiny.{method}.jsonl")
+
+
 def test_answers_are_those_of_the_model(finished, folders):
-    answers = storage.read_jsonl(finished / "answers/tiny.jsonl")
+    answers = answers_of(finished, "greedy")
     rows = storage.read_jsonl(folders["data"] / "evaluation.jsonl")
-    assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
+    assert [answer["case"] for answer in answers] == [row["id"] for row in rows]
     assert all(1 <= answer["tokens"] <= 12 for answer in answers)
-    prompted = storage.read_jsonl(finished / "answers/prompted.jsonl")
+    prompted = answers_of(finished, "prompted")
     assert [a["text"] for a in prompted] != [a["text"] for a in answers]
-    searched = storage.read_jsonl(finished / "answers/best_of_n.jsonl")
+    searched = answers_of(finished, "best_of_n")
     assert all(np.isfinite(answer["score"]) for answer in searched)
-    assert all(2 <= answer["tokens"] <= 24 for answer in searched)  # of both samples
+    assert all(2 <= answer["generated_tokens"] <= 24 for answer in searched)  # of both samples
 
 
-def test_a_row_that_is_there_is_kept_and_the_rest_is_the_same(
+def test_rows_that_are_there_are_kept_and_the_rest_is_the_same(
     finished, folders, tmp_path, run_stage
 ):
     rows = storage.read_jsonl(folders["data"] / "evaluation.jsonl")
     perfect = [
         {
-            "id": row["id"],
+            **answer,
             "text": user_requests.direct_answer(datasets.request_of(row)),
-            "tokens": 1,
         }
-        for row in rows
+        for row, answer in zip(rows, answers_of(finished, "greedy"), strict=True)
     ]
-    storage.write_jsonl(tmp_path / "answers/tiny.jsonl", perfect)
-    kept = ("prompted", "best_of_n", "beam_search")
-    for name in kept:
-        target = tmp_path / f"answers/{name}.jsonl"
-        target.write_bytes((finished / f"answers/{name}.jsonl").read_bytes())
+    storage.write_jsonl(tmp_path / "answers/tiny.greedy.jsonl", perfect)
+    for method in ("prompted", "best_of_n"):
+        target = tmp_path / f"answers/tiny.{method}.jsonl"
+        target.write_bytes((finished / f"answers/tiny.{method}.jsonl").read_bytes())
+    # Of beam search a part: a log that was being written when the run was killed.
+    half = answers_of(finished, "beam_search")[: len(rows) // 2]
+    log = RecordLog(tmp_path / "answers/.tiny.beam_search.part0.jsonl.gz")
+    log.extend({"id": key_of("pocket", "none", row["case"]), "rows": [row]} for row in half)
+    log.path.write_bytes(log.path.read_bytes()[:-5])
     run_stage(Evaluate, SETTINGS | SEARCHED, tmp_path, folders, slots=8)
-    table = storage.read_json(tmp_path / "table.json")
-    assert table[0]["goodness_plain"]["value"] == table[0]["helpfulness"]["value"] == 1.0
-    assert storage.read_jsonl(tmp_path / "answers/tiny.jsonl") == perfect
-    assert table[1:] == storage.read_json(finished / "table.json")[1:]
+    table, whole = (read_table(each / "table.json") for each in (tmp_path, finished))
+    first = {
+        column.metric: cell for column, cell in zip(table.columns, table.cells[0], strict=True)
+    }
+    assert first["goodness_plain"].value == first["helpfulness"].value == 1.0
+    assert answers_of(tmp_path, "greedy") == perfect
+    assert table.cells[1:] == whole.cells[1:]
+    for method in ROWS[1:]:
+        name = f"answers/tiny.{method}.jsonl"
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 @pytest.mark.parametrize(

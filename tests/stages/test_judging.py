@@ -7,6 +7,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head
+from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.settings import build
@@ -66,7 +67,7 @@ def search(run_stage, inputs, tmp_path):
         section = SETTINGS | settings | {"judge": JUDGE | judge}
         used = {field: path for field, path in inputs.items() if section.get(field)}
         made = run_stage(Search, section, tmp_path / folder, used, slots=8, trees_in_flight=4)
-        records = {record["id"]: record for record in storage.RecordLog(made / TREES_FILE).read()}
+        records = {record["id"]: record for record in RecordLog(made / TREES_FILE).read()}
         return {
             name: [e for node in record["nodes"] for e in node["judgements"]]
             for name, record in records.items()

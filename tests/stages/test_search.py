@@ -17,6 +17,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
+from stair_jax.record_log import RecordLog
 from stair_jax.search.pair_candidates import NO_PAIRS
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
@@ -141,7 +142,7 @@ def finished(run_search, tmp_path_factory):
 
 
 def test_search_writes_one_tree_a_prompt(finished):
-    records = [TreeRecord.from_dict(r) for r in storage.RecordLog(finished / TREES_FILE)]
+    records = [TreeRecord.from_dict(r) for r in RecordLog(finished / TREES_FILE)]
     assert sorted(record.id for record in records) == [f"p{i}" for i in range(5)]
     assert sum(len(record.nodes) for record in records) > 20
     assert all(record.iterations == 12 and record.generated_tokens for record in records)
@@ -157,7 +158,7 @@ def test_search_writes_one_tree_a_prompt(finished):
 
 
 def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(finished):
-    records = {record["id"]: record for record in storage.RecordLog(finished / TREES_FILE)}
+    records = {record["id"]: record for record in RecordLog(finished / TREES_FILE)}
     samples = list(storage.read_jsonl(finished / "samples.jsonl"))
     places = [(row["step"], row["id"], row["sample"]) for row in samples]
     assert places == [
@@ -180,7 +181,7 @@ def test_samples_are_of_every_second_prompt_with_answers_scores_and_replies(fini
 
 def trees(folder):
     """The records by prompt, without the one field that may differ."""
-    records = storage.RecordLog(folder / TREES_FILE).read()
+    records = RecordLog(folder / TREES_FILE).read()
     return {record["id"]: record | {"seconds": None} for record in records}
 
 
@@ -188,7 +189,7 @@ def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
     finished, run_search, run_preferences, tmp_path, monkeypatch, capsys
 ):
     expected = run_preferences(tmp_path / "expected", finished)
-    append = storage.RecordLog.append
+    append = RecordLog.append
 
     def killed(log, record):
         if len(log.read()) == 2:
@@ -197,7 +198,7 @@ def test_killed_and_resumed_search_gives_the_same_preferences_and_metrics(
 
     folder = tmp_path / "search"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(storage.RecordLog, "append", killed)
+        patch.setattr(RecordLog, "append", killed)
         run_search(folder)
     with open(folder / TREES_FILE, "ab") as file:
         file.write(b"\x1f\x8b\x08 torn")
@@ -222,7 +223,7 @@ def test_trees_that_are_gone_without_a_trace_are_missed(finished, run_search, tm
     """The file was cut between two records, and then lost as a whole."""
     folder = tmp_path / "search"
     shutil.copytree(finished, folder)
-    end = [end for _, end in storage.RecordLog(folder / TREES_FILE).members()][2]
+    end = [end for _, end in RecordLog(folder / TREES_FILE).members()][2]
     os.truncate(folder / TREES_FILE, end)
     run_search(folder)
     assert "search: 2 trees that were finished are gone, and are sea" in capsys.readouterr().err
@@ -374,7 +375,7 @@ def test_scores_are_calibrated_by_the_record(run_search, chance, tmp_path):
     curve = storage.read_json(folder / "probe.json")["calibration"]["safety"]
     judged = [
         entry["safety"]
-        for record in storage.RecordLog(folder / TREES_FILE)
+        for record in RecordLog(folder / TREES_FILE)
         for node in record["nodes"]
         for entry in node["judgements"]
         if entry.get("safety") is not None and record["kind"] == "safety"

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stair_jax import storage
 from stair_jax.parallel.processes import collectives
+from stair_jax.record_log import RecordLog
 from stair_jax.search.prompt_queue import DUPLICATE
 from stair_jax.search.search_report import SearchReport
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
@@ -66,7 +66,7 @@ def join(folder):
 
 
 def records(folder):
-    return storage.RecordLog(folder / TREES_FILE).read()
+    return RecordLog(folder / TREES_FILE).read()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -97,7 +97,7 @@ def test_a_search_goes_on_with_another_number_of_processes(processes, tmp_path, 
 
 
 def ids_of(path):
-    return [record["id"] for record in storage.RecordLog(path)]
+    return [record["id"] for record in RecordLog(path)]
 
 
 def test_a_join_that_was_cut_short_is_done_again(processes, tmp_path):

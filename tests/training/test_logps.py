@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from stair_jax.parallel import rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.planning.topology import get_topology
-from stair_jax.training.logps import token_logps, weighted_logp
+from stair_jax.training.logps import greedy_logps, token_logps, weighted_logp
 
 B, T, D, V = 3, 10, 5, 17
 
@@ -135,6 +135,34 @@ def test_positions_without_weight_are_left_out(mesh_shape, num_chunks):
     np.testing.assert_allclose(logps[weights > 0], all_logps[weights > 0], rtol=1e-5, atol=1e-6)
     for found, expected in zip(gradients, dense, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "num_chunks"), [(None, 1), (None, 3), *((shape, 2) for shape in MESHES)], ids=str
+)
+def test_greedy_tokens_are_the_first_of_the_largest_logits(mesh_shape, num_chunks):
+    rng = np.random.default_rng(2)
+    hidden = rng.integers(-2, 3, (4, T, 8)).astype(np.float32)
+    head = rng.integers(-1, 2, (20, 8)).astype(np.float32)
+    head[[9, 16]] = head[3]  # as large wherever they are, in other parts of the vocabulary
+    head[18:] = 5  # padding, larger than all
+    hidden[:, :4] = 4 * head[3]
+    logits = hidden @ head[:18].T
+    best = logits.argmax(-1)  # the first, as in torch
+    assert (best[:, :4] == 3).all() and len(np.unique(best)) > 5
+    shift = rng.integers(0, 2, (4, T))
+    targets = (best + 13 * shift) % 18
+    targets[0, 0], shift[0, 0] = 16, 1  # equally large, but not the first
+    weights = np.ones((4, T), np.float32)
+    weights[2] = 0
+    score = jax.jit(greedy_logps, static_argnums=(3, 4))
+    with nullcontext() if mesh_shape is None else use_mesh(make_mesh(mesh_shape)):
+        logps, greedy = jax.device_get(score(hidden, head, targets, num_chunks, 18, weights))
+    counted = weights > 0
+    assert (greedy[counted] == (shift == 0)[counted]).all()
+    expected = torch.log_softmax(torch.tensor(logits), -1).numpy()
+    expected = np.take_along_axis(expected, targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(logps[counted], expected[counted], rtol=1e-5, atol=1e-5)
 
 
 def test_pieces_without_weight_cost_nothing():

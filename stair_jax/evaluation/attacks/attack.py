@@ -2,14 +2,16 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
-from stair_jax.decoding.task import GatherTask, Task
+from stair_jax.decoding.task import GatherTask, Service, Task
+from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.judges.judge import Judge
 from stair_jax.evaluation.target import Asked, Reply, Target
+from stair_jax.storage import fingerprint
 
 Need = Literal["attacker", "judge", "prefill", "likelihoods", "weights", "stored"]
 
@@ -22,13 +24,29 @@ class Tried:
       asked: what the target was asked.
       reply: of the target.
       final: the final answer, decoded where the attack makes the target encode it.
-      attack_tokens: sampled by the attacker and by its judge up to here.
+      attack_tokens: sampled by the attacker and by its judge up to here, in the order of the
+        results; the rating of this try is among them.
     """
 
     asked: Asked
     reply: Reply
     final: str
     attack_tokens: int = 0
+
+
+def with_prompt(case: Case, prompt: str, **more: Any) -> Asked:
+    """The chat of a case with another prompt in place of its own; `more` fields of `Asked`."""
+    return Asked(replace(case, prompt=prompt).messages, **more)
+
+
+def nothing_asked(label: str, attack_tokens: int = 0) -> Tried:
+    """The result of an attack that made no prompt for a case: missing, never the plain prompt.
+
+    Args:
+      label: why, for readers.
+      attack_tokens: that were spent all the same.
+    """
+    return Tried(Asked((), label=label), Reply("", finish="missing"), "", attack_tokens)
 
 
 @dataclass(frozen=True)
@@ -57,10 +75,29 @@ class Attack(ABC):
     Class attributes:
       NAME: on the command line and in tables.
       NEEDS: what must be there; said by name where it is not.
+      PAPER: arXiv id of where it is from; "": of none.
+      VERSION: rises when the same fields would now ask something else.
     """
 
     NAME: ClassVar[str]
     NEEDS: ClassVar[frozenset[Need]] = frozenset()
+    PAPER: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
+
+    @classmethod
+    def from_settings(cls, settings: AttackSettings) -> Self:
+        """The attack with its section of the settings; the base has none."""
+        return cls()
+
+    @property
+    def name(self) -> str:
+        """Of this attack in answers and tables: `NAME`, unless it stands for several."""
+        return self.NAME
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its answers comparable: name, version, hash of its fields (texts of files)."""
+        values: Any = self if is_dataclass(self) else {}
+        return {"attack": self.name, "version": self.VERSION, "fields": fingerprint(values)}
 
     @abstractmethod
     def task(self, case: Case, means: Means) -> Task[list[Tried]]:
@@ -69,6 +106,13 @@ class Attack(ABC):
         Whether the attack had success within so many queries is read from all of them, each judged
         like any other answer.
         """
+
+    def services(self, means: Means) -> Mapping[str, Service]:
+        """Services that its tasks ask beside those of the target, by name; new ones each time.
+
+        The driver of the tasks needs them.
+        """
+        return {}
 
 
 class Transform(Attack):
@@ -89,12 +133,24 @@ class Transform(Attack):
 
     def task(self, case: Case, means: Means) -> Task[list[Tried]]:
         """Asks all chats side by side."""
-        chats = self.apply(case, random.Random(f"{means.seed}/{self.NAME}/{case.id}"))
+        chats = self.apply(case, random.Random(f"{means.seed}/{self.name}/{case.id}"))
         tasks = [
-            means.target.ask(asked, f"{case.id}/{self.NAME}/{number}", means.method)
+            means.target.ask(asked, f"{case.id}/{self.name}/{number}", means.method)
             for number, asked in enumerate(chats)
         ]
         return TriedTask(chats, GatherTask(tasks), self.decode)
+
+
+class Rewriting(Transform):
+    """A transform that makes one prompt of another; rewritings can be combined."""
+
+    @abstractmethod
+    def rewrite(self, prompt: str, draw: random.Random) -> str:
+        """The prompt that is asked; `draw` as in `apply`."""
+
+    def apply(self, case: Case, draw: random.Random) -> Sequence[Asked]:
+        """One chat."""
+        return [with_prompt(case, self.rewrite(case.prompt, draw))]
 
 
 class TriedTask(Task[list[Tried]]):

@@ -26,9 +26,9 @@ class SimpleQa(Benchmark):
     )
     QUESTION: ClassVar[str] = "correctness"
     METRICS: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", "correct"),
+        Metric("accuracy", "correct", labels=("correct",)),
         Metric("accuracy_attempted", "correct", ratio_to("attempted")),
-        Metric("attempted", "attempted"),
+        Metric("attempted", "attempted", labels=("correct", "incorrect")),
     )
 
     def read(self, path: Path) -> list[Case]:

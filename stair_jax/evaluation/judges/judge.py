@@ -39,6 +39,8 @@ class Verdict:
       scores: numbers of the question, such as those of a rubric; empty where the label is None.
       text: the judge's reply, for readers.
       tokens: that it generated.
+      model: of an endpoint, the model that it says has judged; "": not told, or no endpoint.
+      date: of an endpoint, the day on which the reply was written, in UTC, as YYYY-MM-DD.
     """
 
     question: str
@@ -47,6 +49,8 @@ class Verdict:
     scores: Mapping[str, float] = field(default_factory=dict)
     text: str = ""
     tokens: int = 0
+    model: str = ""
+    date: str = ""
 
 
 class Judge(ABC):

@@ -1,17 +1,21 @@
 """Hugging Face folders, import and export: safetensors, config, tokenizer, generation config."""
 
-from stair_jax.models.huggingface.loading import (
-    has_score_head,
-    load_config,
-    load_params,
-    load_score_head,
-    stored_dtype,
-)
+from stair_jax.models.huggingface.loading import load_config, load_params, stored_dtype
 from stair_jax.models.huggingface.saving import save
+from stair_jax.models.huggingface.score_heads import (
+    has_score_head,
+    load_label_head,
+    load_labels,
+    load_pad_id,
+    load_score_head,
+)
 
 __all__ = [
     "has_score_head",
     "load_config",
+    "load_label_head",
+    "load_labels",
+    "load_pad_id",
     "load_params",
     "load_score_head",
     "save",

@@ -92,6 +92,26 @@ def _qwen(
     return KnownModel(config | others, num_tokens)
 
 
+# Of the published config without sampling fields; v0.3 has no sliding window, v0.1 has one of 4096.
+_MISTRAL_7B: dict[str, Any] = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "vocab_size": 32768,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "rope_theta": 1000000.0,
+    "rms_norm_eps": 1e-5,
+    "sliding_window": None,
+    "attention_dropout": 0.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
 _QWEN2_7B = ("qwen2", 3584, 18944, 28, 28, 4, 152064)
 _QWEN3: dict[str, Any] = {
     "head_dim": 128,
@@ -99,6 +119,29 @@ _QWEN3: dict[str, Any] = {
     "max_position_embeddings": 40960,
     "rope_scaling": None,
     "sliding_window": None,
+}
+_PHI3_MINI: dict[str, Any] = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "vocab_size": 32064,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "rms_norm_eps": 1e-5,
+    "sliding_window": 2047,
+    "attention_dropout": 0.0,
+    "embd_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 32000,
+    "torch_dtype": "bfloat16",
 }
 # attn_factor cancels YaRN's factor 0.1 ln(4) + 1: angles are scaled, magnitudes are not.
 _R1_YARN: dict[str, Any] = {
@@ -129,6 +172,8 @@ KNOWN: dict[str, KnownModel] = {
         num_tokens=151669,
         **_QWEN3 | {"tie_word_embeddings": True},
     ),
+    "mistralai/Mistral-7B-Instruct-v0.3": KnownModel(_MISTRAL_7B, num_tokens=32768),
+    "microsoft/Phi-3-mini-4k-instruct": KnownModel(_PHI3_MINI, num_tokens=32011),
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _llama3(4096, 14336, 32, 32, eos_token_id=128001),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen(
         *_QWEN2_7B,

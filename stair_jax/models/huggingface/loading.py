@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec, Sharding
+from jax.sharding import Mesh, Sharding
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
@@ -105,36 +105,14 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
     return params | {"layers": layers}
 
 
-def has_score_head(folder: str | Path) -> bool:
-    """Whether the folder holds a model with a scalar head."""
-    return tensor_names.SCORE in CheckpointFiles(folder)
-
-
-def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Reads the scalar head {"kernel": [D]} in float32; `mesh` as for `load_params`.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    files = CheckpointFiles(folder)
-    if tensor_names.SCORE not in files:
-        raise UserError(
-            f"{folder} has no tensor {tensor_names.SCORE}: name a model with a scalar head"
-        )
-    embed = load_config(folder).hidden_size
-    files.check(tensor_names.SCORE, (1, embed))
-    kernel = files.read(tensor_names.SCORE, (slice(0, 1), slice(0, embed)), "float32")[0]
-    sharding = None if mesh is None else rules.shardings(PartitionSpec("embed"), mesh)
-    return {"kernel": _make_array((embed,), sharding, kernel.__getitem__)}
-
-
 @dataclass(frozen=True)
 class _Source:
     """A parameter in the files of a checkpoint.
 
     Attributes:
         files: the checkpoint.
-        tensors: by name, the only one, or one per layer in order.
+        tensors: by name, the only one, or one per layer in order; parts of them, where the files
+            join several parameters.
         shape: shape of the parameter, without the axis of layers.
         dtype: dtype to read it in.
     """
@@ -159,7 +137,7 @@ class _Source:
             self._fill(target, name, tensor, index)
             return target
 
-        return _make_array(self.shape, sharding, block)
+        return make_array(self.shape, sharding, block)
 
     def stacked(self, sharding: Sharding | None) -> jax.Array:
         """Reads a parameter with a leading axis of layers, a few layers at a time.
@@ -188,7 +166,7 @@ class _Source:
             return target
 
         shape = (len(layers), *self.shape)
-        return _make_array(shape, sharding, block)
+        return make_array(shape, sharding, block)
 
     def _fill(self, target: np.ndarray, name: str, tensor: Tensor, index: Index) -> None:
         """Reads the block `index` of a layer (or of a parameter without layers) into `target`."""
@@ -199,12 +177,13 @@ class _Source:
         step = max(1, _CHUNK_BYTES // max(1, row_bytes))
         for start in range(0, len(view), step):
             stop = min(start + step, len(view))
-            block = (slice(rows.start + start, rows.start + stop), *columns)
+            first = tensor.first_row + rows.start
+            block = (slice(first + start, first + stop), *columns)
             chunk = self.files.read(name, block, self.dtype)
             tensor_names.copy_rows(view[start:stop], chunk)
 
 
-def _make_array(
+def make_array(
     shape: tuple[int, ...], sharding: Sharding | None, block: Callable[[Index], np.ndarray]
 ) -> jax.Array:
     """An array whose blocks are read for the devices of this process, each block once."""
@@ -238,7 +217,8 @@ def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:
 def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        found.setdefault(tensor.parameter, {})[name] = tensor
+        for part in tensor.parts:
+            found.setdefault(part.parameter, {})[name] = part
     return found
 
 

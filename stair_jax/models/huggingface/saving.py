@@ -85,7 +85,8 @@ def save(
     if not collectives.is_main():
         # Gathering is a collective: all processes take part, tensor by tensor in the same order.
         for name in (name for shard in shards for name in shard):
-            _on_host(params, tensors[name])
+            for part in tensors[name].parts:
+                _on_host(params, part)
         collectives.barrier(f"the end of writing {folder}", _WRITING)
         return
     with _replacing(Path(folder)) as partial_folder:
@@ -156,7 +157,8 @@ def _write_tensors(
         files = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
     for file, names in zip(files, shards, strict=True):
         shapes = {name: tensors[name].shape for name in names}
-        chunks = (c for name in names for c in _chunks(name, params, tensors[name], dtype))
+        parts = ((name, part) for name in names for part in tensors[name].parts)
+        chunks = (chunk for name, part in parts for chunk in _chunks(name, params, part, dtype))
         write_file(folder / file, shapes, dtype, chunks)
     if len(shards) > 1:
         total = sum(math.prod(tensor.shape) for tensor in tensors.values())
@@ -171,7 +173,7 @@ def _write_tensors(
 
 
 def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[np.ndarray]:
-    """Yields the values of a tensor as the checkpoint stores them, some rows at a time."""
+    """Yields the values of (a part of) a tensor as the checkpoint stores them, by rows."""
     whole = tuple(slice(0, size) for size in tensor.shape)
     rows = tensor_names.stored_view(_on_host(params, tensor), tensor, whole)
     step = max(1, _CHUNK_BYTES // (math.prod(tensor.shape[1:]) * rows.itemsize))

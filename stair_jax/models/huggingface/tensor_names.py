@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,20 +19,31 @@ _ROWS_IN_CACHE = 16
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 
 Index = tuple[slice, ...]
+# A parameter and its shape in the checkpoint.
+_Part = tuple[str, tuple[int, ...]]
 
 
 class Tensor(NamedTuple):
-    """One tensor of a checkpoint.
+    """One tensor of a checkpoint, or the rows of one that a parameter holds.
 
     Attributes:
-        parameter: name of the parameter that holds it.
+        parameter: name of the parameter that holds it; "" if several do.
         layer: index along the leading axis of a parameter of `layers`, or None.
         shape: shape in the checkpoint. Hugging Face stores matrices as [outputs, inputs].
+        first_row: of a part, index of its first row in the checkpoint's tensor.
+        joined: the parts of a tensor that several parameters hold, in the order of its rows.
     """
 
     parameter: str
     layer: int | None
     shape: tuple[int, ...]
+    first_row: int = 0
+    joined: tuple["Tensor", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Tensor", ...]:
+        """What one parameter each holds, in the order of the rows."""
+        return self.joined or (self,)
 
 
 def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
@@ -47,8 +58,8 @@ def tensors(config: ModelConfig, with_head: bool = True) -> dict[str, Tensor]:
     layer = _layer_tensors(config)
     found = {"model.embed_tokens.weight": Tensor("embedding", None, vocabulary)}
     for index in range(config.num_hidden_layers):
-        for name, (parameter, shape) in layer.items():
-            found[f"model.layers.{index}.{name}"] = Tensor(parameter, index, shape)
+        for name, parts in layer.items():
+            found[f"model.layers.{index}.{name}"] = _join(index, parts)
     found["model.norm.weight"] = Tensor("final_norm", None, (embed,))
     if with_head and not config.tie_word_embeddings:
         found[HEAD] = Tensor("head", None, vocabulary)
@@ -61,32 +72,57 @@ def num_layers(names: Iterable[str]) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
-def _layer_tensors(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Parameter and stored shape of each tensor of one layer, by name suffix."""
+def _join(layer: int, parts: Sequence[_Part]) -> Tensor:
+    """The tensor of a layer whose rows are those of the parts, one below the other."""
+    rows = [shape[0] for _, shape in parts]
+    tensors = [
+        Tensor(parameter, layer, shape, sum(rows[:place]))
+        for place, (parameter, shape) in enumerate(parts)
+    ]
+    if len(tensors) == 1:
+        return tensors[0]
+    return Tensor("", layer, (sum(rows), *tensors[0].shape[1:]), joined=tuple(tensors))
+
+
+def _layer_tensors(config: ModelConfig) -> dict[str, tuple[_Part, ...]]:
+    """Parameters and their shapes in each tensor of one layer, by name suffix."""
     embed, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     queries = config.num_attention_heads * head_dim
     keys = config.num_key_value_heads * head_dim
-    found = {
-        "input_layernorm.weight": ("attention_norm", (embed,)),
-        "self_attn.q_proj.weight": ("query", (queries, embed)),
-        "self_attn.k_proj.weight": ("key", (keys, embed)),
-        "self_attn.v_proj.weight": ("value", (keys, embed)),
-        "self_attn.o_proj.weight": ("out", (embed, queries)),
-        "post_attention_layernorm.weight": ("mlp_norm", (embed,)),
-        "mlp.gate_proj.weight": ("gate", (mlp, embed)),
-        "mlp.up_proj.weight": ("up", (mlp, embed)),
-        "mlp.down_proj.weight": ("down", (embed, mlp)),
+    query: _Part = ("query", (queries, embed))
+    key: _Part = ("key", (keys, embed))
+    value: _Part = ("value", (keys, embed))
+    gate: _Part = ("gate", (mlp, embed))
+    up: _Part = ("up", (mlp, embed))
+    norm: _Part = ("attention_norm", (embed,))
+    found: dict[str, tuple[_Part, ...]] = {"input_layernorm.weight": (norm,)}
+    if config.has_joined_tensors:
+        found["self_attn.qkv_proj.weight"] = (query, key, value)
+    else:
+        found |= {
+            "self_attn.q_proj.weight": (query,),
+            "self_attn.k_proj.weight": (key,),
+            "self_attn.v_proj.weight": (value,),
+        }
+    found |= {
+        "self_attn.o_proj.weight": (("out", (embed, queries)),),
+        "post_attention_layernorm.weight": (("mlp_norm", (embed,)),),
     }
+    if config.has_joined_tensors:
+        found["mlp.gate_up_proj.weight"] = (gate, up)
+    else:
+        found |= {"mlp.gate_proj.weight": (gate,), "mlp.up_proj.weight": (up,)}
+    found["mlp.down_proj.weight"] = (("down", (embed, mlp)),)
     if config.qkv_bias:
         found |= {
-            "self_attn.q_proj.bias": ("query_bias", (queries,)),
-            "self_attn.k_proj.bias": ("key_bias", (keys,)),
-            "self_attn.v_proj.bias": ("value_bias", (keys,)),
+            "self_attn.q_proj.bias": (("query_bias", (queries,)),),
+            "self_attn.k_proj.bias": (("key_bias", (keys,)),),
+            "self_attn.v_proj.bias": (("value_bias", (keys,)),),
         }
     if config.qk_norm:
         found |= {
-            "self_attn.q_norm.weight": ("query_norm", (head_dim,)),
-            "self_attn.k_norm.weight": ("key_norm", (head_dim,)),
+            "self_attn.q_norm.weight": (("query_norm", (head_dim,)),),
+            "self_attn.k_norm.weight": (("key_norm", (head_dim,)),),
         }
     return found
 
@@ -126,7 +162,8 @@ def stored_index(tensor: Tensor, shape: tuple[int, ...], index: Index) -> Index:
             (head_dim with heads) must be whole.
 
     Returns:
-        The block in the tensor, without rows of a padded vocabulary that the tensor lacks.
+        The block in the tensor (or in its rows that are this part), without rows of a padded
+        vocabulary that the tensor lacks.
     """
     if tensor.layer is None:
         return tuple(

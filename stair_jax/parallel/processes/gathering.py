@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from stair_jax.closing import Closing
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import credentials
 from stair_jax.parallel.processes.collectives import LostProcess
@@ -33,7 +34,7 @@ class _Guest:
     line: bytes = b""
 
 
-class Gathering:
+class Gathering(Closing):
     """Accepts the other processes of a run, for the time of a `with` block."""
 
     def __init__(self, member: Member, servers: tuple[socket.socket, ...]):
@@ -52,10 +53,8 @@ class Gathering:
             server.setblocking(False)
             self._selector.register(server, selectors.EVENT_READ, "server")
 
-    def __enter__(self) -> "Gathering":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Dismisses those that are not members, and accepts no more."""
         for guest in list(self._guests.values()):
             self._dismiss(guest.connection)
         self._selector.close()

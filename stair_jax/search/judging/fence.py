@@ -48,17 +48,17 @@ _LABELS = tuple(dict.fromkeys(label for labels in LABELS.values() for label in l
 class _LabelPatterns:
     """What passes for a verdict with certain labels."""
 
-    def __init__(self, labels: tuple[str, ...]):
+    def __init__(self, labels: tuple[str, ...], announcers: tuple[str, ...]):
         names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
         # A number in brackets is an index or a reference, but at the end of a line.
         words = "|".join(map(re.escape, (label for label in labels if not label.isdecimal())))
         numbers = "|".join(label for label in labels if label.isdecimal())
         label = rf"(?:(?:{names})(?!\w))"
+        heads = "|".join(("conclusions?", "verdict", "rating", "judge?ment", *announcers))
         self.announced = re.compile(
-            r"\b(conclusions?|verdict|rating|judge?ment)\b(?:\s{1,8}is\b)?"
-            rf"[\W_]{{0,12}}(?={label})",
-            re.IGNORECASE,
+            rf"\b({heads})\b(?:\s{{1,8}}is\b)?[\W_]{{0,12}}(?={label})", re.IGNORECASE
         )
+        self._words = (*_WORDS, *announcers)
         ending = rf"(?<!\w)[\[{{<]\s{{0,8}}({numbers or '(?!)'})\s{{0,8}}[\]}}>](?=[\W_]{{0,40}}$)"
         self.bracketed = re.compile(
             rf"[\[{{<]\s{{0,8}}({words or '(?!)'})\s{{0,8}}[\]}}>]|{ending}",
@@ -73,15 +73,15 @@ class _LabelPatterns:
         small = seen.lower()
         has_brackets = _BRACKET.search(seen) is not None
         return (
-            any(word in small for word in _WORDS)
+            any(word in small for word in self._words)
             or (has_brackets and bool(_CONTROL.search(seen) or self.bracketed.search(seen)))
             or self._some_alone.search(seen) is not None
         )
 
 
 @functools.lru_cache(maxsize=64)
-def _patterns(labels: tuple[str, ...]) -> _LabelPatterns:
-    return _LabelPatterns(labels)
+def _patterns(labels: tuple[str, ...], announcers: tuple[str, ...]) -> _LabelPatterns:
+    return _LabelPatterns(labels, announcers)
 
 
 def mark_of(key: tuple[int, int]) -> str:
@@ -89,18 +89,27 @@ def mark_of(key: tuple[int, int]) -> str:
     return hashlib.sha256(repr(("fence", *key)).encode()).hexdigest()[:_MARK_LENGTH]
 
 
-def fenced(answer: str, mark: str, labels: tuple[str, ...] = _LABELS) -> str:
+def fenced(
+    answer: str,
+    mark: str,
+    labels: tuple[str, ...] = _LABELS,
+    announcers: tuple[str, ...] = (),
+) -> str:
     """An answer between two lines with a mark, quoted and neutralised."""
     opening, closing = fence_prompts.FENCE_OPEN, fence_prompts.FENCE_CLOSE
-    return f"{opening}{mark} ===\n{quoted(answer, labels)}\n{closing}{mark} ==="
+    inside = quoted(answer, labels, announcers)
+    return f"{opening}{mark} ===\n{inside}\n{closing}{mark} ==="
 
 
-def quoted(text: str, labels: tuple[str, ...] = _LABELS) -> str:
+def quoted(text: str, labels: tuple[str, ...] = _LABELS, announcers: tuple[str, ...] = ()) -> str:
     """A neutralised text with `QUOTE` at the start of each line."""
-    return "\n".join(QUOTE + line for line in neutralize(text, labels).splitlines() or [""])
+    lines = neutralize(text, labels, announcers).splitlines()
+    return "\n".join(QUOTE + line for line in lines or [""])
 
 
-def neutralize(text: str, labels: tuple[str, ...] = _LABELS) -> str:
+def neutralize(
+    text: str, labels: tuple[str, ...] = _LABELS, announcers: tuple[str, ...] = ()
+) -> str:
     """A text in which nothing looks like a conclusion, a verdict or a control token.
 
     Only the lines that hold such words are changed. They are looked for as a reader would see them:
@@ -110,8 +119,10 @@ def neutralize(text: str, labels: tuple[str, ...] = _LABELS) -> str:
     Args:
       text: of an answer, or of a prompt.
       labels: that the judge may reply.
+      announcers: words in small letters that it may write before a label, beside "conclusion" and
+        the like.
     """
-    patterns = _patterns(labels)
+    patterns = _patterns(labels, announcers)
     if not patterns.may_be_in(_as_seen(text)):  # nearly always, and much quicker
         return text
     lines = text.splitlines(keepends=True)

@@ -26,7 +26,7 @@ def test_every_parameter_of_the_model_has_its_tensors(family):
     shapes = tensor_names.parameter_shapes(config)
     params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     layers = params.pop("layers")
-    tensors = list(tensor_names.tensors(config).values())
+    tensors = [part for tensor in tensor_names.tensors(config).values() for part in tensor.parts]
     assert {t.parameter for t in tensors if t.layer is None} == params.keys()
     for index in range(config.num_hidden_layers):
         assert {t.parameter for t in tensors if t.layer == index} == layers.keys()
@@ -40,18 +40,37 @@ CONFIGS = [
     ModelConfig(13, 6, 10, 1, 4, 2, 8, vocab_multiple=8),
     ModelConfig(13, 6, 10, 1, 4, 1, 8, vocab_multiple=8, model_type="qwen2"),
     ModelConfig(16, 6, 10, 1, 1, 1, 2, model_type="qwen3"),
+    ModelConfig(13, 6, 10, 1, 4, 2, 8, model_type="phi3"),
 ]
 # The checkpoint merges head_dim with the heads, so no mesh may split it.
 WHOLE_AXIS = {"query": 2, "key": 2, "value": 2, "out": 1}
 WHOLE_AXIS |= {"query_bias": 1, "key_bias": 1, "value_bias": 1}
 
 
+def test_parts_of_a_joined_tensor_are_its_rows_without_gaps():
+    found = tensor_names.tensors(CONFIGS[-1])
+    for name, parameters in (
+        ("self_attn.qkv_proj.weight", ["query", "key", "value"]),
+        ("mlp.gate_up_proj.weight", ["gate", "up"]),
+    ):
+        tensor = found[f"model.layers.0.{name}"]
+        assert [part.parameter for part in tensor.parts] == parameters
+        row = 0
+        for part in tensor.parts:
+            assert (part.first_row, part.shape[1:]) == (row, tensor.shape[1:])
+            row += part.shape[0]
+        assert row == tensor.shape[0]
+
+
 @given(st.data())
 def test_a_block_of_a_parameter_is_a_block_of_its_tensor(data):
     config = data.draw(st.sampled_from(CONFIGS))
-    tensor = data.draw(st.sampled_from(list(tensor_names.tensors(config).values())))
+    whole_tensor = data.draw(st.sampled_from(list(tensor_names.tensors(config).values())))
+    tensor = data.draw(st.sampled_from(whole_tensor.parts))
     shape = tensor_names.parameter_shapes(config)[tensor.parameter]
-    stored = 1 + np.arange(np.prod(tensor.shape)).reshape(tensor.shape)
+    values = 1 + np.arange(np.prod(whole_tensor.shape)).reshape(whole_tensor.shape)
+    stored = values[tensor.first_row : tensor.first_row + tensor.shape[0]]
+    assert stored.shape == tensor.shape
     if tensor.layer is None:
         whole = np.zeros(shape, int)
         whole[: len(stored)] = stored

@@ -60,6 +60,15 @@ def is_right(answer: str, reference: Any) -> bool:
     return _says(plain, wanted)
 
 
+def is_checkable(reference: str) -> bool:
+    """Whether a reference is a number or a letter, so that an answer is either it or wrong.
+
+    Of a text, other words may be right.
+    """
+    wanted = _plain(_result_of(reference))
+    return bool(_values(wanted)) or _ONLY_CHOICE.fullmatch(wanted) is not None
+
+
 def says_text(answer: str, reference: str) -> bool:
     """Whether an answer gives a text as its result, even one that looks like a number or a letter.
 

@@ -1,0 +1,129 @@
+"""Evaluates models on benchmarks and attacks: one command, one table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from stair_jax.commands.flags import Arguments
+from stair_jax.commands.model_flags import users_cache
+from stair_jax.commands.running import add_redo_flags, run_config
+from stair_jax.commands.session import Session
+from stair_jax.errors import UserError
+from stair_jax.evaluation.suites import SUITES
+from stair_jax.parallel.processes import cluster
+from stair_jax.run.run_config import read_config
+from stair_jax.run.show_config import format_config
+from stair_jax.stages import STAGES
+
+SUMMARY = "Evaluates models on benchmarks, under attacks, with judges; goes on where it stopped."
+_GREEDY, _PROMPTED = "greedy", "prompted"
+_MAX_TOKENS, _CONTEXT = 2048, 4096
+_CPU_SLOTS = 8  # on a CPU every slot costs time and memory, whether it is in use or not
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `stair-jax evaluate`."""
+
+    def add(flag: str, metavar: str, text: str, **more: Any) -> None:
+        parser.add_argument(flag, metavar=metavar, help=text, **more)
+
+    many: dict[str, Any] = {"action": "append", "default": []}
+    add(
+        "--model",
+        "NAME",
+        "a folder, a hub id, a stage of a run, or pocket; may be repeated",
+        **many,
+    )
+    add("--suite", "NAME", f"of benchmarks: {', '.join(SUITES)}", default="")
+    add("--benchmarks", "LIST", "BENCHMARK or BENCHMARK:ATTACK, with commas between them", **many)
+    add("--data", "DIR", "folder of the benchmarks' files", default="")
+    add("--judge", "NAME", "who grades: rule, endpoint, or a model; may be repeated", **many)
+    add("--labelled", "QUESTION=FILE", "answers with labels by humans, to compare judges", **many)
+    add("--method", "NAME", "greedy, prompted, best_of_n, beam_search, ..., of one model", **many)
+    add("--prm", "NAME", "the reward model that guides a search", default="")
+    add(
+        "--attacker", "NAME", "who writes prompts of attacks; default: the model itself", default=""
+    )
+    add("--limit", "N", "cases of each benchmark; 0: all", type=int, default=0)
+    add("--max-tokens", "N", "of an answer", type=int, default=_MAX_TOKENS)
+    add("--out", "DIR", "folder of answers, verdicts and table", default="")
+    parser.add_argument("--show-config", action="store_true", help="print all settings, and end")
+    add_redo_flags(parser)
+    parser.epilog = (
+        "All other settings are those of the stage: --config.evaluate.FIELD=VALUE, such as "
+        "--config.evaluate.endpoint.model=NAME for a model behind an endpoint (--help=evaluate "
+        "lists them)."
+    )
+
+
+def execute(arguments: Arguments, session: Session) -> int:
+    """Evaluates what is not evaluated yet; returns the exit status."""
+    options = arguments.options
+    processes = cluster.read_flags(options)
+    values = {
+        "stages": ("evaluate",),
+        "evaluate": _settings(options),
+        "runtime": {
+            "compilation_cache": str(users_cache()),
+            **_sizes(is_alone=processes is None),
+        },
+    }
+    config = read_config(values, STAGES, arguments.overrides)
+    if options.show_config:
+        print(format_config(config))
+        return 0
+    if not options.out:
+        raise UserError("--out is missing: name the folder of the results, e.g. --out=results/a")
+    run_config(config, Path(options.out), options, session)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The section of the stage."""
+    methods = _listed(options.method) or [_GREEDY]
+    searches = [method for method in methods if method not in (_GREEDY, _PROMPTED)]
+    models = options.model
+    if len(models) != 1 and methods != [_GREEDY]:
+        raise UserError("--method goes with one --model: evaluate others by a call of their own")
+    if options.prm and not searches:
+        raise UserError("--prm guides a search: name one with --method, such as best_of_n")
+    return {
+        "files": options.data,
+        "suite": options.suite,
+        "benchmarks": tuple(_listed(options.benchmarks)),
+        "limit": options.limit,
+        "checkpoints": tuple(models) if _GREEDY in methods else (),
+        "prompted_checkpoint": models[0] if _PROMPTED in methods else "",
+        "searched_checkpoint": models[0] if searches else "",
+        "methods": tuple(searches),
+        "prm_checkpoint": options.prm,
+        "attacker": options.attacker,
+        "labelled": _labelled(options.labelled),
+        "max_tokens": options.max_tokens,
+        "context_tokens": max(_CONTEXT, 2 * options.max_tokens),
+        "test_time": {"max_answer_tokens": options.max_tokens},
+        "dtype": "",
+        **({"graders": tuple(_listed(options.judge))} if options.judge else {}),
+    }
+
+
+def _sizes(is_alone: bool) -> dict[str, int]:
+    """Slots that suit a CPU. Several processes are joined before devices may be looked at."""
+    import jax
+
+    return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
+
+
+def _listed(values: list[str]) -> list[str]:
+    """The entries of flags that may be repeated, and may hold several with commas."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _labelled(values: list[str]) -> dict[str, str]:
+    files = {}
+    for value in values:
+        question, equals, file = value.partition("=")
+        if not equals or not file:
+            raise UserError(f"--labelled={value}: write QUESTION=FILE, e.g. refusal=labels.csv")
+        files[question] = file
+    return files

@@ -1,0 +1,76 @@
+"""What `run` and `evaluate` do with a config: join the others, check all, run the stages."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stair_jax.commands.session import Session
+from stair_jax.errors import UserError
+from stair_jax.parallel.processes import cluster, collectives
+from stair_jax.run.compilation_cache import use_compilation_cache
+from stair_jax.run.run_config import RunConfig
+
+
+def add_redo_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags about work that is there already, and those of several processes."""
+    parser.add_argument(
+        "--redo",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="make a stage, and what depends on it, anew; may be repeated",
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="delete what --redo and --lengthen make stale, unasked"
+    )
+    cluster.add_flags(parser)
+
+
+def run_config(
+    config: RunConfig,
+    workdir: Path,
+    options: argparse.Namespace,
+    session: Session,
+    lengthened: Sequence[str] = (),
+) -> None:
+    """Runs what is not finished.
+
+    Args:
+      config: checked as far as its settings tell.
+      workdir: folder of the run.
+      options: the flags of `add_redo_flags`.
+      session: of the command.
+      lengthened: finished training stages that go on.
+
+    Raises:
+      UserError: something that the run needs is missing, or does not fit.
+    """
+    processes = cluster.read_flags(options)
+    session.on_interrupt = "the same command goes on where it stopped"
+    if processes is not None:
+        before = signal.getsignal(signal.SIGTERM)
+        session.watchdog = cluster.join(processes)
+        signal.signal(signal.SIGTERM, before)  # JAX has put its own in this place
+    from stair_jax.run import pipeline  # flags and settings are checked before this is imported
+
+    agree: Callable[[Sequence[str]], bool] = (lambda names: True) if options.yes else _ask
+    anew = pipeline.Anew(options.redo, list(lengthened), agree)
+    models = pipeline.check(config, workdir, anew)
+    named = config.runtime.compilation_cache
+    if folder := workdir / ".jax_cache" if named is None else named:
+        use_compilation_cache(folder)  # makes the folder: not before all is checked
+    pipeline.run(config, workdir, anew, models)
+    if session.watchdog is not None:
+        collectives.barrier("the end of the run", collectives.PATIENCE)
+        session.watchdog.leave(0)
+
+
+def _ask(names: Sequence[str]) -> bool:
+    """Asks whether the folders of stages may be deleted."""
+    question = f"delete and make anew: {', '.join(names)}"
+    if not sys.stdin.isatty():
+        raise UserError(f"to {question}, add --yes")
+    print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,126 @@
+"""From cases to answers: one task for each case under each attack, for a driver."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stair_jax.decoding.task import Task
+from stair_jax.errors import UserError
+from stair_jax.evaluation.attacks.attack import Attack, Means, Tried
+from stair_jax.evaluation.benchmark import Benchmark
+from stair_jax.evaluation.case import Answer, Case
+
+Key = tuple[str, str, str]  # benchmark, attack, case
+
+
+@dataclass(frozen=True)
+class AskedSet:
+    """A benchmark under an attack.
+
+    Attributes:
+      benchmark: that grades.
+      attack: on its prompts.
+      cases: that are asked.
+    """
+
+    benchmark: Benchmark
+    attack: Attack
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        """Raises a UserError if answers to choose from are to be attacked."""
+        if self.is_scored and self.attack.name != "none":
+            raise UserError(
+                f"{self.benchmark.NAME} compares likelihoods of given answers, which no attack can "
+                f"change: leave {self.attack.name!r} out"
+            )
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether log-likelihoods are asked for, and no answers."""
+        return any(case.choices for case in self.cases)
+
+    @property
+    def name(self) -> str:
+        """As the user names it."""
+        attack = self.attack.name
+        return self.benchmark.NAME + ("" if attack == "none" else f":{attack}")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A case of a set: what is asked, written down, and gone on with as a whole."""
+
+    asked: AskedSet
+    case: Case
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return (self.asked.benchmark.NAME, self.asked.attack.name, self.case.id)
+
+
+def all_asks(sets: Sequence[AskedSet]) -> list[Ask]:
+    """The cases of all sets, in order."""
+    return [Ask(asked, case) for asked in sets for case in asked.cases]
+
+
+class AskTask(Task[list[Answer]]):
+    """The answers to one case, without names of model and method."""
+
+    def __init__(self, ask: Ask, means: Means):
+        """A task that has asked nothing yet."""
+        self._ask = ask
+        kind = ask.asked.benchmark.kind(ask.case)
+        means = replace(means, target=means.target.of_kind(kind))
+        self._inner: Task[Any]
+        if ask.case.choices:
+            self._inner = means.target.likelihoods(ask.case.messages, ask.case.choices)
+        else:
+            self._inner = ask.asked.attack.task(ask.case, means)
+
+    def start(self) -> list[Any]:
+        """The first requests."""
+        return self._after(self._inner.start())
+
+    def receive(self, completion: Any) -> list[Any]:
+        """Sends a completion on."""
+        return self._after(self._inner.receive(completion))
+
+    def close(self) -> None:
+        """Closes what is not done."""
+        self._inner.close()
+
+    def _after(self, requests: list[Any]) -> list[Any]:
+        if self._inner.done:
+            benchmark, attack, case = self._ask.key
+            found = Answer(benchmark, case, attack)
+            if self._ask.case.choices:
+                self.result = [replace(found, likelihoods=tuple(self._inner.result))]
+            else:
+                is_plain = attack == "none"
+                self.result = [
+                    _answer(found, sample, tried, is_plain)
+                    for sample, tried in enumerate(self._inner.result)
+                ]
+        return requests
+
+
+def _answer(found: Answer, sample: int, tried: Tried, is_plain: bool) -> Answer:
+    reply = tried.reply
+    return replace(
+        found,
+        sample=sample,
+        text=reply.text,
+        reasoning=reply.reasoning,
+        final=tried.final,
+        finish=reply.finish,
+        tokens=reply.tokens,
+        prompt_tokens=reply.prompt_tokens,
+        generated_tokens=reply.generated_tokens,
+        steps=reply.steps,
+        score=reply.score,
+        well_formed=reply.well_formed,
+        asked={} if is_plain else tried.asked.to_dict(),
+        attack_tokens=tried.attack_tokens,
+    )

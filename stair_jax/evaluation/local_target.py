@@ -1,0 +1,261 @@
+"""A model whose weights are here, as the target of an evaluation."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from stair_jax.data.questions import Question
+from stair_jax.decoding.requests import Completion, Request
+from stair_jax.decoding.task import Task
+from stair_jax.errors import UserError
+from stair_jax.evaluation.target import Asked, ChatTokens, Message, Place, Reply, Target, Weights
+from stair_jax.inference.answers import Answered, Answering, is_search
+from stair_jax.inference.likelihood import chat_likelihoods
+from stair_jax.inference.scoring import Scorer
+from stair_jax.text import steps
+from stair_jax.text.chat import encode_answer, encode_prompt
+from stair_jax.text.conversations import encode_chat
+from stair_jax.text.tokenizer import Tokenizer
+
+PROMPTED = "prompted"  # the method of a greedy answer to a prompt that asks to think first
+
+
+class ChatEncoder:
+    """How a model's chats and answers become tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, is_structured: bool):
+        """For a model.
+
+        Args:
+          tokenizer: of the model.
+          is_structured: whether its answers have steps and an output block.
+        """
+        self.tokenizer, self.is_structured = tokenizer, is_structured
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to where the answer starts: a single prompt as in training and search."""
+        if len(messages) == 1:
+            return encode_prompt(self.tokenizer, messages[0]["content"])
+        if not self.is_structured:  # it knows no tags, and may have no room for them
+            messages = [
+                {**message, "content": steps.TAG_PATTERN.sub("", message["content"])}
+                for message in messages
+            ]
+        return encode_chat(self.tokenizer, messages)
+
+    def prefill(self, asked: Asked) -> list[int]:
+        """Token ids that the answer begins with; what the text says never becomes control."""
+        if not asked.prefill:
+            return []
+        text = self.tokenizer.encode_text(asked.prefill)
+        tags = self.tokenizer.tags
+        if self.is_structured and asked.place == "output":
+            prefix = self.tokenizer.encode_text(f"{steps.FINAL_PREFIX} ")
+            return [tags.output_open, *prefix, *text]
+        if self.is_structured and asked.place == "first_step":
+            title = self.tokenizer.encode_text(f"{steps.TITLE_PREFIX} ")
+            return [tags.reasoning_open, *title, *text]
+        return text
+
+    def choice(self, text: str) -> list[int]:
+        """Token ids of a given answer, without its end."""
+        if self.is_structured:
+            # The block is left open: what would follow is no part of the choice.
+            whole = encode_answer(self.tokenizer, f"{steps.OUTPUT_OPEN}{steps.FINAL_PREFIX} ")
+            while whole and whole[-1] in self.tokenizer.stop_ids:
+                whole.pop()
+            return [*whole, *self.tokenizer.encode_text(text)]
+        return self.tokenizer.encode_text(text)
+
+
+class LocalTarget(Target):
+    """Asks an engine, and a service of log-likelihoods where there is one."""
+
+    CAN_PREFILL: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        name: str,
+        encoder: ChatEncoder,
+        answering: Mapping[bool, Answering] | None,
+        scorers: Mapping[str, Scorer] | None = None,
+        likelihood_service: str | None = None,
+        prompt_template: str = "{prompt}",
+        service: str = "",
+        weights: Weights | None = None,
+    ):
+        """A target.
+
+        Args:
+          name: of the model.
+          encoder: of its chats.
+          answering: its engine, and how it is asked by methods that search (True) and others;
+            None: it answers nothing, and is asked for likelihoods alone.
+          scorers: of the methods that search, by method.
+          likelihood_service: service of its log-likelihoods; None: there is none.
+          prompt_template: with {prompt}, what the method "prompted" asks.
+          service: of the engine; "": the driver's own.
+          weights: of the model, beside the engine's own, for attacks by gradients; None: it shows
+            none.
+        """
+        self.name, self.encoder = name, encoder
+        self._answering, self._scorers = answering, scorers or {}
+        self._likelihoods, self._template = likelihood_service, prompt_template
+        self._service, self._kind, self._weights = service, "helpfulness", weights
+
+    def of_kind(self, kind: str) -> "LocalTarget":
+        """The same for prompts of a kind."""
+        target = copy(self)
+        target._kind = kind
+        return target
+
+    def ask(self, asked: Asked, key: str, method: str = "greedy") -> Task[Reply]:
+        """See `Target.ask`; also the method "prompted".
+
+        Raises:
+          UserError: the answer of a search is to have a prefill; or the model's template refuses
+            the chat.
+        """
+        assert self._answering is not None, "this target answers nothing"
+        if asked.prefill and is_search(method):
+            raise UserError(f"an attack by prefill goes with sampled answers, not with {method}")
+        messages = list(asked.messages)
+        if method == PROMPTED:
+            text = self._template.replace("{prompt}", messages[-1]["content"])
+            messages[-1] = {**messages[-1], "content": text}
+            method = "greedy"
+        question = Question(key, tuple(dict(message) for message in messages), self._kind)
+        prefill = self.encoder.prefill(asked)
+        tokens = [*self.encoder.chat(messages), *prefill]
+        inner = self._answering[is_search(method)].task(
+            method,
+            question.to_prompt(),
+            tokens,
+            self._scorers.get(method),
+            sampling=_sampling(asked),
+        )
+        begins = self.encoder.tokenizer.decode(prefill)
+        return ReplyTask(
+            inner, lambda found: read_reply(begins, found, len(prefill)), self._service
+        )
+
+    def likelihoods(
+        self, messages: Sequence[Message], choices: Sequence[str]
+    ) -> Task[tuple[float, ...]]:
+        """See `Target.likelihoods`."""
+        if self._likelihoods is None:
+            raise UserError(f"{self.name} has no service of log-likelihoods")
+        encoded = [self.encoder.choice(choice) for choice in choices]
+        return chat_likelihoods(self.encoder.chat(messages), encoded, self._likelihoods)
+
+    def score_first(
+        self, messages: Sequence[Message], texts: Sequence[str], place: Place = "answer"
+    ) -> Task[tuple[float, ...]]:
+        """See `Target.score_first`."""
+        before, _ = self._begin(texts[0], place)
+        firsts = tuple(self._begin(text, place)[1][0] for text in texts)
+        tokens = (*self.encoder.chat(messages), *before)
+        return ScoresTask(Request((), tokens, score_ids=firsts, service=self._service))
+
+    def chat_tokens(self) -> ChatTokens:
+        """See `Target.chat_tokens`."""
+        return ChatTokens(
+            self.encoder.tokenizer, lambda chat: tuple(self.encoder.chat(chat)), self._begin
+        )
+
+    def weights(self) -> Weights:
+        """See `Target.weights`."""
+        return super().weights() if self._weights is None else self._weights
+
+    def _begin(self, text: str, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(token ids of the form before a text at a place of the answer, those of the text)."""
+        own = tuple(self.encoder.tokenizer.encode_text(text))
+        whole = tuple(self.encoder.prefill(Asked((), text, place)))
+        return whole[: len(whole) - len(own)], own
+
+
+class ReplyTask(Task[Reply]):
+    """An answer of an engine as a reply."""
+
+    def __init__(self, inner: Task[Answered], read: Callable[[Answered], Reply], service: str = ""):
+        """A task that has asked nothing yet; `service` is the engine's."""
+        self._inner, self._read, self._service = inner, read, service
+
+    def start(self) -> list[Any]:
+        """The first requests."""
+        return self._after(self._inner.start())
+
+    def receive(self, completion: Any) -> list[Any]:
+        """Sends a completion on."""
+        return self._after(self._inner.receive(completion))
+
+    def close(self) -> None:
+        """Gives back what the method holds."""
+        self._inner.close()
+
+    def _after(self, requests: list[Any]) -> list[Any]:
+        if self._inner.done:
+            self.result = self._read(self._inner.result)
+        if not self._service:
+            return requests
+        return [
+            replace(request, service=self._service) if isinstance(request, Request) else request
+            for request in requests
+        ]
+
+
+class ScoresTask(Task[tuple[float, ...]]):
+    """Log-probabilities of the next token, of one scoring request."""
+
+    def __init__(self, request: Request):
+        """A task that has asked nothing yet."""
+        self._request = request
+
+    def start(self) -> list[Request]:
+        """The only request."""
+        return [self._request]
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Takes the scores; a chat that has no room is as unlikely as can be."""
+        count = len(self._request.score_ids)
+        self.result = completion.scores or (-math.inf,) * count
+        return []
+
+
+def read_reply(begins: str, answered: Answered, prefilled: int = 0) -> Reply:
+    """What an answer says: its reasoning, and the final answer.
+
+    Args:
+      begins: text that was there before.
+      answered: what the model added.
+      prefilled: tokens of `begins`, which are no part of the prompt.
+    """
+    text = begins + answered.text
+    parsed = steps.parse_tolerant(text)
+    before, opening, _ = text.rpartition(steps.OUTPUT_OPEN)
+    return Reply(
+        text=text,
+        reasoning=before.strip() if opening else _without_output(text),
+        final=parsed.final,
+        finish=answered.finish,
+        tokens=len(answered.tokens),
+        generated_tokens=answered.generated_tokens,
+        prompt_tokens=answered.prompt_tokens - prefilled,
+        steps=len(parsed.steps),
+        score=answered.score,
+        well_formed=steps.is_well_formed(text),
+    )
+
+
+def _without_output(text: str) -> str:
+    """The reasoning of an answer without an output block."""
+    return text.strip() if steps.REASONING_OPEN in text else ""
+
+
+def _sampling(asked: Asked) -> dict[str, Any]:
+    """What a chat says of how its answer is sampled."""
+    names = ("temperature", "top_p", "max_tokens")
+    values = {name: getattr(asked, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

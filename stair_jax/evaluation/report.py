@@ -1,0 +1,149 @@
+"""From answers and verdicts to the files of a finished evaluation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stair_jax import storage
+from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.benchmark import Benchmark
+from stair_jax.evaluation.calibration import Calibration
+from stair_jax.evaluation.case import Answer, Graded
+from stair_jax.evaluation.judges.judge import Verdict
+from stair_jax.evaluation.runner import answer_key
+from stair_jax.evaluation.table import RowKey, Table
+from stair_jax.evaluation.tabulate import Result, tabulate
+from stair_jax.evaluation.writers import write_table
+
+Answers = Mapping[RowKey, Sequence[Answer]]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one judge said.
+
+    Attributes:
+      judge: its name.
+      identity: what makes its verdicts comparable.
+      questions: that it can answer.
+      found: by `answer_key`.
+      calibrations: by question, against labelled rows.
+    """
+
+    judge: str
+    identity: Mapping[str, Any]
+    questions: frozenset[str]
+    found: Mapping[str, Verdict]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+
+def grade(
+    asked: AskedSet, answers: Sequence[Answer], verdicts: Mapping[str, Verdict]
+) -> list[Graded]:
+    """The graded answers of a set.
+
+    Args:
+      asked: the set.
+      answers: to it.
+      verdicts: of one judge, by `answer_key`.
+    """
+    benchmark, cases = asked.benchmark, {case.id: case for case in asked.cases}
+    graded = []
+    for answer in answers:
+        case = cases[answer.case]
+        scores = (
+            benchmark.missing(case)
+            if answer.is_missing
+            else benchmark.grade(case, answer, verdicts.get(answer_key(answer)))
+        )
+        graded.append(Graded(case, answer, scores))
+    return graded
+
+
+def results_of(
+    sets: Sequence[AskedSet],
+    answers: Answers,
+    judges: Sequence[Verdicts],
+) -> Iterator[Result]:
+    """Graded answers by row, set and judge; those that no judge could grade are left out.
+
+    Args:
+      sets: in the order of the columns.
+      answers: by row, in the order of the rows.
+      judges: in the order in which they were named.
+    """
+    for row, of_row in answers.items():
+        by_set: dict[tuple[str, str], list[Answer]] = {}
+        for answer in of_row:
+            by_set.setdefault((answer.benchmark, answer.attack), []).append(answer)
+        for asked in sets:
+            name = (asked.benchmark.NAME, asked.attack.name)
+            for judge in _judges_of(asked.benchmark, judges):
+                if name not in by_set:
+                    continue
+                yield Result(
+                    model=row.model,
+                    method=row.method,
+                    benchmark=name[0],
+                    attack=name[1],
+                    metrics=asked.benchmark.METRICS,
+                    rows=grade(asked, by_set[name], judge.found if judge else {}),
+                    role=asked.benchmark.ROLE,
+                    judge=judge.judge if judge else "",
+                    identity=judge.identity if judge else {},
+                    calibration=judge.calibrations.get(asked.benchmark.QUESTION) if judge else None,
+                )
+
+
+def _judges_of(benchmark: Benchmark, judges: Sequence[Verdicts]) -> Sequence[Verdicts | None]:
+    if not benchmark.QUESTION:
+        return [None]
+    return [judge for judge in judges if benchmark.QUESTION in judge.questions]
+
+
+def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSet]) -> Table:
+    """Writes the table in all its forms, the details, and the graded answers.
+
+    Args:
+      folder: gets table.json, table.md, table.tex, table.csv, details.json and graded.jsonl.
+      results: of `results_of`.
+      sets: that were asked.
+    """
+    table = tabulate(results)
+    benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in sets}
+    details: dict[str, Any] = {}
+    for result in results:
+        if found := benchmarks[result.benchmark].details(result.rows):
+            row = details.setdefault(row_label(result.key), {})
+            row[result.benchmark + _suffix(result)] = found
+    storage.write_jsonl(folder / "graded.jsonl", _graded_rows(results))
+    storage.write_json(folder / "details.json", details)
+    write_table(table, folder)
+    return table
+
+
+def row_label(row: RowKey) -> str:
+    """A row in one word: the model where it answers greedily."""
+    return row.model if row.method == "greedy" else f"{row.model}, {row.method}"
+
+
+def _suffix(result: Result) -> str:
+    return "" if result.attack == "none" else f":{result.attack}"
+
+
+def _graded_rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """What each answer got, for whoever wants other statistics."""
+    for result in results:
+        for graded in result.rows:
+            answer = graded.answer
+            yield {
+                "model": result.model,
+                "method": result.method,
+                "benchmark": result.benchmark,
+                "attack": result.attack,
+                "case": graded.case.id,
+                "sample": answer.sample,
+                "judge": result.judge,
+                **{f"score/{name}": value for name, value in graded.scores.items()},
+            }

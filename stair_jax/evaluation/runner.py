@@ -1,0 +1,168 @@
+"""Answers and verdicts of an evaluation, made once each: what was written is never asked again."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stair_jax.decoding.driver import Driver, run_as_finished
+from stair_jax.decoding.task import Task
+from stair_jax.evaluation.asking import Ask, AskedSet, AskTask, all_asks
+from stair_jax.evaluation.attacks.attack import Means
+from stair_jax.evaluation.benchmark import Benchmark
+from stair_jax.evaluation.case import Answer, Case
+from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
+from stair_jax.evaluation.shards import Shards
+from stair_jax.monitoring import Progress
+
+_TOLD = ("model", "date")  # of a verdict, where an endpoint told them
+
+
+def key_of(*parts: object) -> str:
+    """A key of a record, whatever characters its parts hold."""
+    return json.dumps([str(part) for part in parts], ensure_ascii=False)
+
+
+def answer_keys(sets: Sequence[AskedSet]) -> list[str]:
+    """Keys of all asks, in order."""
+    return [key_of(*ask.key) for ask in all_asks(sets)]
+
+
+def make_answers(
+    driver: Driver,
+    sets: Sequence[AskedSet],
+    means: Means,
+    shards: Shards,
+    progress: Progress,
+    in_flight: int = 4096,
+) -> None:
+    """Asks what this process has to ask and has no answer yet.
+
+    Args:
+      driver: of the target.
+      sets: what is asked; those that other targets (`Target.CAN_SCORE`) serve are among `shards`
+        all the same, and made by a call of their own.
+      means: of the attacks, with the target.
+      shards: of the answers, with the keys of `answer_keys`.
+      progress: of this row of the table.
+      in_flight: most cases that are under way.
+    """
+    asks = {key_of(*ask.key): ask for ask in all_asks(sets)}
+    left = [key for key in shards.left() if key in asks]
+    done = progress.done
+
+    def task(ask: Ask) -> Task[list[Answer]]:
+        return AskTask(ask, means)
+
+    tasks = ((key, task(asks[key])) for key in left)
+    for finished in run_as_finished(driver, tasks, in_flight):
+        rows = []
+        for key, answers in finished:
+            named = [
+                replace(answer, model=means.target.name, method=means.method) for answer in answers
+            ]
+            rows.append((key, [answer.to_dict() for answer in named]))
+        shards.extend(rows)
+        done += len(rows)
+        progress.update(done)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer that a judge is to see.
+
+    Attributes:
+      key: that tells it from all others.
+      question: that is asked.
+      material: what is shown.
+    """
+
+    key: str
+    question: str
+    material: Material
+
+
+def answer_key(answer: Answer) -> str:
+    """Key of an answer among all answers of an evaluation."""
+    return key_of(
+        answer.model, answer.method, answer.benchmark, answer.attack, answer.case, answer.sample
+    )
+
+
+def to_judge(
+    answers: Iterable[Answer],
+    benchmarks: Mapping[str, Benchmark],
+    cases: Mapping[tuple[str, str], Case],
+) -> list[Judged]:
+    """The answers whose benchmark has a question for a judge.
+
+    Args:
+      answers: of all rows of the table.
+      benchmarks: by name.
+      cases: by name of the benchmark and id.
+    """
+    found = []
+    for answer in answers:
+        benchmark = benchmarks[answer.benchmark]
+        is_there = not answer.is_missing and answer.finish != "content_filter"
+        if benchmark.QUESTION and is_there:
+            material = benchmark.material(cases[answer.benchmark, answer.case], answer)
+            found.append(Judged(answer_key(answer), benchmark.QUESTION, material))
+    return found
+
+
+def make_verdicts(
+    driver: Driver,
+    judge: Judge,
+    judged: Sequence[Judged],
+    shards: Shards,
+    progress: Progress,
+    in_flight: int = 4096,
+) -> None:
+    """Asks a judge what this process has to ask and has no verdict yet.
+
+    Args:
+      driver: of the judge.
+      judge: who is asked.
+      judged: answers to questions that the judge `can` answer, with the keys of `shards`.
+      shards: of the verdicts.
+      progress: of this judge.
+      in_flight: most verdicts that are under way.
+    """
+    by_key = {each.key: each for each in judged}
+    left = [key for key in shards.left() if key in by_key]
+    done = progress.done
+
+    def task(each: Judged) -> Task[Verdict]:
+        return judge.task(each.question, each.material, each.key)
+
+    tasks = ((key, task(by_key[key])) for key in left)
+    for finished in run_as_finished(driver, tasks, in_flight):
+        shards.extend((key, [verdict_row(key, verdict)]) for key, verdict in finished)
+        done += len(finished)
+        progress.update(done)
+
+
+def verdict_row(key: str, verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON values."""
+    return {
+        "id": key,
+        "question": verdict.question,
+        "judge": verdict.judge,
+        "label": verdict.label,
+        "scores": dict(verdict.scores),
+        "text": verdict.text,
+        "tokens": verdict.tokens,
+        **{name: getattr(verdict, name) for name in _TOLD if getattr(verdict, name)},
+    }
+
+
+def read_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Verdict]:
+    """Verdicts by the key of their answer."""
+    names = ("question", "judge", "label", "scores", "text", "tokens")
+    return {
+        row["id"]: Verdict(
+            **{name: row[name] for name in names}, **{name: row.get(name, "") for name in _TOLD}
+        )
+        for row in rows
+    }

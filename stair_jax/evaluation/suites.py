@@ -1,0 +1,176 @@
+"""What is asked: benchmarks and attacks by their names, and the suites of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from stair_jax.errors import UserError, did_you_mean
+from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.attacks import ATTACKS, make_attack
+from stair_jax.evaluation.attacks.settings import AttackSettings
+from stair_jax.evaluation.attacks.stored import PREFIX, StoredPrompts, joined, read_stored
+from stair_jax.evaluation.benchmark import Benchmark
+from stair_jax.evaluation.benchmarks import BENCHMARKS
+from stair_jax.evaluation.case import Case
+
+# The table of the paper, and over-refusal, which it does not have.
+_PAPER = (
+    "strongreject",
+    "strongreject:stored:pair",
+    "strongreject:stored:pap_misrepresentation",
+    "xstest_unsafe",
+    "xstest_safe",
+    "wildchat",
+    "stereotype",
+    "simpleqa",
+    "confaide_1",
+    "confaide_2a",
+    "confaide_2b",
+    "advglue",
+    "gsm8k",
+    "alpaca_eval",
+    "hhh",
+)
+_SAFETY = (
+    "strongreject",
+    "strongreject:stored:pair",
+    "strongreject:stored:pap_misrepresentation",
+    "strongreject:stored:pap_authority",
+    "strongreject:disemvowel",
+    "strongreject:prefill",
+    "strongreject:prefill_first_step",
+    "strongreject:pair",
+    "xstest_unsafe",
+    "xstest_safe",
+    "oktest",
+    "coconot",
+    "do_not_answer",
+    "stereotype",
+    "harmbench",
+)
+# Minutes, and no judge but a rule.
+_QUICK = ("xstest_unsafe", "xstest_safe", "stereotype", "gsm8k", "advglue", "hhh_ab")
+
+SUITES: Mapping[str, tuple[str, ...]] = {"paper": _PAPER, "safety": _SAFETY, "quick": _QUICK}
+_QUICK_CASES = 100
+_OWN_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A benchmark under an attack, as it is named: "BENCHMARK" or "BENCHMARK:ATTACK".
+
+    Attributes:
+      benchmark: its name, or the path of a file of one's own.
+      attack: its name; "none": the prompts as they are.
+    """
+
+    benchmark: str
+    attack: str = "none"
+
+    @classmethod
+    def parse(cls, text: str) -> "Wanted":
+        """Reads a name.
+
+        Raises:
+          UserError: there is no such benchmark or attack.
+        """
+        name, _, attack = text.strip().partition(":")
+        is_own = name.endswith(_OWN_FILES)
+        if name not in BENCHMARKS and not is_own:
+            raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
+        attack = attack or "none"
+        if not attack.startswith(PREFIX) and attack not in ATTACKS:
+            raise UserError(f"there is no attack {attack!r}: {did_you_mean(attack, ATTACKS)}")
+        return cls(name, attack)
+
+
+def wanted_of(suite: str, benchmarks: Iterable[str]) -> list[Wanted]:
+    """What a suite and further names come to, each once."""
+    names = [*(SUITES[suite] if suite else ()), *benchmarks]
+    return list(dict.fromkeys(map(Wanted.parse, names)))
+
+
+def limit_of(suite: str, limit: int) -> int:
+    """Cases of each benchmark; 0: all."""
+    return limit or (_QUICK_CASES if suite == "quick" else 0)
+
+
+def make_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name."""
+    return BENCHMARKS[name]()
+
+
+def find_file(benchmark: Benchmark, folders: Sequence[Path]) -> Path | None:
+    """The rows of a benchmark; None: they are in none of the folders."""
+    found = (benchmark.SOURCE.find(folder) for folder in folders)
+    return next((path for path in found if path is not None), None)
+
+
+def absent(wanted: Sequence[Wanted], folders: Sequence[Path]) -> dict[str, str]:
+    """Benchmarks whose rows are not there, each with how to get them."""
+    lines = {}
+    for name in dict.fromkeys(each.benchmark for each in wanted):
+        benchmark = make_benchmark(name)
+        if find_file(benchmark, folders) is None:
+            place = " or ".join(benchmark.SOURCE.paths[:2])
+            lines[name] = f"{place} is not there: {benchmark.SOURCE.how}"
+    return lines
+
+
+def read_sets(
+    wanted: Sequence[Wanted],
+    folders: Sequence[Path],
+    settings: AttackSettings,
+    limit: int = 0,
+    seed: int = 0,
+) -> list[AskedSet]:
+    """The cases of what is wanted, as far as their rows are there.
+
+    Args:
+      wanted: in the order of the table.
+      folders: that rows are looked for in.
+      settings: of the attacks.
+      limit: cases of each benchmark, drawn by `seed`, in their order; 0: all.
+      seed: of the run.
+
+    Raises:
+      UserError: a file cannot be read, or an attack cannot be used.
+    """
+    sets = []
+    read: dict[str, tuple[Benchmark, tuple[Case, ...], StoredPrompts]] = {}
+    for each in wanted:
+        if each.benchmark not in read:
+            benchmark = make_benchmark(each.benchmark)
+            path = find_file(benchmark, folders)
+            if path is None:
+                continue
+            whole = benchmark.read(path)
+            stored = joined(benchmark.stored_attacks(path), _own_prompts(settings, whole))
+            read[each.benchmark] = benchmark, _drawn(whole, limit, each.benchmark, seed), stored
+        benchmark, cases, stored = read[each.benchmark]
+        sets.append(AskedSet(benchmark, make_attack(each.attack, settings, stored), cases))
+    return sets
+
+
+def _own_prompts(settings: AttackSettings, cases: Sequence[Case]) -> StoredPrompts:
+    path = settings.stored.path
+    return read_stored(path, cases).prompts if path else {}
+
+
+def _drawn(cases: Sequence[Case], limit: int, name: str, seed: int) -> tuple[Case, ...]:
+    """So many cases; those of one cluster are drawn together, and may be a few more."""
+    if not limit or limit >= len(cases):
+        return tuple(cases)
+    clusters: dict[str, list[int]] = {}
+    for place, case in enumerate(cases):
+        clusters.setdefault(case.cluster or f"/{case.id}", []).append(place)
+    order = list(clusters.values())
+    Random(f"{seed}/{name}").shuffle(order)
+    chosen: list[int] = []
+    for places in order:
+        if len(chosen) >= limit:
+            break
+        chosen += places
+    return tuple(cases[place] for place in sorted(chosen))
