@@ -51,7 +51,7 @@ class _Ratings(Benchmark):
     SCALE: ClassVar[Mapping[float, str]]
     LABELS: ClassVar[str]
     METRICS: ClassVar[tuple[Metric, ...]] = (
-        Metric("correlation", "rating", correlation),
+        Metric("correlation", "rating", correlation, unit=""),
         Metric("unread", "unread"),
     )
 
