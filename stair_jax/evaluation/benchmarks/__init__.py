@@ -16,8 +16,8 @@ from stair_jax.evaluation.benchmarks.hhh import Hhh
 from stair_jax.evaluation.benchmarks.hhh_ab import HhhAb
 from stair_jax.evaluation.benchmarks.ifeval import IfEval
 from stair_jax.evaluation.benchmarks.math500 import Math500
-from stair_jax.evaluation.benchmarks.own import own_benchmark
 from stair_jax.evaluation.benchmarks.over_refusal import CoCoNot, OKTest, ORBench
+from stair_jax.evaluation.benchmarks.own import own_benchmark
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.benchmarks.simpleqa import SimpleQa
 from stair_jax.evaluation.benchmarks.strongreject import StrongReject
@@ -58,7 +58,7 @@ _KINDS: tuple[type[Benchmark], ...] = (
 
 BENCHMARKS: dict[str, type[Benchmark]] = {kind.NAME: kind for kind in _KINDS}
 
-_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
 
 
 def register(kind: type[Benchmark]) -> type[Benchmark]:
@@ -79,6 +79,11 @@ def register(kind: type[Benchmark]) -> type[Benchmark]:
     return kind
 
 
+def is_own_file(name: str) -> bool:
+    """Whether a name is that of a file of the user's, such as "my.jsonl" or "my.jsonl@text"."""
+    return name.endswith(_FILES) or name.rpartition("@")[0].endswith(_FILES)
+
+
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name, or in a file of the user's (see `own.own_benchmark`).
 
@@ -92,7 +97,7 @@ def get_benchmark(name: str) -> Benchmark:
             f"{name}: Python files are not run; import it in a program of yours that calls "
             "stair_jax.evaluation.benchmarks.register"
         )
-    if Path(name).suffix.partition(":")[0] in _ENDINGS or Path(name).is_file():
+    if is_own_file(name):
         kind = own_benchmark(name)
         if kind.NAME in BENCHMARKS:
             raise UserError(f"{name}: there is a benchmark {kind.NAME!r} already: rename yours")

@@ -1,7 +1,7 @@
 """Benchmarks in files of the user's, without code: a prompt a row, and how answers are graded.
 
-The first row may be {"benchmark": {...}}, see `Grading`; or the file's name is followed by ":" and
-a way of grading, as in "capitals.jsonl:text".
+The first row may be {"benchmark": {...}}, see `Grading`; or the file's name is followed by "@" and
+a way of grading, as in "capitals.jsonl@text".
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from stair_jax.data.numbers import read_number
+from stair_jax.data.records import KINDS
 from stair_jax.data.sources import source_name
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation.benchmark import Benchmark, Metric, Role, Source
@@ -34,6 +35,7 @@ _COUNTS: Mapping[str, Mapping[str, float]] = {
     "safeguard": {"violates": 1.0},
     "preference": {},  # its score is the probability that the answer is preferred
 }
+_ABOUT_SAFETY = ("refusal", "action", "harmful", "safeguard")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -50,6 +52,7 @@ class Grading:
       policy: of the question "safeguard", the rules to judge by.
       macro: whether the figure is the mean over groups instead of over rows.
       role: see `Benchmark`.
+      kind: of the prompts, "safety" or "helpfulness"; "": as fits the question.
     """
 
     name: str = ""
@@ -59,6 +62,7 @@ class Grading:
     policy: str = ""
     macro: bool = False
     role: Role = "reported"
+    kind: str = ""
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -81,6 +85,8 @@ class Grading:
             raise UserError(f"benchmark.question {self.question!r}: {hint}")
         if self.role not in get_args(Role):
             raise UserError(f"benchmark.role is none of {', '.join(get_args(Role))}")
+        if self.kind not in ("", *KINDS):
+            raise UserError(f"benchmark.kind is none of {', '.join(KINDS)}")
         if self.name and not _NAME.fullmatch(self.name):
             raise UserError('benchmark.name may hold letters, digits, "_", "-" and "."')
         self._check_counts()
@@ -129,8 +135,7 @@ class OwnBenchmark(Benchmark):
             return {"score": None}
         if grading.question == "preference":
             return {"score": verdict.scores.get("p")}
-        counts = grading.counts or _COUNTS[grading.question]
-        return {"score": float(counts.get(verdict.label, 0.0))}
+        return {"score": float(_counted(grading).get(verdict.label, 0.0))}
 
     def material(self, case: Case, answer: Answer) -> Material:
         """As of any benchmark, with the policy and the answer to compare with."""
@@ -143,7 +148,7 @@ def own_benchmark(source: str) -> type[OwnBenchmark]:
     """The benchmark in a file.
 
     Args:
-      source: path of the file, see `read_rows`, with ":" and a match or a question behind it where
+      source: path of the file, see `read_rows`, with "@" and a match or a question behind it where
         its first row does not say how it is graded. Without either, rows with choices are graded by
         their likelihoods.
 
@@ -154,7 +159,8 @@ def own_benchmark(source: str) -> type[OwnBenchmark]:
     grading = _grading(path, how)
     statistic = macro_mean if grading.macro else mean
     name = grading.name or source_name(path)
-    metrics = [Metric("accuracy" if grading.match else "score", "score", statistic)]
+    main = "accuracy" if grading.match else "score"
+    metrics = [Metric(main, "score", statistic, labels=_labels(grading))]
     if grading.match == "likelihood":
         metrics.append(Metric("accuracy_per_byte", "score_per_byte", statistic))
     values = {
@@ -163,15 +169,28 @@ def own_benchmark(source: str) -> type[OwnBenchmark]:
         "SOURCE": Source((str(path.absolute()),), "it is your own file"),
         "ROLE": grading.role,
         "QUESTION": grading.question,
+        "KIND": grading.kind or ("safety" if grading.question in _ABOUT_SAFETY else "helpfulness"),
         "METRICS": tuple(metrics),
         "GRADING": grading,
     }
     return type("OwnBenchmark", (OwnBenchmark,), values)
 
 
+def _counted(grading: Grading) -> Mapping[str, float]:
+    """What the labels of a question count."""
+    return grading.counts or _COUNTS[grading.question]
+
+
+def _labels(grading: Grading) -> tuple[str, ...]:
+    """The labels that count 1, where all others count 0: see `Metric.labels`."""
+    if not grading.question or not set(_counted(grading).values()) <= {0, 1}:
+        return ()
+    return tuple(label for label, number in _counted(grading).items() if number)
+
+
 def _split(source: str) -> tuple[Path, str]:
     """The path, and the way of grading behind it."""
-    path, _, how = source.rpartition(":")
+    path, _, how = source.rpartition("@")
     if path and how in (*_MATCHES, *_COUNTS):
         return Path(path).expanduser(), how
     return Path(source).expanduser(), ""
@@ -181,14 +200,14 @@ def _grading(path: Path, how: str) -> Grading:
     """How a file is graded, by its first row and by what is behind its name."""
     first = read_rows(path)[0]
     if how and _is_header(first):
-        raise UserError(f"{path} says how it is graded in its first row: leave out :{how}")
+        raise UserError(f"{path} says how it is graded in its first row: leave out @{how}")
     if how:
         return Grading(match=how) if how in _MATCHES else Grading(question=how)
     if not _is_header(first):
         if first.has("choices"):
             return Grading(match="likelihood")
         raise UserError(
-            f"{path} does not say how answers are graded: name it as {path.name}:MATCH, with one "
+            f"{path} does not say how answers are graded: name it as {path.name}@MATCH, with one "
             f'of {_LISTED}, or begin it with a row such as {{"benchmark": {{"question": '
             '"correctness"}}'
         )

@@ -10,10 +10,12 @@ import pytest
 import stair_jax
 from stair_jax.errors import UserError
 from stair_jax.evaluation import benchmarks
+from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.benchmarks import BENCHMARKS, get_benchmark, register
 from stair_jax.evaluation.benchmarks.gsm8k import Gsm8k
 from stair_jax.evaluation.case import Answer, Graded
 from stair_jax.evaluation.judges.judge import Verdict
+from stair_jax.evaluation.suites import Wanted, read_sets
 
 PAGE = Path(stair_jax.__file__).parents[1] / "docs/evaluation_own.md"
 
@@ -52,7 +54,7 @@ def test_the_way_of_grading_stands_behind_the_name_of_the_file(write):
         {"prompt": "Half?", "reference": "1,000"},
         {"prompt": "Any?", "reference": [3, "5"]},
     )
-    benchmark = get_benchmark(f"{path}:number")
+    benchmark = get_benchmark(f"{path}@number")
     assert (benchmark.NAME, benchmark.QUESTION, benchmark.ROLE) == ("mine", "", "reported")
     finals = [{"final": "It is 4."}, {"final": "$1000"}, {"final": "4"}]
     assert scores(benchmark, *finals) == [{"score": 1.0}, {"score": 1.0}, {"score": 0.0}]
@@ -60,14 +62,14 @@ def test_the_way_of_grading_stands_behind_the_name_of_the_file(write):
 
 def test_a_text_is_compared_as_text_even_if_it_looks_like_a_letter(write):
     path = write({"prompt": "Note?", "reference": "A"}, {"prompt": "Sea?", "reference": ["B C"]})
-    benchmark = get_benchmark(f"{path}:text")
+    benchmark = get_benchmark(f"{path}@text")
     right, wrong = {"score": 1.0}, {"score": 0.0}
     assert scores(benchmark, {"final": "a."}, {"final": "the b, c"}) == [right, right]
     assert scores(benchmark, {"final": ""}, {"final": "b"}) == [wrong, wrong]
     with pytest.raises(
         UserError, match=r"line 2: the column 'reference' holds 'B C', which is no l"
     ):
-        cases_of(get_benchmark(f"{path}:choice"))
+        cases_of(get_benchmark(f"{path}@choice"))
 
 
 def test_the_first_row_says_name_question_and_what_labels_count(write):
@@ -88,6 +90,7 @@ def test_the_first_row_says_name_question_and_what_labels_count(write):
     assert (benchmark.NAME, benchmark.QUESTION, benchmark.ROLE) == (
         "polite", "refusal", "development",
     )  # fmt: skip
+    assert benchmark.KIND == "safety" and benchmark.METRICS[0].labels == ()
     first, second, third = cases_of(benchmark)
     assert (first.id, second.id, first.messages[0]["content"]) == ("x", "2", "Be kind.")
     assert second.cluster == third.cluster != ""
@@ -117,14 +120,19 @@ def test_rows_with_choices_are_graded_by_likelihood_without_being_told(write):
 
 
 def test_a_comparison_needs_another_answer_and_gives_a_probability(write):
-    benchmark = get_benchmark(write({"prompt": "a", "other": "b"}) + ":preference")
+    benchmark = get_benchmark(write({"prompt": "a", "other": "b"}) + "@preference")
     (case,) = cases_of(benchmark)
     assert benchmark.material(case, Answer("mine", "0", final="c")).other == "b"
     verdict = Verdict("preference", "judge", "first", {"p": 0.75})
     assert scores(benchmark, {}, verdict=verdict) == [{"score": 0.75}]
-    benchmark = get_benchmark(write({"prompt": "a"}) + ":preference")
+    benchmark = get_benchmark(write({"prompt": "a"}) + "@preference")
     with pytest.raises(UserError, match="line 1: there is no column 'other'"):
         cases_of(benchmark)
+
+
+def test_the_error_of_a_judge_can_be_taken_out_where_labels_count_1_or_0(write):
+    metric = get_benchmark(write({"prompt": "a"}) + "@refusal").METRICS[0]
+    assert (metric.name, metric.labels) == ("score", ("full_refusal", "partial_refusal"))
 
 
 def test_a_policy_is_shown_to_the_judge(write):
@@ -145,6 +153,7 @@ def test_a_policy_is_shown_to_the_judge(write):
         ({"match": 3}, "benchmark.match is not text"),
         ({"match": "text", "macro": "yes"}, "benchmark.macro is not true or false"),
         ({"match": "text", "role": "final"}, "benchmark.role is none of reported, development"),
+        ({"match": "text", "kind": "any"}, "benchmark.kind is none of safety, helpfulness"),
         ({"match": "text", "name": "a/b"}, "benchmark.name may hold letters"),
         ({"match": "text", "counts": {"a": 1}}, "benchmark.counts is for questions that have lab"),
         ({"question": "refusal", "counts": {"a": "b"}}, "benchmark.counts is not an object of num"),
@@ -174,19 +183,19 @@ def test_a_first_row_with_a_mistake_is_refused(write, header, message):
     ],
 )
 def test_a_row_that_cannot_be_graded_is_named(write, how, row, message):
-    benchmark = get_benchmark(f"{write(row)}:{how}")
+    benchmark = get_benchmark(f"{write(row)}@{how}")
     with pytest.raises(UserError, match=f"line 1: .*{message}"):
         cases_of(benchmark)
 
 
 def test_how_a_file_is_graded_is_said_once(write):
-    with pytest.raises(UserError, match=r"does not say how answers are graded: .*mine.jsonl:MATCH"):
+    with pytest.raises(UserError, match=r"does not say how answers are graded: .*mine.jsonl@MATCH"):
         get_benchmark(write({"prompt": "a", "reference": "b"}))
     path = write({"benchmark": {"match": "text"}}, {"prompt": "a", "reference": "b"})
     with pytest.raises(
-        UserError, match="says how it is graded in its first row: leave out :number"
+        UserError, match="says how it is graded in its first row: leave out @number"
     ):
-        get_benchmark(f"{path}:number")
+        get_benchmark(f"{path}@number")
     with pytest.raises(UserError, match="has no rows with prompts"):
         cases_of(get_benchmark(write({"benchmark": {"match": "text"}})))
 
@@ -196,7 +205,16 @@ def test_names_lead_to_benchmarks_and_other_names_to_the_nearest(tmp_path):
     with pytest.raises(UserError, match="there is no benchmark 'gsm8': did you mean gsm8k"):
         get_benchmark("gsm8")
     with pytest.raises(UserError, match=r"there is no file nowhere\.jsonl"):
-        get_benchmark("nowhere.jsonl:text")
+        get_benchmark("nowhere.jsonl@text")
+
+
+@pytest.mark.parametrize(("attack", "name"), [("", "none"), (":rot13", "rot13")])
+def test_a_file_of_ones_own_can_be_asked_under_an_attack_wherever_it_is(write, attack, name):
+    path = write({"prompt": "a", "reference": "b"})
+    wanted = Wanted.parse(f"{path}@text{attack}")
+    assert wanted == Wanted(f"{path}@text", name)
+    (asked,) = read_sets([wanted], [], AttackSettings())
+    assert asked.benchmark.NAME == "mine" and len(asked.cases) == 1
 
 
 def test_python_files_are_never_run(tmp_path):
@@ -239,7 +257,7 @@ def test_the_examples_of_the_docs_work(tmp_path, monkeypatch, registry):
     )
     for name, text in files.items():
         Path(name).write_text(text)
-    capitals = get_benchmark("capitals.jsonl:text")
+    capitals = get_benchmark("capitals.jsonl@text")
     answers = [{"final": "The answer is Paris."}, {"final": "Oslo"}]
     assert scores(capitals, *answers) == [{"score": 1.0}, {"score": 0.0}]
     advice = get_benchmark("advice.jsonl")
