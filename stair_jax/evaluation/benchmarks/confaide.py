@@ -71,6 +71,10 @@ class _Ratings(Benchmark):
             for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True))
         ]
 
+    def files(self, path: Path) -> list[Path]:
+        """The prompts and people's ratings."""
+        return [path, path.parent / self.LABELS]
+
     def grade(self, case: Case, answer: Answer, verdict: Verdict | None) -> dict[str, float | None]:
         """`rating`: see `rating_said`; missing, and 1 as `unread`, where the answer has none."""
         rating = rating_said(answer.final, self.SCALE)
