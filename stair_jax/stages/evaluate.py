@@ -13,7 +13,6 @@ from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation import suites
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.settings import AttackSettings
-from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.judges.questions import QUESTIONS
 from stair_jax.evaluation.judges.settings import JudgeSettings as GraderSettings
@@ -357,8 +356,8 @@ class Evaluate(JudgingStage):
     def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
         """Says which benchmarks no grader can grade."""
         for each in dict.fromkeys(each.benchmark for each in self.wanted):
-            question = BENCHMARKS[each].QUESTION if each in BENCHMARKS else ""
-            if each in missing or not question:
+            question = "" if each in missing else suites.make_benchmark(each).QUESTION
+            if not question:
                 continue
             kinds = {JudgeSpec.parse(grader).kind for grader in self.graders}
             if kinds <= {"rule"} and question not in ("refusal", "correctness"):
