@@ -162,7 +162,7 @@ class Transformer(nn.Module):
                 (`attention/mask.py`). None means no trees.
         """
         config = self.config
-        config.check_length(tokens.shape[1], "a row", "max_length (or row_length, context_tokens)")
+        config.check_length(tokens.shape[1], "a row", "its length")
         shape = (config.padded_vocab_size, config.hidden_size)
         init = _vocabulary_init(config)
         embedding = _param(self, "embedding", init, ("vocab", "embed"), shape)
