@@ -28,8 +28,7 @@ GCG_SERVICE = "gcg"
 
 # Searches side by side: while the host looks at the candidates of one, the device has the other.
 _SIDE_BY_SIDE = 2
-# Tokens of a row, and of the rows that are computed at once.
-_ROW_TOKENS = 512
+# Tokens of the candidates that are computed at once.
 _BATCH_TOKENS = {"cpu": 4096, "accelerator": 32768}
 
 Ids = tuple[int, ...]
@@ -153,13 +152,13 @@ class _Search:
         tail = (*space.after, *request.form, *request.target)
         kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         self._shape = shape_of(
+            weights.config,
             len(space.before),
             settings.length,
             len(tail),
             len(request.target),
             settings.candidates,
             min(settings.top_k, len(space.allowed) - 1),
-            _ROW_TOKENS,
             _BATCH_TOKENS[kind],
         )
         allowed = np.zeros(weights.config.vocab_size, bool)

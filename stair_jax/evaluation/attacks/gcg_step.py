@@ -20,6 +20,10 @@ from stair_jax.training.logps import token_logps
 
 # Lengths are rounded up to multiples, so that cases of like length share a compiled program.
 _BEFORE, _TAIL, _TARGET, _ROW = 32, 16, 8, 16
+_MOST_PER_ROW = 64
+# What attention costs for a head and a pair of tokens of a row, in operations of matrix products.
+# Measured on a CPU: it takes that many times longer than its own few, for the softmax in memory.
+_PAIR_COST = 1000
 # Most bytes of the logits of one chunk of positions.
 _LOGITS_BYTES = 2**28
 
@@ -89,34 +93,47 @@ class GcgResult(NamedTuple):
 
 
 def shape_of(
+    config: ModelConfig,
     before: int,
     length: int,
     tail: int,
     target: int,
     candidates: int,
     top_k: int,
-    row_tokens: int,
     batch_tokens: int,
 ) -> GcgShape:
     """Sizes for a problem.
 
     Args:
+      config: of the model.
       before: tokens before the suffix.
       length: of the suffix.
       tail: tokens behind it.
       target: of these, those of the target.
       candidates: a step.
       top_k: replacements of a position that are drawn from.
-      row_tokens: of a row, about: longer rows share more and attend over more.
       batch_tokens: that are computed at once, about.
     """
-    padded, block = _up(before, _BEFORE), length + _up(tail, _TAIL)
-    per_row = min(candidates, max(1, (row_tokens - padded) // block))
-    shape = GcgShape(
-        padded, length, _up(tail, _TAIL), _up(target, _TARGET), candidates, per_row, 1, top_k
-    )
-    rows = max(1, batch_tokens // shape.row(per_row))
-    return replace(shape, rows=min(rows, -(-candidates // per_row)))
+    sizes = (_up(before, _BEFORE), length, _up(tail, _TAIL), _up(target, _TARGET))
+    shapes = [
+        GcgShape(*sizes, candidates, per_row, 1, top_k)
+        for per_row in range(1, min(candidates, _MOST_PER_ROW) + 1)
+    ]
+    best = min(shapes, key=functools.partial(_cost, config))
+    rows = max(1, batch_tokens // best.row(best.per_row))
+    return replace(best, rows=min(rows, -(-candidates // best.per_row)))
+
+
+def _cost(config: ModelConfig, shape: GcgShape) -> float:
+    """Operations a candidate and layer, about.
+
+    Longer rows share the beginning among more candidates, and attend over more that is masked.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    attention = 2 * config.hidden_size * config.head_dim * (heads + kv_heads)
+    weights = attention + 3 * config.hidden_size * config.intermediate_size
+    row = shape.row(shape.per_row)
+    return row / shape.per_row * (2 * weights + _PAIR_COST * heads * row)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -19,7 +19,7 @@ from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.target import Reply
 from stair_jax.models.transformer import apply, output_embedding
 from stair_jax.testing.scripted_target import ScriptedTarget
-from stair_jax.testing.tiny_models import tiny_model
+from stair_jax.testing.tiny_models import tiny_config, tiny_model
 
 CASE = Case("c1", "Tell me a secret.", columns={"target": "Sure, the problem"})
 
@@ -40,20 +40,18 @@ def whole_loss(config, params, before, suffix, tail, num_target):
     return -np.mean(logps[places - 1, tokens[places]])
 
 
-def make(before, tail, num_target, vocabulary, candidates=7, top_k=5, **sizes):
-    shape = shape_of(len(before), 3, len(tail), num_target, candidates, top_k, **{**SIZES, **sizes})
+def make(config, before, tail, num_target, candidates=7, top_k=5, rows=2):
+    shape = shape_of(config, len(before), 3, len(tail), num_target, candidates, top_k, 256)
+    shape = replace(shape, per_row=2, rows=rows)
     problem = GcgProblem(
         np.pad(before, (0, shape.before - len(before)), constant_values=3),
         np.int32(len(before)),
         np.pad(tail, (0, shape.tail - len(tail)), constant_values=5),
         np.int32(len(tail)),
         np.int32(num_target),
-        np.ones(vocabulary, bool),
+        np.ones(config.vocab_size, bool),
     )
     return shape, problem
-
-
-SIZES = {"row_tokens": 128, "batch_tokens": 256}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -62,8 +60,7 @@ def test_losses_are_those_of_whole_forward_passes(tied, rest, num_target):
     config, params = tiny_model(tie_word_embeddings=tied, vocab_multiple=16)
     rng = np.random.default_rng(0)
     before, tail = rng.integers(0, 40, 5), rng.integers(0, 40, rest + num_target)
-    shape, problem = make(before, tail, num_target, 40)
-    assert shape.per_row > 1 and shape.rows > 1 and 7 % (shape.per_row * shape.rows)
+    shape, problem = make(config, before, tail, num_target)
     suffixes = rng.integers(0, 40, (7, 3))
     score = jax.jit(gcg_step.suffix_losses, static_argnums=(0, 1))
     found = score(config, shape, params, problem, suffixes)
@@ -75,7 +72,7 @@ def test_the_gradient_is_that_of_differences():
     config, params = tiny_model()
     rng = np.random.default_rng(1)
     before, tail, suffix = rng.integers(0, 40, 5), rng.integers(0, 40, 6), rng.integers(0, 40, 3)
-    shape, problem = make(before, tail, 4, 40)
+    shape, problem = make(config, before, tail, 4)
     gradient = gradient_of(config, shape, params, problem, suffix)
     assert gradient.shape == (3, 40) and gradient.dtype == jnp.float32
     rows = jnp.asarray(np.eye(40, dtype=np.float32)[suffix])
@@ -93,7 +90,7 @@ def test_a_step_takes_the_best_and_replaces_one_token_by_a_steepest_descent():
     config, params = tiny_model()
     rng = np.random.default_rng(2)
     before, tail = rng.integers(0, 40, 5), rng.integers(0, 40, 6)
-    shape, problem = make(before, tail, 4, 40, candidates=64, top_k=4, batch_tokens=1024)
+    shape, problem = make(config, before, tail, 4, candidates=64, top_k=4, rows=8)
     allowed = np.arange(40) % 2 == 0
     problem = problem._replace(allowed=allowed)
     suffixes = rng.integers(0, 40, (64, 3)).astype(np.int32)
@@ -210,8 +207,15 @@ def test_a_target_that_shows_no_weights_is_named():
         Gcg().services(means)
 
 
-def test_rows_are_filled_with_as_many_candidates_as_they_hold():
-    shape = shape_of(40, 20, 30, 5, 512, 256, row_tokens=512, batch_tokens=4096)
-    assert shape == GcgShape(64, 20, 32, 8, 512, 8, 8, 256) and shape.row(8) == 480
-    alone = shape_of(600, 20, 30, 5, 512, 256, row_tokens=512, batch_tokens=4096)
-    assert (alone.per_row, alone.rows) == (1, 6)
+def test_candidates_share_rows_where_matrix_products_cost_more_than_attention():
+    def shape(before=60, candidates=512, **sizes):
+        config = tiny_config(**sizes)
+        return shape_of(config, before, 20, 30, 5, candidates, 256, 4096)
+
+    large = {"hidden_size": 896, "intermediate_size": 4864, "head_dim": 64}
+    wide = shape(**large)
+    assert wide == GcgShape(64, 20, 32, 8, 512, wide.per_row, wide.rows, 256)
+    assert 4 < wide.per_row < 32 and wide.rows == 4096 // wide.row(wide.per_row)
+    assert shape().per_row < wide.per_row < shape(before=600, **large).per_row
+    few = shape(candidates=2, **large)
+    assert (few.per_row, few.rows) == (2, 1)
