@@ -218,6 +218,15 @@ class ModelConfig:
                 f"and attention to a window is not supported: lower {remedy} to {window} or less"
             )
 
+    def padded_length(self, length: int, bucket: int) -> int:
+        """Length to pad a sequence to, where `bucket` (>= length) would do for any other model.
+
+        Raises:
+            UserError: the sequence is longer than the sliding window.
+        """
+        self.check_length(length, "a sequence to score", "its length")
+        return min(bucket, self.sliding_window or bucket)
+
     @property
     def context_tokens(self) -> int:
         """Longest sequence that the model was made for, and that is computed exactly here."""

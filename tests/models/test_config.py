@@ -136,6 +136,7 @@ def test_the_window_of_mistral_is_kept_and_bounds_the_context(given, window, con
     assert (config.sliding_window, config.context_tokens) == (window, context)
     assert ModelConfig.from_huggingface(config.to_huggingface()) == config
     assert AutoConfig.for_model(**config.to_huggingface()).sliding_window == window
+    assert config.padded_length(100, 8192) == min(8192, window or 8192)
     if window:
         config.check_length(window, "the context", "context_tokens")
         with pytest.raises(UserError, match=f"sliding_window {window} .* lower context_tokens to"):
