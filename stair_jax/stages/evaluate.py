@@ -15,6 +15,7 @@ from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.judges.questions import QUESTIONS
+from stair_jax.evaluation.judges.rules import RuleJudge
 from stair_jax.evaluation.judges.settings import JudgeSettings as GraderSettings
 from stair_jax.evaluation.judges.settings import JudgeSpec
 from stair_jax.evaluation.labelled import read_labelled
@@ -356,14 +357,16 @@ class Evaluate(JudgingStage):
     def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
         """Says which benchmarks no grader can grade."""
         for each in dict.fromkeys(each.benchmark for each in self.wanted):
-            question = "" if each in missing else suites.make_benchmark(each).QUESTION
-            if not question:
-                continue
+            benchmark = None if each in missing else suites.make_benchmark(each)
             kinds = {JudgeSpec.parse(grader).kind for grader in self.graders}
-            if kinds <= {"rule"} and question not in ("refusal", "correctness"):
+            if benchmark is None or not benchmark.QUESTION or kinds - {"rule"}:
+                continue
+            by_rule = benchmark.question_for(RuleJudge.QUESTIONS.__contains__) if kinds else ""
+            if by_rule != benchmark.QUESTION:
+                what = "only its refusals are counted" if by_rule else "it is not graded"
                 say(
-                    f"{name}: {each} is answered, and not graded: its question, {question}, needs "
-                    "a model or an endpoint in graders"
+                    f"{name}: {each} is answered, and {what}: its question, {benchmark.QUESTION}, "
+                    "needs a model or an endpoint in graders"
                 )
 
 

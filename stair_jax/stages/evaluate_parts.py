@@ -221,17 +221,11 @@ class Evaluation:
     def _verdicts(self, spec: JudgeSpec, answers: Mapping[RowKey, Sequence[Answer]]) -> Verdicts:
         """What a judge says of all answers, and of the labelled ones."""
         stage, name = self._stage, str(spec)
-        benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in self._sets}
-        cases = {
-            (asked.benchmark.NAME, case.id): case for asked in self._sets for case in asked.cases
-        }
-        judged = to_judge((a for own in answers.values() for a in own), benchmarks, cases)
         labelled = {q: read_labelled(Path(file).expanduser()) for q, file in stage.labelled.items()}
-        judged += [each for q, rows in labelled.items() for each in _to_compare(q, rows)]
         about = self._folder / "verdicts" / f"{slug(name)}.json"
         path = about.with_suffix(".jsonl")
         if not collectives.broadcast(Shards(path, ()).is_finished()):
-            self._judge(spec, judged, path, about)
+            self._judge(spec, answers, labelled, path, about)
         known = storage.read_json(about)
         found = read_verdicts(storage.read_jsonl(path))
         return Verdicts(
@@ -242,11 +236,25 @@ class Evaluation:
             _calibrations(known, labelled, found, stage.labelled),
         )
 
-    def _judge(self, spec: JudgeSpec, judged: Sequence[Judged], path: Path, about: Path) -> None:
+    def _judge(
+        self,
+        spec: JudgeSpec,
+        answers: Mapping[RowKey, Sequence[Answer]],
+        labelled: Mapping[str, Sequence[Labelled]],
+        path: Path,
+        about: Path,
+    ) -> None:
         stage, context = self._stage, self._context
+        benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in self._sets}
+        cases = {
+            (asked.benchmark.NAME, case.id): case for asked in self._sets for case in asked.cases
+        }
         own = load_judge(spec, stage.grading, self._folder, context.runtime, stage.dtype_used)
         with own as loaded:
             judge = loaded.judge
+            given = (answer for of_row in answers.values() for answer in of_row)
+            judged = to_judge(given, benchmarks, cases, judge.can)
+            judged += [each for q, rows in labelled.items() for each in _to_compare(q, rows)]
             questions = sorted({each.question for each in judged if judge.can(each.question)})
             judged = [each for each in judged if each.question in questions]
             if collectives.is_main():  # first: when the verdicts are there, all is there

@@ -43,6 +43,7 @@ class StrongReject(Benchmark):
         "download strongreject_dataset/strongreject_dataset.csv of "
         "https://github.com/alexandrasouly/strongreject",
     )
+    COUNTS_REFUSALS = True
     KIND = "safety"
     QUESTION = "rubric"
     STORED_HOW = (
