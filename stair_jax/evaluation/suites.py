@@ -17,7 +17,8 @@ from stair_jax.evaluation.attacks.stored import (
     read_stored,
 )
 from stair_jax.evaluation.benchmark import Benchmark
-from stair_jax.evaluation.benchmarks import BENCHMARKS
+from stair_jax.evaluation.benchmarks import BENCHMARKS, get_benchmark, is_own_file
+from stair_jax.evaluation.benchmarks.own import OwnBenchmark
 from stair_jax.evaluation.case import Case
 
 # The table of the paper, and over-refusal, which it does not have.
@@ -60,7 +61,6 @@ _QUICK = ("xstest_unsafe", "xstest_safe", "stereotype", "gsm8k", "advglue", "hhh
 
 SUITES: Mapping[str, tuple[str, ...]] = {"paper": _PAPER, "safety": _SAFETY, "quick": _QUICK}
 _QUICK_CASES = 100
-_OWN_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Wanted:
     """A benchmark under an attack, as it is named: "BENCHMARK" or "BENCHMARK:ATTACK".
 
     Attributes:
-      benchmark: its name, or the path of a file of one's own.
+      benchmark: its name, or a file of one's own as `own.own_benchmark` takes it.
       attack: its name; "none": the prompts as they are.
     """
 
@@ -83,8 +83,7 @@ class Wanted:
           UserError: there is no such benchmark or attack, or "stored" has no name behind it.
         """
         name, _, attack = text.strip().partition(":")
-        is_own = name.endswith(_OWN_FILES)
-        if name not in BENCHMARKS and not is_own:
+        if name not in BENCHMARKS and not is_own_file(name):
             raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
         attack = attack or "none"
         if attack == Stored.NAME or attack == PREFIX:
@@ -118,12 +117,14 @@ def limit_of(suite: str, limit: int) -> int:
 
 
 def make_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name."""
-    return BENCHMARKS[name]()
+    """A benchmark by its name, or in a file of the user's."""
+    return get_benchmark(name)
 
 
 def find_file(benchmark: Benchmark, folders: Sequence[Path]) -> Path | None:
     """The rows of a benchmark; None: they are in none of the folders."""
+    if isinstance(benchmark, OwnBenchmark):  # its path is absolute
+        return benchmark.SOURCE.find(Path())
     found = (benchmark.SOURCE.find(folder) for folder in folders)
     return next((path for path in found if path is not None), None)
 

@@ -13,9 +13,9 @@ from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation import suites
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.settings import AttackSettings
-from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.judges.questions import QUESTIONS
+from stair_jax.evaluation.judges.rules import RuleJudge
 from stair_jax.evaluation.judges.settings import JudgeSettings as GraderSettings
 from stair_jax.evaluation.judges.settings import JudgeSpec
 from stair_jax.evaluation.labelled import read_labelled
@@ -55,7 +55,7 @@ class Evaluate(JudgingStage):
     """Settings of `evaluate`, beside those of who judges in the methods by self-reward.
 
     Attributes:
-      data: the stage that holds the rows of the benchmark "pocket"; empty: there is none.
+      data: the stage that holds the rows of the benchmark "pocket"; empty: `files` does.
       files: folder of the files of all other benchmarks; empty: there are none.
       suite: "paper", "safety" or "quick", see docs/evaluation.md; empty: `benchmarks` alone.
       benchmarks: names, BENCHMARK or BENCHMARK:ATTACK, beside those of the suite; empty: "pocket",
@@ -136,7 +136,7 @@ class Evaluate(JudgingStage):
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
         wanted = self.wanted
         require(
-            bool(self.data) or all(each.benchmark != Pocket.NAME for each in wanted),
+            bool(self.data or self.files) or all(each.benchmark != Pocket.NAME for each in wanted),
             f"data is empty: name the stage that holds the rows of {Pocket.NAME}",
         )
         graders = [str(JudgeSpec.parse(grader)) for grader in self.graders]
@@ -270,7 +270,8 @@ class Evaluate(JudgingStage):
         super().check_environment(folder)
         if self.files and not Path(self.files).expanduser().is_dir():
             raise UserError(f"files: there is no folder {self.files}")
-        elsewhere = [each for each in self.wanted if each.benchmark != Pocket.NAME]
+        made = Pocket.NAME if self.data else ""  # by a stage, which may not have run yet
+        elsewhere = [each for each in self.wanted if each.benchmark != made]
         missing = suites.absent(elsewhere, self.folders(None), self.attacks)
         for name, reason in missing.items():
             say(f"{folder.name}: {name} is left out: {reason}")
@@ -356,14 +357,16 @@ class Evaluate(JudgingStage):
     def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
         """Says which benchmarks no grader can grade."""
         for each in dict.fromkeys(each.benchmark for each in self.wanted):
-            question = BENCHMARKS[each].QUESTION if each in BENCHMARKS else ""
-            if each in missing or not question:
-                continue
+            benchmark = None if each in missing else suites.make_benchmark(each)
             kinds = {JudgeSpec.parse(grader).kind for grader in self.graders}
-            if kinds <= {"rule"} and question not in ("refusal", "correctness"):
+            if benchmark is None or not benchmark.QUESTION or kinds - {"rule"}:
+                continue
+            by_rule = benchmark.question_for(RuleJudge.QUESTIONS.__contains__) if kinds else ""
+            if by_rule != benchmark.QUESTION:
+                what = "only its refusals are counted" if by_rule else "it is not graded"
                 say(
-                    f"{name}: {each} is answered, and not graded: its question, {question}, needs "
-                    "a model or an endpoint in graders"
+                    f"{name}: {each} is answered, and {what}: its question, {benchmark.QUESTION}, "
+                    "needs a model or an endpoint in graders"
                 )
 
 
