@@ -25,6 +25,8 @@ from stair_jax.evaluation.target import Reply
 from stair_jax.monitoring import Progress
 from stair_jax.testing.scripted_target import ScriptedJudge, ScriptedService, ScriptedTarget
 
+CAN = frozenset({"harmful", "refusal"}).__contains__  # questions that a judge knows
+
 
 @pytest.fixture
 def progress():
@@ -109,12 +111,12 @@ def test_judges_see_no_answer_that_is_not_there(small_set):
     found = answers("stop", "length", "missing", "too_long", "content_filter")
     asked = small_set(5)
     cases = {("small", case.id): case for case in asked.cases}
-    judged = to_judge(found, {"small": asked.benchmark}, cases)
+    judged = to_judge(found, {"small": asked.benchmark}, cases, CAN)
     assert [each.material.answer for each in judged] == ["final 0", "final 1"]
     assert [each.key for each in judged] == [answer_key(answer) for answer in found[:2]]
     assert {each.question for each in judged} == {"harmful"}
     silent = type("Silent", (type(asked.benchmark),), {"QUESTION": ""})()
-    assert to_judge(found, {"small": silent}, cases) == []
+    assert to_judge(found, {"small": silent}, cases, CAN) == []
 
 
 def test_keys_tell_all_answers_apart():
@@ -137,7 +139,7 @@ def test_keys_tell_all_answers_apart():
 def test_verdicts_are_made_once_and_read_as_they_were(disorder, small_set, tmp_path, progress):
     asked = small_set(4)
     cases = {("small", case.id): case for case in asked.cases}
-    judged = to_judge(answers(*["stop"] * 4), {"small": asked.benchmark}, cases)
+    judged = to_judge(answers(*["stop"] * 4), {"small": asked.benchmark}, cases, CAN)
 
     def verdict(question, material):
         label = None if material.answer == "final 2" else "yes"

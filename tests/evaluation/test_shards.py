@@ -20,7 +20,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def as_process(monkeypatch):
-    """`with as_process(1, of=2):` runs as that process; barriers return at once."""
+    """A context in which one is that process of so many; barriers return at once."""
 
     @contextmanager
     def process(index, of):
