@@ -20,7 +20,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def as_process(monkeypatch):
-    """A context in which one is that process of so many; barriers return at once."""
+    """Runs a block as one of several processes, whose barriers return at once."""
 
     @contextmanager
     def process(index, of):
