@@ -25,6 +25,7 @@ from stair_jax.decoding.requests import Completion, Request, Sampling, request_k
 from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
 from stair_jax.inference.likelihood import LikelihoodTask
+from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 from stair_jax.run.language_model import LanguageModel, LanguageModelSettings
 from stair_jax.settings import build, require
 from stair_jax.text import steps
@@ -317,6 +318,7 @@ def main() -> None:
     """The command line of lm-eval, which knows the model `stair_jax`."""
     from lm_eval.__main__ import cli_evaluate
 
+    use_compilation_cache(users_cache())
     try:
         cli_evaluate()
     except UserError as error:
