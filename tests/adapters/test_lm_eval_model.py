@@ -152,6 +152,7 @@ def test_generation_settings_that_cannot_be_are_named(ours, settings, message):
     ("arguments", "message"),
     [
         ({}, "pretrained is missing"),
+        ({"pretrained": "pocket", "max_lenght": 8}, "no 'max_lenght': did you mean max_length"),
         ({"pretrained": "pocket", "dtype": "int3"}, "model_args.dtype"),
         ({"pretrained": "/nowhere"}, "/nowhere"),
     ],
