@@ -194,7 +194,7 @@ class Evaluation:
         return Shards(self._answers_path(row), answer_keys(sets))
 
     def _answers_path(self, row: RowKey) -> Path:
-        return self._folder / "answers" / f"{slug(row.model)}.{row.method}.jsonl"
+        return self._folder / "answers" / f"{slug(row.model)}.{slug(row.method)}.jsonl"
 
     def _read_answers(self, row: RowKey) -> list[Answer]:
         return [Answer.from_dict(each) for each in storage.read_jsonl(self._answers_path(row))]
