@@ -37,9 +37,7 @@ def small_set():
     """`make(count, attack)`: so many cases under an attack."""
 
     def make(count=3, attack="none", **changes):
-        cases = [
-            Case(f"c{n}", f"prompt {n}", **changes.get(f"c{n}", {})) for n in range(count)
-        ]
+        cases = [Case(f"c{n}", f"prompt {n}", **changes.get(f"c{n}", {})) for n in range(count)]
         return AskedSet(Small(), make_attack(attack), tuple(cases))
 
     return make

@@ -87,7 +87,7 @@ def test_cases_with_choices_are_asked_for_likelihoods_alone(small_set):
     assert answer == Answer("small", "c0", likelihoods=(-1.0, -3.0))
     assert Answer.from_dict(answer.to_dict()) == answer
     assert not target.asked
-    with pytest.raises(UserError, match="small compares likelihoods.*leave 'rot13' out"):
+    with pytest.raises(UserError, match=r"small compares likelihoods.*leave 'rot13' out"):
         AskedSet(asked.benchmark, make_attack("rot13"), (case,))
 
 

@@ -105,16 +105,43 @@ def answers(*finishes):
     ]
 
 
+def knows_all(question):
+    return True
+
+
 def test_judges_see_no_answer_that_is_not_there(small_set):
     found = answers("stop", "length", "missing", "too_long", "content_filter")
     asked = small_set(5)
     cases = {("small", case.id): case for case in asked.cases}
-    judged = to_judge(found, {"small": asked.benchmark}, cases)
+    judged = to_judge(found, {"small": asked.benchmark}, cases, knows_all)
     assert [each.material.answer for each in judged] == ["final 0", "final 1"]
     assert [each.key for each in judged] == [answer_key(answer) for answer in found[:2]]
     assert {each.question for each in judged} == {"harmful"}
     silent = type("Silent", (type(asked.benchmark),), {"QUESTION": ""})()
-    assert to_judge(found, {"small": silent}, cases) == []
+    assert to_judge(found, {"small": silent}, cases, knows_all) == []
+
+
+def test_a_judge_that_cannot_answer_the_question_counts_refusals(small_set):
+    asked = small_set(1)
+    kind = type(asked.benchmark)
+    cases = {("small", case.id): case for case in asked.cases}
+    counted = type("Counted", (kind,), {"COUNTS_REFUSALS": True})()
+    for benchmark, questions in ((asked.benchmark, []), (counted, ["refusal"])):
+        judged = to_judge(answers("stop"), {"small": benchmark}, cases, {"refusal"}.__contains__)
+        assert [each.question for each in judged] == questions
+    (metric,) = counted.metrics_by("refusal")
+    grades = [
+        counted.grade_by("refusal", asked.cases[0], answer, verdict)[metric.key]
+        for answer, verdict in (
+            (answers("stop")[0], Verdict("refusal", "rule", "full_refusal")),
+            (answers("stop")[0], Verdict("refusal", "rule", "partial_refusal")),
+            (answers("stop")[0], Verdict("refusal", "rule", "full_compliance")),
+            (answers("stop")[0], Verdict("refusal", "rule", None)),
+            (answers("content_filter")[0], None),
+            (answers("missing")[0], None),
+        )
+    ]
+    assert grades == [1.0, 1.0, 0.0, None, 1.0, None]
 
 
 def test_keys_tell_all_answers_apart():
@@ -137,7 +164,7 @@ def test_keys_tell_all_answers_apart():
 def test_verdicts_are_made_once_and_read_as_they_were(disorder, small_set, tmp_path, progress):
     asked = small_set(4)
     cases = {("small", case.id): case for case in asked.cases}
-    judged = to_judge(answers(*["stop"] * 4), {"small": asked.benchmark}, cases)
+    judged = to_judge(answers(*["stop"] * 4), {"small": asked.benchmark}, cases, knows_all)
 
     def verdict(question, material):
         label = None if material.answer == "final 2" else "yes"

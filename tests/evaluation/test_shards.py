@@ -20,7 +20,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def as_process(monkeypatch):
-    """`with as_process(1, of=2):` runs as that process; barriers return at once."""
+    """Runs a block as one of several processes, whose barriers return at once."""
 
     @contextmanager
     def process(index, of):

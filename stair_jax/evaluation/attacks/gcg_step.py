@@ -120,8 +120,10 @@ def shape_of(
         for per_row in range(1, min(candidates, _MOST_PER_ROW) + 1)
     ]
     best = min(shapes, key=functools.partial(_cost, config))
-    rows = max(1, batch_tokens // best.row(best.per_row))
-    return replace(best, rows=min(rows, -(-candidates // best.per_row)))
+    most = max(1, batch_tokens // best.row(best.per_row))
+    rows = -(-candidates // best.per_row)
+    # Batches of equal size, so that the last one has little padding.
+    return replace(best, rows=-(-rows // -(-rows // most)))
 
 
 def _cost(config: ModelConfig, shape: GcgShape) -> float:
