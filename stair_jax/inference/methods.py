@@ -76,6 +76,11 @@ class Method:
             return settings
         return replace(settings, **dict(zip(_SIZES[self.search], self.size, strict=True)))
 
+    def sized(self, settings: TestTimeSettings) -> "Method":
+        """The same with its size, that of the settings where the name has none."""
+        own = self.settings(settings)
+        return replace(self, size=tuple(getattr(own, name) for name in _SIZES.get(self.search, ())))
+
     def num_candidates(self, settings: TestTimeSettings) -> int:
         """How many candidates of one prompt are sampled side by side."""
         own = self.settings(settings)
