@@ -40,7 +40,8 @@ PAPER = Sampling(temperature=1.2, top_k=50, top_p=0.9, max_tokens=12)
 def make_engine(params=PARAMS, **sizes):
     """An engine whose sizes make each row bitwise independent of the other rows."""
     usual = {"num_slots": 8, "page_size": 4, "prefill_rows": 4, "prefill_width": 8}
-    return Engine(CONFIG, params, max_length=MAX_LENGTH, steps_per_call=4, **(usual | sizes))
+    usual["steps_per_call"] = 4
+    return Engine(CONFIG, params, max_length=MAX_LENGTH, **(usual | sizes))
 
 
 def random_tokens(length, seed):
@@ -379,6 +380,22 @@ def test_a_quick_call_leaves_what_it_cannot_sample(monkeypatch):
     with wrapped_program(engine, "decode", decode):
         same_but_for_rounding(run_all(engine, requests), expected)
     assert {*modes} == {"quick", "full"}
+
+
+def test_a_row_that_a_quick_call_could_not_sample_waits_for_the_next(monkeypatch):
+    """Rounding may let a row be sampled one step later in the same call, as other rows move on."""
+    requests, steps = mixed_requests(), 5  # so that no other test has compiled the program
+    expected = run_all(make_engine(steps_per_call=steps), requests)
+    sample_quickly = programs.sample_quickly
+
+    def unsteady(logits, rows, positions):
+        tokens, logps, valid = sample_quickly(logits, rows, positions)
+        others = jnp.sum(positions) - positions
+        return tokens, logps, valid & ((rows.temperature == 0) | (others % 3 != 0))
+
+    monkeypatch.setattr(programs, "sample_quickly", unsteady)
+    monkeypatch.setattr(EngineConfig, "decode_mode", "quick")
+    same_but_for_rounding(run_all(make_engine(steps_per_call=steps), requests), expected)
 
 
 def test_handles_are_used_again_and_shortened():
