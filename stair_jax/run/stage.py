@@ -92,12 +92,15 @@ class Stage(Settings, ABC):
       PROCESSES: "all", or "first": the first process of a run works while the others wait.
       LENGTH: the field that says how long the stage works; empty: it cannot be lengthened.
       MEMORY: the fields to lower where memory runs out; those of `runtime` behind "runtime.".
+      KEEPS: whether a start goes on with what an earlier one made of its `sources`, which may then
+        not change in between. Otherwise it reads them from the start again.
     """
 
     VERSION: ClassVar[int] = 1
     PROCESSES: ClassVar[Literal["all", "first"]] = "all"
     LENGTH: ClassVar[str] = ""
     MEMORY: ClassVar[tuple[str, ...]] = ()
+    KEEPS: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, context: StageContext) -> None:

@@ -159,8 +159,9 @@ def _look_at(
         return StageState(True, identity, record["fingerprint"])
     if (folder / STARTED_FILE).exists():
         record = read_record(folder / STARTED_FILE)
-        # A stage reads its sources from the start again, so that they may be corrected.
-        _check_same(entry, record, "started", inputs, {}, entries, workdir)
+        # What is read from the start again may be corrected.
+        kept = sources if entry.stage.KEEPS else {}
+        _check_same(entry, record, "started", inputs, kept, entries, workdir)
         if _HISTORY in record:
             identity[_HISTORY] = record[_HISTORY]
     elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):

@@ -152,10 +152,6 @@ class Evaluate(JudgingStage):
 
     def _check_names(self) -> None:
         """Raises a UserError if a row is named twice, or two models would share their answers."""
-        rows = self.rows
-        for row in rows:
-            shown = f"{row.model!r} answers by the method {row.method}"
-            require(rows.count(row) == 1, f"{shown} twice: name each model and method once")
         origins: dict[str, str] = {}
         for name, origin in self._origins():
             other = origins.setdefault(name, origin)
@@ -163,6 +159,10 @@ class Evaluate(JudgingStage):
                 other == origin,
                 f"two models have the name {name!r} in the table, {other} and {origin}: rename one",
             )
+        rows = self.rows
+        for row in rows:
+            shown = f"{row.model!r} answers by the method {row.method}"
+            require(rows.count(row) == 1, f"{shown} twice: name each model and method once")
 
     def _origins(self) -> Iterator[tuple[str, str]]:
         """(name in the table, where the model is) of each model that is named."""

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
@@ -84,6 +84,8 @@ class JudgingStage(Stage):
       judge_prm_checkpoint: the same where no stage makes it: a folder or hub id of one of our
         reward models, or of a sequence classifier with one label.
     """
+
+    KEEPS: ClassVar[bool] = True  # trees and answers: none may be of another model or judge
 
     judge: JudgeSettings = setting(JudgeSettings)
     reward: SafetyReward = setting(SafetyReward)

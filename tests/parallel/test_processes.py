@@ -11,7 +11,7 @@ from soak import processes
 from soak.command import Command
 from soak.restarts import Moment
 from stair_jax.record_log import RecordLog
-from stair_jax.storage import write_jsonl
+from stair_jax.storage import read_jsonl, write_jsonl
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -25,7 +25,20 @@ def inputs(tmp_path_factory, make_stage_inputs):
     prompts = [{"id": id, "prompt": f"{id} + 2?", "kind": "safety"} for id in SEARCHED]
     prompts.insert(2, {"id": "long", "prompt": "1 " * 200, "kind": "safety"})
     write_jsonl(folder / "data" / "prompts.jsonl", [row | {"source": "test"} for row in prompts])
+    _write_benchmarks(folder / "benchmarks")
     return folder
+
+
+def _write_benchmarks(folder):
+    """Prompts of XSTest, one of them too long, and pairs of HHH."""
+    folder.mkdir()
+    texts = [f"{n} + 2?" for n in range(6)] + ["1 " * 200]
+    rows = [f"{n},{text},contrast_homonyms,x" for n, text in enumerate(texts)]
+    text = "\n".join(["id,prompt,type,focus", *rows])
+    (folder / "xstest_prompts.csv").write_text(text)
+    pairs = [{"id": f"{n}", "input": f"{n} + 2?"} for n in range(5)]
+    choices = {"subset": "honest", "chosen": "Four, it is.", "rejected": "Five."}
+    write_jsonl(folder / "hhh.jsonl", [pair | choices for pair in pairs])
 
 
 def command_of(inputs, count, *flags):
@@ -97,8 +110,29 @@ def test_two_processes_grow_the_trees_of_one(whole, shared):
     assert not list((shared / "search").glob(".part*"))
 
 
+def test_two_processes_evaluate_with_the_bytes_of_one(whole, shared):
+    names = [
+        "answers/base.greedy.jsonl",
+        "verdicts/rule.jsonl",
+        "verdicts/rule.json",
+        "graded.jsonl",
+        "details.json",
+        "table.json",
+        "table.md",
+    ]
+    for name in names:
+        assert (shared / "evaluate" / name).read_bytes() == (whole / "evaluate" / name).read_bytes()
+    answers = read_jsonl(whole / "evaluate" / names[0])
+    assert len(answers) == 7 + 5 + 3 * 7  # three forms of the forged tags
+    assert [answer["case"] for answer in answers[:12]] == [*map(str, range(7)), *map(str, range(5))]
+    finishes = [answer.get("finish", "stop") for answer in answers[:7]]
+    assert finishes[6] == "too_long" and set(finishes[:6]) <= {"stop", "length"}
+    assert all(len(answer["likelihoods"]) == 2 for answer in answers[7:12])
+    assert not list((shared / "evaluate").glob("*/.*"))
+
+
 def test_records_do_not_depend_on_the_number_of_processes(whole, shared):
-    for stage in ("data", "base", "sft", "search", "dpo", "export"):
+    for stage in ("data", "base", "sft", "search", "evaluate", "dpo", "export"):
         one, two = (
             json.loads((run / stage / "complete.json").read_text()) for run in (whole, shared)
         )

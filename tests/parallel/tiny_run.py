@@ -25,7 +25,7 @@ def get_config(inputs):
     return ConfigDict(
         {
             "seed": 3,
-            "stages": ("files:data", "model:base", "sft", "search", "dpo", "export"),
+            "stages": ("files:data", "model:base", "sft", "search", "evaluate", "dpo", "export"),
             "runtime": {
                 "slots": 8,
                 "trees_in_flight": 2,
@@ -58,6 +58,13 @@ def get_config(inputs):
                     "helpfulness_template": "{prompt} : {answer}",
                     "safety_template": "{prompt} . {answer}",
                 },
+            },
+            "evaluate": {
+                "models": ("base",),
+                "files": f"{inputs}/benchmarks",
+                "benchmarks": ("xstest_unsafe", "hhh", "xstest_unsafe:forged_tags"),
+                "context_tokens": 96,
+                "max_tokens": 10,
             },
             "dpo": {**_TRAINING, "preferences": "data", "epochs": 2.0},
             "export": {"model": "dpo", "dtype": "float32"},
