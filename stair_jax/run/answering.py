@@ -99,6 +99,28 @@ class Answerer:
             on_tokens=on_tokens,
         )
 
+    def task(
+        self, question: Question, tokens: tuple[int, ...], settings: AnswerSettings
+    ) -> AnswerTask:
+        """The task of an answer, for who steps the driver himself.
+
+        Args:
+          question: the chat.
+          tokens: of `encode`.
+          settings: in place of those of the answerer, as far as they say how this answer is made:
+            method, seed, sampling and search. The judge of self-reward stays as it is.
+
+        Raises:
+          UserError: the model cannot be asked by this method.
+        """
+        method = settings.method
+        self.check_method(method)
+        answering = Answering(
+            self.engine, self.files.tokenizer, settings, settings.seed, self.max_length
+        )
+        scorer = self._scorer(method) if is_search(method) else None
+        return answering.task(method, question.to_prompt(), tokens, scorer)
+
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
         parsed = parse_method(method)
