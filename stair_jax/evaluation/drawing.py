@@ -18,7 +18,7 @@ from stair_jax.evaluation.figures import (
 )
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.method_scaling import Scaling, scaling_markdown, scalings
-from stair_jax.evaluation.table import RowKey, Table
+from stair_jax.evaluation.table import Table, row_label
 from stair_jax.evaluation.tabulate import Result
 from stair_jax.evaluation.tradeoff import plane_of
 from stair_jax.inference.candidates import TestTimeSettings
@@ -121,8 +121,3 @@ def _most_tries(result: Result) -> int:
     for row in result.rows:
         counts[row.case.id] = counts.get(row.case.id, 0) + 1
     return max(counts.values(), default=0)
-
-
-def row_label(row: RowKey) -> str:
-    """A row in one word: the model where it answers greedily."""
-    return row.model if row.method == "greedy" else f"{row.model}, {row.method}"

@@ -11,7 +11,6 @@ from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.stored import Stored
 from stair_jax.evaluation.calibration import Calibration, calibrate
 from stair_jax.evaluation.case import Answer
-from stair_jax.evaluation.drawing import row_label
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.judges.judge import Material
 from stair_jax.evaluation.judges.settings import JudgeSpec
@@ -28,7 +27,7 @@ from stair_jax.evaluation.runner import (
 )
 from stair_jax.evaluation.shards import Shards
 from stair_jax.evaluation.speed import Speed, side_by_side
-from stair_jax.evaluation.table import RowKey
+from stair_jax.evaluation.table import RowKey, row_label
 from stair_jax.inference.methods import is_search
 from stair_jax.monitoring import SPEED_FILE, Progress, say
 from stair_jax.parallel.processes import collectives
