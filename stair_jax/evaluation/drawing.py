@@ -1,6 +1,7 @@
 """Figures of a finished evaluation, and its methods at equal numbers of generated tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stair_jax.evaluation.figures import (
 )
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.method_scaling import Scaling, scaling_markdown, scalings
-from stair_jax.evaluation.table import RowKey, Table
+from stair_jax.evaluation.table import Table, row_label
 from stair_jax.evaluation.tabulate import Result
 from stair_jax.evaluation.tradeoff import plane_of
 from stair_jax.inference.candidates import TestTimeSettings
@@ -63,10 +64,7 @@ def _scaling_figures(found: Sequence[Scaling]) -> Iterator[tuple[str, Draw]]:
     """Test-time scaling, a figure for each benchmark where a method searches."""
     for one in found:
         series, label = scaling_series(one.settings), f"{one.metric} on {one.benchmark}"
-        yield (
-            f"scaling_{slug(one.benchmark)}",
-            lambda path, series=series, label=label: scaling_figure(series, path, label),
-        )
+        yield f"scaling_{slug(one.benchmark)}", partial(scaling_figure, series, score=label)
 
 
 def _tradeoff_figure(table: Table) -> Iterator[tuple[str, Draw]]:
@@ -74,7 +72,12 @@ def _tradeoff_figure(table: Table) -> Iterator[tuple[str, Draw]]:
     if plane := plane_of(table):
         yield (
             "safety_helpfulness",
-            lambda path: tradeoff_figure(plane.models, path, plane.safety, plane.helpfulness),
+            partial(
+                tradeoff_figure,
+                plane.models,
+                safety=plane.safety,
+                helpfulness=plane.helpfulness,
+            ),
         )
 
 
@@ -90,13 +93,9 @@ def _attack_figures(results: Sequence[Result]) -> Iterator[tuple[str, Draw]]:
         if series.points:
             lines.setdefault(one.benchmark, []).append(series)
             labels.setdefault(one.benchmark, _success_label(one, metric))
-    for benchmark, series in lines.items():
-        yield (
-            f"attack_success_{slug(benchmark)}",
-            lambda path, series=series, label=labels[benchmark]: attack_figure(
-                series, path, success=label
-            ),
-        )
+    for benchmark, own in lines.items():
+        draw = partial(attack_figure, own, success=labels[benchmark])
+        yield f"attack_success_{slug(benchmark)}", draw
 
 
 def _success(result: Result, metric: Metric) -> Series:
@@ -121,8 +120,3 @@ def _most_tries(result: Result) -> int:
     for row in result.rows:
         counts[row.case.id] = counts.get(row.case.id, 0) + 1
     return max(counts.values(), default=0)
-
-
-def row_label(row: RowKey) -> str:
-    """A row in one word: the model where it answers greedily."""
-    return row.model if row.method == "greedy" else f"{row.model}, {row.method}"

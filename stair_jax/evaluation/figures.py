@@ -7,6 +7,7 @@ ids, and nothing of a matplotlibrc.
 import importlib
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _STYLE = {
 }
 _MARKERS = "osD^vP*X<>"
 _SIZE = (6.0, 4.0)  # inches
+_WIDTH, _HEIGHT = 70, 45  # characters of a label that fit on a line along each axis
 _DPI = 150
 
 
@@ -198,10 +200,14 @@ def _axes(path: Path, horizontal: str, vertical: str) -> Iterator[Any]:
         # no pyplot: it would choose a window system
         figure = importlib.import_module("matplotlib.figure").Figure(_SIZE, layout="constrained")
         axes = figure.add_subplot()
-        axes.set_xlabel(one_line(horizontal), parse_math=False)
-        axes.set_ylabel(one_line(vertical), parse_math=False)
+        axes.set_xlabel(_wrapped(horizontal, _WIDTH), parse_math=False)
+        axes.set_ylabel(_wrapped(vertical, _HEIGHT), parse_math=False)
         yield axes
         _write(figure, path, matplotlib.__version__)
+
+
+def _wrapped(label: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(one_line(label), width))
 
 
 def _write(figure: Any, path: Path, version: str) -> None:

@@ -10,11 +10,11 @@ from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.calibration import Calibration
 from stair_jax.evaluation.case import Answer, Graded
-from stair_jax.evaluation.drawing import row_label, write_scaling
+from stair_jax.evaluation.drawing import write_scaling
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.method_scaling import main_results
 from stair_jax.evaluation.runner import answer_key
-from stair_jax.evaluation.table import RowKey, Table
+from stair_jax.evaluation.table import RowKey, Table, row_label
 from stair_jax.evaluation.tabulate import Result, tabulate
 from stair_jax.evaluation.tradeoff import ATTACK_MEANS
 from stair_jax.evaluation.writers import write_table

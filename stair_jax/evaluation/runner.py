@@ -1,18 +1,20 @@
 """Answers and verdicts of an evaluation, made once each: what was written is never asked again."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.decoding.driver import Driver, run_as_finished
 from stair_jax.decoding.task import Task
-from stair_jax.evaluation.asking import Ask, AskedSet, AskTask, all_asks
+from stair_jax.evaluation.asking import AskedSet, AskTask, all_asks
 from stair_jax.evaluation.attacks.attack import Means
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
+from stair_jax.evaluation.speed import Speed
 from stair_jax.monitoring import Progress
 
 _TOLD = ("model", "date")  # of a verdict, where an endpoint told them
@@ -35,7 +37,7 @@ def make_answers(
     shards: Shards,
     progress: Progress,
     in_flight: int = 4096,
-) -> None:
+) -> Speed:
     """Asks what this process has to ask and has no answer yet.
 
     Args:
@@ -46,18 +48,27 @@ def make_answers(
       shards: of the answers, with the keys of `answer_keys`.
       progress: of this row of the table.
       in_flight: most cases that are under way.
+
+    Returns:
+      how long it took.
     """
+    began = time.monotonic()
     asks = {key_of(*ask.key): ask for ask in all_asks(sets)}
     left = [key for key in shards.left() if key in asks]
-    done = progress.done
+    done, answered, generated, waited = progress.done, 0, 0, 0.0
+    started: dict[str, float] = {}
 
-    def task(ask: Ask) -> Task[list[Answer]]:
-        return AskTask(ask, means)
+    def tasks() -> Iterator[tuple[str, Task[list[Answer]]]]:
+        for key in left:  # the driver starts each as soon as it has it
+            started[key] = time.monotonic()
+            yield key, AskTask(asks[key], means)
 
-    tasks = ((key, task(asks[key])) for key in left)
-    for finished in run_as_finished(driver, tasks, in_flight):
-        rows = []
+    for finished in run_as_finished(driver, tasks(), in_flight):
+        rows, now = [], time.monotonic()
         for key, answers in finished:
+            waited += now - started.pop(key)
+            answered += len(answers)
+            generated += sum(answer.generated_tokens for answer in answers)
             named = [
                 replace(answer, model=means.target.name, method=means.method) for answer in answers
             ]
@@ -65,6 +76,7 @@ def make_answers(
         shards.extend(rows)
         done += len(rows)
         progress.update(done)
+    return Speed(len(left), answered, generated, time.monotonic() - began, waited)
 
 
 @dataclass(frozen=True)

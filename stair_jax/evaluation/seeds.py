@@ -16,8 +16,7 @@ from statistics import mean
 from typing import Any
 
 from stair_jax.evaluation.benchmarks.pocket import Pocket
-from stair_jax.evaluation.report import row_label
-from stair_jax.evaluation.table import Table
+from stair_jax.evaluation.table import Table, row_label
 from stair_jax.evaluation.writers import read_table
 from stair_jax.storage import read_json
 

@@ -23,6 +23,11 @@ class RowKey:
     method: str
 
 
+def row_label(row: RowKey) -> str:
+    """A row in one word: the model where it answers greedily."""
+    return row.model if row.method == "greedy" else f"{row.model}, {row.method}"
+
+
 @dataclass(frozen=True)
 class Column:
     """Column of a table.

@@ -12,7 +12,9 @@ from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation import suites
 from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.attacks import make_attack
 from stair_jax.evaluation.attacks.settings import AttackSettings
+from stair_jax.evaluation.attacks.stored import PREFIX
 from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.judges.questions import QUESTIONS
 from stair_jax.evaluation.judges.rules import RuleJudge
@@ -271,6 +273,7 @@ class Evaluate(JudgingStage):
         super().check_environment(folder)
         if self.files and not Path(self.files).expanduser().is_dir():
             raise UserError(f"files: there is no folder {self.files}")
+        self._check_attacks(folder.name)
         made = Pocket.NAME if self.data else ""  # by a stage, which may not have run yet
         elsewhere = [each for each in self.wanted if each.benchmark != made]
         missing = suites.absent(elsewhere, self.folders(None), self.attacks)
@@ -354,6 +357,26 @@ class Evaluate(JudgingStage):
             self.attacker,
         )
         return list(dict.fromkeys(filter(None, named)))
+
+    def _check_attacks(self, name: str) -> None:
+        """Looks for attacks that no search can be under; those of a suite are left out of its rows.
+
+        Raises:
+          UserError: one is named beside a method that searches.
+        """
+        wanted = [each for each in self.wanted if not each.attack.startswith(PREFIX)]
+        unfit = [each for each in wanted if make_attack(each.attack, self.attacks).sets_sampling]
+        if not self.methods or not unfit:
+            return
+        why = "an attack that sets how answers begin or are sampled goes with no search"
+        methods, own = ", ".join(self.methods), [*map(Wanted.parse, self.benchmarks)]
+        named = ", ".join(str(each) for each in unfit if each in own)
+        require(
+            not named,
+            f"benchmarks names {named}, and methods {methods}: {why}: evaluate it without methods",
+        )
+        left_out = ", ".join(map(str, unfit))
+        say(f"{name}: {left_out} is left out of the rows of {methods}: {why}")
 
     def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
         """Says which benchmarks no grader can grade."""

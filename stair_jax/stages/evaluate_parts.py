@@ -1,6 +1,5 @@
 """The work of the stage `evaluate`: targets and judges one after another, then the table."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stair_jax import storage
 from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.attacks.stored import Stored
 from stair_jax.evaluation.calibration import Calibration, calibrate
 from stair_jax.evaluation.case import Answer
-from stair_jax.evaluation.drawing import row_label
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.judges.judge import Material
 from stair_jax.evaluation.judges.settings import JudgeSpec
@@ -27,8 +26,10 @@ from stair_jax.evaluation.runner import (
     to_judge,
 )
 from stair_jax.evaluation.shards import Shards
-from stair_jax.evaluation.table import RowKey
-from stair_jax.monitoring import Progress, say
+from stair_jax.evaluation.speed import Speed, side_by_side
+from stair_jax.evaluation.table import RowKey, row_label
+from stair_jax.inference.methods import is_search
+from stair_jax.monitoring import SPEED_FILE, Progress, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.run.evaluation_judges import load_judge
@@ -90,8 +91,8 @@ class Evaluation:
 
     def run(self) -> None:
         """Answers, verdicts, and the files of the report."""
-        for model in self._models():
-            self._answer(model)
+        self._say_coverage()
+        speeds = [line for model in self._models() for line in self._answer(model)]
         answers = {row: self._read_answers(row) for row in self._stage.rows}
         has_questions = any(asked.benchmark.QUESTION for asked in self._sets)
         graders = map(JudgeSpec.parse, self._stage.graders if has_questions else ())
@@ -99,6 +100,15 @@ class Evaluation:
         if collectives.is_main():
             results = list(results_of(self._sets, answers, verdicts))
             write_report(self._folder, results, self._sets, self._stage.test_time)
+        for line in speeds:
+            say(f"{self._context.name}: {line}")
+
+    def _say_coverage(self) -> None:
+        """Says for how many cases there are stored prompts of attacks."""
+        for asked in self._sets:
+            if isinstance(asked.attack, Stored):
+                covered = asked.attack.coverage(asked.cases)
+                say(f"{self._context.name}: {asked.benchmark.NAME}:{covered}")
 
     def _models(self) -> list[Model]:
         """The models of the table, each once."""
@@ -124,8 +134,8 @@ class Evaluation:
 
     # Answers
 
-    def _answer(self, model: Model) -> None:
-        """Makes the answers of a model by all its methods."""
+    def _answer(self, model: Model) -> list[str]:
+        """Makes the answers of a model by all its methods; returns a line a row on its speed."""
         shards = {
             method: self._shards(RowKey(model.name, method), self._sets_of(model, method))
             for method in model.methods
@@ -142,26 +152,34 @@ class Evaluation:
             )
             for method in open_methods
         ]
+        speeds: dict[tuple[str, str], Speed] = {}  # by method and kind of what was made
         for part in parts:
             if part.left(scored=True):
-                self._answer_scored(model, part)
-        self._answer_written(model, [part for part in parts if part.left(scored=False)])
+                speeds[part.method, "likelihoods"] = self._answer_scored(model, part)
+        written = [part for part in parts if part.left(scored=False)]
+        for method, speed in self._answer_written(model, written).items():
+            speeds[method, "answers"] = speed
         for part in parts:
             part.progress.close()
             part.shards.finish()
+        return [
+            self._write_speed(RowKey(model.name, method), kind, speed)
+            for (method, kind), speed in speeds.items()
+        ]
 
-    def _answer_scored(self, model: Model, part: "AnswersInWork") -> None:
+    def _answer_scored(self, model: Model, part: "AnswersInWork") -> Speed:
         """Log-likelihoods of given answers, by weights that are gone when this returns."""
         assert model.folder is not None
         opened = self._targets.open_likelihoods(model.name, model.folder)
-        make_answers(
+        return make_answers(
             opened.driver, part.left(scored=True), opened.means, part.shards, part.progress
         )
 
-    def _answer_written(self, model: Model, parts: Sequence["AnswersInWork"]) -> None:
-        """Answers that the model writes, by all its methods over one engine."""
+    def _answer_written(self, model: Model, parts: Sequence["AnswersInWork"]) -> dict[str, Speed]:
+        """Answers that the model writes, by all its methods over one engine; speeds by method."""
+        speeds: dict[str, Speed] = {}
         if not parts:
-            return
+            return speeds
         with ExitStack() as stack:
             attacks = [asked.attack for part in parts for asked in part.left(scored=False)]
             methods = [part.method for part in parts]
@@ -169,18 +187,22 @@ class Evaluation:
             for part in parts:
                 sets = part.left(scored=False)
                 means = replace(opened.means, method=part.method)
-                before, start = part.progress.done, time.monotonic()
-                make_answers(opened.driver, sets, means, part.shards, part.progress)
-                seconds, cases = time.monotonic() - start, part.progress.done - before
-                self._write_speed(model.name, part.method, cases, seconds)
+                speeds[part.method] = make_answers(
+                    opened.driver, sets, means, part.shards, part.progress
+                )
+        return speeds
 
     def _sets_of(self, model: Model, method: str) -> list[AskedSet]:
-        """What a row is asked: likelihoods do not depend on the method."""
+        """What a row is asked: likelihoods do not depend on the method.
+
+        Attacks of a suite that no search can be under are left out of its rows.
+        """
         return [
             asked
             for asked in self._sets
             if not asked.is_scored or (method == "greedy" and model.folder is not None)
             if model.folder is not None or not self._needs_weights(asked)
+            if not (is_search(method) and asked.attack.sets_sampling)
         ]
 
     @staticmethod
@@ -206,13 +228,15 @@ class Evaluation:
             silent=not collectives.is_main(),
         )
 
-    def _write_speed(self, model: str, method: str, cases: int, seconds: float) -> None:
-        """What the clock says is no part of the table."""
-        if not collectives.is_main():
-            return
-        row = {"model": model, "method": method, "cases": cases, "seconds": round(seconds, 3)}
-        with open(self._folder / "speed.jsonl", "ab") as file:
-            file.write(storage.json_line(row))
+    def _write_speed(self, row: RowKey, kind: str, own: Speed) -> str:
+        """Writes the speed of all processes together; returns it as a line."""
+        found = collectives.gather(f"the speed of {row}", own.values(), collectives.PATIENCE)
+        speed = side_by_side([Speed(**values) for values in found])
+        if collectives.is_main():
+            values = {"model": row.model, "method": row.method, "kind": kind} | speed.to_dict()
+            with open(self._folder / SPEED_FILE, "ab") as file:
+                file.write(storage.json_line(values))
+        return f"{row_label(row)}: {kind}: {speed}"
 
     # Verdicts
 

@@ -1,6 +1,7 @@
 """What a report has beside its table: figures, methods at equal tokens, means over attacks."""
 
 import importlib
+import textwrap
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -136,8 +137,8 @@ def test_under_both_attacks_there_is_the_papers_mean_of_them(tmp_path, attacks):
     column = Column("strongreject", f"mean of {first}, {second}", "goodness", "j")
     assert table.cell(RowKey("m", "greedy"), column).value == pytest.approx((0.75 + 0.5) / 2)
     found = texts(tmp_path / "figures/safety_helpfulness.svg")
-    assert f"goodness on strongreject under the {column.attack}, by j" in found
-    assert "accuracy on gsm8k" in found
+    label = f"goodness on strongreject under the {column.attack}, by j"
+    assert {"accuracy on gsm8k", *textwrap.wrap(label, 45)} <= found
     one_alone = report(tmp_path / "b", [results[0]])
     assert not any(column.attack.startswith("mean") for column in one_alone.columns)
 
@@ -165,7 +166,8 @@ def test_attacks_of_several_tries_are_drawn_against_queries(tmp_path):
     assert files(tmp_path) == [f"{name}.png", f"{name}.svg"]
     found = texts(tmp_path / f"figures/{name}.svg")
     assert "m, best_of_n" in found and "m, rot13" not in found
-    assert "share with goodness at most 0.5 on strongreject, by j" in found
+    label = "share with goodness at most 0.5 on strongreject, by j"
+    assert {*textwrap.wrap(label, 45)} <= found
 
 
 def test_a_judge_of_the_main_metric_goes_before_one_that_counts_refusals():

@@ -8,9 +8,9 @@ from stair_jax import storage
 from stair_jax.evaluation.calibration import calibrate
 from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.judges.judge import Verdict
-from stair_jax.evaluation.report import Verdicts, grade, results_of, row_label, write_report
+from stair_jax.evaluation.report import Verdicts, grade, results_of, write_report
 from stair_jax.evaluation.runner import answer_key
-from stair_jax.evaluation.table import Column, RowKey
+from stair_jax.evaluation.table import Column, RowKey, row_label
 from stair_jax.evaluation.writers import read_table
 from stair_jax.evaluation.writers.terminal_table import terminal_table
 

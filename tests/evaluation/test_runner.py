@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 from stair_jax.decoding.driver import Driver
+from stair_jax.evaluation import runner
 from stair_jax.evaluation.attacks.attack import Means
 from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.judges.judge import Verdict
@@ -67,6 +70,29 @@ def test_what_is_there_is_not_asked_again(small_set, tmp_path, progress):
     assert [Answer.from_dict(row).text for row in shards.read()] == [
         "kept" if n == 3 else f"answer to prompt {n}" for n in range(6)
     ]
+
+
+def test_what_answers_took_is_told_and_is_no_part_of_them(
+    small_set, tmp_path, progress, monkeypatch
+):
+    """A clock that goes on by 1 each time it is looked at; two cases at a time."""
+    ticks = count(10)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    written = []
+    for name in "ab":
+        shards = Shards(tmp_path / f"{name}.jsonl", answer_keys([small_set(4)]))
+        driver, means = Driver(ScriptedService()), Means(ScriptedTarget(says))
+        speed = make_answers(driver, [small_set(4)], means, shards, progress, in_flight=2)
+        shards.finish()
+        written.append(shards.path.read_bytes())
+        # Start at 0; cases 1 and 2 at 1 and 2, both done at 3; the others at 4 and 5, done at 6.
+        assert (speed.cases, speed.answers, speed.seconds) == (4, 4, 7.0)
+        assert speed.waited == (3 - 1) + (3 - 2) + (6 - 4) + (6 - 5) and speed.latency == 1.5
+        rows = shards.read()
+        assert speed.generated_tokens == sum(row.get("generated_tokens", 0) for row in rows)
+        again = Shards(shards.path, answer_keys([small_set(4)]))
+        assert again.is_finished()
+    assert written[0] == written[1]
 
 
 def test_a_task_that_fails_leaves_what_was_answered_before(small_set, tmp_path, progress):

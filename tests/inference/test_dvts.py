@@ -6,13 +6,15 @@ import pytest
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.requests import Request, request_key
 from stair_jax.inference.beam_search import BeamSearch
-from stair_jax.inference.candidates import Scored, TestTimeSettings
+from stair_jax.inference.candidates import Candidate, Scored, TestTimeSettings, end_ids
 from stair_jax.inference.dvts import Dvts, dvts
 from stair_jax.inference.scorers import SelfReward
 from stair_jax.inference.scoring import FunctionScorer
 from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
+from stair_jax.testing.scripted_engine import RandomReplies
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 
@@ -61,6 +63,43 @@ def test_the_answer_is_the_best_of_independent_beams_of_width_one(
         assert result.generated_tokens == sum(beam.generated_tokens for beam in alone)
         assert result.generated_steps == sum(beam.generated_steps for beam in alone)
         assert len({beam.tokens for beam in alone}) > 1  # random keys of their own
+
+
+def reference_subtree(tokenizer, prompt, score, number, seed, p_end):
+    """(score, answer) of one subtree in plain Python: the best of three next steps is kept."""
+    replies, ends = RandomReplies(tokenizer, p_end), end_ids(tokenizer)
+    rendered = tuple(encode_prompt(tokenizer, prompt.prompt))
+    tokens, path = (), ("subtree", number)
+    for depth in range(SETTINGS.max_depth + 1):
+        whole = depth == SETTINGS.max_depth
+        stops = ends if whole else (tokenizer.tags.reasoning_close, *ends)
+        found = []
+        for sample in range(1 if whole else SETTINGS.successors):
+            key = request_key(seed, prompt.id, *path, "beam", sample)
+            sampling = SETTINGS.sampling(SETTINGS.max_answer_tokens, stops)
+            sampled, _ = replies.write(
+                Request((), (*rendered, *tokens), sampling=sampling, key=key)
+            )
+            answer = (*tokens, *sampled)
+            (scored,) = score([Candidate(prompt, rendered, answer, (), "open")])
+            found.append((scored.value, -sample, answer))  # ties go to the first
+        best, sample, tokens = max(found)
+        path = (*path, -sample)
+        if tokens[-1] in ends:
+            break
+    return best, tokens
+
+
+@pytest.mark.parametrize("p_end", [0.1, 0.5])
+def test_the_answer_is_that_of_a_plain_reference(tokenizer, make_engine, fewest_b, p_end):
+    results = dvts(make_engine(0, p_end), tokenizer, PROMPTS, fewest_b, SETTINGS, seed=3)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        subtrees = [
+            reference_subtree(tokenizer, prompt, fewest_b, number, 3, p_end) for number in range(4)
+        ]
+        best = max(score for score, _ in subtrees)
+        assert result.score == best
+        assert result.tokens == next(tokens for score, tokens in subtrees if score == best)
 
 
 def test_each_round_is_as_costly_as_that_of_a_beam_search(tokenizer, make_engine, fewest_b):

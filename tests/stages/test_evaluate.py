@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.evaluation.asking import AskedSet
+from stair_jax.evaluation.attacks import make_attack
+from stair_jax.evaluation.benchmarks import get_benchmark
 from stair_jax.evaluation.benchmarks.pocket import Pocket
+from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.runner import key_of
 from stair_jax.evaluation.table import RowKey
@@ -21,6 +26,7 @@ from stair_jax.pocket import datasets, pretraining, user_requests, world
 from stair_jax.record_log import RecordLog
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
+from stair_jax.stages.evaluate_parts import Evaluation, Model
 from stair_jax.text.tokenizer import Tokenizer
 
 SETTINGS = {
@@ -149,6 +155,70 @@ def test_methods_are_drawn_and_compared_at_equal_tokens(finished):
     assert drawn == ["safety_helpfulness.svg", "scaling_pocket.svg"]
     text = (finished / "equal_tokens.md").read_text("utf-8")
     assert "## pocket: goodness\\_plain" in text and "best\\_of\\_n" in text
+
+
+def test_each_row_has_its_speed_in_a_file_of_its_own(finished, folders):
+    rows = storage.read_jsonl(finished / "speed.jsonl")
+    prompts = len(storage.read_jsonl(folders["data"] / "evaluation.jsonl"))
+    assert [(row["model"], row["method"], row["kind"]) for row in rows] == [
+        ("tiny", method, "answers") for method in ROWS
+    ]
+    for row in rows:
+        answers = answers_of(finished, row["method"])
+        assert row["cases"] == row["answers"] == prompts
+        assert row["generated_tokens"] == sum(answer["generated_tokens"] for answer in answers)
+        assert not {"seconds", "latency"} & answers[0].keys()
+    assert "seconds" not in (finished / "table.md").read_text("utf-8")
+
+
+def test_the_start_says_what_is_stored_and_the_end_how_long_it_took(
+    folders, tmp_path, run_stage, capsys
+):
+    ids = [row["id"] for row in storage.read_jsonl(folders["data"] / "evaluation.jsonl")]
+    stored = tmp_path / "stored.jsonl"
+    rows = [{"id": id, "attack": "mine", "attacked_prompt": "how do i"} for id in ids[:2]]
+    storage.write_jsonl(stored, rows)
+    more = {"benchmarks": ("pocket:stored:mine",), "attacks": {"stored": {"path": str(stored)}}}
+    run_stage(Evaluate, SETTINGS | more, tmp_path / "evaluate", folders, slots=8)
+    said = capsys.readouterr().err.splitlines()
+    covered = f"evaluate: pocket:stored:mine: prompts for 2 of {len(ids)} cases; missing are "
+    assert said[0].startswith(covered + str(len(ids) - 2))
+    assert re.match(
+        rf"evaluate: tiny: answers: {len(ids)} cases in .* answers/s, .* s a p", said[-1]
+    )
+
+
+SEARCHING = {"models": ("tiny",), "searched": "tiny", "methods": ("best_of_n:4",), "prm": "p"}
+
+
+@pytest.mark.parametrize("attack", ["prefill", "prefill_first_step", "decoding_sweep", "best_of_n"])
+def test_an_attack_on_the_sampling_beside_a_search_is_refused_at_the_start(tmp_path, attack):
+    settings = SEARCHING | {
+        "data": "data",
+        "benchmarks": (f"pocket:{attack}",),
+        "attacks": {"best_of_n": {"temperature": 0.7}},
+    }
+    stage = build(Evaluate, settings, "evaluate")
+    with pytest.raises(UserError, match=f"benchmarks names pocket:{attack}, and methods best_of_n"):
+        stage.check_environment(tmp_path)
+
+
+def test_a_suite_leaves_such_attacks_out_of_the_rows_that_search(tmp_path, capsys):
+    settings = SEARCHING | {"files": str(tmp_path), "suite": "safety"}
+    stage = build(Evaluate, settings, "evaluate")
+    with pytest.raises(UserError, match="no benchmark has its rows"):
+        stage.check_environment(tmp_path)
+    left_out = "strongreject:prefill, strongreject:prefill_first_step is left out of the rows of"
+    assert f"{left_out} best_of_n:4" in capsys.readouterr().err
+    case = Case("1", "?")
+    sets = [
+        AskedSet(get_benchmark("strongreject"), make_attack(name), (case,))
+        for name in ("none", "prefill", "decoding_sweep", "best_of_n")
+    ]
+    evaluation = Evaluation(stage, SimpleNamespace(folder=tmp_path), sets)
+    model = Model("tiny", tmp_path, ("greedy", "best_of_n:4"))
+    assert evaluation._sets_of(model, "greedy") == sets
+    assert evaluation._sets_of(model, "best_of_n:4") == [sets[0], sets[3]]
 
 
 def test_names_of_files_are_legal_on_all_systems(finished):

@@ -94,6 +94,11 @@ class Attack(ABC):
         """Of this attack in answers and tables: `NAME`, unless it stands for several."""
         return self.NAME
 
+    @property
+    def sets_sampling(self) -> bool:
+        """Whether it sets how an answer begins or is sampled, so that no search can make it."""
+        return "prefill" in self.NEEDS
+
     def identity(self) -> dict[str, Any]:
         """What makes its answers comparable: name, version, hash of its fields (texts of files)."""
         values: Any = self if is_dataclass(self) else {}

@@ -69,6 +69,11 @@ class BestOfN(Transform):
         """With its section."""
         return cls(settings.best_of_n)
 
+    @property
+    def sets_sampling(self) -> bool:
+        """Where its settings have a temperature."""
+        return self.settings.temperature is not None
+
     def apply(self, case: Case, draw: random.Random) -> Sequence[Asked]:
         """`samples` chats."""
         return [

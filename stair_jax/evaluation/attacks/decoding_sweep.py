@@ -25,6 +25,11 @@ class DecodingSweep(Transform):
         """With its section."""
         return cls(settings.sweep)
 
+    @property
+    def sets_sampling(self) -> bool:
+        """It is all that it does."""
+        return True
+
     def apply(self, case: Case, draw: random.Random) -> Sequence[Asked]:
         """`samples` chats for each."""
         ways = [(temperature, 1.0) for temperature in self.settings.temperatures]
