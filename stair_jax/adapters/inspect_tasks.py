@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from inspect_ai import Task
@@ -24,6 +23,7 @@ from inspect_ai.solver import TaskState, generate
 from stair_jax.adapters.inspect_cases import ATTACK, answer_of, case_of, samples_of
 from stair_jax.adapters.inspect_errors import shown_by_inspect
 from stair_jax.adapters.inspect_judge import RULE, judge_answer, make_judge
+from stair_jax.adapters.inspect_scores import SCORES, score_of
 from stair_jax.errors import UserError
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks import ATTACKS, make_attack
@@ -35,8 +35,6 @@ from stair_jax.evaluation.judges.judge import Judge, Verdict
 from stair_jax.evaluation.per_case import per_case
 from stair_jax.evaluation.runner import key_of
 from stair_jax.evaluation.suites import Wanted, absent, make_benchmark, read_sets
-
-SCORES = "scores"  # key of a score's metadata: all numbers of an answer, None: missing
 
 
 def benchmark_task(
@@ -96,7 +94,7 @@ def graded(benchmark: str, judge: str = RULE) -> Scorer:
         answer = Answer(**vars(answer) | {"final": final})
         verdict = await _verdict(found, asked, Graded(case, answer, {}), str(state.sample_id))
         scores = found.missing(case) if answer.is_missing else found.grade(case, answer, verdict)
-        return _score(found, answer, verdict, scores)
+        return score_of(answer, scores, verdict, _keys(found))
 
     return score
 
@@ -166,34 +164,6 @@ async def _verdict(benchmark: Benchmark, judge: Judge, row: Graded, sample: str)
     material = benchmark.material(row.case, row.answer)
     key = key_of(benchmark.NAME, row.answer.attack, sample)
     return await judge_answer(judge, benchmark.QUESTION, material, key)
-
-
-def _score(
-    benchmark: Benchmark,
-    answer: Answer,
-    verdict: Verdict | None,
-    scores: Mapping[str, float | None],
-) -> Score:
-    """The grades of an answer; NaN is what inspect leaves out of its figures."""
-    told = {
-        "answer": answer.final,
-        "explanation": verdict.text or verdict.label if verdict else None,
-        "metadata": {SCORES: dict(scores), "finish": answer.finish} | _of_verdict(verdict),
-    }
-    values = {key: scores.get(key) for key in _keys(benchmark)}
-    numbers = {key: math.nan if value is None else value for key, value in values.items()}
-    if any(value is not None for value in values.values()):
-        return Score(value=numbers, **told)
-    if answer.is_missing:
-        return Score.unscored(reason="no_response", **told)
-    is_unread = verdict is not None and verdict.label is None
-    return Score.unscored(reason="grader_failed" if is_unread else "scoring_failed", **told)
-
-
-def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
-    if verdict is None:
-        return {}
-    return {"label": verdict.label, "verdict": dict(verdict.scores), "judge": verdict.judge}
 
 
 def _rows(benchmark: str, scores: Sequence[SampleScore]) -> Sequence[Graded]:
