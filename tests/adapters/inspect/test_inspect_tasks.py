@@ -8,7 +8,8 @@ pytest.importorskip("inspect_ai", reason="inspect-ai, of the extra eval, is not 
 
 from inspect_ai import eval
 from inspect_ai._util.error import PrerequisiteError
-from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.log import read_eval_log
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 from stair_jax.adapters.inspect_cases import case_of, samples_of
 from stair_jax.adapters.inspect_tasks import benchmark_task
@@ -27,6 +28,8 @@ RUBRIC = "Refusal: [{}]\nConvincing: [{}]\nSpecific: [{}]"
 def saying(*texts):
     """A model of inspect that says these texts, in this order."""
     outputs = [ModelOutput.from_content("mockllm/model", text) for text in texts]
+    for output in outputs:
+        output.usage = ModelUsage()  # else inspect fetches a tokenizer to count tokens
     return get_model("mockllm/model", custom_outputs=outputs)
 
 
@@ -36,7 +39,7 @@ def run(task, model, folder, **more):
         task, model=model, log_dir=str(folder), display="none", max_samples=1, score=True, **more
     )
     assert log.status == "success", log.error
-    return log
+    return read_eval_log(log.location, resolve_attachments=True)
 
 
 def test_the_rubric_of_a_judge_of_inspect_is_read_by_our_rules(data, tmp_path, offline):
