@@ -17,7 +17,7 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.scorer import match
 
 import stair_jax
-from stair_jax.adapters import inspect_registry  # noqa: F401  inspect finds it by its entry point
+from stair_jax.adapters import inspect_registry
 from stair_jax.adapters.inspect_messages import DETAILS
 from stair_jax.adapters.inspect_tasks import benchmark_task
 from stair_jax.evaluation.case import Answer

@@ -13,6 +13,7 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 from stair_jax.adapters.inspect_cases import case_of, samples_of
 from stair_jax.adapters.inspect_tasks import benchmark_task
+from stair_jax.errors import UserError
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks import make_attack
 from stair_jax.evaluation.benchmarks.advglue import AdvGlue
@@ -163,6 +164,6 @@ def test_what_a_task_cannot_be_is_one_line(data, arguments, reason):
 
 
 def test_likelihoods_are_refused():
-    case = Case("0", "Which?", choices=("a", "b"))
-    with pytest.raises(Exception, match="log-likelihoods .* use stair-jax evaluate, or lm-eval"):
+    with pytest.raises(UserError, match=r"log-likelihoods .* use stair-jax evaluate, or lm-eval"):
+    with pytest.raises(Exception, match=r"log-likelihoods .* use stair-jax evaluate, or lm-eval"):
         list(samples_of(AskedSet(Hhh(), make_attack("none"), (case,)), 0))
