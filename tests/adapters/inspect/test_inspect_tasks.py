@@ -164,6 +164,6 @@ def test_what_a_task_cannot_be_is_one_line(data, arguments, reason):
 
 
 def test_likelihoods_are_refused():
+    case = Case("0", "Which?", choices=("a", "b"))
     with pytest.raises(UserError, match=r"log-likelihoods .* use stair-jax evaluate, or lm-eval"):
-    with pytest.raises(Exception, match=r"log-likelihoods .* use stair-jax evaluate, or lm-eval"):
         list(samples_of(AskedSet(Hhh(), make_attack("none"), (case,)), 0))
