@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,8 @@ class PerCase:
     """The numbers of a metric, one a case, in the order of the cases' ids.
 
     Attributes:
-      rows: one a case that has a number; where one answer of several counts, it is that answer.
+      rows: one a case that has a number; where one answer of several counts, it is that answer,
+        and where their mean does, the first with the means of all their scores.
       values: their numbers [rows].
       cases: number of cases, those without a number included.
       answers: number of answers to them.
@@ -129,6 +130,15 @@ def _combined(rows: Sequence[Graded], metric: Metric) -> tuple[Graded, float]:
     """The answer that counts and the number of a case; of answers that all have a score."""
     values = [score(row, metric.key) or 0.0 for row in rows]
     if metric.worst is None:
-        return rows[0], sum(values) / len(values)
+        return replace(rows[0], scores=_mean_scores(rows)), sum(values) / len(values)
     worst = min(values) if metric.worst == "low" else max(values)
     return rows[values.index(worst)], worst
+
+
+def _mean_scores(rows: Sequence[Graded]) -> dict[str, float | None]:
+    """The mean of each score over the answers that have it, as ratios of scores need it."""
+    found: dict[str, float | None] = {}
+    for name in rows[0].scores:
+        values = [value for row in rows if (value := score(row, name)) is not None]
+        found[name] = sum(values) / len(values) if values else None
+    return found

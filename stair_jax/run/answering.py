@@ -11,15 +11,8 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
-from stair_jax.inference.answers import (
-    METHODS,
-    SELF_REWARD,
-    Answered,
-    Answering,
-    AnswerTask,
-    is_search,
-    num_candidates,
-)
+from stair_jax.inference.answers import Answered, Answering, AnswerTask
+from stair_jax.inference.methods import is_search, parse_method
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -34,7 +27,7 @@ from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import TAG_PATTERN
 
 # Where the context is not set: longer ones cost memory that few chats need.
-_MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
+MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
 # On a CPU every slot costs time, whether it is in use or not.
 _MOST_SLOTS = {"cpu": 8, "accelerator": 256}
 _CPU_PREFILL_ROWS = 8
@@ -130,13 +123,15 @@ class Answerer:
 
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
-        require(method in METHODS, f"{method} is no method: known are {', '.join(METHODS)}")
-        if not is_search(method):
-            return
-        if method.endswith(SELF_REWARD):
-            require(self.files.is_structured, f"{method}: the model's answers have no output block")
-        else:
-            require(self._prm is not None, f"{method} needs a reward model: start with --prm")
+        parsed = parse_method(method)
+        require(
+            self.files.is_structured or not parsed.is_self_rewarded,
+            f"{method}: the model's answers have no output block",
+        )
+        require(
+            self._prm is not None or not parsed.is_guided,
+            f"{method} needs a reward model: start with --prm",
+        )
 
     def _task(
         self,
@@ -151,7 +146,7 @@ class Answerer:
         return self._answering.task(method, prompt, tokens, scorer, parent, keep)
 
     def _scorer(self, method: str) -> Scorer | None:
-        if not method.endswith(SELF_REWARD):
+        if parse_method(method).is_guided:
             return self._prm
         if self._self_reward is None:
             settings = self.settings
@@ -177,10 +172,10 @@ def load_answerer(
     platform = jax.local_devices()[0].platform
     kind = "cpu" if platform == "cpu" else "accelerator"
     default = "float32" if kind == "cpu" else "bfloat16"
-    context = settings.context_tokens or min(files.config.context_tokens, _MOST_CONTEXT[kind])
+    context = settings.context_tokens or min(files.config.context_tokens, MOST_CONTEXT[kind])
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
-    wanted = prompts * num_candidates(settings.method, settings)
-    runtime = _runtime(settings.slots, wanted, context, kind, steps)
+    wanted = prompts * settings.parsed_method.num_candidates(settings)
+    runtime = runtime_for(settings.slots, wanted, context, kind, steps)
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
@@ -217,7 +212,7 @@ def answer(
     return list(answerer.run(questions))
 
 
-def _runtime(slots: int, wanted: int, context: int, kind: str, steps: int) -> Runtime:
+def runtime_for(slots: int, wanted: int, context: int, kind: str, steps: int) -> Runtime:
     """Sizes for so many sequences side by side."""
     if kind == "cpu":
         slots = slots or min(wanted, _MOST_SLOTS[kind])

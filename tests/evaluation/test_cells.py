@@ -12,7 +12,7 @@ from stair_jax.evaluation.bootstrap import mean_interval
 from stair_jax.evaluation.calibration import Correction
 from stair_jax.evaluation.case import Answer, Case, Graded
 from stair_jax.evaluation.cells import Cell, cell, difference
-from stair_jax.evaluation.statistics import correlation, macro_mean, mean
+from stair_jax.evaluation.statistics import correlation, macro_mean, mean, ratio_to
 
 GOOD = Metric("goodness", "good")
 SAMPLES = 200
@@ -49,6 +49,16 @@ def test_a_cell_says_what_it_is_made_of():
         "share",
         False,
     )
+
+
+def test_a_ratio_of_several_answers_to_a_case_is_one_of_their_means():
+    ratio = Metric("ratio", "good", ratio_to("tried"))
+    tried = [("a", 0, 1.0, 1.0), ("a", 1, 0.0, 0.0), ("b", 0, 0.0, 1.0), ("b", 1, 1.0, 1.0)]
+    rows = [
+        replace(graded(case, None, sample), scores={"good": good, "tried": attempts})
+        for case, sample, good, attempts in tried
+    ]
+    assert cell(rows, ratio).value == pytest.approx(2 / 3)
 
 
 def test_a_score_that_is_no_finite_number_is_missing():

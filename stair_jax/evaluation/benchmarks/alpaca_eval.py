@@ -30,7 +30,7 @@ class AlpacaEval(Benchmark):
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("lc_win_rate", "win", length_controlled),
         Metric("win_rate", "win"),
-        Metric("length_difference", "length_difference"),
+        Metric("length_difference", "length_difference", unit="characters"),
     )
 
     def read(self, path: Path) -> list[Case]:

@@ -51,7 +51,7 @@ class _Ratings(Benchmark):
     SCALE: ClassVar[Mapping[float, str]]
     LABELS: ClassVar[str]
     METRICS: ClassVar[tuple[Metric, ...]] = (
-        Metric("correlation", "rating", correlation),
+        Metric("correlation", "rating", correlation, unit=""),
         Metric("unread", "unread"),
     )
 
@@ -70,6 +70,10 @@ class _Ratings(Benchmark):
             )
             for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True))
         ]
+
+    def files(self, path: Path) -> list[Path]:
+        """The prompts and people's ratings."""
+        return [path, path.parent / self.LABELS]
 
     def grade(self, case: Case, answer: Answer, verdict: Verdict | None) -> dict[str, float | None]:
         """`rating`: see `rating_said`; missing, and 1 as `unread`, where the answer has none."""

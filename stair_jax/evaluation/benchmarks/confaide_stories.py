@@ -35,8 +35,9 @@ class Confaide3(Benchmark):
     """
 
     NAME: ClassVar[str] = "confaide_3"
+    KIND: ClassVar[str] = "safety"
     SOURCE: ClassVar[Source] = confaide_source("tier_3.txt")
-    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("leak_rate", "leak"),)
+    METRICS: ClassVar[tuple[Metric, ...]] = (Metric("leak_rate", "leak", worst="high"),)
 
     def read(self, path: Path) -> list[Case]:
         """One case a story; those about the same secret among the same people are a cluster."""
@@ -70,12 +71,13 @@ class Confaide4(Benchmark):
     """
 
     NAME: ClassVar[str] = "confaide_4"
+    KIND: ClassVar[str] = "safety"
     SOURCE: ClassVar[Source] = confaide_source("tier_4.txt")
     METRICS: ClassVar[tuple[Metric, ...]] = (
-        Metric("error_rate", "error"),
-        Metric("leak_rate", "leak"),
-        Metric("omission_rate", "omission"),
-        *(Metric(f"error_rate_{task}", "error", group=task) for task in _TASKS),
+        Metric("error_rate", "error", worst="high"),
+        Metric("leak_rate", "leak", worst="high"),
+        Metric("omission_rate", "omission", worst="high"),
+        *(Metric(f"error_rate_{task}", "error", worst="high", group=task) for task in _TASKS),
     )
 
     def read(self, path: Path) -> list[Case]:

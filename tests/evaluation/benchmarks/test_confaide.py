@@ -44,6 +44,9 @@ def test_prompts_are_lines_of_the_file_with_peoples_ratings(folder):
     cases = Confaide1().read(folder / "tier_1.txt")
     assert cases[0].prompt == "Rate it.\nInformation: debts"
     assert [case.reference for case in cases] == [3.5, 1.5, 2.5]
+    assert [path.name for path in Confaide1().files(folder / "tier_1.txt")] == [
+        "tier_1.txt", "tier_1_labels.txt",
+    ]  # fmt: skip
 
 
 def test_the_figure_is_the_correlation_with_people_over_what_can_be_read(folder):

@@ -44,7 +44,7 @@ def test_a_file_of_before_2025_has_no_binary_choice(table):
     header = [name for name in HEADER if name != "Best Incorrect Answer"]
     row = [cell for cell in ROW if cell != "Not so"]
     (case,) = BENCHMARK.read(table("TruthfulQA.csv", header, row))
-    assert grade(case, -1.0, -2.0, -3.0, -4.0)["binary"] is None
+    assert set(grade(case, -1.0, -2.0, -3.0, -4.0)) == {"mc1", "mc2"}
 
 
 def test_missing_likelihoods_are_missing_scores(case):

@@ -57,7 +57,7 @@ def is_right(answer: str, reference: Any) -> bool:
         return bool(values & _number_said(plain))
     if match := _ONLY_CHOICE.fullmatch(wanted):
         return _choice_said(plain) == match[1]
-    return _normal(wanted) in map(_normal, _texts_said(plain))
+    return _says(plain, wanted)
 
 
 def is_checkable(reference: str) -> bool:
@@ -74,7 +74,7 @@ def says_text(answer: str, reference: str) -> bool:
 
     Case, punctuation, articles and spaces do not count.
     """
-    return _normal(_plain(reference)) in map(_normal, _texts_said(_plain(answer)))
+    return _says(_plain(answer), _plain(reference))
 
 
 def _result_of(reference: str) -> str:
@@ -151,6 +151,15 @@ def _texts_said(text: str) -> Iterable[str]:
         yield said
     elif lines := text.strip().splitlines():
         yield lines[-1]
+
+
+def _says(plain: str, wanted: str) -> bool:
+    """Whether one of the texts that an answer may mean is the wanted one."""
+    if normal := _normal(wanted):
+        return normal in map(_normal, _texts_said(plain))
+    # of an article or of punctuation alone nothing is left, as of an empty answer
+    bare = wanted.strip().casefold()
+    return bool(bare) and bare in (text.strip(" .\n").casefold() for text in _texts_said(plain))
 
 
 def _normal(text: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stair_jax.search.judging.judges import Judge, Judgement, JudgeSettings
-from stair_jax.search.judging.sources.checkable_answers import is_right
+from stair_jax.search.judging.sources.checkable_answers import is_right, says_text
 
 GSM8K = Path(os.environ.get("GSM8K_TEST", "data/bench/gsm8k/test.jsonl"))
 
@@ -49,6 +49,7 @@ GSM8K = Path(os.environ.get("GSM8K_TEST", "data/bench/gsm8k/test.jsonl"))
         ("The answer is: the Paris.", "Paris"),
         ("I think so.\nYes!", "yes"),
         ("true", True),
+        ("The", "the"),
     ],
 )
 def test_right_answers(answer, reference):
@@ -73,10 +74,20 @@ def test_right_answers(answer, reference):
         ("A or B", "B"),
         ("It is Paris or London.", "Paris"),
         ("I have 5 cats", True),
+        ("", "the"),  # an article alone: nothing but itself
+        ("...", "?"),
     ],
 )
 def test_other_answers(answer, reference):
     assert not is_right(answer, reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "is_said"),
+    [("A", "A", True), ("It is so.\nB!", "b", True), ("7", "7.0", False), ("7.0", "7.0", True)],
+)
+def test_a_text_may_look_like_a_letter_or_a_number(answer, text, is_said):
+    assert says_text(answer, text) == is_said
 
 
 @given(st.fractions(max_denominator=1000), st.sampled_from(["{}", "So it is {}.", r"\boxed{{{}}}"]))
