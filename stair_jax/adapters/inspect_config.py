@@ -6,7 +6,7 @@ from typing import Any
 from inspect_ai.model import GenerateConfig
 
 from stair_jax.errors import UserError
-from stair_jax.inference.answers import is_search
+from stair_jax.inference.methods import is_search
 from stair_jax.monitoring import say
 from stair_jax.run.answer_models import AnswerSettings
 from stair_jax.settings import require
