@@ -1,17 +1,20 @@
 """A finished evaluation as it lies in its folder: what logs of inspect-ai are made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.runner import answer_key, key_of, read_verdicts
-from stair_jax.evaluation.suites import find_file, make_benchmark
+from stair_jax.evaluation.suites import Wanted, find_file, make_benchmark
 from stair_jax.evaluation.table import RowKey, Table
 from stair_jax.evaluation.writers import read_table
 from stair_jax.monitoring import say
@@ -80,8 +83,7 @@ class Results:
         names = dict.fromkeys(column.benchmark for column in self.table.columns)
         names |= dict.fromkeys(each.benchmark for each in self.sets())
         self.cases: dict[tuple[str, str], Case] = {}
-        for name in names:
-            self._read_cases(name, [data] if data else self._data_folders())
+        self._read_cases(names, [data] if data else self._data_folders())
 
     def sets(self) -> Iterator[ResultSet]:
         """The answers, by row of the table, benchmark and attack."""
@@ -116,20 +118,33 @@ class Results:
             found.setdefault(key, []).append(grade)
         return found
 
+    @cached_property
+    def _settings(self) -> Mapping[str, Any]:
+        """Of the evaluation, as far as its record tells them."""
+        path = self._folder / COMPLETE_FILE
+        return dict(read_record(path)["settings"]) if path.is_file() else {}
+
     def _data_folders(self) -> list[Path]:
         """Where the evaluation had its rows from."""
-        if not (self._folder / COMPLETE_FILE).is_file():
-            return []
-        settings: Mapping[str, Any] = read_record(self._folder / COMPLETE_FILE)["settings"]
-        own = [self._folder.parent / settings["data"]] if settings.get("data") else []
-        return [*own, *([Path(settings["files"]).expanduser()] if settings.get("files") else [])]
+        files, data = self._settings.get("files"), self._settings.get("data")
+        own = [self._folder.parent / data] if data else []
+        return [*own, *([Path(files).expanduser()] if files else [])]
 
-    def _read_cases(self, name: str, folders: Sequence[Path]) -> None:
-        benchmark = make_benchmark(name) if name in BENCHMARKS else None
-        path = find_file(benchmark, folders) if benchmark else None
-        if benchmark is None or path is None:
-            say(
-                f"{name}: its rows are not there, so that the log has no prompts: name their folder"
-            )
-            return
-        self.cases |= {(name, case.id): case for case in benchmark.read(path)}
+    def _own_benchmarks(self) -> dict[str, Benchmark]:
+        """Those in files of the user's, as far as they are still there."""
+        found = {}
+        for text in self._settings.get("benchmarks", ()):
+            with suppress(UserError):
+                benchmark = make_benchmark(Wanted.parse(text).benchmark)
+                found[benchmark.NAME] = benchmark
+        return found
+
+    def _read_cases(self, names: Iterable[str], folders: Sequence[Path]) -> None:
+        own = self._own_benchmarks()
+        for name in names:
+            benchmark = BENCHMARKS[name]() if name in BENCHMARKS else own.get(name)
+            path = find_file(benchmark, folders) if benchmark else None
+            if benchmark is None or path is None:
+                say(f"{name}: its rows are not there, so that logs lack prompts: name their folder")
+                continue
+            self.cases |= {(name, case.id): case for case in benchmark.read(path)}

@@ -50,7 +50,7 @@ def benchmark_task(
     The figures of its log are those of our tables; cases without a grade are unscored, never 0.
 
     Args:
-      benchmark: its name, as of `stair-jax evaluate`.
+      benchmark: its name, or a file of one's own, as of `stair-jax evaluate`.
       data: folder of the benchmarks' files.
       judge: who answers the benchmark's question about each answer, if it has one: "rule",
         "grader" (inspect's model of this role), or the name of a model of inspect.
@@ -63,14 +63,15 @@ def benchmark_task(
         question, or the task would need more than inspect's models can.
     """
     with shown_by_inspect():
-        asked = _read(benchmark, Path(data).expanduser(), attack, limit, seed)
+        wanted = Wanted.parse(benchmark if attack == "none" else f"{benchmark}:{attack}")
+        asked = _read(wanted, Path(data).expanduser(), limit, seed)
         samples = list(samples_of(asked, seed))
         _check_judge(asked.benchmark, judge)
         return Task(
             dataset=MemoryDataset(samples, name=asked.name, location=str(data)),
             solver=generate(),
-            scorer=graded(asked.benchmark.NAME, judge),
-            metrics={key: [figures(asked.benchmark.NAME, key)] for key in _keys(asked.benchmark)},
+            scorer=graded(wanted.benchmark, judge),
+            metrics={key: [figures(wanted.benchmark, key)] for key in _keys(asked.benchmark)},
             name=asked.name.replace(":", "_"),
             metadata={"attack": asked.attack.identity(), "seed": seed, "limit": limit},
         )
@@ -81,7 +82,7 @@ def graded(benchmark: str, judge: str = RULE) -> Scorer:
     """Grades answers as the benchmark does; what cannot be read has no score.
 
     Args:
-      benchmark: its name.
+      benchmark: see `benchmark_task`.
       judge: see `benchmark_task`.
     """
     with shown_by_inspect():
@@ -104,7 +105,7 @@ def figures(benchmark: str, key: str) -> Metric:
     """The figures that a benchmark makes of one of its scores, by the names of our columns.
 
     Args:
-      benchmark: its name.
+      benchmark: see `benchmark_task`.
       key: of the score.
     """
     columns = [column for column in make_benchmark(benchmark).METRICS if column.key == key]
@@ -125,11 +126,10 @@ def figures(benchmark: str, key: str) -> Metric:
     return compute
 
 
-def _read(name: str, data: Path, attack: str, limit: int, seed: int) -> AskedSet:
-    wanted = [Wanted.parse(name if attack == "none" else f"{name}:{attack}")]
-    for reason in absent(wanted, [data]).values():
+def _read(wanted: Wanted, data: Path, limit: int, seed: int) -> AskedSet:
+    for name, reason in absent([wanted], [data]).items():
         raise UserError(f"{name}: {reason}")
-    (asked,) = read_sets(wanted, [data], AttackSettings(), limit, seed)
+    (asked,) = read_sets([wanted], [data], AttackSettings(), limit, seed)
     return asked
 
 

@@ -148,6 +148,15 @@ def test_an_attack_of_several_prompts_makes_a_sample_of_each():
     assert {case_of(sample.metadata).prompt for sample in samples} == {"Say 0", "Say 1"}
 
 
+def test_a_file_of_one_s_own_is_a_task_too(tmp_path):
+    file = tmp_path / "capitals.jsonl"
+    file.write_text('{"prompt": "Of France?", "reference": "Paris"}\n')
+    task = benchmark_task(f"{file}@text")
+    log = run(task, saying("Paris"), tmp_path)
+    (score,) = log.results.scores
+    assert [m.value for m in score.metrics.values()] == [1.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
