@@ -3,6 +3,7 @@
 import json
 import socket
 
+import numpy as np
 import pytest
 
 from stair_jax.models import huggingface
@@ -17,6 +18,17 @@ def checkpoint(tmp_path_factory):
     tokenizer = word_tokenizer()
     config, params = tiny_model(tokenizer.vocab_size, max_position_embeddings=64)
     huggingface.save(folder, params, config, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prm(tmp_path_factory):
+    """The folder of a reward model for that checkpoint."""
+    folder = tmp_path_factory.mktemp("prm") / "hf"
+    tokenizer = word_tokenizer()
+    config, params = tiny_model(tokenizer.vocab_size, seed=1, max_position_embeddings=64)
+    head = {"kernel": np.linspace(-1, 1, config.hidden_size, dtype=np.float32)}
+    huggingface.save(folder, params, config, tokenizer, score_head=head)
     return folder
 
 

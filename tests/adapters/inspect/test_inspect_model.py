@@ -104,6 +104,18 @@ def test_samples_of_one_chat_differ_and_those_of_a_seed_come_back(checkpoint, mo
     assert sorted(each.metadata[DETAILS][0]["text"] for each in found) == sorted(texts)
 
 
+def test_a_search_by_a_reward_model_counts_all_that_it_sampled(checkpoint, prm):
+    settings = {"method": "best_of_n", "n": 3, "max_answer_tokens": 12}
+    searching = get_model(f"stair_jax/{checkpoint}", prm=str(prm), **settings)
+    outputs = generate(searching, "1 rate", "2 safe")
+    searching.api.close()
+    details = [output.metadata[DETAILS][0] for output in outputs]
+    assert [each["method"] for each in details] == ["best_of_n"] * 2
+    for output, each in zip(outputs, details, strict=True):
+        assert each["score"] is not None
+        assert output.usage.output_tokens == each["generated_tokens"] > each["tokens"]
+
+
 def test_a_chat_without_room_ends_by_the_length_of_the_model(model):
     (output,) = generate(model, " ".join(["rate"] * 80))
     assert (output.stop_reason, output.completion) == ("model_length", "")
