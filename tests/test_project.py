@@ -15,7 +15,13 @@ from packaging.requirements import Requirement
 
 import stair_jax
 
-NAMES = {"absl-py": "absl", "orbax-checkpoint": "orbax", "ml-collections": "ml_collections"}
+NAMES = {
+    "absl-py": "absl",
+    "inspect-ai": "inspect_ai",
+    "lm-eval": "lm_eval",
+    "ml-collections": "ml_collections",
+    "orbax-checkpoint": "orbax",
+}
 ROOT = Path(stair_jax.__file__).parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -44,16 +50,24 @@ def test_every_requirement_has_an_upper_bound():
 
 
 def test_the_package_imports_only_what_it_requires():
-    declared = {
-        NAMES.get(name, name) for name in requirements(SETUP["options"]["install_requires"])
-    }
-    declared |= {"stair_jax", "tensorflow"}  # seqio brings TensorFlow, at the version it needs
+    """Adapters, which nothing else imports, also what their extra brings."""
+    required = declared(SETUP["options"]["install_requires"])
+    extra = declared(SETUP["options.extras_require"]["eval"]) | {"tqdm"}  # lm-eval brings it
     for path in (ROOT / "stair_jax").rglob("*.py"):
+        is_adapter = path.parent.name == "adapters"
+        allowed = required | extra if is_adapter else required
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             used = {module.partition(".")[0] for module in modules}
-            assert not used - declared - sys.stdlib_module_names, path
+            assert not used - allowed - sys.stdlib_module_names, path
+            assert is_adapter or not any(m.startswith("stair_jax.adapters") for m in modules), path
+
+
+def declared(text):
+    """Names of the modules of requirements."""
+    names = {NAMES.get(name, name) for name in requirements(text)}
+    return names | {"stair_jax", "tensorflow"}  # seqio brings TensorFlow, at the version it needs
 
 
 def test_the_console_script_exists():

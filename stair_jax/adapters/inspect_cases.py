@@ -6,17 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from inspect_ai.dataset import Sample
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageUser,
-    ContentReasoning,
-    ModelOutput,
-)
+from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ModelOutput
 
-from stair_jax.adapters.inspect_model import DETAILS
-from stair_jax.data.questions import Message
+from stair_jax.adapters.inspect_messages import DETAILS, chat_of
 from stair_jax.errors import UserError
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.attack import Transform
@@ -28,7 +20,6 @@ from stair_jax.text import steps
 
 CASE, BENCHMARK, ATTACK = "case", "benchmark", "attack"  # keys of a sample's metadata
 
-_TURNS = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 _FINISH = {"max_tokens": "length", "model_length": "length", "content_filter": "content_filter"}
 _OF_ANSWERS = ("text", "method", "finish", "tokens", "generated_tokens", "steps", "score")
 
@@ -94,11 +85,6 @@ def answer_of(case: Case, output: ModelOutput, metadata: Mapping[str, Any]) -> A
     return Answer(**vars(known) | values | {name: own[name] for name in _OF_ANSWERS if name in own})
 
 
-def chat_of(messages: tuple[Message, ...]) -> list[ChatMessage]:
-    """Our messages as those of inspect."""
-    return [_TURNS[message["role"]](content=message["content"]) for message in messages]
-
-
 def _chats(asked: AskedSet, case: Case, seed: int) -> list[Asked]:
     attack = asked.attack
     if not isinstance(attack, Transform):
@@ -117,7 +103,7 @@ def _chats(asked: AskedSet, case: Case, seed: int) -> list[Asked]:
 
 
 def _sample(asked: AskedSet, case: Case, chat: Asked, id: str) -> Sample:
-    messages = tuple(dict(message) for message in chat.messages)
+    messages = chat.messages
     is_single = len(messages) == 1
     return Sample(
         input=messages[0]["content"] if is_single else chat_of(messages),

@@ -14,6 +14,7 @@ from stair_jax.settings import require
 _HEEDED = frozenset(
     ("temperature", "top_p", "top_k", "max_tokens", "seed", "stop_seqs", "num_choices")
 )
+_SAMPLING: tuple[str, ...] = ("temperature", "top_p", "top_k")
 # Inspect itself sees to these.
 _OF_INSPECT = frozenset(
     (
@@ -79,15 +80,14 @@ def read_config(config: GenerateConfig, settings: AnswerSettings) -> Asking:
     Raises:
       UserError: a field is set that would change the answer and that we do not have.
     """
-    values = {name: value for name, value in config if value is not None}
+    values: dict[str, Any] = {name: value for name, value in config if value is not None}
     _check(values)
-    sampling = {name: values[name] for name in ("temperature", "top_p", "top_k") if name in values}
+    changed = {name: values[name] for name in _SAMPLING if name in values}
     if settings.method == "greedy" and values.get("temperature"):
         settings = replace(settings, method="sample")
-        sampling = {"top_p": 1.0, "top_k": 0} | sampling
-    elif settings.method == "greedy" and sampling.keys() & {"top_p", "top_k"}:
+        changed = {"top_p": 1.0, "top_k": 0, **changed}
+    elif settings.method == "greedy" and changed.keys() & {"top_p", "top_k"}:
         _say_once("top_p and top_k change nothing about greedy answers: set temperature too")
-    changed: dict[str, Any] = sampling
     if "max_tokens" in values:
         changed["max_answer_tokens"] = values["max_tokens"]
         changed["max_step_tokens"] = min(settings.max_step_tokens, values["max_tokens"])

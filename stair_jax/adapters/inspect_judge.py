@@ -1,10 +1,10 @@
 """A model of inspect-ai that judges: our wordings, and our reading of what it replies."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig, Model, get_model
+from inspect_ai.model import GenerateConfig, Model, get_model
 
+from stair_jax.adapters.inspect_messages import chat_of
 from stair_jax.endpoints.chat import ChatCompletion, ChatFinish, ChatRequest, Usage
 from stair_jax.evaluation.judges.asked import AskedJudge
 from stair_jax.evaluation.judges.endpoint import EndpointJudge
@@ -46,7 +46,7 @@ class InspectJudge(EndpointJudge):
         """The model's reply."""
         settings = self.settings
         config = GenerateConfig(temperature=settings.temperature, max_tokens=settings.max_tokens)
-        output = await self._get_model().generate(_messages(request.messages), config=config)
+        output = await self._get_model().generate(chat_of(request.messages), config=config)
         if output.error or not output.choices:
             return ChatCompletion(request.id, finish="missing", model=output.model)
         usage = output.usage
@@ -83,8 +83,3 @@ async def judge_answer(judge: Judge, question: str, material: Material, key: str
         waiting += task.receive(await judge.ask_model(waiting.pop(0)))
     task.close()
     return task.result
-
-
-def _messages(messages: Sequence[Any]) -> list[ChatMessageUser | ChatMessageAssistant]:
-    kinds = {"user": ChatMessageUser, "assistant": ChatMessageAssistant}
-    return [kinds[message["role"]](content=message["content"]) for message in messages]

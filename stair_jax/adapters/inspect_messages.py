@@ -1,10 +1,12 @@
 """Messages of inspect-ai as ours, and our structured answers as its content."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from inspect_ai.model import (
     ChatMessage,
     ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
     Content,
     ContentReasoning,
     ContentText,
@@ -14,6 +16,10 @@ from stair_jax.data.questions import Message
 from stair_jax.errors import UserError
 from stair_jax.settings import require
 from stair_jax.text import steps
+
+DETAILS = "stair_jax"  # key of our part of a `ModelOutput.metadata`
+
+_TURNS = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
 def content_of(text: str) -> str | list[Content]:
@@ -48,6 +54,11 @@ def messages_of(chat: Sequence[ChatMessage]) -> list[Message]:
         "answer of the assistant",
     )
     return messages
+
+
+def chat_of(messages: Sequence[Mapping[str, str]]) -> list[ChatMessage]:
+    """Our messages as those of inspect."""
+    return [_TURNS[message["role"]](content=message["content"]) for message in messages]
 
 
 def _role(message: ChatMessage) -> str:

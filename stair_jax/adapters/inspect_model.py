@@ -23,7 +23,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from stair_jax.adapters.answering_thread import AnsweringThread
 from stair_jax.adapters.inspect_config import Asking, read_config
 from stair_jax.adapters.inspect_errors import shown_by_inspect
-from stair_jax.adapters.inspect_messages import content_of, messages_of
+from stair_jax.adapters.inspect_messages import DETAILS, content_of, messages_of
 from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.data.records import KINDS
 from stair_jax.decoding.task import GatherTask, Task
@@ -34,7 +34,6 @@ from stair_jax.settings import build, require
 from stair_jax.storage import fingerprint
 from stair_jax.text import steps
 
-DETAILS = "stair_jax"  # key of our part of a `ModelOutput.metadata`
 _SIDE_BY_SIDE = 64
 _ID_LENGTH = 16  # hexadecimal digits of a hash
 

@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from inspect_ai import Task
@@ -24,6 +23,7 @@ from inspect_ai.solver import TaskState, generate
 from stair_jax.adapters.inspect_cases import ATTACK, answer_of, case_of, samples_of
 from stair_jax.adapters.inspect_errors import shown_by_inspect
 from stair_jax.adapters.inspect_judge import RULE, judge_answer, make_judge
+from stair_jax.adapters.inspect_scores import SCORES, score_of
 from stair_jax.errors import UserError
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks import ATTACKS, make_attack
@@ -35,8 +35,6 @@ from stair_jax.evaluation.judges.judge import Judge, Verdict
 from stair_jax.evaluation.per_case import per_case
 from stair_jax.evaluation.runner import key_of
 from stair_jax.evaluation.suites import Wanted, absent, make_benchmark, read_sets
-
-SCORES = "scores"  # key of a score's metadata: all numbers of an answer, None: missing
 
 
 def benchmark_task(
@@ -52,7 +50,7 @@ def benchmark_task(
     The figures of its log are those of our tables; cases without a grade are unscored, never 0.
 
     Args:
-      benchmark: its name, as of `stair-jax evaluate`.
+      benchmark: its name, or a file of one's own, as of `stair-jax evaluate`.
       data: folder of the benchmarks' files.
       judge: who answers the benchmark's question about each answer, if it has one: "rule",
         "grader" (inspect's model of this role), or the name of a model of inspect.
@@ -65,14 +63,15 @@ def benchmark_task(
         question, or the task would need more than inspect's models can.
     """
     with shown_by_inspect():
-        asked = _read(benchmark, Path(data).expanduser(), attack, limit, seed)
+        wanted = Wanted.parse(benchmark if attack == "none" else f"{benchmark}:{attack}")
+        asked = _read(wanted, Path(data).expanduser(), limit, seed)
         samples = list(samples_of(asked, seed))
         _check_judge(asked.benchmark, judge)
         return Task(
             dataset=MemoryDataset(samples, name=asked.name, location=str(data)),
             solver=generate(),
-            scorer=graded(asked.benchmark.NAME, judge),
-            metrics={key: [figures(asked.benchmark.NAME, key)] for key in _keys(asked.benchmark)},
+            scorer=graded(wanted.benchmark, judge),
+            metrics={key: [figures(wanted.benchmark, key)] for key in _keys(asked.benchmark)},
             name=asked.name.replace(":", "_"),
             metadata={"attack": asked.attack.identity(), "seed": seed, "limit": limit},
         )
@@ -83,7 +82,7 @@ def graded(benchmark: str, judge: str = RULE) -> Scorer:
     """Grades answers as the benchmark does; what cannot be read has no score.
 
     Args:
-      benchmark: its name.
+      benchmark: see `benchmark_task`.
       judge: see `benchmark_task`.
     """
     with shown_by_inspect():
@@ -96,7 +95,7 @@ def graded(benchmark: str, judge: str = RULE) -> Scorer:
         answer = Answer(**vars(answer) | {"final": final})
         verdict = await _verdict(found, asked, Graded(case, answer, {}), str(state.sample_id))
         scores = found.missing(case) if answer.is_missing else found.grade(case, answer, verdict)
-        return _score(found, answer, verdict, scores)
+        return score_of(answer, scores, verdict, _keys(found))
 
     return score
 
@@ -106,7 +105,7 @@ def figures(benchmark: str, key: str) -> Metric:
     """The figures that a benchmark makes of one of its scores, by the names of our columns.
 
     Args:
-      benchmark: its name.
+      benchmark: see `benchmark_task`.
       key: of the score.
     """
     columns = [column for column in make_benchmark(benchmark).METRICS if column.key == key]
@@ -127,11 +126,10 @@ def figures(benchmark: str, key: str) -> Metric:
     return compute
 
 
-def _read(name: str, data: Path, attack: str, limit: int, seed: int) -> AskedSet:
-    wanted = [Wanted.parse(name if attack == "none" else f"{name}:{attack}")]
-    for reason in absent(wanted, [data]).values():
+def _read(wanted: Wanted, data: Path, limit: int, seed: int) -> AskedSet:
+    for name, reason in absent([wanted], [data]).items():
         raise UserError(f"{name}: {reason}")
-    (asked,) = read_sets(wanted, [data], AttackSettings(), limit, seed)
+    (asked,) = read_sets([wanted], [data], AttackSettings(), limit, seed)
     return asked
 
 
@@ -166,34 +164,6 @@ async def _verdict(benchmark: Benchmark, judge: Judge, row: Graded, sample: str)
     material = benchmark.material(row.case, row.answer)
     key = key_of(benchmark.NAME, row.answer.attack, sample)
     return await judge_answer(judge, benchmark.QUESTION, material, key)
-
-
-def _score(
-    benchmark: Benchmark,
-    answer: Answer,
-    verdict: Verdict | None,
-    scores: Mapping[str, float | None],
-) -> Score:
-    """The grades of an answer; NaN is what inspect leaves out of its figures."""
-    told = {
-        "answer": answer.final,
-        "explanation": verdict.text or verdict.label if verdict else None,
-        "metadata": {SCORES: dict(scores), "finish": answer.finish} | _of_verdict(verdict),
-    }
-    values = {key: scores.get(key) for key in _keys(benchmark)}
-    numbers = {key: math.nan if value is None else value for key, value in values.items()}
-    if any(value is not None for value in values.values()):
-        return Score(value=numbers, **told)
-    if answer.is_missing:
-        return Score.unscored(reason="no_response", **told)
-    is_unread = verdict is not None and verdict.label is None
-    return Score.unscored(reason="grader_failed" if is_unread else "scoring_failed", **told)
-
-
-def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
-    if verdict is None:
-        return {}
-    return {"label": verdict.label, "verdict": dict(verdict.scores), "judge": verdict.judge}
 
 
 def _rows(benchmark: str, scores: Sequence[SampleScore]) -> Sequence[Graded]:
