@@ -13,7 +13,7 @@ from stair_jax.decoding.task import Service
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.errors import UserError
 from stair_jax.evaluation.attacks.attack import Attack, Means
-from stair_jax.evaluation.attacks.gcg import Gcg
+from stair_jax.evaluation.attacks.gcg import Gcg, hold_room
 from stair_jax.evaluation.endpoint_target import EndpointTarget
 from stair_jax.evaluation.local_target import ChatEncoder, LocalTarget
 from stair_jax.evaluation.target import Target, Weights
@@ -106,7 +106,9 @@ class Targets:
             services |= judges.services
             beside = (beside, judges.beside)
         layout = lay_out_engine(config, self._stage.engine, self._context.runtime, beside=beside)
+        room = None if weights is None else hold_room(weights)
         engine = start_engine(folder, self._stage.engine, layout)
+        del room  # which the cache has not taken
         encoder = _encoder(folder)
         scorers = self._scorers(methods, engine, encoder, prm, judges)
         if prm:

@@ -17,7 +17,7 @@ from stair_jax.decoding.requests import request_key
 from stair_jax.decoding.task import Service, Task, TaskGroup
 from stair_jax.errors import UserError
 from stair_jax.evaluation.attacks.attack import Attack, Means, Tried
-from stair_jax.evaluation.attacks.gcg_step import GcgProblem, gcg_step, shape_of
+from stair_jax.evaluation.attacks.gcg_step import GcgProblem, gcg_step, shape_of, step_bytes
 from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.attacks.suffix_settings import GcgSettings
 from stair_jax.evaluation.attacks.suffixes import SuffixSpace
@@ -29,7 +29,7 @@ GCG_SERVICE = "gcg"
 # Searches side by side: while the host looks at the candidates of one, the device has the other.
 _SIDE_BY_SIDE = 2
 # Tokens of the candidates that are computed at once.
-_BATCH_TOKENS = {"cpu": 4096, "accelerator": 32768}
+_BATCH_TOKENS = {"cpu": 4096, "accelerator": 16384}
 
 Ids = tuple[int, ...]
 
@@ -134,6 +134,17 @@ class GcgService:
         dropped = set(ids)
         self._waiting = [request for request in self._waiting if request.id not in dropped]
         self._running = [one for one in self._running if one.request.id not in dropped]
+
+
+def hold_room(weights: Weights) -> jax.Array | None:
+    """An array as large as what the steps need: the cache of an engine takes all that is free.
+
+    To be made before the engine, and dropped behind it. None on CPUs, where memory is not taken as
+    a whole.
+    """
+    if jax.default_backend() == "cpu":
+        return None
+    return jnp.zeros(step_bytes(weights.config, _BATCH_TOKENS["accelerator"]), jnp.uint8)
 
 
 class _Search:

@@ -21,6 +21,7 @@ from stair_jax.training.logps import token_logps
 # Lengths are rounded up to multiples, so that cases of like length share a compiled program.
 _BEFORE, _TAIL, _TARGET, _ROW = 32, 16, 8, 16
 _MOST_PER_ROW = 64
+_LONG_ROW = 1024
 # What attention costs for a head and a pair of tokens of a row, in operations of matrix products.
 # Measured on a CPU: it takes that many times longer than its own few, for the softmax in memory.
 _PAIR_COST = 1000
@@ -136,6 +137,22 @@ def _cost(config: ModelConfig, shape: GcgShape) -> float:
     weights = attention + 3 * config.hidden_size * config.intermediate_size
     row = shape.row(shape.per_row)
     return row / shape.per_row * (2 * weights + _PAIR_COST * heads * row)
+
+
+def step_bytes(config: ModelConfig, batch_tokens: int, row: int = _LONG_ROW) -> int:
+    """Bytes that a step needs beside the weights, as an estimate from above.
+
+    Args:
+      config: of the model.
+      batch_tokens: that are computed at once.
+      row: tokens of a row; attention in float32 holds `[heads, row, row]` of each.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    wide = 6 * config.hidden_size + 3 * config.intermediate_size
+    wide += 2 * config.head_dim * (heads + 2 * kv_heads)
+    layer = batch_tokens * wide * jnp.dtype(config.dtype).itemsize
+    attention = batch_tokens * row * (3 * heads if config.dtype == "float32" else 1) * 4
+    return layer + attention + 3 * _LOGITS_BYTES
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

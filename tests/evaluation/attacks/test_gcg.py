@@ -1,6 +1,7 @@
 """GCG: losses are those of whole forward passes, gradients those of differences."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from stair_jax.evaluation.attacks.gcg_step import GcgProblem, GcgShape, shape_of
 from stair_jax.evaluation.attacks.suffix_settings import GcgSettings
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.target import Reply
-from stair_jax.models.transformer import apply, output_embedding
+from stair_jax.models.transformer import apply, init_params, output_embedding
 from stair_jax.testing.scripted_target import ScriptedTarget
 from stair_jax.testing.tiny_models import tiny_config, tiny_model
 
@@ -221,3 +222,16 @@ def test_candidates_share_rows_where_matrix_products_cost_more_than_attention():
     assert batches * wide.rows * wide.per_row < 512 * 1.1  # little of it padding
     few = shape(candidates=2, **large)
     assert (few.per_row, few.rows) == (2, 1)
+
+
+@pytest.mark.parametrize(("width", "vocabulary"), [(32, 512), (64, 64)])
+def test_the_memory_of_a_step_is_estimated_from_above(width, vocabulary, monkeypatch):
+    monkeypatch.setattr(gcg_step, "_LOGITS_BYTES", 2**17)
+    config = tiny_config(vocabulary, hidden_size=width, intermediate_size=3 * width)
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    shape, problem = make(config, [1] * 30, [2] * 20, 5, candidates=64, rows=16)
+    batch_tokens = 16 * shape.row(2)
+    arguments = (params, problem, np.zeros((64, 3), np.int32), np.ones(64, bool))
+    step = gcg_step.gcg_step.lower(config, shape, *arguments, jax.random.key(0)).compile()
+    taken = step.memory_analysis().temp_size_in_bytes
+    assert taken < gcg_step.step_bytes(config, batch_tokens, shape.row(2)) < 6 * taken
