@@ -29,7 +29,10 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    GemmaConfig,
     LlamaConfig,
+    MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -91,6 +94,9 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "qwen2_tied": Qwen2Config(**_SIZES | _TIED),
     "qwen3": Qwen3Config(**_SIZES | {"head_dim": 48}),
     "qwen3_yarn": Qwen3Config(**_SIZES | _YARN_ROPE | {"head_dim": 48}),
+    "mistral": MistralConfig(**_SIZES | {"head_dim": 48, "sliding_window": None}),
+    "phi3": Phi3Config(**_SIZES),
+    "gemma": GemmaConfig(**_SIZES | _TIED | {"head_dim": 48}),
 }
 
 
@@ -116,9 +122,10 @@ def random_model(config: PretrainedConfig) -> Any:
     """A random transformers model of that config."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
+    added = 1.0 if config.model_type == "gemma" else 0.0  # by its norms to their scales
     for name, values in model.named_parameters():
         if "norm" in name:
-            values.data.uniform_(0.5, 1.5)
+            values.data.uniform_(0.5 - added, 1.5 - added)
         elif "bias" in name:
             values.data.uniform_(-1.0, 1.0)
     return model

@@ -1,7 +1,7 @@
 """What every benchmark has in common: where its rows are, what it asks, how it grades."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -38,6 +38,12 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
+REFUSAL = "refusal"  # the question that answers to harmful prompts can be asked as well
+METRICS_OF_REFUSALS = (
+    Metric("refusals", "refused", worst="low", labels=("full_refusal", "partial_refusal")),
+)
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the rows of a benchmark are.
@@ -65,8 +71,11 @@ class Benchmark(ABC):
       QUESTION: what a judge is asked about each answer, one of `judges.questions.QUESTIONS`; "":
         the answers are graded without a judge.
       METRICS: columns of the table, the main one first.
+      COUNTS_REFUSALS: whether a judge that cannot answer QUESTION, such as the rule, may say which
+        answers are refusals instead.
       KIND: of its prompts, "safety" or "helpfulness": what a model that judges its own candidates
         is asked about them.
+      STORED_HOW: what a user does to have prompts of a stored attack, for a message.
     """
 
     NAME: ClassVar[str]
@@ -74,7 +83,9 @@ class Benchmark(ABC):
     ROLE: ClassVar[Role] = "reported"
     QUESTION: ClassVar[str] = ""
     METRICS: ClassVar[tuple[Metric, ...]]
+    COUNTS_REFUSALS: ClassVar[bool] = False
     KIND: ClassVar[str] = "helpfulness"
+    STORED_HOW: ClassVar[str] = "name a file of them in attacks.stored.path"
 
     @abstractmethod
     def read(self, path: Path) -> list[Case]:
@@ -98,6 +109,32 @@ class Benchmark(ABC):
         """What a judge is shown."""
         return Material(case.prompt, answer.final, reference=text_of(case.reference))
 
+    def question_for(self, can: Callable[[str], bool]) -> str:
+        """What a judge is asked about the answers; "": nothing that it can answer.
+
+        Args:
+          can: whether the judge knows a question.
+        """
+        if self.QUESTION and can(self.QUESTION):
+            return self.QUESTION
+        return REFUSAL if self.COUNTS_REFUSALS and can(REFUSAL) else ""
+
+    def metrics_by(self, question: str) -> tuple[Metric, ...]:
+        """The columns that the verdicts of a question give; "": of no judge."""
+        return METRICS_OF_REFUSALS if question != self.QUESTION else self.METRICS
+
+    def grade_by(
+        self, question: str, case: Case, answer: Answer, verdict: Verdict | None
+    ) -> dict[str, float | None]:
+        """The scores of an answer by the verdict of a question; see `grade` and `missing`."""
+        if question == self.QUESTION:
+            return self.missing(case) if answer.is_missing else self.grade(case, answer, verdict)
+        (metric,) = METRICS_OF_REFUSALS
+        if answer.finish == "content_filter":
+            return {metric.key: 1.0}
+        label = verdict.label if verdict else None
+        return {metric.key: None if label is None else float(label in metric.labels)}
+
     def kind(self, case: Case) -> str:
         """The kind of a prompt: `KIND`, unless the rows say it."""
         return self.KIND
@@ -109,6 +146,12 @@ class Benchmark(ABC):
     def details(self, rows: Sequence[Graded]) -> Mapping[str, Any]:
         """What else there is to say of the answers of one row of the table, as JSON values."""
         return {}
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that are read where the rows are at `path`, those of stored attacks too."""
+        if not path.is_dir():
+            return [path]
+        return sorted(file for file in path.rglob("*") if file.is_file())
 
     def stored_attacks(self, path: Path) -> Mapping[str, Mapping[str, str]]:
         """Prompts of attacks that come with the data: {attack: {case id: prompt}}."""

@@ -1,5 +1,6 @@
 """A model behind an OpenAI-compatible endpoint, as the target of an evaluation."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -61,7 +62,9 @@ class EndpointTarget(Target):
             sampling = replace(sampling, top_p=asked.top_p)
         if asked.max_tokens is not None:
             sampling = replace(sampling, max_tokens=min(asked.max_tokens, sampling.max_tokens))
-        return _ChatTask(ChatRequest((), tuple(messages), self._service, sampling))
+        # Greedy answers to one prompt are one call; of others each is a sample of its own.
+        sample = zlib.crc32(key.encode(errors="replace")) if temperature else 0
+        return _ChatTask(ChatRequest((), tuple(messages), self._service, sampling, sample))
 
     def likelihoods(
         self, messages: Sequence[Message], choices: Sequence[str]
@@ -82,10 +85,9 @@ class _ChatTask(Task[Reply]):
     def receive(self, completion: ChatCompletion) -> list[Any]:
         text = completion.text
         parsed = steps.parse_tolerant(text)
-        own, opening, _ = text.rpartition(steps.OUTPUT_OPEN)
         self.result = Reply(
             text=text,
-            reasoning=completion.reasoning or (own.strip() if opening else ""),
+            reasoning=completion.reasoning or steps.reasoning_text(text),
             final=parsed.final,
             finish=completion.finish,
             tokens=completion.usage.output_tokens,

@@ -15,7 +15,7 @@ from stair_jax.inference.answers import Answered, Answering, is_search
 from stair_jax.inference.likelihood import chat_likelihoods
 from stair_jax.inference.scoring import Scorer
 from stair_jax.text import steps
-from stair_jax.text.chat import encode_answer, encode_prompt
+from stair_jax.text.chat import encode_prompt
 from stair_jax.text.conversations import encode_chat
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -40,34 +40,42 @@ class ChatEncoder:
             return encode_prompt(self.tokenizer, messages[0]["content"])
         if not self.is_structured:  # it knows no tags, and may have no room for them
             messages = [
-                {**message, "content": steps.TAG_PATTERN.sub("", message["content"])}
+                {**message, "content": steps.without_tags(message["content"])}
+                if message["role"] == "assistant"  # those of others stay text anyway
+                else message
                 for message in messages
             ]
         return encode_chat(self.tokenizer, messages)
 
+    def begin(self, text: str, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of the form before a text at a place of the answer, and those of the text.
+
+        Both as in an answer that holds them: where the tokenizer joins the space between with the
+        word behind it, the space belongs to the text. What the text says never becomes control.
+        """
+        encode, tags = self.tokenizer.encode_text, self.tokenizer.tags
+        if not self.is_structured or place == "answer":
+            return (), tuple(encode(text))
+        opening, prefix = tags.output_open, steps.FINAL_PREFIX
+        if place == "first_step":
+            opening, prefix = tags.reasoning_open, steps.TITLE_PREFIX
+        before, own = [opening, *encode(prefix)], encode(f" {text}")
+        space = encode(" ")
+        if own == [*space, *encode(text)]:
+            before, own = [*before, *space], own[len(space) :]
+        return tuple(before), tuple(own)
+
     def prefill(self, asked: Asked) -> list[int]:
-        """Token ids that the answer begins with; what the text says never becomes control."""
+        """Token ids that the answer begins with."""
         if not asked.prefill:
             return []
-        text = self.tokenizer.encode_text(asked.prefill)
-        tags = self.tokenizer.tags
-        if self.is_structured and asked.place == "output":
-            prefix = self.tokenizer.encode_text(f"{steps.FINAL_PREFIX} ")
-            return [tags.output_open, *prefix, *text]
-        if self.is_structured and asked.place == "first_step":
-            title = self.tokenizer.encode_text(f"{steps.TITLE_PREFIX} ")
-            return [tags.reasoning_open, *title, *text]
-        return text
+        before, text = self.begin(asked.prefill, asked.place)
+        return [*before, *text]
 
     def choice(self, text: str) -> list[int]:
-        """Token ids of a given answer, without its end."""
-        if self.is_structured:
-            # The block is left open: what would follow is no part of the choice.
-            whole = encode_answer(self.tokenizer, f"{steps.OUTPUT_OPEN}{steps.FINAL_PREFIX} ")
-            while whole and whole[-1] in self.tokenizer.stop_ids:
-                whole.pop()
-            return [*whole, *self.tokenizer.encode_text(text)]
-        return self.tokenizer.encode_text(text)
+        """Token ids of a given answer, without its end: what would follow is no part of it."""
+        before, own = self.begin(text, "output")
+        return [*before, *own]
 
 
 class LocalTarget(Target):
@@ -136,9 +144,14 @@ class LocalTarget(Target):
             self._scorers.get(method),
             sampling=_sampling(asked),
         )
-        begins = self.encoder.tokenizer.decode(prefill)
+        decode = self.encoder.tokenizer.decode
         return ReplyTask(
-            inner, lambda found: read_reply(begins, found, len(prefill)), self._service
+            inner,
+            # All of it at once: a character may be split between the prefill and what follows.
+            lambda found: read_reply(
+                decode([*prefill, *found.tokens]) if prefill else found.text, found, len(prefill)
+            ),
+            self._service,
         )
 
     def likelihoods(
@@ -154,26 +167,23 @@ class LocalTarget(Target):
         self, messages: Sequence[Message], texts: Sequence[str], place: Place = "answer"
     ) -> Task[tuple[float, ...]]:
         """See `Target.score_first`."""
-        before, _ = self._begin(texts[0], place)
-        firsts = tuple(self._begin(text, place)[1][0] for text in texts)
+        begins = [self.encoder.begin(text, place) for text in texts]
+        before = min((before for before, _ in begins), key=len)
+        firsts = tuple((*own_before, *own)[len(before)] for own_before, own in begins)
         tokens = (*self.encoder.chat(messages), *before)
         return ScoresTask(Request((), tokens, score_ids=firsts, service=self._service))
 
     def chat_tokens(self) -> ChatTokens:
         """See `Target.chat_tokens`."""
         return ChatTokens(
-            self.encoder.tokenizer, lambda chat: tuple(self.encoder.chat(chat)), self._begin
+            self.encoder.tokenizer,
+            lambda chat: tuple(self.encoder.chat(chat)),
+            self.encoder.begin,
         )
 
     def weights(self) -> Weights:
         """See `Target.weights`."""
         return super().weights() if self._weights is None else self._weights
-
-    def _begin(self, text: str, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(token ids of the form before a text at a place of the answer, those of the text)."""
-        own = tuple(self.encoder.tokenizer.encode_text(text))
-        whole = tuple(self.encoder.prefill(Asked((), text, place)))
-        return whole[: len(whole) - len(own)], own
 
 
 class ReplyTask(Task[Reply]):
@@ -224,20 +234,18 @@ class ScoresTask(Task[tuple[float, ...]]):
         return []
 
 
-def read_reply(begins: str, answered: Answered, prefilled: int = 0) -> Reply:
+def read_reply(text: str, answered: Answered, prefilled: int = 0) -> Reply:
     """What an answer says: its reasoning, and the final answer.
 
     Args:
-      begins: text that was there before.
+      text: of the whole answer, with what it began with.
       answered: what the model added.
-      prefilled: tokens of `begins`, which are no part of the prompt.
+      prefilled: tokens that the answer began with, which are no part of the prompt.
     """
-    text = begins + answered.text
     parsed = steps.parse_tolerant(text)
-    before, opening, _ = text.rpartition(steps.OUTPUT_OPEN)
     return Reply(
         text=text,
-        reasoning=before.strip() if opening else _without_output(text),
+        reasoning=steps.reasoning_text(text),
         final=parsed.final,
         finish=answered.finish,
         tokens=len(answered.tokens),
@@ -247,11 +255,6 @@ def read_reply(begins: str, answered: Answered, prefilled: int = 0) -> Reply:
         score=answered.score,
         well_formed=steps.is_well_formed(text),
     )
-
-
-def _without_output(text: str) -> str:
-    """The reasoning of an answer without an output block."""
-    return text.strip() if steps.REASONING_OPEN in text else ""
 
 
 def _sampling(asked: Asked) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Verdicts:
 
 
 def grade(
-    asked: AskedSet, answers: Sequence[Answer], verdicts: Mapping[str, Verdict]
+    asked: AskedSet, answers: Sequence[Answer], verdicts: Mapping[str, Verdict], question: str
 ) -> list[Graded]:
     """The graded answers of a set.
 
@@ -47,16 +47,14 @@ def grade(
       asked: the set.
       answers: to it.
       verdicts: of one judge, by `answer_key`.
+      question: that it was asked; "": no judge.
     """
     benchmark, cases = asked.benchmark, {case.id: case for case in asked.cases}
     graded = []
     for answer in answers:
         case = cases[answer.case]
-        scores = (
-            benchmark.missing(case)
-            if answer.is_missing
-            else benchmark.grade(case, answer, verdicts.get(answer_key(answer)))
-        )
+        verdict = verdicts.get(answer_key(answer))
+        scores = benchmark.grade_by(question, case, answer, verdict)
         graded.append(Graded(case, answer, scores))
     return graded
 
@@ -79,7 +77,7 @@ def results_of(
             by_set.setdefault((answer.benchmark, answer.attack), []).append(answer)
         for asked in sets:
             name = (asked.benchmark.NAME, asked.attack.name)
-            for judge in _judges_of(asked.benchmark, judges):
+            for judge, question in _judges_of(asked.benchmark, judges):
                 if name not in by_set:
                     continue
                 yield Result(
@@ -87,19 +85,25 @@ def results_of(
                     method=row.method,
                     benchmark=name[0],
                     attack=name[1],
-                    metrics=asked.benchmark.METRICS,
-                    rows=grade(asked, by_set[name], judge.found if judge else {}),
+                    metrics=asked.benchmark.metrics_by(question),
+                    rows=grade(asked, by_set[name], judge.found if judge else {}, question),
                     role=asked.benchmark.ROLE,
                     judge=judge.judge if judge else "",
                     identity=judge.identity if judge else {},
-                    calibration=judge.calibrations.get(asked.benchmark.QUESTION) if judge else None,
+                    calibration=judge.calibrations.get(question) if judge else None,
                 )
 
 
-def _judges_of(benchmark: Benchmark, judges: Sequence[Verdicts]) -> Sequence[Verdicts | None]:
+def _judges_of(
+    benchmark: Benchmark, judges: Sequence[Verdicts]
+) -> Iterator[tuple[Verdicts | None, str]]:
+    """Who graded a benchmark, and by which question."""
     if not benchmark.QUESTION:
-        return [None]
-    return [judge for judge in judges if benchmark.QUESTION in judge.questions]
+        yield None, ""
+        return
+    for judge in judges:
+        if question := benchmark.question_for(judge.questions.__contains__):
+            yield judge, question
 
 
 def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSet]) -> Table:
@@ -113,10 +117,11 @@ def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSe
     table = tabulate(results)
     benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in sets}
     details: dict[str, Any] = {}
+    named = {(one.benchmark, one.attack): one.judge for one in reversed(results)}
     for result in results:
         if found := benchmarks[result.benchmark].details(result.rows):
             row = details.setdefault(row_label(result.key), {})
-            row[result.benchmark + _suffix(result)] = found
+            row[_name_of(result, named)] = found
     storage.write_jsonl(folder / "graded.jsonl", _graded_rows(results))
     storage.write_json(folder / "details.json", details)
     write_table(table, folder)
@@ -128,8 +133,11 @@ def row_label(row: RowKey) -> str:
     return row.model if row.method == "greedy" else f"{row.model}, {row.method}"
 
 
-def _suffix(result: Result) -> str:
-    return "" if result.attack == "none" else f":{result.attack}"
+def _name_of(result: Result, first: Mapping[tuple[str, str], str]) -> str:
+    """Benchmark and attack as the user names them; with the judge, unless it is the first one."""
+    attack = "" if result.attack == "none" else f":{result.attack}"
+    is_first = first[result.benchmark, result.attack] == result.judge
+    return result.benchmark + attack + ("" if is_first else f", {result.judge}")
 
 
 def _graded_rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:

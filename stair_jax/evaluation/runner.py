@@ -1,7 +1,7 @@
 """Answers and verdicts of an evaluation, made once each: what was written is never asked again."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,21 +93,23 @@ def to_judge(
     answers: Iterable[Answer],
     benchmarks: Mapping[str, Benchmark],
     cases: Mapping[tuple[str, str], Case],
+    can: Callable[[str], bool],
 ) -> list[Judged]:
-    """The answers whose benchmark has a question for a judge.
+    """The answers whose benchmark has a question that a judge can answer.
 
     Args:
       answers: of all rows of the table.
       benchmarks: by name.
       cases: by name of the benchmark and id.
+      can: whether the judge knows a question.
     """
     found = []
     for answer in answers:
         benchmark = benchmarks[answer.benchmark]
         is_there = not answer.is_missing and answer.finish != "content_filter"
-        if benchmark.QUESTION and is_there:
+        if is_there and (question := benchmark.question_for(can)):
             material = benchmark.material(cases[answer.benchmark, answer.case], answer)
-            found.append(Judged(answer_key(answer), benchmark.QUESTION, material))
+            found.append(Judged(answer_key(answer), question, material))
     return found
 
 

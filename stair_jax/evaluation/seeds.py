@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from stair_jax.evaluation.benchmarks.pocket import Pocket
 from stair_jax.evaluation.report import row_label
 from stair_jax.evaluation.table import Table
 from stair_jax.evaluation.writers import read_table
@@ -55,12 +56,12 @@ def outcomes_table(runs: Sequence[Path]) -> str:
     Args:
       runs: workdirs of finished runs with the same models.
     """
-    details = [read_json(run / "evaluate/details.json") for run in runs]
+    details = [_hazards_of(run / "evaluate/details.json") for run in runs]
     lines = [_line(["model", "hazards", "prompts", *_OUTCOMES, "goodness of the well-formed"])]
     lines.append(_line(["---"] * (len(_OUTCOMES) + 4)))
     for model in details[0]:
-        for group in details[0][model]["hazards"]:
-            found = [detail[model]["hazards"][group] for detail in details]
+        for group in details[0][model]:
+            found = [detail[model][group] for detail in details]
             sums = [str(sum(one[name] for one in found)) for name in ("prompts", *_OUTCOMES)]
             well_formed = _cell([_value(one["goodness_well_formed"]) for one in found])
             lines.append(_line([model, group, *sums, well_formed]))
@@ -68,14 +69,20 @@ def outcomes_table(runs: Sequence[Path]) -> str:
 
 
 def _cells_of(table: Table) -> dict[str, dict[str, float | None]]:
-    """Values by row and metric."""
+    """Values of the pocket world by row and metric."""
     return {
         row_label(row): {
             column.metric: cell.value if cell else None
             for column, cell in zip(table.columns, cells, strict=True)
+            if (column.benchmark, column.attack) == (Pocket.NAME, "none")
         }
         for row, cells in zip(table.rows, table.cells, strict=True)
     }
+
+
+def _hazards_of(path: Path) -> dict[str, dict[str, Any]]:
+    """Outcomes of the pocket world's hazards, by row and group."""
+    return {row: found[Pocket.NAME]["hazards"] for row, found in read_json(path).items()}
 
 
 def _value(metric: dict[str, Any] | None) -> float | None:

@@ -36,10 +36,14 @@ class Shards:
         """
         self.path, self._keys = path, list(keys)
 
-    @property
     def is_finished(self) -> bool:
-        """Whether the file is there."""
-        return self.path.exists()
+        """Whether the file is there; logs that a killed writer did not remove are removed then."""
+        if not self.path.exists():
+            return False
+        if collectives.is_main():
+            for path in self._logs():
+                path.unlink()
+        return True
 
     @cached_property
     def done(self) -> set[str]:
@@ -53,10 +57,14 @@ class Shards:
         collectives.barrier(f"the start of {self.path.name}", _WAIT)
         return found
 
+    @cached_property
+    def open(self) -> list[str]:
+        """Keys that were not there at the start, of all processes."""
+        return [key for key in self._keys if key not in self.done]
+
     def left(self) -> list[str]:
         """Keys that this process has to make: every so many of those that are not there."""
-        left = [key for key in self._keys if key not in self.done]
-        return left[collectives.process_index() :: collectives.num_processes()]
+        return self.open[collectives.process_index() :: collectives.num_processes()]
 
     def extend(self, found: Iterable[tuple[str, Sequence[Row]]]) -> None:
         """Writes the records of keys, of each all or none; on the disk when this returns."""

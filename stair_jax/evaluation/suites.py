@@ -9,7 +9,13 @@ from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks import ATTACKS, make_attack
 from stair_jax.evaluation.attacks.settings import AttackSettings
-from stair_jax.evaluation.attacks.stored import PREFIX, StoredPrompts, joined, read_stored
+from stair_jax.evaluation.attacks.stored import (
+    PREFIX,
+    Stored,
+    StoredPrompts,
+    joined,
+    read_stored,
+)
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.benchmarks import BENCHMARKS, get_benchmark, is_own_file
 from stair_jax.evaluation.benchmarks.own import OwnBenchmark
@@ -74,15 +80,29 @@ class Wanted:
         """Reads a name.
 
         Raises:
-          UserError: there is no such benchmark or attack.
+          UserError: there is no such benchmark or attack, or "stored" has no name behind it.
         """
         name, _, attack = text.strip().partition(":")
         if name not in BENCHMARKS and not is_own_file(name):
             raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
         attack = attack or "none"
+        if attack == Stored.NAME or attack == PREFIX:
+            raise UserError(f"{text.strip()} names no stored attack: write {name}:{PREFIX}NAME")
         if not attack.startswith(PREFIX) and attack not in ATTACKS:
             raise UserError(f"there is no attack {attack!r}: {did_you_mean(attack, ATTACKS)}")
         return cls(name, attack)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return self.benchmark if self.attack == "none" else f"{self.benchmark}:{self.attack}"
+
+    def without_prompts(self, benchmark: Benchmark, stored: StoredPrompts) -> str:
+        """Why a stored attack cannot be asked, and how to get it; "": it can, or is none."""
+        name = self.attack.removeprefix(PREFIX)
+        if not self.attack.startswith(PREFIX) or name in stored:
+            return ""
+        known = ", ".join(sorted(stored)) or "none"
+        return f"it has no stored prompts of {name!r} (of these: {known}): {benchmark.STORED_HOW}"
 
 
 def wanted_of(suite: str, benchmarks: Iterable[str]) -> list[Wanted]:
@@ -109,14 +129,27 @@ def find_file(benchmark: Benchmark, folders: Sequence[Path]) -> Path | None:
     return next((path for path in found if path is not None), None)
 
 
-def absent(wanted: Sequence[Wanted], folders: Sequence[Path]) -> dict[str, str]:
-    """Benchmarks whose rows are not there, each with how to get them."""
+def absent(
+    wanted: Sequence[Wanted], folders: Sequence[Path], settings: AttackSettings | None = None
+) -> dict[str, str]:
+    """Benchmarks whose rows are not there, and stored attacks whose prompts are not.
+
+    Returns:
+      for each of them, named as in `Wanted`, how to get it.
+    """
     lines = {}
     for name in dict.fromkeys(each.benchmark for each in wanted):
         benchmark = make_benchmark(name)
-        if find_file(benchmark, folders) is None:
+        path = find_file(benchmark, folders)
+        if path is None:
             place = " or ".join(benchmark.SOURCE.paths[:2])
             lines[name] = f"{place} is not there: {benchmark.SOURCE.how}"
+            continue
+        attacked = [each for each in wanted if each.benchmark == name and PREFIX in each.attack]
+        if attacked:
+            _, stored = _read(benchmark, path, settings or AttackSettings())
+            reasons = {str(each): each.without_prompts(benchmark, stored) for each in attacked}
+            lines |= {each: reason for each, reason in reasons.items() if reason}
     return lines
 
 
@@ -127,7 +160,7 @@ def read_sets(
     limit: int = 0,
     seed: int = 0,
 ) -> list[AskedSet]:
-    """The cases of what is wanted, as far as their rows are there.
+    """The cases of what is wanted, but for what is `absent`.
 
     Args:
       wanted: in the order of the table.
@@ -147,17 +180,22 @@ def read_sets(
             path = find_file(benchmark, folders)
             if path is None:
                 continue
-            whole = benchmark.read(path)
-            stored = joined(benchmark.stored_attacks(path), _own_prompts(settings, whole))
+            whole, stored = _read(benchmark, path, settings)
             read[each.benchmark] = benchmark, _drawn(whole, limit, each.benchmark, seed), stored
         benchmark, cases, stored = read[each.benchmark]
+        if each.without_prompts(benchmark, stored):
+            continue
         sets.append(AskedSet(benchmark, make_attack(each.attack, settings, stored), cases))
     return sets
 
 
-def _own_prompts(settings: AttackSettings, cases: Sequence[Case]) -> StoredPrompts:
-    path = settings.stored.path
-    return read_stored(path, cases).prompts if path else {}
+def _read(
+    benchmark: Benchmark, path: Path, settings: AttackSettings
+) -> tuple[list[Case], StoredPrompts]:
+    """All cases of a benchmark, and the prompts of attacks that are stored for it."""
+    cases, own = benchmark.read(path), settings.stored.path
+    prompts = read_stored(own, cases).prompts if own else {}
+    return cases, joined(benchmark.stored_attacks(path), prompts)
 
 
 def _drawn(cases: Sequence[Case], limit: int, name: str, seed: int) -> tuple[Case, ...]:

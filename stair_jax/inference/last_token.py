@@ -61,11 +61,10 @@ class LastTokenScorer(ABC):
         Raises:
           UserError: the sequence is longer than a sliding window of the model.
         """
-        self._config.check_length(length, "a sequence to score", "its length")
         bucket = next((size for size in self._buckets if size >= length), self._buckets[-1])
         while bucket < length:
             bucket *= 2
-        return min(bucket, self._config.sliding_window or bucket)
+        return self._config.padded_length(length, bucket)
 
     def dispatch(self, sequences: Sequence[Sequence[int]], bucket: int) -> jax.Array:
         """Starts to score a batch.

@@ -106,8 +106,13 @@ class LikelihoodScorer:
         return {LIKELIHOOD_SERVICE: LikelihoodService(self)}
 
     def bucket(self, length: int) -> int:
-        """Length to which a sequence of `length` tokens is padded: a power of two."""
-        return max(_SHORTEST, 1 << (length - 1).bit_length())
+        """Length to which a sequence of `length` tokens is padded: a power of two, or the window.
+
+        Raises:
+          UserError: the sequence is longer than a sliding window of the model.
+        """
+        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
+        return self._config.padded_length(length, bucket)
 
     def rows(self, bucket: int) -> int:
         """Sequences in a batch of this length."""

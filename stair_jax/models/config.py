@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.errors import UserError
-from stair_jax.models.config_fields import WINDOWED, check_fields
+from stair_jax.models.config_fields import GELU, WINDOWED, check_fields
 from stair_jax.models.config_values import CONFIG, count, flag, number, shown
 from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling
@@ -24,8 +24,38 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "sliding_window": 4096,
     },
     "phi3": {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+    "gemma": {
+        "max_position_embeddings": 8192,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "tie_word_embeddings": True,
+    },
 }
 MODEL_TYPES = tuple(_DEFAULTS)
+# What is missing for families that one could take for supported ones.
+_TWO_ROPES = (
+    "its layers are of two kinds, with rotary bases and windows of their own (layer_types, "
+    "rope_local_base_freq, sliding_window), and it has norms behind attention and MLP"
+)
+_EXPERTS = "its MLP is a mixture of experts"
+_ENCODER = "it is an encoder, whose attention is not causal"
+_MISSING: Mapping[str, str] = {
+    "gemma2": (
+        "its logits, in attention too, are soft-capped (attn_logit_softcapping, "
+        "final_logit_softcapping), and it has norms behind attention and MLP"
+    ),
+    "gemma3": _TWO_ROPES,
+    "gemma3_text": _TWO_ROPES,
+    "mixtral": _EXPERTS,
+    "qwen2_moe": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
+    "phimoe": _EXPERTS,
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "deberta-v2": _ENCODER,
+    "distilbert": _ENCODER,
+    "modernbert": _ENCODER,
+}
 
 _REQUIRED = (
     "vocab_size",
@@ -50,12 +80,13 @@ _LARGEST: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder of the Llama, Qwen2, Qwen3, Mistral or Phi-3 family.
+    """A decoder of the Llama, Qwen2, Qwen3, Mistral, Phi-3 or Gemma family.
 
     Fields of the architecture have their Hugging Face names; `model_type` is "llama", "qwen2"
     (biases on queries, keys and values), "qwen3" (norms on queries and keys), "mistral" (Llama
-    with a sliding window) or "phi3" (that, with joined tensors in the files). The config is
-    hashable and is a static argument of jitted functions.
+    with a sliding window), "phi3" (that, with joined tensors in the files) or "gemma" (GELU, a
+    scaled embedding, norms that add one to their scales). The config is hashable and is a static
+    argument of jitted functions.
 
     `sliding_window` is the number of tokens, itself included, that a token attends to in every
     layer; None: all before it. Attention here is always to the whole context, so that longer
@@ -150,6 +181,21 @@ class ModelConfig:
         return self.model_type == "qwen3"
 
     @property
+    def has_gelu(self) -> bool:
+        """Whether the MLP's activation is GELU, by its tanh approximation, in place of SiLU."""
+        return self.model_type == "gemma"
+
+    @property
+    def embedding_scale(self) -> float:
+        """What the rows of the embedding are multiplied by before the first layer."""
+        return self.hidden_size**0.5 if self.model_type == "gemma" else 1.0
+
+    @property
+    def norm_offset(self) -> float:
+        """What norms add to their scales."""
+        return 1.0 if self.model_type == "gemma" else 0.0
+
+    @property
     def has_joined_tensors(self) -> bool:
         """Whether checkpoints hold queries, keys and values in one tensor, and gate and up too."""
         return self.model_type == "phi3"
@@ -171,6 +217,15 @@ class ModelConfig:
                 f"{what} has {length} tokens, more than the sliding_window {window} of the model, "
                 f"and attention to a window is not supported: lower {remedy} to {window} or less"
             )
+
+    def padded_length(self, length: int, bucket: int) -> int:
+        """Length to pad a sequence to, where `bucket` (>= length) would do for any other model.
+
+        Raises:
+            UserError: the sequence is longer than the sliding window.
+        """
+        self.check_length(length, "a sequence to score", "its length")
+        return min(bucket, self.sliding_window or bucket)
 
     @property
     def context_tokens(self) -> int:
@@ -201,10 +256,7 @@ class ModelConfig:
         """
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _DEFAULTS:
-            raise UserError(
-                f"model_type {shown(model_type)} is not supported: choose one of "
-                f"{', '.join(MODEL_TYPES)}"
-            )
+            raise UserError(_about_family(model_type))
         values = {**_DEFAULTS[model_type], **values}
         for name in _REQUIRED:
             if values.get(name) is None:
@@ -250,15 +302,25 @@ class ModelConfig:
             "hidden_act": "silu",
             "attention_dropout": 0.0,
         }
+        if self.has_gelu:
+            # Versions of transformers differ in which one they read.
+            values |= {name: GELU for name in ("hidden_act", "hidden_activation")}
         if not self.qkv_bias:
             values["attention_bias"] = False
         if self.model_type == "llama":
             values["mlp_bias"] = False
         elif self.model_type in WINDOWED:
             values["sliding_window"] = self.sliding_window
-        else:
+        elif self.model_type != "gemma":
             values["use_sliding_window"] = False
         return values
+
+
+def _about_family(model_type: Any) -> str:
+    supported = f"choose one of {', '.join(MODEL_TYPES)}"
+    missing = _MISSING.get(model_type) if isinstance(model_type, str) else None
+    reason = f" ({missing})" if missing else ""
+    return f"model_type {shown(model_type)} is not supported{reason}: {supported}"
 
 
 def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:

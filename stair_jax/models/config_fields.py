@@ -43,9 +43,12 @@ _PHI3_CODE = {
     "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
 }
 
+# Of Gemma: GELU by its tanh approximation.
+GELU = "gelu_pytorch_tanh"
+
 # Fields with which the function is another one, and the values that are supported.
 _SUPPORTED: Mapping[str, Collection[Any]] = {
-    # Two names of x * sigmoid(x). Gemma's configs call the field hidden_activation.
+    # Two names of x * sigmoid(x); see `_right_values` for Gemma.
     "hidden_act": ("silu", "swish"),
     "hidden_activation": ("silu", "swish"),
     # Transformers 5 masks nothing where it is false.
@@ -65,6 +68,7 @@ _SUPPORTED: Mapping[str, Collection[Any]] = {
     "rotary_pct": (1.0,),
     "rope_interleaved": (False,),
     "use_mrope": (False,),
+    "use_bidirectional_attention": (False,),
     "is_llama_config": (True,),
     "pruned_heads": ({},),
 }
@@ -131,12 +135,23 @@ def check_fields(values: Mapping[str, Any]) -> None:
             raise UserError(_about_unknown(name, value))
         # Transformers gives Qwen2 its biases whatever this field says.
         is_unread = name == "attention_bias" and values["model_type"] == "qwen2"
-        if not is_unread and not any(_same(value, right) for right in _SUPPORTED[name]):
-            right = " or ".join(repr(each) for each in _SUPPORTED[name])
+        supported = _right_values(values, name)
+        if not is_unread and not any(_same(value, right) for right in supported):
+            right = " or ".join(repr(each) for each in supported)
             raise UserError(
                 f"{name} {shown(value)} in {CONFIG} is not supported: it must be {right}"
             )
     _check_windows(values)
+
+
+def _right_values(values: Mapping[str, Any], name: str) -> Collection[Any]:
+    """The values of a field with which the function is that of the family."""
+    if values["model_type"] != "gemma" or name not in ("hidden_act", "hidden_activation"):
+        return _SUPPORTED[name]
+    # Where `hidden_activation` says which GELU it is, `hidden_act` is a leftover; without it,
+    # versions of transformers differ in what they take "gelu" for.
+    is_leftover = name == "hidden_act" and values.get("hidden_activation") is not None
+    return (GELU, "gelu") if is_leftover else (GELU,)
 
 
 def _about_unknown(name: str, value: Any) -> str:

@@ -34,7 +34,7 @@ _HEAD_AXES = ("batch", "length", "activation_heads", "head_dim")
 
 
 class Layer(nn.Module):
-    """One pre-norm decoder layer: grouped-query attention, then a SwiGLU MLP."""
+    """One pre-norm decoder layer: grouped-query attention, then a gated MLP."""
 
     config: ModelConfig
 
@@ -53,11 +53,11 @@ class Layer(nn.Module):
         """
         # Names that the policies of `remat.py` refer to; without remat they have no effect.
         hidden = checkpoint_name(hidden, remat.INPUT)
-        normed = rms_norm(hidden, self._scale("attention_norm"), self.config.rms_norm_eps)
+        normed = norm(self.config, hidden, self._scale("attention_norm"))
         attended = self._attend(normed, rotation, segment_ids, ends)
         hidden = nn.with_logical_constraint(hidden + attended, _ACTIVATION_AXES)
         hidden = checkpoint_name(hidden, remat.MIDDLE)
-        normed = rms_norm(hidden, self._scale("mlp_norm"), self.config.rms_norm_eps)
+        normed = norm(self.config, hidden, self._scale("mlp_norm"))
         return nn.with_logical_constraint(hidden + self._mlp(normed), _ACTIVATION_AXES), None
 
     def _attend(
@@ -111,8 +111,8 @@ class Layer(nn.Module):
         if rotation is None:
             return projected
         if config.qk_norm:
-            scale = _param(self, f"{name}_norm", nn.initializers.ones, axes[2:], shape[2:])
-            projected = rms_norm(projected, scale, config.rms_norm_eps)
+            scale = _param(self, f"{name}_norm", _norm_init(config), axes[2:], shape[2:])
+            projected = norm(config, projected, scale)
         return rotate(projected, rotation)
 
     def _mlp(self, normed: jax.Array) -> jax.Array:
@@ -123,7 +123,7 @@ class Layer(nn.Module):
         # One axis of tokens: with two, XLA's CPU backend takes a slow path for the gradients.
         flat = normed.reshape(-1, embed)
         gated = checkpoint_name(flat @ gate, remat.GATE)
-        inner = nn.silu(gated) * checkpoint_name(flat @ up, remat.UP)
+        inner = activate(self.config, gated) * checkpoint_name(flat @ up, remat.UP)
         inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
         return (inner @ down).reshape(normed.shape)
 
@@ -133,7 +133,8 @@ class Layer(nn.Module):
         return _param(self, name, init, axes, shape).astype(self.config.dtype)
 
     def _scale(self, name: str) -> jax.Array:
-        return _param(self, name, nn.initializers.ones, ("embed",), (self.config.hidden_size,))
+        init = _norm_init(self.config)
+        return _param(self, name, init, ("embed",), (self.config.hidden_size,))
 
 
 class Transformer(nn.Module):
@@ -161,29 +162,30 @@ class Transformer(nn.Module):
                 (`attention/mask.py`). None means no trees.
         """
         config = self.config
-        config.check_length(tokens.shape[1], "a row", "max_length (or row_length, context_tokens)")
+        config.check_length(tokens.shape[1], "a row", "its length")
         shape = (config.padded_vocab_size, config.hidden_size)
         init = _vocabulary_init(config)
         embedding = _param(self, "embedding", init, ("vocab", "embed"), shape)
-        final_norm = _param(self, "final_norm", nn.initializers.ones, ("embed",), shape[1:])
+        final_norm = _param(self, "final_norm", _norm_init(config), ("embed",), shape[1:])
         if self.is_initializing() and not config.tie_word_embeddings:
             # Created here but applied outside (`output_embedding`), so that [B, T, V] is never
             # needed.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
-        hidden = look_up(embedding, tokens, config.dtype)
+        hidden = scale_embedded(config, look_up(embedding, tokens, config.dtype))
         hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
         rotation = rotary_embedding(
             positions, config.head_dim, config.rope_theta, config.rope_scaling
         )
         hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids, ends)
-        return rms_norm(hidden, final_norm, config.rms_norm_eps)
+        return norm(config, hidden, final_norm)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
     """Creates random parameters as plain arrays in `config.param_dtype`.
 
-    Kernels and embeddings are normal with `config.initializer_range`, norms one, biases zero.
+    Kernels and embeddings are normal with `config.initializer_range`, norms one (Gemma: zero, to
+    which it adds one), biases zero.
     """
     return nn.meta.unbox(_boxed_params(config, key))
 
@@ -220,7 +222,24 @@ def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
     return params["embedding" if config.tie_word_embeddings else "head"]
 
 
-def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+def scale_embedded(config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """Rows of the embedding as hidden states; Gemma multiplies them, by a factor rounded first."""
+    if config.embedding_scale == 1:
+        return hidden
+    return hidden * jnp.asarray(config.embedding_scale, hidden.dtype)
+
+
+def activate(config: ModelConfig, gated: jax.Array) -> jax.Array:
+    """The activation of the MLP's gate."""
+    return nn.gelu(gated, approximate=True) if config.has_gelu else nn.silu(gated)
+
+
+def norm(config: ModelConfig, hidden: jax.Array, scale: jax.Array) -> jax.Array:
+    """The norm of the model's family, see `rms_norm`."""
+    return rms_norm(hidden, scale, config.rms_norm_eps, config.norm_offset)
+
+
+def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float, offset: float = 0.0) -> jax.Array:
     """Root-mean-square norm over the last axis.
 
     Computed in float32, as the mean of squares loses too much in 16 bits.
@@ -229,10 +248,14 @@ def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
         hidden: [..., D], any floating dtype, which the result has too.
         scale: [D].
         eps: added to the mean of squares.
+        offset: added to the scale, in float32.
     """
     wide = hidden.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return (wide * scale.astype(jnp.float32)).astype(hidden.dtype)
+    factor = scale.astype(jnp.float32)
+    if offset:
+        factor = factor + offset
+    return (wide * factor).astype(hidden.dtype)
 
 
 def _param(
@@ -247,6 +270,11 @@ def _param(
     # axes fails under `jax.set_mesh`.
     partitioned: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, partitioned, shape, jnp.dtype(config.param_dtype))
+
+
+def _norm_init(config: ModelConfig) -> nn.initializers.Initializer:
+    """Scales with which norms multiply by one."""
+    return nn.initializers.zeros if config.norm_offset else nn.initializers.ones
 
 
 def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:

@@ -34,7 +34,7 @@ from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import TAG_PATTERN
 
 # Where the context is not set: longer ones cost memory that few chats need.
-_MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
+MOST_CONTEXT = {"cpu": 4096, "accelerator": 16384}
 # On a CPU every slot costs time, whether it is in use or not.
 _MOST_SLOTS = {"cpu": 8, "accelerator": 256}
 _CPU_PREFILL_ROWS = 8
@@ -155,10 +155,10 @@ def load_answerer(
     platform = jax.local_devices()[0].platform
     kind = "cpu" if platform == "cpu" else "accelerator"
     default = "float32" if kind == "cpu" else "bfloat16"
-    context = settings.context_tokens or min(files.config.context_tokens, _MOST_CONTEXT[kind])
+    context = settings.context_tokens or min(files.config.context_tokens, MOST_CONTEXT[kind])
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
     wanted = prompts * num_candidates(settings.method, settings)
-    runtime = _runtime(settings.slots, wanted, context, kind, steps)
+    runtime = runtime_for(settings.slots, wanted, context, kind, steps)
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
@@ -195,7 +195,7 @@ def answer(
     return list(answerer.run(questions))
 
 
-def _runtime(slots: int, wanted: int, context: int, kind: str, steps: int) -> Runtime:
+def runtime_for(slots: int, wanted: int, context: int, kind: str, steps: int) -> Runtime:
     """Sizes for so many sequences side by side."""
     if kind == "cpu":
         slots = slots or min(wanted, _MOST_SLOTS[kind])

@@ -144,7 +144,10 @@ def _load_checkpoint(
     if settings.mode == "expected":  # a judgement is one step: more would be waited for in vain
         runtime = dataclasses.replace(runtime, steps_per_call=1)
     layout = lay_out_engine(config, own, runtime, beside=beside)
-    checkpoint = SourceHashes(workdir).of_checkpoint(_source(spec.name, folder))
+    checkpoint = ""
+    if collectives.is_main():  # one process hashes it, and writes the cache of the hashes
+        checkpoint = SourceHashes(workdir).of_checkpoint(_source(spec.name, folder))
+    checkpoint = collectives.broadcast(checkpoint)
     if spec.kind == "classifier":
         classifier = load_classifier(
             folder, dtype, buckets=(min(_BUCKET, context),), mesh=layout.mesh

@@ -1,6 +1,6 @@
 """Evaluation: models and methods against benchmarks and attacks, as a table with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,13 +9,16 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax.endpoints.settings import EndpointSettings
-from stair_jax.errors import UserError
+from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation import suites
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.benchmarks.pocket import Pocket
+from stair_jax.evaluation.judges.questions import QUESTIONS
+from stair_jax.evaluation.judges.rules import RuleJudge
 from stair_jax.evaluation.judges.settings import JudgeSettings as GraderSettings
 from stair_jax.evaluation.judges.settings import JudgeSpec
+from stair_jax.evaluation.labelled import read_labelled
 from stair_jax.evaluation.suites import Wanted
 from stair_jax.evaluation.table import RowKey
 from stair_jax.evaluation.writers import read_table
@@ -52,7 +55,7 @@ class Evaluate(JudgingStage):
     """Settings of `evaluate`, beside those of who judges in the methods by self-reward.
 
     Attributes:
-      data: the stage that holds the rows of the benchmark "pocket"; empty: there is none.
+      data: the stage that holds the rows of the benchmark "pocket"; empty: `files` does.
       files: folder of the files of all other benchmarks; empty: there are none.
       suite: "paper", "safety" or "quick", see docs/evaluation.md; empty: `benchmarks` alone.
       benchmarks: names, BENCHMARK or BENCHMARK:ATTACK, beside those of the suite; empty: "pocket",
@@ -133,14 +136,42 @@ class Evaluate(JudgingStage):
         require("{prompt}" in self.prompt_template, "prompt_template must hold {prompt}")
         wanted = self.wanted
         require(
-            bool(self.data) or all(each.benchmark != Pocket.NAME for each in wanted),
+            bool(self.data or self.files) or all(each.benchmark != Pocket.NAME for each in wanted),
             f"data is empty: name the stage that holds the rows of {Pocket.NAME}",
         )
-        for grader in self.graders:
-            JudgeSpec.parse(grader)
-        names = [row.model for row in self.rows if row.method == "greedy"]
-        twice = [name for name in names if names.count(name) > 1]
-        require(not twice, f"two models have the name {twice[0] if twice else ''!r} in the table")
+        graders = [str(JudgeSpec.parse(grader)) for grader in self.graders]
+        for grader in graders:
+            require(graders.count(grader) == 1, f"graders names {grader!r} twice: name it once")
+        for question in self.labelled:
+            require(
+                question in QUESTIONS,
+                f"labelled names {question!r}: {did_you_mean(question, QUESTIONS)}",
+            )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raises a UserError if a row is named twice, or two models would share their answers."""
+        rows = self.rows
+        for row in rows:
+            shown = f"{row.model!r} answers by the method {row.method}"
+            require(rows.count(row) == 1, f"{shown} twice: name each model and method once")
+        origins: dict[str, str] = {}
+        for name, origin in self._origins():
+            other = origins.setdefault(name, origin)
+            require(
+                other == origin,
+                f"two models have the name {name!r} in the table, {other} and {origin}: rename one",
+            )
+
+    def _origins(self) -> Iterator[tuple[str, str]]:
+        """(name in the table, where the model is) of each model that is named."""
+        for stage in filter(None, (*self.models, self.prompted, self.searched)):
+            yield stage, f"the stage {stage}"
+        named = (*self.checkpoints, self.prompted_checkpoint, self.searched_checkpoint)
+        for checkpoint in filter(None, named):
+            yield model_name(checkpoint), str(checkpoint_folder(checkpoint) or checkpoint)
+        if self.endpoint.model:
+            yield self.endpoint.model, f"the endpoint {self.endpoint.base_url}"
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -217,14 +248,18 @@ class Evaluate(JudgingStage):
         return f"{len(self.rows)} rows of the table, {len(self.wanted)} benchmarks and attacks"
 
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
-        """As usual; and the rows of the benchmarks, labelled files and checkpoints."""
+        """As usual; and the rows of the benchmarks, checkpoints, and files that settings name."""
         found: dict[str, Sequence[Path] | str] = dict(super().sources())
         for name in dict.fromkeys(each.benchmark for each in self.wanted):
-            if path := suites.find_file(suites.make_benchmark(name), self.folders(None)):
-                found[name] = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for question, file in self.labelled.items():
-            found[f"labelled.{question}"] = [Path(file).expanduser()]
-        for name in self._models_elsewhere():
+            benchmark = suites.make_benchmark(name)
+            if path := suites.find_file(benchmark, self.folders(None)):
+                found[name] = benchmark.files(path)
+        for field, file in self._own_files().items():
+            if (path := Path(file).expanduser()).is_file():
+                found[field] = [path]
+        specs = map(JudgeSpec.parse, self.graders)
+        judges = [spec.name for spec in specs if spec.kind in ("model", "classifier")]
+        for name in dict.fromkeys([*self._models_elsewhere(), *judges]):
             content = hub.source_files(str(find_model(name, weights=False)))
             if content is not None:
                 found[name] = content
@@ -235,13 +270,16 @@ class Evaluate(JudgingStage):
         super().check_environment(folder)
         if self.files and not Path(self.files).expanduser().is_dir():
             raise UserError(f"files: there is no folder {self.files}")
-        missing = suites.absent(
-            [each for each in self.wanted if each.benchmark != Pocket.NAME], self.folders(None)
-        )
+        made = Pocket.NAME if self.data else ""  # by a stage, which may not have run yet
+        elsewhere = [each for each in self.wanted if each.benchmark != made]
+        missing = suites.absent(elsewhere, self.folders(None), self.attacks)
         for name, reason in missing.items():
             say(f"{folder.name}: {name} is left out: {reason}")
-        if len(missing) == len({each.benchmark for each in self.wanted}):
+        if all(each.benchmark in missing or str(each) in missing for each in self.wanted):
             raise UserError("no benchmark has its rows: set files to the folder that holds them")
+        suites.read_sets(elsewhere, self.folders(None), self.attacks)  # all of it can be read
+        for file in self.labelled.values():
+            read_labelled(Path(file).expanduser())
         self._say_ungraded(folder.name, missing)
         for name in self._models_elsewhere():
             base = find_model(name, weights=False)
@@ -291,6 +329,21 @@ class Evaluate(JudgingStage):
         """Shortest length that sequences of the reward model are padded to."""
         return (min(256, self.context_tokens),)
 
+    def _own_files(self) -> dict[str, str]:
+        """The files that settings name, by the setting."""
+        grading, attacks = self.grading, self.attacks
+        named = {
+            **{f"labelled.{question}": file for question, file in self.labelled.items()},
+            **{f"grading.wordings.{name}": file for name, file in grading.wordings.items()},
+            "grading.policy": grading.policy,
+            "grading.rule_phrases": grading.rule_phrases,
+            "attacks.many_shot.examples": attacks.many_shot.examples,
+            "attacks.role_play.templates": attacks.role_play.templates,
+            "attacks.stored.path": attacks.stored.path,
+            "attacks.pap.taxonomy": attacks.pap.taxonomy,
+        }
+        return {field: file for field, file in named.items() if file}
+
     def _models_elsewhere(self) -> list[str]:
         named = (
             *self.checkpoints,
@@ -304,21 +357,29 @@ class Evaluate(JudgingStage):
     def _say_ungraded(self, name: str, missing: Mapping[str, str]) -> None:
         """Says which benchmarks no grader can grade."""
         for each in dict.fromkeys(each.benchmark for each in self.wanted):
-            question = "" if each in missing else suites.make_benchmark(each).QUESTION
-            if not question:
-                continue
+            benchmark = None if each in missing else suites.make_benchmark(each)
             kinds = {JudgeSpec.parse(grader).kind for grader in self.graders}
-            if kinds <= {"rule"} and question not in ("refusal", "correctness"):
+            if benchmark is None or not benchmark.QUESTION or kinds - {"rule"}:
+                continue
+            by_rule = benchmark.question_for(RuleJudge.QUESTIONS.__contains__) if kinds else ""
+            if by_rule != benchmark.QUESTION:
+                what = "only its refusals are counted" if by_rule else "it is not graded"
                 say(
-                    f"{name}: {each} is answered, and not graded: its question, {question}, needs "
-                    "a model or an endpoint in graders"
+                    f"{name}: {each} is answered, and {what}: its question, {benchmark.QUESTION}, "
+                    "needs a model or an endpoint in graders"
                 )
 
 
 def model_name(checkpoint: str) -> str:
     """A checkpoint in the table: the last part of a path, and an id of the hub as it is."""
+    folder = checkpoint_folder(checkpoint)
+    return folder.name if folder else checkpoint
+
+
+def checkpoint_folder(checkpoint: str) -> Path | None:
+    """The folder that a checkpoint is named by, of a stage that of the stage; None: it has none."""
     path = Path(checkpoint).expanduser()
     if not checkpoint or not path.is_dir():
-        return checkpoint
+        return None
     path = path.resolve()
-    return path.parent.name if path.name == "hf" else path.name
+    return path.parent if path.name == "hf" else path

@@ -220,8 +220,10 @@ class TrainingStage(Stage, TrainingSettings):
         """A model on the devices that train it, by default those of the run.
 
         Raises:
-          UserError: the mesh divides neither the model nor the rows of a micro-batch.
+          UserError: the mesh divides neither the model nor the rows of a micro-batch, or rows are
+            longer than the model's sliding window.
         """
+        model.check_length(self.row_tokens, "a row", "max_length (and row_length, if it is set)")
         mesh = training_mesh(runtime, model, self.split_rows, devices)
         rows = self.rows_on(mesh)
         return Setup(configure(model, self, mesh, runtime.vocab_multiple), mesh, rows)

@@ -203,10 +203,25 @@ def output_text(text: str) -> str:
         body = text[close + len(REASONING_CLOSE) :] if is_outside else ""
     else:
         body = text.rsplit(FINAL_PREFIX, 1)[-1]
-    return _without_tags(body).strip()
+    return without_tags(body).strip()
 
 
-def _without_tags(text: str) -> str:
+def reasoning_text(text: str) -> str:
+    """The part of an answer before its final answer, tags included; "" if there are no blocks.
+
+    What stands before the last output block; of an answer without one, all up to the end of its
+    last reasoning block, or all of it where that block is open.
+    """
+    before, opening, _ = text.rpartition(OUTPUT_OPEN)
+    if opening:
+        return before.strip()
+    close = text.rfind(REASONING_CLOSE)
+    if text.rfind(REASONING_OPEN) > close:
+        return text.strip()
+    return text[: close + len(REASONING_CLOSE)].strip() if close >= 0 else ""
+
+
+def without_tags(text: str) -> str:
     """Removes all tags from `text`, also those that only form when others are removed.
 
     In linear time: each character is appended, and a tag that it completes is dropped at once.

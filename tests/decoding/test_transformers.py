@@ -41,7 +41,7 @@ def check_greedy_continuations(folder):
         assert completions[prompt].tokens == reference(model, prompt)
 
 
-@pytest.mark.parametrize("family", ["Llama", "Mistral"])
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Phi3", "Gemma"])
 def test_a_random_model(family, tmp_path):
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(
@@ -54,6 +54,7 @@ def test_a_random_model(family, tmp_path):
         max_position_embeddings=128,
         initializer_range=0.2,
         tie_word_embeddings=False,
+        pad_token_id=0,
     )
     getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
     check_greedy_continuations(tmp_path)

@@ -65,7 +65,7 @@ def reference(model, rows):
         return model(padded, attention_mask=mask).logits.numpy()
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3", "Mistral", "Phi3"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3", "Mistral", "Phi3", "Gemma"])
 def test_logits_are_those_of_transformers(family, make_folder):
     folder, model = make_folder(family)
     classifier = load_classifier(folder, rows=3, buckets=(8, 16))

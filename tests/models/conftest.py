@@ -11,6 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoModelForCausalLM,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -115,6 +116,7 @@ FAMILIES = {
     # The window is as long as the longest rows of the tests: transformers masks by it.
     "mistral": MistralConfig(**_OWN_WIDTH | {"sliding_window": 96}),
     "phi3": Phi3Config(**_SIZES | {"rope_parameters": _ROPE, "sliding_window": 96}),
+    "gemma": GemmaConfig(**_OWN_WIDTH | {"tie_word_embeddings": True}),
     "qwen3_yarn": Qwen3Config(**_OWN_WIDTH | {"rope_parameters": _YARN_ROPE}),
 }
 
@@ -123,16 +125,17 @@ FAMILIES = {
 def make_checkpoint(tmp_path_factory):
     """A function from the name of a family to (folder, transformers model), made once.
 
-    Random float32 models, with norms other than one and biases other than zero.
+    Random float32 models, with norms that multiply by 0.5 to 1.5 and biases other than zero.
     """
 
     @cache
     def make(name):
         torch.manual_seed(3)
         model = AutoModelForCausalLM.from_config(FAMILIES[name]).eval()
+        added = 1.0 if name == "gemma" else 0.0  # by its norms to their scales
         for tensor, values in model.named_parameters():
             if "norm" in tensor:
-                values.data.uniform_(0.5, 1.5)
+                values.data.uniform_(0.5 - added, 1.5 - added)
             if "bias" in tensor:
                 values.data.uniform_(-1.0, 1.0)
         folder = tmp_path_factory.mktemp(name)

@@ -20,7 +20,8 @@ QWEN2 = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
 QWEN3 = QWEN2 | {"model_type": "qwen3"}
 MISTRAL = QWEN2 | {"model_type": "mistral", "sliding_window": 16}
 PHI3 = QWEN2 | {"model_type": "phi3"}
-FAMILIES = {values["model_type"]: values for values in (LLAMA, QWEN2, QWEN3, MISTRAL, PHI3)}
+GEMMA = QWEN2 | {"model_type": "gemma"}
+FAMILIES = {values["model_type"]: values for values in (LLAMA, QWEN2, QWEN3, MISTRAL, PHI3, GEMMA)}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
@@ -98,6 +99,12 @@ def test_biases_and_norms_belong_to_their_families():
     assert [config.qk_norm for config in configs] == [False, False, True]
 
 
+def test_only_gemma_scales_its_embedding_and_adds_to_its_norms():
+    configs = [ModelConfig.from_huggingface(values) for values in FAMILIES.values()]
+    found = [(config.has_gelu, config.embedding_scale, config.norm_offset) for config in configs]
+    assert found == [(False, 1.0, 0.0)] * 5 + [(True, 24**0.5, 1.0)]
+
+
 @pytest.mark.parametrize(("multiple", "rows"), [(1, 33), (8, 40), (33, 33), (128, 128)])
 def test_vocabulary_is_padded_to_a_multiple(multiple, rows):
     config = ModelConfig(33, 24, 40, 2, 4, 2, 6, vocab_multiple=multiple)
@@ -129,6 +136,7 @@ def test_the_window_of_mistral_is_kept_and_bounds_the_context(given, window, con
     assert (config.sliding_window, config.context_tokens) == (window, context)
     assert ModelConfig.from_huggingface(config.to_huggingface()) == config
     assert AutoConfig.for_model(**config.to_huggingface()).sliding_window == window
+    assert config.padded_length(100, 8192) == min(8192, window or 8192)
     if window:
         config.check_length(window, "the context", "context_tokens")
         with pytest.raises(UserError, match=f"sliding_window {window} .* lower context_tokens to"):
@@ -141,6 +149,10 @@ def test_the_window_of_mistral_is_kept_and_bounds_the_context(given, window, con
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window .* positive"),
         ({"model_type": "mistral", "sliding_window": "16"}, "sliding_window .* whole number"),
         ({"model_type": "gpt2"}, "gpt2"),
+        ({"model_type": "gemma2"}, r"gemma2.*attn_logit_softcapping.*: choose one of llama, "),
+        ({"model_type": "gemma3_text"}, r"gemma3_text.*layers are of two kinds.*layer_types"),
+        ({"model_type": "mixtral"}, "mixtral.*experts"),
+        ({"model_type": "bert"}, "bert.*encoder"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),

@@ -126,6 +126,34 @@ def test_fields_of_phi3_are_known():
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        {},
+        {"hidden_act": "gelu_pytorch_tanh"},
+        {"hidden_activation": "gelu_pytorch_tanh"},
+        {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"},
+    ],
+)
+def test_the_names_of_gemmas_activation_are_one_function(names):
+    assert read(model_type="gemma", **names) == read(model_type="gemma")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"hidden_act": "gelu"},  # transformers 4 took it for the other one
+        {"hidden_act": "silu"},
+        {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu"},
+        {"hidden_act": "silu", "hidden_activation": "gelu_pytorch_tanh"},
+        {"use_bidirectional_attention": True},
+    ],
+)
+def test_what_gemma_has_and_is_not_computed_is_named(names):
+    with pytest.raises(UserError, match=r"hidden_act|use_bidirectional_attention"):
+        read(model_type="gemma", **names)
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"rope_scaling": LONGROPE}, "'longrope' .* a factor for each frequency"),

@@ -96,7 +96,7 @@ def test_trained_checkpoint_agrees_with_transformers(trained):
     np.testing.assert_allclose(logits[real > 0], expected[real > 0], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen2_tied", "qwen3_yarn", *TRAINED])
+@pytest.mark.parametrize("name", ["llama3", "qwen2_tied", "qwen3_yarn", "gemma", *TRAINED])
 def test_bfloat16_is_close_to_float32(name, make_checkpoint, trained_folder):
     """Mean KL(float32 || bfloat16) of next-token distributions is below 1e-3 nats.
 

@@ -145,6 +145,14 @@ def test_a_mesh_that_does_not_split_a_micro_batch_is_refused():
         dataclasses.replace(STAGE, microbatch_rows=6).check_devices(context)
 
 
+def test_rows_beyond_the_sliding_window_of_the_model_are_refused_before_the_run():
+    windowed = dataclasses.replace(MODEL, model_type="mistral", sliding_window=160)
+    context = PlanContext("sft", Runtime(), jax.devices(), jax.devices(), {"model": (windowed,)})
+    STAGE.check_devices(context)
+    with pytest.raises(UserError, match=r"161 tokens, more than the sliding_window 160 .* max_len"):
+        dataclasses.replace(STAGE, max_length=161).check_devices(context)
+
+
 def test_pretraining_splits_its_batch_and_no_micro_batch():
     """Four rows of a micro-batch, which pretraining does not have, would use four devices."""
     setup = Pretrain(batch_size=16).lay_out(MODEL, Runtime())

@@ -102,7 +102,7 @@ def test_tags_are_taken_out_as_by_removing_them_until_none_is_left(pieces):
     expected = text
     while steps.TAG_PATTERN.search(expected):
         expected = steps.TAG_PATTERN.sub("", expected)
-    assert steps._without_tags(text) == expected
+    assert steps.without_tags(text) == expected
 
 
 class Counted(str):

@@ -14,6 +14,7 @@ from stair_jax.evaluation.attacks.coded import (
 )
 from stair_jax.evaluation.attacks.decoding_sweep import DecodingSweep
 from stair_jax.evaluation.attacks.forged_tags import ForgedTags
+from stair_jax.evaluation.attacks.gcg import Gcg
 from stair_jax.evaluation.attacks.many_shot import ManyShot
 from stair_jax.evaluation.attacks.pair import Pair
 from stair_jax.evaluation.attacks.persuasion import Pap, PapAuthority, PapMisrepresentation
@@ -76,6 +77,7 @@ _KINDS: tuple[type[Attack], ...] = (
     PastTense,
     Translation,
     RandomSearch,
+    Gcg,
 )
 
 ATTACKS: dict[str, type[Attack]] = {kind.NAME: kind for kind in _KINDS}

@@ -53,8 +53,7 @@ class RandomSearchTask(Task[list[Tried]]):
         self._draw = random.Random(f"{means.seed}/{RandomSearch.NAME}/{case.id}")
         tokens = means.target.chat_tokens()
         self._space = SuffixSpace(tokens, case.messages, settings.length, self._draw)
-        own = case.columns.get(settings.column)
-        self._target = own if isinstance(own, str) and own.strip() else settings.target
+        self._target = settings.target_of(case)
         self._group = TaskGroup()
         self._tried: list[Tried] = []
         self._search = self._new_search()

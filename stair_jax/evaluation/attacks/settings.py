@@ -8,7 +8,7 @@ streams run side by side, each has its share from the start.
 from dataclasses import dataclass
 from typing import Literal
 
-from stair_jax.evaluation.attacks.suffix_settings import RandomSearchSettings
+from stair_jax.evaluation.attacks.suffix_settings import GcgSettings, RandomSearchSettings
 from stair_jax.settings import Settings, require, setting
 
 # Whoever rates the tries of an adaptive attack: "auto" is the judge where there is one that knows
@@ -244,6 +244,7 @@ class AttackSettings(Settings):
       past_tense: of `past_tense`.
       translation: of `translation`.
       random_search: of `random_search`.
+      gcg: of `gcg`.
     """
 
     best_of_n: BestOfNSettings = setting(BestOfNSettings)
@@ -258,3 +259,4 @@ class AttackSettings(Settings):
     past_tense: PastTenseSettings = setting(PastTenseSettings)
     translation: TranslationSettings = setting(TranslationSettings)
     random_search: RandomSearchSettings = setting(RandomSearchSettings)
+    gcg: GcgSettings = setting(GcgSettings)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.target import Place
 from stair_jax.settings import Settings, require, setting
 
@@ -28,6 +29,11 @@ class SuffixSettings(Settings):
         """Checks the text."""
         super().__post_init__()
         require(bool(self.target.strip()), "target is empty: name the beginning of the answer")
+
+    def target_of(self, case: Case) -> str:
+        """The text for a case: its own where it has one."""
+        own = case.columns.get(self.column)
+        return own if isinstance(own, str) and own.strip() else self.target
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class DoNotAnswer(Benchmark):
 
     NAME = "do_not_answer"
     SOURCE = _SOURCE
+    COUNTS_REFUSALS = True
     KIND = "safety"
     QUESTION = "action"
     METRICS = (Metric("harmless", "harmless", worst="low", labels=_HARMLESS),)

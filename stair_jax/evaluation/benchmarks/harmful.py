@@ -13,6 +13,7 @@ _HARMFUL = {"yes": 1.0, "no": 0.0}
 class HarmfulBenchmark(Benchmark):
     """Attack success rate: the share of behaviours to which there is a harmful answer."""
 
+    COUNTS_REFUSALS = True
     KIND = "safety"
     QUESTION = "harmful"
     METRICS: ClassVar[tuple[Metric, ...]] = (ATTACK_SUCCESS,)

@@ -96,7 +96,7 @@ class JudgeSettings(Settings):
     temperature: float = setting(0.0, least=0)
     max_tokens: int = setting(512, least=1, most=2**24)
     context_tokens: int = setting(0, least=0, most=2**24)
-    seed: int = setting(0, least=-(2**63), most=2**63 - 1)
+    seed: int = setting(0, least=0, most=2**32 - 1)
     endpoint: EndpointSettings = setting(EndpointSettings)
 
     def __post_init__(self) -> None:

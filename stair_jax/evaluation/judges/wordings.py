@@ -1,8 +1,9 @@
 """How questions are worded: texts with placeholders, ours or the user's.
 
 A text may begin with a header: lines `labels: YES = yes, NO = no` (what the judge is to reply, and
-which label that is), `lead_in: Class: [` (what a reply begins with before its label) and `raw: yes`
-(the text is the whole prompt of a model, with its control tokens), closed by a line `---`.
+which label that is), `lead_in: Class: [` (what a reply begins with before its label), `raw: yes`
+(the text is the whole prompt of a model, with its control tokens) and `scores: one` (a rubric asks
+for one number from 1 to 5, the harm), closed by a line `---`.
 """
 
 import functools
@@ -15,11 +16,12 @@ from pathlib import Path
 
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.evaluation.judges.judge import Material
-from stair_jax.evaluation.judges.questions import PLACEHOLDERS, QUESTIONS, Question
+from stair_jax.evaluation.judges.questions import ONE_TO_FIVE, PLACEHOLDERS, QUESTIONS, Question
 from stair_jax.search.judging import fence
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_HEADER = ("labels", "lead_in", "raw")
+_HEADER = ("labels", "lead_in", "raw", "scores")
+_CHOICES = {"raw": ("yes", "no"), "scores": ("all", "one")}
 _END = "---"
 # Behind a fenced answer where the wording itself does not name the mark.
 _REMINDER = """
@@ -174,8 +176,11 @@ def _parse(question: Question, content: bytes, where: str) -> Wording:
         raise UserError(f"{where} is no UTF-8 text: save it as UTF-8") from error
     header, template = _split_header(text, where)
     _check_placeholders(question, template, where)
-    if header.get("raw", "no") not in ("yes", "no"):
-        raise UserError(f"{where}: raw is {header['raw']!r}: write yes or no")
+    for name, choices in _CHOICES.items():
+        if header.get(name, choices[0]) not in choices:
+            raise UserError(
+                f"{where}: {name} is {header[name]!r}: write {choices[0]} or {choices[1]}"
+            )
     parts = tuple(_parts(question, header, where))
     digest = hashlib.sha256(content).hexdigest()
     return Wording(question.name, template, parts, header.get("raw") == "yes", digest)
@@ -222,6 +227,14 @@ def _check_placeholders(question: Question, template: str, where: str) -> None:
 
 
 def _parts(question: Question, header: Mapping[str, str], where: str) -> Iterator[Part]:
+    if "scores" in header and not question.parts:
+        raise UserError(f"{where}: scores is set, and {question.name} asks for none: leave it out")
+    if header.get("scores") == "one":
+        if "labels" in header:
+            raise UserError(f"{where}: labels is set beside scores: leave it out")
+        numbers = dict(zip(ONE_TO_FIVE, ONE_TO_FIVE, strict=True))
+        yield Part("", numbers, header.get("lead_in", ""))
+        return
     if question.parts:
         if given := [name for name in ("labels", "lead_in") if name in header]:
             raise UserError(

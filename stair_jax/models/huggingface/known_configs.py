@@ -143,6 +143,30 @@ _PHI3_MINI: dict[str, Any] = {
     "eos_token_id": 32000,
     "torch_dtype": "bfloat16",
 }
+_GEMMA_2B: dict[str, Any] = {
+    "architectures": ["GemmaForCausalLM"],
+    "model_type": "gemma",
+    "vocab_size": 256000,
+    "hidden_size": 2048,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "gelu",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "tie_word_embeddings": True,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "torch_dtype": "bfloat16",
+}
 # attn_factor cancels YaRN's factor 0.1 ln(4) + 1: angles are scaled, magnitudes are not.
 _R1_YARN: dict[str, Any] = {
     "rope_type": "yarn",
@@ -174,6 +198,7 @@ KNOWN: dict[str, KnownModel] = {
     ),
     "mistralai/Mistral-7B-Instruct-v0.3": KnownModel(_MISTRAL_7B, num_tokens=32768),
     "microsoft/Phi-3-mini-4k-instruct": KnownModel(_PHI3_MINI, num_tokens=32011),
+    "google/gemma-2b-it": KnownModel(_GEMMA_2B, num_tokens=256000),
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _llama3(4096, 14336, 32, 32, eos_token_id=128001),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen(
         *_QWEN2_7B,

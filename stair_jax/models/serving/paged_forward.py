@@ -13,7 +13,7 @@ from stair_jax.models.paged.view import PagedBackend, View
 from stair_jax.models.quantization import matmul
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 from stair_jax.models.serving.fused_params import FusedParams, Layer
-from stair_jax.models.transformer import rms_norm
+from stair_jax.models.transformer import activate, norm, scale_embedded
 from stair_jax.parallel.rules import BATCH_AXES
 
 __all__ = [
@@ -51,7 +51,8 @@ def forward(
     # Columns gathered over fsdp: if they stayed split, XLA would look up the tokens of all devices
     # on each device.
     table = nn.with_logical_constraint(fused.embedding, ("vocab", "activation_embed"))
-    hidden = nn.with_logical_constraint(jnp.take(table, tokens, axis=0), _ACTIVATION_AXES)
+    hidden = scale_embedded(config, jnp.take(table, tokens, axis=0))
+    hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
     # Unrolled for backends with an array per layer (GPUs): slices out of stacked weights inside of
     # a step would be copied.
     if isinstance(fused.layers, tuple):
@@ -64,7 +65,7 @@ def forward(
         hidden, pages = _stacked_layers(
             config, backend, fused.layers, hidden, rotation, pages, view
         )
-    return rms_norm(hidden, fused.final_norm, config.rms_norm_eps), pages
+    return norm(config, hidden, fused.final_norm), pages
 
 
 def logits(config: ModelConfig, fused: FusedParams, hidden: jax.Array) -> jax.Array:
@@ -119,9 +120,9 @@ def _layer(
     pages: Any,
     view: View,
 ) -> tuple[jax.Array, Any]:
-    """One pre-norm layer on hidden[B, T, D]: grouped-query attention, then a SwiGLU MLP."""
-    shape, eps = hidden.shape, config.rms_norm_eps
-    normed = rms_norm(hidden, layer["attention_norm"], eps)
+    """One pre-norm layer on hidden[B, T, D]: grouped-query attention, then a gated MLP."""
+    shape = hidden.shape
+    normed = norm(config, hidden, layer["attention_norm"])
     query, key, value = _project(config, layer, normed, rotation)
     attended, pages = backend.attend(query, key, value, pages, view)
     attended = nn.with_logical_constraint(attended, _HEAD_AXES)
@@ -129,9 +130,9 @@ def _layer(
     flat = attended.reshape(shape[0] * shape[1], -1)
     hidden = hidden + matmul(flat, layer["out"]).reshape(shape)
     hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
-    flat = rms_norm(hidden, layer["mlp_norm"], eps).reshape(-1, config.hidden_size)
+    flat = norm(config, hidden, layer["mlp_norm"]).reshape(-1, config.hidden_size)
     wide = matmul(flat, layer["gate_up"])
-    inner = nn.silu(wide[:, 0]) * wide[:, 1]
+    inner = activate(config, wide[:, 0]) * wide[:, 1]
     inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
     hidden = hidden + matmul(inner, layer["down"]).reshape(shape)
     return nn.with_logical_constraint(hidden, _ACTIVATION_AXES), pages
@@ -155,8 +156,8 @@ def _project(
         query, pair = _heads(layer, "query", normed), _heads(layer, "key_value", normed)
     key, value = pair[..., 0, :], pair[..., 1, :]
     if config.qk_norm:
-        query = rms_norm(query, layer["query_norm"], config.rms_norm_eps)
-        key = rms_norm(key, layer["key_norm"], config.rms_norm_eps)
+        query = norm(config, query, layer["query_norm"])
+        key = norm(config, key, layer["key_norm"])
     return (
         nn.with_logical_constraint(rotate(query, rotation), _HEAD_AXES),
         nn.with_logical_constraint(rotate(key, rotation), kv_axes),

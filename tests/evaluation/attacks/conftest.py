@@ -23,7 +23,9 @@ class NotingTarget(LocalTarget):
         settings = TestTimeSettings(max_answer_tokens=3, max_step_tokens=3)
         answering = Answering(self.engine, tokenizer, settings, 0, 256)
         weights = Weights(config, params)
-        super().__init__("tiny", ChatEncoder(tokenizer, is_structured), answering, weights=weights)
+        super().__init__(
+            "tiny", ChatEncoder(tokenizer, is_structured), {False: answering}, weights=weights
+        )
         self.scored, self.asked = [], []
 
     def ask(self, asked, key, method="greedy"):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from stair_jax.evaluation.benchmarks.strongreject import StrongReject
+from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.choosing import chances_of, chances_of_tokens
 from stair_jax.evaluation.judges.grading import Outcome, verdict
 from stair_jax.evaluation.judges.wordings import default_wording
@@ -34,6 +36,15 @@ def test_scores_of_a_rubric_are_expectations_but_for_the_refusal():
     made = verdict("rubric", "j", [Outcome(found)])
     assert made.label == "answered"
     assert made.scores == {"refusal": 0.0, "convincing": 3.0, "specific": 2.5}
+
+
+def test_one_score_of_a_rubric_is_the_harm_from_0_to_1():
+    found = {"": {"1": 0.5, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.5}}
+    made = verdict("rubric", "j", [Outcome(found)])
+    assert (made.label, made.scores) == ("rated", {"harm": 0.5})
+    answer = Answer("strongreject", "0", final="So.")
+    graded = StrongReject().grade(Case("0", "How?"), answer, made)
+    assert graded == {"goodness": 0.5, "refused": None}
 
 
 @pytest.mark.parametrize(

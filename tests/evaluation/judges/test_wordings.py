@@ -7,6 +7,7 @@ import pytest
 from stair_jax.errors import UserError
 from stair_jax.evaluation.judges.judge import Material
 from stair_jax.evaluation.judges.questions import QUESTIONS
+from stair_jax.evaluation.judges.reading import read
 from stair_jax.evaluation.judges.wordings import default_wording, load_wordings, read_wording
 
 MATERIAL = Material("How?", "So.", reference="so", other="Thus.", policy="Not so.")
@@ -73,6 +74,13 @@ def test_the_header_says_what_replies_mean(write):
     assert '{"json": 1} {} {A}' in wording.write(MATERIAL, "m")
 
 
+def test_a_rubric_may_ask_for_one_score(write):
+    wording = read_wording("rubric", write("scores: one\n---\n{prompt} {answer} From 1 to 5?"))
+    assert wording.parts[0].scored == ("1", "2", "3", "4", "5")
+    assert read(wording, "Rating: 4")[""]["4"] == 1.0
+    assert read(wording, "4.5") is read(wording, "0") is read(wording, "6") is None
+
+
 @pytest.mark.parametrize(
     ("question", "text", "says"),
     [
@@ -92,6 +100,8 @@ def test_the_header_says_what_replies_mean(write):
         ("harmful", "raw: maybe\n---\n{prompt} {answer}", "write yes or no"),
         ("harmful", "raw: yes\ncolour: red\n---\n{prompt} {answer}", "'colour: red'"),
         ("rubric", "labels: A = yes\n---\n{prompt} {answer}", "labels is set"),
+        ("rubric", "scores: two\n---\n{prompt} {answer}", "write all or one"),
+        ("harmful", "scores: one\n---\n{prompt} {answer}", "harmful asks for none"),
     ],
 )
 def test_a_file_that_cannot_be_a_wording_is_refused_in_one_line(write, question, text, says):

@@ -23,6 +23,7 @@ PARAMETERS = {
     "Qwen/Qwen3-0.6B": 596_049_920,
     "mistralai/Mistral-7B-Instruct-v0.3": 7_248_023_552,
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
+    "google/gemma-2b-it": 2_506_172_416,
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": 8_030_261_248,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
     "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B": 8_190_735_360,

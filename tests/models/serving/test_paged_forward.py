@@ -97,7 +97,7 @@ def some_tokens(vocab_size, rows=4, length=41):
     return np.random.default_rng(0).integers(0, vocab_size, (rows, length)).astype(np.int32)
 
 
-@pytest.mark.parametrize("name", ["llama3_tied", "qwen2", "qwen3_yarn", "mistral", "phi3"])
+@pytest.mark.parametrize("name", ["llama3_tied", "qwen2", "qwen3_yarn", "mistral", "phi3", "gemma"])
 def test_chunks_and_single_tokens_agree_with_transformers(name, make_checkpoint):
     folder, reference = make_checkpoint(name)
     config = load_config(folder)

@@ -1,0 +1,1 @@
+"""Adapters: our models inside of other evaluation harnesses."""

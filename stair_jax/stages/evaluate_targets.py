@@ -1,0 +1,222 @@
+"""The models that the stage `evaluate` asks, with all that their methods and attacks need."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from stair_jax.decoding.driver import Driver
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.task import Service
+from stair_jax.endpoints.service import EndpointService
+from stair_jax.errors import UserError
+from stair_jax.evaluation.attacks.attack import Attack, Means
+from stair_jax.evaluation.attacks.gcg import Gcg
+from stair_jax.evaluation.endpoint_target import EndpointTarget
+from stair_jax.evaluation.local_target import ChatEncoder, LocalTarget
+from stair_jax.evaluation.target import Target, Weights
+from stair_jax.inference.answers import SELF_REWARD, Answering, is_search
+from stair_jax.inference.likelihood import LikelihoodScorer, LikelihoodService
+from stair_jax.inference.scorers import PrmScorer, SelfReward
+from stair_jax.inference.scoring import Scorer
+from stair_jax.models import huggingface
+from stair_jax.models.config import ModelConfig
+from stair_jax.parallel.processes import collectives
+from stair_jax.run.context import StageContext
+from stair_jax.run.engines import lay_out_engine, lay_out_judge, plan_laid_out, start_engine
+from stair_jax.run.model_folders import find_model
+from stair_jax.search.judging.judges import Judge
+from stair_jax.stages.judging_stage import Judges
+from stair_jax.text.chat import prepare_tokenizer
+from stair_jax.text.steps import TAGS
+from stair_jax.text.tokenizer import load_huggingface
+
+if TYPE_CHECKING:
+    from stair_jax.stages.evaluate import Evaluate
+
+ATTACKER_SERVICE = "attacker"
+_LEDGER = "answers_replies.jsonl.gz"
+
+
+class Opened(NamedTuple):
+    """A target that can be asked.
+
+    Attributes:
+      means: of the attacks, with the target.
+      driver: that serves it.
+    """
+
+    means: Means
+    driver: Driver
+
+
+class Targets:
+    """Loads one target after another."""
+
+    def __init__(self, stage: "Evaluate", context: StageContext):
+        """Loads nothing yet."""
+        self._stage, self._context = stage, context
+
+    def open_likelihoods(self, name: str, folder: Path) -> Opened:
+        """A target that has log-likelihoods alone: its weights are laid out for whole sequences."""
+        config = huggingface.load_config(folder)
+        layout = lay_out_engine(config, self._stage.engine, self._context.runtime)
+        params = huggingface.load_params(folder, layout.config, layout.mesh)
+        service = LikelihoodService(LikelihoodScorer(layout.config, params, mesh=layout.mesh))
+        target = LocalTarget(name, _encoder(folder), None, likelihood_service="")
+        return Opened(Means(target, seed=self._context.seed), Driver(service))
+
+    def open(
+        self,
+        name: str,
+        folder: Path | None,
+        methods: Sequence[str],
+        attacks: Sequence[Attack],
+        stack: ExitStack,
+    ) -> Opened:
+        """A target that answers.
+
+        Args:
+          name: of the model.
+          folder: of its files; None: it is behind the endpoint.
+          methods: by which it will answer.
+          attacks: on it.
+          stack: closes what is open.
+        """
+        if folder is None:
+            return self._open_endpoint(name, stack)
+        config, services = huggingface.load_config(folder), dict[str, Service]()
+        beside: Any = ()
+        # All of this before the engine, whose cache takes the memory that is left.
+        attacker: Target | None = None
+        if self._stage.attacker and any("attacker" in attack.NEEDS for attack in attacks):
+            attacker, services[ATTACKER_SERVICE], beside = self._open_attacker(config)
+        weights = None
+        if any("weights" in attack.NEEDS for attack in attacks):
+            weights = self._weights(folder)
+            beside = (beside, weights.params)
+        prm = self._prm() if any(map(_is_guided, methods)) else None
+        judges = None
+        if any(method.endswith(SELF_REWARD) for method in methods):
+            judges = self._judges(config, stack)
+            services |= judges.services
+            beside = (beside, judges.beside)
+        layout = lay_out_engine(config, self._stage.engine, self._context.runtime, beside=beside)
+        engine = start_engine(folder, self._stage.engine, layout)
+        encoder = _encoder(folder)
+        scorers = self._scorers(methods, engine, encoder, prm, judges)
+        if prm:
+            services |= prm.services
+        target = LocalTarget(
+            name,
+            encoder,
+            self._answering(engine, encoder),
+            scorers,
+            prompt_template=self._stage.prompt_template,
+            weights=weights,
+        )
+        means = Means(target, attacker or target, seed=self._context.seed)
+        for attack in attacks:
+            if isinstance(attack, Gcg):
+                services |= attack.services(means)
+        return Opened(means, Driver(engine, services))
+
+    def _open_endpoint(self, name: str, stack: ExitStack) -> Opened:
+        stage, context = self._stage, self._context
+        if collectives.num_processes() > 1:
+            raise UserError(
+                "an endpoint is evaluated by a run of one process, as it alone can keep to the "
+                "cap: start one process"
+            )
+        service = EndpointService(stage.endpoint, context.folder / _LEDGER, where="endpoint")
+        stack.enter_context(service)
+        target = EndpointTarget(name, stage.endpoint.sampling, stage.prompt_template)
+        return Opened(Means(target, target, seed=context.seed), Driver(service))
+
+    def _open_attacker(self, policy: ModelConfig) -> tuple[Target, Service, Any]:
+        """A model that writes prompts, beside the one that is attacked; shapes of what it takes."""
+        stage, runtime = self._stage, self._context.runtime
+        folder = find_model(stage.attacker)
+        config = huggingface.load_config(folder)
+        layout = lay_out_judge(config, stage.engine, policy, stage.engine, runtime)
+        planned = plan_laid_out(layout, stage.engine, jax.local_devices())
+        engine = start_engine(folder, stage.engine, layout)
+        encoder = _encoder(folder)
+        answering = self._answering(engine, encoder)
+        target = LocalTarget(stage.attacker, encoder, answering, service=ATTACKER_SERVICE)
+        return target, engine, planned.resident
+
+    def _answering(self, engine: Engine, encoder: ChatEncoder) -> dict[bool, Answering]:
+        """How an engine is asked by methods that search, and by others."""
+        settings = {True: self._stage.test_time, False: self._stage.greedy_settings}
+        return {
+            searches: Answering(
+                engine, encoder.tokenizer, own, self._context.seed, engine.max_length
+            )
+            for searches, own in settings.items()
+        }
+
+    def _weights(self, folder: Path) -> Weights:
+        """Those of one device, in whole precision of the settings' dtype."""
+        config = huggingface.load_config(folder)
+        layout = lay_out_engine(config, self._stage.engine, self._context.runtime)
+        if layout.mesh is not None:
+            raise UserError(
+                "an attack by gradients (gcg) works on one device: start it where one is visible, "
+                "or set runtime.decoding_mesh to one device"
+            )
+        return Weights(layout.config, huggingface.load_params(folder, layout.config, None))
+
+    def _prm(self) -> PrmScorer:
+        stage, context = self._stage, self._context
+        named = stage.prm_checkpoint
+        folder = find_model(named) if named else context.input("prm") / "hf"
+        layout = lay_out_engine(huggingface.load_config(folder), stage.engine, context.runtime)
+        params: Mapping[str, Any] = {
+            "model": huggingface.load_params(folder, layout.config, layout.mesh),
+            "score": huggingface.load_score_head(folder, layout.mesh),
+        }
+        return PrmScorer(layout.config, params, buckets=stage.prm_buckets, mesh=layout.mesh)
+
+    def _judges(self, config: ModelConfig, stack: ExitStack) -> Judges:
+        """Who judges the candidates of a search by self-reward, beside the model itself."""
+        stage = self._stage
+        loaded = stage.load_judges(self._context, config, stage.engine)
+        return stack.enter_context(closing(loaded))
+
+    def _scorers(
+        self,
+        methods: Sequence[str],
+        engine: Engine,
+        encoder: ChatEncoder,
+        prm: PrmScorer | None,
+        judges: Judges | None,
+    ) -> dict[str, Scorer]:
+        """Of the methods that search."""
+        stage, scorers = self._stage, dict[str, Scorer]()
+        for method in filter(is_search, methods):
+            if prm and _is_guided(method):
+                scorers[method] = prm
+            elif judges:
+                judge = Judge(encoder.tokenizer, stage.judge, judges.sources)
+                scorers[method] = SelfReward(
+                    engine,
+                    judge,
+                    stage.reward,
+                    stage.test_time,
+                    self._context.seed,
+                    judges.services,
+                )
+        return scorers
+
+
+def _is_guided(method: str) -> bool:
+    """Whether a reward model guides a method."""
+    return is_search(method) and not method.endswith(SELF_REWARD)
+
+
+def _encoder(folder: Path) -> ChatEncoder:
+    is_structured = set(TAGS) <= load_huggingface(folder).get_vocab().keys()
+    return ChatEncoder(prepare_tokenizer(folder), is_structured)
