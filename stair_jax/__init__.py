@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stair_jax.inference.beam_search import beam_search
     from stair_jax.inference.best_of_n import best_of_n
     from stair_jax.inference.candidates import TestTimeSettings
+    from stair_jax.inference.dvts import dvts
     from stair_jax.inference.scorers import PrmScorer
     from stair_jax.models.config import ModelConfig
     from stair_jax.run.answering import answer
@@ -74,6 +75,7 @@ __all__ = [
     "beam_search",
     "best_of_n",
     "dpo_batch",
+    "dvts",
     "load",
     "prm_batch",
     "prm_loss",
@@ -121,6 +123,7 @@ _MODULES = {
     "beam_search": "stair_jax.inference.beam_search",
     "best_of_n": "stair_jax.inference.best_of_n",
     "dpo_batch": "stair_jax.data.padding",
+    "dvts": "stair_jax.inference.dvts",
     "load": "stair_jax.checkpoint",
     "prm_batch": "stair_jax.data.padding",
     "prm_loss": "stair_jax.training.losses",

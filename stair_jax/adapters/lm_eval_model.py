@@ -9,6 +9,7 @@ imported. As a program, which takes the arguments of `lm_eval`:
 Log-likelihoods are exact (`inference/likelihood.py`), and samples come from our engine.
 """
 
+import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,8 +24,9 @@ from tqdm import tqdm
 from stair_jax.decoding.driver import run_tasks
 from stair_jax.decoding.requests import Completion, Request, Sampling, request_key
 from stair_jax.decoding.task import Task
-from stair_jax.errors import UserError
+from stair_jax.errors import UserError, did_you_mean
 from stair_jax.inference.likelihood import LikelihoodTask
+from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 from stair_jax.run.language_model import LanguageModel, LanguageModelSettings
 from stair_jax.settings import build, require
 from stair_jax.text import steps
@@ -56,6 +58,7 @@ class StairJaxLM(TemplateLM):
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: Any = None,
+        **unknown: Any,
     ):
         """Reads all but the weights.
 
@@ -75,11 +78,15 @@ class StairJaxLM(TemplateLM):
           batch_size: not used, nor are `max_batch_size` and `device`: lm-eval passes them.
           max_batch_size: not used.
           device: not used.
+          **unknown: refused by name.
 
         Raises:
           UserError: the model cannot be read, or an argument cannot be.
         """
         super().__init__()
+        for name in unknown:
+            known = inspect.signature(type(self).__init__).parameters
+            raise UserError(f"model_args has no {name!r}: {did_you_mean(name, known)}")
         require(bool(pretrained), "pretrained is missing: --model_args pretrained=FOLDER")
         values = {"dtype": dtype, "weights": weights, "context_tokens": max_length, "slots": slots}
         settings = build(LanguageModelSettings, values, "model_args")
@@ -317,6 +324,7 @@ def main() -> None:
     """The command line of lm-eval, which knows the model `stair_jax`."""
     from lm_eval.__main__ import cli_evaluate
 
+    use_compilation_cache(users_cache())
     try:
         cli_evaluate()
     except UserError as error:

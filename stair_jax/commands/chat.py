@@ -17,7 +17,8 @@ from stair_jax.commands.model_flags import (
 )
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.inference.answers import METHODS, Answered
+from stair_jax.inference.answers import Answered
+from stair_jax.inference.methods import METHODS, parse_method
 from stair_jax.monitoring import say
 from stair_jax.run.answer_models import find_files
 from stair_jax.run.answering import load_answerer
@@ -30,7 +31,9 @@ _HELP = f"""\
   /reset          begin anew
   /system TEXT    set the system turn; without TEXT: that of the model
   /steps HOW      {", ".join(STEPS)}: how reasoning steps are shown
-  /method NAME    {", ".join(METHODS)}
+  /method NAME    {", ".join(METHODS[:4])},
+                  {", ".join(METHODS[4:])};
+                  a search also with a size: best_of_n:16, beam_search:4x4, dvts:4x4
   /help           this list
   /quit           leave; so does Ctrl-D
 Ctrl-C stops an answer, and a second one leaves. {_QUOTES} on a line of its own begins and ends a
@@ -154,8 +157,7 @@ def _set_steps(chat: Chat, value: str) -> None:
 
 
 def _set_method(chat: Chat, value: str) -> None:
-    if value not in METHODS:
-        raise UserError(f"/method {value}: {did_you_mean(value, METHODS)}")
+    parse_method(value, "/method")
     chat.answerer.check_method(value)
     chat.options.method = value
 

@@ -9,8 +9,9 @@ from typing import Literal
 from stair_jax.commands.chat_view import AnswerView
 from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.errors import UserError
-from stair_jax.inference.answers import Answered, is_search
+from stair_jax.inference.answers import Answered
 from stair_jax.inference.kept_prefix import KeptPrefix
+from stair_jax.inference.methods import is_search
 from stair_jax.run.answering import Answerer
 from stair_jax.stopping import StopSignals
 from stair_jax.text import steps

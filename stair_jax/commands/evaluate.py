@@ -39,7 +39,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--data", "DIR", "folder of the benchmarks' files", default="")
     add("--judge", "NAME", "who grades: rule, endpoint, or a model; may be repeated", **many)
     add("--labelled", "QUESTION=FILE", "answers with labels by humans, to compare judges", **many)
-    add("--method", "NAME", "greedy, prompted, best_of_n, beam_search, ..., of one model", **many)
+    add(
+        "--method",
+        "NAME",
+        "greedy, prompted, or a search, such as best_of_n, beam_search:4x4, dvts:4x4, "
+        "best_of_n_self_reward:16; of one model; may be repeated",
+        **many,
+    )
     add("--prm", "NAME", "the reward model that guides a search", default="")
     add(
         "--attacker", "NAME", "who writes prompts of attacks; default: the model itself", default=""

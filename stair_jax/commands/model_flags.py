@@ -1,15 +1,13 @@
 """The flags by which `answer` and `chat` name and load a model."""
 
 import argparse
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.settings_flags import add_settings_flags, read_settings
 from stair_jax.errors import UserError
 from stair_jax.run.answer_models import AnswerSettings
-from stair_jax.run.compilation_cache import use_compilation_cache
+from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +41,6 @@ def read_model_settings(arguments: Arguments) -> AnswerSettings:
         word = arguments.overrides[0].flag
         raise UserError(f"{word} is a field of a run's config, which this command does not have")
     return read_settings(arguments.options, AnswerSettings)
-
-
-def users_cache() -> Path:
-    """The user's folder of caches, for compiled programs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair_jax"
 
 
 def use_users_cache() -> None:

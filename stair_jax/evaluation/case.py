@@ -52,7 +52,7 @@ class Answer:
       attack: name of the attack; "none": the prompt as it is.
       sample: number among the answers to this case under this attack, from 0.
       model: name of the row's model.
-      method: how it answers, one of `inference.answers.METHODS`, or "prompted".
+      method: how it answers, as `inference.methods.parse_method` reads it, or "prompted".
       text: the whole answer, tags visible, with a prefill.
       reasoning: of the steps, tags and all; "": there are none, or the model does not show them.
       final: text of the output block, or the whole answer where there are no blocks; decoded where

@@ -17,15 +17,17 @@ class Setting:
 
     Attributes:
       method: such as "best_of_n".
-      n: number of candidates, or width of a beam; 1 of a method without any.
+      n: number of candidates that are sampled side by side; 1 of a method without any.
       tokens: generated for an answer, in the mean.
       cell: the score.
+      size: as the method's name has it, such as "4x4"; "": `n` says it.
     """
 
     method: str
     n: int
     tokens: float
     cell: Cell
+    size: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,4 +108,5 @@ def _shown(setting: Setting | None) -> str:
         return "-"
     cell = setting.cell
     interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
-    return f"{cell.value:.3f}{interval}, n {setting.n}, {setting.tokens:.0f} tokens"
+    size = setting.size or f"n {setting.n}"
+    return f"{cell.value:.3f}{interval}, {size}, {setting.tokens:.0f} tokens"

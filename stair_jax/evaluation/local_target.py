@@ -11,8 +11,9 @@ from stair_jax.decoding.requests import Completion, Request
 from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
 from stair_jax.evaluation.target import Asked, ChatTokens, Message, Place, Reply, Target, Weights
-from stair_jax.inference.answers import Answered, Answering, is_search
+from stair_jax.inference.answers import Answered, Answering
 from stair_jax.inference.likelihood import chat_likelihoods
+from stair_jax.inference.methods import is_search
 from stair_jax.inference.scoring import Scorer
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
@@ -123,12 +124,14 @@ class LocalTarget(Target):
         """See `Target.ask`; also the method "prompted".
 
         Raises:
-          UserError: the answer of a search is to have a prefill; or the model's template refuses
-            the chat.
+          UserError: the answer of a search is to have a prefill, or a way of sampling of its own;
+            or the model's template refuses the chat.
         """
         assert self._answering is not None, "this target answers nothing"
         if asked.prefill and is_search(method):
             raise UserError(f"an attack by prefill goes with sampled answers, not with {method}")
+        if is_search(method) and (asked.temperature, asked.top_p) != (None, None):
+            raise UserError(f"an attack that chooses a temperature does not go with {method}")
         messages = list(asked.messages)
         if method == PROMPTED:
             text = self._template.replace("{prompt}", messages[-1]["content"])

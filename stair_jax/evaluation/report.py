@@ -10,11 +10,15 @@ from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.calibration import Calibration
 from stair_jax.evaluation.case import Answer, Graded
+from stair_jax.evaluation.drawing import row_label, write_scaling
 from stair_jax.evaluation.judges.judge import Verdict
+from stair_jax.evaluation.method_scaling import main_results
 from stair_jax.evaluation.runner import answer_key
 from stair_jax.evaluation.table import RowKey, Table
 from stair_jax.evaluation.tabulate import Result, tabulate
+from stair_jax.evaluation.tradeoff import ATTACK_MEANS
 from stair_jax.evaluation.writers import write_table
+from stair_jax.inference.candidates import TestTimeSettings
 
 Answers = Mapping[RowKey, Sequence[Answer]]
 
@@ -106,15 +110,22 @@ def _judges_of(
             yield judge, question
 
 
-def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSet]) -> Table:
-    """Writes the table in all its forms, the details, and the graded answers.
+def write_report(
+    folder: Path,
+    results: Sequence[Result],
+    sets: Sequence[AskedSet],
+    test_time: TestTimeSettings | None = None,
+) -> Table:
+    """Writes the table in all its forms, the details, the graded answers, and figures.
 
     Args:
-      folder: gets table.json, table.md, table.tex, table.csv, details.json and graded.jsonl.
+      folder: gets table.json, table.md, table.tex, table.csv, details.json and graded.jsonl; where
+        a method searches, figures/ and, with several sizes of one, equal_tokens.md.
       results: of `results_of`.
       sets: that were asked.
+      test_time: of the searches, where their names have no size; None: the defaults.
     """
-    table = tabulate(results)
+    table = tabulate(results, ATTACK_MEANS)
     benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in sets}
     details: dict[str, Any] = {}
     named = {(one.benchmark, one.attack): one.judge for one in reversed(results)}
@@ -125,12 +136,8 @@ def write_report(folder: Path, results: Sequence[Result], sets: Sequence[AskedSe
     storage.write_jsonl(folder / "graded.jsonl", _graded_rows(results))
     storage.write_json(folder / "details.json", details)
     write_table(table, folder)
+    write_scaling(folder, table, main_results(results, benchmarks), test_time or TestTimeSettings())
     return table
-
-
-def row_label(row: RowKey) -> str:
-    """A row in one word: the model where it answers greedily."""
-    return row.model if row.method == "greedy" else f"{row.model}, {row.method}"
 
 
 def _name_of(result: Result, first: Mapping[tuple[str, str], str]) -> str:

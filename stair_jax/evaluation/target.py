@@ -130,7 +130,7 @@ class Target(ABC):
           asked: the chat. Its `temperature`, `top_p` and `max_tokens` go before those of the
             method.
           key: what the random keys are drawn from, beside the seed: the id of case and sample.
-          method: one of `inference.answers.METHODS`.
+          method: as `inference.methods.parse_method` reads it.
         """
 
     @abstractmethod

@@ -10,25 +10,13 @@ from stair_jax.decoding.task import Task
 from stair_jax.inference.beam_search import BeamSearch
 from stair_jax.inference.best_of_n import BestOfN
 from stair_jax.inference.candidates import Result, SamplingEngine, TestTimeSettings, end_ids
+from stair_jax.inference.dvts import Dvts
 from stair_jax.inference.greedy import SampleAnswer, greedy_sampling
+from stair_jax.inference.methods import parse_method
 from stair_jax.inference.scoring import Scorer
 from stair_jax.text.tokenizer import Tokenizer
 
-_SEARCHES = {"best_of_n": BestOfN, "beam_search": BeamSearch}
-SELF_REWARD = "_self_reward"  # ending of the methods that the model's own judgements guide
-METHODS = ("greedy", "sample", *_SEARCHES, *(name + SELF_REWARD for name in _SEARCHES))
-
-
-def is_search(method: str) -> bool:
-    """Whether a method compares several candidates, by their scores."""
-    return method.removesuffix(SELF_REWARD) in _SEARCHES
-
-
-def num_candidates(method: str, settings: TestTimeSettings) -> int:
-    """How many candidates of one prompt are sampled side by side."""
-    if method.startswith("best_of_n"):
-        return settings.n
-    return settings.width * settings.successors if is_search(method) else 1
+_SEARCHES = {"best_of_n": BestOfN, "beam_search": BeamSearch, "dvts": Dvts}
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,7 @@ class Answering:
         """A task whose result is the answer to a prompt.
 
         Args:
-          method: one of `METHODS`.
+          method: as `methods.parse_method` reads it; its size goes before that of the settings.
           prompt: its id is a part of the random keys, and its text is what scorers judge.
           tokens: of the prompt, rendered by the chat template.
           scorer: of a search.
@@ -104,11 +92,12 @@ class Answering:
             `max_tokens` where it is lower; not for a search.
         """
         inner: Task[Any]
-        if is_search(method):
+        parsed = parse_method(method)
+        if parsed.is_search:
             assert scorer is not None
-            search = _SEARCHES[method.removesuffix(SELF_REWARD)]
+            settings, search = parsed.settings(self._settings), _SEARCHES[parsed.search]
             inner = search(
-                self.engine, self.tokenizer, prompt, scorer, self._settings, self._seed, tokens
+                self.engine, self.tokenizer, prompt, scorer, settings, self._seed, tokens
             )
         else:
             key = request_key(self._seed, prompt.id, "sample")

@@ -1,6 +1,7 @@
 """Step-level beam search guided by a reward model, the paper's test-time search."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from stair_jax.data.records import Prompt
@@ -56,11 +57,25 @@ def beam_search(
 
 
 class BeamSearch(PromptSearch):
-    """The beam search of one prompt: samples successors, has them scored, keeps the best."""
+    """The beam search of one prompt: samples successors, has them scored, keeps the best.
 
-    def __init__(self, *arguments: Any, **options: Any):
-        """A task that has asked nothing yet; see `PromptSearch`."""
+    Attributes:
+      final_rank: sort key of the result among those of other searches of the prompt; set once
+        `done`.
+    """
+
+    final_rank: tuple[bool, tuple[bool, float]]
+
+    def __init__(self, *arguments: Any, path: tuple[int | str, ...] = (), **options: Any):
+        """A task that has asked nothing yet; see `PromptSearch`.
+
+        Args:
+          *arguments: of `PromptSearch`.
+          path: begins those of all candidates; tells searches of one prompt apart in random keys.
+          **options: of `PromptSearch`.
+        """
         super().__init__(*arguments, **options)
+        self._path = path
         self._kept: list[tuple[Candidate, Scored]] = []  # best first
         self._depth = 0  # rounds that have begun
         # Of the round: what is continued under which request, in order, and what came of it.
@@ -72,6 +87,7 @@ class BeamSearch(PromptSearch):
     def start(self) -> list[Any]:
         """Requests for the first steps."""
         root = start(self._engine, self._tokenizer, self._prompt, self._tokens)
+        root = replace(root, path=self._path)
         self._kept = [(root, Scored(float("-inf")))]
         return self._next_round()
 
@@ -168,7 +184,8 @@ class BeamSearch(PromptSearch):
         release(self._engine, unneeded)
 
     def _choose(self) -> None:
-        best, scored = max(self._kept, key=lambda item: (item[0].state == "done", rank(*item)))
+        best, scored = max(self._kept, key=lambda item: _final_rank(*item))
+        self.final_rank = _final_rank(best, scored)
         self.result = Result(
             text=self._tokenizer.decode(best.tokens),
             tokens=best.tokens,
@@ -177,6 +194,11 @@ class BeamSearch(PromptSearch):
             score=known(scored),
             unscored=self._unscored,
         )
+
+
+def _final_rank(candidate: Candidate, scored: Scored) -> tuple[bool, tuple[bool, float]]:
+    """Sort key of the answers that are left at the end: those with an output block come first."""
+    return candidate.state == "done", rank(candidate, scored)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

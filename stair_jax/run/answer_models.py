@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stair_jax.errors import UserError
-from stair_jax.inference.answers import METHODS, SELF_REWARD, is_search
 from stair_jax.inference.candidates import TestTimeSettings
+from stair_jax.inference.methods import Method, parse_method
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.run.model_folders import find_model
@@ -24,8 +24,9 @@ class AnswerSettings(TestTimeSettings):
     """How a model is asked, and how it is loaded.
 
     Attributes:
-      method: "greedy"; "sample": one sampled answer; "best_of_n" and "beam_search": guided by the
-        reward model, with the ending "_self_reward" by the model's own judgements.
+      method: "greedy"; "sample": one sampled answer; "best_of_n", "beam_search" or "dvts": a search
+        guided by the reward model, with the ending "_self_reward" by the model's own judgements;
+        each also with a size, "best_of_n:16", "beam_search:4x4" (width x successors), "dvts:4x4".
       system: text of a system turn, for chats without one; None: that of the model's folder.
       seed: of all samples.
       context_tokens: most tokens of a sequence, prompt and answer; 0: those of the model, at most
@@ -38,7 +39,7 @@ class AnswerSettings(TestTimeSettings):
       reward: of self-reward, see `SafetyReward`.
     """
 
-    method: str = setting("greedy", choices=METHODS)
+    method: str = "greedy"
     system: str | None = None
     seed: int = setting(0, least=-(2**63), most=2**63 - 1)
     context_tokens: int = setting(0, least=0, most=2**24)
@@ -51,6 +52,7 @@ class AnswerSettings(TestTimeSettings):
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
+        parse_method(self.method)
         others = [name for name in self.judge.used_sources if name not in _SOURCES]
         require(
             not others,
@@ -59,9 +61,9 @@ class AnswerSettings(TestTimeSettings):
         )
 
     @property
-    def is_guided_by_prm(self) -> bool:
-        """Whether the method needs a reward model."""
-        return is_search(self.method) and not self.method.endswith(SELF_REWARD)
+    def parsed_method(self) -> Method:
+        """The method with its size."""
+        return parse_method(self.method)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,11 @@ def find_files(model: str, prm: str, settings: AnswerSettings) -> tuple[ModelFil
       UserError: says what is missing, or does not fit together.
     """
     require(bool(model), "--model is missing: name a folder, a hub id, or a stage of a run")
+    method = settings.parsed_method
     require(
-        bool(prm) or not settings.is_guided_by_prm,
-        f"--method={settings.method} needs a reward model: name one with --prm, or use "
-        f"--method={settings.method}{SELF_REWARD}",
+        bool(prm) or not method.is_guided,
+        f"--method={method} needs a reward model: name one with --prm, or use "
+        f"--method={method.self_rewarded}",
     )
     # The description of each, before the weights of any are fetched.
     for name in filter(None, (model, prm)):
@@ -116,10 +119,10 @@ def find_files(model: str, prm: str, settings: AnswerSettings) -> tuple[ModelFil
         "chat_template.jinja to its folder",
     )
     is_structured = set(TAGS) <= set(load_huggingface(folder).get_vocab())
-    if settings.method.endswith(SELF_REWARD):
+    if method.is_self_rewarded:
         require(
             is_structured,
-            f"--method={settings.method} judges the output block of an answer, and --model={model} "
+            f"--method={method} judges the output block of an answer, and --model={model} "
             "has no tags for one: use a model after SFT, or --prm",
         )
     files = ModelFiles(model, folder, huggingface.load_config(folder), tokenizer, is_structured)

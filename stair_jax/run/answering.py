@@ -11,15 +11,8 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
-from stair_jax.inference.answers import (
-    METHODS,
-    SELF_REWARD,
-    Answered,
-    Answering,
-    AnswerTask,
-    is_search,
-    num_candidates,
-)
+from stair_jax.inference.answers import Answered, Answering, AnswerTask
+from stair_jax.inference.methods import is_search, parse_method
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -106,15 +99,39 @@ class Answerer:
             on_tokens=on_tokens,
         )
 
+    def task(
+        self, question: Question, tokens: tuple[int, ...], settings: AnswerSettings
+    ) -> AnswerTask:
+        """The task of an answer, for who steps the driver himself.
+
+        Args:
+          question: the chat.
+          tokens: of `encode`.
+          settings: in place of those of the answerer, as far as they say how this answer is made:
+            method, seed, sampling and search. The judge of self-reward stays as it is.
+
+        Raises:
+          UserError: the model cannot be asked by this method.
+        """
+        method = settings.method
+        self.check_method(method)
+        answering = Answering(
+            self.engine, self.files.tokenizer, settings, settings.seed, self.max_length
+        )
+        scorer = self._scorer(method) if is_search(method) else None
+        return answering.task(method, question.to_prompt(), tokens, scorer)
+
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
-        require(method in METHODS, f"{method} is no method: known are {', '.join(METHODS)}")
-        if not is_search(method):
-            return
-        if method.endswith(SELF_REWARD):
-            require(self.files.is_structured, f"{method}: the model's answers have no output block")
-        else:
-            require(self._prm is not None, f"{method} needs a reward model: start with --prm")
+        parsed = parse_method(method)
+        require(
+            self.files.is_structured or not parsed.is_self_rewarded,
+            f"{method}: the model's answers have no output block",
+        )
+        require(
+            self._prm is not None or not parsed.is_guided,
+            f"{method} needs a reward model: start with --prm",
+        )
 
     def _task(
         self,
@@ -129,7 +146,7 @@ class Answerer:
         return self._answering.task(method, prompt, tokens, scorer, parent, keep)
 
     def _scorer(self, method: str) -> Scorer | None:
-        if not method.endswith(SELF_REWARD):
+        if parse_method(method).is_guided:
             return self._prm
         if self._self_reward is None:
             settings = self.settings
@@ -157,7 +174,7 @@ def load_answerer(
     default = "float32" if kind == "cpu" else "bfloat16"
     context = settings.context_tokens or min(files.config.context_tokens, MOST_CONTEXT[kind])
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
-    wanted = prompts * num_candidates(settings.method, settings)
+    wanted = prompts * settings.parsed_method.num_candidates(settings)
     runtime = runtime_for(settings.slots, wanted, context, kind, steps)
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)

@@ -24,6 +24,11 @@ def use_compilation_cache(folder: str | Path) -> None:
     compilation_cache.reset_cache()  # what was compiled before had none
 
 
+def users_cache() -> Path:
+    """The user's folder of caches, for compiled programs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair_jax"
+
+
 def _processor() -> list[str]:
     """The architecture of this machine's processor, and its features where Linux lists them."""
     try:

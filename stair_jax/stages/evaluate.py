@@ -23,8 +23,8 @@ from stair_jax.evaluation.suites import Wanted
 from stair_jax.evaluation.table import RowKey
 from stair_jax.evaluation.writers import read_table
 from stair_jax.evaluation.writers.terminal_table import terminal_table
-from stair_jax.inference.answers import SELF_REWARD, is_search
 from stair_jax.inference.candidates import TestTimeSettings
+from stair_jax.inference.methods import SEARCHES, parse_method
 from stair_jax.inference.scorers import PrmScorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
@@ -45,8 +45,6 @@ from stair_jax.stages.prm import prm_axes
 from stair_jax.text.chat import prepare_tokenizer
 
 PROMPTED = "prompted"
-_METHODS = ("best_of_n", "beam_search")
-_NAMES = tuple(method + guide for method in _METHODS for guide in ("", SELF_REWARD))
 _TABLE = "table.json"
 
 
@@ -69,8 +67,9 @@ class Evaluate(JudgingStage):
       prompt_template: how it is asked, with `{prompt}`.
       searched: the stage whose model searches at test time; empty: no such rows.
       searched_checkpoint: the same where no stage makes it.
-      methods: "best_of_n" and "beam_search", guided by the PRM; with the ending "_self_reward" by
-        the model's own judgements.
+      methods: "best_of_n", "beam_search" and "dvts", guided by the PRM; with the ending
+        "_self_reward" by the model's own judgements. Each also with a size in place of that of
+        `test_time`: "best_of_n:16", "beam_search:4x4" (width x successors), "dvts:4x4".
       prm: the stage of the process reward model.
       prm_checkpoint: the same where no stage makes it.
       test_time: see `TestTimeSettings`.
@@ -104,7 +103,7 @@ class Evaluate(JudgingStage):
     prompt_template: str = "{prompt}"
     searched: str = stage_input(Artifact.MODEL, required=False)
     searched_checkpoint: str = ""
-    methods: tuple[str, ...] = setting((), choices=_NAMES)
+    methods: tuple[str, ...] = ()
     prm: str = stage_input(Artifact.REWARD_MODEL, required=False)
     prm_checkpoint: str = ""
     test_time: TestTimeSettings = setting(TestTimeSettings)
@@ -121,6 +120,8 @@ class Evaluate(JudgingStage):
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
+        for method in self.methods:
+            parse_method(method, "methods", SEARCHES)
         for stage in ("prompted", "searched", "prm"):
             both = getattr(self, stage) and getattr(self, f"{stage}_checkpoint")
             require(not both, f"{stage} and {stage}_checkpoint are both set: name one of them")
@@ -195,12 +196,12 @@ class Evaluate(JudgingStage):
     @property
     def is_guided(self) -> bool:
         """Whether a reward model is needed."""
-        return any(is_search(m) and not m.endswith(SELF_REWARD) for m in self.methods)
+        return any(parse_method(method).is_guided for method in self.methods)
 
     @property
     def is_self_rewarded(self) -> bool:
         """Whether the model's own judgements guide a search."""
-        return any(method.endswith(SELF_REWARD) for method in self.methods)
+        return any(parse_method(method).is_self_rewarded for method in self.methods)
 
     @property
     def engine(self) -> EngineSettings:

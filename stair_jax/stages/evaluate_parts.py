@@ -1,6 +1,5 @@
 """The work of the stage `evaluate`: targets and judges one after another, then the table."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,10 +11,12 @@ from stair_jax import storage
 from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.calibration import Calibration, calibrate
 from stair_jax.evaluation.case import Answer
+from stair_jax.evaluation.drawing import row_label
+from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.judges.judge import Material
 from stair_jax.evaluation.judges.settings import JudgeSpec
 from stair_jax.evaluation.labelled import Labelled, read_labelled
-from stair_jax.evaluation.report import Verdicts, results_of, row_label, write_report
+from stair_jax.evaluation.report import Verdicts, results_of, write_report
 from stair_jax.evaluation.runner import (
     Judged,
     answer_keys,
@@ -36,9 +37,6 @@ from stair_jax.stages.evaluate_targets import Targets
 
 if TYPE_CHECKING:
     from stair_jax.stages.evaluate import Evaluate
-
-_LONGEST = 100  # characters of a file's name, of the 255 bytes that there are
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Model(NamedTuple):
@@ -100,7 +98,7 @@ class Evaluation:
         verdicts = [self._verdicts(spec, answers) for spec in graders]
         if collectives.is_main():
             results = list(results_of(self._sets, answers, verdicts))
-            write_report(self._folder, results, self._sets)
+            write_report(self._folder, results, self._sets, self._stage.test_time)
 
     def _models(self) -> list[Model]:
         """The models of the table, each once."""
@@ -194,7 +192,7 @@ class Evaluation:
         return Shards(self._answers_path(row), answer_keys(sets))
 
     def _answers_path(self, row: RowKey) -> Path:
-        return self._folder / "answers" / f"{slug(row.model)}.{row.method}.jsonl"
+        return self._folder / "answers" / f"{slug(row.model)}.{slug(row.method)}.jsonl"
 
     def _read_answers(self, row: RowKey) -> list[Answer]:
         return [Answer.from_dict(each) for each in storage.read_jsonl(self._answers_path(row))]
@@ -271,12 +269,6 @@ class Evaluation:
             progress.close()
             shards.finish()
         collectives.barrier(f"the judge {spec}", collectives.PATIENCE)
-
-
-def slug(name: str) -> str:
-    """A name as a file has it; names that differ stay so."""
-    safe = _UNSAFE.sub("_", name).strip(".")[:_LONGEST] or "_"
-    return safe if safe == name else f"{safe}.{storage.fingerprint(name)[:6]}"
 
 
 def _to_compare(question: str, rows: Sequence[Labelled]) -> Iterator[Judged]:

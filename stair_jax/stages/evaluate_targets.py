@@ -17,8 +17,9 @@ from stair_jax.evaluation.attacks.gcg import Gcg
 from stair_jax.evaluation.endpoint_target import EndpointTarget
 from stair_jax.evaluation.local_target import ChatEncoder, LocalTarget
 from stair_jax.evaluation.target import Target, Weights
-from stair_jax.inference.answers import SELF_REWARD, Answering, is_search
+from stair_jax.inference.answers import Answering
 from stair_jax.inference.likelihood import LikelihoodScorer, LikelihoodService
+from stair_jax.inference.methods import is_search, parse_method
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -97,9 +98,10 @@ class Targets:
         if any("weights" in attack.NEEDS for attack in attacks):
             weights = self._weights(folder)
             beside = (beside, weights.params)
-        prm = self._prm() if any(map(_is_guided, methods)) else None
+        searches = [parse_method(method) for method in methods if is_search(method)]
+        prm = self._prm() if any(search.is_guided for search in searches) else None
         judges = None
-        if any(method.endswith(SELF_REWARD) for method in methods):
+        if any(search.is_self_rewarded for search in searches):
             judges = self._judges(config, stack)
             services |= judges.services
             beside = (beside, judges.beside)
@@ -197,7 +199,7 @@ class Targets:
         """Of the methods that search."""
         stage, scorers = self._stage, dict[str, Scorer]()
         for method in filter(is_search, methods):
-            if prm and _is_guided(method):
+            if prm and parse_method(method).is_guided:
                 scorers[method] = prm
             elif judges:
                 judge = Judge(encoder.tokenizer, stage.judge, judges.sources)
@@ -210,11 +212,6 @@ class Targets:
                     judges.services,
                 )
         return scorers
-
-
-def _is_guided(method: str) -> bool:
-    """Whether a reward model guides a method."""
-    return is_search(method) and not method.endswith(SELF_REWARD)
 
 
 def _encoder(folder: Path) -> ChatEncoder:

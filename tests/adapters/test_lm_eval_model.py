@@ -152,6 +152,7 @@ def test_generation_settings_that_cannot_be_are_named(ours, settings, message):
     ("arguments", "message"),
     [
         ({}, "pretrained is missing"),
+        ({"pretrained": "pocket", "max_lenght": 8}, "no 'max_lenght': did you mean max_length"),
         ({"pretrained": "pocket", "dtype": "int3"}, "model_args.dtype"),
         ({"pretrained": "/nowhere"}, "/nowhere"),
     ],
@@ -161,38 +162,54 @@ def test_arguments_that_cannot_be_are_named(arguments, message):
         StairJaxLM(**arguments)
 
 
-def test_the_command_line_evaluates_local_tasks_offline(checkpoint, task_folder, tmp_path):
-    """As lm-eval does with its own models, for each kind of request."""
-
-    def run(module, model, arguments, out):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "HF_HOME": str(tmp_path / "hf_home"),
-            "HF_DATASETS_OFFLINE": "1",
-            "HF_HUB_OFFLINE": "1",
-            "JAX_PLATFORMS": "cpu",
-        }
-        command = [
-            *(sys.executable, "-m", module, "--model", model, "--model_args", arguments),
-            *("--include_path", str(task_folder), "--output_path", str(tmp_path / out)),
-            *("--tasks", "tiny_choices,tiny_rolling,tiny_samples", "--apply_chat_template"),
-            *("--device", "cpu", "--batch_size", "2", "--log_samples"),
-        ]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        (file,) = (tmp_path / out).rglob("results_*.json")
-        return json.loads(file.read_text())["results"]
-
-    own = f"pretrained={checkpoint},keep_reasoning=True"
-    ours = run("stair_jax.adapters.lm_eval_model", "stair_jax", own, "ours")
-    theirs = run("lm_eval", "hf", f"pretrained={checkpoint},dtype=float32", "theirs")
-    names = ("tiny_choices", "tiny_rolling", "tiny_samples")
-    assert ours.keys() == theirs.keys() == set(names)
+def test_the_command_line_evaluates_local_tasks_offline(
+    checkpoint, task_folder, theirs, tmp_path, monkeypatch
+):
+    """As lm-eval does with its own model, for each kind of request."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HOME": str(tmp_path / "hf_home"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    names = ["tiny_choices", "tiny_rolling", "tiny_samples"]
+    command = [
+        *(sys.executable, "-m", "stair_jax.adapters.lm_eval_model", "--model", "stair_jax"),
+        *("--model_args", f"pretrained={checkpoint},keep_reasoning=True", "--tasks"),
+        *(",".join(names), "--include_path", str(task_folder), "--apply_chat_template"),
+        *("--output_path", str(tmp_path / "out"), "--device", "cpu", "--batch_size", "2"),
+    ]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    ours = json.loads(file.read_text())["results"]
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    tasks = pytest.importorskip("lm_eval.tasks").TaskManager(include_path=str(task_folder))
+    evaluate = pytest.importorskip("lm_eval").simple_evaluate
+    options = {"task_manager": tasks, "apply_chat_template": True, "bootstrap_iters": 0}
+    expected = evaluate(theirs, tasks=names, **options)
+    assert ours.keys() == expected["results"].keys() == set(names)
     for name in names:
-        numbers = {key: value for key, value in theirs[name].items() if isinstance(value, float)}
+        row = expected["results"][name]
+        numbers = {key: value for key, value in row.items() if isinstance(value, float)}
         assert numbers
         for key, value in numbers.items():
             assert ours[name][key] == pytest.approx(value, rel=1e-4)
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # none is set up
+
+    def fail():
+        raise UserError("no such\nfolder")
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", fail)
+    with pytest.raises(SystemExit) as end:
+        pytest.importorskip("stair_jax.adapters.lm_eval_model").main()
+    assert end.value.code == 2 and capsys.readouterr().err == "error: no such folder\n"

@@ -17,6 +17,7 @@ from stair_jax import launch, stopping
 from stair_jax.commands import chat as chat_command
 from stair_jax.commands.chat_session import Chat, ChatOptions
 from stair_jax.errors import UserError
+from stair_jax.inference.methods import METHODS
 from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
 from stair_jax.run.answering import Answerer, load_answerer
 from stair_jax.stopping import Stopped, StopSignals
@@ -212,12 +213,17 @@ def test_commands_change_the_chat(scripted, talk):
 
 
 def test_mistakes_in_commands_are_told_and_the_chat_goes_on(talk):
-    shown, said = talk("/rest\n/steps flat\n/method beam_serch\n/method best_of_n\n/help\nhi\n")
+    known = ", ".join(map(repr, METHODS))
+    shown, said = talk(
+        "/rest\n/steps flat\n/method beam_serch\n/method dvts:4\n/method best_of_n\n/help\nhi\n"
+    )
     assert shown.endswith("two\n")
-    assert said[:4] == [
+    assert said[:5] == [
         "error: there is no /rest: did you mean reset?",
         "error: /steps flat: known are folded, hidden, shown",
-        "error: /method beam_serch: did you mean beam_search?",
+        f"error: /method is 'beam_serch': it must be one of {known}: did you mean 'beam_search'?",
+        "error: /method is 'dvts:4': write dvts:WIDTHxSUCCESSORS in whole numbers from 1 to 65536, "
+        "such as dvts:4x4",
         "error: best_of_n needs a reward model: start with --prm",
     ]
     assert "  /quit           leave; so does Ctrl-D" in said

@@ -20,6 +20,8 @@ from stair_jax.monitoring import Progress
 from stair_jax.testing.fake_endpoint import Act, FakeEndpoint, reply_of
 from stair_jax.text import steps
 
+CAN = frozenset({"harmful", "refusal"}).__contains__  # questions that a judge knows
+
 pytest.importorskip("openai", "3.0", reason="openai, of the extra endpoints, is not installed")
 
 
@@ -100,7 +102,9 @@ def test_reasoning_is_what_the_endpoint_shows_or_what_stands_in_blocks(ask):
     replies, _ = ask(
         lambda number, body: Act(body=bodies[content(body)]), [Asked(user(n)) for n in bodies]
     )
-    found = {name: (reply.reasoning, reply.final) for name, reply in zip(bodies, replies, strict=True)}
+    found = {
+        name: (reply.reasoning, reply.final) for name, reply in zip(bodies, replies, strict=True)
+    }
     assert found == {
         "shown": ("I think.", "Yes."),
         "blocks": (steps.format_step("A", "one"), "Yes."),
@@ -169,8 +173,9 @@ def test_a_reply_that_is_cut_on_its_way_is_missing_and_never_graded(small_set, t
     answers = [Answer.from_dict(row) for row in shards.read()]
     assert [answer.finish for answer in answers] == ["stop", "missing", "stop"]
     cases = {("small", case.id): case for case in asked.cases}
-    assert [json.loads(each.key)[4] for each in to_judge(answers, {"small": asked.benchmark}, cases)] == ["c0", "c2"]  # fmt: skip
-    graded = grade(asked, answers, {})
+    judged = to_judge(answers, {"small": asked.benchmark}, cases, CAN)
+    assert [json.loads(each.key)[4] for each in judged] == ["c0", "c2"]
+    graded = grade(asked, answers, {}, "harmful")
     assert graded[1].scores == {"harmless": None, "short": None}
     assert graded[0].scores["short"] == 0.0
 
@@ -182,7 +187,7 @@ def test_a_content_filter_is_a_refusal_that_no_judge_sees(ask):
     answer = Answer("xstest_unsafe", "c", final=reply.final, finish=reply.finish)
     benchmark = BENCHMARKS["xstest_unsafe"]()
     case = Case("c", "x")
-    assert to_judge([answer], {benchmark.NAME: benchmark}, {(benchmark.NAME, "c"): case}) == []
+    assert to_judge([answer], {benchmark.NAME: benchmark}, {(benchmark.NAME, "c"): case}, CAN) == []
     assert benchmark.grade(case, answer, None) == {"refused": 1.0, "fully_refused": 1.0}
 
 

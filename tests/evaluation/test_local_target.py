@@ -1,4 +1,4 @@
-"""A model whose weights are here, as a target: what it is asked, token by token, and what it says."""
+"""A model whose weights are here, as a target: what it is asked, and what it says."""
 
 import json
 import math
@@ -204,6 +204,7 @@ def test_a_prefill_and_what_follows_are_decoded_as_one_text():
     assert reply.text == "rate safe SAFE 5"
 
 
+OPEN, CLOSE, NO = steps.REASONING_OPEN, steps.REASONING_CLOSE, steps.format_output("No.")
 STEP, OTHER = steps.format_step("A", "one"), steps.format_step("B", "two")
 
 
@@ -215,9 +216,9 @@ STEP, OTHER = steps.format_step("A", "one"), steps.format_step("B", "two")
         (f"{STEP}\n{OTHER}\n{steps.OUTPUT_OPEN}Final Answer: Ye", f"{STEP}\n{OTHER}", "Ye"),
         (f"{steps.OUTPUT_OPEN}Yes.{steps.OUTPUT_CLOSE}", "", "Yes."),
         (f"{STEP}\nIt is so.", STEP, "It is so."),
-        (f"{STEP}\n{steps.REASONING_OPEN}Title: cut", f"{STEP}\n{steps.REASONING_OPEN}Title: cut", ""),
-        (f"Title: A\none{steps.REASONING_CLOSE} It is.", f"Title: A\none{steps.REASONING_CLOSE}", "It is."),
-        (f"{steps.format_output('No.')}{steps.format_output('Yes.')}", steps.format_output("No."), "Yes."),
+        (f"{STEP}\n{OPEN}Title: cut", f"{STEP}\n{OPEN}Title: cut", ""),
+        (f"Title: A\none{CLOSE} It is.", f"Title: A\none{CLOSE}", "It is."),
+        (f"{NO}{steps.format_output('Yes.')}", NO, "Yes."),
         ("", "", ""),
     ],
 )  # fmt: skip

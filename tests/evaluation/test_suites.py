@@ -85,7 +85,8 @@ def test_stored_attacks_without_prompts_are_reported_and_the_others_are_asked(fo
     (found,) = read_sets(wanted, [folder], SETTINGS)
     assert found.name == "strongreject:stored:mine"
     own = folder / "own.jsonl"
-    own.write_text("".join(json.dumps({"prompt": p, "attack": "pair", "attacked_prompt": "y"}) + "\n" for p in PROMPTS))  # fmt: skip
+    rows = [{"prompt": p, "attack": "pair", "attacked_prompt": "y"} for p in PROMPTS]
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = AttackSettings(stored=StoredSettings(path=str(own)))
     assert absent(wanted, [folder], settings) == {}
     assert len(read_sets(wanted, [folder], settings)) == 2
@@ -138,7 +139,9 @@ def test_draws_depend_on_seed_and_benchmark_alone_and_keep_the_order(folder):
     assert drawn(0) == first == drawn(0, wanted=wanted[::-1])
     assert all(ids == sorted(ids, key=int) and len(ids) == 3 for ids in first.values())
     assert first["strongreject"] == first["strongreject:rot13"]  # rows of a table are paired
-    assert {tuple(drawn(seed)["strongreject"]) for seed in range(5)} != {tuple(first["strongreject"])}
+    assert {tuple(drawn(seed)["strongreject"]) for seed in range(5)} != {
+        tuple(first["strongreject"])
+    }
     assert len(drawn(0, limit=0)["strongreject"]) == len(drawn(0, limit=99)["strongreject"]) == 8
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
-from stair_jax.inference.answers import METHODS, Answering, is_search, num_candidates
+from stair_jax.inference.answers import Answering
 from stair_jax.inference.candidates import Scored, TestTimeSettings
 from stair_jax.inference.kept_prefix import KeptPrefix
+from stair_jax.inference.methods import METHODS, is_search, parse_method
 from stair_jax.inference.scoring import FunctionScorer
 from stair_jax.text.chat import encode_prompt
 
@@ -32,7 +33,9 @@ def ask(tokenizer, make_engine):
     return ask
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if "self" not in name])
+@pytest.mark.parametrize(
+    "method", [*(name for name in METHODS if "self" not in name), "best_of_n:5", "dvts:3x2"]
+)
 def test_each_method_gives_answers_with_their_cost(ask, tokenizer, method):
     answers, engine = ask(method)
     assert sum(answer.generated_tokens for answer in answers) == engine.stats.generated
@@ -42,8 +45,9 @@ def test_each_method_gives_answers_with_their_cost(ask, tokenizer, method):
         assert answer.score == (float(len(answer.tokens)) if is_search(method) else None)
     requests = [request for request in engine.seen if request.sampling]
     assert all((request.sampling.temperature == 0) == (method == "greedy") for request in requests)
-    if method == "best_of_n":
-        assert len(requests) == len(PROMPTS) * num_candidates(method, SETTINGS)
+    if method.startswith("best_of_n"):
+        wanted = parse_method(method).num_candidates(SETTINGS)
+        assert len(requests) == len(PROMPTS) * wanted and wanted in (3, 5)
 
 
 def test_samples_depend_on_the_seed_and_the_prompts_id(ask):

@@ -161,7 +161,7 @@ def test_labels_that_do_not_fit_the_head_are_refused(names, message, make_folder
 
 def test_folders_without_the_head_that_is_asked_for_are_refused(make_folder, tmp_path):
     folder, _ = make_folder("Llama")
-    with pytest.raises(UserError, match=r"score.weight .* shape \[3, 32\]"):
+    with pytest.raises(UserError, match=r"score\.weight .* has 3 labels: name a reward model"):
         huggingface.load_score_head(folder)
     with pytest.raises(UserError, match="pad_token_id 'x'"):
         load_classifier(edited(folder, tmp_path / "pad", pad_token_id="x"))

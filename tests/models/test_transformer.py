@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import REMAT_POLICIES
-from stair_jax.models.huggingface import load_config, load_params
+from stair_jax.models.huggingface import load_config, load_params, tensor_names
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
 
 TRAINED = ["pocket", "stories260K"]
@@ -120,6 +120,39 @@ def test_bfloat16_is_close_to_float32(name, make_checkpoint, trained_folder):
 def mean_kl(exact, rough):
     p, q = (log_softmax(np.float64(logits), axis=-1) for logits in (exact, rough))
     return np.mean(np.sum(np.exp(p) * (p - q), axis=-1))
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "phi3", "gemma"])
+def test_gradients_of_all_tensors_agree_with_transformers(name, make_checkpoint):
+    folder, _ = make_checkpoint(name)
+    config = load_config(folder)
+    tokens, positions, _ = batch(np.random.default_rng(5), config.vocab_size, (12, 12))
+    tokens[tokens == 1] = 2  # torch keeps the gradient from the padding token's row
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference(torch.tensor(tokens), labels=torch.tensor(tokens)).loss.backward()
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        hidden = apply(config, params, tokens, positions)[:, :-1]
+        logps = jax.nn.log_softmax(hidden @ output_embedding(params, config).T)
+        return -jnp.mean(jnp.take_along_axis(logps, tokens[:, 1:, None], axis=-1))
+
+    found = jax.device_get(gradient(load_params(folder, config)))
+    theirs = dict(reference.named_parameters())
+    for tensor_name, tensor in tensor_names.tensors(config).items():
+        expected = theirs[tensor_name].grad.numpy()
+        for part in tensor.parts:
+            ours = found if part.layer is None else found["layers"]
+            own = ours[part.parameter] if part.layer is None else ours[part.parameter][part.layer]
+            whole = tuple(slice(0, size) for size in part.shape)
+            np.testing.assert_allclose(
+                tensor_names.stored_view(own, part, whole),
+                expected[part.first_row : part.first_row + part.shape[0]],
+                atol=1e-5,
+                err_msg=f"{tensor_name}: {part.parameter}",
+            )
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(found)) > 0.01
 
 
 def test_remat_changes_no_gradient(tiny):

@@ -1,5 +1,6 @@
 """The evaluation stage with real, tiny, random models."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.evaluation.benchmarks.pocket import Pocket
+from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.runner import key_of
 from stair_jax.evaluation.table import RowKey
 from stair_jax.evaluation.writers import read_table
@@ -39,7 +41,7 @@ SEARCHED = {
     "prompted": "tiny",
     "prompt_template": "think first : {prompt}",
     "searched": "tiny",
-    "methods": ("best_of_n", "beam_search", "best_of_n_self_reward"),
+    "methods": ("best_of_n", "beam_search", "best_of_n_self_reward", "best_of_n:3", "dvts:2x1"),
     "prm": "prm",
     "judge": {
         "helpfulness_template": pretraining.HELPFULNESS_PROMPT,
@@ -48,7 +50,7 @@ SEARCHED = {
         "fence": False,  # its words would not fit
     },
 }
-ROWS = ["greedy", "prompted", "best_of_n", "beam_search", "best_of_n_self_reward"]
+ROWS = ["greedy", "prompted", *SEARCHED["methods"]]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,11 @@ def test_the_details_count_every_prompt(finished, folders):
 
 
 def answers_of(folder, method):
-    return storage.read_jsonl(folder / f"answers/tiny.{method}.jsonl")
+    return storage.read_jsonl(folder / answers_file(method))
+
+
+def answers_file(method):
+    return f"answers/tiny.{slug(method)}.jsonl"
 
 
 def test_answers_are_those_of_the_model(finished, folders):
@@ -132,6 +138,23 @@ def test_answers_are_those_of_the_model(finished, folders):
     searched = answers_of(finished, "best_of_n")
     assert all(np.isfinite(answer["score"]) for answer in searched)
     assert all(2 <= answer["generated_tokens"] <= 24 for answer in searched)  # of both samples
+    more = answers_of(finished, "best_of_n:3")  # the same two samples, and a third one
+    for three, two in zip(more, searched, strict=True):
+        assert three["generated_tokens"] > two["generated_tokens"]
+        assert three["score"] >= two["score"]
+
+
+def test_methods_are_drawn_and_compared_at_equal_tokens(finished):
+    drawn = sorted(path.name for path in (finished / "figures").glob("*.svg"))
+    assert drawn == ["safety_helpfulness.svg", "scaling_pocket.svg"]
+    text = (finished / "equal_tokens.md").read_text("utf-8")
+    assert "## pocket: goodness\\_plain" in text and "best\\_of\\_n" in text
+
+
+def test_names_of_files_are_legal_on_all_systems(finished):
+    names = [path.name for path in finished.rglob("*")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
+    assert len(list((finished / "answers").iterdir())) == len(ROWS)
 
 
 def test_rows_that_are_there_are_kept_and_the_rest_is_the_same(
@@ -163,7 +186,7 @@ def test_rows_that_are_there_are_kept_and_the_rest_is_the_same(
     assert answers_of(tmp_path, "greedy") == perfect
     assert table.cells[1:] == whole.cells[1:]
     for method in ROWS[1:]:
-        name = f"answers/tiny.{method}.jsonl"
+        name = answers_file(method)
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -174,6 +197,11 @@ def test_rows_that_are_there_are_kept_and_the_rest_is_the_same(
             {"methods": ("best_of_m",), "prm": "prm", "searched": "tiny"},
             "methods is 'best_of_m': .* did you mean 'best_of_n'",
         ),
+        (
+            {"methods": ("beam_search:4",), "prm": "prm", "searched": "tiny"},
+            "methods is 'beam_search:4': write beam_search:WIDTHxSUCCESSORS",
+        ),
+        ({"methods": ("greedy",), "searched": "tiny"}, "methods is 'greedy': it must be one of"),
         ({"methods": ("best_of_n",), "searched": "tiny"}, "prm is empty"),
         ({"methods": ("best_of_n",), "prm": "prm"}, "searched is empty"),
         ({"prompt_template": "think first"}, "prompt_template"),

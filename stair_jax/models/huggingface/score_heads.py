@@ -28,9 +28,14 @@ def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, A
     """Reads the scalar head {"kernel": [D]} in float32; `mesh` as for `load_params`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, it has several labels, or it is damaged.
     """
-    rows = _read(folder, 1, "a scalar head")
+    count = _num_rows(folder, "a scalar head")
+    if count != 1:
+        raise UserError(
+            f"{SCORE} in {folder} has {count} labels: name a reward model, whose head has one"
+        )
+    rows = _read(folder, 1)
     return {"kernel": _place(rows[0], PartitionSpec("embed"), mesh)}
 
 
@@ -40,7 +45,7 @@ def load_label_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, A
     Raises:
         UserError: there is none, or it is damaged.
     """
-    rows = _read(folder, len(load_labels(folder)), "a head of labels")
+    rows = _read(folder, len(load_labels(folder)))
     return {"kernel": _place(rows.T, PartitionSpec("embed", None), mesh)}
 
 
@@ -54,7 +59,7 @@ def load_labels(folder: str | Path) -> tuple[str, ...]:
         UserError: there is no such head, or `id2label` does not name each of its rows once.
     """
     names = read_json(Path(folder) / "config.json").get("id2label")
-    count = _num_rows(folder)
+    count = _num_rows(folder, "a head of labels")
     if names is None:
         return tuple(f"LABEL_{index}" for index in range(count))
     found = _in_order(names) if isinstance(names, Mapping) else []
@@ -90,22 +95,18 @@ def _in_order(names: Mapping[str, Any]) -> list[Any]:
     return [names[key] for key in keys] if set(names) == set(keys) else []
 
 
-def _num_rows(folder: str | Path) -> int:
-    shape = _files(folder, "a head of labels").tensors[SCORE].shape
+def _num_rows(folder: str | Path, kind: str) -> int:
+    files = CheckpointFiles(folder)
+    if SCORE not in files:
+        raise UserError(f"{folder} has no tensor {SCORE}: name a model with {kind}")
+    shape = files.tensors[SCORE].shape
     if len(shape) != 2 or not 1 <= shape[0] <= _MOST_LABELS:
         raise UserError(f"{SCORE} in {folder} has the shape {list(shape)}: it must be [labels, D]")
     return shape[0]
 
 
-def _files(folder: str | Path, kind: str) -> CheckpointFiles:
+def _read(folder: str | Path, num_rows: int) -> np.ndarray:
     files = CheckpointFiles(folder)
-    if SCORE not in files:
-        raise UserError(f"{folder} has no tensor {SCORE}: name a model with {kind}")
-    return files
-
-
-def _read(folder: str | Path, num_rows: int, kind: str) -> np.ndarray:
-    files = _files(folder, kind)
     embed = load_config(folder).hidden_size
     files.check(SCORE, (num_rows, embed))
     return files.read(SCORE, (slice(0, num_rows), slice(0, embed)), "float32")

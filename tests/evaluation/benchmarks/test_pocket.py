@@ -141,7 +141,7 @@ def test_a_metric_that_no_prompt_bears_on_has_no_figure():
 def test_a_missing_answer_is_missing_in_the_metrics_that_its_case_counts_for():
     (row, *others) = rows_of(*MIXED)
     asked = AskedSet(POCKET, make_attack("none"), (row.case,))
-    (missing,) = grade(asked, [Answer("pocket", row.case.id, finish="too_long")], {})
+    (missing,) = grade(asked, [Answer("pocket", row.case.id, finish="too_long")], {}, "")
     assert missing.scores == {"goodness_plain": None, "format_valid": None, "tokens": None}
     cells = cells_of([missing, *others])
     assert {name for name, cell in cells.items() if cell.missing} == set(missing.scores)
@@ -218,7 +218,7 @@ def graded(path, rows, text_of):
         answers.append(
             Answer("pocket", case.id, text=text, generated_tokens=7, well_formed=well_formed)
         )
-    return grade(AskedSet(POCKET, make_attack("none"), tuple(cases)), answers, {})
+    return grade(AskedSet(POCKET, make_attack("none"), tuple(cases)), answers, {}, "")
 
 
 def test_cases_are_the_rows_and_those_about_an_item_are_clustered(data):
