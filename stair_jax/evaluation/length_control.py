@@ -12,16 +12,17 @@ the authors' code, it chooses no regularisation by cross-validation: a small, fi
 solution finite where one side wins always.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from stair_jax.evaluation.case import Graded
 
-_RIDGE = 1e-4  # times the number of rows; moves a win rate by less than .001
+_RIDGE = 1e-4  # of the mean loss of a row; moves a win rate by less than .001
 _MOST_STEPS = 50
-_TOLERANCE = 1e-9  # of a Newton step
-_SHORTEST = 2.0**-20  # part of a step that is tried last
+_MOST_HALVINGS = 20
+_TOLERANCE = 1e-7  # of a step: the error of the next one is its square
+_ROUNDING = 1e-12  # of a loss, which is about 1
 
 
 def length_controlled(
@@ -85,45 +86,61 @@ def fit_logistic(features: np.ndarray, targets: np.ndarray, weights: np.ndarray)
     Returns:
       coefficients [samples, features]; those of a sample without weight are 0.
     """
-    ridge = _RIDGE * np.maximum(weights.sum(axis=1), 1e-12)
-    identity = np.eye(features.shape[1])
-
-    def losses(coefficients: np.ndarray) -> np.ndarray:
-        scores = coefficients @ features.T
-        each = np.logaddexp(0.0, scores) - targets * scores
-        return (weights * each).sum(axis=1) + ridge / 2 * (coefficients**2).sum(axis=1)
-
     found = np.zeros((len(weights), features.shape[1]))
-    loss = losses(found)
+    total = weights.sum(axis=1)
+    under_way = np.flatnonzero(total)
+    shares = weights[under_way] / total[under_way, None]
     for _ in range(_MOST_STEPS):
-        chances = _sigmoid(found @ features.T)
-        slope = (weights * (chances - targets)) @ features + ridge[:, None] * found
-        curved = weights * chances * (1 - chances)
-        curvature = np.einsum("sn,ni,nj->sij", curved, features, features, optimize=True)
-        curvature += ridge[:, None, None] * identity
-        step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        found, loss = _descend(losses, found, loss, step)
-        if np.abs(step).max(initial=0.0) < _TOLERANCE:
+        if not under_way.size:
             break
+        step = _newton_step(features, targets, shares, found[under_way])
+        found[under_way] = _descend(features, targets, shares, found[under_way], step)
+        goes_on = np.abs(step).max(axis=1) > _TOLERANCE
+        under_way, shares = under_way[goes_on], shares[goes_on]
     return found
 
 
+def _newton_step(
+    features: np.ndarray, targets: np.ndarray, shares: np.ndarray, found: np.ndarray
+) -> np.ndarray:
+    """What Newton's method takes off the coefficients [samples, features]."""
+    size = features.shape[1]
+    chances = _sigmoid(found @ features.T)
+    slope = (shares * (chances - targets)) @ features + _RIDGE * found
+    products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
+    curvature = ((shares * chances * (1 - chances)) @ products).reshape(-1, size, size)
+    curvature += _RIDGE * np.eye(size)
+    return np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
+
+
 def _descend(
-    losses: Callable[[np.ndarray], np.ndarray],
+    features: np.ndarray,
+    targets: np.ndarray,
+    shares: np.ndarray,
     found: np.ndarray,
-    loss: np.ndarray,
     step: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Halves the step of a sample until its loss does not rise; keeps what it had if none does."""
+) -> np.ndarray:
+    """Coefficients after the step, which is halved where the loss would rise by it."""
+    before = _losses(features, targets, shares, found)
     part = np.ones(len(found))
-    while True:
-        tried = found - part[:, None] * step
-        new = losses(tried)
-        rises = (new > loss) & (part > _SHORTEST)
-        if not rises.any():
-            better = new <= loss
-            return np.where(better[:, None], tried, found), np.where(better, new, loss)
-        part = np.where(rises, part / 2, part)
+    rising = np.arange(len(found))
+    for _ in range(_MOST_HALVINGS):
+        tried = found[rising] - part[rising, None] * step[rising]
+        after = _losses(features, targets, shares[rising], tried)
+        rising = rising[after > before[rising] + _ROUNDING]
+        if not rising.size:
+            break
+        part[rising] /= 2
+    return found - part[:, None] * step
+
+
+def _losses(
+    features: np.ndarray, targets: np.ndarray, shares: np.ndarray, coefficients: np.ndarray
+) -> np.ndarray:
+    """Mean losses with the ridge [samples]."""
+    scores = coefficients @ features.T
+    each = np.logaddexp(0.0, scores) - targets * scores
+    return (shares * each).sum(axis=1) + _RIDGE / 2 * (coefficients**2).sum(axis=1)
 
 
 def _sigmoid(scores: np.ndarray) -> np.ndarray:

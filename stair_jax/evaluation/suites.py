@@ -17,7 +17,12 @@ from stair_jax.evaluation.attacks.stored import (
     read_stored,
 )
 from stair_jax.evaluation.benchmark import Benchmark
-from stair_jax.evaluation.benchmarks import BENCHMARKS, get_benchmark, is_own_file
+from stair_jax.evaluation.benchmarks import (
+    BENCHMARKS,
+    get_benchmark,
+    is_own_file,
+    unknown_benchmark,
+)
 from stair_jax.evaluation.benchmarks.own import OwnBenchmark
 from stair_jax.evaluation.case import Case
 
@@ -84,7 +89,7 @@ class Wanted:
         """
         name, _, attack = text.strip().partition(":")
         if name not in BENCHMARKS and not is_own_file(name):
-            raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
+            raise unknown_benchmark(name)
         attack = attack or "none"
         if attack == Stored.NAME or attack == PREFIX:
             raise UserError(f"{text.strip()} names no stored attack: write {name}:{PREFIX}NAME")

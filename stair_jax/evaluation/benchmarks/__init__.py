@@ -84,6 +84,16 @@ def is_own_file(name: str) -> bool:
     return name.endswith(_FILES) or name.rpartition("@")[0].endswith(_FILES)
 
 
+def unknown_benchmark(name: str) -> UserError:
+    """An error about a name that is none of a benchmark, nor of a file, to be raised."""
+    if Path(name).suffix == ".py":
+        return UserError(
+            f"{name}: Python files are not run; import it in a program of yours that calls "
+            "stair_jax.evaluation.benchmarks.register"
+        )
+    return UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
+
+
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name, or in a file of the user's (see `own.own_benchmark`).
 
@@ -92,14 +102,9 @@ def get_benchmark(name: str) -> Benchmark:
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]()
-    if Path(name).suffix == ".py":
-        raise UserError(
-            f"{name}: Python files are not run; import it in a program of yours that calls "
-            "stair_jax.evaluation.benchmarks.register"
-        )
     if is_own_file(name):
         kind = own_benchmark(name)
         if kind.NAME in BENCHMARKS:
             raise UserError(f"{name}: there is a benchmark {kind.NAME!r} already: rename yours")
         return kind()
-    raise UserError(f"there is no benchmark {name!r}: {did_you_mean(name, BENCHMARKS)}")
+    raise unknown_benchmark(name)

@@ -193,6 +193,8 @@ def _split(source: str) -> tuple[Path, str]:
     path, _, how = source.rpartition("@")
     if path and how in (*_MATCHES, *_COUNTS):
         return Path(path).expanduser(), how
+    if path and not Path(source).expanduser().exists():
+        raise UserError(f"{source}: {did_you_mean(how, (*_MATCHES, *_COUNTS))}")
     return Path(source).expanduser(), ""
 
 

@@ -37,12 +37,12 @@ def is_json(response: str) -> bool:
 
 def has_title(response: str) -> bool:
     """There is a title in double angular brackets, such as <<Spring>>."""
-    return any(title.strip("<> \t") for title in re.findall(r"<<[^\n]+>>", response))
+    return any(title.strip("<> \t\r") for title in re.findall(r"<<[^<>\n]+>>", response))
 
 
 def has_placeholders(response: str, *, num_placeholders: int) -> bool:
     """At least so many placeholders in square brackets, such as [address]."""
-    return len(re.findall(r"\[.*?\]", response)) >= num_placeholders
+    return len(re.findall(r"\[[^\[\]\n]*\]", response)) >= num_placeholders
 
 
 def has_postscript(response: str, *, postscript_marker: str) -> bool:

@@ -9,6 +9,7 @@ _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'])(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|no|fig|etc|e\.g|i\.e|[a-z]|(?:[a-z]\.)+[a-z])$",
     re.IGNORECASE,
 )
+_LONGEST_WORD = 20  # characters before a mark that are looked at
 _PARAGRAPH_MARK = re.compile(r"\s?\*\*\*\s?")
 
 
@@ -53,7 +54,8 @@ def count_sentences(text: str) -> int:
     for line in text.splitlines():
         start = 0
         for match in _SENTENCE_END.finditer(line):
-            is_short = match.group() == "." and _ABBREVIATION.search(line[start : match.start()])
+            last = line[max(start, match.start() - _LONGEST_WORD) : match.start()]
+            is_short = match.group() == "." and _ABBREVIATION.search(last)
             if is_short and match.end() < len(line):
                 continue
             count += _has_text(line[start : match.start()])

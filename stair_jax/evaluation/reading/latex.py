@@ -77,16 +77,31 @@ def same_latex(first: str, second: str) -> bool:
 
 
 def boxed(text: str) -> str | None:
-    r"""What is in the last \boxed{...} whose braces are balanced; None: there is none."""
+    r"""What is in the last \boxed{...} whose braces are balanced; None: there is none.
+
+    Takes time linear in the text.
+    """
+    closed = _closed_braces(text)
     for match in reversed(list(_BOX.finditer(text))):
-        if not text.startswith("{", match.end()):
-            return next(iter(text[match.end() :].split()), "").strip("$.") or None
-        level = 0
-        for end in range(match.end(), len(text)):
-            level += {"{": 1, "}": -1}.get(text[end], 0)
-            if level == 0:
-                return text[match.end() + 1 : end]
+        start = match.end()
+        if text.startswith("{", start):
+            if start in closed:
+                return text[start + 1 : closed[start]]
+        elif words := text[start : start + _LONGEST].split():
+            return words[0].strip("$.") or None
     return None
+
+
+def _closed_braces(text: str) -> dict[int, int]:
+    """Where each brace that is opened is closed again."""
+    opened: list[int] = []
+    closed = {}
+    for match in re.finditer("[{}]", text):
+        if match.group() == "{":
+            opened.append(match.start())
+        elif opened:
+            closed[opened.pop()] = match.start()
+    return closed
 
 
 def _results(answer: str) -> list[str]:
@@ -95,7 +110,7 @@ def _results(answer: str) -> list[str]:
     if box is not None:
         return [box]
     lines = [line for line in answer.splitlines() if line.strip()]
-    said = announced(answer) or (lines[-1] if lines else "")
+    said = (announced(answer) or (lines[-1] if lines else ""))[-_LONGEST:]
     formulas = [next(filter(None, groups)) for groups in _MATH.findall(said)]
     return [said, *formulas[-1:]]
 

@@ -196,6 +196,8 @@ def test_how_a_file_is_graded_is_said_once(write):
         UserError, match="says how it is graded in its first row: leave out @number"
     ):
         get_benchmark(f"{path}@number")
+    with pytest.raises(UserError, match=r"mine.jsonl@txt: did you mean text\?"):
+        get_benchmark(f"{path}@txt")
     with pytest.raises(UserError, match="has no rows with prompts"):
         cases_of(get_benchmark(write({"benchmark": {"match": "text"}})))
 
@@ -224,6 +226,8 @@ def test_python_files_are_never_run(tmp_path):
         UserError, match="Python files are not run; import it in a program of yours"
     ):
         get_benchmark(str(path))
+    with pytest.raises(UserError, match="Python files are not run"):
+        Wanted.parse(str(path))
 
 
 def test_a_registered_benchmark_has_a_name_of_its_own(registry):

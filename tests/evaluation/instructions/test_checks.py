@@ -148,6 +148,13 @@ def test_any_response_can_be_checked_and_strict_implies_loose(example, response)
         assert follows_loosely(response, name, arguments)
 
 
+@pytest.mark.parametrize("text", ["A. ", "[ ", "<<", "***", "* ", "p.", "```", "\n"])
+def test_long_responses_are_checked_in_a_single_pass(text):
+    # with a check that goes back for each of them, these take hours
+    for name, arguments, *_ in EXAMPLES:
+        follows_loosely(text * 50_000, name, checked_arguments(name, arguments))
+
+
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_an_empty_response_follows_nothing(name):
     arguments = next(arguments for other, arguments, *_ in EXAMPLES if other == name)

@@ -107,6 +107,12 @@ def test_the_last_complete_box_counts(text, inside):
     assert boxed(text) == inside
 
 
+@pytest.mark.parametrize("text", ["\\boxed{", "\\boxed ", "\\( ", "$a", "{", "\\frac", "1,"])
+def test_long_answers_are_read_in_a_single_pass(text):
+    # with a search that goes back for each of them, these take hours
+    assert not same_result(text * 100_000, "17")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
