@@ -223,6 +223,9 @@ def decode(
     """
     mask, new = unpack(changes)
     slots, table = _taken_over(replaced(mask, new, state.slots), table, line, line_table)
+    if decode_mode != "quick":
+        # Not zeros: an array that is not read would not be donated.
+        slots = slots._replace(stalled=slots.stalled & False)
     num_slots = table.shape[0]
     attention = get_paged_backend(backend)
 
@@ -236,14 +239,12 @@ def decode(
         # Idle and scoring rows count as greedy, so that they never cause a branch to be taken.
         temperature = jnp.where(slots.alive & ~slots.scoring, slots.sampling.temperature, 0.0)
         settings = slots.sampling._replace(temperature=temperature)
-        moved, stalled = slots.alive, carry.stalled
+        moved = slots.alive
         if decode_mode == "quick":
             # The key is folded with the position of the sampled token, hence + 1.
             token, logp, is_sampled = sample_quickly(logits, settings, slots.position + 1)
-            # For the rest of the call: rounding may differ between two steps at one position, and
-            # a row that went on behind a step without a token would leave a gap in its results.
-            stalled |= slots.alive & ~is_sampled
-            moved &= ~stalled
+            slots = slots._replace(stalled=slots.stalled | (slots.alive & ~is_sampled))
+            moved &= ~slots.stalled
         else:
             token, logp = sample(logits, settings, slots.position + 1)
         sampled = moved & ~slots.scoring
@@ -254,7 +255,6 @@ def decode(
             tokens=carry.tokens.at[:, index].set(jnp.where(sampled, token, NO_TOKEN)),
             logps=carry.logps.at[:, index].set(logp),
             scores=jnp.where(scored, score(logits, slots.score_ids), carry.scores),
-            stalled=stalled,
         )
 
     carry = _Carry(
@@ -263,7 +263,6 @@ def decode(
         tokens=jnp.full((num_slots, num_steps), NO_TOKEN, jnp.int32),
         logps=jnp.zeros((num_slots, num_steps), jnp.float32),
         scores=jnp.zeros((num_slots, MAX_SCORE_IDS), jnp.float32),
-        stalled=jnp.zeros(num_slots, bool),
     )
     if decode_mode == "stopping":
         _, carry = lax.while_loop(
@@ -306,17 +305,13 @@ def _taken_over(
 
 
 class _Carry(NamedTuple):
-    """The carry of the decode loop: rows and pages, and results [S, num_steps] and [S, 8].
-
-    `stalled` [S] bool are the rows that a "quick" call could not sample.
-    """
+    """The carry of the decode loop: rows and pages, and results [S, num_steps] and [S, 8]."""
 
     slots: Slots
     pages: Any
     tokens: jax.Array
     logps: jax.Array
     scores: jax.Array
-    stalled: jax.Array
 
 
 def _advance(slots: Slots, token: jax.Array, moved: jax.Array) -> Slots:

@@ -53,6 +53,9 @@ class Slots(NamedTuple):
         stop_ids: [S, 8] int32, padded with -1.
         score_ids: [S, 8] int32, padded with 0.
         sampling: sampling settings of the S rows.
+        stalled: [S] bool, the rows that a "quick" call could not sample, and that wait for a call
+            of another mode. Further quick calls leave them alone: rounding may differ between two
+            steps at one position, so that they might go on where the host does not expect it.
     """
 
     token: jax.Array
@@ -62,6 +65,7 @@ class Slots(NamedTuple):
     stop_ids: jax.Array
     score_ids: jax.Array
     sampling: SamplingRows
+    stalled: jax.Array
 
     @property
     def alive(self) -> jax.Array:
@@ -102,6 +106,7 @@ def unpack(packed: jax.Array) -> tuple[jax.Array, Slots]:
         stop_ids=get("stop_ids"),
         score_ids=get("score_ids"),
         sampling=sampling,
+        stalled=jnp.zeros(packed.shape[0], bool),
     )
     return get("replace") > 0, slots
 
