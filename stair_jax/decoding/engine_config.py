@@ -37,6 +37,7 @@ class ShardSizes:
         lookahead: sequences that may be prefilled before a slot is free for them; also the maximum
             length of `Scheduler.line`.
         max_copies: maximum number of page copies per round.
+        may_stall: whether a decode call may leave rows unsampled that have tokens left.
     """
 
     num_slots: int
@@ -47,6 +48,7 @@ class ShardSizes:
     num_steps: int
     lookahead: int
     max_copies: int
+    may_stall: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ class EngineConfig:
             num_steps=self.steps_per_call,
             lookahead=max(self.prefill_rows // self.num_shards, slots // 8),
             max_copies=self.max_copies,
+            may_stall=self.decode_mode == "quick",
         )
 
 

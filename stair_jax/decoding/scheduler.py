@@ -163,8 +163,12 @@ class Scheduler:
         decoding = []
         for slot, occupant in enumerate(self.slots.occupants):
             # A sequence that has certainly reached its limit, in calls not read yet, is left out.
-            # One that may have met a stop token cannot be known and stays in.
-            if occupant is not None and occupant.may_go_on(self.sizes.num_steps):
+            # One that may have met a stop token cannot be known and stays in, and so does one that
+            # a call may have left unsampled.
+            if occupant is not None and (
+                occupant.may_go_on(self.sizes.num_steps)
+                or (self.sizes.may_stall and occupant.may_stall)
+            ):
                 decoding.append(DecodingSlot(slot, occupant, occupant.run))
                 occupant.num_calls += 1
         return decoding

@@ -6,6 +6,7 @@ import numpy as np
 
 from stair_jax.decoding.cache.page_pool import PageIds
 from stair_jax.decoding.requests import Finish, Handle, Request
+from stair_jax.decoding.sampling.sample import NUM_CANDIDATES
 
 _NO_PAGES: PageIds = np.zeros(0, np.int32)
 
@@ -80,6 +81,14 @@ class SequenceState:
     def may_go_on(self, num_steps: int) -> bool:
         """Whether the sequence may be unfinished after the calls in flight, of `num_steps` each."""
         return len(self.sampled) + self.num_calls * num_steps < self.limit
+
+    @property
+    def may_stall(self) -> bool:
+        """Whether its sampling may need more than the largest logits, see `sample_quickly`."""
+        sampling = self.request.sampling if self.request else None
+        if sampling is None or not sampling.temperature:
+            return False
+        return not 0 < sampling.top_k <= NUM_CANDIDATES
 
     @property
     def finish(self) -> Finish | None:
