@@ -15,7 +15,11 @@ CORRECTED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "metric"), CORRECTED, ids=str)
+def _name(value):
+    return value if isinstance(value, str) else value.name
+
+
+@pytest.mark.parametrize(("name", "metric"), CORRECTED, ids=_name)
 def test_a_verdict_gives_1_for_the_labels_of_a_metric_and_0_for_the_others(name, metric):
     benchmark = BENCHMARKS[name]()
     graded = {
