@@ -76,7 +76,7 @@ def values_for(hint: Any, default: Any) -> tuple[str, str]:
     """A text that a field of this type takes, its default as it would be typed; and a wrong one."""
     wrong = {float: "many", int: "1.5", bool: "maybe"}
     if isinstance(default, tuple):
-        return repr(default), "(1, 2.5)"
+        return repr(default), "(1, 'many')" if float in _parts(hint) else "(1, 2.5)"
     if mapping_values(hint) is not None:
         return ("None" if default is None else repr(default)), "[1]"
     text = str(default)
