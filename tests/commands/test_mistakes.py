@@ -52,7 +52,7 @@ def no_devices(monkeypatch):
         ),
         (
             "--config.evaluate.methods=('beam',)",
-            "evaluate.methods is 'beam': it must be one of",
+            "config.evaluate: methods is 'beam': it must be one of",
         ),
         ("--config.dpo.beta=-1", "config.dpo.beta is -1.0: it must be above 0"),
         ("--config.search.judge.mode=expcted", "mode is 'expcted': it must be one of"),
