@@ -239,8 +239,8 @@ class Evaluate(JudgingStage):
         Evaluation(self, context, sets).run()
 
     def summary(self, folder: Path) -> str:
-        """The table of a finished evaluation."""
-        return terminal_table(read_table(folder / _TABLE))
+        """The table of a finished evaluation; the differences of its rows are in its files."""
+        return terminal_table(replace(read_table(folder / _TABLE), compared=()))
 
     def planned_model(self, inputs: Any) -> None:
         """It hands on no model."""
