@@ -113,6 +113,35 @@ class TaskGroup:
         return [replace(request, id=(name, *request.id)) for request in requests]
 
 
+class OuterTask(Task[R]):
+    """A task around another one, whose result is made of the inner one's."""
+
+    def __init__(self, inner: Task[Any]):
+        """Nothing is asked yet."""
+        self._inner = inner
+
+    def start(self) -> list[Any]:
+        """The first requests of the inner task."""
+        return self._after(self._inner.start())
+
+    def receive(self, completion: Any) -> list[Any]:
+        """Sends a completion on."""
+        return self._after(self._inner.receive(completion))
+
+    def close(self) -> None:
+        """Closes the inner task."""
+        self._inner.close()
+
+    @abstractmethod
+    def make_result(self, found: Any) -> R:
+        """The result, of that of the inner task."""
+
+    def _after(self, requests: list[Any]) -> list[Any]:
+        if self._inner.done:
+            self.result = self.make_result(self._inner.result)
+        return requests
+
+
 class GatherTask(Task[list[R]]):
     """Several tasks side by side, as one whose result has their results in order."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stair_jax.decoding.task import Task
+from stair_jax.decoding.task import OuterTask
 from stair_jax.errors import UserError
 from stair_jax.evaluation.attacks.attack import Attack, Means, Tried
 from stair_jax.evaluation.benchmark import Benchmark
@@ -65,7 +65,7 @@ def all_asks(sets: Sequence[AskedSet]) -> list[Ask]:
     return [Ask(asked, case) for asked in sets for case in asked.cases]
 
 
-class AskTask(Task[list[Answer]]):
+class AskTask(OuterTask[list[Answer]]):
     """The answers to one case, without names of model and method."""
 
     def __init__(self, ask: Ask, means: Means):
@@ -73,37 +73,20 @@ class AskTask(Task[list[Answer]]):
         self._ask = ask
         kind = ask.asked.benchmark.kind(ask.case)
         means = replace(means, target=means.target.of_kind(kind))
-        self._inner: Task[Any]
-        if ask.case.choices:
-            self._inner = means.target.likelihoods(ask.case.messages, ask.case.choices)
-        else:
-            self._inner = ask.asked.attack.task(ask.case, means)
+        super().__init__(
+            means.target.likelihoods(ask.case.messages, ask.case.choices)
+            if ask.case.choices
+            else ask.asked.attack.task(ask.case, means)
+        )
 
-    def start(self) -> list[Any]:
-        """The first requests."""
-        return self._after(self._inner.start())
-
-    def receive(self, completion: Any) -> list[Any]:
-        """Sends a completion on."""
-        return self._after(self._inner.receive(completion))
-
-    def close(self) -> None:
-        """Closes what is not done."""
-        self._inner.close()
-
-    def _after(self, requests: list[Any]) -> list[Any]:
-        if self._inner.done:
-            benchmark, attack, case = self._ask.key
-            found = Answer(benchmark, case, attack)
-            if self._ask.case.choices:
-                self.result = [replace(found, likelihoods=tuple(self._inner.result))]
-            else:
-                is_plain = attack == "none"
-                self.result = [
-                    _answer(found, sample, tried, is_plain)
-                    for sample, tried in enumerate(self._inner.result)
-                ]
-        return requests
+    def make_result(self, found: Any) -> list[Answer]:
+        """Log-likelihoods as one answer, or an answer a try."""
+        benchmark, attack, case = self._ask.key
+        answer = Answer(benchmark, case, attack)
+        if self._ask.case.choices:
+            return [replace(answer, likelihoods=tuple(found))]
+        is_plain = attack == "none"
+        return [_answer(answer, sample, tried, is_plain) for sample, tried in enumerate(found)]
 
 
 def _answer(found: Answer, sample: int, tried: Tried, is_plain: bool) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from stair_jax.data.questions import Question
 from stair_jax.decoding.requests import Completion, Request
-from stair_jax.decoding.task import Task
+from stair_jax.decoding.task import OuterTask, Task
 from stair_jax.errors import UserError
 from stair_jax.evaluation.target import Asked, ChatTokens, Message, Place, Reply, Target, Weights
 from stair_jax.inference.answers import Answered, Answering
@@ -189,28 +189,20 @@ class LocalTarget(Target):
         return super().weights() if self._weights is None else self._weights
 
 
-class ReplyTask(Task[Reply]):
+class ReplyTask(OuterTask[Reply]):
     """An answer of an engine as a reply."""
 
     def __init__(self, inner: Task[Answered], read: Callable[[Answered], Reply], service: str = ""):
         """A task that has asked nothing yet; `service` is the engine's."""
-        self._inner, self._read, self._service = inner, read, service
+        super().__init__(inner)
+        self._read, self._service = read, service
 
-    def start(self) -> list[Any]:
-        """The first requests."""
-        return self._after(self._inner.start())
-
-    def receive(self, completion: Any) -> list[Any]:
-        """Sends a completion on."""
-        return self._after(self._inner.receive(completion))
-
-    def close(self) -> None:
-        """Gives back what the method holds."""
-        self._inner.close()
+    def make_result(self, found: Answered) -> Reply:
+        """The answer as a reply."""
+        return self._read(found)
 
     def _after(self, requests: list[Any]) -> list[Any]:
-        if self._inner.done:
-            self.result = self._read(self._inner.result)
+        requests = super()._after(requests)
         if not self._service:
             return requests
         return [

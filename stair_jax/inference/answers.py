@@ -6,7 +6,7 @@ from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Sampling, request_key
-from stair_jax.decoding.task import Task
+from stair_jax.decoding.task import OuterTask, Task
 from stair_jax.inference.beam_search import BeamSearch
 from stair_jax.inference.best_of_n import BestOfN
 from stair_jax.inference.candidates import Result, SamplingEngine, TestTimeSettings, end_ids
@@ -124,31 +124,16 @@ def _changed(sampling: Sampling, values: Mapping[str, Any]) -> Sampling:
     return replace(sampling, **values)
 
 
-class AnswerTask(Task[Answered]):
+class AnswerTask(OuterTask[Answered]):
     """The task of a method, with one kind of result for all of them."""
 
     def __init__(self, answering: Answering, inner: Task[Any], prompt_tokens: int):
         """Made by `Answering.task`."""
-        self._answering, self._inner, self._prompt_tokens = answering, inner, prompt_tokens
+        super().__init__(inner)
+        self._answering, self._prompt_tokens = answering, prompt_tokens
 
-    def start(self) -> list[Any]:
-        """The first requests."""
-        return self._after(self._inner.start())
-
-    def receive(self, completion: Any) -> list[Any]:
-        """Sends a completion on."""
-        return self._after(self._inner.receive(completion))
-
-    def close(self) -> None:
-        """Gives back what the method holds."""
-        self._inner.close()
-
-    def _after(self, requests: list[Any]) -> list[Any]:
-        if self._inner.done:
-            self.result = self._answered(self._inner.result)
-        return requests
-
-    def _answered(self, found: Result | Completion) -> Answered:
+    def make_result(self, found: Result | Completion) -> Answered:
+        """The answer and its cost."""
         tokenizer, tokens = self._answering.tokenizer, tuple(found.tokens)
         finish = "length"
         if self._prompt_tokens >= self._answering.max_length:

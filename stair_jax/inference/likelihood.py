@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from stair_jax.decoding.task import GatherTask, Service, Task
+from stair_jax.decoding.task import GatherTask, OuterTask, Service, Task
 from stair_jax.errors import UserError
 from stair_jax.inference.batch_service import BatchService
 from stair_jax.models import transformer
@@ -218,7 +218,7 @@ class LikelihoodTask(Task[LikelihoodCompletion]):
         return []
 
 
-class ChoiceLikelihoods(Task[tuple[float, ...]]):
+class ChoiceLikelihoods(OuterTask[tuple[float, ...]]):
     """Log-likelihoods of several continuations of one prompt."""
 
     def __init__(
@@ -228,26 +228,15 @@ class ChoiceLikelihoods(Task[tuple[float, ...]]):
         service: str = LIKELIHOOD_SERVICE,
     ):
         """Made by `chat_likelihoods`."""
-        self._inner = GatherTask(
-            LikelihoodTask((*prompt, *choice), len(prompt), service) for choice in choices
+        super().__init__(
+            GatherTask(
+                LikelihoodTask((*prompt, *choice), len(prompt), service) for choice in choices
+            )
         )
 
-    def start(self) -> list[Any]:
-        """The requests of all choices."""
-        return self._after(self._inner.start())
-
-    def receive(self, completion: Any) -> list[Any]:
-        """Sends a completion on."""
-        return self._after(self._inner.receive(completion))
-
-    def close(self) -> None:
-        """Closes what is not done."""
-        self._inner.close()
-
-    def _after(self, requests: list[Any]) -> list[Any]:
-        if self._inner.done:
-            self.result = tuple(completion.total for completion in self._inner.result)
-        return requests
+    def make_result(self, found: list[LikelihoodCompletion]) -> tuple[float, ...]:
+        """Of each choice the sum over its tokens."""
+        return tuple(completion.total for completion in found)
 
 
 def chat_likelihoods(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from stair_jax.decoding.task import GatherTask, Service, Task
+from stair_jax.decoding.task import GatherTask, OuterTask, Service, Task
 from stair_jax.evaluation.attacks.settings import AttackSettings
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.judges.judge import Judge
@@ -158,29 +158,17 @@ class Rewriting(Transform):
         return [with_prompt(case, self.rewrite(case.prompt, draw))]
 
 
-class TriedTask(Task[list[Tried]]):
+class TriedTask(OuterTask[list[Tried]]):
     """Replies to chats that were asked at once, as tries."""
 
     def __init__(self, chats: Sequence[Asked], inner: Task[list[Reply]], decode: Any):
         """Nothing is asked yet."""
-        self._chats, self._inner, self._decode = chats, inner, decode
+        super().__init__(inner)
+        self._chats, self._decode = chats, decode
 
-    def start(self) -> list[Any]:
-        """The requests of all chats."""
-        return self._after(self._inner.start())
-
-    def receive(self, completion: Any) -> list[Any]:
-        """Sends a completion on."""
-        return self._after(self._inner.receive(completion))
-
-    def close(self) -> None:
-        """Closes what is not done."""
-        self._inner.close()
-
-    def _after(self, requests: list[Any]) -> list[Any]:
-        if self._inner.done:
-            self.result = [
-                Tried(asked, reply, self._decode(reply.final))
-                for asked, reply in zip(self._chats, self._inner.result, strict=True)
-            ]
-        return requests
+    def make_result(self, found: list[Reply]) -> list[Tried]:
+        """A try a chat."""
+        return [
+            Tried(asked, reply, self._decode(reply.final))
+            for asked, reply in zip(self._chats, found, strict=True)
+        ]

@@ -150,7 +150,7 @@ def test_any_response_can_be_checked_and_strict_implies_loose(example, response)
 
 @pytest.mark.parametrize("text", ["A. ", "[ ", "<<", "***", "* ", "p.", "```", "\n"])
 def test_long_responses_are_checked_in_a_single_pass(text):
-    # with a check that goes back for each of them, these take hours
+    # What is shown is that it ends: with a check that goes back for each of them, it takes hours.
     for name, arguments, *_ in EXAMPLES:
         follows_loosely(text * 50_000, name, checked_arguments(name, arguments))
 
