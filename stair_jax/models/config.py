@@ -7,6 +7,7 @@ from typing import Any
 from stair_jax.errors import UserError
 from stair_jax.models.config_fields import GELU, WINDOWED, check_fields
 from stair_jax.models.config_values import CONFIG, count, flag, number, shown
+from stair_jax.models.lora import Lora
 from stair_jax.models.rope_fields import read_rope
 from stair_jax.models.rotary import RopeScaling
 
@@ -114,6 +115,8 @@ class ModelConfig:
     - `vocab_size` is the true number of tokens. Embedding and head have rows up to a multiple of
       `vocab_multiple`; the rows beyond are zeros and stand for no token.
     - `shard_kv_heads`: False keeps all key and value heads on each device.
+
+    `lora` says which kernels have adapters beside them (`lora.py`); None: there are none.
     """
 
     vocab_size: int
@@ -137,6 +140,7 @@ class ModelConfig:
     sliding_window: int | None = None
     vocab_multiple: int = 1
     shard_kv_heads: bool = True
+    lora: Lora | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields.

@@ -9,6 +9,7 @@ axis L of `layers` runs over the layers:
             mlp_norm [L, D]   gate, up [L, D, F]   down [L, F, D]
       Qwen2: query_bias [L, heads, head_dim]   key_bias, value_bias [L, kv_heads, head_dim]
       Qwen3: query_norm, key_norm [L, head_dim]
+      with adapters (`lora.py`): NAME_lora_a, NAME_lora_b of the kernels NAME
 
 V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
@@ -20,12 +21,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
-from stair_jax.models import remat
+from stair_jax.models import lora, remat
 from stair_jax.models.attention.backends import get_backend
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.embedding import look_up
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
+from stair_jax.parallel import rules
 
 Params = dict[str, Any]
 
@@ -83,8 +86,9 @@ class Layer(nn.Module):
             attended = attend(queries, keys, values, segment_ids, ends)
         attended = nn.with_logical_constraint(attended, _HEAD_AXES)
         shape = (config.num_attention_heads, config.head_dim, config.hidden_size)
-        out = self._kernel("out", ("heads", "head_dim", "embed"), shape)
-        return jnp.einsum("btnh,nhd->btd", attended, out)
+        return self._product(
+            "out", "btnh,nhd->btd", attended, ("heads", "head_dim", "embed"), shape
+        )
 
     def _project(self, name: str, normed: jax.Array, rotation: Rotation | None = None) -> jax.Array:
         """Projects to queries, keys or values.
@@ -104,7 +108,7 @@ class Layer(nn.Module):
             heads = config.num_key_value_heads
             axis = "kv_heads" if config.shard_kv_heads else "kv_heads_whole"
         axes, shape = ("embed", axis, "head_dim"), (config.hidden_size, heads, config.head_dim)
-        projected = jnp.einsum("btd,dnh->btnh", normed, self._kernel(name, axes, shape))
+        projected = self._product(name, "btd,dnh->btnh", normed, axes, shape)
         if config.qkv_bias:
             bias = _param(self, f"{name}_bias", nn.initializers.zeros, axes[1:], shape[1:])
             projected = projected + bias.astype(config.dtype)
@@ -117,15 +121,55 @@ class Layer(nn.Module):
 
     def _mlp(self, normed: jax.Array) -> jax.Array:
         embed, mlp = self.config.hidden_size, self.config.intermediate_size
-        gate = self._kernel("gate", ("embed", "mlp"), (embed, mlp))
-        up = self._kernel("up", ("embed", "mlp"), (embed, mlp))
-        down = self._kernel("down", ("mlp", "embed"), (mlp, embed))
         # One axis of tokens: with two, XLA's CPU backend takes a slow path for the gradients.
         flat = normed.reshape(-1, embed)
-        gated = checkpoint_name(flat @ gate, remat.GATE)
-        inner = activate(self.config, gated) * checkpoint_name(flat @ up, remat.UP)
+        gate = self._product("gate", "td,df->tf", flat, ("embed", "mlp"), (embed, mlp))
+        up = self._product("up", "td,df->tf", flat, ("embed", "mlp"), (embed, mlp))
+        gated = checkpoint_name(gate, remat.GATE)
+        inner = activate(self.config, gated) * checkpoint_name(up, remat.UP)
         inner = nn.with_logical_constraint(inner, ("batch", "activation_mlp"))
-        return (inner @ down).reshape(normed.shape)
+        down = self._product("down", "tf,fd->td", inner, ("mlp", "embed"), (mlp, embed))
+        return down.reshape(normed.shape)
+
+    def _product(
+        self,
+        name: str,
+        spec: str,
+        inputs: jax.Array,
+        axes: tuple[str, ...],
+        shape: tuple[int, ...],
+    ) -> jax.Array:
+        """The product of the inputs with a kernel, and with its adapter where it has one.
+
+        Args:
+            name: of the kernel.
+            spec: the product, for einsum.
+            inputs: what is multiplied.
+            axes: logical axes of the kernel.
+            shape: of the kernel.
+        """
+        product = jnp.einsum(spec, inputs, self._kernel(name, axes, shape))
+        adapters = self.config.lora
+        if adapters is None or name not in adapters.targets:
+            return product
+        count, rank = lora.KERNELS[name], adapters.rank
+        # As in PEFT: A uniform in +-1/sqrt(inputs), B zero, so that the model starts as the base.
+        uniform = nn.initializers.variance_scaling(
+            1 / 3, "fan_in", "uniform", in_axis=tuple(range(count)), out_axis=count
+        )
+        a, b = (
+            _param(self, name + half, init, half_axes, half_shape, adapters.dtype)
+            for half, init, half_axes, half_shape in (
+                (lora.A, uniform, (*axes[:count], "lora_rank"), (*shape[:count], rank)),
+                (
+                    lora.B,
+                    nn.initializers.zeros,
+                    ("lora_rank", *axes[count:]),
+                    (rank, *shape[count:]),
+                ),
+            )
+        )
+        return product + lora.product(inputs, a, b, adapters.scale)
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
         # Parameters keep `param_dtype` for the optimizer; products run in `dtype`.
@@ -188,6 +232,16 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
     which it adds one), biases zero.
     """
     return nn.meta.unbox(_boxed_params(config, key))
+
+
+def new_adapters(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
+    """The adapters of a model, {"layers": {...}}, with which it is the same as without them."""
+    shardings = rules.shardings(lora.split(logical_axes(config))[1], mesh)
+
+    def make(key: jax.Array) -> Params:
+        return lora.split(init_params(config, key))[1]
+
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
 
 def logical_axes(config: ModelConfig) -> Params:
@@ -264,12 +318,13 @@ def _param(
     init: nn.initializers.Initializer,
     axes: tuple[str, ...],
     shape: tuple[int, ...],
+    dtype: str = "",
 ) -> jax.Array:
     config: ModelConfig = module.config
     # Plain parameters of full rank: a partitioned kernel of `nn.DenseGeneral` with more than two
     # axes fails under `jax.set_mesh`.
     partitioned: Any = nn.with_logical_partitioning(init, axes)
-    return module.param(name, partitioned, shape, jnp.dtype(config.param_dtype))
+    return module.param(name, partitioned, shape, jnp.dtype(dtype or config.param_dtype))
 
 
 def _norm_init(config: ModelConfig) -> nn.initializers.Initializer:

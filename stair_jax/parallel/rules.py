@@ -18,6 +18,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("head_dim", None),
     ("mlp", "tensor"),
     ("layers", None),
+    ("lora_rank", None),
     # Activations, and the slots and KV cache pages of an engine.
     ("batch", BATCH_AXES),
     ("length", None),

@@ -37,6 +37,7 @@ def train_step(
     batch: Batch,
     mesh: Mesh,
     head: bool = True,
+    frozen: Params | None = None,
 ) -> Program:
     """A training step. FLOPs are those of the worst case: all micro-batches in use, full rows.
 
@@ -50,6 +51,7 @@ def train_step(
       batch: any batch of the run, for its shapes.
       mesh: the devices.
       head: whether the loss needs logits.
+      frozen: parameters beside the trained ones, as shapes.
     """
     state = abstract_state(params, axes, optimizer.tx, mesh)
     scalar = jax.ShapeDtypeStruct((), np.float32, sharding=rules.replicated(mesh))
@@ -58,7 +60,7 @@ def train_step(
     return Program(
         f"{what}: {passes} x {count} x {length} tokens",
         make_train_step(objective, optimizer.tx, state),
-        (state, abstract_batch(batch, mesh), scalar),
+        (state, abstract_batch(batch, mesh), scalar, frozen or {}),
         mesh,
         flops.training_flops(config, rows),
         cost.training_traffic(config, state, passes, head),

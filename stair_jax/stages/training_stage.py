@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
-from stair_jax.models import huggingface
+from stair_jax.models import huggingface, lora
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import Params, logical_axes
+from stair_jax.models.transformer import Params, logical_axes, new_adapters
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, local_rows
@@ -157,6 +157,8 @@ class TrainingStage(Stage, TrainingSettings):
         score_head: Any = None,
     ) -> None:
         """Writes a model as a Hugging Face folder, and ends the stage."""
+        if setup.config.lora:
+            params = lora.merge(setup.config.lora, params)
         export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
 
     def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
@@ -182,6 +184,7 @@ class TrainingStage(Stage, TrainingSettings):
         if isinstance(data.batches, Batches):
             say(f"{context.name}: {data.batches.fill()}")
             _warn_of_positions(context.name, data.batches, setup.config.max_position_embeddings)
+        frozen, trained = self._split(self.trainable(params, setup.config, context.seed), setup)
         trained = train(
             TrainingRun(
                 name=context.name,
@@ -195,13 +198,18 @@ class TrainingStage(Stage, TrainingSettings):
                 keep=self.kept,
                 shown=self.SHOWN,
                 checks=sized.checks(setup, data),
+                frozen=frozen,
                 is_lengthened=context.is_lengthened,
             ),
-            self.trainable(params, setup.config, context.seed),
-            self.axes(setup.config),
+            trained,
+            self._split(self.axes(setup.config), setup)[1],
             inspect=data.inspect,
         )
-        sized.finish(context, setup, trained, tokenizer, data)
+        sized.finish(context, setup, lora.join(frozen, trained), tokenizer, data)
+
+    def _split(self, params: Params, setup: Setup) -> tuple[Params, Params]:
+        """(what stays as it is, what is trained) of a tree like `trainable`."""
+        return lora.split(params) if setup.config.lora else ({}, params)
 
     def load(self, context: StageContext) -> tuple[Setup, Params, Tokenizer]:
         """The model to start from, on its mesh."""
@@ -209,6 +217,8 @@ class TrainingStage(Stage, TrainingSettings):
         setup = self.lay_out(huggingface.load_config(hf), context.runtime)
         setup = dataclasses.replace(setup, part=local_rows(setup.mesh, setup.rows))
         params = huggingface.load_params(hf, setup.config, setup.mesh)
+        if setup.config.lora:
+            params = lora.join(params, new_adapters(setup.config, setup.mesh, context.seed))
         return setup, params, Tokenizer.load(hf)
 
     def lay_out(
@@ -236,16 +246,18 @@ class TrainingStage(Stage, TrainingSettings):
         """The passes without gradients, and the training step."""
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         sized = self.sized(setup)
+        frozen, trained = self._split(self.abstract_trainable(setup), setup)
         step = train_step(
             self.STEP,
             setup.config,
             self.objective(setup.config),
             make_optimizer(self, 1),
-            self.abstract_trainable(setup),
-            self.axes(setup.config),
+            trained,
+            self._split(self.axes(setup.config), setup)[1],
             sized.any_batch(setup),
             setup.mesh,
             head=self.LOGITS,
+            frozen=frozen,
         )
         return [*sized.forward_programs(setup), step]
 
@@ -264,9 +276,10 @@ class TrainingStage(Stage, TrainingSettings):
         self._check_micro_batch(setup, memory_bytes(device))
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
-        params, tx = self.abstract_trainable(setup), make_optimizer(self, 1).tx
-        state = abstract_state(params, self.axes(setup.config), tx, setup.mesh)
-        needed, memory = local_bytes(state), memory_bytes(device)
+        frozen, trained = self._split(self.abstract_trainable(setup), setup)
+        axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
+        state = abstract_state(trained, axes, tx, setup.mesh)
+        needed, memory = local_bytes((state, frozen)), memory_bytes(device)
         if needed > memory:
             raise UserError(
                 f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "

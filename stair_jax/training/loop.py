@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
+from stair_jax.models.lora import join
 from stair_jax.monitoring import Metrics, Progress, say
 from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.mesh import use_mesh
@@ -57,6 +58,7 @@ class TrainingRun:
       checkpoint_minutes: minutes between two checkpoints; 0: not by time.
       keep: which checkpoints are kept.
       checks: what looks at the parameters every so many steps.
+      frozen: parameters that the objective sees beside those in training (`models.lora.join`).
       is_lengthened: the run was finished before, and goes on to more steps: its checkpoint may have
         another schedule, and an order of the data that this one begins with.
     """
@@ -72,6 +74,7 @@ class TrainingRun:
     checkpoint_minutes: float = 0.0
     keep: Keep = field(default_factory=Keep)
     checks: Sequence[Check] = ()
+    frozen: Params = field(default_factory=dict)
     is_lengthened: bool = False
 
     @property
@@ -161,13 +164,13 @@ def _steps(
         arrays = put_batch(batch.arrays, run.mesh, batch.num_rows)
         # On the mesh, like everything that enters the step: an array on one device would clash.
         learning_rate = put_batch({"rate": np.float32(rate)}, run.mesh)["rate"]
-        state, values = step_fn(state, arrays, learning_rate)
+        state, values = step_fn(state, arrays, learning_rate, run.frozen)
         # Reads the metrics of the step before this one, so that the device stays busy.
         step_metrics.add(step, batch, rate, values)
         for check in run.checks:
             if check.is_due(step + 1, len(run.batches)):  # before a save, which it is then part of
                 with step_metrics.pause(check.name, step):
-                    seen = check.look(step + 1, state.params)
+                    seen = check.look(step + 1, join(run.frozen, state.params))
                 step_metrics.write(step, seen)
         checkpoints.check()
         is_last = preemption.reached()

@@ -17,6 +17,7 @@ from stair_jax.parallel.processes import collectives
 from stair_jax.settings import setting
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.keep import Keep, discard
+from stair_jax.training.lora_settings import NO_LORA, LoraSettings
 from stair_jax.training.optimizer import OptimizerSettings
 
 _TRAINED_DTYPES = ("float32", "bfloat16")
@@ -52,6 +53,7 @@ class TrainingSettings(OptimizerSettings):
       use_best: whether `hf/` is made of the best of these checkpoints and not of the last state.
       keep_state: whether the last training state stays in `checkpoints/` when the stage is
         finished, so that it can be lengthened (`--lengthen=STAGE`, with more `epochs`).
+      lora: low-rank adapters in place of all parameters, see `LoraSettings`.
     """
 
     epochs: float = setting(1.0, above=0, most=1e6)
@@ -71,6 +73,7 @@ class TrainingSettings(OptimizerSettings):
     num_best: int = setting(1, least=1, cost=True)
     use_best: bool = False
     keep_state: bool = setting(False, cost=True)
+    lora: LoraSettings = setting(LoraSettings, absent=NO_LORA)
 
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
@@ -115,6 +118,7 @@ def configure(
         param_dtype=settings.param_dtype,
         remat=settings.remat,
         attention=settings.attention,
+        lora=settings.lora.adapters,
     )
     return fit_to_mesh(config, mesh, vocab_multiple)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from stair_jax.models.lora import join
 from stair_jax.parallel import rules
 
 Params = Any
@@ -42,15 +43,16 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
-TrainStep = Callable[
-    [TrainState, dict[str, Any], jax.Array], tuple[TrainState, dict[str, jax.Array]]
-]
+TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_train_step(
     objective: Objective, tx: optax.GradientTransformation, state: TrainState
 ) -> TrainStep:
-    """The jitted step `(state, batch, learning_rate) -> (state, metrics)`; `state` is donated.
+    """The jitted step `(state, batch, learning_rate[, frozen]) -> (state, metrics)`.
+
+    `state` is donated. `frozen` holds parameters that the objective sees beside those of the state
+    (`models.lora.join`) and that stay as they are.
 
     `batch` is {"count": int32 scalar, "micro": arrays with a leading axis A}: the first `count`
     micro-batches are run, so that the shapes do not depend on how many a batch needs (see
@@ -83,9 +85,14 @@ def _train_step(
     out_shardings = jax.tree.unflatten(treedef, shardings)
 
     def step(
-        state: TrainState, batch: dict[str, Any], learning_rate: jax.Array
+        state: TrainState,
+        batch: dict[str, Any],
+        learning_rate: jax.Array,
+        frozen: Params | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        sums, gradients = _summed(objective, state.params, batch, out_shardings.params)
+        sums, gradients = _summed(
+            objective, frozen or {}, state.params, batch, out_shardings.params
+        )
         # Not 0, so that a batch in which nothing counts has loss and gradients of 0, not NaN.
         weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
@@ -162,9 +169,13 @@ def _wide(params: Params) -> Params:
 
 
 def _summed(
-    objective: Objective, params: Params, batch: dict[str, Any], shardings: Params
+    objective: Objective,
+    frozen: Params,
+    params: Params,
+    batch: dict[str, Any],
+    shardings: Params,
 ) -> tuple[Sums, Params]:
-    """Sums of the objective and float32 gradients over the micro-batches in use.
+    """Sums of the objective and float32 gradients of `params` over the micro-batches in use.
 
     The gradients of each micro-batch are constrained to the `shardings` of the parameters, so that
     no device ever holds all of them.
@@ -172,7 +183,7 @@ def _summed(
 
     def value_and_grad(micro: Micro) -> tuple[Sums, Params]:
         def loss(params: Params) -> tuple[jax.Array, Sums]:
-            sums = objective(params, micro)
+            sums = objective(join(frozen, params), micro)
             return sums.loss, sums
 
         (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
