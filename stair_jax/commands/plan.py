@@ -25,6 +25,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 and other shapes, or local (the default)",
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="change what does not fit, as little as possible, and say how",
+    )
 
 
 def execute(arguments: Arguments, session: Session) -> int:
@@ -32,4 +37,5 @@ def execute(arguments: Arguments, session: Session) -> int:
     config = read_config(load_config(arguments.options.config), STAGES, arguments.overrides)
     from stair_jax.run.planner import plan
 
-    return 0 if plan(config, arguments.options.topology) else DOES_NOT_FIT
+    options = arguments.options
+    return 0 if plan(config, options.topology, options.fit) else DOES_NOT_FIT

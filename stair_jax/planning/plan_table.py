@@ -125,9 +125,14 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
-def _failure(planned: Planned) -> str:
+def overflow(planned: Planned) -> str:
+    """How much a program that does not fit takes, in words."""
     footprint, memory = planned.compiled.footprint, _gib(planned.chip.memory)
-    reason = planned.compiled.reason
-    if footprint is not None:
-        reason = f"{_gib(footprint.total)} of {memory} GiB"
-    return f"does not fit: {planned.program.name} ({', '.join(planned.stages)}): {reason}"
+    if footprint is None:
+        return planned.compiled.reason
+    return f"{_gib(footprint.total)} of {memory} GiB"
+
+
+def _failure(planned: Planned) -> str:
+    stages = ", ".join(planned.stages)
+    return f"does not fit: {planned.program.name} ({stages}): {overflow(planned)}"

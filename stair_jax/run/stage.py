@@ -35,6 +35,7 @@ from stair_jax.settings import UNSET, Settings, rule_of, setting, values_of
 if TYPE_CHECKING:  # their modules import what takes long, and a stage without them can be checked
     from stair_jax.models.config import ModelConfig
     from stair_jax.planning.program import Program
+    from stair_jax.run.savings import Saving
 
 _INPUT = "input"
 
@@ -139,6 +140,10 @@ class Stage(Settings, ABC):
     def programs(self, context: PlanContext) -> "list[Program]":
         """The jitted steps of the stage as shapes, for a plan."""
         return []
+
+    def savings(self, context: PlanContext) -> "Sequence[Saving]":
+        """Changes that make the stage need less memory of the devices, the least harmful first."""
+        return ()
 
     def planned_model(
         self, inputs: "Mapping[str, tuple[ModelConfig, ...]]"

@@ -118,6 +118,11 @@ class Dpo(ObservedStage):
             )
 
     @property
+    def least_rows(self) -> int:
+        """Both sides of a pair, unless a row of a trie holds them."""
+        return 1 if self.layout == "tree" and self.row_tokens >= 2 * self.max_length else 2
+
+    @property
     def row_tokens(self) -> int:
         """Tokens of a row of a micro-batch."""
         return self.row_length or self.max_length

@@ -85,6 +85,11 @@ class Prm(ObservedStage):
         super().__post_init__()
         check_mixing(self.rates, self.reader)
 
+    @property
+    def least_rows(self) -> int:
+        """Both sides of a pair."""
+        return 2
+
     def objective(self, config: ModelConfig) -> PrmObjective:
         """The Bradley-Terry loss of a pair of paths."""
         return PrmObjective(config)

@@ -31,6 +31,7 @@ from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, training_savings
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.samples import Sample
 from stair_jax.text.tokenizer import Tokenizer
@@ -101,6 +102,11 @@ class TrainingStage(Stage, TrainingSettings):
     def split_rows(self) -> int:
         """Rows that the mesh has to divide; 0: they follow the mesh."""
         return self.microbatch_rows
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a micro-batch has at least, for sequences that are compared with each other."""
+        return 1
 
     @property
     def row_tokens(self) -> int:
@@ -260,6 +266,11 @@ class TrainingStage(Stage, TrainingSettings):
             frozen=frozen,
         )
         return [*sized.forward_programs(setup), step]
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Smaller micro-batches, less that is kept, smaller dtypes, adapters."""
+        before = next((model.lora for model in context.models.get("model", ())), None)
+        return training_savings(self, context.runtime, len(context.devices), before)
 
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model that training starts from."""
