@@ -7,7 +7,12 @@ from pathlib import Path
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.run.lock import is_locked, lock_holder
-from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, read_record
+from stair_jax.run.stage_records import (
+    COMPLETE_FILE,
+    STARTED_FILE,
+    is_model_removed,
+    read_record,
+)
 
 _GIB = 2**30
 
@@ -38,6 +43,8 @@ def format_overview(
     for label, name in zip(labels, names, strict=True):
         kind = label.partition(":")[0]
         size = _format(_size(workdir / name))
+        if is_model_removed(workdir / name):
+            size += "  without its model, which is not needed any more"
         lines.append(f"  {name:<{width}}  {kind:<11}  {_state(workdir / name):<9}  {size}".rstrip())
         more = (details or {}).get(kind)
         if more is not None and (workdir / name / COMPLETE_FILE).exists():
