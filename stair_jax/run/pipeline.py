@@ -18,6 +18,7 @@ from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.checks import Models, check_devices, check_environment
 from stair_jax.run.context import StageContext
+from stair_jax.run.disk import check_disk
 from stair_jax.run.lock import lock_holder, locked
 from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
 from stair_jax.run.run_config import RunConfig
@@ -98,6 +99,8 @@ def run(
         if collectives.is_main():
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
+            left = [entry for entry in entries if not states[entry.name].is_finished]
+            check_disk(entries, left, models, config.runtime.keep_models, workdir)
             storage.write_json(workdir / "config.json", config.effective())
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
