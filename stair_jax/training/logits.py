@@ -11,11 +11,11 @@ from stair_jax.models.heads import OutputHead, mask_padding
 
 def whole_logits(hidden: jax.Array, head: OutputHead) -> jax.Array:
     """`[B, T, V]`, split over the mesh in use."""
-    logits = products(hidden, narrow(head, hidden), head)
+    logits = products(hidden, narrowed(head, hidden), head)
     return nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
 
 
-def narrow(head: OutputHead, hidden: jax.Array) -> OutputHead:
+def narrowed(head: OutputHead, hidden: jax.Array) -> OutputHead:
     """The head in the compute dtype, for `products`, which sends gradients to the head."""
     return jax.tree.map(lambda part: jax.lax.stop_gradient(part).astype(hidden.dtype), head)
 
@@ -27,7 +27,7 @@ def products(
 
     Args:
       hidden: `[..., D]`.
-      narrow: of the head, see `narrow`.
+      narrow: of the head, see `narrowed`.
       head: gets the gradients, as far as they are asked for.
       first: token id of the first row of its table, if that is a part of the vocabulary.
     """

@@ -27,7 +27,7 @@ from stair_jax.parallel.rules import BATCH_AXES
 from stair_jax.training.logits import (
     log_probability,
     log_probability_and_greedy,
-    narrow,
+    narrowed,
     products,
     whole_logits,
 )
@@ -153,12 +153,13 @@ def _on_devices(
         return local("tensor", hidden, head, *rest)
 
     rows = PartitionSpec(BATCH_AXES)
-    own = None if head.rows is None else PartitionSpec()
-    parts: Any = replace(head, table=PartitionSpec("tensor", "fsdp"), rows=own)
+    by_part: dict[str, Any] = {"table": PartitionSpec("tensor", "fsdp")}
+    if head.rows is not None:
+        by_part["rows"] = PartitionSpec()
     # The table is cast before it is gathered over `fsdp`, which halves the traffic in bfloat16.
     return jax.shard_map(
         on_device,
-        in_specs=(rows, parts, rows, rows),
+        in_specs=(rows, replace(head, **by_part), rows, rows),
         out_specs=rows,
         check_vma=False,
     )(hidden, replace(head, table=head.table.astype(hidden.dtype)), targets, weights)
@@ -243,7 +244,7 @@ def _read_in_chunks(
     """
     pieces = _pieces(targets.size, num_chunks, weights)
     rows, ids = _flat(hidden), jnp.ravel(targets)
-    cast, first = narrow(head, hidden), _first(head, axis)  # once, not in each chunk
+    cast, first = narrowed(head, hidden), _first(head, axis)  # once, not in each chunk
 
     def of_chunk(number: jax.Array) -> jax.Array:
         own = pieces.chunks[number]
@@ -355,7 +356,7 @@ def _swept(
     pieces = _pieces(count, num_chunks, weights)
     size = pieces.chunks.shape[1]
     rows, ids, flat_factors = _flat(hidden), jnp.ravel(targets), jnp.ravel(factors)
-    cast, first = narrow(head, hidden), _first(head, axis)
+    cast, first = narrowed(head, hidden), _first(head, axis)
     wide = jax.tree.map(
         lambda mark, part: None if mark is None else part.astype(jnp.float32),
         differentiated,
