@@ -4,10 +4,10 @@ A forward pass takes 2 N per token, with N the number of parameters in the layer
 for each position whose logits are needed, and the two products of attention over the visible
 tokens. A backward pass takes twice as much. Where adapters are trained (LoRA), kernels and head
 have no gradients of their own, and their part of the backward pass takes no more than that of the
-forward pass; adapters are counted as kernels otherwise are. Rematerialization, norms, softmax, sampling and
-the optimizer are not counted. FLOPs / (chips x peak) is therefore a lower bound of the time of a
-step, and its ratio to the measured time is the model FLOPs utilization (MFU; Chowdhery et al. 2022,
-appendix B).
+forward pass; adapters are counted as kernels otherwise are. Rematerialization, norms, softmax,
+sampling and the optimizer are not counted. FLOPs / (chips x peak) is therefore a lower bound of the
+time of a step, and its ratio to the measured time is the model FLOPs utilization (MFU; Chowdhery et
+al. 2022, appendix B).
 
 XLA's own `cost_analysis` is not used: it counts the body of a scan once.
 """
