@@ -1,6 +1,7 @@
 """Figures of a plan, each with what it rests on."""
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -41,8 +42,18 @@ class Figure:
     def __truediv__(self, other: "Figure") -> "Figure":
         return Figure(self.value / other.value, max(self.basis, other.basis))
 
+    @property
+    def text(self) -> str:
+        """A whole number, with the mark of its basis."""
+        return f"{self.value:,.0f}{self.basis.mark}"
+
 
 NOTHING = Figure(0.0)
+
+
+def total_of(figures: Iterable[Figure]) -> Figure:
+    """Their sum."""
+    return sum(figures, NOTHING)
 
 
 def largest(*figures: Figure) -> Figure:

@@ -1,11 +1,11 @@
 """What a stage needs besides the memory of the devices: disk, host memory, time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stair_jax.parallel.chips import Chip
 from stair_jax.planning import rates
-from stair_jax.planning.figures import NOTHING, Basis, Figure
+from stair_jax.planning.figures import NOTHING, Basis, Figure, total_of
 from stair_jax.planning.rates import Amounts
 
 
@@ -20,7 +20,7 @@ class Work:
     """
 
     chip: Chip
-    amounts: Amounts = Amounts()
+    amounts: Amounts
     rows: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
 
     def rows_of(self, stage: str, file: str, otherwise: float) -> Figure:
@@ -40,6 +40,7 @@ class Needs:
       seconds: None: not known.
       rows: of the files that it hands on, where these decide how much later stages have to do.
       work: what it does, in words.
+      rate: on which its time rests.
     """
 
     disk: Figure = NOTHING
@@ -48,12 +49,17 @@ class Needs:
     seconds: Figure | None = NOTHING
     rows: Mapping[str, Figure] = field(default_factory=dict)
     work: str = ""
+    rate: rates.Rate | None = None
 
 
 def plain_needs(disk: float, kept: float, work: str = "") -> Needs:
     """What a stage needs that only handles files: its time is no matter beside that of others."""
-    host = Figure(rates.PROCESS.value, rates.PROCESS.basis)
-    return Needs(Figure(disk), Figure(kept), host, work=work)
+    return Needs(Figure(disk), Figure(kept), process_host(), work=work)
+
+
+def process_host() -> Figure:
+    """Host memory of a process with JAX, in bytes."""
+    return Figure(rates.PROCESS.value, rates.PROCESS.basis)
 
 
 @dataclass(frozen=True)
@@ -111,13 +117,6 @@ def total(needs: Mapping[str, Needs]) -> Totals:
         fullest,
         kept,
         max((each.host for each in needs.values()), key=lambda figure: figure.value),
-        _sum(each.seconds for each in needs.values() if each.seconds is not None),
+        total_of(each.seconds for each in needs.values() if each.seconds is not None),
         tuple(name for name, each in needs.items() if each.seconds is None),
     )
-
-
-def _sum(figures: Iterable[Figure]) -> Figure:
-    result = NOTHING
-    for figure in figures:
-        result += figure
-    return result

@@ -23,22 +23,32 @@ class Rate:
       value: in the unit that its name says.
       basis: measured or assumed.
       source: in words.
+      unit: in words.
     """
 
     value: float
     basis: Basis
     source: str
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.value:g} {self.unit} ({self.basis.name.lower()}: {self.source})"
 
 
+_OF_PEAK, _ITERATIONS = "of the peak", "iterations/s"
 _FAST = Rate(
     0.561,
     Basis.MEASURED,
     "SFT step, 8 layers of 8B, 8 x 2,048 tokens, remat attention_mlp, one H200, 2026-11-29",
+    _OF_PEAK,
 )
 _FULL = Rate(
     0.398,
     Basis.MEASURED,
     "DPO step, 8B, float32 parameters, remat full, two H200, 2026-11-28",
+    _OF_PEAK,
 )
 # Model FLOPs utilization of training, by remat policy: of what has to be done, without what remat
 # computes again.
@@ -46,15 +56,15 @@ MFU: Mapping[str, Rate] = {
     "none": _FAST,
     "attention_mlp": _FAST,
     "full": _FULL,
-    "dots": Rate(0.5, Basis.ASSUMED, "between those of attention_mlp and full"),
-    "attention": Rate(0.45, Basis.ASSUMED, "between those of attention_mlp and full"),
-    "offload": Rate(0.35, Basis.ASSUMED, "below that of full, as layers wait for the host"),
+    "dots": Rate(0.5, Basis.ASSUMED, "between those of attention_mlp and full", _OF_PEAK),
+    "attention": Rate(0.45, Basis.ASSUMED, "between those of attention_mlp and full", _OF_PEAK),
+    "offload": Rate(0.35, Basis.ASSUMED, "below that of full: layers wait for the host", _OF_PEAK),
 }
 # Iterations/s of a search-shaped workload on one H200 with 8B shapes, by weights of the engine.
 SEARCH: Mapping[str, Rate] = {
-    "none": Rate(22.0, Basis.MEASURED, "480 trees, 512 slots, bf16, one H200, 2026-11-29"),
-    "fp8": Rate(29.3, Basis.MEASURED, "480 trees, 512 slots, fp8, one H200, 2026-11-29"),
-    "int8": Rate(29.3, Basis.ASSUMED, "as with fp8 weights"),
+    "none": Rate(22.0, Basis.MEASURED, "8B, bf16, 512 slots, one H200, 2026-11-29", _ITERATIONS),
+    "fp8": Rate(29.3, Basis.MEASURED, "8B, fp8, 512 slots, one H200, 2026-11-29", _ITERATIONS),
+    "int8": Rate(29.3, Basis.ASSUMED, "as with fp8 weights", _ITERATIONS),
 }
 SEARCH_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 SEARCH_SLOTS = 512

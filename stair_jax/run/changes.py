@@ -87,7 +87,7 @@ def format_changes(found: Sequence[Change], obstacles: Mapping[str, str]) -> str
     return "\n".join(["fit: with these changes", *lines] if found else lines)
 
 
-def as_json(found: Sequence[Change]) -> list[dict[str, Any]]:
+def changes_json(found: Sequence[Change]) -> list[dict[str, Any]]:
     """The changes in JSON's types."""
     return [
         {

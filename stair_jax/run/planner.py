@@ -5,25 +5,34 @@ Nothing is run, read or written: of a checkpoint, its `config.json` and tokenize
 
 import dataclasses
 import re
-import sys
 from collections.abc import Collection, Hashable, Iterator
+from pathlib import Path
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import duration, say
 from stair_jax.planning.cost import local_bytes
-from stair_jax.planning.plan_table import Planned, format_plan
+from stair_jax.planning.plan_table import Planned, format_failures, format_plan, plan_json
 from stair_jax.planning.program import Compiled, Program, compile_program
+from stair_jax.planning.rates import Amounts
 from stair_jax.planning.topology import Topology, get_topology
-from stair_jax.run.changes import changes, format_changes
+from stair_jax.run.changes import changes, changes_json, format_changes
 from stair_jax.run.checks import input_models, plan_context
 from stair_jax.run.context import PlanContext
 from stair_jax.run.fit import Fit, Measure, Trial, fit
+from stair_jax.run.recipe import format_recipe, recipe_json, recipe_needs
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.stage_list import StageEntry
+from stair_jax.storage import write_json
 
 
-def plan(config: RunConfig, topology: str, is_fitted: bool = False) -> bool:
+def plan(
+    config: RunConfig,
+    topology: str,
+    is_fitted: bool = False,
+    amounts: Amounts | None = None,
+    file: Path | None = None,
+) -> bool:
     """Prints the plan of a config; whether all of it fits.
 
     Args:
@@ -31,6 +40,8 @@ def plan(config: RunConfig, topology: str, is_fitted: bool = False) -> bool:
       topology: name of the devices.
       is_fitted: whether the config is changed until it fits; the plan is then that of the changed
         one, and tells the changes.
+      amounts: what the config does not say of the work; None: as assumed.
+      file: where all of it is written as JSON; None: nowhere.
 
     Raises:
       UserError: the config cannot be run, on those devices or at all; the topology is unknown.
@@ -41,11 +52,24 @@ def plan(config: RunConfig, topology: str, is_fitted: bool = False) -> bool:
     if is_fitted:
         result = fit(config, Trial(measure, devices.devices))
     planned = list(compiled(result.config, devices, measure=measure, skipped=result.obstacles))
-    print(format_plan(devices, planned))
-    if is_fitted:
-        print(f"\n{format_changes(changes(config, result), result.obstacles)}")
-    sys.stdout.flush()
-    return all(each.fits for each in planned) and not result.obstacles
+    needs = recipe_needs(result.config, devices, amounts or Amounts(), result.obstacles)
+    found = changes(config, result)
+    fitting = format_changes(found, result.obstacles) if is_fitted else ""
+    parts = format_plan(devices, planned), format_recipe(needs), fitting, format_failures(planned)
+    print("\n\n".join(filter(None, parts)), flush=True)
+    fits = all(each.fits for each in planned) and not result.obstacles
+    if file is not None:
+        write_json(
+            file,
+            {
+                **plan_json(devices, planned),
+                "fits": fits,
+                "recipe": recipe_json(needs),
+                "changes": changes_json(found),
+                "obstacles": dict(result.obstacles),
+            },
+        )
+    return fits
 
 
 def compiled(
