@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stair_jax.parallel.chips import GIB, Chip
+from stair_jax.parallel.gpus import fraction_advice
 from stair_jax.planning.program import Compiled, Program
 from stair_jax.planning.topology import Topology
 
@@ -76,6 +77,8 @@ def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
     rows = [_COLUMNS, *(_row(planned) for planned in plan)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{topology.name}: {len(topology.devices)} x {chip.name} of {_gib(chip.memory)} GiB"]
+    if topology.note:
+        lines.append(topology.note)
     lines += ["", *(_line(row, widths) for row in rows), "", _NOTES]
     return "\n".join(lines)
 
@@ -163,7 +166,10 @@ def overflow(planned: Planned) -> str:
     footprint, memory = planned.compiled.footprint, _gib(planned.chip.memory)
     if footprint is None:
         return planned.compiled.reason
-    return f"{_gib(footprint.total)} of {memory} GiB"
+    whole = planned.chip.whole
+    advice = fraction_advice(footprint.total, whole) if whole else ""
+    more = f"; it fits with {advice}" if advice else ""
+    return f"{_gib(footprint.total)} of {memory} GiB{more}"
 
 
 def _failure(planned: Planned) -> str:

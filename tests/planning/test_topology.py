@@ -30,6 +30,11 @@ def test_local_devices():
     [
         ("", "known are v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local"),
         ("v5p", "known are"),
+        ("h10:8", "did you mean h100 or h100-pcie?"),
+        ("a100:8", "did you mean a100-40gb or a100-80gb?"),
+        ("h100:", "did you mean h100 or h100-pcie?"),
+        ("h100:12", "there can be 1 to 8 GPUs of one host, or a multiple of 8 up to 1024"),
+        ("h100:0", "there can be 1 to 8 GPUs"),
         ("v3:2x2", "known are"),
         ("v5e:2x2 ", "known are"),
         ("v5p:2x2", "a slice of v5p has 3 dimensions, such as v5p:2x2x1"),
