@@ -1,7 +1,7 @@
 """What a fit changed in a config, as overrides of a command line."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,19 +72,18 @@ def _by_kind(found: Iterable[Change], config: RunConfig) -> list[Change]:
     return list(result.values())
 
 
-def format_changes(found: Sequence[Change], obstacles: Mapping[str, str]) -> str:
+def format_changes(found: Sequence[Change], result: Fit) -> str:
     """The changes in words, each as a flag that can be pasted, and what is in the way."""
-    lines = []
+    changed = {name: why for name, why in result.reasons.items() if name not in result.obstacles}
+    lines = [f"fit: {name} did not fit: {why}" for name, why in changed.items()]
     for harm in Harm:
         of_harm = [change for change in found if change.harm == harm]
         if of_harm:
-            lines.append(f"{harm.text}:")
+            lines.append(f"fit: what {harm.text}:")
             lines += [f"  {change.override}  # was {change.before}" for change in of_harm]
-    for name, reason in obstacles.items():
-        lines.append(f"no change makes the stage {name} fit: {reason}")
-    if not lines:
-        return "fit: nothing had to be changed"
-    return "\n".join(["fit: with these changes", *lines] if found else lines)
+    for name, why in result.obstacles.items():
+        lines.append(f"no change makes the stage {name} fit: {why}")
+    return "\n".join(lines or ["fit: nothing had to be changed"])
 
 
 def changes_json(found: Sequence[Change]) -> list[dict[str, Any]]:

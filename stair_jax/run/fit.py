@@ -33,11 +33,13 @@ class Fit:
 
     Attributes:
       config: with the changes.
-      obstacles: by stage that fits by no change, what is in its way.
+      reasons: by stage that did not fit, why.
+      obstacles: by stage that fits by no change, why it did not fit without.
       harms: what the change of a field does, by (stage, or "runtime"; field).
     """
 
     config: RunConfig
+    reasons: Mapping[str, str] = field(default_factory=dict)
     obstacles: Mapping[str, str] = field(default_factory=dict)
     harms: Mapping[tuple[str, str], Harm] = field(default_factory=dict)
 
@@ -102,28 +104,29 @@ def fit(config: RunConfig, trial: Trial, known: Mapping[str, Known] | None = Non
       UserError: a stage lacks something that no change can mend, such as its model.
     """
     harms: dict[tuple[str, str], Harm] = {}
+    reasons: dict[str, str] = {}
     for _ in range(_MOST_PASSES):
         before = config.runtime
-        config, obstacles = _pass(config, trial, known or {}, harms)
+        result = _pass(config, trial, known or {})
+        config, reasons = result.config, {**result.reasons, **reasons}
+        harms |= result.harms
         if config.runtime == before:
             break
-    return Fit(config, obstacles, harms)
+    return Fit(config, reasons, result.obstacles, harms)
 
 
-def _pass(
-    config: RunConfig,
-    trial: Trial,
-    known: Mapping[str, Known],
-    harms: dict[tuple[str, str], Harm],
-) -> tuple[RunConfig, dict[str, str]]:
+def _pass(config: RunConfig, trial: Trial, known: Mapping[str, Known]) -> Fit:
     """Fits the stages one after the other."""
     models: dict[str, ModelConfig] = {}
     entries: list[StageEntry] = []
+    reasons: dict[str, str] = {}
     obstacles: dict[str, str] = {}
+    harms: dict[tuple[str, str], Harm] = {}
     runtime = config.runtime
     for entry in config.stages:
         about = known.get(entry.name, _UNKNOWN)
         if about.most is not None and (reason := trial.obstacle(entry, runtime, models)):
+            reasons[entry.name] = reason
             found = _smallest(entry, runtime, models, trial, about.most)
             if found is None:
                 obstacles[entry.name] = reason
@@ -134,7 +137,8 @@ def _pass(
         if model is not None:
             models[entry.name] = model
         entries.append(entry)
-    return dataclasses.replace(config, stages=tuple(entries), runtime=runtime), obstacles
+    changed = dataclasses.replace(config, stages=tuple(entries), runtime=runtime)
+    return Fit(changed, reasons, obstacles, harms)
 
 
 def _place(entry: StageEntry, name: str) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def plan(
     planned = list(compiled(result.config, devices, measure=measure, skipped=result.obstacles))
     needs = recipe_needs(result.config, devices, amounts or Amounts(), result.obstacles)
     found = changes(config, result)
-    fitting = format_changes(found, result.obstacles) if is_fitted else ""
+    fitting = format_changes(found, result) if is_fitted else ""
     parts = format_plan(devices, planned), format_recipe(needs), fitting, format_failures(planned)
     print("\n\n".join(filter(None, parts)), flush=True)
     fits = all(each.fits for each in planned) and not result.obstacles

@@ -14,7 +14,8 @@ from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage_list import StageEntry
 
 _RUNTIME = "runtime."
-_RANK = 16  # of the adapters that take the place of all parameters
+# Of the adapters that take the place of all parameters, as in recipes/one_gpu.py.
+_RANK, _FASTER = 64, 10
 _SMALL_WEIGHTS = {"gpu": "fp8", "tpu": "int8"}  # of an engine, by platform
 _SLOTS, _PREFILL_ROWS = 256, 16  # what 0 of these means at most, for each device
 _MOST_HALVINGS = 5
@@ -157,15 +158,29 @@ def _stricter(remat: str) -> list[str]:
     """Policies that keep less for the backward pass than one does."""
     order = ("none", "dots", "attention_mlp", "attention", "full")
     later = order[order.index(remat) + 1 :] if remat in order else ()
-    return [name for name in later if name in ("attention_mlp", "full")]
+    return [name for name in later if name != "dots"]
 
 
 def _lora_savings(settings: Any, before: Lora | None) -> list[Saving]:
+    """Adapters, or those that the model has already; then a base that is held in fewer bits."""
     stronger = {"none": ("int8", "nf4"), "fp8": ("nf4",), "int8": ("nf4",), "nf4": ()}
-    rank = before.rank if before else _RANK
-    found = [] if settings.lora.rank else [Saving(Harm.ADAPTERS, {"lora.rank": rank})]
-    kinds = stronger[settings.lora.base_weights]
-    return [*found, *(Saving(Harm.BASE, {"lora.base_weights": kind}) for kind in kinds)]
+    bases = [
+        Saving(Harm.BASE, {"lora.base_weights": kind})
+        for kind in stronger[settings.lora.base_weights]
+    ]
+    if settings.lora.rank:
+        return bases
+    values: dict[str, Any] = {
+        "lora.rank": before.rank if before else _RANK,
+        "learning_rate": float(f"{_FASTER * settings.learning_rate:.6g}"),
+    }
+    if before and before.scale != 2:  # that of the default alpha
+        values["lora.alpha"] = before.scale * before.rank
+    if before and before.targets != settings.lora.targets:
+        values["lora.targets"] = before.targets
+    if before and before.token_ids:
+        values["lora.train_tags"] = True
+    return [Saving(Harm.ADAPTERS, values), *bases]
 
 
 def decoding_savings(
