@@ -251,7 +251,8 @@ def record_of(entry, file, folder):
 
 @pytest.fixture
 def here(monkeypatch):
-    """A function that gives each device of this machine so much memory, by a fake measure."""
+    """A function that gives this machine one device of so much memory, by a fake measure."""
+    monkeypatch.setattr(fit_run, "Trial", lambda measure: Trial(measure, jax.devices()[:1]))
     return lambda gib: monkeypatch.setattr(fit_run, "Measuring", lambda topology: Fake(gib))
 
 
@@ -286,9 +287,8 @@ def test_a_stage_that_is_made_anew_is_fitted_anew(tmp_path):
 
 def test_a_run_is_checked_and_fitted_and_says_each_change(tmp_path, here, capsys, monkeypatch):
     monkeypatch.setattr(fit_run, "check_environment", lambda *_: None)
-    here(0.55)  # of each of eight devices
-    config = settled("--config.stages=('files', 'model:base', 'sft')")
-    config, models = fit_run.check_and_fit(config, tmp_path / "run")
+    here(2.5)
+    config, models = fit_run.check_and_fit(settled(), tmp_path / "run")
     assert config.stages[2].stage.lora.rank == 64
     assert models["sft"].num_hidden_layers == 24
     err = capsys.readouterr().err
