@@ -187,8 +187,8 @@ class Checkpoints:
                 raise
             raise UserError(
                 f"the checkpoint in {self._path(step)} cannot be read: it is damaged, or of "
-                "another model; delete that folder to resume from the previous checkpoint, or "
-                "start over"
+                "another model, or of other adapters (lora); delete that folder to resume from the "
+                "previous checkpoint, or start over"
             ) from error
         return restored[_STATE], restored[_ABOUT]
 
