@@ -18,14 +18,13 @@ CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 BASE_FIELD = "base_model_name_or_path"
-_WHOLE = ("model.safetensors", "model.safetensors.index.json")  # one of them: no adapter folder
-_WEIGHTS = "model*.safetensors"
+_WEIGHTS = "model*.safetensors"  # of a whole model
 
 
 def is_adapter_folder(folder: str | Path) -> bool:
     """Whether a folder holds adapters without the model that they belong to."""
     folder = Path(folder)
-    return (folder / CONFIG_FILE).is_file() and not any((folder / name).exists() for name in _WHOLE)
+    return (folder / CONFIG_FILE).is_file() and not any(folder.glob(_WEIGHTS))
 
 
 def named_base(folder: Path) -> str:

@@ -54,12 +54,14 @@ class Setup:
       mesh: the devices.
       rows: of a micro-batch, on all devices together.
       part: which of these rows are made in this process; None: all.
+      base: the folder of the model that it starts from; None: there is none.
     """
 
     config: ModelConfig
     mesh: Mesh
     rows: int
     part: slice | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,17 @@ class TrainingStage(Stage, TrainingSettings):
         score_head: Any = None,
     ) -> None:
         """Writes a model as a Hugging Face folder, and ends the stage."""
-        if setup.config.lora:
-            params = lora.merge(setup.config.lora, params)
-        export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
+        base = setup.base if setup.config.lora and self.lora.save == "adapter" else None
+        export(
+            folder,
+            params,
+            setup.config,
+            tokenizer,
+            score_head,
+            self.hf_dtype,
+            self.keep_state,
+            base,
+        )
 
     def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
         """What looks at the parameters while they are trained."""
@@ -168,6 +178,12 @@ class TrainingStage(Stage, TrainingSettings):
     def makes(self) -> Mapping[str, Artifact]:
         """A language model."""
         return {"hf": Artifact.MODEL}
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig | None:
+        """The model that training starts from, with the adapters that `hf/` has."""
+        model = super().planned_model(inputs)
+        adapters = self.lora.adapters if self.lora.save == "adapter" else None
+        return model and dataclasses.replace(model, lora=adapters)
 
     def run(self, context: StageContext) -> None:
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
@@ -215,7 +231,8 @@ class TrainingStage(Stage, TrainingSettings):
         """The model to start from, on its mesh."""
         hf = context.input("model") / "hf"
         setup = self.lay_out(huggingface.load_config(hf), context.runtime)
-        setup = dataclasses.replace(setup, part=local_rows(setup.mesh, setup.rows))
+        part = local_rows(setup.mesh, setup.rows)
+        setup = dataclasses.replace(setup, part=part, base=hf)
         params = huggingface.load_params(hf, setup.config, setup.mesh)
         if setup.config.lora:
             params = lora.join(params, new_adapters(setup.config, setup.mesh, context.seed))
