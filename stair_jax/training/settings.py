@@ -110,7 +110,7 @@ def configure(
     """The config of a checkpoint, computed as the settings say and laid out on the mesh.
 
     Raises:
-      UserError: the mesh does not divide the model.
+      UserError: the mesh does not divide the model, or its adapters are not those of the settings.
     """
     config = dataclasses.replace(
         config,
@@ -118,7 +118,7 @@ def configure(
         param_dtype=settings.param_dtype,
         remat=settings.remat,
         attention=settings.attention,
-        lora=settings.lora.adapters,
+        lora=settings.lora.adapters_on(config.lora, config.vocab_size),
     )
     return fit_to_mesh(config, mesh, vocab_multiple)
 
