@@ -2,13 +2,18 @@
 
 import dataclasses
 import re
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from stair_jax.errors import UserError
+from stair_jax.models import huggingface, lora
 from stair_jax.models.lora import KERNELS
+from stair_jax.run.context import PlanContext
+from stair_jax.run.runtime import Runtime
 from stair_jax.stages import Dpo, Pretrain, Prm, Sft
 from stair_jax.storage import read_json, read_jsonl
 from stair_jax.training.lora_settings import LoraSettings
@@ -179,3 +184,63 @@ def test_rows_of_tags_are_trained_and_no_others(contexts, inputs, chat_tokenizer
 def test_pretraining_has_no_adapters():
     with pytest.raises(UserError, match=r"lora\.rank is 4: pretraining starts from random"):
         Pretrain(lora=LoraSettings(rank=4))
+
+
+@pytest.fixture(scope="module")
+def tuned(make_stage_inputs, make_context, tmp_path_factory):
+    """(folder of the inputs, folder of an SFT stage that has written adapters of rank 4)."""
+    folder = tmp_path_factory.mktemp("tuned")
+    inputs = make_stage_inputs(folder, rows=8)
+    stage = dataclasses.replace(SFT, lora=LoraSettings(rank=4))
+    sources = {"model": inputs / "model", "data": inputs / "data"}
+    stage.run(make_context(folder / "sft", sources))
+    return inputs, folder / "sft"
+
+
+def adapters_of(folder):
+    return load_file(folder / "hf" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_dpo_goes_on_with_adapters_and_its_reference_has_them(stack, tuned, make_context, tmp_path):
+    inputs, sft = tuned
+    rank = 3 if stack else 4
+    stage = Dpo(**COMMON | {"lora": LoraSettings(rank=rank, stack=stack, alpha=2.0 * rank)})
+    context = make_context(tmp_path / "dpo", {"model": sft, "preferences": inputs / "data"})
+    stage.run(context)
+    steps = steps_of(context.folder)
+    assert steps[0]["dpo_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert steps[-1]["margin"] > 0.01
+    config = huggingface.load_config(context.folder / "hf")
+    assert config.lora == lora.Lora(7 if stack else 4, 2.0)
+    assert huggingface.adapter_base(context.folder / "hf").samefile(inputs / "model" / "hf")
+    before, after = adapters_of(sft), adapters_of(context.folder)
+    for name, values in before.items():
+        old = after[name][:, :4] if "lora_B" in name else after[name][:4]
+        assert np.array_equal(old, values) == stack
+
+
+def test_all_of_a_model_is_trained_from_its_merged_adapters(tuned, make_context, tmp_path):
+    inputs, sft = tuned
+    stage = dataclasses.replace(SFT, lora=LoraSettings(), learning_rate=1e-9)
+    context = make_context(tmp_path / "full", {"model": sft, "data": inputs / "data"})
+    stage.run(context)
+    config = dataclasses.replace(huggingface.load_config(sft / "hf"), lora=None)
+    merged = huggingface.load_params(sft / "hf", config)
+    after = huggingface.load_params(context.folder / "hf", config)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after, merged)
+    base = huggingface.load_params(inputs / "model" / "hf", config)
+    assert np.abs(base["layers"]["up"] - after["layers"]["up"]).max() > 1e-3
+
+
+def test_other_adapters_than_those_of_the_model_are_refused_before_the_run(tuned):
+    _, sft = tuned
+    model = SFT.planned_model({"model": (huggingface.load_config(sft / "hf"),)})
+    assert model.lora is None  # SFT here writes a merged model
+    adapted = dataclasses.replace(SFT, lora=LoraSettings(rank=4))
+    planned = adapted.planned_model({"model": (model,)})
+    assert planned.lora == huggingface.load_config(sft / "hf").lora
+    stage = Dpo(**COMMON | {"lora": LoraSettings(rank=8)})
+    devices = jax.devices()
+    with pytest.raises(UserError, match=r"adapters of rank 4 .* lora\.stack"):
+        stage.check_devices(PlanContext("dpo", Runtime(), devices, devices, {"model": (planned,)}))
