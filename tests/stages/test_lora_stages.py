@@ -116,8 +116,8 @@ def test_a_stage_that_was_stopped_goes_on_to_the_same_bits(contexts, monkeypatch
     ("changes", "said"),
     [
         ({"alpha": 4.0}, r"with another lora \(scale was 2\.0, now 1\.0\)"),
-        ({"rank": 8, "alpha": 16.0}, r"another model, or of other adapters"),
-        ({"targets": ("query",)}, r"another model, or of other adapters"),
+        ({"rank": 8, "alpha": 16.0}, r"with another lora \(rank was 4, now 8\)"),
+        ({"targets": ("query",)}, r"with another lora \(targets was \['query', "),
     ],
 )
 def test_a_state_of_other_adapters_is_refused(changes, said, contexts, monkeypatch):
