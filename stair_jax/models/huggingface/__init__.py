@@ -1,6 +1,6 @@
 """Hugging Face folders, import and export: safetensors, config, tokenizer, generation config."""
 
-from stair_jax.models.huggingface.adapters import save_adapter
+from stair_jax.models.huggingface.adapter_saving import save_adapter
 from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.loading import load_config, load_params, stored_dtype
 from stair_jax.models.huggingface.saving import save
