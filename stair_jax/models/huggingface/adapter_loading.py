@@ -61,6 +61,23 @@ def load_adapted(
     return params
 
 
+def load_adapters(folder: str | Path, config: ModelConfig, mesh: Mesh | None = None) -> Params:
+    """The adapters of a folder without their base, and rows of tokens; as `load_params` has them.
+
+    Args:
+        folder: of the adapters.
+        config: of the model, with `lora` as `load_config` reads it.
+        mesh: as for `load_params`.
+
+    Raises:
+        UserError: the folder is damaged, or its adapters are others than those of `config.lora`.
+    """
+    tensors = AdapterTensors.of(Path(folder), config)
+    if config.lora is not None:
+        tensors = tensors.as_asked(config.lora)
+    return read_adapters(tensors, config, mesh) | _rows(tensors, config, mesh, None)
+
+
 def read_adapters(tensors: AdapterTensors, config: ModelConfig, mesh: Mesh | None) -> Params:
     """The adapters of a folder, {"layers": {...}}, in the dtype of `tensors.lora`.
 
@@ -86,7 +103,9 @@ def read_adapters(tensors: AdapterTensors, config: ModelConfig, mesh: Mesh | Non
     return {"layers": layers}
 
 
-def _rows(tensors: AdapterTensors, config: ModelConfig, mesh: Mesh | None, base: Params) -> Params:
+def _rows(
+    tensors: AdapterTensors, config: ModelConfig, mesh: Mesh | None, base: Params | None
+) -> Params:
     shardings = _shardings(tensors, config, mesh)
     return read_rows(tensors.files, tensors.tokens, tensors.lora, base, shardings)
 

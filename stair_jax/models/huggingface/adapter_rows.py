@@ -88,7 +88,7 @@ def read_rows(
     files: CheckpointFiles,
     tokens: Tokens,
     lora: Lora,
-    base: Params,
+    base: Params | None,
     shardings: Mapping[str, Sharding],
 ) -> Params:
     """{"embedding_rows": [K, D], "head_rows": [K, D]} of the tokens `lora.token_ids`.
@@ -97,16 +97,18 @@ def read_rows(
         files: of the folder.
         tokens: see `check_tokens`.
         lora: says which rows, and their dtype.
-        base: has the tables whose rows are asked for, for those that the folder does not have.
+        base: has the tables whose rows are asked for, for those that the folder does not have;
+            None: the tables are those of the folder, which has to have all rows.
         shardings: of the result, by name; empty: the default device.
 
     Raises:
-        UserError: a value is not finite.
+        UserError: a value is not finite, or there are not all rows.
     """
-    tables = [table for table in TENSORS if table in base]
-    missing: Params = {
-        table: base[table] for table in tables if set(lora.token_ids) - set(tokens.get(table, ()))
-    }
+    tables = [table for table in TENSORS if table in (tokens if base is None else base)]
+    partial = [table for table in tables if set(lora.token_ids) - set(tokens.get(table, ()))]
+    if base is None and partial:
+        raise UserError(f"{files.folder} has rows of other tokens for the embedding and the head")
+    missing: Params = {table: base[table] for table in partial} if base is not None else {}
     found = own_rows(missing, lora.token_ids, lora.dtype) if missing else {}
     for table in tables:
         name, ids = table + ROWS, tokens.get(table, ())

@@ -9,8 +9,10 @@ import numpy as np
 
 from stair_jax.adapter_folders import CONFIG_FILE, TENSORS_FILE, write_base
 from stair_jax.addresses import require_local
+from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.adapter_config import config_values
+from stair_jax.models.huggingface.adapter_loading import load_adapters
 from stair_jax.models.huggingface.adapter_rows import TENSORS
 from stair_jax.models.huggingface.adapter_tensors import (
     ADAPTER_SCORE,
@@ -20,6 +22,7 @@ from stair_jax.models.huggingface.adapter_tensors import (
 )
 from stair_jax.models.huggingface.gathering import on_host
 from stair_jax.models.huggingface.hub import adapter_base
+from stair_jax.models.huggingface.loading import load_config
 from stair_jax.models.huggingface.safetensors_files import write_file
 from stair_jax.models.huggingface.saving import (
     WRITING,
@@ -28,6 +31,7 @@ from stair_jax.models.huggingface.saving import (
     replacing,
     write_description,
 )
+from stair_jax.models.huggingface.score_heads import has_score_head, load_score_head
 from stair_jax.models.huggingface.tensor_names import Tensor
 from stair_jax.models.lora import ROWS
 from stair_jax.models.transformer import Params
@@ -88,6 +92,28 @@ def save_adapter(
         for tensor in tensors:  # gathering is a collective
             tensor.make()
     collectives.barrier(f"the end of writing {folder}", WRITING)
+
+
+def copy_adapter(
+    source: Path, folder: str | Path, tokenizer: Tokenizer, dtype: str = "float32"
+) -> None:
+    """Writes the adapters of a folder that was written here to another one; the base stays.
+
+    Args:
+        source: of the adapters.
+        folder: the target, as for `save_adapter`.
+        tokenizer: saved beside the adapters.
+        dtype: of the tensors.
+
+    Raises:
+        UserError: as `save_adapter`; or the source has no adapters.
+    """
+    config, base = load_config(source), adapter_base(source)
+    if base is None:
+        raise UserError(f"{source} has no adapters")
+    params = load_adapters(source, config)
+    head = load_score_head(source) if has_score_head(source) else None
+    save_adapter(folder, params, config, tokenizer, base, head, dtype)
 
 
 def _tensors(
