@@ -157,7 +157,18 @@ class Stage(Settings, ABC):
         return ""
 
     def disk_bytes(self, model: "ModelConfig | None") -> int:
-        """About how much the stage writes at most; `model` is what it works on, where known."""
+        """About how much the stage has on the disk at most; `model` is what it works on, if known.
+
+        That is while it runs; `kept_bytes` is what stays when it is finished.
+        """
+        return self.model_bytes(model)
+
+    def kept_bytes(self, model: "ModelConfig | None") -> int:
+        """About how much stays when the stage is finished: by default all of it."""
+        return self.disk_bytes(model)
+
+    def model_bytes(self, model: "ModelConfig | None") -> int:
+        """Size of the weights in `hf/`; 0: it makes no model, or one of unknown size."""
         return 0
 
     def amount(self) -> str:

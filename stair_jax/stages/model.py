@@ -123,7 +123,7 @@ class Model(Stage):
         found = partial(base_folder, self.init, weights=False)
         return base_model(self.init, self.architecture, found)
 
-    def disk_bytes(self, model: ModelConfig | None) -> int:
+    def model_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
         return checkpoint_bytes(model, self.dtype or "float32")
 

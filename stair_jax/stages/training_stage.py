@@ -22,13 +22,13 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
-from stair_jax.parallel.mesh import batch_devices, local_rows
+from stair_jax.parallel.mesh import batch_devices, local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import train_step
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.meshes import count_values, itemsize_of, model_shapes, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
@@ -350,12 +350,42 @@ class TrainingStage(Stage, TrainingSettings):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""
+        kept = self.keep + 1 + (self.num_best if self.keep_best else 0) if self.saves else 0
+        return self.model_bytes(model) + kept * self._state_bytes(model)
+
+    def kept_bytes(self, model: ModelConfig | None) -> int:
+        """The exported model, and the checkpoints that stay."""
+        kept = int(self.keep_state) + (self.num_best if self.keep_best else 0) if self.saves else 0
+        return self.model_bytes(model) + kept * self._state_bytes(model)
+
+    def model_bytes(self, model: ModelConfig | None) -> int:
+        """The exported weights: of the model, or of its adapters."""
         if model is None:
             return 0
-        count = num_parameters(model)
-        state = itemsize_of(self.param_dtype) + itemsize_of(self.mu_dtype) + 4
-        kept = (self.keep + 1 + (self.num_best if self.keep_best else 0)) if self.saves else 0
-        return int(count * (itemsize_of(self.hf_dtype) + kept * state))
+        shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
+        return int(count_values(shapes) * itemsize_of(self.hf_dtype))
+
+    def _state_bytes(self, model: ModelConfig | None) -> int:
+        """A checkpoint: what is trained, and what the optimizer keeps of it."""
+        if model is None:
+            return 0
+        config = self._trained_config(model)
+        axes = self.axes(config)
+        axes = lora.split(axes)[1] if config.lora else axes
+        mesh = make_mesh(devices=jax.local_devices()[:1])
+        state = abstract_state(self._trained_shapes(config), axes, make_optimizer(self, 1).tx, mesh)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+    def _trained_config(self, model: ModelConfig, with_adapters: bool = True) -> ModelConfig:
+        adapters = self.lora.adapters if with_adapters else None
+        return dataclasses.replace(model, lora=adapters, param_dtype=self.param_dtype)
+
+    def _trained_shapes(self, config: ModelConfig) -> Params:
+        """Shapes of what is trained, without padding of the vocabulary."""
+        shapes = jax.eval_shape(
+            lambda params: self.trainable(params, config, 0), model_shapes(config)
+        )
+        return lora.split(shapes)[1] if config.lora else shapes
 
     def amount(self) -> str:
         """Epochs and batch size."""
