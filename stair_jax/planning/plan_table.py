@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stair_jax.parallel.chips import GIB, Chip
+from stair_jax.parallel.gpus import fraction_advice
 from stair_jax.planning.program import Compiled, Program
 from stair_jax.planning.topology import Topology
 
@@ -74,6 +75,8 @@ def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
     rows = [_COLUMNS, *(_row(planned) for planned in plan)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{topology.name}: {len(topology.devices)} x {chip.name} of {_gib(chip.memory)} GiB"]
+    if topology.note:
+        lines.append(topology.note)
     lines += ["", *(_line(row, widths) for row in rows), "", _NOTES]
     return "\n".join(lines + [_failure(planned) for planned in plan if not planned.fits])
 
@@ -130,4 +133,7 @@ def _failure(planned: Planned) -> str:
     reason = planned.compiled.reason
     if footprint is not None:
         reason = f"{_gib(footprint.total)} of {memory} GiB"
+        whole = planned.chip.whole
+        if whole and (advice := fraction_advice(footprint.total, whole)):
+            reason += f"; it fits with {advice}"
     return f"does not fit: {planned.program.name} ({', '.join(planned.stages)}): {reason}"
