@@ -63,7 +63,7 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
         inputs = input_models(entry, models)
         try:
             if is_done(entry):
-                model = _finished_model(entry, workdir, inputs)
+                model = finished_model(entry, workdir, inputs)
             else:
                 model = entry.stage.planned_model(inputs)
                 entry.stage.check_devices(plan_context(entry, config.runtime, models))
@@ -105,9 +105,16 @@ def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConf
     }
 
 
-def _finished_model(
+def finished_model(
     entry: StageEntry, workdir: Path, inputs: Mapping[str, tuple[ModelConfig, ...]]
 ) -> ModelConfig | None:
+    """The model in the folder of a finished stage.
+
+    Args:
+      entry: the stage.
+      workdir: of the run.
+      inputs: as `input_models` gives them.
+    """
     folder = workdir / entry.name / "hf"
     if _WITH_MODEL & set(entry.stage.makes().values()) and folder.is_dir():
         return load_config(folder)

@@ -61,6 +61,16 @@ class Anew:
     lengthen: Sequence[str] = ()
     agree: Callable[[Sequence[str]], bool] = lambda names: True
 
+    def stages(self, entries: Sequence[StageEntry]) -> list[str]:
+        """The stages that are to be worked on again; those that depend on the named ones too.
+
+        Raises:
+          UserError: the run has no stage of a name.
+        """
+        check_names("redo", self.redo, entries)
+        check_names("lengthen", self.lengthen, entries)
+        return dependents([*self.redo, *self.lengthen], entries)
+
 
 def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     """Checks that the run fits the user's files and the devices; writes nothing.
@@ -71,9 +81,7 @@ def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     Raises:
       UserError: it does not fit; names the stage.
     """
-    check_names("redo", anew.redo, config.stages)
-    check_names("lengthen", anew.lengthen, config.stages)
-    redone = dependents([*anew.redo, *anew.lengthen], config.stages)
+    redone = anew.stages(config.stages)
     check_environment(config, workdir, redone)
     return check_devices(config, workdir, redone)
 

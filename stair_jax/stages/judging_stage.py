@@ -34,6 +34,7 @@ from stair_jax.run.engines import (
     start_engine,
 )
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, decoding_savings
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
@@ -174,6 +175,11 @@ class JudgingStage(Stage):
             programs += planned.programs(beside)
             beside = (beside, planned.resident)
         return programs, beside
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Fewer slots and rows, a mesh that splits the weights, 8 bits."""
+        devices = context.decoding_devices
+        return decoding_savings(self, context.runtime, devices[0].platform, len(devices))
 
     def _load_model(
         self, context: StageContext, policy: ModelConfig, engine: EngineSettings, judges: Judges

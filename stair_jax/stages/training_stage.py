@@ -25,14 +25,17 @@ from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.needs import DataSize, Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import train_step
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import count_values, itemsize_of, model_shapes, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, training_savings
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.samples import Sample
+from stair_jax.stages.stage_needs import training_needs
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training import adapters
 from stair_jax.training.batches import Batch, Batches
@@ -104,6 +107,11 @@ class TrainingStage(Stage, TrainingSettings):
     def split_rows(self) -> int:
         """Rows that the mesh has to divide; 0: they follow the mesh."""
         return self.microbatch_rows
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a micro-batch has at least, for sequences that are compared with each other."""
+        return 1
 
     @property
     def row_tokens(self) -> int:
@@ -288,6 +296,19 @@ class TrainingStage(Stage, TrainingSettings):
         )
         return [*sized.forward_programs(setup), step]
 
+    def data_size(self, work: Work) -> DataSize | None:
+        """How much there is to train on; None: that is not known."""
+        return None
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The step at its measured rate, and the state that is saved."""
+        return training_needs(self, context, work)
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Smaller micro-batches, less that is kept, smaller dtypes, adapters."""
+        before = next((model.lora for model in context.models.get("model", ())), None)
+        return training_savings(self, context.runtime, len(context.devices), before)
+
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model that training starts from."""
         return context.model("model")
@@ -351,12 +372,12 @@ class TrainingStage(Stage, TrainingSettings):
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""
         kept = self.keep + 1 + (self.num_best if self.keep_best else 0) if self.saves else 0
-        return self.model_bytes(model) + kept * self._state_bytes(model)
+        return self.model_bytes(model) + kept * self.state_bytes(model)
 
     def kept_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints that stay."""
         kept = int(self.keep_state) + (self.num_best if self.keep_best else 0) if self.saves else 0
-        return self.model_bytes(model) + kept * self._state_bytes(model)
+        return self.model_bytes(model) + kept * self.state_bytes(model)
 
     def model_bytes(self, model: ModelConfig | None) -> int:
         """The exported weights: of the model, or of its adapters."""
@@ -365,7 +386,7 @@ class TrainingStage(Stage, TrainingSettings):
         shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
         return int(count_values(shapes) * itemsize_of(self.hf_dtype))
 
-    def _state_bytes(self, model: ModelConfig | None) -> int:
+    def state_bytes(self, model: ModelConfig | None) -> int:
         """A checkpoint: what is trained, and what the optimizer keeps of it."""
         if model is None:
             return 0
