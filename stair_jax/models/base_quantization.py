@@ -75,6 +75,11 @@ class BlockQuantized(NamedTuple):
     scales: jax.Array
 
 
+def is_quantized(name: str) -> bool:
+    """Whether a parameter of this name is a part of a quantized kernel."""
+    return name.endswith((VALUES, SCALES))
+
+
 def values_dtype(kind: str) -> str:
     """The dtype of the values, of a kind of `BASE_WEIGHTS`."""
     return _STORED[kind]

@@ -167,6 +167,11 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise UserError(f"head_dim {self.head_dim} must be even for the rotary embedding")
+        if self.base_weights == "nf4" and (self.hidden_size % 2 or self.intermediate_size % 2):
+            raise UserError(
+                f"hidden_size {self.hidden_size} and intermediate_size {self.intermediate_size} "
+                "must be even for base_weights 'nf4', which packs two weights into a byte"
+            )
         for name, choices in (
             ("dtype", DTYPES),
             ("param_dtype", DTYPES),

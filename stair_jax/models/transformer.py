@@ -192,33 +192,21 @@ class Layer(nn.Module):
         self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]
     ) -> BlockQuantized:
         kind, axis = self.config.base_weights, base_quantization.AXES[name]
-        values_shape, scales_shape = base_quantization.quantized_shapes(kind, shape, axis)
+        values, scales = base_quantization.quantized_shapes(kind, shape, axis)
 
         def draw(key: jax.Array, *_: Any) -> jax.Array:
             return base_quantization.random_values(kind, key, shape, axis)
 
+        dtype = base_quantization.values_dtype(kind)
         scale = base_quantization.random_scale(kind, self.config.initializer_range)
-        # Gathered over `fsdp` as they are, in 4 or 8 bits, and not when they are dequantized.
-        whole = tuple(None if name == "embed" else name for name in axes)
-        return BlockQuantized(
-            *(
-                nn.with_logical_constraint(_param(self, name + part, init, axes, *rest), whole)
-                for part, init, *rest in (
-                    (
-                        base_quantization.VALUES,
-                        draw,
-                        values_shape,
-                        base_quantization.values_dtype(kind),
-                    ),
-                    (
-                        base_quantization.SCALES,
-                        nn.initializers.constant(scale),
-                        scales_shape,
-                        "float32",
-                    ),
-                )
-            )
+        constant = nn.initializers.constant(scale)
+        parts = (
+            _param(self, name + base_quantization.VALUES, draw, axes, values, dtype),
+            _param(self, name + base_quantization.SCALES, constant, axes, scales, "float32"),
         )
+        # Gathered over `fsdp` as they are, in 4 or 8 bits, and not when they are dequantized.
+        whole = tuple(None if axis == "embed" else axis for axis in axes)
+        return BlockQuantized(*(nn.with_logical_constraint(part, whole) for part in parts))
 
     def _scale(self, name: str) -> jax.Array:
         init = _norm_init(self.config)
