@@ -236,6 +236,10 @@ def make_engine_config(settings: EngineSettings, runtime: Runtime) -> EngineConf
 
 
 def configure(config: ModelConfig, dtype: str, runtime: Runtime, mesh: Mesh | None) -> ModelConfig:
-    """The config of a checkpoint, computed in `dtype` and laid out on the mesh."""
-    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+    """The config of a checkpoint, computed in `dtype` and laid out on the mesh.
+
+    Adapters are merged into their kernels where the parameters are loaded: a model that decodes
+    alone so costs no more than one without.
+    """
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, lora=None)
     return config if mesh is None else fit_to_mesh(config, mesh, runtime.vocab_multiple)
