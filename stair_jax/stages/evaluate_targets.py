@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.run.engines import lay_out_engine, lay_out_judge, plan_laid_out, start_engine
@@ -136,7 +138,15 @@ class Targets:
             )
         service = EndpointService(stage.endpoint, context.folder / _LEDGER, where="endpoint")
         stack.enter_context(service)
-        target = EndpointTarget(name, stage.endpoint.sampling, stage.prompt_template)
+        # Its own limit is one of cost, the stage's one of all answers of the table.
+        sampling = stage.endpoint.sampling
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, stage.max_tokens))
+        if sampling.max_tokens < stage.max_tokens:
+            say(
+                f"{context.name}: answers of {name} have at most {sampling.max_tokens} tokens, by "
+                f"endpoint.sampling.max_tokens, others {stage.max_tokens}"
+            )
+        target = EndpointTarget(name, sampling, stage.prompt_template)
         return Opened(Means(target, target, seed=context.seed), Driver(service))
 
     def _open_attacker(self, policy: ModelConfig) -> tuple[Target, Service, Any]:
