@@ -14,7 +14,7 @@ from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned, format_plan
 from stair_jax.planning.program import Program, compile_program
 from stair_jax.planning.topology import Topology, get_topology
-from stair_jax.run.checks import input_models, plan_context
+from stair_jax.run.checks import base_of, input_models, plan_context
 from stair_jax.run.run_config import RunConfig
 
 
@@ -57,9 +57,10 @@ def compiled(
 def collect(config: RunConfig, topology: Topology) -> list[tuple[Program, tuple[str, ...]]]:
     """The programs of a config, equal ones once, and the stages that run each."""
     models: dict[str, ModelConfig] = {}
+    bases: dict[str, str] = {}
     found: dict[object, tuple[Program, list[str]]] = {}
     for entry in config.stages:
-        context = plan_context(entry, config.runtime, models, topology.devices)
+        context = plan_context(entry, config.runtime, models, topology.devices, bases)
         try:
             model = entry.stage.planned_model(input_models(entry, models))
             programs = entry.stage.programs(context)
@@ -67,6 +68,7 @@ def collect(config: RunConfig, topology: Topology) -> list[tuple[Program, tuple[
             raise UserError(f"stage {entry.name}: {error}") from error
         if model is not None:
             models[entry.name] = model
+        bases |= base_of(entry, bases)
         for program in programs:
             _add(found, program, entry.name)
     return [(program, tuple(names)) for program, names in found.values()]

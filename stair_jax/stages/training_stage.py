@@ -169,6 +169,10 @@ class TrainingStage(Stage, TrainingSettings):
         """A language model."""
         return {"hf": Artifact.MODEL}
 
+    def planned_base(self) -> str:
+        """The model that training starts from, or the base of its adapters."""
+        return "model" if self.lora.rank and self.lora.save == "adapter" else ""
+
     def run(self, context: StageContext) -> None:
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
         if is_exported(context.folder):
