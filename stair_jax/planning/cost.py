@@ -73,7 +73,9 @@ def _gathered(leaf: Any) -> int:
     return sharding.mesh.shape["fsdp"] if split else 1
 
 
-def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = True) -> int:
+def training_traffic(
+    config: ModelConfig, state: Any, passes: int, head: bool = True, frozen: Any = None
+) -> int:
     """Bytes per device of a training step of `passes` micro-batches.
 
     A micro-batch reads the weights twice (forward and backward), and reads and writes the sum of
@@ -85,9 +87,13 @@ def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = 
         dict {"model": those, ...}.
       passes: number of micro-batches.
       head: as in `weights_traffic`.
+      frozen: parameters beside those of the state, if any: read, and without gradients.
     """
-    model = state.params.get("model", state.params)
+    whole = frozen or state.params
+    read = weights_traffic(config, whole.get("model", whole), head)
+    if frozen:
+        read += local_bytes(state.params)
     gradients = sum(4 * int(np.prod(_local_shape(leaf))) for leaf in jax.tree.leaves(state.params))
-    each = 2 * weights_traffic(config, model, head) + 2 * gradients
+    each = 2 * read + 2 * gradients
     # The last two terms are the update: one read of the sum, one read and write of the state.
     return passes * each + gradients + 2 * local_bytes(state)

@@ -39,7 +39,8 @@ class Model(Stage):
 
     Attributes:
       init: a Hugging Face folder, an id of its hub such as `Qwen/Qwen2-7B-Instruct`, or "pocket",
-        the base that comes with the package.
+        the base that comes with the package. Adapters (LoRA, in PEFT's format) are merged into
+        their base.
       architecture: hub id of a model of the same shape, for a plan made without the checkpoint;
         empty: `init`.
       tag_noise: spread of the new tags' rows around the mean row, in standard deviations of the
@@ -108,7 +109,7 @@ class Model(Stage):
         tokenizer = self._tokenizer(base)
         say(f"{context.name}: {tokenizer.describe_ends()}")
         dtype = self.dtype or stored_dtype(base)
-        model = dataclasses.replace(load_config(base), param_dtype=dtype)
+        model = dataclasses.replace(load_config(base), param_dtype=dtype, lora=None)
         config, mesh = self._lay_out(model, context.runtime)
         params = load_params(base, config, mesh)
         vocab_size = max(config.vocab_size, tokenizer.vocab_size)

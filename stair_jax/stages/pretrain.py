@@ -18,6 +18,7 @@ from stair_jax import storage
 from stair_jax.data.examples import answer_example
 from stair_jax.data.packing import pack
 from stair_jax.data.records import SftRow
+from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.transformer import Params, init_params
 from stair_jax.monitoring import Progress
@@ -75,6 +76,15 @@ class Pretrain(TrainingStage):
     batch_size: int = setting(64, least=1, most=2**20)
     max_length: int = setting(256, least=1, most=2**15 - 1)
     hf_dtype: str = setting("float16", choices=DTYPES)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        if self.lora.rank:
+            raise UserError(
+                f"lora.rank is {self.lora.rank}: pretraining starts from random parameters, beside "
+                "which adapters learn little: leave it out"
+            )
 
     @property
     def split_rows(self) -> int:

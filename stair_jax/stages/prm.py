@@ -23,6 +23,7 @@ from stair_jax.data.records import PathPair, Record
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
+from stair_jax.models.lora import ROWS
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_prm
@@ -229,7 +230,8 @@ class Prm(ObservedStage):
 
 def prm_axes(config: ModelConfig) -> Params:
     """Logical axes of {"model": ..., "score": ...}; an untied vocabulary head plays no part."""
-    model = {name: axes for name, axes in logical_axes(config).items() if name != "head"}
+    unused = ("head", "head" + ROWS)
+    model = {name: axes for name, axes in logical_axes(config).items() if name not in unused}
     return {"model": model, "score": {"kernel": PartitionSpec("embed")}}
 
 

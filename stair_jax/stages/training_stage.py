@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface, lora
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import Params, logical_axes, new_adapters
+from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, local_rows
@@ -34,6 +34,7 @@ from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.samples import Sample
 from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training import adapters
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checks import Check
 from stair_jax.training.keep import has_state
@@ -54,12 +55,14 @@ class Setup:
       mesh: the devices.
       rows: of a micro-batch, on all devices together.
       part: which of these rows are made in this process; None: all.
+      base: the folder of the model that it starts from; None: there is none.
     """
 
     config: ModelConfig
     mesh: Mesh
     rows: int
     part: slice | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,17 @@ class TrainingStage(Stage, TrainingSettings):
         score_head: Any = None,
     ) -> None:
         """Writes a model as a Hugging Face folder, and ends the stage."""
-        if setup.config.lora:
-            params = lora.merge(setup.config.lora, params)
-        export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
+        base = setup.base if setup.config.lora and self.lora.save == "adapter" else None
+        export(
+            folder,
+            params,
+            setup.config,
+            tokenizer,
+            score_head,
+            self.hf_dtype,
+            self.keep_state,
+            base,
+        )
 
     def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
         """What looks at the parameters while they are trained."""
@@ -172,6 +183,14 @@ class TrainingStage(Stage, TrainingSettings):
     def planned_base(self) -> str:
         """The model that training starts from, or the base of its adapters."""
         return "model" if self.lora.rank and self.lora.save == "adapter" else ""
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig | None:
+        """The model that training starts from, with the adapters that `hf/` has."""
+        model = super().planned_model(inputs)
+        if model is None:
+            return None
+        trained = self.lora.adapters_on(model.lora, model.vocab_size)
+        return dataclasses.replace(model, lora=trained if self.lora.save == "adapter" else None)
 
     def run(self, context: StageContext) -> None:
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
@@ -213,17 +232,25 @@ class TrainingStage(Stage, TrainingSettings):
 
     def _split(self, params: Params, setup: Setup) -> tuple[Params, Params]:
         """(what stays as it is, what is trained) of a tree like `trainable`."""
-        return lora.split(params) if setup.config.lora else ({}, params)
+        if setup.config.lora is None:
+            return {}, params
+        return lora.split(params, adapters.num_kept(setup.config, self.lora))
 
     def load(self, context: StageContext) -> tuple[Setup, Params, Tokenizer]:
         """The model to start from, on its mesh."""
         hf = context.input("model") / "hf"
-        setup = self.lay_out(huggingface.load_config(hf), context.runtime)
-        setup = dataclasses.replace(setup, part=local_rows(setup.mesh, setup.rows))
-        params = huggingface.load_params(hf, setup.config, setup.mesh)
-        if setup.config.lora:
-            params = lora.join(params, new_adapters(setup.config, setup.mesh, context.seed))
-        return setup, params, Tokenizer.load(hf)
+        model, tokenizer = huggingface.load_config(hf), Tokenizer.load(hf)
+        setup = self.lay_out(model, context.runtime)
+        config = adapters.with_tags(setup.config, model.lora, tokenizer)
+        part = local_rows(setup.mesh, setup.rows)
+        setup = dataclasses.replace(setup, config=config, part=part, base=hf)
+        # Without adapters in training, those of the model are added to its kernels.
+        before = model.lora if config.lora else None
+        loaded = dataclasses.replace(config, lora=before)
+        params = huggingface.load_params(hf, loaded, setup.mesh)
+        if config.lora:
+            params = adapters.start(config, self.lora, before, params, setup.mesh, context.seed)
+        return setup, params, tokenizer
 
     def lay_out(
         self,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -236,11 +237,13 @@ def _about(run: TrainingRun, done: int, metrics: Mapping[str, float]) -> dict[st
 
 
 def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
-    """What is compared when the run is resumed, by part: position in the data, and schedule."""
+    """What is compared when the run is resumed: position in the data, schedule, adapters."""
     position = getattr(run.batches, "state", None)
+    adapters = getattr(getattr(run.objective, "config", None), "lora", None)
     return {
         "data": {} if position is None else dict(position(done)),
         "schedule": dataclasses.asdict(run.optimizer.schedule),
+        "lora": {} if adapters is None else json.loads(json.dumps(dataclasses.asdict(adapters))),
     }
 
 

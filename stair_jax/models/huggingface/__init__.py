@@ -1,5 +1,7 @@
 """Hugging Face folders, import and export: safetensors, config, tokenizer, generation config."""
 
+from stair_jax.models.huggingface.adapters import save_adapter
+from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.loading import load_config, load_params, stored_dtype
 from stair_jax.models.huggingface.saving import save
 from stair_jax.models.huggingface.score_heads import (
@@ -11,6 +13,7 @@ from stair_jax.models.huggingface.score_heads import (
 )
 
 __all__ = [
+    "adapter_base",
     "has_score_head",
     "load_config",
     "load_label_head",
@@ -19,5 +22,6 @@ __all__ = [
     "load_params",
     "load_score_head",
     "save",
+    "save_adapter",
     "stored_dtype",
 ]
