@@ -188,6 +188,10 @@ class TrainingStage(Stage, TrainingSettings):
         """A language model."""
         return {"hf": Artifact.MODEL}
 
+    def planned_base(self) -> str:
+        """The model that training starts from, or the base of its adapters."""
+        return "model" if self.lora.rank and self.lora.save == "adapter" else ""
+
     def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig | None:
         """The model that training starts from, with the adapters that `hf/` has."""
         model = super().planned_model(inputs)
