@@ -44,6 +44,7 @@ def test_smoke(run, kind, tmp_path):
     print([r["loss"] for r in rows])
     assert rows[-1]["loss"] < rows[0]["loss"]
 
+
 def test_tags(run):
     f = run(Sft, lora={"rank": 4, "train_tags": True})
     rows = list(read_jsonl(f / "metrics.jsonl"))
