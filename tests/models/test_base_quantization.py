@@ -184,8 +184,8 @@ def test_a_trained_model_predicts_alike(trained_folder):
         config = quantized(kind, config)
         others = predict(config, load_params(folder, config))
         found[kind] = float(jnp.mean(jnp.sum(jnp.exp(expected) * (expected - others), -1)))
-    assert 0 < found["int8"] < found["fp8"] < found["nf4"] < 0.1, found
-    assert found["int8"] < 1e-3 and found["fp8"] < 1e-2, found
+    assert 0 < found["int8"] < found["fp8"] < found["nf4"] < 0.4, found
+    assert found["int8"] < 3e-3 and found["fp8"] < 0.05, found
 
 
 @pytest.mark.parametrize("remat", REMAT_POLICIES)
