@@ -30,14 +30,13 @@ from stair_jax.models.base_quantization import (
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
-from stair_jax.models.huggingface.adapter_tensors import ADAPTER_SCORE, AdapterTensors
-from stair_jax.models.huggingface.adapters import read_adapters
+from stair_jax.models.huggingface.adapter_loading import load_adapted
+from stair_jax.models.huggingface.adapter_tensors import AdapterTensors
 from stair_jax.models.huggingface.arrays import make_array, stack_pieces
 from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.merging import Merging
 from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import Index, Tensor
-from stair_jax.models.lora import A, B, join
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.parallel import rules
 from stair_jax.storage import read_json
@@ -117,39 +116,17 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
         UserError: names the file or tensor that is missing, unexpected, damaged or of a wrong
             shape.
     """
-    folder = Path(folder)
-    if not is_adapter_folder(folder):
-        return _read_params(CheckpointFiles(folder), config, mesh)
-    tensors = AdapterTensors.of(folder, config)
-    if config.lora is not None:
-        tensors = tensors.as_asked(config.lora)
-    files = CheckpointFiles(adapter_base(folder) or folder)
-    adapters = read_adapters(tensors, config, mesh)
-    is_scoring = ADAPTER_SCORE in tensors.files
-    if config.lora is not None:
-        return join(_read_params(files, config, mesh, is_scoring), adapters)
-    if config.base_weights != "none":
-        raise UserError(
-            f"{folder} holds adapters, which cannot be added to a base in {config.base_weights}: "
-            "keep them beside it (lora of its config), or set base_weights to 'none'"
-        )
-    merging = {
-        name: Merging(
-            adapters["layers"][name + A],
-            adapters["layers"][name + B],
-            tensors.lora.scale,
-            config.param_dtype,
-        )
-        for name in tensors.lora.targets
-    }
-    return _read_params(files, config, mesh, is_scoring, merging)
+    read = partial(_read_params, config=config, mesh=mesh)
+    if is_adapter_folder(folder):
+        return load_adapted(Path(folder), config, mesh, read)
+    return read(CheckpointFiles(folder))
 
 
 def _read_params(
     files: CheckpointFiles,
     config: ModelConfig,
     mesh: Mesh | None,
-    is_scoring: bool = False,
+    has_score: bool = False,
     merging: Mapping[str, Merging] = MappingProxyType({}),
 ) -> Params:
     """The parameters in the files of a whole model.
@@ -158,15 +135,14 @@ def _read_params(
         files: of the model.
         config: the model config.
         mesh: as for `load_params`.
-        is_scoring: whether a scalar head elsewhere takes the place of the vocabulary head.
+        has_score: whether a scalar head elsewhere takes the place of the vocabulary head.
         merging: the adapters that are added to kernels, by their names.
     """
     _check_depth(files, config)
-    has_score = tensor_names.SCORE in files
-    expected = tensor_names.tensors(config, with_head=not has_score)
+    expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
     _check(files, expected, config)
-    if is_scoring:
-        expected = tensor_names.tensors(config, with_head=False)
+    if has_score:
+        expected.pop(tensor_names.HEAD, None)
     shapes = tensor_names.parameter_shapes(config)
     params: Params = {}
     layers: Params = {}
