@@ -16,7 +16,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
-from stair_jax.run.checks import Models, check_devices, check_environment
+from stair_jax.run.checks import Models, check_bases, check_devices, check_environment
 from stair_jax.run.context import StageContext
 from stair_jax.run.lock import lock_holder, locked
 from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
@@ -93,6 +93,8 @@ def run(
         if collectives.is_main():
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
+            finished = [name for name, state in states.items() if state.is_finished]
+            check_bases(entries, finished, workdir)
             storage.write_json(workdir / "config.json", config.effective())
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
