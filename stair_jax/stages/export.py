@@ -11,11 +11,13 @@ from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import checkpoint_bytes, training_mesh
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import setting
+from stair_jax.stages.stage_needs import copy_needs
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -76,6 +78,10 @@ class Export(Stage):
         if huggingface.has_score_head(source):
             head = huggingface.load_score_head(source, mesh)
         huggingface.save(target, params, config, Tokenizer.load(source), head, dtype)
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The model is read and written."""
+        return copy_needs(self, context.model("model"), self.dtype or "bfloat16", work)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""

@@ -20,6 +20,7 @@ from stair_jax.models.lora import KERNELS, ROWS, A, B, join
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel import rules
+from stair_jax.settings import require
 
 
 def load_adapted(
@@ -35,7 +36,7 @@ def load_adapted(
 
     Raises:
         UserError: as `load_params`; or the adapters have another rank, other targets or tokens
-            than `config.lora`.
+            than `config.lora`; or they would be merged into a quantised base.
     """
     tensors = AdapterTensors.of(folder, config)
     if config.lora is not None:
@@ -48,6 +49,11 @@ def load_adapted(
     if config.lora is not None:
         params = join(read(files, has_score=has_score), adapters)
         return params | _rows(tensors, config, mesh, params)
+    require(
+        config.base_weights == "none",
+        f"{folder} holds adapters, which cannot be added to a base in {config.base_weights}: keep "
+        "them beside it (lora of its config), or set base_weights to 'none'",
+    )
     scale, layers = tensors.lora.scale, adapters["layers"]
     merging = {
         name: Merging(layers[name + A], layers[name + B], scale, config.param_dtype)
