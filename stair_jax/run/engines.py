@@ -37,12 +37,21 @@ class EngineSettings:
       dtype: of weights and activations.
       weights: "none", or 8 bits, see `EngineConfig`.
       kv_dtype: of the cache, see `EngineConfig`.
+      with_base: whether adapters stay beside their base, which is then a model of the engine too,
+        its number 0. Otherwise they are merged into it: a model alone so costs no more than one
+        without adapters.
     """
 
     context_tokens: int
     dtype: str
     weights: str = "none"
     kv_dtype: str = ""
+    with_base: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether weights and cache are in `dtype`, none in 8 bits."""
+        return self.weights == "none" and self.kv_dtype in ("", self.dtype)
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def lay_out_engine(
     devices = jax.local_devices() if devices is None else devices
     mesh = decoding_mesh(runtime, model, itemsize_of(settings.dtype, settings.weights), devices)
     shared = mesh if mesh.size > 1 else None
-    config = configure(model, settings.dtype, runtime, shared)
+    config = configure(model, settings, runtime, shared)
     place: Place = shared or devices[0]
     if shared is None and (devices[0].platform == "tpu" or not is_here(devices[0])):
         # A kernel for TPUs asks the mesh for its chip, and backends for the platform to plan for.
@@ -236,7 +245,10 @@ def make_engine_config(settings: EngineSettings, runtime: Runtime) -> EngineConf
     )
 
 
-def configure(config: ModelConfig, dtype: str, runtime: Runtime, mesh: Mesh | None) -> ModelConfig:
-    """The config of a checkpoint, computed in `dtype` and laid out on the mesh."""
-    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+def configure(
+    config: ModelConfig, settings: EngineSettings, runtime: Runtime, mesh: Mesh | None
+) -> ModelConfig:
+    """The config of a checkpoint as an engine has it, laid out on the mesh."""
+    dtype, adapters = settings.dtype, config.lora if settings.with_base else None
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, lora=adapters)
     return config if mesh is None else fit_to_mesh(config, mesh, runtime.vocab_multiple)

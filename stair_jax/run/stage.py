@@ -160,6 +160,10 @@ class Stage(Settings, ABC):
         """The model in the folder, for a plan: by default that of the stage's `model`."""
         return next(iter(inputs.get("model", ())), None)
 
+    def planned_base(self) -> str:
+        """The field that names the stage whose model this stage makes adapters for, if it does."""
+        return ""
+
     def check_lengthening(self, folder: Path) -> None:
         """Raises a UserError unless the folder of the finished stage lets it go on."""
 

@@ -327,11 +327,20 @@ class Evaluate(JudgingStage):
 
     def _plan_self_reward(self, context: PlanContext) -> list[Program]:
         policy = context.model("searched")
-        judging, beside = self.plan_judges(context, policy, self.engine)
-        return [*self._plan(context, policy, beside).programs(beside), *judging]
+        settings = self.planned_settings(context, "searched", self.engine)
+        judging, beside = self.plan_judges(context, policy, settings)
+        engine = self._plan(context, policy, beside, settings)
+        return [*engine.programs(beside), *judging]
 
-    def _plan(self, context: PlanContext, model: ModelConfig, beside: Any = ()) -> PlannedEngine:
-        return plan_engine(model, self.engine, context.runtime, context.decoding_devices, beside)
+    def _plan(
+        self,
+        context: PlanContext,
+        model: ModelConfig,
+        beside: Any = (),
+        settings: EngineSettings | None = None,
+    ) -> PlannedEngine:
+        devices = context.decoding_devices
+        return plan_engine(model, settings or self.engine, context.runtime, devices, beside)
 
     @property
     def prm_buckets(self) -> tuple[int, ...]:

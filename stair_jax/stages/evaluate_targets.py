@@ -102,14 +102,15 @@ class Targets:
             beside = (beside, weights.params)
         searches = [parse_method(method) for method in methods if is_search(method)]
         prm = self._prm() if any(search.is_guided for search in searches) else None
-        judges = None
+        judges, settings = None, self._stage.engine
         if any(search.is_self_rewarded for search in searches):
-            judges = self._judges(config, stack)
+            judges = self._judges(folder, stack)
+            settings = judges.engine
             services |= judges.services
             beside = (beside, judges.beside)
-        layout = lay_out_engine(config, self._stage.engine, self._context.runtime, beside=beside)
+        layout = lay_out_engine(config, settings, self._context.runtime, beside=beside)
         room = None if weights is None else hold_room(weights)
-        engine = start_engine(folder, self._stage.engine, layout)
+        engine = start_engine(folder, settings, layout)
         del room  # which the cache has not taken
         encoder = _encoder(folder)
         scorers = self._scorers(methods, engine, encoder, prm, judges)
@@ -194,10 +195,10 @@ class Targets:
         }
         return PrmScorer(layout.config, params, buckets=stage.prm_buckets, mesh=layout.mesh)
 
-    def _judges(self, config: ModelConfig, stack: ExitStack) -> Judges:
+    def _judges(self, folder: Path, stack: ExitStack) -> Judges:
         """Who judges the candidates of a search by self-reward, beside the model itself."""
         stage = self._stage
-        loaded = stage.load_judges(self._context, config, stage.engine)
+        loaded = stage.load_judges(self._context, folder, stage.engine)
         return stack.enter_context(closing(loaded))
 
     def _scorers(

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax import pocket
+from stair_jax.adapter_folders import find_base, is_adapter_folder
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
@@ -41,7 +42,8 @@ class Model(Stage):
 
     Attributes:
       init: a Hugging Face folder, an id of its hub such as `Qwen/Qwen2-7B-Instruct`, or "pocket",
-        the base that comes with the package.
+        the base that comes with the package. Adapters (LoRA, in PEFT's format) are merged into
+        their base.
       architecture: hub id of a model of the same shape, for a plan made without the checkpoint;
         empty: `init`.
       tag_noise: spread of the new tags' rows around the mean row, in standard deviations of the
@@ -96,7 +98,8 @@ class Model(Stage):
         """
         base = base_folder(self.init, weights=False)
         load_config(base)
-        if self.init == _POCKET or Path(self.init).expanduser().is_dir():
+        is_here = self.init == _POCKET or Path(self.init).expanduser().is_dir()
+        if is_here and (not is_adapter_folder(base) or find_base(base)):
             stored_dtype(base)
         self._tokenizer(base)
 
@@ -110,7 +113,7 @@ class Model(Stage):
         tokenizer = self._tokenizer(base)
         say(f"{context.name}: {tokenizer.describe_ends()}")
         dtype = self.dtype or stored_dtype(base)
-        model = dataclasses.replace(load_config(base), param_dtype=dtype)
+        model = dataclasses.replace(load_config(base), param_dtype=dtype, lora=None)
         config, mesh = self._lay_out(model, context.runtime)
         params = load_params(base, config, mesh)
         vocab_size = max(config.vocab_size, tokenizer.vocab_size)

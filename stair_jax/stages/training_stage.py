@@ -58,12 +58,14 @@ class Setup:
       mesh: the devices.
       rows: of a micro-batch, on all devices together.
       part: which of these rows are made in this process; None: all.
+      base: the folder of the model that it starts from; None: there is none.
     """
 
     config: ModelConfig
     mesh: Mesh
     rows: int
     part: slice | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,17 @@ class TrainingStage(Stage, TrainingSettings):
         score_head: Any = None,
     ) -> None:
         """Writes a model as a Hugging Face folder, and ends the stage."""
-        if setup.config.lora:
-            params = lora.merge(setup.config.lora, params)
-        export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
+        base = setup.base if setup.config.lora and self.lora.save == "adapter" else None
+        export(
+            folder,
+            params,
+            setup.config,
+            tokenizer,
+            score_head,
+            self.hf_dtype,
+            self.keep_state,
+            base,
+        )
 
     def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
         """What looks at the parameters while they are trained."""
@@ -177,6 +187,18 @@ class TrainingStage(Stage, TrainingSettings):
     def makes(self) -> Mapping[str, Artifact]:
         """A language model."""
         return {"hf": Artifact.MODEL}
+
+    def planned_base(self) -> str:
+        """The model that training starts from, or the base of its adapters."""
+        return "model" if self.lora.rank and self.lora.save == "adapter" else ""
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig | None:
+        """The model that training starts from, with the adapters that `hf/` has."""
+        model = super().planned_model(inputs)
+        if model is None:
+            return None
+        trained = self.lora.adapters_on(model.lora, model.vocab_size)
+        return dataclasses.replace(model, lora=trained if self.lora.save == "adapter" else None)
 
     def run(self, context: StageContext) -> None:
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
@@ -228,7 +250,8 @@ class TrainingStage(Stage, TrainingSettings):
         model, tokenizer = huggingface.load_config(hf), Tokenizer.load(hf)
         setup = self.lay_out(model, context.runtime)
         config = adapters.with_tags(setup.config, model.lora, tokenizer)
-        setup = dataclasses.replace(setup, config=config, part=local_rows(setup.mesh, setup.rows))
+        part = local_rows(setup.mesh, setup.rows)
+        setup = dataclasses.replace(setup, config=config, part=part, base=hf)
         # Without adapters in training, those of the model are added to its kernels.
         before = model.lora if config.lora else None
         loaded = dataclasses.replace(config, lora=before)
