@@ -78,7 +78,7 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
     return models
 
 
-def check_bases(entries: Sequence[StageEntry], finished: Collection[str], workdir: Path) -> None:
+def check_bases(entries: Sequence[StageEntry], left: Sequence[StageEntry], workdir: Path) -> None:
     """Checks that adapters which are still to be read have their base, as it was.
 
     A base that this run makes is not looked at.
