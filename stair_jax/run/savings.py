@@ -137,7 +137,7 @@ def training_savings(
 
 def _rounded(settings: Any) -> list[Saving]:
     """Smaller moments, then smaller parameters, whose updates are rounded at random."""
-    found: list[dict[str, Any]] = [{"offload": True}] if not settings.offload else []
+    found: list[dict[str, Any]] = []
     if settings.mu_dtype == "float32":
         found.append({"mu_dtype": "bfloat16"})
     if settings.second_moment == "float32":
