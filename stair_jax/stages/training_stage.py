@@ -328,16 +328,19 @@ class TrainingStage(Stage, TrainingSettings):
         self._check_micro_batch(setup, memory_bytes(device))
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
-        frozen, trained = self._split(self.abstract_trainable(setup), setup)
-        axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
-        state = abstract_state(trained, axes, tx, setup.mesh)
-        needed, memory = local_bytes((state, frozen)), memory_bytes(device)
+        needed, memory = local_bytes(self.abstract_state(setup)), memory_bytes(device)
         if needed > memory:
             raise UserError(
                 f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
                 f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
                 "param_dtype and mu_dtype 'bfloat16'"
             )
+
+    def abstract_state(self, setup: Setup) -> Any:
+        """Shapes of all that training keeps: what is trained, its moments, and what is frozen."""
+        frozen, trained = self._split(self.abstract_trainable(setup), setup)
+        axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
+        return abstract_state(trained, axes, tx, setup.mesh), frozen
 
     def _check_micro_batch(self, setup: Setup, memory: float) -> None:
         """Checks that the inputs of all layers fit for a micro-batch: no size beyond compiles."""
