@@ -16,7 +16,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
-from stair_jax.run.checks import Models, check_devices, check_environment
+from stair_jax.run.checks import Models, check_bases, check_devices, check_environment
 from stair_jax.run.context import StageContext
 from stair_jax.run.disk import check_disk
 from stair_jax.run.lock import lock_holder, locked
@@ -108,6 +108,7 @@ def run(
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
             left = [entry for entry in entries if not states[entry.name].is_finished]
+            check_bases(entries, left, workdir)
             check_disk(entries, left, models, config.runtime.keep_models, workdir)
             storage.write_json(workdir / "config.json", config.effective())
             say(format_sheet(config, workdir, states, models))

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax import pocket
+from stair_jax.adapter_folders import find_base, is_adapter_folder
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
@@ -97,7 +98,8 @@ class Model(Stage):
         """
         base = base_folder(self.init, weights=False)
         load_config(base)
-        if self.init == _POCKET or Path(self.init).expanduser().is_dir():
+        is_here = self.init == _POCKET or Path(self.init).expanduser().is_dir()
+        if is_here and (not is_adapter_folder(base) or find_base(base)):
             stored_dtype(base)
         self._tokenizer(base)
 
