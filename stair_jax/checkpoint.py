@@ -32,14 +32,15 @@ class Checkpoint(NamedTuple):
 
 
 def load(source: str | Path, dtype: str = "float32", seed: int = 0) -> Checkpoint:
-    """Reads a model onto the default device.
+    """Reads a model onto the default device; adapters are merged into their base.
 
     A tokenizer that lacks the four tags of the answer format gets them, and the model's embedding
     gets rows for them: random ones, around the mean of the trained rows (`resize_vocab`).
 
     Args:
-      source: a Hugging Face folder; an id of its hub such as "Qwen/Qwen2-7B-Instruct", which is
-        fetched into the cache; or "pocket", the small base model that comes with the package.
+      source: a Hugging Face folder, or one of adapters as peft saves them; an id of its hub such as
+        "Qwen/Qwen2-7B-Instruct", which is fetched into the cache; or "pocket", the small base model
+        that comes with the package.
       dtype: of parameters and activations: "float32", "bfloat16" or "float16".
       seed: of new rows.
 
@@ -50,7 +51,7 @@ def load(source: str | Path, dtype: str = "float32", seed: int = 0) -> Checkpoin
     is_pocket = str(source) == "pocket"
     folder = Path(*pocket.__path__) / "base" if is_pocket else hub.resolve(str(source))
     config = huggingface.load_config(folder)
-    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, lora=None)
     tokenizer = prepare_tokenizer(folder)
     params = huggingface.load_params(folder, config)
     known = load_huggingface(folder).get_vocab()

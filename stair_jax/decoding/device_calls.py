@@ -7,6 +7,7 @@ which it is called. No call waits for its program.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import SlotTable
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import get_paged_backend
-from stair_jax.models.serving import fused_params
+from stair_jax.models.serving.fused_adapters import Adapter, fuse_model
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.placement import Placement
 
@@ -41,6 +42,7 @@ class DeviceCalls:
         params: Params,
         engine_config: EngineConfig,
         *,
+        adapters: Sequence[Adapter],
         mesh: Mesh | None,
         consume: bool,
     ) -> None:
@@ -51,10 +53,11 @@ class DeviceCalls:
         """
         self._config = config
         self._placement = Placement(mesh)
-        self.engine_config = engine_config.resolve(config, mesh)
+        count = len(adapters) + (config.lora is not None)
+        self.engine_config = replace(engine_config, num_adapters=count).resolve(config, mesh)
         self._backend = self.engine_config.attention
         self.programs = programs.get_programs(self.engine_config.platform)
-        self.set_params(params, consume)
+        self.set_params(params, adapters, consume)
         # After the parameters: what they leave free decides how many pages there are.
         self.engine_config = sizes = self.engine_config.with_pages(config, mesh)
         with self._placement.use():
@@ -65,13 +68,15 @@ class DeviceCalls:
                 sizes.num_shards * sizes.num_pages,
                 sizes.page_size,
                 sizes.kv_dtype or config.dtype,
+                sizes.num_adapters > 0,
             )
 
-    def set_params(self, params: Params, consume: bool) -> None:
+    def set_params(self, params: Params, adapters: Sequence[Adapter], consume: bool) -> None:
         """Replaces the weights by others of the same config."""
-        self.params = fused_params.fuse_params(
+        self.params = fuse_model(
             self._config,
             params,
+            adapters,
             weights=self.engine_config.weights,
             stacked=get_paged_backend(self._backend).stacked,
             consume=consume,
@@ -161,17 +166,19 @@ def pack_prefill(
 
     Returns:
         of N = num_shards * num_rows rows: [N, prefill_width] int32 token ids, [N, 2] int32
-        (position of the first token, number of tokens), [N, table_width] int32 page ids.
+        (position of the first token, number of tokens; with adapters [N, 3], the row's adapter),
+        [N, table_width] int32 page ids.
     """
     # Unused rows keep a length of 0: they are idle and write nothing.
     rows = len(chunks) * num_rows
     tokens = np.zeros((rows, engine_config.prefill_width), np.int32)
-    spans = np.zeros((rows, 2), np.int32)
+    spans = np.zeros((rows, engine_config.span_width), np.int32)
     table = np.zeros((rows, engine_config.table_width), np.int32)
     for index, own in enumerate(chunks):
         for row, chunk in enumerate(own, index * num_rows):
             tokens[row, : len(chunk.tokens)] = chunk.tokens
-            spans[row] = chunk.start, len(chunk.tokens)
+            # As many as the row is wide.
+            spans[row] = (chunk.start, len(chunk.tokens), chunk.sequence.adapter)[: spans.shape[1]]
             table[row, : len(chunk.sequence.pages)] = chunk.sequence.pages
     return tokens, spans, table
 

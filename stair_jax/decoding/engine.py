@@ -7,8 +7,9 @@ array, so that neither host nor device waits for the other.
 
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -19,13 +20,14 @@ from jax.sharding import Mesh
 from stair_jax.decoding.chunked_prefill import PrefillSizes
 from stair_jax.decoding.device_calls import DeviceCalls, pack_copies, pack_decode, pack_prefill
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request
+from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, adapter_of
 from stair_jax.decoding.scheduler import Scheduler
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import DecodingSlot
 from stair_jax.decoding.slots import NO_TOKEN
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.serving.fused_adapters import Adapter
 from stair_jax.models.transformer import Params
 
 
@@ -52,8 +54,13 @@ class Engine:
     the keys and values of a prompt come from another program than those of the same tokens when
     they were sampled.) Engines with equal model configs and shapes share their compiled programs.
 
+    An engine may serve several models over one base: the base itself, number 0, and models that
+    have low-rank adapters (`models/lora.py`) beside its kernels. The root of each sequence says
+    which; all that continues it is of the same model, and shares no keys and values with others.
+
     Attributes:
         stats: counters since the engine was created.
+        adapter: the model of roots that name none: 1 if there are adapters, else 0.
         device: the calls of the device programs, with weights, cache and slots.
     """
 
@@ -63,6 +70,7 @@ class Engine:
         params: Params,
         engine_config: EngineConfig | None = None,
         *,
+        adapters: Sequence[Adapter] = (),
         mesh: Mesh | None = None,
         consume: bool = False,
         **sizes: Any,
@@ -70,9 +78,10 @@ class Engine:
         """Creates an idle engine.
 
         Args:
-            config: the model config.
+            config: the model config. If it has `lora`, the adapters in `params` are number 1.
             params: the parameters, as of `transformer.init_params`; on the mesh, if there is one.
             engine_config: sizes and kinds of the device programs.
+            adapters: of more models over the same base, the numbers that follow.
             mesh: the devices; None means the default device. `data` and `fsdp` split the slots and
                 the cache, `tensor` splits the heads.
             consume: whether to delete `params` while they are converted, which leaves more memory
@@ -85,9 +94,16 @@ class Engine:
         self.stats = EngineStats()
         self._config = config
         self.device = DeviceCalls(
-            config, params, engine_config or EngineConfig(**sizes), mesh=mesh, consume=consume
+            config,
+            params,
+            engine_config or EngineConfig(**sizes),
+            adapters=adapters,
+            mesh=mesh,
+            consume=consume,
         )
         self._engine_config = engine_config = self.device.engine_config
+        self.adapter = min(1, engine_config.num_adapters)
+        self._adapter_of = partial(adapter_of, self.adapter, engine_config.num_adapters)
         self._handles: set[Handle] = set()
         self._shard_sizes = engine_config.shard_sizes()
         self._schedulers = [
@@ -137,8 +153,8 @@ class Engine:
 
         Raises:
             UserError: a token id is outside of the vocabulary.
-            ValueError: a parent is not a handle of this engine, or has been released; or a request
-                of the same id is pending.
+            ValueError: a parent is not a handle of this engine, or has been released; a request of
+                the same id is pending; or as `adapter_of`.
         """
         for request in requests:
             parent = request.parent
@@ -150,7 +166,7 @@ class Engine:
             if request.id in self._running:
                 raise ValueError(f"a request with the id {request.id!r} is pending")
             self._check_vocabulary(request.id, (*request.tokens, *request.score_ids))
-            tokens = request.sequence
+            tokens, adapter = request.sequence, self._adapter_of(parent, request.adapter)
             room = self._engine_config.max_length - len(tokens)
             self._pending += 1
             # Sampling needs room for at least one token, scoring for none.
@@ -159,7 +175,7 @@ class Engine:
                 continue
             limit = 1 if request.sampling is None else min(request.sampling.max_tokens, room)
             order = (request.priority, next(self._numbers))
-            sequence = SequenceState(tokens, order, parent, request=request, limit=limit)
+            sequence = SequenceState(tokens, order, parent, adapter, request=request, limit=limit)
             scheduler = self._scheduler_of(parent)
             scheduler.submit(sequence)
             self._running[request.id] = scheduler, sequence
@@ -213,16 +229,19 @@ class Engine:
         taken, self._streamed = self._streamed, []
         return taken
 
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
+    def keep(
+        self, tokens: Iterable[int], parent: Handle | None = None, adapter: int | None = None
+    ) -> Handle:
         """Creates a handle of a sequence; nothing is computed until it is used.
 
         Args:
             tokens: token ids, appended to those of `parent`.
             parent: a handle of this engine.
+            adapter: see `Request.adapter`.
 
         Raises:
             UserError: there are no tokens, or one is outside of the vocabulary.
-            ValueError: the parent is not a handle of this engine.
+            ValueError: the parent is not a handle of this engine; or as `adapter_of`.
         """
         if parent is not None and parent not in self._handles:
             raise ValueError("the parent is not a handle of this engine, or was released")
@@ -230,7 +249,8 @@ class Engine:
         self._check_vocabulary("keep", own)
         if not own and parent is None:
             raise UserError("a handle needs at least one token")
-        handle = Handle((*parent.tokens, *own) if parent else own, parent)
+        adapter = self._adapter_of(parent, adapter)
+        handle = Handle((*parent.tokens, *own) if parent else own, parent, adapter)
         self._handles.add(handle)
         return handle
 
@@ -248,7 +268,7 @@ class Engine:
         shortest = max(1, len(handle.parent.tokens) if handle.parent else 1)
         if handle not in self._handles or not shortest <= num_tokens <= len(handle.tokens):
             raise ValueError(f"no handle of {num_tokens} tokens can be made of this one")
-        shorter = Handle(handle.tokens[:num_tokens], handle.parent)
+        shorter = Handle(handle.tokens[:num_tokens], handle.parent, handle.adapter)
         self._handles.remove(handle)
         self._handles.add(shorter)
         home = self._home.pop(handle, None)
@@ -271,10 +291,13 @@ class Engine:
         for scheduler in self._schedulers:
             scheduler.prefix_cache.remove(handle)
 
-    def set_params(self, params: Params, consume: bool = False) -> None:
+    def set_params(
+        self, params: Params, consume: bool = False, adapters: Sequence[Adapter] = ()
+    ) -> None:
         """Replaces the weights by others of the same config; handles stay valid.
 
-        Their keys and values are dropped and computed again when they are used.
+        The arguments are those of `Engine`, with as many adapters. Keys and values of handles are
+        dropped, and computed again when they are used.
 
         Raises:
             ValueError: requests are pending, which would be sampled from two models.
@@ -286,7 +309,7 @@ class Engine:
             self._read()
         for scheduler in self._schedulers:
             scheduler.forget()
-        self.device.set_params(params, consume)
+        self.device.set_params(params, adapters, consume)
 
     def _check_vocabulary(self, name: Any, ids: tuple[int, ...]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._config.vocab_size):
@@ -409,7 +432,7 @@ class Engine:
         handle = None
         if request.keep:
             # A child of the request's parent, so that both can share pages and be evicted in order.
-            handle = Handle((*sequence.tokens, *sequence.sampled), request.parent)
+            handle = Handle((*sequence.tokens, *sequence.sampled), request.parent, sequence.adapter)
             self._handles.add(handle)
             self._home[handle] = scheduler
         scheduler.retire(sequence, handle)

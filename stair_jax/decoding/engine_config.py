@@ -69,6 +69,7 @@ class EngineConfig:
         weights: "none", or 8-bit kernels for the layers: "fp8" (GPUs), "int8" (TPUs).
         kv_dtype: dtype of keys and values in the cache: "int8", "float8_e4m3fn", or that of the
             model, which "" stands for.
+        num_adapters: models with adapters over the base; set by the engine.
         num_shards: data-parallel parts of slots and cache; set by `resolve`.
         platform: platform of the devices; set by `resolve`.
         num_pages: pages per shard, including the reserved page 0; set by `with_pages`.
@@ -84,6 +85,7 @@ class EngineConfig:
     attention: str = ""
     weights: str = "none"
     kv_dtype: str = ""
+    num_adapters: int = 0
     num_shards: int = 1
     num_pages: int = 0
     platform: str = ""
@@ -109,6 +111,11 @@ class EngineConfig:
     def table_width(self) -> int:
         """Maximum number of pages per sequence."""
         return -(-self.max_length // self.page_size)
+
+    @property
+    def span_width(self) -> int:
+        """Numbers that say where a row of a prefill belongs, see `programs.prefill`."""
+        return 3 if self.num_adapters else 2
 
     @property
     def max_copies(self) -> int:

@@ -80,7 +80,7 @@ def get_programs(platform: str) -> Programs:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5, 6))
 def empty_state(
     config: ModelConfig,
     backend: str,
@@ -88,6 +88,7 @@ def empty_state(
     num_pages: int,
     page_size: int,
     kv_dtype: str,
+    has_adapters: bool = False,
 ) -> State:
     """Idle slots and zeroed pages.
 
@@ -98,6 +99,7 @@ def empty_state(
         num_pages: pages of all shards together, including page 0 of each shard.
         page_size: tokens per page.
         kv_dtype: dtype of keys and values.
+        has_adapters: whether each slot says which adapter it uses.
     """
     attention = get_paged_backend(backend)
     layers = config.num_hidden_layers
@@ -107,7 +109,7 @@ def empty_state(
         pages = tuple(
             attention.empty(config, num_pages, page_size, 1, kv_dtype) for _ in range(layers)
         )
-    return _placed(config, State(empty_slots(num_slots), pages))
+    return _placed(config, State(empty_slots(num_slots, has_adapters), pages))
 
 
 def prefill(
@@ -130,12 +132,13 @@ def prefill(
         state: donated.
         tokens: [R, T] int32, token ids.
         spans: [R, 2] int32, position of each row's first token, and number of its tokens that are
-            not padding.
+            not padding; in an engine with adapters [R, 3], the last column is each row's adapter.
         table: [R, W] int32, page ids of each row's sequence in order.
     """
     view = View(table, spans[:, 0], spans[:, 1])
+    adapter = None if state.slots.adapter is None else spans[:, 2]
     attention = get_paged_backend(backend)
-    _, pages = paged_forward.forward(config, fused, attention, tokens, state.pages, view)
+    _, pages = paged_forward.forward(config, fused, attention, tokens, state.pages, view, adapter)
     return _placed(config, State(state.slots, pages))
 
 
@@ -221,7 +224,7 @@ def decode(
         of the score ids. A slot that sampled fewer than `num_steps` tokens and has not ended needs
         a "full" call.
     """
-    mask, new = unpack(changes)
+    mask, new = unpack(changes, state.slots.adapter is not None)
     slots, table = _taken_over(replaced(mask, new, state.slots), table, line, line_table)
     if decode_mode != "quick":
         # Not zeros: an array that is not read would not be donated.
@@ -233,7 +236,7 @@ def decode(
         slots = carry.slots
         view = View(table, slots.position, slots.alive.astype(jnp.int32))
         hidden, pages = paged_forward.forward(
-            config, fused, attention, slots.token[:, None], carry.pages, view
+            config, fused, attention, slots.token[:, None], carry.pages, view, slots.adapter
         )
         logits = paged_forward.logits(config, fused, hidden[:, 0])
         # Idle and scoring rows count as greedy, so that they never cause a branch to be taken.
@@ -295,7 +298,7 @@ def _taken_over(
         place = jnp.cumsum(is_free) - 1
         takes = is_free & (place < jnp.sum(unpack(line)[0]))
         place = jnp.where(takes, place, 0)
-        new = unpack(line[place])[1]
+        new = unpack(line[place], slots.adapter is not None)[1]
         return replaced(takes, new, slots), jnp.where(takes[:, None], line_table[place], table)
 
     if jax.sharding.get_abstract_mesh().size > 1:

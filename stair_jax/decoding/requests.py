@@ -72,10 +72,12 @@ class Handle:
     Attributes:
         tokens: token ids of the whole sequence.
         parent: the handle that it continues, whose tokens are a prefix of its own.
+        adapter: of the engine, by which its keys and values are computed; that of the parent.
     """
 
     tokens: tuple[int, ...]
     parent: "Handle | None" = None
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Request:
         priority: the lowest goes first, and is the last to be preempted when the cache is full.
         stream: whether `Engine.take_tokens` hands out the tokens as they are sampled.
         service: which service of a driver the request is for; "" is its engine.
+        adapter: which model of the engine answers, see `Engine`: 0 is the base; None: that of the
+            parent, or without one the engine's own (`Engine.adapter`).
     """
 
     id: Hashable
@@ -107,6 +111,7 @@ class Request:
     priority: int = 0
     stream: bool = False
     service: str = ""
+    adapter: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the request.
@@ -153,6 +158,27 @@ class Completion:
     finish: Finish = "length"
     scores: tuple[float, ...] = ()
     handle: Handle | None = None
+
+
+def adapter_of(own: int, count: int, parent: Handle | None, adapter: int | None) -> int:
+    """The adapter of what continues a handle, or of a root.
+
+    Args:
+        own: that of roots which name none.
+        count: of adapters in the engine, without the base.
+        parent: the handle; None: it is a root.
+        adapter: the one that is asked for; None: none.
+
+    Raises:
+        ValueError: there is no such adapter, or it is not that of the parent.
+    """
+    inherited = own if parent is None else parent.adapter
+    chosen = inherited if adapter is None else adapter
+    if parent is not None and chosen != inherited:
+        raise ValueError(f"adapter {adapter} cannot continue a sequence of adapter {inherited}")
+    if not 0 <= chosen <= count:
+        raise ValueError(f"the engine has no adapter {adapter}: it has {count} beside the base")
+    return chosen
 
 
 _Copied = TypeVar("_Copied", Request, Completion)

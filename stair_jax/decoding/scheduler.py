@@ -376,7 +376,9 @@ class Scheduler:
             return maker
         handle = missing[0]
         # The order of the sequence that needs it: whoever may preempt one may preempt the other.
-        maker = SequenceState(handle.tokens, sequence.order, handle.parent, handle=handle)
+        maker = SequenceState(
+            handle.tokens, sequence.order, handle.parent, handle.adapter, handle=handle
+        )
         if not self._open(maker):
             return None
         self.makers.add(maker, missing)

@@ -24,6 +24,7 @@ class SequenceState:
         tokens: token ids of the prompt, i.e. of the sequence without sampled tokens.
         order: (priority, submission number); the lowest goes first.
         parent: the handle that the sequence continues.
+        adapter: of the engine, by which the sequence is computed.
         request: the request.
         handle: the handle that is computed, if there is no request.
         limit: maximum number of sampled tokens; 1 for a scoring request.
@@ -44,6 +45,7 @@ class SequenceState:
     tokens: tuple[int, ...]
     order: tuple[int, int]
     parent: Handle | None
+    adapter: int = 0
     request: Request | None = None
     handle: Handle | None = None
     limit: int = 0

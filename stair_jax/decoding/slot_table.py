@@ -152,4 +152,4 @@ class SlotTable:
 def _pack(rows: np.ndarray, row: int, sequence: SequenceState) -> None:
     """Writes the request of a sequence into one of the packed rows."""
     assert sequence.request is not None
-    put_request(rows, row, sequence.request, len(sequence.tokens), sequence.limit)
+    put_request(rows, row, sequence.request, len(sequence.tokens), sequence.limit, sequence.adapter)

@@ -20,7 +20,8 @@ from stair_jax.decoding.sampling.sample import SamplingRows
 NO_TOKEN = -1
 
 # Columns of a packed row in order, with their format codes of `struct`. Every code has 4 bytes;
-# fields that are not int32 are transferred as their bits.
+# fields that are not int32 are transferred as their bits. "replace" is 0 where a row stays as it
+# is, else 1 + the adapter of the new row, so that adapters take no column where there are none.
 _FIELDS = {
     "replace": "i",
     "token": "i",
@@ -56,6 +57,7 @@ class Slots(NamedTuple):
         stalled: [S] bool, the rows that a "quick" call could not sample, and that wait for a call
             of another mode. Further quick calls leave them alone: rounding may differ between two
             steps at one position, so that they might go on where the host does not expect it.
+        adapter: [S] int32, the adapter of each sequence; None in an engine without adapters.
     """
 
     token: jax.Array
@@ -66,6 +68,7 @@ class Slots(NamedTuple):
     score_ids: jax.Array
     sampling: SamplingRows
     stalled: jax.Array
+    adapter: jax.Array | None = None
 
     @property
     def alive(self) -> jax.Array:
@@ -73,16 +76,17 @@ class Slots(NamedTuple):
         return self.remaining > 0
 
 
-def empty_slots(num_slots: int) -> Slots:
+def empty_slots(num_slots: int, has_adapters: bool = False) -> Slots:
     """The rows of `num_slots` idle slots."""
-    return unpack(jnp.zeros((num_slots, WIDTH), jnp.int32))[1]
+    return unpack(jnp.zeros((num_slots, WIDTH), jnp.int32), has_adapters)[1]
 
 
-def unpack(packed: jax.Array) -> tuple[jax.Array, Slots]:
+def unpack(packed: jax.Array, has_adapters: bool = False) -> tuple[jax.Array, Slots]:
     """Unpacks rows that the host has packed.
 
     Args:
         packed: [S, WIDTH] int32.
+        has_adapters: whether the rows get their adapters.
 
     Returns:
         [S] bool, the slots whose state is replaced, and the S rows.
@@ -107,6 +111,7 @@ def unpack(packed: jax.Array) -> tuple[jax.Array, Slots]:
         score_ids=get("score_ids"),
         sampling=sampling,
         stalled=jnp.zeros(packed.shape[0], bool),
+        adapter=jnp.maximum(get("replace") - 1, 0) if has_adapters else None,
     )
     return get("replace") > 0, slots
 
@@ -133,7 +138,9 @@ def put_at_rest(packed: np.ndarray, slot: int) -> None:
     packed[slot, _STARTS["replace"]] = 1
 
 
-def put_request(packed: np.ndarray, slot: int, request: Request, length: int, limit: int) -> None:
+def put_request(
+    packed: np.ndarray, slot: int, request: Request, length: int, limit: int, adapter: int = 0
+) -> None:
     """Writes into `packed` that a slot continues with a request.
 
     Args:
@@ -142,6 +149,7 @@ def put_request(packed: np.ndarray, slot: int, request: Request, length: int, li
         request: the request, whose last token is the next input.
         length: tokens in its sequence.
         limit: tokens that may be sampled.
+        adapter: of the engine, by which the sequence is computed.
     """
     # A scoring request has no sampling settings: greedy without limits is the cheapest way through
     # the sampler, and its token is discarded.
@@ -153,7 +161,7 @@ def put_request(packed: np.ndarray, slot: int, request: Request, length: int, li
     )
     stop_ids = () if sampling is None else sampling.stop_ids
     row = _ROW.pack(
-        1,
+        1 + adapter,
         request.last_token,
         length - 1,
         limit,

@@ -12,6 +12,7 @@ from stair_jax.errors import UserError
 from stair_jax.evaluation.local_target import PROMPTED
 from stair_jax.evaluation.target import Asked, Message, Reply, Target
 from stair_jax.text import steps
+from stair_jax.text.thoughts import split_thought
 
 METHODS = ("greedy", PROMPTED)
 
@@ -84,16 +85,18 @@ class _ChatTask(Task[Reply]):
 
     def receive(self, completion: ChatCompletion) -> list[Any]:
         text = completion.text
-        parsed = steps.parse_tolerant(text)
+        thought, said = split_thought(text)
+        parsed = steps.parse_tolerant(said)
+        reasoning = (completion.reasoning or thought, steps.reasoning_text(said))
         self.result = Reply(
             text=text,
-            reasoning=completion.reasoning or steps.reasoning_text(text),
+            reasoning="\n\n".join(filter(None, reasoning)),
             final=parsed.final,
             finish=completion.finish,
             tokens=completion.usage.output_tokens,
             generated_tokens=completion.usage.output_tokens,
             prompt_tokens=completion.usage.input_tokens,
             steps=len(parsed.steps),
-            well_formed=steps.is_well_formed(text),
+            well_formed=steps.is_well_formed(said),
         )
         return []

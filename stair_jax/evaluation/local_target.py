@@ -18,6 +18,7 @@ from stair_jax.inference.scoring import Scorer
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.conversations import encode_chat
+from stair_jax.text.thoughts import split_thought
 from stair_jax.text.tokenizer import Tokenizer
 
 PROMPTED = "prompted"  # the method of a greedy answer to a prompt that asks to think first
@@ -237,10 +238,11 @@ def read_reply(text: str, answered: Answered, prefilled: int = 0) -> Reply:
       answered: what the model added.
       prefilled: tokens that the answer began with, which are no part of the prompt.
     """
-    parsed = steps.parse_tolerant(text)
+    thought, said = split_thought(text)
+    parsed = steps.parse_tolerant(said)
     return Reply(
         text=text,
-        reasoning=steps.reasoning_text(text),
+        reasoning="\n\n".join(filter(None, (thought, steps.reasoning_text(said)))),
         final=parsed.final,
         finish=answered.finish,
         tokens=len(answered.tokens),
@@ -248,7 +250,7 @@ def read_reply(text: str, answered: Answered, prefilled: int = 0) -> Reply:
         prompt_tokens=answered.prompt_tokens - prefilled,
         steps=len(parsed.steps),
         score=answered.score,
-        well_formed=steps.is_well_formed(text),
+        well_formed=steps.is_well_formed(said),
     )
 
 

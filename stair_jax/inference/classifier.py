@@ -172,7 +172,9 @@ def load_classifier(
       UserError: names the file, tensor or field that is missing or damaged.
     """
     labels = huggingface.load_labels(folder)
-    config = dataclasses.replace(huggingface.load_config(folder), dtype=dtype, param_dtype=dtype)
+    config = dataclasses.replace(
+        huggingface.load_config(folder), dtype=dtype, param_dtype=dtype, lora=None
+    )
     if mesh is not None:
         config = fit_to_mesh(config, mesh, vocab_multiple)
     params = {

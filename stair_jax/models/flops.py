@@ -2,10 +2,12 @@
 
 A forward pass takes 2 N per token, with N the number of parameters in the layers' kernels, 2 D V
 for each position whose logits are needed, and the two products of attention over the visible
-tokens. A backward pass takes twice as much. Rematerialization, norms, softmax, sampling and the
-optimizer are not counted. FLOPs / (chips x peak) is therefore a lower bound of the time of a step,
-and its ratio to the measured time is the model FLOPs utilization (MFU; Chowdhery et al. 2022,
-appendix B).
+tokens. A backward pass takes twice as much. Where adapters are trained (LoRA), kernels and head
+have no gradients of their own, and their part of the backward pass takes no more than that of the
+forward pass; adapters are counted as kernels otherwise are. Rematerialization, norms, softmax,
+sampling and the optimizer are not counted. FLOPs / (chips x peak) is therefore a lower bound of the
+time of a step, and its ratio to the measured time is the model FLOPs utilization (MFU; Chowdhery et
+al. 2022, appendix B).
 
 XLA's own `cost_analysis` is not used: it counts the body of a scan once.
 """
@@ -41,6 +43,26 @@ def layer_params(config: ModelConfig) -> int:
     return config.num_hidden_layers * (attention + mlp)
 
 
+def adapter_params(config: ModelConfig) -> int:
+    """Number of parameters in the adapters of all layers."""
+    if config.lora is None:
+        return 0
+    embed, mlp = config.hidden_size, config.intermediate_size
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    sizes = {
+        "query": embed + queries,
+        "key": embed + keys,
+        "value": embed + keys,
+        "out": queries + embed,
+        "gate": embed + mlp,
+        "up": embed + mlp,
+        "down": mlp + embed,
+    }
+    each = sum(sizes[name] for name in config.lora.targets)
+    return config.num_hidden_layers * config.lora.rank * each
+
+
 def forward_flops(config: ModelConfig, rows: RowShape) -> int:
     """FLOPs of a forward pass over whole sequences."""
     tokens = rows.count * rows.length
@@ -49,8 +71,12 @@ def forward_flops(config: ModelConfig, rows: RowShape) -> int:
 
 
 def training_flops(config: ModelConfig, rows: RowShape) -> int:
-    """FLOPs of a forward and backward pass: 6 N per token, and three times the attention."""
-    return 3 * forward_flops(config, rows)
+    """FLOPs of a forward and backward pass: 6 N per token, and three times the attention.
+
+    With adapters: 4 N, and 6 for each parameter of these.
+    """
+    tokens, logits = rows.count * rows.length, rows.count * rows.logits
+    return 3 * forward_flops(config, rows) - _without_gradients(config, tokens, logits)
 
 
 def micro_training_flops(
@@ -67,7 +93,8 @@ def micro_training_flops(
     tokens = int(np.count_nonzero(segment_ids))
     seen = seen_pairs(segment_ids, micro.get("ends"))
     logits = int(np.count_nonzero(micro["weights"])) if head else 0
-    return 3 * _forward(config, tokens, seen, logits)
+    whole = 3 * _forward(config, tokens, seen, logits)
+    return whole - _without_gradients(config, tokens, logits)
 
 
 def seen_pairs(segment_ids: np.ndarray, ends: np.ndarray | None = None) -> int:
@@ -101,5 +128,16 @@ def _forward(config: ModelConfig, tokens: int, seen: int, logits: int) -> int:
     """FLOPs of a forward pass by numbers of tokens, attended pairs, and positions with logits."""
     width = config.num_attention_heads * config.head_dim
     attention = 4 * config.num_hidden_layers * width * seen  # query-key and weight-value products
-    head = 2 * config.vocab_size * config.hidden_size * logits
-    return 2 * layer_params(config) * tokens + attention + head
+    kernels = 2 * (layer_params(config) + adapter_params(config)) * tokens
+    return kernels + attention + _head(config, logits)
+
+
+def _head(config: ModelConfig, logits: int) -> int:
+    return 2 * config.vocab_size * config.hidden_size * logits
+
+
+def _without_gradients(config: ModelConfig, tokens: int, logits: int) -> int:
+    """FLOPs of the gradients of kernels and head, where these are frozen."""
+    if config.lora is None:
+        return 0
+    return 2 * layer_params(config) * tokens + _head(config, logits)

@@ -1,11 +1,28 @@
 """What follows the decoder: masking of padded logits, and heads that read one token."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from stair_jax.models.config import ModelConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OutputHead:
+    """The matrix whose products with hidden states are the logits.
+
+    Attributes:
+        table: [V, D].
+        rows: [K, D], in place of the rows `ids` of the table; None: all are as in the table.
+        ids: K token ids.
+    """
+
+    table: jax.Array
+    rows: jax.Array | None = None
+    ids: tuple[int, ...] = field(default=(), metadata={"static": True})
 
 
 def mask_padding(logits: jax.Array, vocab_size: int, first: int | jax.Array = 0) -> jax.Array:

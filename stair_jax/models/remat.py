@@ -13,19 +13,23 @@ QUERY, KEY, VALUE = "query", "key", "value"
 ATTENTION = "attention"  # named by the backend, possibly with its log-sum-exp
 MIDDLE = "middle"  # hidden states between attention and MLP
 GATE, UP = "gate", "up"
+PRODUCT = "product"  # with a kernel and its adapter, of models that have adapters
+LOW = "low"  # the inputs of an adapter's second half: as many numbers a token as its rank
 
 _PROJECTIONS = (QUERY, KEY, VALUE)
 # cuDNN's attention is one primitive whose residuals cannot be named: recognized by its own name.
 _CUDNN = "dot_product_attention_fwd_wrapper"
 
 
-def get_policy(name: str) -> Policy | None:
+def get_policy(name: str, has_adapters: bool = False) -> Policy | None:
     """The policy for `jax.checkpoint`.
 
     Args:
         name: one of `config.REMAT_POLICIES` except "none".
+        has_adapters: whether the model has adapters. What is small of them is then saved; and
+            "dots" saves the sum of the products with a kernel and with its adapter, not both.
     """
-    return _POLICIES[name]
+    return (_WITH_ADAPTERS if has_adapters else _POLICIES)[name]
 
 
 def _is_cudnn(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -49,4 +53,9 @@ _POLICIES: dict[str, Policy | None] = {
         offload_src="device",
         offload_dst="pinned_host",
     ),
+}
+_WITH_ADAPTERS = _POLICIES | {
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, LOW),
+    "attention": _keep(*_PROJECTIONS, ATTENTION, LOW),
+    "attention_mlp": _keep(*_PROJECTIONS, ATTENTION, MIDDLE, GATE, UP, LOW),
 }

@@ -9,7 +9,9 @@ axis L of `layers` runs over the layers:
             mlp_norm [L, D]   gate, up [L, D, F]   down [L, F, D]
       Qwen2: query_bias [L, heads, head_dim]   key_bias, value_bias [L, kv_heads, head_dim]
       Qwen3: query_norm, key_norm [L, head_dim]
-      with adapters (`lora.py`): NAME_lora_a, NAME_lora_b of the kernels NAME
+      with adapters (`lora.py`): NAME_lora_a, NAME_lora_b of the kernels NAME; beside the layers
+      embedding_rows, head_rows [K, D]
+      with `base_weights` (`base_quantization.py`): NAME_values, NAME_scales in place of NAME
 
 V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
@@ -23,10 +25,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from stair_jax.models import lora, remat
+from stair_jax.models import base_quantization, lora, remat
 from stair_jax.models.attention.backends import get_backend
+from stair_jax.models.base_quantization import BlockQuantized
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.embedding import look_up
+from stair_jax.models.heads import OutputHead
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 from stair_jax.parallel import rules
 
@@ -148,10 +152,17 @@ class Layer(nn.Module):
             axes: logical axes of the kernel.
             shape: of the kernel.
         """
-        product = jnp.einsum(spec, inputs, self._kernel(name, axes, shape))
+        kind = self.config.base_weights
+        if kind == "none":
+            product = jnp.einsum(spec, inputs, self._kernel(name, axes, shape))
+        else:
+            kernel, axis = self._quantized(name, axes, shape), base_quantization.AXES[name]
+            product = base_quantization.product(kind, spec, inputs, kernel, axis)
         adapters = self.config.lora
-        if adapters is None or name not in adapters.targets:
+        if adapters is None:
             return product
+        if name not in adapters.targets:
+            return checkpoint_name(product, remat.PRODUCT)
         count, rank = lora.KERNELS[name], adapters.rank
         # As in PEFT: A uniform in +-1/sqrt(inputs), B zero, so that the model starts as the base.
         uniform = nn.initializers.variance_scaling(
@@ -169,12 +180,33 @@ class Layer(nn.Module):
                 ),
             )
         )
-        return product + lora.product(inputs, a, b, adapters.scale)
+        product = product + lora.product(inputs, a, b, adapters.scale)
+        return checkpoint_name(product, remat.PRODUCT)
 
     def _kernel(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
         # Parameters keep `param_dtype` for the optimizer; products run in `dtype`.
         init = nn.initializers.normal(self.config.initializer_range)
         return _param(self, name, init, axes, shape).astype(self.config.dtype)
+
+    def _quantized(
+        self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]
+    ) -> BlockQuantized:
+        kind, axis = self.config.base_weights, base_quantization.AXES[name]
+        values, scales = base_quantization.quantized_shapes(kind, shape, axis)
+
+        def draw(key: jax.Array, *_: Any) -> jax.Array:
+            return base_quantization.random_values(kind, key, shape, axis)
+
+        dtype = base_quantization.values_dtype(kind)
+        scale = base_quantization.random_scale(kind, self.config.initializer_range)
+        constant = nn.initializers.constant(scale)
+        parts = (
+            _param(self, name + base_quantization.VALUES, draw, axes, values, dtype),
+            _param(self, name + base_quantization.SCALES, constant, axes, scales, "float32"),
+        )
+        # Gathered over `fsdp` as they are, in 4 or 8 bits, and not when they are dequantized.
+        whole = tuple(None if axis == "embed" else axis for axis in axes)
+        return BlockQuantized(*(nn.with_logical_constraint(part, whole) for part in parts))
 
     def _scale(self, name: str) -> jax.Array:
         init = _norm_init(self.config)
@@ -216,13 +248,25 @@ class Transformer(nn.Module):
             # needed.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
-        hidden = scale_embedded(config, look_up(embedding, tokens, config.dtype))
+        hidden = look_up(embedding, tokens, config.dtype)
+        if config.lora and config.lora.token_ids:
+            hidden = self._with_rows(config.lora, hidden, tokens)
+        hidden = scale_embedded(config, hidden)
         hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
         rotation = rotary_embedding(
             positions, config.head_dim, config.rope_theta, config.rope_scaling
         )
         hidden, _ = _scanned_layers(config)(hidden, rotation, segment_ids, ends)
         return norm(config, hidden, final_norm)
+
+    def _with_rows(self, adapters: lora.Lora, embedded: jax.Array, tokens: jax.Array) -> jax.Array:
+        """Embedded tokens, with the rows of those that have their own."""
+        axes, shape = (None, "embed"), (len(adapters.token_ids), self.config.hidden_size)
+        own = partial(_param, self, init=nn.initializers.zeros, axes=axes, shape=shape)
+        if self.is_initializing() and not self.config.tie_word_embeddings:
+            own("head" + lora.ROWS, dtype=adapters.dtype)  # applied outside, as the head
+        rows = own("embedding" + lora.ROWS, dtype=adapters.dtype)
+        return lora.with_rows(embedded, tokens, adapters.token_ids, rows)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
@@ -235,13 +279,20 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def new_adapters(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
-    """The adapters of a model, {"layers": {...}}, with which it is the same as without them."""
-    shardings = rules.shardings(lora.split(logical_axes(config))[1], mesh)
+    """The adapters of a model, {"layers": {...}}, with which it is the same as without them.
+
+    The rows of tokens are not among them: see `lora.own_rows`.
+    """
+    shardings = rules.shardings(_adapters_of_layers(logical_axes(config)), mesh)
 
     def make(key: jax.Array) -> Params:
-        return lora.split(init_params(config, key))[1]
+        return _adapters_of_layers(init_params(config, key))
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+
+def _adapters_of_layers(params: Params) -> Params:
+    return {"layers": lora.split(params)[1]["layers"]}
 
 
 def logical_axes(config: ModelConfig) -> Params:
@@ -274,6 +325,15 @@ def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
     The logits of its padding rows have to be masked: see `heads.mask_padding`.
     """
     return params["embedding" if config.tie_word_embeddings else "head"]
+
+
+def output_head(params: Params, config: ModelConfig) -> OutputHead:
+    """`output_embedding`, with rows of their own for the tokens that have them."""
+    table = output_embedding(params, config)
+    if config.lora is None or not config.lora.token_ids:
+        return OutputHead(table)
+    name = "embedding" if config.tie_word_embeddings else "head"
+    return OutputHead(table, params[name + lora.ROWS], config.lora.token_ids)
 
 
 def scale_embedded(config: ModelConfig, hidden: jax.Array) -> jax.Array:
@@ -316,7 +376,7 @@ def _param(
     module: nn.Module,
     name: str,
     init: nn.initializers.Initializer,
-    axes: tuple[str, ...],
+    axes: tuple[str | None, ...],
     shape: tuple[int, ...],
     dtype: str = "",
 ) -> jax.Array:
@@ -348,7 +408,9 @@ def _scanned_layers(config: ModelConfig) -> Any:
     layer: Any = Layer
     if config.remat != "none":
         # `prevent_cse` is not needed inside of a scan, and its barriers would cost speed.
-        layer = nn.remat(Layer, policy=remat.get_policy(config.remat), prevent_cse=False)
+        layer = nn.remat(
+            Layer, policy=remat.get_policy(config.remat, config.lora is not None), prevent_cse=False
+        )
     # One layer is traced and compiled, however many there are.
     scanned = nn.scan(
         layer,

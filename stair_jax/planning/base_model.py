@@ -37,7 +37,7 @@ def base_model(init: str, architecture: str, resolve: Callable[[], Path]) -> Mod
         config = ModelConfig.from_huggingface(KNOWN[name].config)
         num_tokens = KNOWN[name].num_tokens + len(steps.TAGS)
     else:
-        config = load_config(folder)
+        config = dataclasses.replace(load_config(folder), lora=None)
         tokenizer = load_huggingface(folder)
         end = template_end(tokenizer, ChatSettings.load(folder))
         add_tags(tokenizer, [*stored_stop_ids(folder, tokenizer), *([] if end is None else [end])])

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from stair_jax.models.base_quantization import is_quantized
 from stair_jax.models.config import ModelConfig
 
 
@@ -32,8 +33,8 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
     """Bytes per device to read the weights once: one forward pass over any number of tokens.
 
     Weights that `fsdp` splits are all-gathered, so each device reads those of its whole fsdp group.
-    They count in the dtype of the activations, in which they are used. The input embedding is not
-    counted: a pass reads only some of its rows.
+    They count in the dtype of the activations, in which they are used; quantized kernels as they
+    are stored. The input embedding is not counted: a pass reads only some of its rows.
 
     Args:
       config: of the model.
@@ -45,8 +46,10 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
         read["head"] = params["embedding" if config.tie_word_embeddings else "head"]
     itemsize = np.dtype(config.dtype).itemsize
     return sum(
-        itemsize * int(np.prod(_local_shape(leaf))) * _gathered(leaf)
-        for leaf in jax.tree.leaves(read)
+        (np.dtype(leaf.dtype).itemsize if is_quantized(path[-1].key) else itemsize)
+        * int(np.prod(_local_shape(leaf)))
+        * _gathered(leaf)
+        for path, leaf in jax.tree.leaves_with_path(read)
     )
 
 
@@ -73,7 +76,9 @@ def _gathered(leaf: Any) -> int:
     return sharding.mesh.shape["fsdp"] if split else 1
 
 
-def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = True) -> int:
+def training_traffic(
+    config: ModelConfig, state: Any, passes: int, head: bool = True, frozen: Any = None
+) -> int:
     """Bytes per device of a training step of `passes` micro-batches.
 
     A micro-batch reads the weights twice (forward and backward), and reads and writes the sum of
@@ -85,9 +90,13 @@ def training_traffic(config: ModelConfig, state: Any, passes: int, head: bool = 
         dict {"model": those, ...}.
       passes: number of micro-batches.
       head: as in `weights_traffic`.
+      frozen: parameters beside those of the state, if any: read, and without gradients.
     """
-    model = state.params.get("model", state.params)
+    whole = frozen or state.params
+    read = weights_traffic(config, whole.get("model", whole), head)
+    if frozen:
+        read += local_bytes(state.params)
     gradients = sum(4 * int(np.prod(_local_shape(leaf))) for leaf in jax.tree.leaves(state.params))
-    each = 2 * weights_traffic(config, model, head) + 2 * gradients
+    each = 2 * read + 2 * gradients
     # The last two terms are the update: one read of the sum, one read and write of the state.
     return passes * each + gradients + 2 * local_bytes(state)

@@ -1,7 +1,7 @@
 """Inference programs of a plan: the rollout engine's, PRM scoring, and the tree search round."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,7 +16,8 @@ from stair_jax.inference.scorers import PrmScorer, prm_scores
 from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import get_paged_backend
-from stair_jax.models.serving.fused_params import fuse_params, fused_axes
+from stair_jax.models.serving.fused_adapters import fuse_model
+from stair_jax.models.serving.fused_params import fused_axes
 from stair_jax.models.transformer import init_params
 from stair_jax.parallel.chips import device_chip
 from stair_jax.parallel.mesh import use_mesh
@@ -61,6 +62,7 @@ class EnginePlan:
                     pages,
                     sizes.page_size,
                     sizes.kv_dtype,
+                    sizes.num_adapters > 0,
                 )
             )
         return on_place(shapes, programs.state_axes(self.config, shapes), self.place)
@@ -106,7 +108,8 @@ class EnginePlan:
         sizes = self.engine_config
         count, length = sizes.num_shards * sizes.prefill_sizes[0], sizes.prefill_width
         arrays = tuple(
-            np.zeros((count, width), np.int32) for width in (length, 2, sizes.table_width)
+            np.zeros((count, width), np.int32)
+            for width in (length, sizes.span_width, sizes.table_width)
         )
         written = count * length * sizes.token_bytes(self.config, self.place)
         weights = cost.fused_traffic(self.config, self.fused_params, head=False)
@@ -176,7 +179,8 @@ def plan_engine_config(
     Raises:
       UserError: the sizes cannot be split over the mesh, or the cache would be too small.
     """
-    engine_config = engine_config.resolve(config, place)
+    count = int(config.lora is not None)
+    engine_config = replace(engine_config, num_adapters=count).resolve(config, place)
     device = place.devices.flat[0] if isinstance(place, Mesh) else place
     fused = abstract_fused_params(config, engine_config, place)
     memory = device_chip(device).memory if memory is None else memory
@@ -189,7 +193,7 @@ def abstract_fused_params(config: ModelConfig, engine_config: EngineConfig, plac
     stacked = get_paged_backend(engine_config.attention).stacked
     params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     fused = jax.eval_shape(
-        partial(fuse_params, config, weights=engine_config.weights, stacked=stacked), params
+        partial(fuse_model, config, weights=engine_config.weights, stacked=stacked), params
     )
     return on_place(fused, fused_axes(config, fused), place)
 

@@ -63,7 +63,7 @@ def train_step(
         (state, abstract_batch(batch, mesh), scalar, frozen or {}),
         mesh,
         flops.training_flops(config, rows),
-        cost.training_traffic(config, state, passes, head),
+        cost.training_traffic(config, state, passes, head, frozen),
     )
 
 

@@ -1,7 +1,7 @@
 """What a stage is given to work with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class PlanContext:
       decoding_devices: that decode: where the run has several processes, those of one.
       models: for each field that names earlier stages, the models that these hand on; stages
         without a model are left out.
+      bases: for each field that names a stage whose model is adapters, the stage of their base.
     """
 
     name: str
@@ -67,6 +68,7 @@ class PlanContext:
     devices: Sequence[jax.Device]
     decoding_devices: Sequence[jax.Device]
     models: "Mapping[str, Sequence[ModelConfig]]"
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def model(self, field: str) -> "ModelConfig":
         """The model of the one stage that `field` names.
@@ -77,3 +79,7 @@ class PlanContext:
         if not self.models.get(field):
             raise UserError(f"{field} is empty or names a stage without a model")
         return self.models[field][0]
+
+    def base(self, field: str) -> str | None:
+        """The stage of the base of the one model that `field` names; None: it has no adapters."""
+        return self.bases.get(field)

@@ -15,7 +15,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
-from stair_jax.parallel.chips import memory_bytes
+from stair_jax.parallel.chips import is_here, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, make_mesh
 from stair_jax.planning.abstract import Place
 from stair_jax.planning.cost import local_bytes
@@ -37,12 +37,21 @@ class EngineSettings:
       dtype: of weights and activations.
       weights: "none", or 8 bits, see `EngineConfig`.
       kv_dtype: of the cache, see `EngineConfig`.
+      with_base: whether adapters stay beside their base, which is then a model of the engine too,
+        its number 0. Otherwise they are merged into it: a model alone so costs no more than one
+        without adapters.
     """
 
     context_tokens: int
     dtype: str
     weights: str = "none"
     kv_dtype: str = ""
+    with_base: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether weights and cache are in `dtype`, none in 8 bits."""
+        return self.weights == "none" and self.kv_dtype in ("", self.dtype)
 
 
 @dataclass(frozen=True)
@@ -139,10 +148,11 @@ def lay_out_engine(
     devices = jax.local_devices() if devices is None else devices
     mesh = decoding_mesh(runtime, model, itemsize_of(settings.dtype, settings.weights), devices)
     shared = mesh if mesh.size > 1 else None
-    config = configure(model, settings.dtype, runtime, shared)
+    config = configure(model, settings, runtime, shared)
     place: Place = shared or devices[0]
-    if shared is None and devices[0].platform == "tpu":
-        place = make_mesh(devices=devices[:1])  # a kernel for TPUs asks the mesh for its chip
+    if shared is None and (devices[0].platform == "tpu" or not is_here(devices[0])):
+        # A kernel for TPUs asks the mesh for its chip, and backends for the platform to plan for.
+        place = make_mesh(devices=devices[:1])
     sized = runtime.sized(devices[0].platform, shared)
     if not runtime.slots and devices[0].platform != "cpu":
         sized = _fewer_slots(config, settings, runtime, sized, place, beside)
@@ -235,7 +245,10 @@ def make_engine_config(settings: EngineSettings, runtime: Runtime) -> EngineConf
     )
 
 
-def configure(config: ModelConfig, dtype: str, runtime: Runtime, mesh: Mesh | None) -> ModelConfig:
-    """The config of a checkpoint, computed in `dtype` and laid out on the mesh."""
-    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+def configure(
+    config: ModelConfig, settings: EngineSettings, runtime: Runtime, mesh: Mesh | None
+) -> ModelConfig:
+    """The config of a checkpoint as an engine has it, laid out on the mesh."""
+    dtype, adapters = settings.dtype, config.lora if settings.with_base else None
+    config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, lora=adapters)
     return config if mesh is None else fit_to_mesh(config, mesh, runtime.vocab_multiple)

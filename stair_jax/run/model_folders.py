@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stair_jax import pocket
 from stair_jax.errors import UserError
+from stair_jax.models import huggingface
 from stair_jax.models.huggingface import hub
 from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, is_model_removed
 from stair_jax.storage import read_json
@@ -33,6 +34,12 @@ def find_model(name: str, weights: bool = True) -> Path:
     elif folder.is_dir() and not (folder / "tokenizer.json").is_file():
         _refuse_workdir(folder)
     return hub.resolve(name, weights)
+
+
+def is_base_of(folder: Path, model: Path) -> bool:
+    """Whether a model consists of adapters beside the model in `folder`."""
+    base = huggingface.adapter_base(model, weights=False)
+    return base is not None and base.resolve() == folder.resolve()
 
 
 def _made_by_stage(folder: Path) -> Path | None:

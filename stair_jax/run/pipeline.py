@@ -16,7 +16,7 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
-from stair_jax.run.checks import Models, check_devices, check_environment
+from stair_jax.run.checks import Models, check_bases, check_devices, check_environment
 from stair_jax.run.context import StageContext
 from stair_jax.run.disk import check_disk
 from stair_jax.run.lock import lock_holder, locked
@@ -61,6 +61,16 @@ class Anew:
     lengthen: Sequence[str] = ()
     agree: Callable[[Sequence[str]], bool] = lambda names: True
 
+    def stages(self, entries: Sequence[StageEntry]) -> list[str]:
+        """The stages that are to be worked on again; those that depend on the named ones too.
+
+        Raises:
+          UserError: the run has no stage of a name.
+        """
+        check_names("redo", self.redo, entries)
+        check_names("lengthen", self.lengthen, entries)
+        return dependents([*self.redo, *self.lengthen], entries)
+
 
 def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     """Checks that the run fits the user's files and the devices; writes nothing.
@@ -71,9 +81,7 @@ def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     Raises:
       UserError: it does not fit; names the stage.
     """
-    check_names("redo", anew.redo, config.stages)
-    check_names("lengthen", anew.lengthen, config.stages)
-    redone = dependents([*anew.redo, *anew.lengthen], config.stages)
+    redone = anew.stages(config.stages)
     check_environment(config, workdir, redone)
     return check_devices(config, workdir, redone)
 
@@ -100,6 +108,7 @@ def run(
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
             left = [entry for entry in entries if not states[entry.name].is_finished]
+            check_bases(entries, left, workdir)
             check_disk(entries, left, models, config.runtime.keep_models, workdir)
             storage.write_json(workdir / "config.json", config.effective())
             say(format_sheet(config, workdir, states, models))

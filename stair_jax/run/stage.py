@@ -34,7 +34,9 @@ from stair_jax.settings import UNSET, Settings, rule_of, setting, values_of
 
 if TYPE_CHECKING:  # their modules import what takes long, and a stage without them can be checked
     from stair_jax.models.config import ModelConfig
+    from stair_jax.planning.needs import Needs, Work
     from stair_jax.planning.program import Program
+    from stair_jax.run.savings import Saving
 
 _INPUT = "input"
 
@@ -140,11 +142,27 @@ class Stage(Settings, ABC):
         """The jitted steps of the stage as shapes, for a plan."""
         return []
 
+    def savings(self, context: PlanContext) -> "Sequence[Saving]":
+        """Changes that make the stage need less memory of the devices, the least harmful first."""
+        return ()
+
+    def needs(self, context: PlanContext, work: "Work") -> "Needs":
+        """Disk, host memory and time of the stage, for a plan of the whole recipe."""
+        from stair_jax.planning.needs import plain_needs
+
+        models = {field: tuple(found) for field, found in context.models.items()}
+        model = self.planned_model(models)
+        return plain_needs(self.disk_bytes(model), self.kept_bytes(model), self.amount())
+
     def planned_model(
         self, inputs: "Mapping[str, tuple[ModelConfig, ...]]"
     ) -> "ModelConfig | None":
         """The model in the folder, for a plan: by default that of the stage's `model`."""
         return next(iter(inputs.get("model", ())), None)
+
+    def planned_base(self) -> str:
+        """The field that names the stage whose model this stage makes adapters for, if it does."""
+        return ""
 
     def check_lengthening(self, folder: Path) -> None:
         """Raises a UserError unless the folder of the finished stage lets it go on."""

@@ -34,6 +34,7 @@ from stair_jax.models.huggingface import hub
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.decoding import prm_score
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, PlannedEngine, plan_engine
@@ -246,6 +247,10 @@ class Evaluate(JudgingStage):
         """It hands on no model."""
         return None
 
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """Its time depends on benchmarks, attacks and judges: it is not known."""
+        return replace(super().needs(context, work), seconds=None)
+
     def amount(self) -> str:
         """Rows and columns of the table."""
         return f"{len(self.rows)} rows of the table, {len(self.wanted)} benchmarks and attacks"
@@ -322,11 +327,20 @@ class Evaluate(JudgingStage):
 
     def _plan_self_reward(self, context: PlanContext) -> list[Program]:
         policy = context.model("searched")
-        judging, beside = self.plan_judges(context, policy, self.engine)
-        return [*self._plan(context, policy, beside).programs(beside), *judging]
+        settings = self.planned_settings(context, "searched", self.engine)
+        judging, beside = self.plan_judges(context, policy, settings)
+        engine = self._plan(context, policy, beside, settings)
+        return [*engine.programs(beside), *judging]
 
-    def _plan(self, context: PlanContext, model: ModelConfig, beside: Any = ()) -> PlannedEngine:
-        return plan_engine(model, self.engine, context.runtime, context.decoding_devices, beside)
+    def _plan(
+        self,
+        context: PlanContext,
+        model: ModelConfig,
+        beside: Any = (),
+        settings: EngineSettings | None = None,
+    ) -> PlannedEngine:
+        devices = context.decoding_devices
+        return plan_engine(model, settings or self.engine, context.runtime, devices, beside)
 
     @property
     def prm_buckets(self) -> tuple[int, ...]:

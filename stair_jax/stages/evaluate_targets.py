@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.run.engines import lay_out_engine, lay_out_judge, plan_laid_out, start_engine
@@ -100,14 +102,15 @@ class Targets:
             beside = (beside, weights.params)
         searches = [parse_method(method) for method in methods if is_search(method)]
         prm = self._prm() if any(search.is_guided for search in searches) else None
-        judges = None
+        judges, settings = None, self._stage.engine
         if any(search.is_self_rewarded for search in searches):
-            judges = self._judges(config, stack)
+            judges = self._judges(folder, stack)
+            settings = judges.engine
             services |= judges.services
             beside = (beside, judges.beside)
-        layout = lay_out_engine(config, self._stage.engine, self._context.runtime, beside=beside)
+        layout = lay_out_engine(config, settings, self._context.runtime, beside=beside)
         room = None if weights is None else hold_room(weights)
-        engine = start_engine(folder, self._stage.engine, layout)
+        engine = start_engine(folder, settings, layout)
         del room  # which the cache has not taken
         encoder = _encoder(folder)
         scorers = self._scorers(methods, engine, encoder, prm, judges)
@@ -136,7 +139,15 @@ class Targets:
             )
         service = EndpointService(stage.endpoint, context.folder / _LEDGER, where="endpoint")
         stack.enter_context(service)
-        target = EndpointTarget(name, stage.endpoint.sampling, stage.prompt_template)
+        # Its own limit is one of cost, the stage's one of all answers of the table.
+        sampling = stage.endpoint.sampling
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, stage.max_tokens))
+        if sampling.max_tokens < stage.max_tokens:
+            say(
+                f"{context.name}: answers of {name} have at most {sampling.max_tokens} tokens, by "
+                f"endpoint.sampling.max_tokens, others {stage.max_tokens}"
+            )
+        target = EndpointTarget(name, sampling, stage.prompt_template)
         return Opened(Means(target, target, seed=context.seed), Driver(service))
 
     def _open_attacker(self, policy: ModelConfig) -> tuple[Target, Service, Any]:
@@ -184,10 +195,10 @@ class Targets:
         }
         return PrmScorer(layout.config, params, buckets=stage.prm_buckets, mesh=layout.mesh)
 
-    def _judges(self, config: ModelConfig, stack: ExitStack) -> Judges:
+    def _judges(self, folder: Path, stack: ExitStack) -> Judges:
         """Who judges the candidates of a search by self-reward, beside the model itself."""
         stage = self._stage
-        loaded = stage.load_judges(self._context, config, stage.engine)
+        loaded = stage.load_judges(self._context, folder, stage.engine)
         return stack.enter_context(closing(loaded))
 
     def _scorers(

@@ -33,7 +33,9 @@ from stair_jax.run.engines import (
     plan_laid_out,
     start_engine,
 )
+from stair_jax.run.model_folders import is_base_of
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, decoding_savings
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
@@ -59,8 +61,10 @@ class Judges:
       sources: for `Judge`, by name.
       services: for a driver, by name.
       beside: shapes of what is on the devices.
+      engine: of the policy, which serves what judges in it too.
     """
 
+    engine: EngineSettings
     sources: dict[str, Source] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     beside: Any = ()
@@ -114,17 +118,15 @@ class JudgingStage(Stage):
         if "endpoint" in self.judge.used_sources:
             self.judge.endpoint.check("judge.endpoint")
 
-    def load_judges(
-        self, context: StageContext, policy: ModelConfig, engine: EngineSettings
-    ) -> Judges:
+    def load_judges(self, context: StageContext, policy: Path, engine: EngineSettings) -> Judges:
         """Loads what judges beside the policy, before the policy's engine takes the memory left.
 
         Args:
           context: of the stage.
-          policy: the model of the policy, as its checkpoint has it.
+          policy: folder of the policy.
           engine: of the policy.
         """
-        judges = Judges()
+        judges = Judges(engine)
         used = self.judge.used_sources
         if "prm" in used:
             self._load_prm(context, engine, judges)
@@ -142,10 +144,28 @@ class JudgingStage(Stage):
             judges.services[ENDPOINT_SERVICE] = judges._open.enter_context(service)
         return judges
 
+    def planned_settings(
+        self, context: PlanContext, policy: str, engine: EngineSettings
+    ) -> EngineSettings:
+        """Of the policy's engine, which serves its base too where that judges.
+
+        Args:
+          context: of the stage.
+          policy: the field that names the stage of the policy.
+          engine: of the policy alone.
+        """
+        is_used = "model" in self.judge.used_sources and engine.is_whole
+        return replace(engine, with_base=is_used and context.base(policy) == self.judge_model)
+
     def plan_judges(
         self, context: PlanContext, policy: ModelConfig, engine: EngineSettings
     ) -> tuple[list[Program], Any]:
         """(programs of what judges beside the policy, shapes of what is then on the devices).
+
+        Args:
+          context: of the stage.
+          policy: the model of the policy.
+          engine: as of `planned_settings`.
 
         Raises:
           UserError: something does not fit.
@@ -159,7 +179,7 @@ class JudgingStage(Stage):
             scorer = self._scorer(layout, beside, engine)
             guide = partial(prm_score, layout.config, beside, scorer, engine.context_tokens)
             programs.append(guide(layout.place, ()))
-        if "model" in used:
+        if "model" in used and not engine.with_base:
             own = _settings_of_judge(engine)
             layout = lay_out_judge(
                 self._judge_config(context),
@@ -175,18 +195,27 @@ class JudgingStage(Stage):
             beside = (beside, planned.resident)
         return programs, beside
 
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Fewer slots and rows, a mesh that splits the weights, 8 bits."""
+        devices = context.decoding_devices
+        return decoding_savings(self, context.runtime, devices[0].platform, len(devices))
+
     def _load_model(
-        self, context: StageContext, policy: ModelConfig, engine: EngineSettings, judges: Judges
+        self, context: StageContext, policy: Path, engine: EngineSettings, judges: Judges
     ) -> None:
         folder = self._folder(context, "judge_model", self.judge_checkpoint)
+        tokenizer = prepare_tokenizer(folder)
+        if engine.is_whole and is_base_of(folder, policy):
+            judges.engine = replace(engine, with_base=True)
+            judges.sources["model"] = LanguageModelSource(tokenizer, self.judge, adapter=0)
+            say(f"{context.name}: the base of the policy, {folder}, judges: its weights serve both")
+            return
         own, runtime = _settings_of_judge(engine), self._runtime_of_judge(context.runtime)
-        config = huggingface.load_config(folder)
-        layout = lay_out_judge(config, own, policy, engine, runtime, beside=judges.beside)
+        model, other = map(huggingface.load_config, (folder, policy))
+        layout = lay_out_judge(model, own, other, engine, runtime, beside=judges.beside)
         planned = plan_laid_out(layout, own, jax.local_devices(), judges.beside)
         judges.services[JUDGE_SERVICE] = start_engine(folder, own, layout)
-        judges.sources["model"] = LanguageModelSource(
-            prepare_tokenizer(folder), self.judge, JUDGE_SERVICE
-        )
+        judges.sources["model"] = LanguageModelSource(tokenizer, self.judge, JUDGE_SERVICE)
         judges.beside = (judges.beside, planned.resident)
         say(f"{context.name}: the model in {folder} judges")
 

@@ -18,12 +18,14 @@ from stair_jax import storage
 from stair_jax.data.examples import answer_example
 from stair_jax.data.packing import pack
 from stair_jax.data.records import SftRow
+from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.transformer import Params, init_params
 from stair_jax.monitoring import Progress
 from stair_jax.pocket.pocket_tokenizer import train_tokenizer
 from stair_jax.pocket.pretraining import examples
 from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.savings import Harm, Saving
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.stopping import heed
@@ -76,6 +78,15 @@ class Pretrain(TrainingStage):
     max_length: int = setting(256, least=1, most=2**15 - 1)
     hf_dtype: str = setting("float16", choices=DTYPES)
 
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        if self.lora.rank:
+            raise UserError(
+                f"lora.rank is {self.lora.rank}: pretraining starts from random parameters, beside "
+                "which adapters learn little: leave it out"
+            )
+
     @property
     def split_rows(self) -> int:
         """Those of a batch, see `rows_on`."""
@@ -111,6 +122,10 @@ class Pretrain(TrainingStage):
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model, with as many tokens as the tokenizer may have."""
         return _model(self, self.vocab_size)
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """As usual, but no adapters: there is no model to leave as it is."""
+        return [saving for saving in super().savings(context) if saving.harm < Harm.ADAPTERS]
 
     def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig:
         """The same."""

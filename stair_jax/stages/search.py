@@ -3,16 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
 from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.models.huggingface import load_config
 from stair_jax.monitoring import (
     Metrics,
     Progress,
@@ -25,10 +24,18 @@ from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
+from stair_jax.planning.figures import Figure
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, load_engine, plan_engine
+from stair_jax.run.engines import (
+    DECODING_MEMORY,
+    EngineSettings,
+    PlannedEngine,
+    load_engine,
+    plan_engine,
+)
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
@@ -47,6 +54,7 @@ from stair_jax.settings import setting
 from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
+from stair_jax.stages.stage_needs import decoding_needs
 from stair_jax.storage import fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -134,8 +142,8 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         parts = RecordShards(context.folder, prompts)
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
-        policy = load_config(context.input("model") / "hf")
-        with closing(self.load_judges(context, policy, self.engine)) as judges:
+        hf = context.input("model") / "hf"
+        with closing(self.load_judges(context, hf, self.engine)) as judges:
             report = self._search(context, parts, judges)
         if (whole := parts.join(report)) is not None:
             rows = parts.metrics()
@@ -146,7 +154,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     def _search(self, context: StageContext, parts: RecordShards, judges: Judges) -> SearchReport:
         """Probes the judge, and searches what this process has to."""
         done, hf = parts.done, context.input("model") / "hf"
-        engine, tokenizer, runtime = load_engine(hf, self.engine, context.runtime, judges.beside)
+        engine, tokenizer, runtime = load_engine(hf, judges.engine, context.runtime, judges.beside)
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
         judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()
@@ -192,15 +200,33 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
         devices = context.decoding_devices
-        policy = context.model("model")
-        judging, beside = self.plan_judges(context, policy, self.engine)
-        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
+        judging, beside, engine = self._plan(context)
         planned = [*engine.programs(beside), *judging]
         if context.runtime.tree_device == "host":
             return planned
         trees = engine.runtime.trees_in_flight
         config = self.search_settings.tree
         return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """All iterations at the measured rate of a search; the model is read once."""
+        prompts = Figure(self.num_prompts)
+        if not self.num_prompts:
+            prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
+        policy = context.model("model")
+        _, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, context.decoding_devices, beside)
+        needs = decoding_needs(engine, prompts * self.num_iterations, self.dtype, work)
+        trees = engine.runtime.trees_in_flight * tree_bytes(self.search_settings.tree)
+        disk = prompts * self._record_bytes
+        return replace(
+            needs,
+            disk=disk,
+            kept=disk,
+            host=needs.host + Figure(trees),
+            rows={TREES_FILE: prompts},
+            work=f"{prompts.text} prompts x {self.num_iterations} iterations",
+        )
 
     def cost_fields(self) -> list[str]:
         """As usual, and what decides whether the judge may judge."""
@@ -223,9 +249,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""
         devices = context.decoding_devices
-        policy = context.model("model")
-        _, beside = self.plan_judges(context, policy, self.engine)
-        engine = plan_engine(policy, self.engine, context.runtime, devices, beside)
+        engine = self._plan(context)[2]
         trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
         room = memory_bytes(devices[0]) / 2
         if trees * each > room:
@@ -236,13 +260,24 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The trees of `num_prompts`, where these are counted."""
-        nodes = self.num_iterations * self.num_children // 4
-        return self.num_prompts * nodes * _NODE_BYTES
+        return self.num_prompts * self._record_bytes
+
+    @property
+    def _record_bytes(self) -> int:
+        """Of one tree, about."""
+        return self.num_iterations * self.num_children // 4 * _NODE_BYTES
 
     def amount(self) -> str:
         """Prompts and iterations."""
         prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
         return f"{prompts}, {self.num_iterations} iterations each"
+
+    def _plan(self, context: PlanContext) -> tuple[list[Program], Any, PlannedEngine]:
+        """(programs of what judges, shapes of what it keeps on the devices, the engine)."""
+        devices, model = context.decoding_devices, context.model("model")
+        settings = self.planned_settings(context, "model", self.engine)
+        judging, beside = self.plan_judges(context, model, settings)
+        return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)
 
     def _part(self, cls: type[T]) -> T:
         """The settings of a base class, as an object of that class."""

@@ -19,21 +19,25 @@ from jax.sharding import Mesh
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface, lora
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import Params, logical_axes, new_adapters
+from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.needs import DataSize, Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import train_step
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import count_values, itemsize_of, model_shapes, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, training_savings
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.samples import Sample
+from stair_jax.stages.stage_needs import training_needs
 from stair_jax.text.tokenizer import Tokenizer
+from stair_jax.training import adapters
 from stair_jax.training.batches import Batch, Batches
 from stair_jax.training.checks import Check
 from stair_jax.training.keep import has_state
@@ -54,12 +58,14 @@ class Setup:
       mesh: the devices.
       rows: of a micro-batch, on all devices together.
       part: which of these rows are made in this process; None: all.
+      base: the folder of the model that it starts from; None: there is none.
     """
 
     config: ModelConfig
     mesh: Mesh
     rows: int
     part: slice | None = None
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,11 @@ class TrainingStage(Stage, TrainingSettings):
     def split_rows(self) -> int:
         """Rows that the mesh has to divide; 0: they follow the mesh."""
         return self.microbatch_rows
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a micro-batch has at least, for sequences that are compared with each other."""
+        return 1
 
     @property
     def row_tokens(self) -> int:
@@ -157,9 +168,17 @@ class TrainingStage(Stage, TrainingSettings):
         score_head: Any = None,
     ) -> None:
         """Writes a model as a Hugging Face folder, and ends the stage."""
-        if setup.config.lora:
-            params = lora.merge(setup.config.lora, params)
-        export(folder, params, setup.config, tokenizer, score_head, self.hf_dtype, self.keep_state)
+        base = setup.base if setup.config.lora and self.lora.save == "adapter" else None
+        export(
+            folder,
+            params,
+            setup.config,
+            tokenizer,
+            score_head,
+            self.hf_dtype,
+            self.keep_state,
+            base,
+        )
 
     def checks(self, setup: Setup, data: TrainingData) -> Sequence[Check]:
         """What looks at the parameters while they are trained."""
@@ -168,6 +187,18 @@ class TrainingStage(Stage, TrainingSettings):
     def makes(self) -> Mapping[str, Artifact]:
         """A language model."""
         return {"hf": Artifact.MODEL}
+
+    def planned_base(self) -> str:
+        """The model that training starts from, or the base of its adapters."""
+        return "model" if self.lora.rank and self.lora.save == "adapter" else ""
+
+    def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig | None:
+        """The model that training starts from, with the adapters that `hf/` has."""
+        model = super().planned_model(inputs)
+        if model is None:
+            return None
+        trained = self.lora.adapters_on(model.lora, model.vocab_size)
+        return dataclasses.replace(model, lora=trained if self.lora.save == "adapter" else None)
 
     def run(self, context: StageContext) -> None:
         """Trains, from the newest checkpoint if there is one, and writes `hf/`."""
@@ -209,17 +240,25 @@ class TrainingStage(Stage, TrainingSettings):
 
     def _split(self, params: Params, setup: Setup) -> tuple[Params, Params]:
         """(what stays as it is, what is trained) of a tree like `trainable`."""
-        return lora.split(params) if setup.config.lora else ({}, params)
+        if setup.config.lora is None:
+            return {}, params
+        return lora.split(params, adapters.num_kept(setup.config, self.lora))
 
     def load(self, context: StageContext) -> tuple[Setup, Params, Tokenizer]:
         """The model to start from, on its mesh."""
         hf = context.input("model") / "hf"
-        setup = self.lay_out(huggingface.load_config(hf), context.runtime)
-        setup = dataclasses.replace(setup, part=local_rows(setup.mesh, setup.rows))
-        params = huggingface.load_params(hf, setup.config, setup.mesh)
-        if setup.config.lora:
-            params = lora.join(params, new_adapters(setup.config, setup.mesh, context.seed))
-        return setup, params, Tokenizer.load(hf)
+        model, tokenizer = huggingface.load_config(hf), Tokenizer.load(hf)
+        setup = self.lay_out(model, context.runtime)
+        config = adapters.with_tags(setup.config, model.lora, tokenizer)
+        part = local_rows(setup.mesh, setup.rows)
+        setup = dataclasses.replace(setup, config=config, part=part, base=hf)
+        # Without adapters in training, those of the model are added to its kernels.
+        before = model.lora if config.lora else None
+        loaded = dataclasses.replace(config, lora=before)
+        params = huggingface.load_params(hf, loaded, setup.mesh)
+        if config.lora:
+            params = adapters.start(config, self.lora, before, params, setup.mesh, context.seed)
+        return setup, params, tokenizer
 
     def lay_out(
         self,
@@ -260,6 +299,19 @@ class TrainingStage(Stage, TrainingSettings):
             frozen=frozen,
         )
         return [*sized.forward_programs(setup), step]
+
+    def data_size(self, work: Work) -> DataSize | None:
+        """How much there is to train on; None: that is not known."""
+        return None
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The step at its measured rate, and the state that is saved."""
+        return training_needs(self, context, work)
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Smaller micro-batches, less that is kept, smaller dtypes, adapters."""
+        before = next((model.lora for model in context.models.get("model", ())), None)
+        return training_savings(self, context.runtime, len(context.devices), before)
 
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model that training starts from."""
@@ -324,12 +376,12 @@ class TrainingStage(Stage, TrainingSettings):
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""
         kept = self.keep + 1 + (self.num_best if self.keep_best else 0) if self.saves else 0
-        return self.model_bytes(model) + kept * self._state_bytes(model)
+        return self.model_bytes(model) + kept * self.state_bytes(model)
 
     def kept_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints that stay."""
         kept = int(self.keep_state) + (self.num_best if self.keep_best else 0) if self.saves else 0
-        return self.model_bytes(model) + kept * self._state_bytes(model)
+        return self.model_bytes(model) + kept * self.state_bytes(model)
 
     def model_bytes(self, model: ModelConfig | None) -> int:
         """The exported weights: of the model, or of its adapters."""
@@ -338,7 +390,7 @@ class TrainingStage(Stage, TrainingSettings):
         shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
         return int(count_values(shapes) * itemsize_of(self.hf_dtype))
 
-    def _state_bytes(self, model: ModelConfig | None) -> int:
+    def state_bytes(self, model: ModelConfig | None) -> int:
         """A checkpoint: what is trained, and what the optimizer keeps of it."""
         if model is None:
             return 0

@@ -113,7 +113,9 @@ class ScriptedEngine:
         taken, self._streamed = self._streamed, []
         return taken
 
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
+    def keep(
+        self, tokens: Iterable[int], parent: Handle | None = None, adapter: int | None = None
+    ) -> Handle:
         """A handle of the tokens after those of `parent`.
 
         Raises:
@@ -124,7 +126,8 @@ class ScriptedEngine:
         own = tuple(tokens)
         if not own and parent is None:
             raise UserError("a handle needs at least one token")
-        handle = Handle((parent.tokens if parent else ()) + own, parent)
+        chosen = parent.adapter if parent else adapter or 0
+        handle = Handle((parent.tokens if parent else ()) + own, parent, chosen)
         self.handles.add(handle)
         return handle
 
@@ -138,7 +141,7 @@ class ScriptedEngine:
         if not shortest <= num_tokens <= len(handle.tokens):
             raise ValueError(f"no handle of {num_tokens} tokens can be made of this one")
         self.release(handle)
-        shorter = Handle(handle.tokens[:num_tokens], handle.parent)
+        shorter = Handle(handle.tokens[:num_tokens], handle.parent, handle.adapter)
         self.handles.add(shorter)
         return shorter
 

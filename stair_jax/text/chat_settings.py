@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_jax import storage
+from stair_jax.adapter_folders import described
 from stair_jax.errors import UserError
 from stair_jax.settings import Settings, build
 from stair_jax.text.clock import with_fixed_clock
@@ -61,7 +62,7 @@ class ChatSettings(Settings):
     @classmethod
     def load(cls, folder: Path) -> "ChatSettings":
         """The settings that were saved in a folder; the defaults where none were."""
-        path = folder / FILE
+        path = described(folder, FILE)
         if not path.is_file():
             return cls()
         section = storage.read_json(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_jax import storage
+from stair_jax.adapter_folders import described
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.text.chat_settings import ChatSettings
@@ -34,14 +35,15 @@ def stored_stop_ids(folder: Path, hf: "PreTrainedTokenizerFast") -> list[int]:
     Raises:
       UserError: they are not token ids.
     """
-    ids = _stop_ids(folder / _GENERATION)
+    ids = _stop_ids(described(folder, _GENERATION))
     known = set(hf.added_tokens_decoder)
-    for token in _stop_ids(folder / _MODEL):
+    config = described(folder, _MODEL)
+    for token in _stop_ids(config):
         if token in known:
             ids.append(token)
         elif token not in ids:
             say(
-                f"{folder / _MODEL}: eos_token_id {token} is no control token of the tokenizer: "
+                f"{config}: eos_token_id {token} is no control token of the tokenizer: "
                 "it ends no answer"
             )
     return list(dict.fromkeys(ids))
@@ -95,7 +97,7 @@ def _behind_user(pieces: list[int | str]) -> list[int | str]:
 
 def generation_fields(folder: Path) -> dict[str, Any]:
     """The fields of `generation_config.json` other than token ids, e.g. the temperature."""
-    values = _values(folder / _GENERATION)
+    values = _values(described(folder, _GENERATION))
     return {name: value for name, value in values.items() if name not in _IDS}
 
 

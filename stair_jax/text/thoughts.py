@@ -1,10 +1,10 @@
-"""Templates that open a thought for the model, as those of the distillations of DeepSeek-R1 do.
+"""Thoughts of reasoning models: what a template opens, and what stands before an answer.
 
-Their generation prompt ends in "<think>" and a line break. A structured answer behind it would
-stand inside of the thought, whose end then never comes. So what the template opens is closed at
-once, in the form in which Qwen3's template writes an empty thought. This becomes a part of the
-template, which is saved with the tokenizer: training, search and whoever serves the export see the
-same prompt.
+Templates such as those of the distillations of DeepSeek-R1 open a thought: their generation prompt
+ends in "<think>" and a line break. A structured answer behind it would stand inside of the thought,
+whose end then never comes. So what the template opens is closed at once, in the form in which
+Qwen3's template writes an empty thought. This becomes a part of the template, which is saved with
+the tokenizer: training, search and whoever serves the export see the same prompt.
 """
 
 import re
@@ -17,6 +17,7 @@ from stair_jax.text.rendering import USER, render, render_answer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_BEGIN, _END = "<think>", "</think>"
 _OPEN = re.compile(r"<([A-Za-z][\w-]*)>(\s*)\Z")
 
 
@@ -62,3 +63,15 @@ def close_thoughts(hf: "PreTrainedTokenizerFast", chat: ChatSettings) -> str:
             "without it in model.chat_template"
         )
     return closing
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """(the thought that an answer begins with, what follows it); "" and the text if it has none.
+
+    A thought that is never closed leaves no answer.
+    """
+    begun = text.lstrip()
+    if not begun.startswith(_BEGIN):
+        return "", text
+    thought, _, rest = begun.removeprefix(_BEGIN).partition(_END)
+    return thought.strip(), rest.lstrip()

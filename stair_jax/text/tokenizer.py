@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken
 
 from stair_jax import storage
+from stair_jax.adapter_folders import described
 from stair_jax.errors import UserError
 from stair_jax.text import pieces, steps
 from stair_jax.text.chat_settings import ChatSettings
@@ -194,12 +195,15 @@ class Tokenizer:
 def load_huggingface(folder: Path) -> "PreTrainedTokenizerFast":
     """Reads a fast tokenizer from a folder, without running any code from it.
 
+    Adapters without a tokenizer have that of their base.
+
     Truncation and padding inside of `tokenizer.json`, which would cut or fill any text that is
     encoded, are left out.
 
     Raises:
       UserError: there is no tokenizer.json, or it cannot be read.
     """
+    folder = described(folder, "tokenizer.json").parent
     if folder.is_dir():
         check_files(folder)
     if not (folder / "tokenizer.json").is_file():

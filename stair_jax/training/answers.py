@@ -20,6 +20,7 @@ from stair_jax.models.heads import mask_padding
 from stair_jax.parallel.mesh import batch_devices, use_mesh
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.forward_pass import whole
+from stair_jax.training.logits import narrowed, products
 from stair_jax.training.step import Params
 
 
@@ -51,7 +52,7 @@ def continue_greedily(
     """
     places = jnp.arange(tokens.shape[1])[None]
     positions = jnp.broadcast_to(places, tokens.shape)
-    head = transformer.output_embedding(params, config)
+    head = transformer.output_head(params, config)
 
     def go_on(state: _State) -> jax.Array:
         return jnp.any(~state.ended & (state.lengths < tokens.shape[1]))
@@ -60,9 +61,7 @@ def continue_greedily(
         segment_ids = (places < state.lengths[:, None]).astype(jnp.int32)
         hidden = transformer.apply(config, params, state.tokens, positions, segment_ids)
         last = jnp.take_along_axis(hidden, state.lengths[:, None, None] - 1, axis=1)[:, 0]
-        logits = jnp.einsum(
-            "rd,vd->rv", last, head.astype(last.dtype), preferred_element_type=jnp.float32
-        )
+        logits = products(last, narrowed(head, last), head)
         best = jnp.argmax(mask_padding(logits, config.vocab_size), axis=-1).astype(jnp.int32)
         extends = ~state.ended & (state.lengths < tokens.shape[1])
         here = extends[:, None] & (places == state.lengths[:, None])

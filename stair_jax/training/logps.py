@@ -8,25 +8,34 @@ logits of each chunk in the backward pass.
 
 Both have custom gradients. `jax.grad` through a loop would hold a new `[V, D]` gradient of the head
 for each chunk next to the running sum (2 GB per device for Qwen2-7B); here it is summed in place.
-It could not differentiate a loop whose number of chunks is known only at run time either.
+It could not differentiate a loop whose number of chunks is known only at run time either. Where the
+head is not differentiated, nothing of its gradient is computed.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import custom_vjp_primal_tree_values
 from jax.sharding import PartitionSpec
 
-from stair_jax.models.heads import mask_padding
+from stair_jax.models.heads import OutputHead
 from stair_jax.parallel.rules import BATCH_AXES
+from stair_jax.training.logits import (
+    log_probability,
+    log_probability_and_greedy,
+    narrowed,
+    products,
+    whole_logits,
+)
 
 
 def token_logps(
     hidden: jax.Array,
-    head: jax.Array,
+    head: jax.Array | OutputHead,
     targets: jax.Array,
     num_chunks: int = 1,
     vocab_size: int | None = None,
@@ -40,7 +49,7 @@ def token_logps(
 
     Args:
       hidden: `[B, T, D]`.
-      head: `[V, D]`, the output embedding.
+      head: `[V, D]`, the output embedding, or with rows of their own for some tokens.
       targets: `[B, T]` int, token ids.
       num_chunks: 1 or more; need not divide the number of positions.
       vocab_size: rows of the head from this one on are padding, with probability 0; None: V.
@@ -51,16 +60,17 @@ def token_logps(
     Returns:
       `[B, T]` float32.
     """
-    vocab_size = head.shape[0] if vocab_size is None else vocab_size
+    head = _whole(head)
+    vocab_size = head.table.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        return _chosen(_whole_logits(hidden, head), targets, vocab_size)
+        return log_probability(whole_logits(hidden, head), targets, vocab_size)
     local = partial(_in_chunks, num_chunks, vocab_size)
     return _on_devices(local, hidden, head, targets, weights)
 
 
 def greedy_logps(
     hidden: jax.Array,
-    head: jax.Array,
+    head: jax.Array | OutputHead,
     targets: jax.Array,
     num_chunks: int = 1,
     vocab_size: int | None = None,
@@ -72,13 +82,16 @@ def greedy_logps(
       (log-probabilities `[B, T]` float32, `[B, T]` bool: whether the target has the largest logit,
       the first of them if several are as large). At positions that are skipped 0 and False.
     """
-    vocab_size = head.shape[0] if vocab_size is None else vocab_size
+    head = _whole(head)
+    vocab_size = head.table.shape[0] if vocab_size is None else vocab_size
     if num_chunks == 1:
-        found = _chosen_and_greedy(_whole_logits(hidden, head), targets, vocab_size)
+        found = log_probability_and_greedy(whole_logits(hidden, head), targets, vocab_size)
     else:
 
         def local(axis: str | None, *arrays: Any) -> jax.Array:
-            return _read_in_chunks(_chosen_and_greedy, num_chunks, vocab_size, axis, *arrays)
+            return _read_in_chunks(
+                log_probability_and_greedy, num_chunks, vocab_size, axis, *arrays
+            )
 
         found = _on_devices(local, hidden, head, targets, weights)
     return found[..., 0], found[..., 1] > 0
@@ -86,7 +99,7 @@ def greedy_logps(
 
 def weighted_logp(
     hidden: jax.Array,
-    head: jax.Array,
+    head: jax.Array | OutputHead,
     targets: jax.Array,
     weights: jax.Array,
     num_chunks: int = 1,
@@ -99,7 +112,7 @@ def weighted_logp(
 
     Args:
       hidden: `[B, T, D]`.
-      head: `[V, D]`, the output embedding.
+      head: `[V, D]`, the output embedding, or with rows of their own for some tokens.
       targets: `[B, T]` int, token ids.
       weights: `[B, T]`; not differentiated.
       num_chunks: 1 or more.
@@ -108,15 +121,20 @@ def weighted_logp(
     Returns:
       float32 scalar.
     """
-    vocab_size = head.shape[0] if vocab_size is None else vocab_size
+    head = _whole(head)
+    vocab_size = head.table.shape[0] if vocab_size is None else vocab_size
     local = partial(_weighted, num_chunks, vocab_size)
     return jnp.sum(_on_devices(local, hidden, head, targets, weights))
+
+
+def _whole(head: jax.Array | OutputHead) -> OutputHead:
+    return head if isinstance(head, OutputHead) else OutputHead(head)
 
 
 def _on_devices(
     local: Callable[..., jax.Array],
     hidden: jax.Array,
-    head: jax.Array,
+    head: OutputHead,
     targets: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
@@ -129,18 +147,22 @@ def _on_devices(
     if jax.sharding.get_abstract_mesh().size <= 1:
         return local(None, hidden, head, targets, weights)
 
-    def on_device(hidden: jax.Array, head: jax.Array, *rest: Any) -> jax.Array:
+    def on_device(hidden: jax.Array, head: OutputHead, *rest: Any) -> jax.Array:
         # Gathered once per call, and its gradients reduced once, rather than for each chunk.
-        return local("tensor", hidden, _put_together(head), *rest)
+        head = replace(head, table=_put_together(head.table))
+        return local("tensor", hidden, head, *rest)
 
     rows = PartitionSpec(BATCH_AXES)
-    # The head is cast before it is gathered over `fsdp`, which halves the traffic in bfloat16.
+    by_part: dict[str, Any] = {"table": PartitionSpec("tensor", "fsdp")}
+    if head.rows is not None:
+        by_part["rows"] = PartitionSpec()
+    # The table is cast before it is gathered over `fsdp`, which halves the traffic in bfloat16.
     return jax.shard_map(
         on_device,
-        in_specs=(rows, PartitionSpec("tensor", "fsdp"), rows, rows),
+        in_specs=(rows, replace(head, **by_part), rows, rows),
         out_specs=rows,
         check_vma=False,
-    )(hidden, head.astype(hidden.dtype), targets, weights)
+    )(hidden, replace(head, table=head.table.astype(hidden.dtype)), targets, weights)
 
 
 @jax.custom_vjp
@@ -195,12 +217,14 @@ def _in_chunks(
     vocab_size: int,
     axis: str | None,
     hidden: jax.Array,
-    head: jax.Array,
+    head: OutputHead,
     targets: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
     """`token_logps` for the rows of one device: `[B, T]` float32."""
-    return _read_in_chunks(_chosen, num_chunks, vocab_size, axis, hidden, head, targets, weights)
+    return _read_in_chunks(
+        log_probability, num_chunks, vocab_size, axis, hidden, head, targets, weights
+    )
 
 
 def _read_in_chunks(
@@ -209,7 +233,7 @@ def _read_in_chunks(
     vocab_size: int,
     axis: str | None,
     hidden: jax.Array,
-    head: jax.Array,
+    head: OutputHead,
     targets: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
@@ -220,11 +244,11 @@ def _read_in_chunks(
     """
     pieces = _pieces(targets.size, num_chunks, weights)
     rows, ids = _flat(hidden), jnp.ravel(targets)
-    narrow = _narrow(head, hidden)  # cast once, not in each chunk
+    cast, first = narrowed(head, hidden), _first(head, axis)  # once, not in each chunk
 
     def of_chunk(number: jax.Array) -> jax.Array:
         own = pieces.chunks[number]
-        return read(_product(rows[own], narrow, head), ids[own], vocab_size, axis)
+        return read(products(rows[own], cast, head, first), ids[own], vocab_size, axis)
 
     def add(number: jax.Array, values: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(values, of_chunk(number), number, 0)
@@ -237,23 +261,27 @@ def _read_in_chunks(
 
 
 def _in_chunks_fwd(
-    num_chunks: int, vocab_size: int, axis: str | None, *arrays: Any
+    num_chunks: int, vocab_size: int, axis: str | None, *given: Any
 ) -> tuple[jax.Array, Any]:
-    return _in_chunks(num_chunks, vocab_size, axis, *arrays), arrays
+    arrays = custom_vjp_primal_tree_values(given)
+    logps = _in_chunks(num_chunks, vocab_size, axis, *arrays)
+    return logps, (arrays, _differentiated(given[1]))
 
 
 def _in_chunks_bwd(
-    num_chunks: int, vocab_size: int, axis: str | None, arrays: Any, factors: jax.Array
-) -> tuple[jax.Array, jax.Array, None, None]:
+    num_chunks: int, vocab_size: int, axis: str | None, kept: Any, factors: jax.Array
+) -> tuple[jax.Array, OutputHead, None, None]:
+    arrays, differentiated = kept
     if axis is not None:
         # The output is replicated over `axis`, for which the transpose of `shard_map` hands each
         # device an equal share of the cotangent: the sum is the whole.
         factors = jax.lax.psum(factors, axis)
-    _, by_hidden, by_head = _swept(num_chunks, vocab_size, axis, arrays, factors)
+    _, by_hidden, by_head = _swept(num_chunks, vocab_size, axis, arrays, factors, differentiated)
     return by_hidden, by_head, None, None
 
 
-_in_chunks.defvjp(_in_chunks_fwd, _in_chunks_bwd)
+# With symbolic zeros, the forward rule is told what of the head is differentiated.
+_in_chunks.defvjp(_in_chunks_fwd, _in_chunks_bwd, symbolic_zeros=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -262,7 +290,7 @@ def _weighted(
     vocab_size: int,
     axis: str | None,
     hidden: jax.Array,
-    head: jax.Array,
+    head: OutputHead,
     targets: jax.Array,
     weights: jax.Array,
 ) -> jax.Array:
@@ -272,33 +300,42 @@ def _weighted(
 
 
 def _weighted_fwd(
-    num_chunks: int, vocab_size: int, axis: str | None, *arrays: Any
+    num_chunks: int, vocab_size: int, axis: str | None, *given: Any
 ) -> tuple[jax.Array, Any]:
+    arrays = custom_vjp_primal_tree_values(given)
     # The factor of each position is its weight. What is kept for the backward pass is the
     # gradients, not the activations.
-    total, *gradients = _swept(num_chunks, vocab_size, axis, arrays, arrays[-1])
+    total, *gradients = _swept(
+        num_chunks, vocab_size, axis, arrays, arrays[-1], _differentiated(given[1])
+    )
     return total[None], gradients
 
 
 def _weighted_bwd(
     num_chunks: int, vocab_size: int, axis: str | None, gradients: Any, factor: jax.Array
-) -> tuple[jax.Array, jax.Array, None, None]:
+) -> tuple[jax.Array, OutputHead, None, None]:
     if axis is not None:
         factor = jax.lax.psum(factor, axis)  # as in `_in_chunks_bwd`
-    by_hidden, by_head = ((each * factor).astype(each.dtype) for each in gradients)
+    by_hidden, by_head = jax.tree.map(lambda each: (each * factor).astype(each.dtype), gradients)
     return by_hidden, by_head, None, None
 
 
-_weighted.defvjp(_weighted_fwd, _weighted_bwd)
+_weighted.defvjp(_weighted_fwd, _weighted_bwd, symbolic_zeros=True)
+
+
+def _differentiated(head: OutputHead) -> OutputHead:
+    """Of a head as a forward rule gets it: empty arrays for what is differentiated, else None."""
+    return jax.tree.map(lambda part: part.value[:0] if part.perturbed else None, head)
 
 
 def _swept(
     num_chunks: int,
     vocab_size: int,
     axis: str | None,
-    arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None],
+    arrays: tuple[jax.Array, OutputHead, jax.Array, jax.Array | None],
     factors: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    differentiated: OutputHead,
+) -> tuple[jax.Array, jax.Array, OutputHead]:
     """Sum of factor * log p(target) over the rows of one device, with its gradients.
 
     Args:
@@ -307,19 +344,28 @@ def _swept(
       axis: mesh axis that splits the vocabulary, or None.
       arrays: hidden `[B, T, D]`, head `[V, D]`, targets `[B, T]`, weights `[B, T]` or None.
       factors: `[B, T]`; those at positions of weight 0 may be ignored.
+      differentiated: see `_differentiated`.
 
     Returns:
-      (sum, gradient for hidden, gradient for head). If the vocabulary is split, the gradients are
-      this device's contributions. The gradient for the head is accumulated in float32.
+      (sum, gradient for hidden, gradients for the head, None where there are none). If the
+      vocabulary is split, the gradients are this device's contributions. The gradients for the
+      head are accumulated in float32.
     """
     hidden, head, targets, weights = arrays
     count = targets.size
     pieces = _pieces(count, num_chunks, weights)
     size = pieces.chunks.shape[1]
     rows, ids, flat_factors = _flat(hidden), jnp.ravel(targets), jnp.ravel(factors)
-    narrow, wide = _narrow(head, hidden), head.astype(jnp.float32)
+    cast, first = narrowed(head, hidden), _first(head, axis)
+    wide = jax.tree.map(
+        lambda mark, part: None if mark is None else part.astype(jnp.float32),
+        differentiated,
+        head,
+        is_leaf=_is_none,
+    )
     # Every device of `axis` computes the same sum. Each starts the backward pass with an equal
-    # share of 1, as the transpose of the psum in `_chosen` is a psum that adds the shares up again.
+    # share of 1, as the transpose of the psum in `log_probability` is a psum that adds the shares
+    # up again.
     one = jnp.float32(1) if axis is None else 1 / jax.lax.axis_size(axis)
 
     def add(number: jax.Array, carry: Any) -> Any:
@@ -329,108 +375,38 @@ def _swept(
         is_position = number * size + jnp.arange(size) < count
         factor = jnp.where(is_position, flat_factors[own], 0)
 
-        def value(hidden: jax.Array, head: jax.Array) -> jax.Array:
-            logits = _product(hidden, narrow, head)
-            return jnp.sum(factor * _chosen(logits, ids[own], vocab_size, axis))
+        def value(hidden: jax.Array, wide: OutputHead) -> jax.Array:
+            whole = jax.tree.map(
+                lambda part, still: still if part is None else part, wide, head, is_leaf=_is_none
+            )
+            logits = products(hidden, cast, whole, first)
+            return jnp.sum(factor * log_probability(logits, ids[own], vocab_size, axis))
 
         found, pull = jax.vjp(value, rows[own], wide)
         own_by_hidden, own_by_head = pull(one)
         by_hidden = jax.lax.dynamic_update_index_in_dim(by_hidden, own_by_hidden, number, 0)
-        return total + found, by_hidden, by_head + own_by_head
+        return total + found, by_hidden, jax.tree.map(jnp.add, by_head, own_by_head)
 
     nothing = (
         jnp.float32(0),
         jnp.zeros((*pieces.chunks.shape, hidden.shape[-1]), hidden.dtype),
-        jnp.zeros(head.shape, jnp.float32),
+        jax.tree.map(jnp.zeros_like, wide),
     )
     total, by_hidden, by_head = jax.lax.fori_loop(0, pieces.used, add, nothing)
     by_hidden = pieces.put_back(by_hidden).reshape(hidden.shape)
-    return total, by_hidden, by_head.astype(head.dtype)
+    by_head = jax.tree.map(lambda part, like: part.astype(like.dtype), by_head, differentiated)
+    return total, by_hidden, by_head
 
 
-def _whole_logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
-    """`[B, T, V]`, split over the mesh in use."""
-    logits = _product(hidden, _narrow(head, hidden), head)
-    return nn.with_logical_constraint(logits, ("batch", "length", "activation_vocab"))
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _first(head: OutputHead, axis: str | None) -> int | jax.Array:
+    """Token id of the first row of this device's part of the table."""
+    return 0 if axis is None else jax.lax.axis_index(axis) * head.table.shape[0]
 
 
 def _flat(hidden: jax.Array) -> jax.Array:
     """`[B, T, D]` -> `[B * T, D]`."""
     return jnp.asarray(hidden).reshape(-1, hidden.shape[-1])
-
-
-def _narrow(head: jax.Array, hidden: jax.Array) -> jax.Array:
-    """The head in the compute dtype, for the product; `_product` sends gradients to the head."""
-    return jax.lax.stop_gradient(head).astype(hidden.dtype)
-
-
-@jax.custom_vjp
-def _product(hidden: jax.Array, narrow: jax.Array, head: jax.Array) -> jax.Array:
-    """Logits `[..., V]` in float32, from a product in the dtype of `hidden[..., D]`.
-
-    `narrow[V, D]` is `head[V, D]` in that dtype. It has no gradient of its own: `head` gets it, in
-    its own dtype (float32 where gradients are accumulated). The gradients of the logits are cast to
-    the dtype of `hidden`: they arrive in float32, and GPUs would multiply them in TF32, at half the
-    rate of bfloat16.
-    """
-    return jnp.einsum("...d,vd->...v", hidden, narrow, preferred_element_type=jnp.float32)
-
-
-def _product_fwd(
-    hidden: jax.Array, narrow: jax.Array, head: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    # Only the dtype of the head is needed later: an empty slice carries it without the array.
-    return _product(hidden, narrow, head), (hidden, narrow, head[:0])
-
-
-def _product_bwd(
-    kept: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, None, jax.Array]:
-    hidden, narrow, head = kept
-    gradient = gradient.astype(hidden.dtype)
-    return (
-        jnp.einsum("...v,vd->...d", gradient, narrow),
-        None,
-        jnp.einsum("...v,...d->vd", gradient, hidden, preferred_element_type=head.dtype),
-    )
-
-
-_product.defvjp(_product_fwd, _product_bwd)
-
-
-def _chosen(
-    logits: jax.Array, targets: jax.Array, vocab_size: int, axis: str | None = None
-) -> jax.Array:
-    """Log-probabilities of targets `[...]` from logits `[..., V]`.
-
-    With `axis` the vocabulary is split over its N devices: logits are `[..., V / N]`, and the
-    result is the same on each device.
-    """
-    rows = logits.shape[-1]
-    first = jax.lax.axis_index(axis) * rows if axis else 0
-    logits = mask_padding(logits, vocab_size, first)
-    # A comparison instead of a gather: its gradient is not a scatter, and V may be sharded.
-    index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) + first
-    chosen = jnp.sum(jnp.where(index == targets[..., None], logits, 0.0), axis=-1)
-    if axis is None:
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
-    # Log-sum-exp over the devices. The maximum is only a shift, whose gradient is 0.
-    largest = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(logits, axis=-1)), axis)
-    total = jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
-    chosen, total = jax.lax.psum((chosen, total), axis)
-    return chosen - largest - jnp.log(total)
-
-
-def _chosen_and_greedy(
-    logits: jax.Array, targets: jax.Array, vocab_size: int, axis: str | None = None
-) -> jax.Array:
-    """`[..., 2]` float32: `_chosen`, and 1 where the target is the first of the largest logits."""
-    first = jax.lax.axis_index(axis) * logits.shape[-1] if axis else 0
-    masked = mask_padding(logits, vocab_size, first)
-    largest, best = jnp.max(masked, axis=-1), jnp.argmax(masked, axis=-1) + first
-    if axis is not None:
-        everywhere = jax.lax.pmax(largest, axis)
-        none = jnp.iinfo(best.dtype).max
-        best = jax.lax.pmin(jnp.where(largest == everywhere, best, none), axis)
-    chosen = _chosen(logits, targets, vocab_size, axis)
-    return jnp.stack([chosen, (best == targets).astype(jnp.float32)], axis=-1)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +139,9 @@ def _start(
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array):  # NumPy arrays hold no device memory
             leaf.delete()  # free the memory before the restored arrays are allocated
-    state, about = checkpoints.restore(like)
+    state, _ = checkpoints.restore(like, check=partial(_check_same, run))
     start = checkpoints.step  # of the newest that is intact
     assert start is not None
-    _check_same(run, start, about)
     return state, start
 
 
@@ -236,11 +237,13 @@ def _about(run: TrainingRun, done: int, metrics: Mapping[str, float]) -> dict[st
 
 
 def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
-    """What is compared when the run is resumed, by part: position in the data, and schedule."""
+    """What is compared when the run is resumed: position in the data, schedule, adapters."""
     position = getattr(run.batches, "state", None)
+    adapters = getattr(getattr(run.objective, "config", None), "lora", None)
     return {
         "data": {} if position is None else dict(position(done)),
         "schedule": dataclasses.asdict(run.optimizer.schedule),
+        "lora": {} if adapters is None else json.loads(json.dumps(dataclasses.asdict(adapters))),
     }
 
 

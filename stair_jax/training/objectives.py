@@ -33,7 +33,7 @@ class SftObjective:
             logps = micro_logps(self.config, 1, params, micro)
             return Sums(*sft_loss(logps, micro["weights"]), metrics={})
         hidden = _hidden(self.config, params, micro)
-        head = transformer.output_embedding(params, self.config)
+        head = transformer.output_head(params, self.config)
         targets, weights = micro["targets"], micro["weights"]
         total = weighted_logp(
             hidden, head, targets, weights, self.num_chunks, self.config.vocab_size
@@ -119,7 +119,7 @@ class PrmObjective:
 def micro_logps(config: ModelConfig, num_chunks: int, params: Params, micro: Micro) -> jax.Array:
     """Log-probs `[R, T]` of the targets of a micro-batch; may be 0 where the weight is 0."""
     hidden = _hidden(config, params, micro)
-    head = transformer.output_embedding(params, config)
+    head = transformer.output_head(params, config)
     targets, weights = micro["targets"], micro["weights"]
     if "sft_weights" in micro:
         weights = weights + micro["sft_weights"]

@@ -110,7 +110,7 @@ def configure(
     """The config of a checkpoint, computed as the settings say and laid out on the mesh.
 
     Raises:
-      UserError: the mesh does not divide the model.
+      UserError: the mesh does not divide the model, or its adapters are not those of the settings.
     """
     config = dataclasses.replace(
         config,
@@ -118,7 +118,8 @@ def configure(
         param_dtype=settings.param_dtype,
         remat=settings.remat,
         attention=settings.attention,
-        lora=settings.lora.adapters,
+        lora=settings.lora.adapters_on(config.lora, config.vocab_size),
+        base_weights=settings.lora.base_weights,
     )
     return fit_to_mesh(config, mesh, vocab_multiple)
 
@@ -146,11 +147,17 @@ def export(
     score_head: Any = None,
     dtype: str = "float32",
     keep_state: bool = False,
+    base: Path | None = None,
 ) -> None:
     """Writes `hf/` in `dtype`, whole or not at all, and then deletes `checkpoints/`.
 
-    Checkpoints that `keep_best` holds are left, and all with `keep_state`.
+    With a `base`, the folder of the model that training started from, `hf/` holds adapters alone;
+    else they are merged. Checkpoints that `keep_best` holds are left, and all with `keep_state`.
     """
-    huggingface.save(folder / "hf", params, config, tokenizer, score_head, dtype)
+    hf = folder / "hf"
+    if base is None:
+        huggingface.save(hf, params, config, tokenizer, score_head, dtype)
+    else:
+        huggingface.save_adapter(hf, params, config, tokenizer, base, score_head, dtype)
     if collectives.is_main() and not keep_state:
         discard(folder / "checkpoints")

@@ -98,6 +98,7 @@ def test_reasoning_is_what_the_endpoint_shows_or_what_stands_in_blocks(ask):
         "blocks": says(whole),
         "open": says(f"{steps.REASONING_OPEN}Title: A\none"),
         "plain": says("Yes."),
+        "thought": says("<think>I think.</think>Yes."),
     }
     replies, _ = ask(
         lambda number, body: Act(body=bodies[content(body)]), [Asked(user(n)) for n in bodies]
@@ -110,8 +111,9 @@ def test_reasoning_is_what_the_endpoint_shows_or_what_stands_in_blocks(ask):
         "blocks": (steps.format_step("A", "one"), "Yes."),
         "open": (f"{steps.REASONING_OPEN}Title: A\none", ""),
         "plain": ("", "Yes."),
+        "thought": ("I think.", "Yes."),
     }
-    assert [reply.well_formed for reply in replies] == [False, True, False, False]
+    assert [reply.well_formed for reply in replies] == [False, True, False, False, False]
 
 
 def test_a_storm_of_refusals_for_the_rate_loses_no_answer(ask):

@@ -220,6 +220,10 @@ STEP, OTHER = steps.format_step("A", "one"), steps.format_step("B", "two")
         (f"Title: A\none{CLOSE} It is.", f"Title: A\none{CLOSE}", "It is."),
         (f"{NO}{steps.format_output('Yes.')}", NO, "Yes."),
         ("", "", ""),
+        ("<think>\nIt is risky: sorry.\n</think>\n\nYes.", "It is risky: sorry.", "Yes."),
+        (f"<think></think>{STEP}{steps.format_output('Yes.')}", STEP, "Yes."),
+        ("<think>I cannot help, or can", "I cannot help, or can", ""),
+        ("Write <think> and </think>.", "", "Write <think> and </think>."),
     ],
 )  # fmt: skip
 def test_an_answer_is_split_into_reasoning_and_final_answer(text, reasoning, final):

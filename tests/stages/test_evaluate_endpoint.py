@@ -50,6 +50,7 @@ def test_an_endpoint_is_evaluated_and_a_restart_asks_it_nothing_again(
             "files": str(files),
             # Neither likelihoods nor a prefill can be had of an endpoint.
             "benchmarks": ("xstest_unsafe", "hhh", "xstest_unsafe:prefill"),
+            "max_tokens": 77,  # less than the endpoint's own limit
             "endpoint": {
                 "base_url": fake.base_url,
                 "model": "fake",
@@ -60,6 +61,7 @@ def test_an_endpoint_is_evaluated_and_a_restart_asks_it_nothing_again(
         }
         run_stage(Evaluate, settings, folder, {})
         assert len(fake.calls) == 4 + 2
+        assert {call["max_completion_tokens"] for call in fake.calls} == {77}
         table = (folder / "table.json").read_bytes()
         for path in (folder / "table.json", folder / "verdicts/rule.jsonl"):
             path.unlink()

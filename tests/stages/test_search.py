@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -16,12 +18,13 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.lora import B, Lora
 from stair_jax.models.transformer import init_params
 from stair_jax.record_log import RecordLog
 from stair_jax.search.pair_candidates import NO_PAIRS
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
-from stair_jax.stages import Preferences, Search, search_probe
+from stair_jax.stages import Preferences, Search, judging_stage, search_probe
 from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.text.tokenizer import Tokenizer, add_tags
 
@@ -422,3 +425,39 @@ def test_wrong_settings_and_missing_trees_are_said_clearly(run_preferences, tmp_
         build(Preferences, {"variant": "words"}, "config.preferences")
     with pytest.raises(UserError, match="holds no tree"):
         run_preferences(tmp_path, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def adapted(inputs):
+    """Folders as `inputs`, of a policy that is adapters of the model that judges."""
+    base = inputs["model"] / "hf"
+    config = replace(huggingface.load_config(base), lora=Lora(4, 2.0))
+    params = init_params(config, jax.random.key(0))
+    for number, name in enumerate(sorted(params["layers"])):
+        if name.endswith(B):  # which are zeros
+            shape = params["layers"][name].shape
+            params["layers"][name] = jax.random.normal(jax.random.key(number), shape, jnp.float32)
+    policy = base.parents[1] / "policy"
+    huggingface.save_adapter(policy / "hf", params, config, make_tokenizer(), base)
+    return inputs | {"model": policy, "judge_model": base.parent}
+
+
+def test_the_base_of_the_policys_adapters_judges_in_its_engine_as_in_one_of_its_own(
+    run_stage, adapted, tmp_path, monkeypatch, capsys
+):
+    judge = SETTINGS["judge"] | {"source": "model"}
+    section = SETTINGS | {"judge": judge, "judge_model": "base"}
+
+    def run(name):
+        made = run_stage(Search, section, tmp_path / name, adapted, slots=8, trees_in_flight=4)
+        return trees(made), "its weights serve both" in capsys.readouterr().err
+
+    together, is_shared = run("together")
+    monkeypatch.setattr(judging_stage, "is_base_of", lambda *folders: False)
+    apart, is_apart = run("apart")
+    assert is_shared and not is_apart
+    for id, tree in together.items():
+        for ours, theirs in zip(tree["nodes"], apart[id]["nodes"], strict=True):
+            assert ours["tokens"] == theirs["tokens"]
+            assert ours["value"] == pytest.approx(theirs["value"], abs=1e-4)
+    assert len({node["value"] for node in together["p0"]["nodes"]}) > 3

@@ -7,6 +7,19 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from stair_jax.adapter_folders import (
+    CONFIG_FILE,
+    TENSORS_FILE,
+    about_another,
+    base_record,
+    cached_folder,
+    find_base,
+    is_adapter_folder,
+    is_recorded,
+    local_base,
+    named_base,
+    weights_fingerprint,
+)
 from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface.other_forms import about_file, other_forms
@@ -16,7 +29,7 @@ _PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Neither pickles nor code are fetched: they are never read. `*` in these patterns matches slashes
 # too, hence `_SUBFOLDERS` to leave out.
-_DESCRIPTION = ["*.json", "*.jinja", "tokenizer.model"]
+_DESCRIPTION = ["*.json", "*.jinja", "tokenizer.model", TENSORS_FILE]
 _WEIGHTS = ["model*.safetensors"]
 _SUBFOLDERS = ["*/*"]
 _READ = (".json", ".jinja", ".model", ".safetensors", ".txt")  # endings of a checkpoint's files
@@ -30,6 +43,8 @@ def resolve(init: str, weights: bool = True) -> Path:
             into the cache of huggingface_hub (`HF_HOME`) unless they are there already.
         weights: whether the tensors are needed; config and tokenizer suffice for a plan.
 
+    A folder or id of adapters needs its base too, see `adapter_base`.
+
     Raises:
         UserError: there is no such folder or model, or it cannot be fetched; says what to do.
     """
@@ -37,6 +52,7 @@ def resolve(init: str, weights: bool = True) -> Path:
     folder = Path(init).expanduser()
     if folder.is_dir():
         _check_form(init, sorted(path.name for path in folder.iterdir()))
+        adapter_base(folder, weights)
         return folder
     if folder.exists():
         raise UserError(about_file(folder))
@@ -45,6 +61,8 @@ def resolve(init: str, weights: bool = True) -> Path:
     if not _HUB_ID.fullmatch(init):
         raise UserError(f"there is no folder {folder}")
     found = _fetch(init, _DESCRIPTION + _WEIGHTS if weights else _DESCRIPTION)
+    if (found / CONFIG_FILE).is_file() and adapter_base(found, weights):
+        return found
     if weights and not any(found.glob(_WEIGHTS[0])):
         _check_form(init, _names_on_hub(init))
         raise UserError(
@@ -56,16 +74,79 @@ def resolve(init: str, weights: bool = True) -> Path:
     return found
 
 
+def adapter_base(folder: str | Path, weights: bool = True) -> Path | None:
+    """The folder of the model that a folder's adapters belong to; None: it has no adapters.
+
+    `base.json` says where it is, as seen from the folder, or else `adapter_config.json`: a folder,
+    or an id of the hub, from which it is fetched.
+
+    Args:
+        folder: the folder.
+        weights: whether its tensors are needed; they are then compared with `base.json`.
+
+    Raises:
+        UserError: it is not there, is another model than it was, or has adapters itself.
+    """
+    folder = Path(folder)
+    if not is_adapter_folder(folder):
+        return None
+    base = find_base(folder, checked=weights)
+    if base is None:
+        base = _named_base(folder, weights)
+    if is_adapter_folder(base):
+        raise UserError(
+            f"{folder} has adapters of {base}, which are adapters too: merge those into their base "
+            "first"
+        )
+    return base
+
+
+def _named_base(folder: Path, weights: bool) -> Path:
+    """The base that `adapter_config.json` names, from the hub."""
+    name, record = named_base(folder), base_record(folder)
+    if not _HUB_ID.fullmatch(name):
+        places = [str((folder / record["path"]).resolve())] if record else []
+        raise UserError(
+            f"{folder} has adapters of a model that is not at {' nor at '.join([*places, name])}: "
+            f"put it there, or correct base_model_name_or_path in {CONFIG_FILE}"
+        )
+    try:
+        base = resolve(name, weights)
+    except UserError as error:
+        raise UserError(f"the base of the adapters in {folder}: {error}") from error
+    if weights and not is_recorded(base, record):
+        raise UserError(about_another(name, folder))
+    return base
+
+
 def source_files(init: str) -> Sequence[Path] | str | None:
     """What identifies the content of a checkpoint: the files of a folder, or the commit of an id.
 
-    None: it is not here (yet). The hub is not asked.
+    Adapters are identified together with their base. None: it is not here (yet). The hub is not
+    asked.
     """
     folder = Path(init).expanduser()
     if not folder.is_dir():
-        return cached_commit(init)
+        return _identity(init)
     files = (file for file in folder.iterdir() if file.suffix in _READ)
-    return sorted(file for file in files if file.is_file())
+    found = sorted(file for file in files if file.is_file())
+    if not is_adapter_folder(folder):
+        return found
+    base = local_base(folder)
+    if base is None or not any(base.glob(_WEIGHTS[0])):
+        return None
+    return [*found, *sorted(file for file in base.iterdir() if file.suffix in _READ)]
+
+
+def _identity(repo_id: str) -> str | None:
+    """The commit of an id; of adapters also that of their base, or its content."""
+    commit = cached_commit(repo_id)
+    folder = cached_folder(repo_id, CONFIG_FILE)
+    if commit is None or folder is None:
+        return commit
+    place = find_base(folder, checked=False)
+    base = weights_fingerprint(place) if place else cached_commit(named_base(folder))
+    return f"{commit} on {base}" if base else None
 
 
 def cached_commit(repo_id: str) -> str | None:
@@ -75,11 +156,8 @@ def cached_commit(repo_id: str) -> str | None:
     """
     if not _HUB_ID.fullmatch(repo_id):
         return None
-    try:
-        found = huggingface_hub.try_to_load_from_cache(repo_id, "config.json")
-    except errors.HFValidationError:
-        return None
-    return Path(found).parent.name if isinstance(found, str) else None
+    found = cached_folder(repo_id) or cached_folder(repo_id, CONFIG_FILE)
+    return None if found is None else found.name
 
 
 def _check_form(init: str, names: list[str]) -> None:

@@ -7,21 +7,34 @@ Embedding and head, the largest tensors, are read first, while most memory is fr
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from stair_jax.adapter_folders import base_record, is_adapter_folder
 from stair_jax.errors import UserError
+from stair_jax.models.base_quantization import (
+    AXES,
+    SCALES,
+    VALUES,
+    BlockQuantized,
+    quantize_blockwise,
+)
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
+from stair_jax.models.huggingface.adapter_loading import load_adapted
+from stair_jax.models.huggingface.adapter_tensors import AdapterTensors
+from stair_jax.models.huggingface.arrays import make_array, stack_pieces
+from stair_jax.models.huggingface.hub import adapter_base
+from stair_jax.models.huggingface.merging import Merging
 from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import Index, Tensor
 from stair_jax.models.transformer import Params, logical_axes
@@ -36,10 +49,22 @@ _VOCABULARY = ("embedding", "head")
 def load_config(folder: str | Path) -> ModelConfig:
     """Reads `config.json`; dtypes and other choices of computation keep their defaults.
 
+    Of an adapter folder it is the config of the base, with `lora`.
+
     Raises:
         UserError: the file is missing or damaged, or asks for something that is not supported.
     """
-    path = Path(folder) / "config.json"
+    folder = Path(folder)
+    if not is_adapter_folder(folder):
+        return _read_config(folder / "config.json")
+    # Beside a description of the base there is a copy of its config.
+    is_own = base_record(folder) and (folder / "config.json").is_file()
+    described = folder if is_own else adapter_base(folder, weights=False) or folder
+    config = _read_config(described / "config.json")
+    return replace(config, lora=AdapterTensors.of(folder, config).lora)
+
+
+def _read_config(path: Path) -> ModelConfig:
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
@@ -60,8 +85,11 @@ def _refuse_repeated(path: Path) -> None:
 
 
 def stored_dtype(folder: str | Path) -> str:
-    """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`."""
-    files = CheckpointFiles(folder)
+    """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`.
+
+    Of an adapter folder it is that of the base.
+    """
+    files = CheckpointFiles(adapter_base(folder) or folder)
     config = load_config(folder)
     _check_depth(files, config)
     name, tensor = next(iter(tensor_names.tensors(config).items()))
@@ -74,10 +102,13 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
     """Reads the parameters in `config.param_dtype`.
 
     If the folder has a scalar head, no vocabulary head is expected and the scalar head is ignored.
-    Vocabulary padding is filled with zeros.
+    Vocabulary padding is filled with zeros. Of an adapter folder the parameters are those of the
+    base: with the adapters beside them if `config.lora` is set, else with these added to the
+    kernels, which are summed in float32 and rounded once. With `config.base_weights` kernels are
+    quantized while they are read, a few layers at a time.
 
     Args:
-        folder: a folder with one safetensors file, or several with an index.
+        folder: a folder with one safetensors file, or several with an index; or of adapters.
         config: the model config.
         mesh: parameters are sharded over it by `parallel.rules`; None means the default device.
 
@@ -85,23 +116,51 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
         UserError: names the file or tensor that is missing, unexpected, damaged or of a wrong
             shape.
     """
-    files = CheckpointFiles(folder)
+    read = partial(_read_params, config=config, mesh=mesh)
+    if is_adapter_folder(folder):
+        return load_adapted(Path(folder), config, mesh, read)
+    return read(CheckpointFiles(folder))
+
+
+def _read_params(
+    files: CheckpointFiles,
+    config: ModelConfig,
+    mesh: Mesh | None,
+    has_score: bool = False,
+    merging: Mapping[str, Merging] = MappingProxyType({}),
+) -> Params:
+    """The parameters in the files of a whole model.
+
+    Args:
+        files: of the model.
+        config: the model config.
+        mesh: as for `load_params`.
+        has_score: whether a scalar head elsewhere takes the place of the vocabulary head.
+        merging: the adapters that are added to kernels, by their names.
+    """
     _check_depth(files, config)
     expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
     _check(files, expected, config)
+    if has_score:
+        expected.pop(tensor_names.HEAD, None)
     shapes = tensor_names.parameter_shapes(config)
     params: Params = {}
     layers: Params = {}
+    kind = config.base_weights
     shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
     by_parameter = _by_parameter(expected)
     # Embedding and head first; the sort is stable, so the others keep their order.
     for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
-        tensors = by_parameter[parameter]
-        source = _Source(files, tensors, shapes[parameter], config.param_dtype)
-        if source.is_stacked:
+        tensors, merge = by_parameter[parameter], merging.get(parameter)
+        source = _Source(files, tensors, shapes[parameter], config.param_dtype, merge)
+        if not source.is_stacked:
+            params[parameter] = source.whole(shardings and shardings[parameter])
+        elif kind == "none" or parameter not in AXES:
             layers[parameter] = source.stacked(shardings and shardings["layers"][parameter])
         else:
-            params[parameter] = source.whole(shardings and shardings[parameter])
+            place = shardings and shardings["layers"][parameter + VALUES]
+            found = source.quantized(kind, AXES[parameter], place)
+            layers[parameter + VALUES], layers[parameter + SCALES] = found
     return params | {"layers": layers}
 
 
@@ -115,12 +174,14 @@ class _Source:
             join several parameters.
         shape: shape of the parameter, without the axis of layers.
         dtype: dtype to read it in.
+        merging: the adapter that is added to it.
     """
 
     files: CheckpointFiles
     tensors: Mapping[str, Tensor]
     shape: tuple[int, ...]
     dtype: str
+    merging: Merging | None = None
 
     @property
     def is_stacked(self) -> bool:
@@ -140,33 +201,43 @@ class _Source:
         return make_array(self.shape, sharding, block)
 
     def stacked(self, sharding: Sharding | None) -> jax.Array:
-        """Reads a parameter with a leading axis of layers, a few layers at a time.
+        """Reads a parameter with a leading axis of layers.
 
-        The pieces are written into a donated array, so that the host never holds the whole
-        parameter.
+        It is put together of pieces, so that the host never holds all of it.
         """
+        return stack_pieces(self._pieces(sharding), len(self.tensors), sharding)
+
+    def quantized(self, kind: str, axis: int, sharding: Sharding | None) -> BlockQuantized:
+        """Reads a kernel like `stacked`; each piece is quantized before the next one is read."""
+        pieces = (
+            (start, _quantized(piece, kind, axis, sharding))
+            for start, piece in self._pieces(sharding)
+        )
+        return stack_pieces(pieces, len(self.tensors), sharding)
+
+    def _pieces(self, sharding: Sharding | None) -> Iterator[tuple[int, jax.Array]]:
+        """A few layers at a time, with the number of the first of them."""
         layers = list(self.tensors.items())
         layer_bytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         step = max(1, _PIECE_BYTES // layer_bytes)
-        if step >= len(layers):
-            return self._layers(layers, sharding)
-        stack = jnp.zeros((len(layers), *self.shape), self.dtype, device=sharding)
         for start in range(0, len(layers), step):
-            piece = self._layers(layers[start : start + step], sharding)
-            stack = _updated(stack, piece, start, sharding)
-            # Updates that are only queued would keep their pieces alive.
-            jax.block_until_ready(stack)
-        return stack
+            yield start, self._layers(layers[start : start + step], start, sharding)
 
-    def _layers(self, layers: Sequence[tuple[str, Tensor]], sharding: Sharding | None) -> jax.Array:
+    def _layers(
+        self, layers: Sequence[tuple[str, Tensor]], start: int, sharding: Sharding | None
+    ) -> jax.Array:
+        """Some of the layers, the first of which is number `start`."""
+
         def block(index: Index) -> np.ndarray:
-            target = np.zeros(_block_shape(shape, index), self.dtype)
+            target = np.zeros(_block_shape(shape, index), dtype)
             for layer, (name, tensor) in zip(target, layers[index[0]], strict=True):
                 self._fill(layer, name, tensor, index[1:])
             return target
 
         shape = (len(layers), *self.shape)
-        return make_array(shape, sharding, block)
+        dtype = self.dtype if self.merging is None else "float32"
+        piece = make_array(shape, sharding, block)
+        return piece if self.merging is None else self.merging.into(piece, start, sharding)
 
     def _fill(self, target: np.ndarray, name: str, tensor: Tensor, index: Index) -> None:
         """Reads the block `index` of a layer (or of a parameter without layers) into `target`."""
@@ -179,35 +250,16 @@ class _Source:
             stop = min(start + step, len(view))
             first = tensor.first_row + rows.start
             block = (slice(first + start, first + stop), *columns)
-            chunk = self.files.read(name, block, self.dtype)
+            chunk = self.files.read(name, block, view.dtype.name)
             tensor_names.copy_rows(view[start:stop], chunk)
 
 
-def make_array(
-    shape: tuple[int, ...], sharding: Sharding | None, block: Callable[[Index], np.ndarray]
-) -> jax.Array:
-    """An array whose blocks are read for the devices of this process, each block once."""
-    if sharding is None:
-        return jax.block_until_ready(jnp.asarray(block((slice(None),) * len(shape))))
-    found: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
-
-    def once(index: Index | None) -> np.ndarray:
-        assert index is not None
-        # Replicas ask for the same block, and slices are not hashable in Python 3.11.
-        key = tuple(axis.indices(size) for axis, size in zip(index, shape, strict=True))
-        if key not in found:
-            found[key] = block(index)
-        return found[key]
-
-    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, once))
-
-
-@partial(jax.jit, static_argnums=3, donate_argnums=0)
-def _updated(
-    stack: jax.Array, piece: jax.Array, start: jax.Array, sharding: Sharding | None
-) -> jax.Array:
-    stack = jax.lax.dynamic_update_slice_in_dim(stack, piece, start, axis=0)
-    return stack if sharding is None else jax.lax.with_sharding_constraint(stack, sharding)
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _quantized(
+    kernels: jax.Array, kind: str, axis: int, sharding: Sharding | None
+) -> BlockQuantized:
+    found = quantize_blockwise(kind, kernels, axis)
+    return found if sharding is None else jax.lax.with_sharding_constraint(found, sharding)
 
 
 def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:

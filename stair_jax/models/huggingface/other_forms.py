@@ -4,6 +4,8 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
+from stair_jax.adapter_folders import CONFIG_FILE, TENSORS_FILE
+
 _SAFETENSORS = "model*.safetensors"
 # Meta's own form of Llama, and what torch.save and transformers 4 write.
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
@@ -21,11 +23,8 @@ def other_forms(source: str | Path, names: Iterable[str]) -> str:
     names = [name for name in names if not _matches(name, _NO_WEIGHTS)]
     if any(fnmatch.fnmatch(name, _SAFETENSORS) for name in names):
         return ""
-    if "adapter_config.json" in names:
-        return (
-            f"{source} holds an adapter (LoRA) without its base model: merge them with peft's "
-            "merge_and_unload(), save_pretrained() the result, and name its folder"
-        )
+    if CONFIG_FILE in names:
+        return "" if TENSORS_FILE in names else _about_adapters(source, names)
     gguf = [name for name in names if name.lower().endswith(".gguf")]
     if gguf:
         return about_gguf(source, gguf[0])
@@ -48,6 +47,16 @@ def other_forms(source: str | Path, names: Iterable[str]) -> str:
             "with safetensors"
         )
     return ""
+
+
+def _about_adapters(source: str | Path, names: Iterable[str]) -> str:
+    pickles = [name for name in names if _matches(name, _PICKLES)]
+    if pickles:
+        return (
+            f"{source} has its adapters in a pickle ({pickles[0]}), which is never opened, as it "
+            "may run code: load it with peft, save_pretrained() it, and name that folder"
+        )
+    return f"{source} has {CONFIG_FILE}, but no {TENSORS_FILE}: name a folder as peft saves it"
 
 
 def about_file(path: Path) -> str:

@@ -58,8 +58,8 @@ class CheckpointFiles:
         """Whether there is a tensor of this name."""
         return name in self.tensors
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Checks the shape and the dtype of a tensor.
+    def check(self, name: str, shape: tuple[int, ...], by: str = "config.json") -> None:
+        """Checks the shape and the dtype of a tensor, which `by` asks for.
 
         Raises:
             UserError: the shape is another one, or the dtype is not supported.
@@ -67,8 +67,7 @@ class CheckpointFiles:
         file, stored, dtype = self.tensors[name]
         if stored != shape:
             raise UserError(
-                f"tensor {name} in {file} has shape {list(stored)}, "
-                f"but config.json asks for {list(shape)}"
+                f"tensor {name} in {file} has shape {list(stored)}, but {by} asks for {list(shape)}"
             )
         if dtype not in DTYPE_NAMES:
             raise UserError(
@@ -120,7 +119,7 @@ def opened(file: Path) -> Iterator[Any]:
 
 def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if (folder / SINGLE_FILE).is_file():
-        return _tensors_in(folder / SINGLE_FILE)
+        return tensors_in(folder / SINGLE_FILE)
     if not (folder / INDEX_FILE).is_file():
         for path in (folder / SINGLE_FILE, folder / INDEX_FILE):
             check_regular(path)
@@ -141,7 +140,7 @@ def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             )
     found: dict[str, StoredTensor] = {}
     for file in dict.fromkeys(weight_map.values()):
-        held = _tensors_in(folder / file)
+        held = tensors_in(folder / file)
         twice = sorted(held.keys() & found.keys())
         if twice:
             raise UserError(f"tensor {twice[0]} is in {found[twice[0]].file} and in {file}")
@@ -166,7 +165,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _tensors_in(file: Path) -> dict[str, StoredTensor]:
+def tensors_in(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a file by name.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
+    """
     with opened(file) as tensors:
         slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
         return {

@@ -3,21 +3,19 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import tensor_names
+from stair_jax.models.huggingface.gathering import gathered
 from stair_jax.models.huggingface.safetensors_files import INDEX_FILE, SINGLE_FILE, write_file
 from stair_jax.models.huggingface.tensor_names import Tensor
 from stair_jax.models.transformer import Params
@@ -33,7 +31,7 @@ _SHARD_BYTES = 5 * 10**9
 # transformers 5.17 takes a tokenizer of more than 100,000 tokens for a wrong one of Mistral's, and
 # warns of "an incorrect regex pattern".
 _READER = "5.17.0"
-_WRITING = 4 * 3600.0  # seconds, for a slow disk
+WRITING = 4 * 3600.0  # seconds, for a slow disk
 
 
 def save(
@@ -49,7 +47,8 @@ def save(
 
     With a `score_head` it is a sequence classifier with one label and no vocabulary head.
     Transformers scores the last token that is not `pad_token_id`, so the folder's chat template
-    ends an answer where a sampled one ends (`text.scoring`). Vocabulary padding is left out.
+    ends an answer where a sampled one ends (`text.scoring`). Vocabulary padding is left out, and
+    adapters are added to their kernels: in float32, rounded once.
 
     Parameters may be sharded; one tensor at a time is gathered on the host. In a run of several
     processes all of them call this; the first one writes, the others wait.
@@ -69,12 +68,7 @@ def save(
             tokenizer has no padding token that ends no answer.
     """
     require_local(folder, "the folder to write")
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model {config.vocab_size}"
-        )
+    check_export(config, tokenizer, dtype)
     tensors = tensor_names.tensors(config, with_head=score_head is None)
     if score_head is not None:
         tokenizer = scoring_tokenizer(tokenizer)
@@ -86,21 +80,37 @@ def save(
         # Gathering is a collective: all processes take part, tensor by tensor in the same order.
         for name in (name for shard in shards for name in shard):
             for part in tensors[name].parts:
-                _on_host(params, part)
-        collectives.barrier(f"the end of writing {folder}", _WRITING)
+                gathered(params, part, config.lora)
+        collectives.barrier(f"the end of writing {folder}", WRITING)
         return
-    with _replacing(Path(folder)) as partial_folder:
-        _write_tensors(partial_folder, params, tensors, shards, dtype)
-        is_scoring = score_head is not None
-        values = _config_values(config, tokenizer, is_scoring, dtype)
-        write_json(partial_folder / "config.json", values)
-        write_json(partial_folder / "generation_config.json", _generation_values(tokenizer))
-        with writing(folder):
-            tokenizer.save(partial_folder)
-    collectives.barrier(f"the end of writing {folder}", _WRITING)
+    with replacing(Path(folder)) as partial_folder:
+        gather = partial(gathered, params, lora=config.lora)
+        _write_tensors(partial_folder, gather, tensors, shards, dtype)
+        write_description(partial_folder, config, tokenizer, score_head is not None, dtype)
+    collectives.barrier(f"the end of writing {folder}", WRITING)
 
 
-def _config_values(
+def check_export(config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> None:
+    """Raises a UserError if a model cannot be written with this tokenizer and in this dtype."""
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model {config.vocab_size}"
+        )
+
+
+def write_description(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, is_scoring: bool, dtype: str
+) -> None:
+    """Writes all but tensors: the configs of the model and of generation, and the tokenizer."""
+    write_json(folder / "config.json", _model_values(config, tokenizer, is_scoring, dtype))
+    write_json(folder / "generation_config.json", _generation_values(tokenizer))
+    with writing(folder):
+        tokenizer.save(folder)
+
+
+def _model_values(
     config: ModelConfig, tokenizer: Tokenizer, is_scoring: bool, dtype: str
 ) -> dict[str, Any]:
     name = config.scoring_architecture if is_scoring else config.causal_architecture
@@ -145,7 +155,7 @@ def _shards(tensors: Mapping[str, Tensor], itemsize: int, limit: int) -> list[li
 
 def _write_tensors(
     folder: Path,
-    params: Params,
+    gather: Callable[[Tensor], np.ndarray],
     tensors: Mapping[str, Tensor],
     shards: list[list[str]],
     dtype: str,
@@ -158,7 +168,9 @@ def _write_tensors(
     for file, names in zip(files, shards, strict=True):
         shapes = {name: tensors[name].shape for name in names}
         parts = ((name, part) for name in names for part in tensors[name].parts)
-        chunks = (chunk for name, part in parts for chunk in _chunks(name, params, part, dtype))
+        chunks = (
+            chunk for name, part in parts for chunk in _chunks(name, gather(part), part, dtype)
+        )
         write_file(folder / file, shapes, dtype, chunks)
     if len(shards) > 1:
         total = sum(math.prod(tensor.shape) for tensor in tensors.values())
@@ -172,19 +184,13 @@ def _write_tensors(
         write_json(folder / INDEX_FILE, index)
 
 
-def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[np.ndarray]:
+def _chunks(name: str, values: np.ndarray, tensor: Tensor, dtype: str) -> Iterator[np.ndarray]:
     """Yields the values of (a part of) a tensor as the checkpoint stores them, by rows."""
     whole = tuple(slice(0, size) for size in tensor.shape)
-    rows = tensor_names.stored_view(_on_host(params, tensor), tensor, whole)
+    rows = tensor_names.stored_view(values, tensor, whole)
     step = max(1, _CHUNK_BYTES // (math.prod(tensor.shape[1:]) * rows.itemsize))
     for start in range(0, len(rows), step):
-        # An overflow becomes inf, which the check below reports with the name of the tensor.
-        with np.errstate(over="ignore"):
-            converted = rows[start : start + step].astype(dtype)
-        if not np.isfinite(converted).all():
-            raise UserError(
-                f"{name} has values that are not finite in {dtype}: nothing was exported"
-            )
+        converted = finite(name, rows[start : start + step], dtype)
         if converted.flags.c_contiguous:
             yield converted
         else:
@@ -194,47 +200,22 @@ def _chunks(name: str, params: Params, tensor: Tensor, dtype: str) -> Iterator[n
             yield chunk
 
 
-def _on_host(params: Params, tensor: Tensor) -> np.ndarray:
-    """A parameter (or one layer of it) as a host array, gathered from all devices and processes.
+def finite(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    """Values of a tensor in another dtype.
 
-    Copies on the device are fetched instead of the parameter itself: JAX caches the host copy of an
-    array for as long as the array lives.
+    Raises:
+        UserError: there is one that is not finite in it.
     """
-    layer = tensor.layer
-    array = params[tensor.parameter] if layer is None else params["layers"][tensor.parameter]
-    if not isinstance(array, jax.Array):
-        return np.asarray(array if layer is None else array[layer])
-    # Other processes hold parts of the array: one layer of it is replicated, so that this one can
-    # read it.
-    if not array.is_fully_addressable:
-        assert isinstance(array.sharding, NamedSharding)
-        whole = NamedSharding(array.sharding.mesh, PartitionSpec())
-        array = _replicated(array, layer, whole).addressable_data(0)
-        layer = None
-    # One of the replicas of each shard is enough.
-    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
-    values = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
-    for shard in shards:
-        index = shard.index if layer is None else shard.index[1:]
-        values[index] = np.asarray(_part(shard.data, layer))
-    return values
-
-
-@jax.jit
-def _part(array: jax.Array, layer: int | None) -> jax.Array:
-    """One layer of a stacked array, or a copy of an array without layers."""
-    if layer is None:
-        return jnp.copy(array)
-    return jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
-
-
-@partial(jax.jit, static_argnums=2)
-def _replicated(array: jax.Array, layer: int | None, sharding: Sharding) -> jax.Array:
-    return jax.lax.with_sharding_constraint(_part(array, layer), sharding)
+    # An overflow becomes inf, which the check below reports with the name of the tensor.
+    with np.errstate(over="ignore"):
+        converted = values.astype(dtype)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{name} has values that are not finite in {dtype}: nothing was exported")
+    return converted
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` if the block succeeds."""
     folder = Path(os.path.abspath(folder))
     # Siblings of the target, so that `os.replace` stays within one file system.

@@ -8,9 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from stair_jax.adapter_folders import described
 from stair_jax.errors import UserError
 from stair_jax.models.config_values import shown
-from stair_jax.models.huggingface.loading import load_config, make_array
+from stair_jax.models.huggingface.adapter_tensors import ADAPTER_SCORE, AdapterFiles
+from stair_jax.models.huggingface.arrays import make_array
+from stair_jax.models.huggingface.hub import adapter_base
+from stair_jax.models.huggingface.loading import load_config
 from stair_jax.models.huggingface.safetensors_files import CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import SCORE
 from stair_jax.parallel import rules
@@ -21,7 +25,8 @@ _MOST_LABELS = 2**16  # far more than any classifier has
 
 def has_score_head(folder: str | Path) -> bool:
     """Whether the folder holds a model with a head of scores or labels."""
-    return SCORE in CheckpointFiles(folder)
+    files, name = _head_file(folder)
+    return name in files
 
 
 def load_score_head(folder: str | Path, mesh: Mesh | None = None) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def load_labels(folder: str | Path) -> tuple[str, ...]:
     Raises:
         UserError: there is no such head, or `id2label` does not name each of its rows once.
     """
-    names = read_json(Path(folder) / "config.json").get("id2label")
+    names = read_json(described(Path(folder), "config.json")).get("id2label")
     count = _num_rows(folder, "a head of labels")
     if names is None:
         return tuple(f"LABEL_{index}" for index in range(count))
@@ -81,7 +86,7 @@ def load_pad_id(folder: str | Path) -> int | None:
     Raises:
         UserError: it is no token id.
     """
-    value = read_json(Path(folder) / "config.json").get("pad_token_id")
+    value = read_json(described(Path(folder), "config.json")).get("pad_token_id")
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise UserError(
             f"pad_token_id {shown(value)} in {folder}/config.json must be a token id or null"
@@ -96,20 +101,31 @@ def _in_order(names: Mapping[str, Any]) -> list[Any]:
 
 
 def _num_rows(folder: str | Path, kind: str) -> int:
-    files = CheckpointFiles(folder)
-    if SCORE not in files:
+    files, name = _head_file(folder)
+    if name not in files:
         raise UserError(f"{folder} has no tensor {SCORE}: name a model with {kind}")
-    shape = files.tensors[SCORE].shape
+    shape = files.tensors[name].shape
     if len(shape) != 2 or not 1 <= shape[0] <= _MOST_LABELS:
         raise UserError(f"{SCORE} in {folder} has the shape {list(shape)}: it must be [labels, D]")
     return shape[0]
 
 
 def _read(folder: str | Path, num_rows: int) -> np.ndarray:
-    files = CheckpointFiles(folder)
+    files, name = _head_file(folder)
     embed = load_config(folder).hidden_size
-    files.check(SCORE, (num_rows, embed))
-    return files.read(SCORE, (slice(0, num_rows), slice(0, embed)), "float32")
+    files.check(name, (num_rows, embed))
+    return files.read(name, (slice(0, num_rows), slice(0, embed)), "float32")
+
+
+def _head_file(folder: str | Path) -> tuple[CheckpointFiles, str]:
+    """Where the head is, and under which name: beside adapters, or else in their base."""
+    base = adapter_base(folder)
+    if base is None:
+        return CheckpointFiles(folder), SCORE
+    adapters = AdapterFiles(folder)
+    return (
+        (adapters, ADAPTER_SCORE) if ADAPTER_SCORE in adapters else (CheckpointFiles(base), SCORE)
+    )
 
 
 def _place(kernel: np.ndarray, axes: Any, mesh: Mesh | None) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.lora import KERNELS
 
 HEAD = "lm_head.weight"
 SCORE = "score.weight"
@@ -70,6 +71,19 @@ def num_layers(names: Iterable[str]) -> int:
     """How many layers the tensors of a checkpoint are of, by their names."""
     found = (_LAYER.match(name) for name in names)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def kernel_modules(config: ModelConfig) -> dict[str, tuple[_Part, ...]]:
+    """The linear modules of a layer, such as mlp.up_proj, and the kernels that each holds.
+
+    Returns:
+        for each, its kernels with their shapes [outputs, inputs], in the order of its rows.
+    """
+    return {
+        name.removesuffix(".weight"): parts
+        for name, parts in _layer_tensors(config).items()
+        if parts[0][0] in KERNELS
+    }
 
 
 def _join(layer: int, parts: Sequence[_Part]) -> Tensor:

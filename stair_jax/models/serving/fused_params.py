@@ -9,6 +9,7 @@ heads / kv_heads its arrays are, in `config.dtype` (norms in the dtype of the pa
     out [D, heads * head_dim]   gate_up [2, F, D]   down [D, F]
       Qwen2: qkv_bias, or query_bias and key_value_bias: as the kernels, without D
       Qwen3: query_norm, key_norm [head_dim]
+      with adapters: two arrays more for a kernel, see `fused_adapters.py`
 
 Products contract the last axis, along which kernels may be quantized (`quantization.py`). Keys and
 values are grouped with their queries so that splitting kv_heads over the mesh splits the joint
@@ -27,12 +28,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.lora import A, B
 from stair_jax.models.quantization import Quantized, quantize
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.mesh import use_mesh
 
 Layer = dict[str, Any]
 
+# The products of a layer; which of the first three there are follows from `shard_kv_heads`.
+KERNELS = ("qkv", "query", "key_value", "out", "gate_up", "down")
 # Dtypes of the kernels by setting; None means that of the model.
 WEIGHTS = {"none": None, "fp8": "float8_e4m3fn", "int8": "int8"}
 # Parameters of a layer that are converted together, since they are joined.
@@ -95,12 +99,17 @@ def layer_axes(config: ModelConfig, names: Layer) -> Layer:
     axes = {name: (*outputs, "embed") for name, outputs in heads.items()}
     axes |= {f"{name}_bias": outputs for name, outputs in heads.items()}
     axes |= {"out": ("embed", "heads"), "gate_up": (None, "mlp", "embed"), "down": ("embed", "mlp")}
+    # Adapters are split as their kernels are, but not over fsdp: to gather them would cost more
+    # time than they take memory.
+    whole = {name: [axis if axis != "embed" else None for axis in axes[name]] for name in KERNELS}
+    axes |= {name + A: (None, "lora_rank", own[-1]) for name, own in whole.items()}
+    axes |= {name + B: (*own[:-1], None, "lora_rank") for name, own in whole.items()}
 
     def of(name: str) -> Any:
-        whole = axes.get(name, (None,))
-        values: Any = PartitionSpec(*whole)
+        own = axes.get(name, (None,))
+        values: Any = PartitionSpec(*own)
         # A scale per row: the same axes without the one that is contracted.
-        scale: Any = PartitionSpec(*whole[:-1])
+        scale: Any = PartitionSpec(*own[:-1])
         return Quantized(values, scale) if isinstance(names[name], Quantized) else values
 
     return {name: of(name) for name in names}
@@ -131,7 +140,7 @@ def fuse_params(
     """
     if weights not in WEIGHTS:
         raise UserError(f"weights {weights!r} is unknown: choose one of {', '.join(WEIGHTS)}")
-    with _mesh_of(params["embedding"]):
+    with mesh_of(params["embedding"]):
         embedding = _vocabulary(config, params["embedding"], consume)
         head = None
         if not config.tie_word_embeddings:
@@ -161,7 +170,7 @@ def _apart(
         # Parameters are unstacked one at a time, then those of each layer are joined: little is in
         # memory twice.
         parts = {
-            name: _finished(_unstack(stack), [stack] if consume else ())
+            name: _finished(unstack(stack), [stack] if consume else ())
             for name, stack in group.items()
         }
         for index, layer in enumerate(layers):
@@ -189,7 +198,7 @@ def _finished(made: Any, used: Iterable[jax.Array]) -> Any:
     return made
 
 
-def _mesh_of(array: jax.Array) -> AbstractContextManager[None]:
+def mesh_of(array: jax.Array) -> AbstractContextManager[None]:
     """A context in which logical axes refer to the mesh that the array is on."""
     if isinstance(array, jax.core.Tracer) or not isinstance(array.sharding, NamedSharding):
         return nullcontext()
@@ -208,7 +217,7 @@ def _cast(array: jax.Array, dtype: str) -> jax.Array:
 
 
 @jax.jit
-def _unstack(stack: jax.Array) -> tuple[jax.Array, ...]:
+def unstack(stack: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(stack[index] for index in range(len(stack)))
 
 
@@ -229,18 +238,20 @@ def _fused(config: ModelConfig, dtype: str | None, group: Layer) -> Layer:
     group = {name: array.astype(config.dtype) for name, array in group.items()}
     if "query_bias" in group:
         return _joined(config, group, "_bias")
-    if "query" in group:
-        kernels = {
-            name: jnp.moveaxis(kernel, 0, -1) for name, kernel in _joined(config, group).items()
-        }
-    elif "gate" in group:
-        # The contracted axis D goes last, as in all kernels here.
-        kernels = {"gate_up": jnp.stack([group["gate"].T, group["up"].T])}
-    else:
-        kernels = {name: kernel.reshape(-1, kernel.shape[-1]).T for name, kernel in group.items()}
+    kernels = join_kernels(config, group)
     if dtype is None:
         return kernels
     return {name: quantize(kernel, dtype) for name, kernel in kernels.items()}
+
+
+def join_kernels(config: ModelConfig, group: Layer) -> Layer:
+    """The fused kernels of a layer's kernels of one of `_GROUPS`; the contracted axis goes last."""
+    if "query" in group:
+        joined = _joined(config, group)
+        return {name: jnp.moveaxis(kernel, 0, -1) for name, kernel in joined.items()}
+    if "gate" in group:
+        return {"gate_up": jnp.stack([group["gate"].T, group["up"].T])}
+    return {name: kernel.reshape(-1, kernel.shape[-1]).T for name, kernel in group.items()}
 
 
 def _joined(config: ModelConfig, group: Layer, suffix: str = "") -> Layer:

@@ -19,7 +19,9 @@ Prefix = tuple[str, Question]  # name of a source, what it is asked
 class Keeper(Protocol):
     """The part of an engine that keeps sequences in its cache (see `decoding.engine.Engine`)."""
 
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle: ...
+    def keep(
+        self, tokens: Iterable[int], parent: Handle | None = None, adapter: int | None = None
+    ) -> Handle: ...
 
     def shorten(self, handle: Handle, num_tokens: int) -> Handle: ...
 
@@ -55,7 +57,7 @@ class JudgePrefixes:
             if shared is not None and tokens[: len(shared.tokens)] == shared.tokens:
                 handles[name, question] = engine.keep(tokens[len(shared.tokens) :], shared)
             elif tokens:
-                handles[name, question] = engine.keep(tokens)
+                handles[name, question] = engine.keep(tokens, adapter=source.adapter)
         return handles
 
     def close(self, handles: Mapping[Prefix, Handle]) -> None:
@@ -77,5 +79,5 @@ class JudgePrefixes:
         if prefix not in self._shared:
             tokens = source.shared(prefix[1])
             keep = self._engine_of(prefix[0]).keep
-            self._shared[prefix] = keep(tokens) if tokens else None
+            self._shared[prefix] = keep(tokens, adapter=source.adapter) if tokens else None
         return self._shared[prefix]

@@ -31,17 +31,24 @@ class LanguageModelSource(Source):
 
     Attributes:
       service: where its requests go: "" is the engine of the policy, see `Request.service`.
+      adapter: which model of that engine judges, see `Request.adapter`; None: its own.
       tokenizer: of the judge.
     """
 
-    def __init__(self, tokenizer: Tokenizer, settings: JudgeSettings, service: str = ""):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: JudgeSettings,
+        service: str = "",
+        adapter: int | None = None,
+    ):
         """Finds the token ids of the labels.
 
         Raises:
           UserError: log-probs of labels are all that counts, and two labels share their first
             token.
         """
-        self.tokenizer, self.service = tokenizer, service
+        self.tokenizer, self.service, self.adapter = tokenizer, service, adapter
         self.settings = settings
         self._prompts = JudgePrompts(settings)
         own = {"helpfulness": settings.helpfulness_lead_in, "safety": settings.safety_lead_in}
@@ -182,7 +189,9 @@ class LanguageModelSource(Source):
         while parent is not None and tokens[: len(parent.tokens)] != parent.tokens:
             parent = parent.parent
         own = tokens[len(parent.tokens) :] if parent else tokens
-        return Request(id=id, tokens=own, parent=parent, service=self.service, **fields)
+        return Request(
+            id=id, tokens=own, parent=parent, service=self.service, adapter=self.adapter, **fields
+        )
 
 
 class LanguageModelScoring(Scoring):
