@@ -3,6 +3,7 @@
     python -m benchmarks.train [--parts sft,dpo,torch] [--layers 8] [--rows 8] [--length 2048]
     python -m benchmarks.train --parts sft --remat none,attention,dots,full --attention cudnn,xla
     python -m benchmarks.train --parts dpo --layers 0 --fsdp 2 --param-dtype float32
+    python -m benchmarks.train --parts sft,torch --param-dtype bfloat16 --lora-rank 0,64
     python -m benchmarks.train --tiny                                # seconds, on a CPU
 
 Weights are random, rows are full: one sequence each. Of SFT all tokens count, of DPO the second
@@ -14,12 +15,13 @@ half of each sequence. A line has
     argument_gb, temporary_gb, compile_s   of each device, as the compiler says
     split                    share of the kernels' time by kind, in a profile of one step
 
-The lines `torch` are of transformers on the same device: SDPA, pure bfloat16 or autocast, with and
-without gradient checkpointing, fused AdamW.
+With `--lora-rank` adapters of that rank are trained beside a frozen base (0: all parameters), whose
+kernels `--base-weights` may quantise. The lines `torch` are of transformers on the same device:
+SDPA, pure bfloat16 or autocast, with and without gradient checkpointing, fused AdamW; with a rank
+those of peft, over a base in bfloat16.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import statistics
@@ -34,19 +36,21 @@ import numpy as np
 from benchmarks.common import Lines, add_model_flags, model_config
 from benchmarks.trace import Trace
 from stair_jax.data.packing import Example
-from stair_jax.models import flops
+from stair_jax.models import flops, lora
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel import chips, rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches, Group
+from stair_jax.training.lora_settings import LoraSettings
 from stair_jax.training.objectives import DpoObjective, SftObjective
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.settings import TrainingSettings
+from stair_jax.training.settings import TrainingSettings, configure
 from stair_jax.training.step import TrainState, init_state, make_train_step
 
 TORCH_VARIANTS = ("autocast+checkpoint", "bfloat16+checkpoint", "bfloat16")
+PEFT_VARIANTS = ("peft+bfloat16+checkpoint", "peft+bfloat16")
 
 
 def main() -> None:
@@ -58,10 +62,10 @@ def main() -> None:
         torch_lines(flags)
     for part in ("sft", "dpo"):
         if part in parts:
-            for remat, attention in itertools.product(
-                flags.remat.split(","), flags.attention.split(",")
+            for rank, remat, attention in itertools.product(
+                ranks_of(flags), flags.remat.split(","), flags.attention.split(",")
             ):
-                train_line(flags, lines, part, remat, attention)
+                train_line(flags, lines, part, remat, attention, rank)
 
 
 def parse() -> argparse.Namespace:
@@ -77,6 +81,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=4, help="logps_chunks")
     parser.add_argument("--param-dtype", default="float32", help="of parameters in training")
     parser.add_argument("--mu-dtype", default="float32", help="of Adam's first moment")
+    parser.add_argument("--lora-rank", default="0", help="ranks of adapters, comma-separated")
+    parser.add_argument("--base-weights", default="none", help="of the base of adapters")
     parser.add_argument("--fsdp", type=int, default=1, help="devices")
     parser.add_argument("--steps", type=int, default=6, help="of a figure")
     flags = parser.parse_args()
@@ -85,15 +91,27 @@ def parse() -> argparse.Namespace:
     return flags
 
 
+def ranks_of(flags: argparse.Namespace) -> list[int]:
+    """The ranks of adapters."""
+    return [int(rank) for rank in flags.lora_rank.split(",")]
+
+
 def train_line(
-    flags: argparse.Namespace, lines: Lines, part: str, remat: str, attention: str
+    flags: argparse.Namespace, lines: Lines, part: str, remat: str, attention: str, rank: int
 ) -> None:
-    """The step of one part with one way of computing it."""
+    """The step of one part with one way of computing it; rank 0: of all parameters."""
     mesh = make_mesh(MeshShape(fsdp=flags.fsdp))
-    config = dataclasses.replace(
-        model_config(flags), param_dtype=flags.param_dtype, remat=remat, attention=attention
+    adapters = LoraSettings(rank, base_weights=flags.base_weights) if rank else LoraSettings()
+    settings = TrainingSettings(
+        learning_rate=1e-6,
+        mu_dtype=flags.mu_dtype,
+        param_dtype=flags.param_dtype,
+        dtype=model_config(flags).dtype,
+        remat=remat,
+        attention=attention,
+        lora=adapters,
     )
-    settings = TrainingSettings(learning_rate=1e-6, mu_dtype=flags.mu_dtype)
+    config = configure(model_config(flags), settings, mesh)
     optimizer = make_optimizer(settings, 100)
     objective = (
         SftObjective(config, flags.chunks)
@@ -102,10 +120,12 @@ def train_line(
     )
     batch = make_batch(flags, config, pairs=part == "dpo")
     what: dict[str, Any] = {"remat": remat, "attention": attention, "devices": mesh.size}
+    if rank:
+        what |= {"lora_rank": rank, "base_weights": flags.base_weights}
     try:
         with use_mesh(mesh):
-            state = random_state(config, optimizer.tx, mesh)
-            values = measure(flags, objective, optimizer.tx, state, batch, mesh)
+            state, frozen = random_state(config, optimizer.tx, mesh)
+            values = measure(flags, objective, optimizer.tx, state, frozen, batch, mesh)
     except jax.errors.JaxRuntimeError as error:  # no room, most likely
         lines(part, **what, skipped=str(error).splitlines()[0])
         return
@@ -140,33 +160,43 @@ def make_batch(flags: argparse.Namespace, config: ModelConfig, pairs: bool) -> B
     return Batches(groups, len(groups), length, flags.rows)[0]
 
 
-def random_state(config: ModelConfig, tx: Any, mesh: Any) -> TrainState:
-    """Parameters and moments, made where they belong."""
+def random_state(config: ModelConfig, tx: Any, mesh: Any) -> tuple[TrainState, Any]:
+    """Parameters and moments, made where they belong; and what is frozen."""
     axes = logical_axes(config)
     made = jax.jit(init_params, static_argnums=0, out_shardings=rules.shardings(axes, mesh))
-    return init_state(made(config, jax.random.key(0)), axes, tx, mesh)
+    params = made(config, jax.random.key(0))
+    if config.lora is None:
+        return init_state(params, axes, tx, mesh), {}
+    (frozen, trained), (_, trained_axes) = lora.split(params), lora.split(axes)
+    return init_state(trained, trained_axes, tx, mesh), frozen
 
 
 def measure(
-    flags: argparse.Namespace, objective: Any, tx: Any, state: TrainState, batch: Batch, mesh: Any
+    flags: argparse.Namespace,
+    objective: Any,
+    tx: Any,
+    state: TrainState,
+    frozen: Any,
+    batch: Batch,
+    mesh: Any,
 ) -> dict[str, Any]:
     """Compiles the step, runs it, and profiles it once."""
     arrays = put_batch(batch.arrays, mesh, flags.rows)
     rate = jax.device_put(np.float32(1e-6), rules.replicated(mesh))
     start = time.perf_counter()
     jitted: Any = make_train_step(objective, tx, state)
-    step = jitted.lower(state, arrays, rate).compile()
+    step = jitted.lower(state, arrays, rate, frozen).compile()
     compiled = time.perf_counter() - start
     memory = step.memory_analysis()
-    state, metrics = jax.block_until_ready(step(state, arrays, rate))
+    state, metrics = jax.block_until_ready(step(state, arrays, rate, frozen))
     seconds = []
     for _ in range(flags.steps):
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(step(state, arrays, rate))
+        state, metrics = jax.block_until_ready(step(state, arrays, rate, frozen))
         seconds.append(time.perf_counter() - start)
     trace = Trace()
     trace.start()
-    state, metrics = jax.block_until_ready(step(state, arrays, rate))
+    state, metrics = jax.block_until_ready(step(state, arrays, rate, frozen))
     kernels = trace.kernels()
     total = sum(kernels.values())
     return {
@@ -182,10 +212,13 @@ def measure(
 def torch_lines(flags: argparse.Namespace) -> None:
     """Transformers, in processes of their own, before JAX takes the memory and keeps it."""
     parts = [part for part in ("sft", "dpo") if part in flags.parts.split(",")]
-    for variant in TORCH_VARIANTS:
+    wanted_variants = [(variant, 0) for variant in TORCH_VARIANTS if 0 in ranks_of(flags)]
+    wanted_variants += [(name, rank) for rank in ranks_of(flags) if rank for name in PEFT_VARIANTS]
+    for variant, rank in wanted_variants:
         for part in parts or ("sft", "dpo"):
             values = model_config(flags).to_huggingface()
-            wanted = json.dumps([part, variant, values, flags.rows, flags.length, flags.steps])
+            sizes = [flags.rows, flags.length, flags.steps, rank]
+            wanted = json.dumps([part, variant, values, *sizes])
             run = subprocess.run(
                 [sys.executable, "-m", "benchmarks.train_torch", wanted],
                 capture_output=True,

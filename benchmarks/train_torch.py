@@ -1,13 +1,13 @@
 """What `train` compares with: a training step of transformers on one GPU.
 
-    python -m benchmarks.train_torch '[PART, VARIANT, CONFIG, ROWS, LENGTH, STEPS]'
+    python -m benchmarks.train_torch '[PART, VARIANT, CONFIG, ROWS, LENGTH, STEPS, RANK]'
 
     python -m benchmarks.train_torch --pairs FILE
 
-Part ("sft" or "dpo"), variant, values of a config.json, rows, tokens a row, steps of the figure;
-prints one JSON line. `train` calls it. With --pairs, step-level DPO of real pairs: the file holds
-[CONFIG, [[[tokens, tokens that count], [tokens, ...]], ...], batch size, pairs of a micro-batch].
-`train_trees` calls it.
+Part ("sft" or "dpo"), variant, values of a config.json, rows, tokens a row, steps of the figure,
+rank of the adapters of peft (0: all parameters are trained); prints one JSON line. `train` calls
+it. With --pairs, step-level DPO of real pairs: the file holds [CONFIG, [[[tokens, tokens that
+count], [tokens, ...]], ...], batch size, pairs of a micro-batch]. `train_trees` calls it.
 """
 
 import json
@@ -24,13 +24,13 @@ def main() -> None:
     if sys.argv[1] == "--pairs":
         measure_pairs(Path(sys.argv[2]))
         return
-    part, variant, values, rows, length, steps = json.loads(sys.argv[1])
+    part, variant, values, rows, length, steps, rank = json.loads(sys.argv[1])
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model, optimizer = make_model(values, variant, device)
-    tokens = torch.randint(0, model.config.vocab_size, (rows, length), device=device)
+    model, optimizer = make_model(values, variant, device, rank)
+    tokens = torch.randint(0, values["vocab_size"], (rows, length), device=device)
     wide = "autocast" in variant
     within: Any = torch.autocast(device, torch.bfloat16) if wide else nullcontext()
 
@@ -53,13 +53,18 @@ def main() -> None:
     took = statistics.median(seconds)
     line = {"name": f"torch_{part}", "variant": variant, "step_ms": 1e3 * took}
     line |= {"tokens_per_s": tokens.numel() / took, "torch": torch.__version__}
+    if rank:
+        line["lora_rank"] = rank
     if device == "cuda":
         line["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
     print(json.dumps(line), flush=True)
 
 
-def make_model(values: dict[str, Any], variant: str, device: str) -> tuple[Any, Any]:
-    """Transformers' model of that config with random weights, and its optimizer."""
+def make_model(values: dict[str, Any], variant: str, device: str, rank: int = 0) -> tuple[Any, Any]:
+    """Transformers' model of that config with random weights, and its optimizer.
+
+    With a rank, adapters of peft in float32 on all kernels of the layers are trained.
+    """
     import torch
     import transformers
 
@@ -71,11 +76,15 @@ def make_model(values: dict[str, Any], variant: str, device: str) -> tuple[Any, 
             config, dtype=dtype, attn_implementation="sdpa"
         )
     if "checkpoint" in variant:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if rank:
+        from peft import LoraConfig, get_peft_model
+
+        adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+        model = get_peft_model(model, adapters)
     model.train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-6, weight_decay=0.0, fused=device == "cuda"
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0, fused=device == "cuda")
     return model, optimizer
 
 

@@ -174,7 +174,7 @@ def measure(
     tx = make_optimizer(settings, len(batches)).tx
     objective = DpoObjective(config, 0.1, 0.2, flags.chunks)
     with use_mesh(mesh):
-        state = random_state(config, tx, mesh)
+        state, _ = random_state(config, tx, mesh)
         step = make_train_step(objective, tx, state)
         rate = jax.device_put(np.float32(1e-6), rules.replicated(mesh))
         placed = [put_batch(batch.arrays, mesh) for batch in batches[:]]

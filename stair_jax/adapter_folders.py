@@ -155,6 +155,6 @@ def cached_folder(repo_id: str, file: str = "config.json") -> Path | None:
 
 def _is_model(folder: Path) -> bool:
     try:
-        return (folder / "config.json").is_file()
+        return any((folder / name).is_file() for name in ("config.json", CONFIG_FILE))
     except (OSError, ValueError):  # a name that is too long, or no path at all
         return False

@@ -172,3 +172,13 @@ def tpu():
     from stair_jax.planning.topology import get_topology
 
     return get_topology
+
+
+@pytest.fixture(scope="session")
+def gpus():
+    """`gpus("h100:8")`: a topology; skips the test where GPUs cannot be compiled for."""
+    reason = "the compiler for CUDA is not installed"
+    pytest.importorskip("jax_plugins.xla_cuda13", reason=reason)
+    from stair_jax.planning.topology import get_topology
+
+    return get_topology

@@ -21,12 +21,14 @@ def load_config(path: str | None) -> ConfigDict:
         raise UserError("--config is missing: name a config file, e.g. --config=configs/pocket.py")
     file, *arguments = path.split(":", 1)
     if file in recipes.RECIPES and not Path(file).exists():
-        return recipes.get_config(file)
+        return recipes.get_config(file, *arguments)
     if not Path(file).is_file():
         known = f"of the recipes in the package {did_you_mean(file, recipes.RECIPES)}"
         raise UserError(f"there is no config file {file}; {known}")
     try:
         config = runpy.run_path(file)["get_config"](*arguments)
+    except UserError:
+        raise
     except KeyError as error:
         if error.args != ("get_config",):
             raise UserError(_fault(file, error)) from error

@@ -23,6 +23,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show-config", action="store_true", help="print all settings of the run, and end"
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="change what does not fit the devices, as little as possible, and say how",
+    )
     add_redo_flags(parser)
     parser.add_argument(
         "--lengthen",
@@ -43,5 +48,5 @@ def execute(arguments: Arguments, session: Session) -> int:
         return 0
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
-    run_config(config, Path(options.workdir), options, session, options.lengthen)
+    run_config(config, Path(options.workdir), options, session, options.lengthen, options.fit)
     return 0

@@ -34,6 +34,7 @@ def run_config(
     options: argparse.Namespace,
     session: Session,
     lengthened: Sequence[str] = (),
+    is_fitted: bool = False,
 ) -> None:
     """Runs what is not finished.
 
@@ -43,6 +44,7 @@ def run_config(
       options: the flags of `add_redo_flags`.
       session: of the command.
       lengthened: finished training stages that go on.
+      is_fitted: whether what does not fit the devices is changed until it does.
 
     Raises:
       UserError: something that the run needs is missing, or does not fit.
@@ -57,7 +59,12 @@ def run_config(
 
     agree: Callable[[Sequence[str]], bool] = (lambda names: True) if options.yes else _ask
     anew = pipeline.Anew(options.redo, list(lengthened), agree)
-    models = pipeline.check(config, workdir, anew)
+    if is_fitted:
+        from stair_jax.run.fit_run import check_and_fit
+
+        config, models = check_and_fit(config, workdir, anew.stages(config.stages))
+    else:
+        models = pipeline.check(config, workdir, anew)
     named = config.runtime.compilation_cache
     if folder := workdir / ".jax_cache" if named is None else named:
         use_compilation_cache(folder)  # makes the folder: not before all is checked

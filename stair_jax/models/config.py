@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.models.base_quantization import BASE_WEIGHTS
 from stair_jax.models.config_fields import GELU, WINDOWED, check_fields
 from stair_jax.models.config_values import CONFIG, count, flag, number, shown
 from stair_jax.models.lora import Lora
@@ -117,6 +118,8 @@ class ModelConfig:
     - `shard_kv_heads`: False keeps all key and value heads on each device.
 
     `lora` says which kernels have adapters beside them (`lora.py`); None: there are none.
+    `base_weights` says in which of `BASE_WEIGHTS` the kernels of the layers are held while they are
+    frozen (`base_quantization.py`); "none": in `param_dtype`.
     """
 
     vocab_size: int
@@ -141,6 +144,7 @@ class ModelConfig:
     vocab_multiple: int = 1
     shard_kv_heads: bool = True
     lora: Lora | None = None
+    base_weights: str = "none"
 
     def __post_init__(self) -> None:
         """Checks the fields.
@@ -163,11 +167,17 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise UserError(f"head_dim {self.head_dim} must be even for the rotary embedding")
+        if self.base_weights == "nf4" and (self.hidden_size % 2 or self.intermediate_size % 2):
+            raise UserError(
+                f"hidden_size {self.hidden_size} and intermediate_size {self.intermediate_size} "
+                "must be even for base_weights 'nf4', which packs two weights into a byte"
+            )
         for name, choices in (
             ("dtype", DTYPES),
             ("param_dtype", DTYPES),
             ("remat", REMAT_POLICIES),
             ("model_type", MODEL_TYPES),
+            ("base_weights", BASE_WEIGHTS),
         ):
             if getattr(self, name) not in choices:
                 raise UserError(

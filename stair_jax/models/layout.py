@@ -5,6 +5,7 @@ import dataclasses
 from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
+from stair_jax.models.base_quantization import block_size
 from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import say
 
@@ -31,6 +32,9 @@ def fit_to_mesh(config: ModelConfig, mesh: Mesh, vocab_multiple: int = 1) -> Mod
     for name in ("num_attention_heads", "intermediate_size"):
         _require_parts(name, getattr(config, name), mesh, "tensor")
     _require_parts("hidden_size", config.hidden_size, mesh, "fsdp")
+    if config.base_weights != "none":
+        _require_blocks("intermediate_size", config.intermediate_size, mesh, "tensor")
+        _require_blocks("hidden_size", config.hidden_size, mesh, "fsdp")
     if config.padded_vocab_size % tensor:
         raise UserError(
             f"the vocabulary of {config.padded_vocab_size} cannot be split over tensor {tensor} of "
@@ -50,4 +54,15 @@ def _require_parts(name: str, size: int, mesh: Mesh, axis: str) -> None:
         raise UserError(
             f"{name} {size} of the model cannot be split over {axis} {mesh.shape[axis]} of the "
             f"mesh: set {axis} of runtime.training_mesh (or decoding_mesh) to a divisor of {size}"
+        )
+
+
+def _require_blocks(name: str, size: int, mesh: Mesh, axis: str) -> None:
+    """Refuses blocks of quantized kernels that would lie on two devices."""
+    block = block_size(size)
+    if (size // block) % mesh.shape[axis]:
+        raise UserError(
+            f"{name} {size} of the model has {size // block} blocks of {block} (base_weights), "
+            f"which cannot be split over {axis} {mesh.shape[axis]} of the mesh: set {axis} of "
+            f"runtime.training_mesh to a divisor of {size // block}"
         )

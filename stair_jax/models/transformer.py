@@ -11,6 +11,7 @@ axis L of `layers` runs over the layers:
       Qwen3: query_norm, key_norm [L, head_dim]
       with adapters (`lora.py`): NAME_lora_a, NAME_lora_b of the kernels NAME; beside the layers
       embedding_rows, head_rows [K, D]
+      with `base_weights` (`base_quantization.py`): NAME_values, NAME_scales in place of NAME
 
 V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
@@ -24,8 +25,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from stair_jax.models import lora, remat
+from stair_jax.models import base_quantization, lora, remat
 from stair_jax.models.attention.backends import get_backend
+from stair_jax.models.base_quantization import BlockQuantized
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.embedding import look_up
 from stair_jax.models.heads import OutputHead
@@ -150,7 +152,12 @@ class Layer(nn.Module):
             axes: logical axes of the kernel.
             shape: of the kernel.
         """
-        product = jnp.einsum(spec, inputs, self._kernel(name, axes, shape))
+        kind = self.config.base_weights
+        if kind == "none":
+            product = jnp.einsum(spec, inputs, self._kernel(name, axes, shape))
+        else:
+            kernel, axis = self._quantized(name, axes, shape), base_quantization.AXES[name]
+            product = base_quantization.product(kind, spec, inputs, kernel, axis)
         adapters = self.config.lora
         if adapters is None:
             return product
@@ -180,6 +187,26 @@ class Layer(nn.Module):
         # Parameters keep `param_dtype` for the optimizer; products run in `dtype`.
         init = nn.initializers.normal(self.config.initializer_range)
         return _param(self, name, init, axes, shape).astype(self.config.dtype)
+
+    def _quantized(
+        self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]
+    ) -> BlockQuantized:
+        kind, axis = self.config.base_weights, base_quantization.AXES[name]
+        values, scales = base_quantization.quantized_shapes(kind, shape, axis)
+
+        def draw(key: jax.Array, *_: Any) -> jax.Array:
+            return base_quantization.random_values(kind, key, shape, axis)
+
+        dtype = base_quantization.values_dtype(kind)
+        scale = base_quantization.random_scale(kind, self.config.initializer_range)
+        constant = nn.initializers.constant(scale)
+        parts = (
+            _param(self, name + base_quantization.VALUES, draw, axes, values, dtype),
+            _param(self, name + base_quantization.SCALES, constant, axes, scales, "float32"),
+        )
+        # Gathered over `fsdp` as they are, in 4 or 8 bits, and not when they are dequantized.
+        whole = tuple(None if axis == "embed" else axis for axis in axes)
+        return BlockQuantized(*(nn.with_logical_constraint(part, whole) for part in parts))
 
     def _scale(self, name: str) -> jax.Array:
         init = _norm_init(self.config)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from stair_jax.parallel.gpus import Gpu, gpu_of_kind, memory_fraction
+
 GIB = 2**30
 _TERA = 1e12
 _GIGA = 1e9
@@ -24,12 +26,14 @@ class Chip:
       memory: bytes that a program may use.
       flops: peak bfloat16 FLOP/s; None if not known.
       bandwidth: peak bytes/s between device memory and chip; None if not known.
+      whole: bytes of all memory, where a program may be let use more than `memory` of it.
     """
 
     name: str
     memory: float
     flops: float | None = None
     bandwidth: float | None = None
+    whole: float | None = None
 
 
 # https://cloud.google.com/tpu/docs (v4, v5e, v5p, v6e)
@@ -42,18 +46,18 @@ TPUS = {
         Chip("v6e", 31.25 * GIB, 918 * _TERA, 1640 * _GIGA),
     )
 }
-# By prefix of `device_kind`: the first match counts, so longer prefixes come before shorter ones.
-# Memory is that of the data sheet; `local_chip` replaces it.
-_LOCAL = {
-    "NVIDIA A100-SXM4-40GB": Chip("A100-40GB", 40 * _GIGA, 312 * _TERA, 1555 * _GIGA),
-    "NVIDIA A100": Chip("A100", 80 * _GIGA, 312 * _TERA, 2039 * _GIGA),
-    "NVIDIA H100": Chip("H100", 80 * _GIGA, 989 * _TERA, 3350 * _GIGA),
-    "NVIDIA H200": Chip("H200", 141 * _GIGA, 989 * _TERA, 4800 * _GIGA),
+_TPU_KINDS = {  # by prefix of `device_kind`
     "TPU v4": TPUS["v4"],
     "TPU v5 lite": TPUS["v5e"],
     "TPU v5": TPUS["v5p"],
     "TPU v6 lite": TPUS["v6e"],
 }
+
+
+def gpu_chip(gpu: Gpu) -> Chip:
+    """Limits of a GPU, of whose memory JAX takes its share (`gpus.memory_fraction`)."""
+    memory = memory_fraction() * gpu.memory
+    return Chip(gpu.name.upper(), memory, gpu.flops, gpu.bandwidth, gpu.memory)
 
 
 def local_chip(device: jax.Device) -> Chip:
@@ -71,8 +75,12 @@ def local_chip(device: jax.Device) -> Chip:
 
 def memory_bytes(device: jax.Device) -> float:
     """Bytes that a program may use on a device: measured if it is local, else by data sheet."""
-    is_here = any(device is own for own in jax.local_devices())
-    return (local_chip if is_here else device_chip)(device).memory
+    return (local_chip if is_here(device) else device_chip)(device).memory
+
+
+def is_here(device: jax.Device) -> bool:
+    """Whether a device is one of this process; others are good for compilation only."""
+    return any(device is own for own in jax.local_devices())
 
 
 def device_chip(device: jax.Device) -> Chip:
@@ -81,5 +89,8 @@ def device_chip(device: jax.Device) -> Chip:
     For an unknown kind, and for CPUs, the memory is infinite and the peaks are None.
     """
     kind = device.device_kind
-    known = next((chip for start, chip in _LOCAL.items() if kind.startswith(start)), None)
-    return known or Chip(kind, float("inf"))
+    if gpu := gpu_of_kind(kind):
+        return gpu_chip(gpu)
+    # The longest prefix counts.
+    starts = sorted(filter(kind.startswith, _TPU_KINDS), key=len)
+    return _TPU_KINDS[starts[-1]] if starts else Chip(kind, float("inf"))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from stair_jax.models.base_quantization import is_quantized
 from stair_jax.models.config import ModelConfig
 
 
@@ -32,8 +33,8 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
     """Bytes per device to read the weights once: one forward pass over any number of tokens.
 
     Weights that `fsdp` splits are all-gathered, so each device reads those of its whole fsdp group.
-    They count in the dtype of the activations, in which they are used. The input embedding is not
-    counted: a pass reads only some of its rows.
+    They count in the dtype of the activations, in which they are used; quantized kernels as they
+    are stored. The input embedding is not counted: a pass reads only some of its rows.
 
     Args:
       config: of the model.
@@ -45,8 +46,10 @@ def weights_traffic(config: ModelConfig, params: Any, head: bool = True) -> int:
         read["head"] = params["embedding" if config.tie_word_embeddings else "head"]
     itemsize = np.dtype(config.dtype).itemsize
     return sum(
-        itemsize * int(np.prod(_local_shape(leaf))) * _gathered(leaf)
-        for leaf in jax.tree.leaves(read)
+        (np.dtype(leaf.dtype).itemsize if is_quantized(path[-1].key) else itemsize)
+        * int(np.prod(_local_shape(leaf)))
+        * _gathered(leaf)
+        for path, leaf in jax.tree.leaves_with_path(read)
     )
 
 

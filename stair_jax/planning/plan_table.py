@@ -1,9 +1,12 @@
 """The printed table of a plan: memory per chip, and roofline bounds on the time of each program."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from stair_jax.parallel.chips import GIB, Chip
+from stair_jax.parallel.gpus import fraction_advice
 from stair_jax.planning.program import Compiled, Program
 from stair_jax.planning.topology import Topology
 
@@ -69,13 +72,20 @@ class Planned:
 
 
 def format_plan(topology: Topology, plan: Sequence[Planned]) -> str:
-    """The table as text, followed by a line for each program that does not fit."""
+    """The table as text."""
     chip = topology.chip
     rows = [_COLUMNS, *(_row(planned) for planned in plan)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{topology.name}: {len(topology.devices)} x {chip.name} of {_gib(chip.memory)} GiB"]
+    if topology.note:
+        lines.append(topology.note)
     lines += ["", *(_line(row, widths) for row in rows), "", _NOTES]
-    return "\n".join(lines + [_failure(planned) for planned in plan if not planned.fits])
+    return "\n".join(lines)
+
+
+def format_failures(plan: Sequence[Planned]) -> str:
+    """A line for each program that does not fit."""
+    return "\n".join(_failure(planned) for planned in plan if not planned.fits)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -125,9 +135,43 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
-def _failure(planned: Planned) -> str:
+def plan_json(topology: Topology, plan: Sequence[Planned]) -> dict[str, Any]:
+    """The same in JSON's types: bytes, FLOPs and seconds."""
+    chip = topology.chip
+    return {
+        "topology": topology.name,
+        "devices": len(topology.devices),
+        "chip": {"name": chip.name, "memory": chip.memory if math.isfinite(chip.memory) else None},
+        "programs": [_program_json(planned) for planned in plan],
+    }
+
+
+def _program_json(planned: Planned) -> dict[str, Any]:
+    program, footprint = planned.program, planned.compiled.footprint
+    return {
+        "program": program.name,
+        "stages": list(planned.stages),
+        "chips": program.num_chips,
+        "memory": footprint and {**asdict(footprint), "total": footprint.total},
+        "fits": planned.fits,
+        "reason": "" if planned.fits else overflow(planned),
+        "flops": program.flops,
+        "flops_seconds": planned.flops_seconds,
+        "bytes_seconds": planned.bytes_seconds,
+    }
+
+
+def overflow(planned: Planned) -> str:
+    """How much a program that does not fit takes, in words."""
     footprint, memory = planned.compiled.footprint, _gib(planned.chip.memory)
-    reason = planned.compiled.reason
-    if footprint is not None:
-        reason = f"{_gib(footprint.total)} of {memory} GiB"
-    return f"does not fit: {planned.program.name} ({', '.join(planned.stages)}): {reason}"
+    if footprint is None:
+        return planned.compiled.reason
+    whole = planned.chip.whole
+    advice = fraction_advice(footprint.total, whole) if whole else ""
+    more = f"; it fits with {advice}" if advice else ""
+    return f"{_gib(footprint.total)} of {memory} GiB{more}"
+
+
+def _failure(planned: Planned) -> str:
+    stages = ", ".join(planned.stages)
+    return f"does not fit: {planned.program.name} ({stages}): {overflow(planned)}"

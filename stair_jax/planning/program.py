@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning.abstract import Place
+from stair_jax.planning.gpu_compiler import is_described, standing_in
+from stair_jax.planning.workspaces import add_workspaces
 
 # Two wordings of XLA's out-of-memory messages.
 _USED = re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)")
@@ -47,10 +49,9 @@ class Program:
         return self.place.size if isinstance(self.place, Mesh) else 1
 
     @property
-    def platform(self) -> str:
-        """Platform of its devices: "tpu", "gpu" or "cpu"."""
-        device = self.place.devices.flat[0] if isinstance(self.place, Mesh) else self.place
-        return device.platform
+    def device(self) -> jax.Device:
+        """One of its devices."""
+        return self.place.devices.flat[0] if isinstance(self.place, Mesh) else self.place
 
     @property
     def key(self) -> Hashable:
@@ -61,8 +62,13 @@ class Program:
     def lower(self) -> Any:
         """The lowered program (`jax.stages.Lowered`)."""
         within = use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
-        with within:
-            return self.function.lower(*self.arguments)
+        if not is_described(self.device):
+            with within:
+                return self.function.lower(*self.arguments)
+        with within, standing_in(self.device):
+            lowered = self.function.lower(*self.arguments)
+        add_workspaces(lowered)
+        return lowered
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def compile_program(program: Program) -> Compiled:
         outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # donated buffers once
         footprint = Footprint(
             stats.argument_size_in_bytes,
-            _temporaries(stats, outputs, program.platform),
+            _temporaries(stats, outputs, program.device.platform),
             outputs,
             stats.generated_code_size_in_bytes,
             _device_bytes(program.beside),

@@ -1,5 +1,6 @@
-"""Topologies to compile for: TPU slices that need not be present, or the local devices."""
+"""Topologies to compile for: TPU slices or GPUs that need not be there, or the local devices."""
 
+import difflib
 import importlib.util
 import math
 import os
@@ -12,11 +13,18 @@ import jax
 from jax.experimental import topologies
 
 from stair_jax.errors import UserError
-from stair_jax.parallel.chips import TPUS, Chip, local_chip
+from stair_jax.parallel.chips import GIB, TPUS, Chip, gpu_chip, local_chip
+from stair_jax.parallel.gpus import GPUS, Gpu, memory_fraction, most_fraction
+from stair_jax.planning.gpu_compiler import PER_HOST, gpu_devices
 
 LOCAL = "local"
-KNOWN_FORMS = "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local"
-_FORM = re.compile(r"(v\w+):(\d+(?:x\d+)+)")
+KNOWN_FORMS = (
+    "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local, or GPUs as in h100:8: "
+    + ", ".join(GPUS)
+)
+_SLICE = re.compile(r"(v\w+):(\d+(?:x\d+)+)")
+_GPUS = re.compile(r"([\w-]+)(?::(\d{1,9}))?")
+_MOST_GPUS = 1024
 _DIMENSIONS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
 _MOST_CHIPS = {"v4": 4096, "v5p": 8960, "v5e": 256, "v6e": 256}
 _HOST = (2, 2, 1)  # chips per host along each dimension; a slice of one chip is an exception
@@ -33,29 +41,64 @@ _LIBTPU = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Devices of one kind that programs are compiled for."""
+    """Devices of one kind that programs are compiled for.
 
-    name: str  # as given, e.g. "v5p:2x2x1"
+    Attributes:
+      name: as given, e.g. "v5p:2x2x1".
+      chip: the limits of each.
+      devices: of a slice elsewhere: good for compilation only.
+      note: how the figures were had, for the reader; "": by the compiler alone.
+    """
+
+    name: str
     chip: Chip
-    devices: Sequence[jax.Device]  # of a slice elsewhere: good for compilation only
+    devices: Sequence[jax.Device]
+    note: str = ""
 
 
 def get_topology(name: str) -> Topology:
-    """The topology with a name such as "v5p:2x2x1" (generation:shape in chips) or "local".
+    """The topology with a name such as "v5p:2x2x1" (shape in chips), "h100:8" or "local".
 
     Raises:
-      UserError: the name is invalid, no such slice exists, or libtpu is not installed.
+      UserError: the name is invalid, no such slice exists, or the compiler is not installed.
     """
     if name == LOCAL:
         devices = jax.devices()
         return Topology(name, local_chip(devices[0]), devices)
-    match = _FORM.fullmatch(name)
-    if match is None or match[1] not in TPUS:
-        raise UserError(f"--plan={name} is not a known topology: known are {KNOWN_FORMS}")
-    generation = match[1]
-    shape = [int(size) for size in match[2].split("x")]
-    _check(name, generation, shape)
-    return Topology(name, TPUS[generation], _devices(name, _options(generation, shape)))
+    match = _SLICE.fullmatch(name)
+    if match and match[1] in TPUS:
+        generation = match[1]
+        shape = [int(size) for size in match[2].split("x")]
+        _check(name, generation, shape)
+        return Topology(name, TPUS[generation], _devices(name, _options(generation, shape)))
+    match = _GPUS.fullmatch(name)
+    if match and match[1] in GPUS:
+        return _gpus(name, GPUS[match[1]], int(match[2] or 1))
+    known = f"known are {KNOWN_FORMS}"
+    raise UserError(f"--plan={name} is not a known topology: {_nearest(name) or known}")
+
+
+def _nearest(name: str) -> str:
+    """The names of GPUs that may be meant, or ""."""
+    model = name.partition(":")[0]
+    longer = [gpu for gpu in GPUS if model and gpu.startswith(model)]
+    near = longer or difflib.get_close_matches(model, GPUS, n=1)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def _gpus(name: str, gpu: Gpu, count: int) -> Topology:
+    whole_hosts = count <= PER_HOST or count % PER_HOST == 0
+    if not (whole_hosts and 0 < count <= _MOST_GPUS):
+        raise UserError(
+            f"--plan={name}: there can be 1 to {PER_HOST} GPUs of one host, or a multiple of "
+            f"{PER_HOST} up to {_MOST_GPUS}"
+        )
+    note = (
+        f"JAX takes {memory_fraction():g} of a GPU's {gpu.memory / GIB:.1f} GiB: "
+        f"XLA_PYTHON_CLIENT_MEM_FRACTION, by default 0.75, at most {most_fraction(gpu.memory):g}.\n"
+        "Compiled by XLA for such GPUs, without one; the workspaces of cuDNN are accounted."
+    )
+    return Topology(name, gpu_chip(gpu), gpu_devices(name, gpu, count), note)
 
 
 def _check(name: str, generation: str, shape: Sequence[int]) -> None:

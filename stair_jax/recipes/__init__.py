@@ -1,6 +1,7 @@
 """The configs that come with the package, by name: `--config=llama8b_stair` runs anywhere.
 
-`configs/` holds a file for each, which says how it is run.
+`configs/` holds a file for each, which says how it is run. What follows a colon is an argument of
+the recipe: `--config=llama8b_lora:24`.
 """
 
 import importlib
@@ -8,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from stair_jax.errors import UserError
 
 _MODELS = {"llama8b": "meta-llama/Llama-3.1-8B-Instruct", "qwen2_7b": "Qwen/Qwen2-7B-Instruct"}
 
@@ -33,10 +36,25 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket_base": ("pocket_base", "get_config", {}),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
+    **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
 }
+# The recipes with an argument, and its name.
+_ARGUMENTS: Mapping[str, str] = {f"{name}_lora": "memory" for name in _MODELS}
 
 
-def get_config(name: str) -> ConfigDict:
-    """The config of a recipe, one of `RECIPES`."""
+def get_config(name: str, argument: str = "") -> ConfigDict:
+    """The config of a recipe.
+
+    Args:
+      name: one of `RECIPES`.
+      argument: of the recipe, for those that have one; empty: its default.
+
+    Raises:
+      UserError: the recipe has no argument, or another one than is given.
+    """
     module, function, arguments = RECIPES[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), function)(**arguments)
+    if argument and name not in _ARGUMENTS:
+        raise UserError(f"the recipe {name} has no argument: leave out :{argument}")
+    given = {_ARGUMENTS[name]: argument} if argument else {}
+    make = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return make(**arguments, **given)

@@ -6,9 +6,10 @@ from types import MappingProxyType
 
 import jax
 
+from stair_jax.adapter_folders import base_record, is_adapter_folder
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.huggingface import load_config
+from stair_jax.models.huggingface import adapter_base, load_config
 from stair_jax.run.context import PlanContext
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
@@ -65,7 +66,7 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
         inputs = input_models(entry, models)
         try:
             if is_done(entry):
-                model = _finished_model(entry, workdir, inputs)
+                model = finished_model(entry, workdir, inputs)
             else:
                 model = entry.stage.planned_model(inputs)
                 entry.stage.check_devices(plan_context(entry, config.runtime, models, bases=bases))
@@ -75,6 +76,33 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
             models[entry.name] = model
         bases |= base_of(entry, bases)
     return models
+
+
+def check_bases(entries: Sequence[StageEntry], finished: Collection[str], workdir: Path) -> None:
+    """Checks that adapters which are still to be read have their base, as it was.
+
+    A base that this run makes is not looked at.
+
+    Args:
+      entries: the stages.
+      left: those that are not finished.
+      workdir: of the run.
+
+    Raises:
+      UserError: names the stage of the adapters.
+    """
+    made = [(workdir / entry.name).resolve() for entry in left]
+    finished = {entry.name for entry in entries} - {entry.name for entry in left}
+    for name in dict.fromkeys(name for entry in left for name in entry.input_names):
+        hf = workdir / name / "hf"
+        if name not in finished or not is_adapter_folder(hf):
+            continue
+        place = (hf.resolve() / base_record(hf).get("path", "")).resolve()
+        if not any(place.is_relative_to(folder) for folder in made):
+            try:
+                adapter_base(hf)
+            except UserError as error:
+                raise UserError(f"stage {name}: {error}") from error
 
 
 def plan_context(
@@ -126,9 +154,16 @@ def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConf
     }
 
 
-def _finished_model(
+def finished_model(
     entry: StageEntry, workdir: Path, inputs: Mapping[str, tuple[ModelConfig, ...]]
 ) -> ModelConfig | None:
+    """The model in the folder of a finished stage.
+
+    Args:
+      entry: the stage.
+      workdir: of the run.
+      inputs: as `input_models` gives them.
+    """
     folder = workdir / entry.name / "hf"
     if _WITH_MODEL & set(entry.stage.makes().values()) and folder.is_dir():
         return load_config(folder)

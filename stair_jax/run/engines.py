@@ -15,7 +15,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
-from stair_jax.parallel.chips import memory_bytes
+from stair_jax.parallel.chips import is_here, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, make_mesh
 from stair_jax.planning.abstract import Place
 from stair_jax.planning.cost import local_bytes
@@ -150,8 +150,9 @@ def lay_out_engine(
     shared = mesh if mesh.size > 1 else None
     config = configure(model, settings, runtime, shared)
     place: Place = shared or devices[0]
-    if shared is None and devices[0].platform == "tpu":
-        place = make_mesh(devices=devices[:1])  # a kernel for TPUs asks the mesh for its chip
+    if shared is None and (devices[0].platform == "tpu" or not is_here(devices[0])):
+        # A kernel for TPUs asks the mesh for its chip, and backends for the platform to plan for.
+        place = make_mesh(devices=devices[:1])
     sized = runtime.sized(devices[0].platform, shared)
     if not runtime.slots and devices[0].platform != "cpu":
         sized = _fewer_slots(config, settings, runtime, sized, place, beside)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.transformer import init_params
+from stair_jax.models.transformer import Params, init_params
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import memory_bytes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
@@ -88,8 +89,17 @@ def decoding_mesh(
 
 def num_parameters(model: ModelConfig) -> int:
     """Parameters of a model, without the padding of its vocabulary."""
-    shapes = jax.eval_shape(partial(init_params, model), jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return count_values(model_shapes(model))
+
+
+def model_shapes(model: ModelConfig) -> Params:
+    """Shapes and dtypes of the parameters of a model."""
+    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
+
+
+def count_values(tree: Any) -> int:
+    """Number of values in the arrays, or shapes, of a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def itemsize_of(dtype: str, weights: str = "none") -> float:

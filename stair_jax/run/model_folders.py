@@ -6,7 +6,7 @@ from stair_jax import pocket
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.huggingface import hub
-from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE
+from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, is_model_removed
 from stair_jax.storage import read_json
 
 POCKET = "pocket"
@@ -45,6 +45,11 @@ def is_base_of(folder: Path, model: Path) -> bool:
 def _made_by_stage(folder: Path) -> Path | None:
     """The model of a stage; None: the folder is that of no stage, and has no model inside."""
     is_stage = any((folder / file).is_file() for file in (COMPLETE_FILE, STARTED_FILE))
+    if is_model_removed(folder):
+        raise UserError(
+            f"the model of the stage {folder} was removed (runtime.keep_models): the run's command "
+            f"with --redo={folder.name} makes it again, and what depends on it"
+        )
     if (folder / _EXPORT).is_file():
         return folder / str(read_json(folder / _EXPORT).get("path"))
     if (folder / "hf" / "config.json").is_file():

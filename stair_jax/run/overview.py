@@ -6,8 +6,14 @@ from pathlib import Path
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.run.disk import folder_bytes
 from stair_jax.run.lock import is_locked, lock_holder
-from stair_jax.run.stage_records import COMPLETE_FILE, STARTED_FILE, read_record
+from stair_jax.run.stage_records import (
+    COMPLETE_FILE,
+    STARTED_FILE,
+    is_model_removed,
+    read_record,
+)
 
 _GIB = 2**30
 
@@ -37,12 +43,14 @@ def format_overview(
     lines = [f"{workdir}: {_user(workdir)}"]
     for label, name in zip(labels, names, strict=True):
         kind = label.partition(":")[0]
-        size = _format(_size(workdir / name))
+        size = _format(folder_bytes(workdir / name))
+        if is_model_removed(workdir / name):
+            size += "  without its model, which is not needed any more"
         lines.append(f"  {name:<{width}}  {kind:<11}  {_state(workdir / name):<9}  {size}".rstrip())
         more = (details or {}).get(kind)
         if more is not None and (workdir / name / COMPLETE_FILE).exists():
             lines += textwrap.indent(more(workdir / name, name), " " * 6).splitlines()
-    lines.append(f"  {_format(_size(workdir))} in all")
+    lines.append(f"  {_format(folder_bytes(workdir))} in all")
     return "\n".join(lines)
 
 
@@ -57,10 +65,6 @@ def _state(folder: Path) -> str:
         read_record(folder / COMPLETE_FILE)
         return "done"
     return "under way" if (folder / STARTED_FILE).exists() else "to do"
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _format(size: int) -> str:

@@ -16,8 +16,9 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
-from stair_jax.run.checks import Models, check_devices, check_environment
+from stair_jax.run.checks import Models, check_bases, check_devices, check_environment
 from stair_jax.run.context import StageContext
+from stair_jax.run.disk import check_disk
 from stair_jax.run.lock import lock_holder, locked
 from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
 from stair_jax.run.run_config import RunConfig
@@ -26,6 +27,11 @@ from stair_jax.run.sheet import format_sheet
 from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete, write_record
+from stair_jax.run.unneeded_models import (
+    finish_removals,
+    remove_unneeded_models,
+    require_models,
+)
 from stair_jax.run.workdir import (
     StageState,
     check_lengthening,
@@ -55,6 +61,16 @@ class Anew:
     lengthen: Sequence[str] = ()
     agree: Callable[[Sequence[str]], bool] = lambda names: True
 
+    def stages(self, entries: Sequence[StageEntry]) -> list[str]:
+        """The stages that are to be worked on again; those that depend on the named ones too.
+
+        Raises:
+          UserError: the run has no stage of a name.
+        """
+        check_names("redo", self.redo, entries)
+        check_names("lengthen", self.lengthen, entries)
+        return dependents([*self.redo, *self.lengthen], entries)
+
 
 def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     """Checks that the run fits the user's files and the devices; writes nothing.
@@ -65,9 +81,7 @@ def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     Raises:
       UserError: it does not fit; names the stage.
     """
-    check_names("redo", anew.redo, config.stages)
-    check_names("lengthen", anew.lengthen, config.stages)
-    redone = dependents([*anew.redo, *anew.lengthen], config.stages)
+    redone = anew.stages(config.stages)
     check_environment(config, workdir, redone)
     return check_devices(config, workdir, redone)
 
@@ -93,6 +107,9 @@ def run(
         if collectives.is_main():
             _clear(entries, workdir, anew)
             states = look(entries, workdir)
+            left = [entry for entry in entries if not states[entry.name].is_finished]
+            check_bases(entries, left, workdir)
+            check_disk(entries, left, models, config.runtime.keep_models, workdir)
             storage.write_json(workdir / "config.json", config.effective())
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
@@ -103,6 +120,8 @@ def run(
 def _clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
     """Deletes what is to be made anew, once that is agreed to."""
     finish_reopening(entries, workdir)
+    finish_removals(entries, workdir)
+    require_models(entries, dependents([*anew.redo, *anew.lengthen], entries), workdir)
     stale = [n for n in dependents(anew.redo, entries) if (workdir / n).exists()]
     records = {}
     for entry in (each for each in entries if each.name in anew.lengthen):
@@ -165,6 +184,8 @@ def _run_rest(
     runtime: Runtime,
 ) -> None:
     intact: set[str] = set()  # made or checked in this run
+    finished = [entry.name for entry in entries if states[entry.name].is_finished]
+    _remove_models(entries, finished, workdir, runtime)
     for number, entry in enumerate(entries, start=1):
         title = f"[{number} of {len(entries)}] {entry.name}"
         if states[entry.name].is_finished:
@@ -177,8 +198,18 @@ def _run_rest(
         say(f"{title}: starts")
         seconds = _run_stage(entry, states[entry.name], workdir, runtime)
         intact |= {entry.name, *entry.input_names}
+        finished.append(entry.name)
         say(f"{title}: done in {duration(seconds)}")
         _summarize(entry, workdir)
+        _remove_models(entries, finished, workdir, runtime)
+
+
+def _remove_models(
+    entries: Sequence[StageEntry], finished: Sequence[str], workdir: Path, runtime: Runtime
+) -> None:
+    """Removes models that no stage needs any more, where the config wants it."""
+    if collectives.is_main() and runtime.keep_models == "needed":
+        remove_unneeded_models(entries, finished, workdir)
 
 
 def _summarize(entry: StageEntry, workdir: Path) -> None:

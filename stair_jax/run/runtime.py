@@ -39,6 +39,9 @@ class Runtime(Settings):
         "device", on the first of them.
       compilation_cache: folder of compiled programs that the next start uses again; None: in the
         workdir; "": none.
+      keep_models: "all", or "needed": of a model that every stage which reads it is done with, and
+        of which a later one was made, the weights are removed from `hf/`. The stage stays finished;
+        `--redo` makes its model again. Adapters stay, and the model that they belong to.
       training_mesh: devices of pretrain, sft, dpo and prm, see `MeshShape`; `microbatch_rows` of
         these stages must be a multiple of data x fsdp. None: fsdp over all devices, or over as
         many as divide the rows and the model.
@@ -61,6 +64,7 @@ class Runtime(Settings):
     attention: str = setting("", choices=("", *sorted(BACKENDS)))
     tree_device: str = setting("host", choices=("host", "device"))
     compilation_cache: str | None = None
+    keep_models: str = setting("all", choices=("all", "needed"))
     training_mesh: MeshShape | None = None
     decoding_mesh: MeshShape | None = None
     vocab_multiple: int = setting(1, least=1, most=2**16)

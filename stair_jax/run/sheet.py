@@ -1,6 +1,5 @@
 """The sheet of a run: what the launcher says of it before the first stage."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jax
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.parallel.chips import GIB, local_chip
+from stair_jax.run.disk import disk_need, free_bytes
 from stair_jax.run.meshes import num_parameters
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.workdir import StageState
@@ -39,17 +39,13 @@ def format_sheet(
         model = models.get(entry.name)
         parts = [entry.label, entry.stage.amount(), _disk(entry.stage.disk_bytes(model))]
         lines.append(f"  {entry.name:<11} {', '.join(part for part in parts if part)}")
-    needed = sum(entry.stage.disk_bytes(models.get(entry.name)) for entry in left)
+    needed = disk_need(config.stages, left, models, config.runtime.keep_models).most
     free = free_bytes(workdir)
-    note = "" if needed <= free else ": the disk will be full before the end"
-    lines.append(f"  disk        about {format_bytes(needed)}, {format_bytes(free)} free{note}")
+    note = "" if needed <= free else ": the disk may be full before the end"
+    lines.append(
+        f"  disk        about {format_bytes(needed)} at most, {format_bytes(free)} free{note}"
+    )
     return "\n".join(lines)
-
-
-def free_bytes(folder: Path) -> int:
-    """What is free on the disk of a folder, which may not be there yet."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def format_count(number: float) -> str:

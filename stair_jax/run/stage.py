@@ -34,7 +34,9 @@ from stair_jax.settings import UNSET, Settings, rule_of, setting, values_of
 
 if TYPE_CHECKING:  # their modules import what takes long, and a stage without them can be checked
     from stair_jax.models.config import ModelConfig
+    from stair_jax.planning.needs import Needs, Work
     from stair_jax.planning.program import Program
+    from stair_jax.run.savings import Saving
 
 _INPUT = "input"
 
@@ -140,6 +142,18 @@ class Stage(Settings, ABC):
         """The jitted steps of the stage as shapes, for a plan."""
         return []
 
+    def savings(self, context: PlanContext) -> "Sequence[Saving]":
+        """Changes that make the stage need less memory of the devices, the least harmful first."""
+        return ()
+
+    def needs(self, context: PlanContext, work: "Work") -> "Needs":
+        """Disk, host memory and time of the stage, for a plan of the whole recipe."""
+        from stair_jax.planning.needs import plain_needs
+
+        models = {field: tuple(found) for field, found in context.models.items()}
+        model = self.planned_model(models)
+        return plain_needs(self.disk_bytes(model), self.kept_bytes(model), self.amount())
+
     def planned_model(
         self, inputs: "Mapping[str, tuple[ModelConfig, ...]]"
     ) -> "ModelConfig | None":
@@ -161,7 +175,18 @@ class Stage(Settings, ABC):
         return ""
 
     def disk_bytes(self, model: "ModelConfig | None") -> int:
-        """About how much the stage writes at most; `model` is what it works on, where known."""
+        """About how much the stage has on the disk at most; `model` is what it works on, if known.
+
+        That is while it runs; `kept_bytes` is what stays when it is finished.
+        """
+        return self.model_bytes(model)
+
+    def kept_bytes(self, model: "ModelConfig | None") -> int:
+        """About how much stays when the stage is finished: by default all of it."""
+        return self.disk_bytes(model)
+
+    def model_bytes(self, model: "ModelConfig | None") -> int:
+        """Size of the weights in `hf/`; 0: it makes no model, or one of unknown size."""
         return 0
 
     def amount(self) -> str:

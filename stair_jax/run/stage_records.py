@@ -2,9 +2,10 @@
 
 A record holds kind, version, name, seed, the settings that the artifact depends on, and the
 fingerprints of the inputs and of the user's own files; that of a finished stage also its own
-fingerprint and the size and sha256 of each file. A finished stage is used again only where the
-record and the config agree, and where the user's files are as they were. Each record has a hidden
-copy, so that one damaged small file does not cost the work of days.
+fingerprint, the size and sha256 of each file, and which files were removed since
+(`unneeded_models.py`). A finished stage is used again only where the record and the config agree,
+and where the user's files are as they were. Each record has a hidden copy, so that one damaged
+small file does not cost the work of days.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from stair_jax.settings import UNSET, default_of, nested_settings, rule_of, type
 
 COMPLETE_FILE = "complete.json"
 STARTED_FILE = "started.json"
+REMOVED = "removed"  # the field that lists files of a model that is not needed any more
 Record = dict[str, Any]
 _ABSENT = "(no such field)"
 
@@ -73,6 +75,7 @@ def _read_whole(path: Path) -> Record | None:
         if path.name.endswith(COMPLETE_FILE):
             whole &= isinstance(record["fingerprint"], str)
             whole &= all({"bytes", "sha256"} <= file.keys() for file in record["files"].values())
+            whole &= set(record.get(REMOVED, ())) <= record["files"].keys()
     except (UserError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if whole else None
@@ -147,7 +150,7 @@ def write_complete(folder: Path, identity: Record) -> None:
 
 def check_sizes(folder: Path, record: Record) -> None:
     """Checks that the files of a finished stage are there, at their sizes."""
-    for name, file in record["files"].items():
+    for name, file in _files_there(record).items():
         if not (folder / name).is_file():
             raise UserError(_made_anew(folder / name, "is missing", folder))
         if (folder / name).stat().st_size != file["bytes"]:
@@ -156,9 +159,22 @@ def check_sizes(folder: Path, record: Record) -> None:
 
 def check_bytes(folder: Path) -> None:
     """Checks the files of a finished stage byte by byte, before another stage reads them."""
-    for name, file in read_record(folder / COMPLETE_FILE)["files"].items():
+    for name, file in _files_there(read_record(folder / COMPLETE_FILE)).items():
         if storage.fingerprint_file(folder / name) != file["sha256"]:
             raise UserError(_made_anew(folder / name, "has changed since then", folder))
+
+
+def is_model_removed(folder: Path) -> bool:
+    """Whether a stage is finished, and its model was not needed any more."""
+    path = folder / COMPLETE_FILE
+    record = _read_whole(path) or _read_whole(_copy(path)) if path.is_file() else None
+    return record is not None and REMOVED in record
+
+
+def _files_there(record: Record) -> dict[str, dict[str, Any]]:
+    """What the record says of each file that was not removed."""
+    removed = record.get(REMOVED, ())
+    return {name: file for name, file in record["files"].items() if name not in removed}
 
 
 def _artifact_files(folder: Path) -> list[str]:

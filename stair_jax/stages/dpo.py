@@ -33,6 +33,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
@@ -118,6 +119,11 @@ class Dpo(ObservedStage):
             )
 
     @property
+    def least_rows(self) -> int:
+        """Both sides of a pair, unless a row of a trie holds them."""
+        return 1 if self.layout == "tree" and self.row_tokens >= 2 * self.max_length else 2
+
+    @property
     def row_tokens(self) -> int:
         """Tokens of a row of a micro-batch."""
         return self.row_length or self.max_length
@@ -190,6 +196,15 @@ class Dpo(ObservedStage):
         """A batch of one pair, of the shapes that training has."""
         reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
         return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [_ANY_PAIR], self)[0]
+
+    def data_size(self, work: Work) -> DataSize:
+        """The pairs of all epochs, and the pass of the reference over each once."""
+        amounts = work.amounts
+        pairs = work.rows_of(self.preferences, self.file, amounts.prompts * amounts.pairs)
+        path, step = amounts.path_tokens, amounts.step_tokens
+        length = path + 2 * step if self.layout == "tree" else 2 * (path + step)
+        text = f"{pairs.text} pairs x {self.epochs:g} epochs"
+        return DataSize(pairs * self.epochs, pairs, length, 2.0 * step, 1.0, text)
 
     def forward_programs(self, setup: Setup) -> list[Program]:
         """The pass of the reference, and the loss of held-out pairs."""

@@ -34,6 +34,7 @@ from stair_jax.models.huggingface import hub
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_prm
 from stair_jax.planning.decoding import prm_score
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import DECODING_MEMORY, EngineSettings, PlannedEngine, plan_engine
@@ -245,6 +246,10 @@ class Evaluate(JudgingStage):
     def planned_model(self, inputs: Any) -> None:
         """It hands on no model."""
         return None
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """Its time depends on benchmarks, attacks and judges: it is not known."""
+        return replace(super().needs(context, work), seconds=None)
 
     def amount(self) -> str:
         """Rows and columns of the table."""

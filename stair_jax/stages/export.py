@@ -11,10 +11,13 @@ from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import checkpoint_bytes, training_mesh
+from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import setting
+from stair_jax.stages.stage_needs import copy_needs
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -29,11 +32,14 @@ class Export(Stage):
       model: the stage whose `hf/` is exported, with its scalar head where it has one.
       path: the folder to write; it must be empty or not there yet. Empty: `hf/` of this stage.
       dtype: of the tensors; empty: as in `model`.
+      form: of a model with adapters: "adapter" writes these alone, with the place of their base;
+        empty or "merged" writes the whole model.
     """
 
     model: str = stage_input(Artifact.MODEL, Artifact.REWARD_MODEL)
     path: str = ""
     dtype: str = setting("bfloat16", choices=("", *DTYPES))
+    form: str = setting("", choices=("", "adapter", "merged"), absent="")
 
     def check_environment(self, folder: Path) -> None:
         """Checks that `path` holds nothing of the user's."""
@@ -41,27 +47,48 @@ class Export(Stage):
             _check_free(Path(self.path).expanduser().absolute(), folder / _RECORD)
 
     def check_devices(self, context: PlanContext) -> None:
-        """Checks that the mesh divides the model."""
-        training_mesh(context.runtime, context.model("model"), devices=context.devices)
+        """Checks that the mesh divides the model, and that it has adapters to be written alone."""
+        model = context.model("model")
+        if self.form == "adapter" and model.lora is None:
+            raise UserError(
+                f"export.form is adapter, and the stage {self.model} makes a whole model: leave "
+                "form out"
+            )
+        training_mesh(context.runtime, model, devices=context.devices)
 
     def run(self, context: StageContext) -> None:
         """Writes the folder that `path` names, and `export.json`, which says where it is."""
         source = context.input("model") / "hf"
         dtype = self.dtype or huggingface.stored_dtype(source)
         target = Path(collectives.broadcast(_claim(context.folder, self.path, dtype)))
-        model = huggingface.load_config(source)
-        mesh = training_mesh(context.runtime, model)
-        multiple = math.lcm(context.runtime.vocab_multiple, mesh.shape["tensor"])
-        config = fit_to_mesh(dataclasses.replace(model, param_dtype=dtype), mesh, multiple)
+        if self.form == "adapter":
+            huggingface.copy_adapter(source, target, Tokenizer.load(source), dtype)
+        else:
+            self._write_whole(source, target, dtype, context.runtime)
+        say(f"exported to {target} in {dtype}")
+
+    def _write_whole(self, source: Path, target: Path, dtype: str, runtime: Runtime) -> None:
+        """Writes the model; adapters are merged while it is read."""
+        model = dataclasses.replace(huggingface.load_config(source), param_dtype=dtype, lora=None)
+        mesh = training_mesh(runtime, model)
+        multiple = math.lcm(runtime.vocab_multiple, mesh.shape["tensor"])
+        config = fit_to_mesh(model, mesh, multiple)
         params = huggingface.load_params(source, config, mesh)
         head = None
         if huggingface.has_score_head(source):
             head = huggingface.load_score_head(source, mesh)
         huggingface.save(target, params, config, Tokenizer.load(source), head, dtype)
-        say(f"exported to {target} in {dtype}")
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The model is read and written."""
+        return copy_needs(self, context.model("model"), self.dtype or "bfloat16", work)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
+        if self.form == "adapter" and model is not None:
+            return checkpoint_bytes(model, self.dtype or "float32") - checkpoint_bytes(
+                dataclasses.replace(model, lora=None), self.dtype or "float32"
+            )
         return checkpoint_bytes(model, self.dtype or "float32")
 
 

@@ -35,6 +35,7 @@ from stair_jax.run.engines import (
 )
 from stair_jax.run.model_folders import is_base_of
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, decoding_savings
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.judging.judges import JudgeSettings
 from stair_jax.search.judging.reward import SafetyReward
@@ -193,6 +194,11 @@ class JudgingStage(Stage):
             programs += planned.programs(beside)
             beside = (beside, planned.resident)
         return programs, beside
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Fewer slots and rows, a mesh that splits the weights, 8 bits."""
+        devices = context.decoding_devices
+        return decoding_savings(self, context.runtime, devices[0].platform, len(devices))
 
     def _load_model(
         self, context: StageContext, policy: Path, engine: EngineSettings, judges: Judges

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax import pocket
+from stair_jax.adapter_folders import find_base, is_adapter_folder
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
@@ -19,11 +20,13 @@ from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.monitoring import say
 from stair_jax.planning.base_model import base_model
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.meshes import checkpoint_bytes, training_mesh
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
+from stair_jax.stages.stage_needs import copy_needs
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.chat_settings import ChatSettings
 from stair_jax.text.probes import check_encoding
@@ -95,7 +98,8 @@ class Model(Stage):
         """
         base = base_folder(self.init, weights=False)
         load_config(base)
-        if self.init == _POCKET or Path(self.init).expanduser().is_dir():
+        is_here = self.init == _POCKET or Path(self.init).expanduser().is_dir()
+        if is_here and (not is_adapter_folder(base) or find_base(base)):
             stored_dtype(base)
         self._tokenizer(base)
 
@@ -123,7 +127,11 @@ class Model(Stage):
         found = partial(base_folder, self.init, weights=False)
         return base_model(self.init, self.architecture, found)
 
-    def disk_bytes(self, model: ModelConfig | None) -> int:
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The checkpoint is read and written."""
+        return copy_needs(self, self.planned_model({}), self.dtype or "bfloat16", work)
+
+    def model_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
         return checkpoint_bytes(model, self.dtype or "float32")
 

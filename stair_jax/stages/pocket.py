@@ -1,14 +1,16 @@
 """Data of the pocket world: SFT examples, search prompts of each iteration, the evaluation set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from stair_jax import storage
 from stair_jax.data.records import write_rows
+from stair_jax.planning.figures import Figure
+from stair_jax.planning.needs import Needs, Work, plain_needs
 from stair_jax.pocket import datasets
 from stair_jax.pocket.world import Split
-from stair_jax.run.context import StageContext
+from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
 
@@ -46,6 +48,13 @@ class Pocket(Stage):
             **dict.fromkeys(prompts, Artifact.PROMPTS),
             "evaluation.jsonl": Artifact.EVALUATION,
         }
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """It hands on as many rows as its settings say."""
+        examples = Figure(self.num_sft + self.num_replay)
+        prompts = {file: Figure(self.num_search) for file in self.makes() if "prompts" in file}
+        rows = {"sft.jsonl": examples, "system1.jsonl": examples, **prompts}
+        return replace(plain_needs(0, 0, self.amount()), rows=rows)
 
     def run(self, context: StageContext) -> None:
         """Writes `sft.jsonl`, `system1.jsonl`, `prompts1.jsonl` ..., `evaluation.jsonl`."""

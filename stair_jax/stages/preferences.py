@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from stair_jax.data.records import PathPair, SftRow, StepPair, write_rows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
+from stair_jax.planning.figures import Basis, Figure
+from stair_jax.planning.needs import Needs, Work, plain_needs
 from stair_jax.record_log import RecordLog
-from stair_jax.run.context import StageContext
+from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, Nodes, why_no_pairs
 from stair_jax.search.pair_report import (
@@ -34,6 +36,8 @@ from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import setting
 from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.storage import write_json
+
+_PAIR_BYTES = 6000  # of a line of text
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,14 @@ class Preferences(Stage, StepPairSettings):
         """Pairs of both kinds, and SFT examples where they are wanted."""
         made = {"dpo.jsonl": Artifact.STEP_PAIRS, "prm.jsonl": Artifact.PATH_PAIRS}
         return made | ({"sft.jsonl": Artifact.SFT_ROWS} if self.write_sft else {})
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """As many pairs a tree as are assumed."""
+        trees = work.rows_of(self.trees, TREES_FILE, work.amounts.prompts)
+        pairs = trees * Figure(work.amounts.pairs, Basis.ASSUMED)
+        disk = (pairs * (2 * _PAIR_BYTES)).value
+        rows = {"dpo.jsonl": pairs, "prm.jsonl": pairs}
+        return replace(plain_needs(disk, disk), rows=rows, work=f"{pairs.text} pairs of each kind")
 
     def run(self, context: StageContext) -> None:
         """Makes `dpo.jsonl`, `prm.jsonl`, and `sft.jsonl` where it is wanted, by the prompts' ids.

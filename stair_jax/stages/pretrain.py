@@ -25,6 +25,7 @@ from stair_jax.monitoring import Progress
 from stair_jax.pocket.pocket_tokenizer import train_tokenizer
 from stair_jax.pocket.pretraining import examples
 from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.savings import Harm, Saving
 from stair_jax.settings import setting
 from stair_jax.stages.training_stage import Setup, TrainingData, TrainingStage
 from stair_jax.stopping import heed
@@ -121,6 +122,10 @@ class Pretrain(TrainingStage):
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model, with as many tokens as the tokenizer may have."""
         return _model(self, self.vocab_size)
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """As usual, but no adapters: there is no model to leave as it is."""
+        return [saving for saving in super().savings(context) if saving.harm < Harm.ADAPTERS]
 
     def planned_model(self, inputs: Mapping[str, tuple[ModelConfig, ...]]) -> ModelConfig:
         """The same."""

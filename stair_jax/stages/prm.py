@@ -27,6 +27,8 @@ from stair_jax.models.lora import ROWS
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_prm
+from stair_jax.planning.figures import total_of
+from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
@@ -85,6 +87,11 @@ class Prm(ObservedStage):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_mixing(self.rates, self.reader)
+
+    @property
+    def least_rows(self) -> int:
+        """Both sides of a pair."""
+        return 2
 
     def objective(self, config: ModelConfig) -> PrmObjective:
         """The Bradley-Terry loss of a pair of paths."""
@@ -165,6 +172,16 @@ class Prm(ObservedStage):
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
         return self._batches([Group("", (ANY_EXAMPLE, ANY_EXAMPLE))])[0]
+
+    def data_size(self, work: Work) -> DataSize:
+        """The pairs of all epochs, both sides in full."""
+        amounts, names = work.amounts, self.preferences
+        each = amounts.prompts * amounts.pairs
+        stages = (names,) if isinstance(names, str) else names
+        pairs = total_of(work.rows_of(name, self.file, each) for name in stages)
+        length = 2.0 * (amounts.path_tokens + amounts.step_tokens)
+        text = f"{pairs.text} pairs x {self.epochs:g} epochs"
+        return DataSize(pairs * self.epochs, pairs, length, 0.0, 0.0, text)
 
     def forward_programs(self, setup: Setup) -> list[Program]:
         """The scores of the held-out pairs, and their loss."""

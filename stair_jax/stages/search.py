@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +24,8 @@ from stair_jax.parallel.chips import GIB, memory_bytes
 from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.decoding import tree_round
+from stair_jax.planning.figures import Figure
+from stair_jax.planning.needs import Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
@@ -52,6 +54,7 @@ from stair_jax.settings import setting
 from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
+from stair_jax.stages.stage_needs import decoding_needs
 from stair_jax.storage import fingerprint_folder, write_json
 
 __all__ = ["TREES_FILE", "Search"]
@@ -205,6 +208,26 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         config = self.search_settings.tree
         return [*planned, tree_round(config, trees, devices[0], (engine.resident, beside))]
 
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """All iterations at the measured rate of a search; the model is read once."""
+        prompts = Figure(self.num_prompts)
+        if not self.num_prompts:
+            prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
+        policy = context.model("model")
+        _, beside = self.plan_judges(context, policy, self.engine)
+        engine = plan_engine(policy, self.engine, context.runtime, context.decoding_devices, beside)
+        needs = decoding_needs(engine, prompts * self.num_iterations, self.dtype, work)
+        trees = engine.runtime.trees_in_flight * tree_bytes(self.search_settings.tree)
+        disk = prompts * self._record_bytes
+        return replace(
+            needs,
+            disk=disk,
+            kept=disk,
+            host=needs.host + Figure(trees),
+            rows={TREES_FILE: prompts},
+            work=f"{prompts.text} prompts x {self.num_iterations} iterations",
+        )
+
     def cost_fields(self) -> list[str]:
         """As usual, and what decides whether the judge may judge."""
         return [*super().cost_fields(), *self.judge.probe_cost_fields()]
@@ -237,8 +260,12 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The trees of `num_prompts`, where these are counted."""
-        nodes = self.num_iterations * self.num_children // 4
-        return self.num_prompts * nodes * _NODE_BYTES
+        return self.num_prompts * self._record_bytes
+
+    @property
+    def _record_bytes(self) -> int:
+        """Of one tree, about."""
+        return self.num_iterations * self.num_children // 4 * _NODE_BYTES
 
     def amount(self) -> str:
         """Prompts and iterations."""

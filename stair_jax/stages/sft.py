@@ -18,6 +18,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
+from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE
 from stair_jax.run.context import StageContext
@@ -113,6 +114,13 @@ class Sft(ObservedStage):
             length = answer_length(self.max_length)
             programs.append(answer_program(setup, self.abstract_trainable(setup), length))
         return programs
+
+    def data_size(self, work: Work) -> DataSize:
+        """The rows of all epochs; each is a sequence, of which a share is held out."""
+        rows = work.rows_of(self.data, self.file, work.amounts.rows)
+        length = float(min(work.amounts.row_tokens, self.max_length))
+        text = f"{rows.text} rows x {self.epochs:g} epochs"
+        return DataSize(rows * self.epochs, rows, length, length, 0.0, text)
 
     def _draw(self, context: StageContext, rows: Sequence[SftRow]) -> list[SftRow]:
         """The examples of all epochs, in the order of training."""

@@ -22,17 +22,20 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.monitoring import say
 from stair_jax.parallel.chips import GIB, memory_bytes
-from stair_jax.parallel.mesh import batch_devices, local_rows
+from stair_jax.parallel.mesh import batch_devices, local_rows, make_mesh
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.planning.cost import local_bytes
+from stair_jax.planning.needs import DataSize, Needs, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import train_step
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import itemsize_of, num_parameters, training_mesh
+from stair_jax.run.meshes import count_values, itemsize_of, model_shapes, training_mesh
 from stair_jax.run.out_of_memory import format_bytes
 from stair_jax.run.runtime import Runtime
+from stair_jax.run.savings import Saving, training_savings
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.samples import Sample
+from stair_jax.stages.stage_needs import training_needs
 from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training import adapters
 from stair_jax.training.batches import Batch, Batches
@@ -104,6 +107,11 @@ class TrainingStage(Stage, TrainingSettings):
     def split_rows(self) -> int:
         """Rows that the mesh has to divide; 0: they follow the mesh."""
         return self.microbatch_rows
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a micro-batch has at least, for sequences that are compared with each other."""
+        return 1
 
     @property
     def row_tokens(self) -> int:
@@ -292,6 +300,19 @@ class TrainingStage(Stage, TrainingSettings):
         )
         return [*sized.forward_programs(setup), step]
 
+    def data_size(self, work: Work) -> DataSize | None:
+        """How much there is to train on; None: that is not known."""
+        return None
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """The step at its measured rate, and the state that is saved."""
+        return training_needs(self, context, work)
+
+    def savings(self, context: PlanContext) -> Sequence[Saving]:
+        """Smaller micro-batches, less that is kept, smaller dtypes, adapters."""
+        before = next((model.lora for model in context.models.get("model", ())), None)
+        return training_savings(self, context.runtime, len(context.devices), before)
+
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model that training starts from."""
         return context.model("model")
@@ -354,12 +375,42 @@ class TrainingStage(Stage, TrainingSettings):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The exported model, and the checkpoints beside one that is being written."""
+        kept = self.keep + 1 + (self.num_best if self.keep_best else 0) if self.saves else 0
+        return self.model_bytes(model) + kept * self.state_bytes(model)
+
+    def kept_bytes(self, model: ModelConfig | None) -> int:
+        """The exported model, and the checkpoints that stay."""
+        kept = int(self.keep_state) + (self.num_best if self.keep_best else 0) if self.saves else 0
+        return self.model_bytes(model) + kept * self.state_bytes(model)
+
+    def model_bytes(self, model: ModelConfig | None) -> int:
+        """The exported weights: of the model, or of its adapters."""
         if model is None:
             return 0
-        count = num_parameters(model)
-        state = itemsize_of(self.param_dtype) + itemsize_of(self.mu_dtype) + 4
-        kept = (self.keep + 1 + (self.num_best if self.keep_best else 0)) if self.saves else 0
-        return int(count * (itemsize_of(self.hf_dtype) + kept * state))
+        shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
+        return int(count_values(shapes) * itemsize_of(self.hf_dtype))
+
+    def state_bytes(self, model: ModelConfig | None) -> int:
+        """A checkpoint: what is trained, and what the optimizer keeps of it."""
+        if model is None:
+            return 0
+        config = self._trained_config(model)
+        axes = self.axes(config)
+        axes = lora.split(axes)[1] if config.lora else axes
+        mesh = make_mesh(devices=jax.local_devices()[:1])
+        state = abstract_state(self._trained_shapes(config), axes, make_optimizer(self, 1).tx, mesh)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+    def _trained_config(self, model: ModelConfig, with_adapters: bool = True) -> ModelConfig:
+        adapters = self.lora.adapters if with_adapters else None
+        return dataclasses.replace(model, lora=adapters, param_dtype=self.param_dtype)
+
+    def _trained_shapes(self, config: ModelConfig) -> Params:
+        """Shapes of what is trained, without padding of the vocabulary."""
+        shapes = jax.eval_shape(
+            lambda params: self.trainable(params, config, 0), model_shapes(config)
+        )
+        return lora.split(shapes)[1] if config.lora else shapes
 
     def amount(self) -> str:
         """Epochs and batch size."""

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,12 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._hasher.wait()
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+    def restore(
+        self,
+        like: Any,
+        step: int | None = None,
+        check: Callable[[int, Mapping[str, Any]], None] = lambda step, about: None,
+    ) -> tuple[Any, dict[str, Any]]:
         """(state, about) of a checkpoint, resharded to `like`.
 
         The number of devices and processes may differ from those that saved it. Where the newest
@@ -148,6 +153,7 @@ class Checkpoints:
         Args:
           like: pytree of arrays or `ShapeDtypeStruct`s: shapes, dtypes and shardings to restore to.
           step: of the checkpoint; None: the newest that is intact, which `step` then names.
+          check: called with (step, about) before the state is read; may raise a UserError.
 
         Raises:
           UserError: all are damaged, or the one asked for, or it belongs to another model.
@@ -155,7 +161,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for number in self.steps[::-1] if step is None else [step]:
             try:
-                restored = self._restore(like, number)
+                restored = self._restore(like, number, check)
             except _Damaged as error:
                 damaged[number] = str(error)
                 continue
@@ -164,18 +170,23 @@ class Checkpoints:
         newest, reason = next(iter(damaged.items()))
         raise UserError(self._lost(newest, reason))
 
-    def _restore(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
+    def _restore(
+        self, like: Any, step: int, check: Callable[[int, Mapping[str, Any]], None]
+    ) -> tuple[Any, dict[str, Any]]:
         verdict = hashes.check(self._path(step))
         if verdict.problem:
             raise _Damaged(verdict.problem)
         if verdict.unchecked:
             say(f"{self._path(step)} cannot be checked for damage: {verdict.unchecked}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = ocp.args.Composite(
-            **{_STATE: ocp.args.StandardRestore(abstract), _ABOUT: ocp.args.JsonRestore()}
-        )
+
+        def read(name: str, item: ocp.args.CheckpointArgs) -> Any:
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: item}))[name]
+
         try:
-            restored = self._manager.restore(step, args=items)
+            about = read(_ABOUT, ocp.args.JsonRestore())
+            check(step, about)
+            return read(_STATE, ocp.args.StandardRestore(abstract)), about
         except _NOT_OF_FILES:
             raise
         except Exception as error:  # for a damaged file, Orbax raises this very class
@@ -190,7 +201,6 @@ class Checkpoints:
                 "another model; delete that folder to resume from the previous checkpoint, or "
                 "start over"
             ) from error
-        return restored[_STATE], restored[_ABOUT]
 
     def _set_aside(self, damaged: Mapping[int, str], used: int) -> None:
         """Takes damaged checkpoints out of the way of later saves of the same steps."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,9 @@ def _start(
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array):  # NumPy arrays hold no device memory
             leaf.delete()  # free the memory before the restored arrays are allocated
-    state, about = checkpoints.restore(like)
+    state, _ = checkpoints.restore(like, check=partial(_check_same, run))
     start = checkpoints.step  # of the newest that is intact
     assert start is not None
-    _check_same(run, start, about)
     return state, start
 
 

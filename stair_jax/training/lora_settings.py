@@ -53,6 +53,11 @@ class LoraSettings(Settings):
                 f"lora.rank is 0, which means no adapters, and lora.{given[0]} is set: set "
                 f"lora.rank, or leave lora.{given[0]} out"
             )
+        if self.base_weights != "none" and self.save == "merged":
+            raise UserError(
+                f"lora.save is 'merged', and adapters cannot be added to a base in "
+                f"{self.base_weights}: set lora.save to 'adapter', or lora.base_weights to 'none'"
+            )
 
     @property
     def adapters(self) -> Lora | None:

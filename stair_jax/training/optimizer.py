@@ -3,11 +3,13 @@
 import functools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
 
 from stair_jax.settings import Settings, setting
+from stair_jax.training.optimizers.frugal import FrugalAdam
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,15 @@ class OptimizerSettings(Settings):
       b1: decay of Adam's first moment.
       b2: of the second.
       eps: of Adam.
-      mu_dtype: of Adam's first moment, "float32" or "bfloat16"; the second is float32.
+      mu_dtype: of Adam's first moment: "float32", "bfloat16", or "int8", in blocks with a scale
+        each.
+      second_moment: how Adam's second moment is kept: "float32", "int8", in blocks likewise, or
+        "factored", as means of the rows and columns of each kernel (Adafactor, arXiv 1804.04235).
+      rounding: of parameters of `param_dtype` "bfloat16" after an update: to the "nearest",
+        "stochastic", up or down so that the mean is right, or "kahan", with a second bfloat16 for
+        each that keeps what rounding takes away (arXiv 2010.06192).
+      accumulate_dtype: of the gradient's sum over micro-batches, "float32" or "bfloat16".
+      offload: keep moments in the host's memory, and copy them to the device layer by layer.
     """
 
     learning_rate: float = setting(1e-6, above=0)
@@ -34,7 +44,18 @@ class OptimizerSettings(Settings):
     b1: float = setting(0.9, least=0, below=1)
     b2: float = setting(0.999, least=0, below=1)
     eps: float = setting(1e-8, above=0, most=1)
-    mu_dtype: str = setting("float32", choices=("float32", "bfloat16"))
+    mu_dtype: str = setting("float32", choices=("float32", "bfloat16", "int8"))
+    second_moment: Literal["float32", "int8", "factored"] = setting("float32", absent="float32")
+    rounding: Literal["nearest", "stochastic", "kahan"] = setting("nearest", absent="nearest")
+    accumulate_dtype: Literal["float32", "bfloat16"] = setting("float32", absent="float32")
+    offload: bool = setting(False, absent=False)
+
+    @property
+    def is_frugal(self) -> bool:
+        """Whether any of these saves memory that optax's Adam would take."""
+        neutral = ("float32", "nearest", "float32", False)
+        chosen = (self.second_moment, self.rounding, self.accumulate_dtype, self.offload)
+        return self.mu_dtype == "int8" or chosen != neutral
 
 
 @dataclass(frozen=True)
@@ -58,11 +79,15 @@ class Schedule:
         return self.final + (self.peak - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+# Optax's for whole trees, or ours for one parameter after the other.
+Transformation = optax.GradientTransformation | FrugalAdam
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """`tx` gives the updates of a learning rate of 1, `schedule` the rate to multiply them with."""
 
-    tx: optax.GradientTransformation
+    tx: Transformation
     schedule: Schedule
 
 
@@ -78,15 +103,18 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
         num_steps,
         settings.final_lr_ratio * settings.learning_rate,
     )
-    tx = _adamw(
-        settings.b1,
-        settings.b2,
-        settings.eps,
-        settings.weight_decay,
-        settings.clip_norm,
+    adam = (settings.b1, settings.b2, settings.eps, settings.weight_decay, settings.clip_norm)
+    if not settings.is_frugal:
+        return Optimizer(_adamw(*adam, settings.mu_dtype), schedule)
+    frugal = FrugalAdam(
+        *adam,
         settings.mu_dtype,
+        settings.second_moment,
+        settings.rounding,
+        settings.accumulate_dtype,
+        settings.offload,
     )
-    return Optimizer(tx, schedule)
+    return Optimizer(frugal, schedule)
 
 
 @functools.lru_cache(maxsize=16)

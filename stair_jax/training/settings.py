@@ -119,6 +119,7 @@ def configure(
         remat=settings.remat,
         attention=settings.attention,
         lora=settings.lora.adapters_on(config.lora, config.vocab_size),
+        base_weights=settings.lora.base_weights,
     )
     return fit_to_mesh(config, mesh, vocab_multiple)
 

@@ -21,6 +21,8 @@ from stair_jax.stages import STAGES
 ROOT = Path(stair_jax.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 REAL = [path for path in CONFIGS if not path.stem.startswith("pocket")]
+LORA = [name for name in RECIPES if name.endswith("_lora")]
+GPUS = ("24", "48", "80")  # GB
 SECTIONS = section_classes(STAGES)
 
 
@@ -134,8 +136,9 @@ def test_the_page_of_the_configuration_names_what_there_is():
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_the_docstring_of_a_config_holds_its_commands(path):
     text = path.read_text().partition('"""\n\nfrom')[0]
-    assert f"--config=configs/{path.name} --workdir=" in text
-    assert f"--config=configs/{path.name} --plan=v5p:2x2x1" in text
+    argument, plan = (":24", "rtx4090:1") if path.stem in LORA else ("", "v5p:2x2x1")
+    assert f"--config=configs/{path.name}{argument} --workdir=" in text
+    assert f"--config=configs/{path.name}{argument} --plan={plan}" in text
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
@@ -147,8 +150,9 @@ def test_real_models_have_the_numbers_of_the_paper(path):
     for section, batch_size, epochs in ((sft, 128, 3.0), (dpo, 128, 1.0), (prm, 256, 1.0)):
         assert (section["batch_size"], section["epochs"]) == (batch_size, epochs)
         assert (section["warmup_ratio"], section["weight_decay"]) == (0.1, 0.0)
-        assert section["learning_rate"] in (5e-7, 1e-6, 5e-6)
-    assert prm["learning_rate"] == 5e-6
+        full = section["learning_rate"] / (10 if path.stem in LORA else 1)
+        assert full in (5e-7, pytest.approx(1e-6), pytest.approx(5e-6))
+    assert prm["learning_rate"] == (5e-5 if path.stem in LORA else 5e-6)
     assert dpo["beta"] in (0.1, 0.2, 0.4) and dpo["sft_weight"] == 0.2
     assert (search["num_iterations"], search["num_children"], search["max_depth"]) == (200, 4, 7)
     sampling = ("c", "temperature", "top_p", "top_k")
@@ -162,15 +166,53 @@ def test_one_run_does_what_the_single_ones_do(model):
     kinds = [entry.kind for entry in run_of(ROOT / f"configs/{model}_stair.py").stages]
     iteration = ["search", "preferences", "dpo"]
     assert kinds == ["files", "model", "sft", *3 * iteration, "prm", "export", "export"]
+    lora = run_of(ROOT / f"configs/{model}_lora.py").stages
+    assert [entry.kind for entry in lora] == kinds
     single = [ROOT / f"configs/{model}_{part}.py" for part in ("sft", "iter1", "iter3", "prm")]
     ends = [run_of(path).stages[-1].kind for path in single]
     assert ends == ["sft", "dpo", "dpo", "prm"]
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("pocket")])
+PAPER = [name for name in RECIPES if name not in LORA and not name.startswith("pocket")]
+
+
+@pytest.mark.parametrize("recipe", PAPER)
 def test_recipes_leave_meshes_and_sizes_to_the_devices(recipe):
     config = load_config(recipe)
     run = read_config(config, STAGES)
     assert run.runtime.training_mesh is None and run.runtime.decoding_mesh is None
     assert (run.runtime.slots, run.runtime.trees_in_flight) == (0, 0)
     assert config.sft.microbatch_rows == config.dpo.microbatch_rows == 0
+
+
+@pytest.mark.parametrize("recipe", LORA)
+@pytest.mark.parametrize("memory", GPUS)
+def test_on_one_gpu_every_stage_that_trains_has_the_same_adapters(recipe, memory):
+    """So each goes on with those of the stage before; what is not one of them is as in `_stair`."""
+    run = read_config(load_config(f"{recipe}:{memory}"), STAGES)
+    trained = [entry.stage for entry in run.stages if entry.kind in ("sft", "dpo", "prm")]
+    assert len(trained) == 5 and all(stage.lora == trained[0].lora for stage in trained)
+    assert trained[0].lora.adapters and not trained[0].lora.stack
+    assert {stage.param_dtype for stage in trained} == {"bfloat16"}
+    whole = load_config(recipe.replace("_lora", "_stair"))
+    for name in ("files", "model", "preferences", "export", "runtime", "stages"):
+        assert load_config(recipe)[name] == whole[name]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("llama8b_lora:32", "no config for a GPU of '32' GB: name the next smaller one of 24, 48"),
+        (str(ROOT / "configs/qwen2_7b_lora.py:") + "H100", "no config for a GPU of 'H100' GB"),
+        ("llama8b_stair:24", "the recipe llama8b_stair has no argument: leave out :24"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_one_line(config, said):
+    with pytest.raises(UserError, match=said):
+        load_config(config)
+
+
+@pytest.mark.parametrize("recipe", LORA)
+def test_the_smallest_gpu_is_the_default(recipe):
+    assert load_config(recipe) == load_config(f"{recipe}:24")
+    assert load_config(str(ROOT / f"configs/{recipe}.py:80")) == load_config(f"{recipe}:80")

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from stair_jax.adapter_folders import CONFIG_FILE
 from stair_jax.errors import UserError
 from stair_jax.models.config_values import count, flag, number, shown
+from stair_jax.models.huggingface.adapter_rows import Tokens, named_tokens, read_tokens
 from stair_jax.models.lora import Lora
 from stair_jax.storage import read_json
 
@@ -51,12 +52,12 @@ _KNOWN = {
     "runtime_config",
     "target_modules",
     "task_type",
+    "trainable_token_indices",
     "use_rslora",
 }
 _ABOUT = {
     "use_dora": "DoRA normalises the merged kernels",
     "lora_bias": "biases of adapters",
-    "trainable_token_indices": "rows of the embedding were trained",
     "layer_replication": "layers of the base are repeated",
     "target_parameters": "adapters of parameters that are no linear layers",
     "alora_invocation_tokens": "adapters that act behind certain tokens alone",
@@ -80,6 +81,7 @@ class AdapterConfig:
         ranks: of some modules, by the end of their names.
         alphas: likewise.
         dropout: that of the inputs of the adapters in training.
+        tokens: those with rows of their own, see `adapter_rows.py`.
     """
 
     path: Path
@@ -89,9 +91,10 @@ class AdapterConfig:
     targets: tuple[str, ...] | None = None
     excluded: tuple[str, ...] = ()
     layers: frozenset[int] | None = None
-    ranks: Mapping[str, int] | None = None
-    alphas: Mapping[str, float] | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
     dropout: float = 0.0
+    tokens: Tokens = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "AdapterConfig":
@@ -123,6 +126,7 @@ class AdapterConfig:
             ranks={name: count(ranks, name, MOST_RANK, where) for name in ranks},
             alphas={name: alpha(alphas, name) for name in alphas},
             dropout=number(values, "lora_dropout", least=0, most=1, where=where),
+            tokens=read_tokens(path, values),
         )
 
     def wants(self, module: str) -> bool:
@@ -136,11 +140,11 @@ class AdapterConfig:
 
     def rank_of(self, module: str) -> int:
         """The rank of a module's adapter."""
-        return int(_by_end(self.ranks or {}, module, self.rank))
+        return int(_by_end(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
         """What the product of the halves of a module's adapter is multiplied by."""
-        return self._scale(self.rank_of(module), _by_end(self.alphas or {}, module, self.alpha))
+        return self._scale(self.rank_of(module), _by_end(self.alphas, module, self.alpha))
 
     @property
     def scale(self) -> float:
@@ -148,11 +152,16 @@ class AdapterConfig:
         return self._scale(self.rank, self.alpha)
 
     def _scale(self, rank: int, alpha: float) -> float:
-        return alpha / math.sqrt(rank) if self.is_rslora else alpha / rank
+        return alpha / (rank**0.5 if self.is_rslora else rank)
 
 
 def config_values(
-    lora: Lora, base: Path, joined: Mapping[str, int], targets: Sequence[str], is_scoring: bool
+    lora: Lora,
+    base: Path,
+    joined: Mapping[str, int],
+    targets: Sequence[str],
+    tables: Sequence[str],
+    is_scoring: bool,
 ) -> dict[str, Any]:
     """The content of `adapter_config.json`.
 
@@ -161,6 +170,7 @@ def config_values(
         base: the folder of their base.
         joined: modules of several kernels, and how many of these have adapters.
         targets: last parts of the names of the modules with adapters.
+        tables: those in which tokens have rows of their own.
         is_scoring: whether a scalar head stands beside them.
     """
     alpha, is_rslora = _alpha(lora)
@@ -177,6 +187,7 @@ def config_values(
         "rank_pattern": {name: number * lora.rank for name, number in joined.items()},
         "alpha_pattern": {name: growth(number) * alpha for name, number in joined.items()},
         "modules_to_save": ["score"] if is_scoring else None,
+        "trainable_token_indices": named_tokens(lora, tables),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -191,9 +202,12 @@ def _alpha(lora: Lora) -> tuple[float, bool]:
     """(lora_alpha, use_rslora) for a scale; whole numbers where these can say it."""
     for root, is_rslora in ((lora.rank, False), (lora.rank**0.5, True)):
         alpha = lora.scale * root
-        if math.isclose(alpha, round(alpha), rel_tol=1e-12):
+        if math.isclose(alpha, round(alpha), rel_tol=1e-12) and round(alpha) / root == lora.scale:
             return round(alpha), is_rslora
-    return lora.scale * lora.rank, False
+    alpha = lora.scale * lora.rank
+    # One that gives the scale back to the last bit, as far as there is one.
+    near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
+    return next((each for each in near if each / lora.rank == lora.scale), alpha), False
 
 
 def _refuse(path: Path, values: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface.adapter_config import AdapterConfig
+from stair_jax.models.huggingface.adapter_rows import TENSORS as ROW_TENSORS
+from stair_jax.models.huggingface.adapter_rows import Tokens, check_tokens, token_ids
 from stair_jax.models.huggingface.other_forms import other_forms
 from stair_jax.models.huggingface.safetensors_files import CheckpointFiles, tensors_in
 from stair_jax.models.huggingface.tensor_names import SCORE, kernel_modules
@@ -79,12 +81,14 @@ class AdapterTensors:
         lora: rank, scale and targets.
         pieces: where each adapter is.
         dropout: see `AdapterConfig`.
+        tokens: those with rows of their own in each table.
     """
 
     files: AdapterFiles
     lora: Lora
     pieces: Sequence[Piece]
     dropout: float
+    tokens: Tokens
 
     @classmethod
     def of(cls, folder: Path, config: ModelConfig) -> "AdapterTensors":
@@ -108,10 +112,12 @@ class AdapterTensors:
             for name, module in modules.items()
             for piece in _pieces(name, module, described, scale, own)
         ]
+        tokens = check_tokens(files, described.tokens, config, str(described.path))
         found = {piece.target for piece in pieces}
         rank = max(piece.ranks.stop - piece.ranks.start for piece in pieces)
-        lora = Lora(rank, scale, tuple(name for name in KERNELS if name in found))
-        return cls(files, lora, pieces, described.dropout)
+        targets = tuple(name for name in KERNELS if name in found)
+        lora = Lora(rank, scale, targets, token_ids=token_ids(tokens))
+        return cls(files, lora, pieces, described.dropout, tokens)
 
     def as_asked(self, asked: Lora) -> "AdapterTensors":
         """The same adapters, to be multiplied by another scale and kept in another dtype.
@@ -120,11 +126,12 @@ class AdapterTensors:
             UserError: the ranks or targets differ.
         """
         own = self.lora
-        if (own.rank, own.targets) != (asked.rank, asked.targets):
+        if (own.rank, own.targets, own.token_ids) != (asked.rank, asked.targets, asked.token_ids):
             raise UserError(
                 f"the adapters in {self.files.folder} are of rank {own.rank} beside "
-                f"{', '.join(own.targets)}, and rank {asked.rank} beside "
-                f"{', '.join(asked.targets)} is asked for"
+                f"{', '.join(own.targets)} with rows of {len(own.token_ids)} tokens, and rank "
+                f"{asked.rank} beside {', '.join(asked.targets)} with rows of "
+                f"{len(asked.token_ids)} is asked for"
             )
         change = 1.0 if own.scale == asked.scale else own.scale / asked.scale
         pieces = [piece._replace(factor=piece.factor * change) for piece in self.pieces]
@@ -171,7 +178,7 @@ def _modules(files: AdapterFiles, config: ModelConfig) -> dict[str, _Module]:
         UserError: a tensor is no adapter of the model, or only one of its halves is there.
     """
     known, found = kernel_modules(config), dict[str, _Module]()
-    for name in sorted(set(files.tensors) - {ADAPTER_SCORE}):
+    for name in sorted(set(files.tensors) - {ADAPTER_SCORE, *ROW_TENSORS.values()}):
         match = _NAME.fullmatch(name)
         if match is None or match[3] not in known or int(match[2]) >= config.num_hidden_layers:
             raise UserError(
@@ -267,20 +274,30 @@ def _shape(target: str, config: ModelConfig) -> tuple[int, int]:
     return outputs, inputs
 
 
+class Stored(NamedTuple):
+    """A tensor to be written.
+
+    Attributes:
+        name: in the file.
+        shape: in the file.
+        make: gives its values; in a run of several processes all of them call it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    make: Callable[[], np.ndarray]
+
+
 def stored(
     lora: Lora, config: ModelConfig, halves: Callable[[str, int], np.ndarray]
-) -> Iterator[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]]:
-    """The tensors of an adapter folder.
+) -> Iterator[Stored]:
+    """The adapters as tensors of a folder.
 
     Args:
         lora: the adapters.
         config: of the model.
         halves: gives a parameter of a layer, see `models/lora.py`, by its name and the layer.
-
-    Yields:
-        name, shape and a function that makes the values, sorted by name as safetensors wants them.
     """
-    found = {}
     for layer in range(config.num_hidden_layers):
         for suffix, kernels in kernel_modules(config).items():
             targets = [name for name, _ in kernels if name in lora.targets]
@@ -291,25 +308,23 @@ def stored(
             outputs, inputs = module.shape
             first = partial(_first, targets, layer, lora.rank, halves)
             second = partial(_second, module, targets, lora.rank, halves)
-            found[f"{name}.lora_A.weight"] = ((rank, inputs), first)
-            found[f"{name}.lora_B.weight"] = ((outputs, rank), second)
-    for name in sorted(found):
-        yield name, *found[name]
+            yield Stored(f"{name}.lora_A.weight", (rank, inputs), first)
+            yield Stored(f"{name}.lora_B.weight", (outputs, rank), second)
 
 
-def joined_modules(lora: Lora, config: ModelConfig) -> tuple[list[str], dict[str, int]]:
+def joined_modules(lora: Lora, config: ModelConfig) -> tuple[dict[str, int], list[str]]:
     """The modules with adapters, by the last parts of their names.
 
     Returns:
-        their names; and of how many kernels with adapters, for those that have several.
+        for those of several kernels with adapters, of how many; and the names of all.
     """
     counts = {
         suffix.rpartition(".")[2]: sum(name in lora.targets for name, _ in kernels)
         for suffix, kernels in kernel_modules(config).items()
     }
     return (
-        [name for name, number in counts.items() if number],
         {name: number for name, number in counts.items() if number > 1},
+        [name for name, number in counts.items() if number],
     )
 
 

@@ -8,12 +8,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from stair_jax.models.huggingface.tensor_names import Tensor
-from stair_jax.models.lora import A, B, Lora
+from stair_jax.models.lora import ROWS, A, B, Lora
 from stair_jax.models.transformer import Params
 
 
 def gathered(params: Params, tensor: Tensor, lora: Lora | None = None) -> np.ndarray:
     """A parameter (or one layer of it) as a host array; a kernel with its adapter, in float32.
+
+    In a table, the rows of tokens that have their own are those.
 
     In a run of several processes all of them call this, in the same order.
 
@@ -23,6 +25,10 @@ def gathered(params: Params, tensor: Tensor, lora: Lora | None = None) -> np.nda
         lora: the adapters among the parameters; None: there are none.
     """
     values = on_host(params, tensor)
+    if lora is not None and tensor.parameter + ROWS in params:
+        rows = on_host(params, tensor._replace(parameter=tensor.parameter + ROWS))
+        values = values.astype(np.float32)
+        values[list(lora.token_ids)] = rows
     if lora is None or tensor.layer is None or tensor.parameter not in lora.targets:
         return values
     a, b = (

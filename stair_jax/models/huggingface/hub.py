@@ -141,11 +141,11 @@ def source_files(init: str) -> Sequence[Path] | str | None:
 def _identity(repo_id: str) -> str | None:
     """The commit of an id; of adapters also that of their base, or its content."""
     commit = cached_commit(repo_id)
-    if commit is None or (folder := cached_folder(repo_id, CONFIG_FILE)) is None:
+    folder = cached_folder(repo_id, CONFIG_FILE)
+    if commit is None or folder is None:
         return commit
-    if (base := cached_commit(named_base(folder))) is None:
-        place = find_base(folder, checked=False)
-        base = None if place is None else weights_fingerprint(place)
+    place = find_base(folder, checked=False)
+    base = weights_fingerprint(place) if place else cached_commit(named_base(folder))
     return f"{commit} on {base}" if base else None
 
 
@@ -157,7 +157,7 @@ def cached_commit(repo_id: str) -> str | None:
     if not _HUB_ID.fullmatch(repo_id):
         return None
     found = cached_folder(repo_id) or cached_folder(repo_id, CONFIG_FILE)
-    return found and found.name
+    return None if found is None else found.name
 
 
 def _check_form(init: str, names: list[str]) -> None:

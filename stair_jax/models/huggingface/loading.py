@@ -7,7 +7,7 @@ Embedding and head, the largest tensors, are read first, while most memory is fr
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,23 +15,28 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from stair_jax.adapter_folders import base_record, is_adapter_folder
 from stair_jax.errors import UserError
+from stair_jax.models.base_quantization import (
+    AXES,
+    SCALES,
+    VALUES,
+    BlockQuantized,
+    quantize_blockwise,
+)
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
-from stair_jax.models.huggingface.adapter_tensors import ADAPTER_SCORE, AdapterTensors
-from stair_jax.models.huggingface.adapters import read_adapters
-from stair_jax.models.huggingface.arrays import make_array
+from stair_jax.models.huggingface.adapter_loading import load_adapted
+from stair_jax.models.huggingface.adapter_tensors import AdapterTensors
+from stair_jax.models.huggingface.arrays import make_array, stack_pieces
 from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.merging import Merging
 from stair_jax.models.huggingface.safetensors_files import DTYPE_NAMES, CheckpointFiles
 from stair_jax.models.huggingface.tensor_names import Index, Tensor
-from stair_jax.models.lora import A, B, join
 from stair_jax.models.transformer import Params, logical_axes
 from stair_jax.parallel import rules
 from stair_jax.storage import read_json
@@ -99,7 +104,8 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
     If the folder has a scalar head, no vocabulary head is expected and the scalar head is ignored.
     Vocabulary padding is filled with zeros. Of an adapter folder the parameters are those of the
     base: with the adapters beside them if `config.lora` is set, else with these added to the
-    kernels, which are summed in float32 and rounded once.
+    kernels, which are summed in float32 and rounded once. With `config.base_weights` kernels are
+    quantized while they are read, a few layers at a time.
 
     Args:
         folder: a folder with one safetensors file, or several with an index; or of adapters.
@@ -110,34 +116,17 @@ def load_params(folder: str | Path, config: ModelConfig, mesh: Mesh | None = Non
         UserError: names the file or tensor that is missing, unexpected, damaged or of a wrong
             shape.
     """
-    folder = Path(folder)
-    if not is_adapter_folder(folder):
-        return _read_params(CheckpointFiles(folder), config, mesh)
-    tensors = AdapterTensors.of(folder, config)
-    if config.lora is not None:
-        tensors = tensors.as_asked(config.lora)
-    files = CheckpointFiles(adapter_base(folder) or folder)
-    adapters = read_adapters(tensors, config, mesh)
-    is_scoring = ADAPTER_SCORE in tensors.files
-    if config.lora is not None:
-        return join(_read_params(files, config, mesh, is_scoring), adapters)
-    merging = {
-        name: Merging(
-            adapters["layers"][name + A],
-            adapters["layers"][name + B],
-            tensors.lora.scale,
-            config.param_dtype,
-        )
-        for name in tensors.lora.targets
-    }
-    return _read_params(files, config, mesh, is_scoring, merging)
+    read = partial(_read_params, config=config, mesh=mesh)
+    if is_adapter_folder(folder):
+        return load_adapted(Path(folder), config, mesh, read)
+    return read(CheckpointFiles(folder))
 
 
 def _read_params(
     files: CheckpointFiles,
     config: ModelConfig,
     mesh: Mesh | None,
-    is_scoring: bool = False,
+    has_score: bool = False,
     merging: Mapping[str, Merging] = MappingProxyType({}),
 ) -> Params:
     """The parameters in the files of a whole model.
@@ -146,28 +135,32 @@ def _read_params(
         files: of the model.
         config: the model config.
         mesh: as for `load_params`.
-        is_scoring: whether a scalar head elsewhere takes the place of the vocabulary head.
+        has_score: whether a scalar head elsewhere takes the place of the vocabulary head.
         merging: the adapters that are added to kernels, by their names.
     """
     _check_depth(files, config)
-    has_score = tensor_names.SCORE in files
-    expected = tensor_names.tensors(config, with_head=not has_score)
+    expected = tensor_names.tensors(config, with_head=tensor_names.SCORE not in files)
     _check(files, expected, config)
-    if is_scoring:
-        expected = tensor_names.tensors(config, with_head=False)
+    if has_score:
+        expected.pop(tensor_names.HEAD, None)
     shapes = tensor_names.parameter_shapes(config)
     params: Params = {}
     layers: Params = {}
+    kind = config.base_weights
     shardings = None if mesh is None else rules.shardings(logical_axes(config), mesh)
     by_parameter = _by_parameter(expected)
     # Embedding and head first; the sort is stable, so the others keep their order.
     for parameter in sorted(by_parameter, key=lambda name: name not in _VOCABULARY):
         tensors, merge = by_parameter[parameter], merging.get(parameter)
         source = _Source(files, tensors, shapes[parameter], config.param_dtype, merge)
-        if source.is_stacked:
+        if not source.is_stacked:
+            params[parameter] = source.whole(shardings and shardings[parameter])
+        elif kind == "none" or parameter not in AXES:
             layers[parameter] = source.stacked(shardings and shardings["layers"][parameter])
         else:
-            params[parameter] = source.whole(shardings and shardings[parameter])
+            place = shardings and shardings["layers"][parameter + VALUES]
+            found = source.quantized(kind, AXES[parameter], place)
+            layers[parameter + VALUES], layers[parameter + SCALES] = found
     return params | {"layers": layers}
 
 
@@ -208,23 +201,27 @@ class _Source:
         return make_array(self.shape, sharding, block)
 
     def stacked(self, sharding: Sharding | None) -> jax.Array:
-        """Reads a parameter with a leading axis of layers, a few layers at a time.
+        """Reads a parameter with a leading axis of layers.
 
-        The pieces are written into a donated array, so that the host never holds the whole
-        parameter.
+        It is put together of pieces, so that the host never holds all of it.
         """
+        return stack_pieces(self._pieces(sharding), len(self.tensors), sharding)
+
+    def quantized(self, kind: str, axis: int, sharding: Sharding | None) -> BlockQuantized:
+        """Reads a kernel like `stacked`; each piece is quantized before the next one is read."""
+        pieces = (
+            (start, _quantized(piece, kind, axis, sharding))
+            for start, piece in self._pieces(sharding)
+        )
+        return stack_pieces(pieces, len(self.tensors), sharding)
+
+    def _pieces(self, sharding: Sharding | None) -> Iterator[tuple[int, jax.Array]]:
+        """A few layers at a time, with the number of the first of them."""
         layers = list(self.tensors.items())
         layer_bytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         step = max(1, _PIECE_BYTES // layer_bytes)
-        if step >= len(layers):
-            return self._layers(layers, 0, sharding)
-        stack = jnp.zeros((len(layers), *self.shape), self.dtype, device=sharding)
         for start in range(0, len(layers), step):
-            piece = self._layers(layers[start : start + step], start, sharding)
-            stack = _updated(stack, piece, start, sharding)
-            # Updates that are only queued would keep their pieces alive.
-            jax.block_until_ready(stack)
-        return stack
+            yield start, self._layers(layers[start : start + step], start, sharding)
 
     def _layers(
         self, layers: Sequence[tuple[str, Tensor]], start: int, sharding: Sharding | None
@@ -257,12 +254,12 @@ class _Source:
             tensor_names.copy_rows(view[start:stop], chunk)
 
 
-@partial(jax.jit, static_argnums=3, donate_argnums=0)
-def _updated(
-    stack: jax.Array, piece: jax.Array, start: jax.Array, sharding: Sharding | None
-) -> jax.Array:
-    stack = jax.lax.dynamic_update_slice_in_dim(stack, piece, start, axis=0)
-    return stack if sharding is None else jax.lax.with_sharding_constraint(stack, sharding)
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _quantized(
+    kernels: jax.Array, kind: str, axis: int, sharding: Sharding | None
+) -> BlockQuantized:
+    found = quantize_blockwise(kind, kernels, axis)
+    return found if sharding is None else jax.lax.with_sharding_constraint(found, sharding)
 
 
 def _block_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:

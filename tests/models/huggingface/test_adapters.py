@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from stair_jax.models import huggingface, lora
 from stair_jax.models.heads import score
-from stair_jax.models.transformer import apply, init_params, output_embedding
+from stair_jax.models.transformer import apply, init_params, output_head
+from stair_jax.training.logits import products
 
 TOKENS = np.array([[5, 7, 9, 24, 11], [2, 2, 3, 8, 25]])
 POSITIONS = np.tile(np.arange(5), (2, 1))
@@ -23,8 +24,9 @@ hidden_states = jax.jit(apply, static_argnums=0)
 
 
 def logits(params, config):
-    hidden = np.asarray(hidden_states(config, params, TOKENS, POSITIONS))
-    return hidden @ np.asarray(output_embedding(params, config)).T
+    hidden = hidden_states(config, params, TOKENS, POSITIONS)
+    head = output_head(params, config)
+    return np.asarray(products(hidden, head, head))[..., : config.vocab_size]
 
 
 def peft_logits(model):
@@ -36,7 +38,7 @@ def adapted(folder, adapters):
     """(config, parameters) of a checkpoint with adapters none of which is zero."""
     config = dataclasses.replace(huggingface.load_config(folder), lora=adapters)
     new = lora.split(init_params(config, jax.random.key(1)))[1]
-    keys = iter(jax.random.split(jax.random.key(2), len(new["layers"])))
+    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(new))))
     new = jax.tree.map(lambda value: 0.3 * jax.random.normal(next(keys), value.shape), new)
     return config, lora.join(huggingface.load_params(folder, config), new)
 
@@ -53,6 +55,8 @@ RSLORA = lora.Lora(3, 2.0 / 3**0.5, ("query", "value", "down"))
         ("qwen3", lora.Lora(3, 1.0, ATTENTION)),
         ("phi3", lora.Lora(3, 0.5)),
         ("phi3", lora.Lora(2, 0.5, ("query", "value", "up"))),
+        ("llama", lora.Lora(2, 0.7, ("query",), token_ids=(7, 24))),
+        ("llama_tied", lora.Lora(2, 0.7, ("query",), token_ids=(7, 24))),
     ],
 )
 def test_a_written_folder_is_the_same_model_in_peft(
@@ -120,6 +124,9 @@ PEFT = {
         r=4, lora_alpha=8, use_rslora=True, target_modules=["up_proj"], layers_to_transform=[1]
     ),
     "by a pattern": LoraConfig(r=2, lora_alpha=5, target_modules=r".*\.0\..*(o|gate)_proj"),
+    "tokens of the embedding": LoraConfig(
+        r=2, lora_alpha=5, target_modules=["v_proj"], trainable_token_indices=[9, 5]
+    ),
     "all": LoraConfig(r=2, lora_alpha=5, target_modules="all-linear", lora_dropout=0.1),
 }
 
@@ -129,14 +136,14 @@ def foreign(base, config, folder):
     torch.manual_seed(4)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     for name, values in model.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or "delta" in name:
             values.data.normal_(std=0.3)
     model.save_pretrained(folder)
     return model
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [*((kind, "llama") for kind in PEFT), ("all", "phi3"), ("all", "qwen2")]
+    ("kind", "name"), [*((kind, "llama") for kind in PEFT), ("all", "phi3"), ("all", "qwen2_tied")]
 )
 def test_adapters_of_peft_are_read(kind, name, make_checkpoint, tmp_path):
     base, _ = make_checkpoint(name)

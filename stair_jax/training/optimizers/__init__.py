@@ -1,0 +1,1 @@
+"""Adam in less memory: rounding, small moments, moments in host memory."""

@@ -1,0 +1,34 @@
+"""The comparison of predicted and measured memory, with a small program on this machine."""
+
+import json
+
+import pytest
+
+from benchmarks import memory
+from stair_jax.parallel.chips import GIB
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A case of seconds on a CPU."""
+    overrides = ("pretrain.vocab_size=300", "pretrain.num_layers=1", "pretrain.max_length=64")
+    return memory.Case("small", "pocket_base", "pretraining step", overrides)
+
+
+def test_every_case_is_of_a_recipe_that_has_such_a_program():
+    topology = memory.get_topology("local")
+    for case in memory.CASES:
+        if "lora" not in str(case.overrides):
+            assert memory.program_of(case, topology).name.startswith(case.program)
+
+
+def test_a_program_is_compiled_and_run(small, capsys):
+    memory.measure(small)
+    line = json.loads(capsys.readouterr().out)
+    assert line["compiled"] > line["compiled_arguments"] > 0
+    assert line["workspaces"] == [] and "reason" not in line
+
+
+def test_the_table_has_the_ratio_of_what_was_predicted_and_measured():
+    line = {"case": "a", "program": "b", "predicted": 3 * GIB, "measured": 2 * GIB}
+    assert memory.table([line]).splitlines()[2] == "| a | b | 3.00 | - | 2.00 | 1.500 |"
