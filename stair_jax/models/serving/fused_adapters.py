@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.lora import A, B, Lora, split
+from stair_jax.models.lora import ROWS, TABLES, A, B, Lora, own_rows, split
 from stair_jax.models.quantization import matmul
 from stair_jax.models.serving.fused_params import (
     FusedParams,
@@ -87,6 +87,7 @@ def fuse_model(
     if config.lora is not None:
         params, own = split(params)
         adapters = (Adapter(config.lora, own), *adapters)
+    adapters = [_with_all_rows(adapter, params) for adapter in adapters]
     fused = fuse_params(config, params, weights=weights, stacked=stacked, consume=consume)
     if not adapters:
         return fused
@@ -102,6 +103,16 @@ def fuse_model(
         for index, layer in enumerate(fused.layers)
     )
     return fused._replace(layers=tuple(layers), rows=rows)
+
+
+def _with_all_rows(adapter: Adapter, base: Params) -> Adapter:
+    """With rows of the base for the tokens of which only the other table has own ones."""
+    missing = {
+        name: base[name] for name in TABLES if name in base and name + ROWS not in adapter.params
+    }
+    ids = adapter.lora.token_ids
+    rows = own_rows(missing, ids, adapter.lora.dtype) if ids and missing else {}
+    return adapter._replace(params={**adapter.params, **rows})
 
 
 def rows_of_adapters(fused: FusedParams, adapter: jax.Array, length: int) -> jax.Array:
