@@ -11,7 +11,7 @@ from stair_jax.planning.rates import Amounts
 from stair_jax.run.run_config import read_config
 from stair_jax.stages import STAGES
 
-SUMMARY = "Compiles every step of a run for a TPU slice or this machine; says whether it fits."
+SUMMARY = "Compiles every step of a run for TPUs, GPUs or this machine; says whether it fits."
 DOES_NOT_FIT = 3
 
 
@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="local",
         const="",
         metavar="NAME",
-        help="v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 and other shapes, or local (the default)",
+        help="v5p:2x2x1, v5e:4x4 and other slices, h100:8 and other GPUs, or local (the default)",
     )
     parser.add_argument(
         "--fit",

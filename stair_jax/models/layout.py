@@ -62,7 +62,7 @@ def _require_blocks(name: str, size: int, mesh: Mesh, axis: str) -> None:
     block = block_size(size)
     if (size // block) % mesh.shape[axis]:
         raise UserError(
-            f"{name} {size} of the model has {size // block} blocks of {block} (base_weights), "
-            f"which cannot be split over {axis} {mesh.shape[axis]} of the mesh: set {axis} of "
-            f"runtime.training_mesh to a divisor of {size // block}"
+            f"{name} {size} of the model in blocks of {block} (base_weights) cannot be split over "
+            f"{axis} {mesh.shape[axis]} of the mesh: set {axis} of runtime.training_mesh to a "
+            f"divisor of {size // block}"
         )

@@ -13,7 +13,7 @@ have, each as long as the whole row.
 
 from typing import Any
 
-from jaxlib.mlir import ir
+from jax.extend.mlir import ir
 
 _FLOAT32 = 4
 _FORWARD = "__cudnn$fmha"

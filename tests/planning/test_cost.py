@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.models import flops
+from stair_jax.models import flops, lora
 from stair_jax.models.paged.backends import View, get_paged_backend
 from stair_jax.models.serving import fused_params, paged_forward
 from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
@@ -69,6 +69,28 @@ def test_forward_and_training_flops_are_those_of_the_program(config, tied):
     beyond = square_attention(config, rows)
     assert counted(loss, params) == flops.forward_flops(config, rows) + beyond
     assert counted(jax.grad(loss), params) == flops.training_flops(config, rows) + 3 * beyond
+
+
+def test_training_flops_of_adapters_are_those_of_the_program(config):
+    """Two thirds of full training's for kernels and head, whose gradients are left out."""
+    config = dataclasses.replace(config, lora=lora.Lora(5, 2.0, ("query", "value", "out", "down")))
+    rows = flops.RowShape(2, 8, logits=8)
+    frozen, trained = lora.split(shapes_of_params(config))
+    tokens = jnp.zeros((rows.count, rows.length), jnp.int32)
+
+    def gradients(frozen, trained):
+        def loss(trained):
+            params = lora.join(frozen, trained)
+            hidden = apply(config, params, tokens, tokens)
+            return token_logps(hidden, output_embedding(params, config), tokens).sum()
+
+        return jax.grad(loss)(trained)
+
+    needed = flops.training_flops(config, rows)
+    assert counted(gradients, frozen, trained) == needed + 3 * square_attention(config, rows)
+    whole = flops.training_flops(dataclasses.replace(config, lora=None), rows)
+    kernels = 2 * 16 * flops.layer_params(config) + 2 * 16 * 40 * 16
+    assert needed == whole - kernels + 6 * 16 * flops.adapter_params(config)
 
 
 def test_decode_flops_are_those_of_the_model_with_a_full_context(config):
@@ -136,3 +158,19 @@ def test_traffic_of_a_training_step_by_hand(config):
     add_gradients = 2 * passes * 4 * size
     update = 4 * size + 2 * (3 * 4 * size + 4)  # the sum once; weights, two moments, the count
     assert cost.training_traffic(config, state, passes) == read_weights + add_gradients + update
+
+
+def test_traffic_of_a_step_of_adapters_by_hand(config):
+    """The base is read, in each pass twice; gradients and moments are those of adapters alone."""
+    config = dataclasses.replace(config, dtype="bfloat16", lora=lora.Lora(2, 1.0))
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    frozen, trained = lora.split(abstract_params(config, mesh))
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (frozen, trained)]
+    tx = make_optimizer(TrainingSettings(), 1).tx
+    state = abstract_state(trained, lora.split(logical_axes(config))[1], tx, mesh)
+    passes, embedding = 3, 40 * 16
+    read_weights = 2 * passes * (2 * (sizes[0] - embedding) + 4 * sizes[1])
+    add_gradients = 2 * passes * 4 * sizes[1]
+    update = 4 * sizes[1] + 2 * (3 * 4 * sizes[1] + 4)
+    expected = read_weights + add_gradients + update
+    assert cost.training_traffic(config, state, passes, frozen=frozen) == expected

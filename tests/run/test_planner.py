@@ -174,6 +174,28 @@ def test_a_plan_for_a_tpu(config, capsys):
     assert "compiling SFT step: 1 x 4 x 32 tokens for v5e:2x2" in err
 
 
+def test_a_plan_for_gpus(config, gpus, capsys):
+    config.runtime.training_mesh = {"fsdp": -1}
+    config.stages = ("files", "model:base", "sft")
+    assert planner.plan(settle(config), "l40s:2")
+    out, err = capsys.readouterr()
+    assert out.startswith("l40s:2: 2 x L40S of 33.22 GiB\nJAX takes 0.75 of a GPU's 44.3 GiB")
+    assert "Compiled by XLA for such GPUs, without one" in out
+    assert "SFT step: 1 x 4 x 32 tokens      2 " in out and "fits" in out
+    assert "compiling SFT step: 1 x 4 x 32 tokens for l40s:2" in err
+
+
+def test_a_plan_for_gpus_says_what_else_would_do(config, gpus, monkeypatch, capsys):
+    """The same program with a share of JAX of which it does not fit."""
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.0001")
+    config.runtime.training_mesh = None
+    config.stages = ("files", "model:base", "sft")
+    assert not planner.plan(settle(config), "h200")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("does not fit: SFT step: 1 x 4 x 32 tokens (sft): 0.0")
+    assert last.endswith(" GiB; it fits with XLA_PYTHON_CLIENT_MEM_FRACTION=0.01")
+
+
 def test_a_step_that_the_compiler_for_tpus_refuses(config, capsys):
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     config.stages = ("files", "model:base", "search:search1")

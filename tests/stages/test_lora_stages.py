@@ -220,6 +220,31 @@ def test_dpo_goes_on_with_adapters_and_its_reference_has_them(stack, tuned, make
         assert np.array_equal(old, values) == stack
 
 
+def test_rows_of_tags_go_on_from_stage_to_stage(tuned, make_context, tmp_path, chat_tokenizer):
+    """DPO adds them to adapters that had none, and a PRM goes on with both."""
+    inputs, sft = tuned
+    tags = tuple(sorted(vars(chat_tokenizer.tags).values()))
+    settings = COMMON | {"lora": LoraSettings(rank=4, train_tags=True)}
+    sources = {"model": sft, "preferences": inputs / "data"}
+    dpo = make_context(tmp_path / "dpo", sources)
+    Dpo(**settings).run(dpo)
+    assert steps_of(dpo.folder)[0]["dpo_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert huggingface.load_config(dpo.folder / "hf").lora == lora.Lora(4, 2.0, token_ids=tags)
+    prm = make_context(tmp_path / "prm", {"model": dpo.folder, "preferences": [inputs / "data"]})
+    Prm(**settings).run(prm)
+    rows = [
+        adapters_of(folder)[
+            "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+        ]
+        for folder in (dpo.folder, prm.folder)
+    ]
+    assert rows[0].shape == rows[1].shape == (4, 16) and np.any(rows[0] != rows[1])
+    with pytest.raises(UserError, match=r"set lora\.train_tags"):
+        dataclasses.replace(SFT, lora=LoraSettings(rank=4)).planned_model(
+            {"model": (huggingface.load_config(dpo.folder / "hf"),)}
+        )
+
+
 def test_all_of_a_model_is_trained_from_its_merged_adapters(tuned, make_context, tmp_path):
     inputs, sft = tuned
     stage = dataclasses.replace(SFT, lora=LoraSettings(), learning_rate=1e-9)
