@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.planning import hours, rates
+from stair_jax.planning.cost import host_bytes
 from stair_jax.planning.figures import Figure, largest
 from stair_jax.planning.needs import Needs, Work, process_host
 from stair_jax.run.context import PlanContext
@@ -30,6 +31,9 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
         processes = len({device.process_index for device in context.devices})
         host = largest(host, Figure(stage.state_bytes(model) / processes))
     host += process_host()
+    if stage.offload:
+        devices = len(context.devices) // len({each.process_index for each in context.devices})
+        host += Figure(float(devices * host_bytes(stage.abstract_state(setup))))
     if data is None:
         return Needs(*_disk(stage, model), host, None, work=stage.amount())
     seconds = hours.training(setup.config, work.chip, setup.mesh.size, data)
