@@ -188,7 +188,7 @@ def _lora_savings(settings: Any, before: Lora | None) -> list[Saving]:
         values["lora.alpha"] = before.scale * before.rank
     if before and before.targets != settings.lora.targets:
         values["lora.targets"] = before.targets
-    if before and before.token_ids:
+    if before is None or before.token_ids:  # rows that the base was never trained on
         values["lora.train_tags"] = True
     return [Saving(Harm.ADAPTERS, values), *bases]
 
