@@ -172,7 +172,7 @@ def test_smaller_micro_batches_come_first_and_as_large_as_they_may_be():
 
 def test_what_alters_results_is_last_and_said_to():
     config = settled()
-    result = fitted(config, 5.0)
+    result = fitted(config, 7.0)
     found = changes(config, result)
     assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)[-2:]
     assert "--config.sft.lora.rank=64" not in flags(config, result)
@@ -236,7 +236,7 @@ def test_too_many_slots_become_fewer():
 def test_a_stage_that_was_started_gets_changes_of_cost_alone():
     config = settled()
     known = {"sft": Known(Harm.COST), "search": Known(None)}
-    result = fitted(config, 5.0, known=known)
+    result = fitted(config, 7.0, known=known)
     assert set(result.obstacles) == {"sft"}
     assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)
 
