@@ -7,6 +7,7 @@ second half. The kernels of a module that several of them make up (of phi3) have
 and their own rows of the second. Of our own such modules the halves are blocks, one per kernel.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ from stair_jax.models.lora import KERNELS, Lora
 
 PREFIX = "base_model.model."
 ADAPTER_SCORE = PREFIX + SCORE
+# Adapters of several ranks may grow by this factor, and to so many numbers in any case.
+_FILLING = 8
+_MOST_FILLED = 2**28
 _NAME = re.compile(
     re.escape(PREFIX) + r"(model\.layers\.(\d{1,6})\.([a-z_.]{1,40}))\.lora_([AB])\.weight"
 )
@@ -116,6 +120,7 @@ class AdapterTensors:
         rank = max(piece.ranks.stop - piece.ranks.start for piece in pieces)
         targets = tuple(name for name in KERNELS if name in found)
         lora = Lora(rank, scale, targets, token_ids=token_ids(tokens))
+        _check_filling(files, lora, config)
         return cls(files, lora, pieces, described.dropout, tokens)
 
     def as_asked(self, asked: Lora) -> "AdapterTensors":
@@ -236,6 +241,19 @@ def _check(
         rank, (outputs, inputs) = described.rank_of(name), module.shape
         for half, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
             files.check(f"{PREFIX}{name}.lora_{half}.weight", shape, f"{CONFIG_FILE} and the base")
+
+
+def _check_filling(files: AdapterFiles, lora: Lora, config: ModelConfig) -> None:
+    """Raises a UserError if filling up smaller ranks takes far more memory than all tensors."""
+    there = sum(math.prod(stored.shape) for stored in files.tensors.values())
+    sizes = [sum(_shape(target, config)) for target in lora.targets]
+    filled = config.num_hidden_layers * lora.rank * sum(sizes)
+    if filled > max(_MOST_FILLED, _FILLING * there):
+        raise UserError(
+            f"{files.folder} has adapters of ranks up to {lora.rank}, which take "
+            f"{4 * filled / 2**30:.1f} GiB filled up to one rank: merge them with peft's "
+            "merge_and_unload(), and name the result"
+        )
 
 
 def _pieces(

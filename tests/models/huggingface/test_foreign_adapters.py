@@ -18,7 +18,7 @@ from stair_jax import adapter_folders
 from stair_jax.errors import UserError
 from stair_jax.inference.classifier import load_classifier
 from stair_jax.models import huggingface
-from stair_jax.models.huggingface import hub
+from stair_jax.models.huggingface import adapter_tensors, hub
 from stair_jax.models.huggingface.adapter_config import AdapterConfig
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -152,6 +152,17 @@ def test_pickles_and_damaged_files_are_refused(edit):
             read(folder)
     (folder / "adapter_config.json").write_text("[]")
     refuse(folder, "is damaged: it holds no JSON object|does not say|never opened")
+
+
+def test_ranks_that_would_be_filled_up_without_measure_are_refused(made, edit, monkeypatch):
+    monkeypatch.setattr(adapter_tensors, "_MOST_FILLED", 100)
+    load(made)
+    tensors = {Q + "A.weight": np.ones((99, 24)), Q + "B.weight": np.ones((40, 99))}
+    wide = {name: values.astype(np.float32) for name, values in tensors.items()}
+    folder = edit({"rank_pattern": {"layers.0.self_attn.q_proj": 99}}, wide)
+    load(folder)
+    monkeypatch.setattr(adapter_tensors, "_FILLING", 1.5)
+    refuse(folder, "adapters of ranks up to 99, which take .* filled up to one rank")
 
 
 def test_adapters_of_adapters_are_refused(edit, made):
