@@ -29,7 +29,7 @@ from stair_jax.training.checks import Check
 from stair_jax.training.completions import Completions
 from stair_jax.training.keep import Keep
 from stair_jax.training.metrics import Inspect, StepMetrics, Throughput
-from stair_jax.training.optimizer import Optimizer
+from stair_jax.training.optimizer import Optimizer, described
 from stair_jax.training.preemption import Preemption
 from stair_jax.training.step import (
     Objective,
@@ -237,11 +237,12 @@ def _about(run: TrainingRun, done: int, metrics: Mapping[str, float]) -> dict[st
 
 
 def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
-    """What is compared when the run is resumed: position in the data, schedule, adapters."""
+    """What is compared when the run is resumed: data, schedule, adapters, frugal optimizer."""
     position = getattr(run.batches, "state", None)
     return {
         "data": {} if position is None else dict(position(done)),
         "schedule": dataclasses.asdict(run.optimizer.schedule),
+        "optimizer": described(run.optimizer.tx),
         "lora": _adapters(getattr(run.objective, "config", None)),
     }
 
