@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import jax
 
@@ -61,7 +60,6 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
     if all(map(is_done, config.stages)):
         return {}
     models: dict[str, ModelConfig] = {}
-    bases: dict[str, str] = {}
     for entry in config.stages:
         inputs = input_models(entry, models)
         try:
@@ -69,12 +67,11 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
                 model = finished_model(entry, workdir, inputs)
             else:
                 model = entry.stage.planned_model(inputs)
-                entry.stage.check_devices(plan_context(entry, config.runtime, models, bases=bases))
+                entry.stage.check_devices(plan_context(entry, config.runtime, models))
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
         if model is not None:
             models[entry.name] = model
-        bases |= base_of(entry, bases)
     return models
 
 
@@ -110,7 +107,6 @@ def plan_context(
     runtime: Runtime,
     models: Models,
     devices: Sequence[jax.Device] | None = None,
-    bases: Mapping[str, str] = MappingProxyType({}),
 ) -> PlanContext:
     """What a stage is planned with.
 
@@ -119,27 +115,11 @@ def plan_context(
       runtime: of the config.
       models: of the stages before it, by name.
       devices: to plan for; None: those of this run.
-      bases: of the stages before it that make adapters, the stages of their bases.
     """
     everywhere = jax.devices() if devices is None else devices
     here = jax.local_devices() if devices is None else devices
-    named = entry.stage.inputs().items()
-    own = {field: bases[name] for field, name in named if isinstance(name, str) and name in bases}
-    return PlanContext(entry.name, runtime, everywhere, here, input_models(entry, models), own)
-
-
-def base_of(entry: StageEntry, bases: Mapping[str, str]) -> dict[str, str]:
-    """The stage of the base of what a stage makes, by its name; empty: it makes no adapters.
-
-    Args:
-      entry: the stage.
-      bases: of the stages before it.
-    """
-    field = entry.stage.planned_base()
-    if not field:
-        return {}
-    name = getattr(entry.stage, field)
-    return {entry.name: bases.get(name, name)}
+    given = input_models(entry, models)
+    return PlanContext(entry.name, runtime, everywhere, here, given, entry.bases)
 
 
 def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConfig, ...]]:

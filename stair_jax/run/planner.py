@@ -17,7 +17,7 @@ from stair_jax.planning.program import Compiled, Program, compile_program
 from stair_jax.planning.rates import Amounts
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run.changes import changes, changes_json, format_changes
-from stair_jax.run.checks import base_of, input_models, plan_context
+from stair_jax.run.checks import input_models, plan_context
 from stair_jax.run.context import PlanContext
 from stair_jax.run.fit import Fit, Measure, Trial, fit
 from stair_jax.run.recipe import format_recipe, recipe_json, recipe_needs
@@ -125,10 +125,9 @@ def collect(
     Those of `skipped` stages are left out where they cannot be planned.
     """
     models: dict[str, ModelConfig] = {}
-    bases: dict[str, str] = {}
     found: dict[object, tuple[Program, list[str]]] = {}
     for entry in config.stages:
-        context = plan_context(entry, config.runtime, models, topology.devices, bases)
+        context = plan_context(entry, config.runtime, models, topology.devices)
         try:
             model = entry.stage.planned_model(input_models(entry, models))
             programs = _programs(entry, context, skipped)
@@ -136,7 +135,6 @@ def collect(
             raise UserError(f"stage {entry.name}: {error}") from error
         if model is not None:
             models[entry.name] = model
-        bases |= base_of(entry, bases)
         for program in programs:
             _add(found, program, entry.name)
     return [(program, tuple(names)) for program, names in found.values()]
