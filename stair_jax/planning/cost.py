@@ -14,14 +14,24 @@ from jax.sharding import NamedSharding
 
 from stair_jax.models.base_quantization import is_quantized
 from stair_jax.models.config import ModelConfig
+from stair_jax.training.optimizers.host_memory import is_pinned
 
 
 def local_bytes(arrays: Any) -> int:
-    """Bytes per device of a pytree of arrays (or shapes), by their shardings."""
-    return sum(
-        np.dtype(leaf.dtype).itemsize * int(np.prod(_local_shape(leaf)))
-        for leaf in jax.tree.leaves(arrays)
-    )
+    """Bytes per device of a pytree of arrays (or shapes), by their shardings.
+
+    Those in the memory of the host do not count; see `host_bytes`.
+    """
+    return sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if not is_pinned(leaf))
+
+
+def host_bytes(arrays: Any) -> int:
+    """Bytes of host memory per device of those arrays that are there."""
+    return sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if is_pinned(leaf))
+
+
+def _bytes(leaf: Any) -> int:
+    return np.dtype(leaf.dtype).itemsize * int(np.prod(_local_shape(leaf)))
 
 
 def _local_shape(leaf: Any) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """What is checked of a run before its first stage, beside the settings themselves."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 
@@ -59,23 +61,61 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
 
     if all(map(is_done, config.stages)):
         return {}
-    models: dict[str, ModelConfig] = {}
+    earlier = Earlier()
     for entry in config.stages:
-        inputs = input_models(entry, models)
         try:
             if is_done(entry):
-                model = finished_model(entry, workdir, inputs)
+                model = finished_model(entry, workdir, earlier.inputs(entry))
             else:
-                model = entry.stage.planned_model(inputs)
-                entry.stage.check_devices(plan_context(entry, config.runtime, models))
+                model = entry.stage.planned_model(earlier.inputs(entry))
+                entry.stage.check_devices(earlier.context(entry, config.runtime))
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
+        earlier.add(entry, model)
+    return earlier.models
+
+
+@dataclass
+class Earlier:
+    """What the stages before one hand on to it, where nothing is run.
+
+    Attributes:
+      models: by name of the stage.
+      bases: of stages that make adapters, the stages of their bases.
+    """
+
+    models: dict[str, ModelConfig] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+
+    def inputs(self, entry: StageEntry) -> dict[str, tuple[ModelConfig, ...]]:
+        """See `input_models`."""
+        return input_models(entry, self.models)
+
+    def context(
+        self, entry: StageEntry, runtime: Runtime, devices: Sequence[jax.Device] | None = None
+    ) -> PlanContext:
+        """See `plan_context`."""
+        return plan_context(entry, runtime, self.models, devices, self.bases)
+
+    def planned_model(self, entry: StageEntry) -> ModelConfig | None:
+        """The model that a stage will hand on.
+
+        Raises:
+          UserError: it cannot be known; names the stage.
+        """
+        try:
+            return entry.stage.planned_model(self.inputs(entry))
+        except UserError as error:
+            raise UserError(f"stage {entry.name}: {error}") from error
+
+    def add(self, entry: StageEntry, model: ModelConfig | None) -> None:
+        """One more stage, and the model that it hands on, if any."""
         if model is not None:
-            models[entry.name] = model
-    return models
+            self.models[entry.name] = model
+        self.bases |= base_of(entry, self.bases)
 
 
-def check_bases(entries: Sequence[StageEntry], finished: Collection[str], workdir: Path) -> None:
+def check_bases(entries: Sequence[StageEntry], left: Sequence[StageEntry], workdir: Path) -> None:
     """Checks that adapters which are still to be read have their base, as it was.
 
     A base that this run makes is not looked at.
@@ -107,6 +147,7 @@ def plan_context(
     runtime: Runtime,
     models: Models,
     devices: Sequence[jax.Device] | None = None,
+    bases: Mapping[str, str] = MappingProxyType({}),
 ) -> PlanContext:
     """What a stage is planned with.
 
@@ -115,11 +156,27 @@ def plan_context(
       runtime: of the config.
       models: of the stages before it, by name.
       devices: to plan for; None: those of this run.
+      bases: of the stages before it that make adapters, the stages of their bases.
     """
     everywhere = jax.devices() if devices is None else devices
     here = jax.local_devices() if devices is None else devices
-    given = input_models(entry, models)
-    return PlanContext(entry.name, runtime, everywhere, here, given, entry.bases)
+    named = entry.stage.inputs().items()
+    own = {field: bases[name] for field, name in named if isinstance(name, str) and name in bases}
+    return PlanContext(entry.name, runtime, everywhere, here, input_models(entry, models), own)
+
+
+def base_of(entry: StageEntry, bases: Mapping[str, str]) -> dict[str, str]:
+    """The stage of the base of what a stage makes, by its name; empty: it makes no adapters.
+
+    Args:
+      entry: the stage.
+      bases: of the stages before it.
+    """
+    field = entry.stage.planned_base()
+    if not field:
+        return {}
+    name = getattr(entry.stage, field)
+    return {entry.name: bases.get(name, name)}
 
 
 def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConfig, ...]]:

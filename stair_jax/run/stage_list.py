@@ -1,6 +1,5 @@
 """The stages of a config in their order, built, and checked against each other."""
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ class StageEntry:
       stage: its settings, with the methods that do its work.
       own_fields: dotted names of the settings that the config sets for this stage alone.
       seed: the seed of the run.
-      bases: see `PlanContext.bases`.
     """
 
     kind: str
@@ -33,13 +31,6 @@ class StageEntry:
     stage: Stage
     own_fields: frozenset[str]
     seed: int
-    bases: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-
-    @property
-    def base(self) -> str:
-        """The stage whose model its own is adapters of; empty: it makes none."""
-        given = self.stage.planned_base()
-        return (self.bases.get(given) or getattr(self.stage, given)) if given else ""
 
     @property
     def label(self) -> str:
@@ -122,16 +113,9 @@ def make_stage_list(
         stage = build(registry[kind], _updated(base, own), f"config.{name}")
         entry = StageEntry(kind, name, stage, frozenset(leaves(own)), seed)
         later = list(names)[len(entries) :]
-        before = {earlier.name: earlier for earlier in entries}
-        _check_inputs(entry, before, later)
-        entries.append(dataclasses.replace(entry, bases=_bases(stage, before)))
+        _check_inputs(entry, {earlier.name: earlier for earlier in entries}, later)
+        entries.append(entry)
     return entries
-
-
-def _bases(stage: Stage, earlier: Mapping[str, StageEntry]) -> dict[str, str]:
-    named = stage.inputs().items()
-    bases = {field: earlier[name].base for field, name in named if isinstance(name, str)}
-    return {field: base for field, base in bases.items() if base}
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.planning import hours, rates
+from stair_jax.planning.cost import host_bytes
 from stair_jax.planning.figures import Figure, largest
 from stair_jax.planning.needs import Needs, Work, process_host
 from stair_jax.run.context import PlanContext
@@ -26,10 +27,11 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
     setup = stage.lay_out(model, context.runtime, context.devices)
     data = stage.data_size(work)
     host = load_host(setup.config, stage.param_dtype)
+    processes = len({device.process_index for device in context.devices})
     if stage.saves:  # a copy of the state, while it is written beside the steps
-        processes = len({device.process_index for device in context.devices})
         host = largest(host, Figure(stage.state_bytes(model) / processes))
-    host += process_host()
+    pinned = host_bytes(stage.abstract_state(setup)) * setup.mesh.size / processes
+    host += process_host() + Figure(pinned)
     if data is None:
         return Needs(*_disk(stage, model), host, None, work=stage.amount())
     seconds = hours.training(setup.config, work.chip, setup.mesh.size, data)

@@ -43,8 +43,9 @@ from stair_jax.training.checks import Check
 from stair_jax.training.keep import has_state
 from stair_jax.training.metrics import Inspect
 from stair_jax.training.optimizer import make_optimizer
+from stair_jax.training.optimizers import host_memory
 from stair_jax.training.settings import TrainingSettings, configure, export, is_exported
-from stair_jax.training.step import Objective, abstract_state
+from stair_jax.training.step import Objective, TrainState, abstract_state
 
 _BEST = ("keep_best", "num_best", "checkpoint_every", "checkpoint_minutes")
 
@@ -326,18 +327,24 @@ class TrainingStage(Stage, TrainingSettings):
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         device = setup.mesh.devices.flat[0]
         self._check_micro_batch(setup, memory_bytes(device))
+        if self.offload:
+            host_memory.check(device, self.is_in_eight_bits)
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
-        frozen, trained = self._split(self.abstract_trainable(setup), setup)
-        axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
-        state = abstract_state(trained, axes, tx, setup.mesh)
+        state, frozen = self.abstract_state(setup)
         needed, memory = local_bytes((state, frozen)), memory_bytes(device)
         if needed > memory:
             raise UserError(
                 f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
                 f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
-                "param_dtype and mu_dtype 'bfloat16'"
+                "param_dtype and mu_dtype 'bfloat16', or second_moment 'int8' or 'factored'"
             )
+
+    def abstract_state(self, setup: Setup) -> tuple[TrainState, Params]:
+        """Shapes on the mesh of what training updates, and of the parameters that it does not."""
+        frozen, trained = self._split(self.abstract_trainable(setup), setup)
+        axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
+        return abstract_state(trained, axes, tx, setup.mesh), frozen
 
     def _check_micro_batch(self, setup: Setup, memory: float) -> None:
         """Checks that the inputs of all layers fit for a micro-batch: no size beyond compiles."""

@@ -3,13 +3,22 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax.numpy as jnp
 import optax
 
 from stair_jax.settings import Settings, setting
 from stair_jax.training.optimizers.frugal import FrugalAdam
+
+# The fields of `FrugalAdam` beside those of all Adams, where they save nothing.
+_NEUTRAL = {
+    "mu_dtype": "float32",
+    "second_moment": "float32",
+    "rounding": "nearest",
+    "accumulate_dtype": "float32",
+    "offload": False,
+}
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,16 @@ class OptimizerSettings(Settings):
     offload: bool = setting(False, absent=False)
 
     @property
+    def is_in_eight_bits(self) -> bool:
+        """Whether one of the moments is kept in 8 bits."""
+        return "int8" in (self.mu_dtype, self.second_moment)
+
+    @property
     def is_frugal(self) -> bool:
         """Whether any of these saves memory that optax's Adam would take."""
-        neutral = ("float32", "nearest", "float32", False)
-        chosen = (self.second_moment, self.rounding, self.accumulate_dtype, self.offload)
-        return self.mu_dtype == "int8" or chosen != neutral
+        others = (name for name in _NEUTRAL if name != "mu_dtype")
+        chosen = any(getattr(self, name) != _NEUTRAL[name] for name in others)
+        return chosen or self.mu_dtype == "int8"
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class Schedule:
 
 
 # Optax's for whole trees, or ours for one parameter after the other.
-Transformation = optax.GradientTransformation | FrugalAdam
+Transformation: TypeAlias = optax.GradientTransformation | FrugalAdam
 
 
 @dataclass(frozen=True)
@@ -106,15 +120,16 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> Optimizer:
     adam = (settings.b1, settings.b2, settings.eps, settings.weight_decay, settings.clip_norm)
     if not settings.is_frugal:
         return Optimizer(_adamw(*adam, settings.mu_dtype), schedule)
-    frugal = FrugalAdam(
-        *adam,
-        settings.mu_dtype,
-        settings.second_moment,
-        settings.rounding,
-        settings.accumulate_dtype,
-        settings.offload,
-    )
-    return Optimizer(frugal, schedule)
+    frugal = {name: getattr(settings, name) for name in _NEUTRAL}
+    return Optimizer(FrugalAdam(*adam, **frugal), schedule)
+
+
+def described(tx: Transformation) -> dict[str, str | bool]:
+    """What a checkpoint says of how parameters and moments are kept; nothing of optax's Adam."""
+    if not isinstance(tx, FrugalAdam):
+        return {}
+    values = {name: getattr(tx, name) for name in _NEUTRAL}
+    return {name: value for name, value in values.items() if value != _NEUTRAL[name]}
 
 
 @functools.lru_cache(maxsize=16)

@@ -36,8 +36,8 @@ class TrainingSettings(OptimizerSettings):
       logps_chunks: pieces in which log-probabilities are computed (see `token_logps`).
       dtype: of the activations.
       param_dtype: of the parameters in training: "float32", or "bfloat16" for half the memory; then
-        an update below 1/256 of a parameter is lost. Micro-batches are summed in float32 either
-        way; the devices of one micro-batch add up theirs in `dtype`.
+        an update below 1/512 of a parameter is lost, unless `rounding` keeps it. Micro-batches are
+        summed in `accumulate_dtype`; the devices of one micro-batch add up theirs in `dtype`.
       hf_dtype: of the tensors in `hf/`.
       remat: what the backward pass computes again (see `ModelConfig`).
       attention: "cudnn" (GPUs, bfloat16), "splash" (TPUs), "xla" (all); "": by platform and dtype.
@@ -82,6 +82,21 @@ class TrainingSettings(OptimizerSettings):
             raise UserError("use_best needs keep_best, and checkpoint_every or checkpoint_minutes")
         if self.keep_state and not self.saves:
             raise UserError("keep_state needs checkpoint_every or checkpoint_minutes")
+        self._check_rounding()
+
+    def _check_rounding(self) -> None:
+        if self.rounding == "nearest":
+            return
+        if self.lora.rank:
+            raise UserError(
+                f"rounding is {self.rounding!r}, and adapters are float32 parameters, which need "
+                "none: leave rounding out, or set lora.rank to 0"
+            )
+        if self.param_dtype != "bfloat16":
+            raise UserError(
+                f"rounding is {self.rounding!r}, which is for bfloat16 parameters: set param_dtype "
+                "to 'bfloat16', or leave rounding out"
+            )
 
     @property
     def saves(self) -> bool:

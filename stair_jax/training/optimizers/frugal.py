@@ -5,6 +5,7 @@ read, updated and written before the next: gradients are widened, moments decode
 for one layer at a time, in place.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +30,19 @@ class FrugalState(NamedTuple):
     """State of `FrugalAdam`.
 
     Attributes:
-      count: int32, steps done.
+      steps: int32, how many were done.
       kept: a tree like the parameters with a dict for each: "first" and "second", the moments as
         their stores keep them; "lost", with Kahan's sum, what rounding took from the parameter.
     """
 
-    count: jax.Array
+    steps: jax.Array
     kept: Any
 
 
 class Step(NamedTuple):
     """Scalars of one step: its number from 1, the rate, and the factor of the gradients."""
 
-    count: jax.Array
+    number: jax.Array
     learning_rate: jax.Array
     factor: jax.Array
 
@@ -88,7 +89,8 @@ class FrugalAdam:
         """
         kept = jax.tree_util.tree_map_with_path(self._abstract_kept, params, shardings)
         whole = NamedSharding(mesh, PartitionSpec())
-        return FrugalState(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole), kept)
+        steps: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+        return FrugalState(steps, kept)
 
     def init(self, params: Params, shardings: Params, mesh: Mesh) -> FrugalState:
         """The state before the first step, zeros, where it belongs."""
@@ -113,15 +115,14 @@ class FrugalAdam:
         """
         norm = _norm(gradients) / weight
         clipped = jnp.minimum(1.0, self.clip_norm / norm) if self.clip_norm else 1.0
-        count = state.count + 1
-        step = Step(count, learning_rate, clipped / weight)
+        step = Step(state.steps + 1, learning_rate, clipped / weight)
         new, kept = update_each(partial(self._updated, step), params, gradients, state.kept)
-        return new, FrugalState(count, kept), norm
+        return new, FrugalState(step.number, kept), norm
 
     def _abstract_kept(self, path: Any, param: Any, sharding: NamedSharding) -> dict[str, Kept]:
         spec = (*sharding.spec, *(None,) * (len(param.shape) - len(sharding.spec)))
         axes = tuple(
-            Axis(size, names, _parts(sharding.mesh, names))
+            Axis(size, names, _parts(sharding, names))
             for size, names in zip(param.shape, spec, strict=True)
         )
         layers = axes[:1] if is_stacked(path) else ()
@@ -155,7 +156,7 @@ class FrugalAdam:
         """A parameter of one layer, and what is kept of it."""
         if self.offload:
             kept = host_memory.to_device(kept)
-        keys = {use: key_of(key, step.count, use) for use in range(3)}
+        keys = {use: key_of(key, step.number, use) for use in range(3)}
         first, second, update = self._direction(step, gradient, kept, keys)
         wide = param.astype(jnp.float32)
         if "lost" in kept:
@@ -182,20 +183,16 @@ class FrugalAdam:
         second, square = stores["second"].average(
             kept["second"], jnp.square(gradient), self.b2, keys[1]
         )
-        count = step.count.astype(jnp.float32)
-        mean /= 1 - self.b1**count
-        square /= 1 - self.b2**count
+        steps = step.number.astype(jnp.float32)
+        mean /= 1 - self.b1**steps
+        square /= 1 - self.b2**steps
         return first, second, mean / (jnp.sqrt(square) + self.eps)
 
 
-def _parts(mesh: Mesh, names: Any) -> int:
+def _parts(sharding: NamedSharding, names: Any) -> int:
     """Into how many parts mesh axes split an axis."""
-    if names is None:
-        return 1
-    parts = 1
-    for name in (names,) if isinstance(names, str) else names:
-        parts *= mesh.shape[name]
-    return parts
+    each = (names,) if isinstance(names, str) else names or ()
+    return math.prod(sharding.mesh.shape[name] for name in each)
 
 
 def _norm(gradients: Params) -> jax.Array:

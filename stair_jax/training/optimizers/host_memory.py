@@ -11,8 +11,19 @@ from stair_jax.errors import UserError
 PINNED = "pinned_host"  # the name of a memory, as in shardings
 
 
-def check(device: jax.Device) -> None:
-    """Raises a UserError unless programs of the device can hold arrays in host memory."""
+def check(device: jax.Device, in_eight_bits: bool) -> None:
+    """Raises a UserError unless programs of the device can hold moments in host memory.
+
+    Args:
+      device: of those that train.
+      in_eight_bits: whether there are moments in 8 bits among them.
+    """
+    if device.platform == "tpu" and in_eight_bits:
+        # Its compiler lays out 8-bit arrays in one way on the device and in another on the host.
+        raise UserError(
+            "offload does not go with moments in int8 on TPUs: set one of mu_dtype and "
+            "second_moment, or offload, to another value"
+        )
     kinds = {memory.kind for memory in device.addressable_memories()}
     if PINNED not in kinds:
         raise UserError(

@@ -31,6 +31,7 @@ def update_each(update: Update, params: Params, gradients: Params, kept: Any) ->
       gradients: a tree like it.
       kept: a tree like it with trees of arrays as leaves.
     """
+    treedef: Any
     paths, treedef = jax.tree_util.tree_flatten_with_path(params)
     names = [zlib.crc32(jax.tree_util.keystr(path).encode()) for path, _ in paths]
     slopes = treedef.flatten_up_to(gradients)

@@ -1,7 +1,12 @@
-"""What the stages of a config know of each other."""
+"""What the stages of a config know of those before them, where nothing is run."""
 
+from stair_jax.models.config import ModelConfig
+from stair_jax.run.checks import Earlier
 from stair_jax.run.run_config import read_config
+from stair_jax.run.runtime import Runtime
 from stair_jax.stages import STAGES
+
+MODEL = ModelConfig(8, 8, 8, 1, 1, 1, 8)
 
 
 def test_each_stage_knows_the_base_of_the_adapters_that_it_is_given():
@@ -21,8 +26,10 @@ def test_each_stage_knows_the_base_of_the_adapters_that_it_is_given():
         "prm": lora | {"model": "iter2", "preferences": "pairs"},
         "whole": {"model": "iter1", "lora": {"rank": 0}},
     }  # fmt: skip
-    entries = {entry.name: entry for entry in read_config(values, STAGES).stages}
-    given = {name: dict(entry.bases) for name, entry in entries.items() if entry.bases}
+    earlier, given = Earlier(), {}
+    for entry in read_config(values, STAGES).stages:
+        if bases := earlier.context(entry, Runtime()).bases:
+            given[entry.name] = bases
+        earlier.add(entry, MODEL)
     assert given == {name: {"model": "base"} for name in ("search", "iter1", "iter2", "whole")}
-    made = {name: entry.base for name, entry in entries.items() if entry.base}
-    assert made == {"sft": "base", "iter1": "base", "prm": "iter2"}
+    assert earlier.bases == {"sft": "base", "iter1": "base", "prm": "iter2"}
