@@ -65,7 +65,8 @@ def find_base(folder: Path, checked: bool = True) -> Path | None:
 
     Args:
       folder: of the adapters.
-      checked: whether its weights have to be those that `base.json` describes.
+      checked: whether its weights have to be those that `base.json` describes, also where there is
+        no choice.
 
     Raises:
       UserError: what is there is another model.
@@ -73,12 +74,14 @@ def find_base(folder: Path, checked: bool = True) -> Path | None:
     record = base_record(folder)
     places = [folder.resolve() / record["path"]] if record else []
     places.append(Path(named_base(folder)).expanduser())
-    found = [Path(os.path.normpath(place)) for place in places if _is_model(place)]
-    for place in found:
-        if not checked or is_recorded(place, record):
-            return place
+    found: dict[Path, Path] = {}
+    for place in filter(_is_model, places):
+        found.setdefault(place.resolve(), Path(os.path.normpath(place)))
+    for base in found.values():
+        if (len(found) == 1 and not checked) or is_recorded(base, record):
+            return base
     if found:
-        raise UserError(about_another(found[0], folder))
+        raise UserError(about_another(next(iter(found.values())), folder))
     return None
 
 

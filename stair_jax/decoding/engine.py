@@ -60,7 +60,7 @@ class Engine:
 
     Attributes:
         stats: counters since the engine was created.
-        adapter: the model of roots that name none: 1 if there are adapters, else 0.
+        adapter: the model of roots that name none: 1 if `params` have adapters, else 0.
         device: the calls of the device programs, with weights, cache and slots.
     """
 
@@ -102,7 +102,7 @@ class Engine:
             consume=consume,
         )
         self._engine_config = engine_config = self.device.engine_config
-        self.adapter = min(1, engine_config.num_adapters)
+        self.adapter = int(config.lora is not None)
         self._adapter_of = partial(adapter_of, self.adapter, engine_config.num_adapters)
         self._handles: set[Handle] = set()
         self._shard_sizes = engine_config.shard_sizes()

@@ -238,7 +238,7 @@ def decode(
         hidden, pages = paged_forward.forward(
             config, fused, attention, slots.token[:, None], carry.pages, view, slots.adapter
         )
-        logits = paged_forward.logits(config, fused, hidden[:, 0])
+        logits = paged_forward.logits(config, fused, hidden[:, 0], slots.adapter)
         # Idle and scoring rows count as greedy, so that they never cause a branch to be taken.
         temperature = jnp.where(slots.alive & ~slots.scoring, slots.sampling.temperature, 0.0)
         settings = slots.sampling._replace(temperature=temperature)

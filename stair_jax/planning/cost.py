@@ -18,12 +18,15 @@ from stair_jax.training.optimizers.host_memory import is_pinned
 
 
 def local_bytes(arrays: Any) -> int:
-    """Bytes of each device's memory of a pytree of arrays (or shapes), by their shardings."""
+    """Bytes per device of a pytree of arrays (or shapes), by their shardings.
+
+    Those in the memory of the host do not count; see `host_bytes`.
+    """
     return sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if not is_pinned(leaf))
 
 
 def host_bytes(arrays: Any) -> int:
-    """Bytes of host memory for each device of a pytree of arrays (or shapes)."""
+    """Bytes of host memory per device of those arrays that are there."""
     return sum(_bytes(leaf) for leaf in jax.tree.leaves(arrays) if is_pinned(leaf))
 
 

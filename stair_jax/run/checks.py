@@ -1,6 +1,7 @@
 """What is checked of a run before its first stage, beside the settings themselves."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -60,25 +61,61 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
 
     if all(map(is_done, config.stages)):
         return {}
-    models: dict[str, ModelConfig] = {}
-    bases: dict[str, str] = {}
+    earlier = Earlier()
     for entry in config.stages:
-        inputs = input_models(entry, models)
         try:
             if is_done(entry):
-                model = finished_model(entry, workdir, inputs)
+                model = finished_model(entry, workdir, earlier.inputs(entry))
             else:
-                model = entry.stage.planned_model(inputs)
-                entry.stage.check_devices(plan_context(entry, config.runtime, models, bases=bases))
+                model = entry.stage.planned_model(earlier.inputs(entry))
+                entry.stage.check_devices(earlier.context(entry, config.runtime))
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
+        earlier.add(entry, model)
+    return earlier.models
+
+
+@dataclass
+class Earlier:
+    """What the stages before one hand on to it, where nothing is run.
+
+    Attributes:
+      models: by name of the stage.
+      bases: of stages that make adapters, the stages of their bases.
+    """
+
+    models: dict[str, ModelConfig] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+
+    def inputs(self, entry: StageEntry) -> dict[str, tuple[ModelConfig, ...]]:
+        """See `input_models`."""
+        return input_models(entry, self.models)
+
+    def context(
+        self, entry: StageEntry, runtime: Runtime, devices: Sequence[jax.Device] | None = None
+    ) -> PlanContext:
+        """See `plan_context`."""
+        return plan_context(entry, runtime, self.models, devices, self.bases)
+
+    def planned_model(self, entry: StageEntry) -> ModelConfig | None:
+        """The model that a stage will hand on.
+
+        Raises:
+          UserError: it cannot be known; names the stage.
+        """
+        try:
+            return entry.stage.planned_model(self.inputs(entry))
+        except UserError as error:
+            raise UserError(f"stage {entry.name}: {error}") from error
+
+    def add(self, entry: StageEntry, model: ModelConfig | None) -> None:
+        """One more stage, and the model that it hands on, if any."""
         if model is not None:
-            models[entry.name] = model
-        bases |= base_of(entry, bases)
-    return models
+            self.models[entry.name] = model
+        self.bases |= base_of(entry, self.bases)
 
 
-def check_bases(entries: Sequence[StageEntry], finished: Collection[str], workdir: Path) -> None:
+def check_bases(entries: Sequence[StageEntry], left: Sequence[StageEntry], workdir: Path) -> None:
     """Checks that adapters which are still to be read have their base, as it was.
 
     A base that this run makes is not looked at.

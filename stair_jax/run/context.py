@@ -79,7 +79,3 @@ class PlanContext:
         if not self.models.get(field):
             raise UserError(f"{field} is empty or names a stage without a model")
         return self.models[field][0]
-
-    def base(self, field: str) -> str | None:
-        """The stage of the base of the one model that `field` names; None: it has no adapters."""
-        return self.bases.get(field)

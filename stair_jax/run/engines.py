@@ -15,6 +15,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.layout import fit_to_mesh
+from stair_jax.models.serving.fused_adapters import Adapter
 from stair_jax.parallel.chips import is_here, memory_bytes
 from stair_jax.parallel.mesh import batch_devices, make_mesh
 from stair_jax.planning.abstract import Place
@@ -37,16 +38,15 @@ class EngineSettings:
       dtype: of weights and activations.
       weights: "none", or 8 bits, see `EngineConfig`.
       kv_dtype: of the cache, see `EngineConfig`.
-      with_base: whether adapters stay beside their base, which is then a model of the engine too,
-        its number 0. Otherwise they are merged into it: a model alone so costs no more than one
-        without adapters.
+      is_shared: whether other models over the same base are served too: adapters then stay beside
+        it. Otherwise they are merged: a model alone so costs no more than one without adapters.
     """
 
     context_tokens: int
     dtype: str
     weights: str = "none"
     kv_dtype: str = ""
-    with_base: bool = False
+    is_shared: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -79,7 +79,11 @@ class EngineLayout:
 
 
 def load_engine(
-    hf: Path, settings: EngineSettings, runtime: Runtime, beside: Any = ()
+    hf: Path,
+    settings: EngineSettings,
+    runtime: Runtime,
+    beside: Any = (),
+    others: Sequence[Path] = (),
 ) -> tuple[Engine, Tokenizer, Runtime]:
     """An engine over the model in a Hugging Face folder, its tokenizer, and the sizes settled.
 
@@ -88,16 +92,37 @@ def load_engine(
       settings: of the stage.
       runtime: of the config.
       beside: shapes of what is on the devices before it.
+      others: folders of adapters over the same base, see `start_engine`.
     """
     layout = lay_out_engine(huggingface.load_config(hf), settings, runtime, beside=beside)
-    return start_engine(hf, settings, layout), Tokenizer.load(hf), layout.runtime
+    return start_engine(hf, settings, layout, others), Tokenizer.load(hf), layout.runtime
 
 
-def start_engine(hf: Path, settings: EngineSettings, layout: EngineLayout) -> Engine:
-    """An engine over the model in a Hugging Face folder, as it was laid out."""
+def start_engine(
+    hf: Path, settings: EngineSettings, layout: EngineLayout, others: Sequence[Path] = ()
+) -> Engine:
+    """An engine over the model in a Hugging Face folder, as it was laid out.
+
+    Args:
+      hf: the folder.
+      settings: of the stage.
+      layout: of the model.
+      others: folders of adapters over the same base, which the engine serves too: the adapters that
+        follow those of the model itself.
+    """
     params = huggingface.load_params(hf, layout.config, layout.mesh)
     engine_config = make_engine_config(settings, layout.runtime)
-    return Engine(layout.config, params, engine_config, mesh=layout.mesh, consume=True)
+    adapters = [_load_adapter(folder, layout) for folder in others]
+    return Engine(
+        layout.config, params, engine_config, adapters=adapters, mesh=layout.mesh, consume=True
+    )
+
+
+def _load_adapter(folder: Path, layout: EngineLayout) -> Adapter:
+    lora = huggingface.load_config(folder).lora
+    assert lora is not None, f"{folder} has no adapters"
+    config = dataclasses.replace(layout.config, lora=lora)
+    return Adapter(lora, huggingface.load_adapters(folder, config, layout.mesh))
 
 
 def plan_engine(
@@ -249,6 +274,6 @@ def configure(
     config: ModelConfig, settings: EngineSettings, runtime: Runtime, mesh: Mesh | None
 ) -> ModelConfig:
     """The config of a checkpoint as an engine has it, laid out on the mesh."""
-    dtype, adapters = settings.dtype, config.lora if settings.with_base else None
+    dtype, adapters = settings.dtype, config.lora if settings.is_shared else None
     config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype, lora=adapters)
     return config if mesh is None else fit_to_mesh(config, mesh, runtime.vocab_multiple)

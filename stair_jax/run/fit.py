@@ -17,7 +17,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import say
 from stair_jax.planning.plan_table import Planned, overflow
-from stair_jax.run.checks import input_models, plan_context
+from stair_jax.run.checks import Earlier
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.savings import Harm, Saving, apply
@@ -56,14 +56,12 @@ class Trial:
     measure: Measure
     devices: Sequence[jax.Device] | None = None
 
-    def obstacle(
-        self, entry: StageEntry, runtime: Runtime, models: Mapping[str, ModelConfig]
-    ) -> str:
+    def obstacle(self, entry: StageEntry, runtime: Runtime, earlier: Earlier) -> str:
         """What is in the way of a stage; empty: it fits.
 
         Weights and moments that are too large alone are told without a compilation.
         """
-        context = plan_context(entry, runtime, models, self.devices)
+        context = earlier.context(entry, runtime, self.devices)
         try:
             entry.stage.check_devices(context)
             programs = entry.stage.programs(context)
@@ -117,7 +115,7 @@ def fit(config: RunConfig, trial: Trial, known: Mapping[str, Known] | None = Non
 
 def _pass(config: RunConfig, trial: Trial, known: Mapping[str, Known]) -> Fit:
     """Fits the stages one after the other."""
-    models: dict[str, ModelConfig] = {}
+    earlier = Earlier()
     entries: list[StageEntry] = []
     reasons: dict[str, str] = {}
     obstacles: dict[str, str] = {}
@@ -125,17 +123,15 @@ def _pass(config: RunConfig, trial: Trial, known: Mapping[str, Known]) -> Fit:
     runtime = config.runtime
     for entry in config.stages:
         about = known.get(entry.name, _UNKNOWN)
-        if about.most is not None and (reason := trial.obstacle(entry, runtime, models)):
+        if about.most is not None and (reason := trial.obstacle(entry, runtime, earlier)):
             reasons[entry.name] = reason
-            found = _smallest(entry, runtime, models, trial, about.most)
+            found = _smallest(entry, runtime, earlier, trial, about.most)
             if found is None:
                 obstacles[entry.name] = reason
             for saving in found or ():
                 entry, runtime = apply(entry, runtime, saving.values)
                 harms |= {_place(entry, name): saving.harm for name in saving.values}
-        model = about.model or planned_model(entry, models)
-        if model is not None:
-            models[entry.name] = model
+        earlier.add(entry, about.model or earlier.planned_model(entry))
         entries.append(entry)
     changed = dataclasses.replace(config, stages=tuple(entries), runtime=runtime)
     return Fit(changed, reasons, obstacles, harms)
@@ -146,27 +142,15 @@ def _place(entry: StageEntry, name: str) -> tuple[str, str]:
     return (section, rest) if section == "runtime" else (entry.name, name)
 
 
-def planned_model(entry: StageEntry, models: Mapping[str, ModelConfig]) -> ModelConfig | None:
-    """The model that a stage hands on.
-
-    Raises:
-      UserError: it cannot be known; names the stage.
-    """
-    try:
-        return entry.stage.planned_model(input_models(entry, models))
-    except UserError as error:
-        raise UserError(f"stage {entry.name}: {error}") from error
-
-
 def _smallest(
     entry: StageEntry,
     runtime: Runtime,
-    models: Mapping[str, ModelConfig],
+    earlier: Earlier,
     trial: Trial,
     most: Harm,
 ) -> list[Saving] | None:
     """The least harmful savings with which a stage fits; None: it fits with none."""
-    context = plan_context(entry, runtime, models, trial.devices)
+    context = earlier.context(entry, runtime, trial.devices)
     ladder = [saving for saving in entry.stage.savings(context) if saving.harm <= most]
     say(f"{entry.name} does not fit: trying {len(ladder)} changes")
 
@@ -178,7 +162,7 @@ def _smallest(
             changed, sizes = apply(entry, runtime, values)
         except UserError:
             return False
-        return not trial.obstacle(changed, sizes, models)
+        return not trial.obstacle(changed, sizes, earlier)
 
     return smallest(ladder, fits)
 

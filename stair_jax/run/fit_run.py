@@ -5,19 +5,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import say
 from stair_jax.planning.topology import LOCAL, get_topology
 from stair_jax.run.changes import changes
 from stair_jax.run.checks import (
+    Earlier,
     Models,
     check_devices,
     check_environment,
     finished_model,
-    input_models,
-    plan_context,
 )
-from stair_jax.run.fit import Fit, Known, Trial, fit, planned_model
+from stair_jax.run.fit import Fit, Known, Trial, fit
 from stair_jax.run.planner import Measuring
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
@@ -73,21 +71,20 @@ def as_started(
     Only fields that a fit may have set are taken over; `run` refuses all other differences.
     """
     known: dict[str, Known] = {}
-    models: dict[str, ModelConfig] = {}
+    earlier = Earlier()
     entries: list[StageEntry] = []
     for entry in config.stages:
         path = None if entry.name in redone else _record_file(workdir / entry.name)
         if path is not None:
-            savings = entry.stage.savings(plan_context(entry, config.runtime, models))
+            savings = entry.stage.savings(earlier.context(entry, config.runtime))
             entry = _with_record(entry, path, savings)
         if path is not None and path.name == COMPLETE_FILE:
-            model = finished_model(entry, workdir, input_models(entry, models))
+            model = finished_model(entry, workdir, earlier.inputs(entry))
             known[entry.name] = Known(None, model)
         else:
-            model = planned_model(entry, models)
+            model = earlier.planned_model(entry)
             known |= {entry.name: Known(Harm.COST, model)} if path is not None else {}
-        if model is not None:
-            models[entry.name] = model
+        earlier.add(entry, model)
         entries.append(entry)
     return dataclasses.replace(config, stages=tuple(entries)), known
 

@@ -36,10 +36,10 @@ def find_model(name: str, weights: bool = True) -> Path:
     return hub.resolve(name, weights)
 
 
-def is_base_of(folder: Path, model: Path) -> bool:
-    """Whether a model consists of adapters beside the model in `folder`."""
-    base = huggingface.adapter_base(model, weights=False)
-    return base is not None and base.resolve() == folder.resolve()
+def have_one_base(*folders: Path) -> bool:
+    """Whether models are one and the same, or adapters of it."""
+    bases = [huggingface.adapter_base(folder, weights=False) or folder for folder in folders]
+    return len({base.resolve() for base in bases}) == 1
 
 
 def _made_by_stage(folder: Path) -> Path | None:

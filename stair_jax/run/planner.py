@@ -9,7 +9,6 @@ from collections.abc import Collection, Hashable, Iterator
 from pathlib import Path
 
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
 from stair_jax.monitoring import duration, say
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned, format_failures, format_plan, plan_json
@@ -17,7 +16,7 @@ from stair_jax.planning.program import Compiled, Program, compile_program
 from stair_jax.planning.rates import Amounts
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run.changes import changes, changes_json, format_changes
-from stair_jax.run.checks import base_of, input_models, plan_context
+from stair_jax.run.checks import Earlier
 from stair_jax.run.context import PlanContext
 from stair_jax.run.fit import Fit, Measure, Trial, fit
 from stair_jax.run.recipe import format_recipe, recipe_json, recipe_needs
@@ -124,19 +123,16 @@ def collect(
 
     Those of `skipped` stages are left out where they cannot be planned.
     """
-    models: dict[str, ModelConfig] = {}
-    bases: dict[str, str] = {}
+    earlier = Earlier()
     found: dict[object, tuple[Program, list[str]]] = {}
     for entry in config.stages:
-        context = plan_context(entry, config.runtime, models, topology.devices, bases)
+        model = earlier.planned_model(entry)
         try:
-            model = entry.stage.planned_model(input_models(entry, models))
+            context = earlier.context(entry, config.runtime, topology.devices)
             programs = _programs(entry, context, skipped)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
-        if model is not None:
-            models[entry.name] = model
-        bases |= base_of(entry, bases)
+        earlier.add(entry, model)
         for program in programs:
             _add(found, program, entry.name)
     return [(program, tuple(names)) for program, names in found.values()]

@@ -4,14 +4,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from stair_jax.errors import UserError
-from stair_jax.models.config import ModelConfig
 from stair_jax.parallel.chips import GIB
 from stair_jax.planning.figures import Figure
 from stair_jax.planning.needs import Needs, Totals, Work, total
 from stair_jax.planning.rates import Amounts
 from stair_jax.planning.topology import Topology
-from stair_jax.run.checks import plan_context
-from stair_jax.run.fit import planned_model
+from stair_jax.run.checks import Earlier
 from stair_jax.run.run_config import RunConfig
 
 _HOUR = 3600.0
@@ -36,20 +34,19 @@ def recipe_needs(
     Raises:
       UserError: a stage cannot be planned on the devices; names it.
     """
-    models: dict[str, ModelConfig] = {}
+    earlier = Earlier()
     rows: dict[str, Mapping[str, Figure]] = {}
     found: dict[str, Needs] = {}
     for entry in config.stages:
-        context = plan_context(entry, config.runtime, models, topology.devices)
         try:
+            context = earlier.context(entry, config.runtime, topology.devices)
             needs = entry.stage.needs(context, Work(topology.chip, amounts, rows))
         except UserError as error:
             if entry.name not in skipped:
                 raise UserError(f"stage {entry.name}: {error}") from error
             needs = Needs(seconds=None)
         found[entry.name], rows[entry.name] = needs, needs.rows
-        if (model := planned_model(entry, models)) is not None:
-            models[entry.name] = model
+        earlier.add(entry, earlier.planned_model(entry))
     return found
 
 

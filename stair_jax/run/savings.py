@@ -41,7 +41,7 @@ class Harm(enum.IntEnum):
 
 _TEXTS = {
     Harm.COST: "changes cost alone",
-    Harm.ROUNDING: "alters results: parameters or moments are rounded",
+    Harm.ROUNDING: "alters results by rounding: of moments, parameters, gradients",
     Harm.ENGINE: "alters results: samples of a model with weights or cache in 8 bits",
     Harm.ADAPTERS: "alters results: adapters are trained in place of all parameters (LoRA)",
     Harm.BASE: "alters results: adapters over a quantised base (QLoRA)",
@@ -132,12 +132,22 @@ def training_savings(
         least = _multiple(settings.least_rows, num_devices)
         free = {f"{_RUNTIME}training_mesh": None, "microbatch_rows": least}
         cost.append(Saving(Harm.COST, free))
-    rounded = [
-        Saving(Harm.ROUNDING, {name: "bfloat16"})
-        for name in ("mu_dtype", "param_dtype")
-        if getattr(settings, name) != "bfloat16"
-    ]
-    return [*cost, *rounded, *_lora_savings(settings, before)]
+    return [*cost, *_rounded(settings), *_lora_savings(settings, before)]
+
+
+def _rounded(settings: Any) -> list[Saving]:
+    """Smaller moments, then smaller parameters, whose updates are rounded at random."""
+    found: list[dict[str, Any]] = [{"offload": True}] if not settings.offload else []
+    if settings.mu_dtype == "float32":
+        found.append({"mu_dtype": "bfloat16"})
+    if settings.second_moment == "float32":
+        found.append({"second_moment": "int8"})
+    if settings.param_dtype != "bfloat16":
+        nearest = settings.rounding == "nearest"
+        found.append({"param_dtype": "bfloat16"} | ({"rounding": "stochastic"} if nearest else {}))
+    if settings.accumulate_dtype == "float32":
+        found.append({"accumulate_dtype": "bfloat16"})
+    return [Saving(Harm.ROUNDING, values) for values in found]
 
 
 def _multiple(least: int, size: int) -> int:

@@ -283,6 +283,12 @@ def _identity(example: Example) -> tuple[list[int], int]:
     return list(example.tokens), int(np.sum(np.asarray(example.loss_mask) == COUNTED))
 
 
+def _base_weights(settings: Dpo) -> dict[str, str]:
+    """What tells references of quantized bases apart; nothing of a plain one."""
+    kind = settings.lora.base_weights
+    return {} if kind == "none" else {"base_weights": kind}
+
+
 def _without_sft(settings: Dpo) -> Dpo:
     """The settings of the reference pass, which has no SFT term."""
     return dataclasses.replace(settings, sft_on="step")
@@ -302,6 +308,7 @@ def _reference(
             "model": fingerprint_folder(context.input("model") / "hf"),
             "dtype": settings.dtype,
             "data": [[_identity(example) for example in pair] for pair in pairs],
+            **_base_weights(settings),
         }
     )
 

@@ -102,15 +102,15 @@ class Targets:
             beside = (beside, weights.params)
         searches = [parse_method(method) for method in methods if is_search(method)]
         prm = self._prm() if any(search.is_guided for search in searches) else None
-        judges, settings = None, self._stage.engine
+        judges, settings, others = None, self._stage.engine, list[Path]()
         if any(search.is_self_rewarded for search in searches):
             judges = self._judges(folder, stack)
-            settings = judges.engine
+            settings, others = judges.engine, judges.adapters
             services |= judges.services
             beside = (beside, judges.beside)
         layout = lay_out_engine(config, settings, self._context.runtime, beside=beside)
         room = None if weights is None else hold_room(weights)
-        engine = start_engine(folder, settings, layout)
+        engine = start_engine(folder, settings, layout, others)
         del room  # which the cache has not taken
         encoder = _encoder(folder)
         scorers = self._scorers(methods, engine, encoder, prm, judges)

@@ -59,7 +59,7 @@ class Export(Stage):
     def run(self, context: StageContext) -> None:
         """Writes the folder that `path` names, and `export.json`, which says where it is."""
         source = context.input("model") / "hf"
-        dtype = self.dtype or huggingface.stored_dtype(source)
+        dtype = self.dtype or huggingface.stored_dtype(source, of_adapters=self.form == "adapter")
         target = Path(collectives.broadcast(_claim(context.folder, self.path, dtype)))
         if self.form == "adapter":
             huggingface.copy_adapter(source, target, Tokenizer.load(source), dtype)
@@ -85,11 +85,11 @@ class Export(Stage):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        if self.form == "adapter" and model is not None:
-            return checkpoint_bytes(model, self.dtype or "float32") - checkpoint_bytes(
-                dataclasses.replace(model, lora=None), self.dtype or "float32"
-            )
-        return checkpoint_bytes(model, self.dtype or "float32")
+        if model is None:
+            return 0
+        dtype = self.dtype or "float32"
+        whole = checkpoint_bytes(dataclasses.replace(model, lora=None), dtype)
+        return checkpoint_bytes(model, dtype) - whole if self.form == "adapter" else whole
 
 
 def _claim(folder: Path, path: str, dtype: str) -> str:

@@ -33,7 +33,7 @@ from stair_jax.run.engines import (
     plan_laid_out,
     start_engine,
 )
-from stair_jax.run.model_folders import is_base_of
+from stair_jax.run.model_folders import have_one_base
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.savings import Saving, decoding_savings
 from stair_jax.run.stage import Artifact, Stage, stage_input
@@ -62,9 +62,11 @@ class Judges:
       services: for a driver, by name.
       beside: shapes of what is on the devices.
       engine: of the policy, which serves what judges in it too.
+      adapters: folders of what judges in it, see `run.engines.start_engine`.
     """
 
     engine: EngineSettings
+    adapters: list[Path] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     beside: Any = ()
@@ -147,15 +149,16 @@ class JudgingStage(Stage):
     def planned_settings(
         self, context: PlanContext, policy: str, engine: EngineSettings
     ) -> EngineSettings:
-        """Of the policy's engine, which serves its base too where that judges.
+        """Of the policy's engine, which serves the judge too where both have one base.
 
         Args:
           context: of the stage.
           policy: the field that names the stage of the policy.
           engine: of the policy alone.
         """
-        is_used = "model" in self.judge.used_sources and engine.is_whole
-        return replace(engine, with_base=is_used and context.base(policy) == self.judge_model)
+        is_model = "model" in self.judge.used_sources and bool(self.judge_model)
+        bases = [context.bases.get(name, getattr(self, name)) for name in (policy, "judge_model")]
+        return replace(engine, is_shared=is_model and engine.is_whole and bases[0] == bases[1])
 
     def plan_judges(
         self, context: PlanContext, policy: ModelConfig, engine: EngineSettings
@@ -179,7 +182,7 @@ class JudgingStage(Stage):
             scorer = self._scorer(layout, beside, engine)
             guide = partial(prm_score, layout.config, beside, scorer, engine.context_tokens)
             programs.append(guide(layout.place, ()))
-        if "model" in used and not engine.with_base:
+        if "model" in used and not engine.is_shared:
             own = _settings_of_judge(engine)
             layout = lay_out_judge(
                 self._judge_config(context),
@@ -205,13 +208,17 @@ class JudgingStage(Stage):
     ) -> None:
         folder = self._folder(context, "judge_model", self.judge_checkpoint)
         tokenizer = prepare_tokenizer(folder)
-        if engine.is_whole and is_base_of(folder, policy):
-            judges.engine = replace(engine, with_base=True)
-            judges.sources["model"] = LanguageModelSource(tokenizer, self.judge, adapter=0)
-            say(f"{context.name}: the base of the policy, {folder}, judges: its weights serve both")
+        model, other = map(huggingface.load_config, (folder, policy))
+        if engine.is_whole and have_one_base(folder, policy):
+            judges.engine = replace(engine, is_shared=True)
+            adapter = None if folder.resolve() == policy.resolve() else 0
+            if adapter is not None and model.lora:
+                judges.adapters.append(folder)
+                adapter = 1 + (other.lora is not None)
+            judges.sources["model"] = LanguageModelSource(tokenizer, self.judge, adapter=adapter)
+            say(f"{context.name}: the model in {folder} judges, over the base of the policy")
             return
         own, runtime = _settings_of_judge(engine), self._runtime_of_judge(context.runtime)
-        model, other = map(huggingface.load_config, (folder, policy))
         layout = lay_out_judge(model, own, other, engine, runtime, beside=judges.beside)
         planned = plan_laid_out(layout, own, jax.local_devices(), judges.beside)
         judges.services[JUDGE_SERVICE] = start_engine(folder, own, layout)

@@ -154,7 +154,9 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     def _search(self, context: StageContext, parts: RecordShards, judges: Judges) -> SearchReport:
         """Probes the judge, and searches what this process has to."""
         done, hf = parts.done, context.input("model") / "hf"
-        engine, tokenizer, runtime = load_engine(hf, judges.engine, context.runtime, judges.beside)
+        engine, tokenizer, runtime = load_engine(
+            hf, judges.engine, context.runtime, judges.beside, judges.adapters
+        )
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
         judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()

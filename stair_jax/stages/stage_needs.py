@@ -27,13 +27,11 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
     setup = stage.lay_out(model, context.runtime, context.devices)
     data = stage.data_size(work)
     host = load_host(setup.config, stage.param_dtype)
+    processes = len({device.process_index for device in context.devices})
     if stage.saves:  # a copy of the state, while it is written beside the steps
-        processes = len({device.process_index for device in context.devices})
         host = largest(host, Figure(stage.state_bytes(model) / processes))
-    host += process_host()
-    if stage.offload:
-        devices = len(context.devices) // len({each.process_index for each in context.devices})
-        host += Figure(float(devices * host_bytes(stage.abstract_state(setup))))
+    pinned = host_bytes(stage.abstract_state(setup)) * setup.mesh.size / processes
+    host += process_host() + Figure(pinned)
     if data is None:
         return Needs(*_disk(stage, model), host, None, work=stage.amount())
     seconds = hours.training(setup.config, work.chip, setup.mesh.size, data)

@@ -239,13 +239,21 @@ def _about(run: TrainingRun, done: int, metrics: Mapping[str, float]) -> dict[st
 def _same(run: TrainingRun, done: int) -> dict[str, dict[str, Any]]:
     """What is compared when the run is resumed: data, schedule, adapters, frugal optimizer."""
     position = getattr(run.batches, "state", None)
-    adapters = getattr(getattr(run.objective, "config", None), "lora", None)
     return {
         "data": {} if position is None else dict(position(done)),
         "schedule": dataclasses.asdict(run.optimizer.schedule),
         "optimizer": described(run.optimizer.tx),
-        "lora": {} if adapters is None else json.loads(json.dumps(dataclasses.asdict(adapters))),
+        "lora": _adapters(getattr(run.objective, "config", None)),
     }
+
+
+def _adapters(config: Any) -> dict[str, Any]:
+    """What says which adapters of a model are trained, and beside which base; empty: all of it."""
+    adapters, base_weights = (getattr(config, name, None) for name in ("lora", "base_weights"))
+    if adapters is None:
+        return {}
+    about: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(adapters)))
+    return about if base_weights == "none" else about | {"base_weights": base_weights}
 
 
 def _check_same(run: TrainingRun, done: int, about: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`stair-jax answer`: JSON lines, gone on with by id; mistakes are told before a model is read."""
 
+import dataclasses
 import io
 import json
 import os
@@ -14,10 +15,14 @@ import stair_jax
 from stair_jax import launch
 from stair_jax.commands import answer as answer_command
 from stair_jax.errors import UserError
+from stair_jax.models import huggingface
+from stair_jax.models.lora import Lora, is_adapter, join
+from stair_jax.models.transformer import init_params
 from stair_jax.run import answering
 from stair_jax.run.answer_models import AnswerSettings, find_files
 from stair_jax.storage import read_jsonl, write_jsonl
 from stair_jax.text import steps
+from stair_jax.text.tokenizer import Tokenizer
 
 ROOT = Path(launch.__file__).parents[1]
 COLUMNS = [
@@ -201,3 +206,27 @@ def test_a_process_answers_what_stdin_says(tiny_models):
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     assert row["prompt"] == "what is 3 plus 4 ?" and 1 <= row["tokens"] <= 6
+
+
+def test_adapters_answer_as_the_model_that_they_are_merged_into(main, tiny_models, tmp_path):
+    base = Path(tiny_models.model) / "hf"
+    config = dataclasses.replace(huggingface.load_config(base), lora=Lora(4, 2.0))
+    drawn = init_params(config, jax.random.key(3))["layers"]
+    adapters = {name: value + 0.2 for name, value in drawn.items() if is_adapter(name)}
+    params = join(huggingface.load_params(base, config), {"layers": adapters})
+    tokenizer = Tokenizer.load(base)
+    huggingface.save_adapter(tmp_path / "adapters", params, config, tokenizer, base)
+    huggingface.save(tmp_path / "merged", params, config, tokenizer)
+    answers = []
+    for folder in ("adapters", "merged"):
+        flags = (f"--model={tmp_path / folder}", "--max-answer-tokens=6", "--slots=2")
+        status, (row,), _ = main(*flags, "1 + 2?")
+        assert status == 0
+        answers.append(row["text"])
+    assert answers[0] == answers[1]
+    (tmp_path / "adapters/base.json").unlink()
+    config = tmp_path / "adapters/adapter_config.json"
+    config.write_text(config.read_text().replace(str(base), "/gone"))
+    status, rows, said = main(f"--model={tmp_path / 'adapters'}", "1 + 2?")
+    assert status == 2 and rows == [] and len(said) == 1
+    assert "adapters of a model that is not at /gone: put it there" in said[0]

@@ -1,5 +1,6 @@
 """Plans of whole configs: what is found, what is counted, how the command ends."""
 
+import dataclasses
 import json
 import textwrap
 
@@ -11,6 +12,7 @@ from stair_jax import launch
 from stair_jax.commands.config_file import load_config
 from stair_jax.errors import UserError
 from stair_jax.parallel.chips import Chip
+from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.program import compile_program
 from stair_jax.planning.topology import Topology, get_topology
 from stair_jax.run import planner
@@ -103,6 +105,11 @@ def config_file(config, tmp_path):
         """)
     )
     return path
+
+
+def one_device():
+    local = get_topology("local")
+    return dataclasses.replace(local, devices=local.devices[:1])
 
 
 def settle(config):
@@ -295,3 +302,28 @@ def test_the_stages_of_the_pocket_run_share_their_programs():
     found = collect(load_config("pocket"), get_topology("local"))
     assert names(found)["SFT step"] == ("system1", "sft")
     assert all(program.num_chips == 1 for program, _ in found)
+
+
+@pytest.mark.parametrize("memory", ["24", "48", "80"])
+def test_on_one_gpu_adapters_alone_have_moments(memory):
+    """Of Llama-3.1-8B's published shape; the adapters of its stages are those of one step."""
+    config = load_config(f"llama8b_lora:{memory}")
+    config.model.init = "runs/none"  # and no look at the hub
+    found = names(collect(config, one_device()))
+    assert found["SFT step"] == ("sft",)
+    assert found["DPO step"] == ("iter1", "iter2", "iter3")
+    assert found["PRM step"] == ("prm",)
+
+
+@pytest.mark.parametrize("model", ["llama8b", "qwen2_7b"])
+def test_the_state_of_the_adapters_is_a_twentieth_of_the_whole_one(model):
+    states = []
+    for recipe in (f"{model}_lora:80", f"{model}_stair"):
+        config = load_config(recipe)
+        config.model.init, config.stages = "runs/none", ("files", "model:base", "sft")
+        run = read_config(
+            {k: v for k, v in config.to_dict().items() if k in KNOWN_SECTIONS}, STAGES
+        )
+        ((step, _),) = planner.collect(run, one_device())
+        states.append(local_bytes(step.arguments[0]))
+    assert 20 * states[0] < states[1] == pytest.approx(12 * 8e9, rel=0.06)

@@ -450,10 +450,10 @@ def test_the_base_of_the_policys_adapters_judges_in_its_engine_as_in_one_of_its_
 
     def run(name):
         made = run_stage(Search, section, tmp_path / name, adapted, slots=8, trees_in_flight=4)
-        return trees(made), "its weights serve both" in capsys.readouterr().err
+        return trees(made), "judges, over the base of the policy" in capsys.readouterr().err
 
     together, is_shared = run("together")
-    monkeypatch.setattr(judging_stage, "is_base_of", lambda *folders: False)
+    monkeypatch.setattr(judging_stage, "have_one_base", lambda *folders: False)
     apart, is_apart = run("apart")
     assert is_shared and not is_apart
     for id, tree in together.items():

@@ -23,6 +23,7 @@ from stair_jax.adapter_folders import (
 from stair_jax.addresses import require_local
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface.other_forms import about_file, other_forms
+from stair_jax.parallel.processes import collectives
 from stair_jax.storage import using_disk
 
 _PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/.*)?")
@@ -82,7 +83,8 @@ def adapter_base(folder: str | Path, weights: bool = True) -> Path | None:
 
     Args:
         folder: the folder.
-        weights: whether its tensors are needed; they are then compared with `base.json`.
+        weights: whether its tensors are needed; they are then compared with `base.json`, by one
+            of the processes of a run.
 
     Raises:
         UserError: it is not there, is another model than it was, or has adapters itself.
@@ -90,7 +92,7 @@ def adapter_base(folder: str | Path, weights: bool = True) -> Path | None:
     folder = Path(folder)
     if not is_adapter_folder(folder):
         return None
-    base = find_base(folder, checked=weights)
+    base = find_base(folder, checked=weights and collectives.is_main())
     if base is None:
         base = _named_base(folder, weights)
     if is_adapter_folder(base):
@@ -114,7 +116,7 @@ def _named_base(folder: Path, weights: bool) -> Path:
         base = resolve(name, weights)
     except UserError as error:
         raise UserError(f"the base of the adapters in {folder}: {error}") from error
-    if weights and not is_recorded(base, record):
+    if weights and collectives.is_main() and not is_recorded(base, record):
         raise UserError(about_another(name, folder))
     return base
 

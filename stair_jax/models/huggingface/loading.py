@@ -31,7 +31,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.config_values import shown
 from stair_jax.models.huggingface import tensor_names
 from stair_jax.models.huggingface.adapter_loading import load_adapted
-from stair_jax.models.huggingface.adapter_tensors import AdapterTensors
+from stair_jax.models.huggingface.adapter_tensors import AdapterFiles, AdapterTensors
 from stair_jax.models.huggingface.arrays import make_array, stack_pieces
 from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.merging import Merging
@@ -84,11 +84,13 @@ def _refuse_repeated(path: Path) -> None:
     json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=check)
 
 
-def stored_dtype(folder: str | Path) -> str:
+def stored_dtype(folder: str | Path, of_adapters: bool = False) -> str:
     """The dtype of a checkpoint, taken from its embedding, as a name like `config.dtype`.
 
-    Of an adapter folder it is that of the base.
+    Of an adapter folder it is that of the base, or `of_adapters`.
     """
+    if of_adapters:
+        return DTYPE_NAMES[next(iter(AdapterFiles(folder).tensors.values())).dtype]
     files = CheckpointFiles(adapter_base(folder) or folder)
     config = load_config(folder)
     _check_depth(files, config)

@@ -12,7 +12,7 @@ A row of activations says which model it is of: 0 is the base, n the n-th with a
 with all A, zeros in place of what is of other models, and one product with all B, which sums over
 models and ranks alike: N times the arithmetic of one adapter, which is little for a few, without a
 gather of adapters for each row, and without an order of the rows. What is added to a row of the
-base is exactly zero.
+base is exactly zero. Rows of embedding and head of their own are in `token_rows.py`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from stair_jax.models.config import ModelConfig
-from stair_jax.models.lora import A, B, Lora, split
+from stair_jax.models.lora import ROWS, TABLES, A, B, Lora, own_rows, split
 from stair_jax.models.quantization import matmul
 from stair_jax.models.serving.fused_params import (
     FusedParams,
@@ -36,6 +36,7 @@ from stair_jax.models.serving.fused_params import (
     mesh_of,
     unstack,
 )
+from stair_jax.models.serving.token_rows import TokenRows, make_token_rows
 from stair_jax.models.transformer import Params
 
 # The kernels that each fused one is made of, in the order of their ranks.
@@ -86,21 +87,32 @@ def fuse_model(
     if config.lora is not None:
         params, own = split(params)
         adapters = (Adapter(config.lora, own), *adapters)
+    adapters = [_with_all_rows(adapter, params) for adapter in adapters]
     fused = fuse_params(config, params, weights=weights, stacked=stacked, consume=consume)
     if not adapters:
         return fused
     loras = tuple(adapter.lora for adapter in adapters)
     # Of the kernels that were consumed, the norm is left.
     with mesh_of(params["final_norm"]):
-        made = _fuse(config, loras, [adapter.params["layers"] for adapter in adapters])
+        made, rows = _fuse(config, loras, [adapter.params for adapter in adapters])
         if not isinstance(fused.layers, tuple):
-            return fused._replace(layers=fused.layers | made)
+            return fused._replace(layers=fused.layers | made, rows=rows)
         apart = {name: unstack(stack) for name, stack in made.items()}
     layers = (
         layer | {name: parts[index] for name, parts in apart.items()}
         for index, layer in enumerate(fused.layers)
     )
-    return fused._replace(layers=tuple(layers))
+    return fused._replace(layers=tuple(layers), rows=rows)
+
+
+def _with_all_rows(adapter: Adapter, base: Params) -> Adapter:
+    """With rows of the base for the tokens of which only the other table has own ones."""
+    missing = {
+        name: base[name] for name in TABLES if name in base and name + ROWS not in adapter.params
+    }
+    ids = adapter.lora.token_ids
+    rows = own_rows(missing, ids, adapter.lora.dtype) if ids and missing else {}
+    return adapter._replace(params={**adapter.params, **rows})
 
 
 def rows_of_adapters(fused: FusedParams, adapter: jax.Array, length: int) -> jax.Array:
@@ -137,11 +149,17 @@ def adapted(rows: jax.Array, a: jax.Array, b: jax.Array, own: jax.Array) -> jax.
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _fuse(config: ModelConfig, loras: tuple[Lora, ...], layers: Sequence[Layer]) -> Layer:
-    """The arrays of all layers, stacked, of the adapters of N models."""
-    made = jax.vmap(partial(_of_layer, config, loras))(layers)
+def _fuse(
+    config: ModelConfig, loras: tuple[Lora, ...], params: Sequence[Params]
+) -> tuple[Layer, TokenRows | None]:
+    """The adapters of N models: the arrays of all layers, stacked, and the rows of tokens."""
+    made = jax.vmap(partial(_of_layer, config, loras))([each["layers"] for each in params])
     axes = {name: PartitionSpec("layers", *axes) for name, axes in layer_axes(config, made).items()}
-    return jax.tree.map(nn.with_logical_constraint, made, axes)
+    rows = make_token_rows(config, loras, params)
+    whole = jax.tree.map(
+        lambda array: nn.with_logical_constraint(array, (None,) * array.ndim), rows
+    )
+    return jax.tree.map(nn.with_logical_constraint, made, axes), whole
 
 
 def _of_layer(config: ModelConfig, loras: Sequence[Lora], layers: Sequence[Layer]) -> Layer:

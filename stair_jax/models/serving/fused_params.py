@@ -30,6 +30,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.lora import A, B
 from stair_jax.models.quantization import Quantized, quantize
+from stair_jax.models.serving.token_rows import TokenRows
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.mesh import use_mesh
 
@@ -62,12 +63,14 @@ class FusedParams(NamedTuple):
             one dict of arrays with a leading axis of layers.
         final_norm: [D].
         head: [V, D]; None if tied to the embedding.
+        rows: in place of rows of both, of models with adapters; None: there are none.
     """
 
     embedding: jax.Array
     layers: tuple[Layer, ...] | Layer
     final_norm: jax.Array
     head: jax.Array | None
+    rows: TokenRows | None = None
 
 
 def fused_axes(config: ModelConfig, fused: FusedParams) -> FusedParams:
@@ -80,7 +83,9 @@ def fused_axes(config: ModelConfig, fused: FusedParams) -> FusedParams:
         )
     vocabulary: Any = PartitionSpec("vocab", "embed")
     norm: Any = PartitionSpec(None)
-    return FusedParams(vocabulary, layers, norm, None if fused.head is None else vocabulary)
+    rows = jax.tree.map(lambda array: PartitionSpec(*[None] * array.ndim), fused.rows)
+    head = None if fused.head is None else vocabulary
+    return FusedParams(vocabulary, layers, norm, head, rows)
 
 
 def layer_axes(config: ModelConfig, names: Layer) -> Layer:

@@ -15,6 +15,7 @@ from stair_jax.models.quantization import matmul
 from stair_jax.models.rotary import Rotation, rotary_embedding, rotate
 from stair_jax.models.serving.fused_adapters import adapted, rows_of_adapters
 from stair_jax.models.serving.fused_params import FusedParams, Layer
+from stair_jax.models.serving.token_rows import embed_own, own_logits
 from stair_jax.models.transformer import activate, norm, scale_embedded
 from stair_jax.parallel.rules import BATCH_AXES
 
@@ -56,7 +57,10 @@ def forward(
     # Columns gathered over fsdp: if they stayed split, XLA would look up the tokens of all devices
     # on each device.
     table = nn.with_logical_constraint(fused.embedding, ("vocab", "activation_embed"))
-    hidden = scale_embedded(config, jnp.take(table, tokens, axis=0))
+    embedded = jnp.take(table, tokens, axis=0)
+    if own is not None and fused.rows is not None:
+        embedded = embed_own(embedded, tokens, fused.rows, own)
+    hidden = scale_embedded(config, embedded)
     hidden = nn.with_logical_constraint(hidden, _ACTIVATION_AXES)
     # Unrolled for backends with an array per layer (GPUs): slices out of stacked weights inside of
     # a step would be copied.
@@ -73,11 +77,22 @@ def forward(
     return norm(config, hidden, fused.final_norm), pages
 
 
-def logits(config: ModelConfig, fused: FusedParams, hidden: jax.Array) -> jax.Array:
-    """Logits [B, V] float32 of hidden states [B, D]; -inf for vocabulary padding."""
+def logits(
+    config: ModelConfig, fused: FusedParams, hidden: jax.Array, adapter: jax.Array | None = None
+) -> jax.Array:
+    """Logits [B, V] float32 of hidden states [B, D]; -inf for vocabulary padding.
+
+    Args:
+        config: the model config.
+        fused: the parameters.
+        hidden: the hidden states.
+        adapter: as for `forward`.
+    """
     head = fused.embedding if fused.head is None else fused.head
     found = jnp.einsum("bd,vd->bv", hidden, head, preferred_element_type=jnp.float32)
     found = nn.with_logical_constraint(found, ("batch", "activation_vocab"))
+    if adapter is not None and fused.rows is not None:
+        found = own_logits(found, hidden, fused.rows, rows_of_adapters(fused, adapter, 1))
     return mask_padding(found, config.vocab_size)
 
 

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from stair_jax.models import huggingface, lora
 from stair_jax.models.heads import score
+from stair_jax.models.huggingface import loading
+from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.transformer import apply, init_params, output_head
+from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.training.logits import products
 
 TOKENS = np.array([[5, 7, 9, 24, 11], [2, 2, 3, 8, 25]])
@@ -154,3 +158,54 @@ def test_adapters_of_peft_are_read(kind, name, make_checkpoint, tmp_path):
     merged = dataclasses.replace(config, lora=None)
     params = huggingface.load_params(tmp_path / "peft", merged)
     np.testing.assert_allclose(logits(params, merged), expected, atol=1e-5)
+
+
+def test_adapters_go_over_a_mesh_and_back(make_checkpoint, tokenizer, tmp_path):
+    base, _ = make_checkpoint("qwen2")
+    config, params = adapted(base, lora.Lora(2, 0.7, token_ids=(3, 20)))
+    huggingface.save_adapter(tmp_path / "one", params, config, tokenizer, base, dtype="bfloat16")
+    mesh = make_mesh(MeshShape(1, 4, 2))
+    config = fit_to_mesh(huggingface.load_config(tmp_path / "one"), mesh, 12)
+    sharded = huggingface.load_params(tmp_path / "one", config, mesh)
+    a = sharded["layers"]["down_lora_a"].sharding.spec
+    assert a == jax.sharding.PartitionSpec(None, "tensor", None)
+    huggingface.save_adapter(tmp_path / "two", sharded, config, tokenizer, base, dtype="bfloat16")
+    one, two = (tmp_path / name / "adapter_model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+    merged = dataclasses.replace(config, lora=None)
+    kernels = huggingface.load_params(tmp_path / "one", merged, mesh)
+    plain = huggingface.load_params(tmp_path / "one", dataclasses.replace(merged, vocab_multiple=1))
+    huggingface.save(tmp_path / "three", kernels, merged, tokenizer)
+    huggingface.save(tmp_path / "four", sharded, config, tokenizer)
+    huggingface.save(tmp_path / "five", plain, merged, tokenizer)
+    saved = [load_file(tmp_path / name / "model.safetensors") for name in ("three", "four", "five")]
+    for name, values in saved[0].items():
+        np.testing.assert_allclose(saved[1][name], values, atol=1e-6)
+        np.testing.assert_array_equal(saved[2][name], values)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2**20])
+def test_merged_kernels_are_rounded_once(
+    piece_bytes, make_checkpoint, tokenizer, tmp_path, monkeypatch
+):
+    """A base in float32 that is read in bfloat16: the sum is rounded, not the kernel before."""
+    monkeypatch.setattr(loading, "_PIECE_BYTES", piece_bytes)  # a layer at a time, or all
+    base, _ = make_checkpoint("llama")
+    config, params = adapted(base, lora.Lora(3, 0.01))
+    huggingface.save_adapter(tmp_path / "out", params, config, tokenizer, base)
+    narrow = dataclasses.replace(config, lora=None, param_dtype="bfloat16")
+    found = huggingface.load_params(tmp_path / "out", narrow)["layers"]
+    for name in config.lora.targets:
+        a, b = (np.asarray(params["layers"][name + half], np.float64) for half in (lora.A, lora.B))
+        depth, rank = len(a), 3
+        product = a.reshape(depth, -1, rank) @ b.reshape(depth, rank, -1)
+        kernel = np.asarray(params["layers"][name], np.float64)
+        exact = kernel + 0.01 * product.reshape(kernel.shape)
+        rounded = exact.astype(np.float32).astype(found[name].dtype)
+        # Of values in the middle of two, float32 sums may fall to the other side.
+        assert np.mean(np.asarray(found[name]) != rounded) < 1e-3
+        twice = (np.asarray(kernel, rounded.dtype).astype(np.float64) + exact - kernel).astype(
+            np.float32
+        )
+        assert np.mean(twice.astype(rounded.dtype) != rounded) > 0.1

@@ -15,8 +15,8 @@ from stair_jax.models.paged.backends import View, get_paged_backend
 from stair_jax.models.quantization import Quantized
 from stair_jax.models.serving.fused_adapters import Adapter, fuse_model, rows_of_adapters
 from stair_jax.models.serving.fused_params import fused_axes
-from stair_jax.models.serving.paged_forward import forward
-from stair_jax.models.transformer import apply, init_params
+from stair_jax.models.serving.paged_forward import forward, logits
+from stair_jax.models.transformer import apply, init_params, output_embedding
 
 CONFIG = ModelConfig(61, 32, 48, 2, 8, 2, 8, initializer_range=0.3)
 QWEN2 = dataclasses.replace(CONFIG, model_type="qwen2")
@@ -107,6 +107,32 @@ def test_rows_of_the_base_are_those_of_a_model_without_adapters():
     exact = serve(config, make(), APART, None)
     np.testing.assert_array_equal(found[::2], exact[::2])
     assert np.any(found[1] != exact[1])
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_tokens_have_rows_of_their_own_in_each_model(is_tied):
+    family = {"model_type": "gemma", "tie_word_embeddings": True}  # which scales the embedding
+    config = dataclasses.replace(CONFIG, **(family if is_tied else {}))
+    first, *others = TOKENS[1, :3].tolist()
+    ids = ((first, *others), (TOKENS[2, 0].item(),), ())
+    loras = [Lora(2, 1.0, ("down",), token_ids=own) for own in ids]
+    base, adapters = random_params(config), make_adapters(config, loras)
+    fused = fuse_model(config, base, adapters, stacked=False)
+    assert fused.rows.ids.tolist()[1:] == [[TOKENS[2, 0], -1, -1], [-1] * 3]
+    hidden = serve(config, fused, APART, ROWS)[:, -1]
+    found = logits(config, fused, hidden, ROWS)
+    for number, adapter in enumerate([None, *adapters]):
+        params = base
+        if adapter is not None:
+            joined = jax.tree.map(jnp.copy, lora.join(base, adapter.params))
+            params = lora.merge(adapter.lora, joined)
+        last = train(config, params)[number, -1]
+        np.testing.assert_allclose(hidden[number], last, atol=2e-4)
+        expected = output_embedding(params, config) @ last
+        np.testing.assert_allclose(found[number], expected, atol=2e-3)
+    plain = fuse_model(config, base, stacked=False)
+    np.testing.assert_array_equal(found[0], logits(config, plain, hidden)[0])
+    assert np.abs(found[1] - logits(config, plain, hidden)[1])[first] > 0.1
 
 
 def test_shapes_dtypes_and_axes():
