@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning.abstract import Place
+from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.gpu_compiler import is_described, standing_in
 from stair_jax.planning.workspaces import add_workspaces
 
@@ -33,6 +34,8 @@ class Program:
       traffic: least memory traffic per call and device in bytes, see `cost.py`; 0: not estimated.
       beside: shapes of arrays that the stage keeps on these devices at the same time without
         passing them to the function.
+      away: shapes of arguments that are in host memory. Devices that are only described may have
+        none: then the compiler counts these as in the device's.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Program:
     flops: float
     traffic: float
     beside: Any = ()
+    away: Any = ()
 
     @property
     def num_chips(self) -> int:
@@ -118,7 +122,7 @@ def compile_program(program: Program) -> Compiled:
         stats: Any = program.lower().compile().memory_analysis()
         outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # donated buffers once
         footprint = Footprint(
-            stats.argument_size_in_bytes,
+            stats.argument_size_in_bytes - local_bytes(program.away),
             _temporaries(stats, outputs, program.device.platform),
             outputs,
             stats.generated_code_size_in_bytes,
@@ -140,7 +144,8 @@ def _temporaries(stats: Any, outputs: int, platform: str) -> int:
     """
     if platform != "tpu":
         return stats.temp_size_in_bytes
-    return max(0, stats.peak_memory_in_bytes - stats.argument_size_in_bytes - outputs)
+    arguments = stats.argument_size_in_bytes + stats.host_argument_size_in_bytes
+    return max(0, stats.peak_memory_in_bytes - arguments - outputs)
 
 
 def _device_bytes(arrays: Any) -> int:

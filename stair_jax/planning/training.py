@@ -21,6 +21,7 @@ from stair_jax.training.step import (
     Objective,
     Params,
     abstract_state,
+    in_host_memory,
     make_train_step,
 )
 
@@ -64,6 +65,7 @@ def train_step(
         mesh,
         flops.training_flops(config, rows),
         cost.training_traffic(config, state, passes, head, frozen),
+        away=in_host_memory(optimizer.tx, state),
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,13 @@ from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.optimizers import host_memory
 from stair_jax.training.optimizers.frugal import FrugalAdam
 from stair_jax.training.settings import TrainingSettings
-from stair_jax.training.step import Sums, abstract_state, init_state, make_train_step
+from stair_jax.training.step import (
+    Sums,
+    abstract_state,
+    in_host_memory,
+    init_state,
+    make_train_step,
+)
 
 AXES = {
     "embedding": P("vocab", "embed"),
@@ -246,7 +253,9 @@ def test_bytes_of_the_state_by_hand():
     def state(**values):
         settings = make_settings(**values)
         tx, params = make_optimizer(settings, 1).tx, make_params(settings.param_dtype)
-        return abstract_state(params, AXES, tx, make_mesh(MeshShape(fsdp=1)))
+        whole = abstract_state(params, AXES, tx, make_mesh(MeshShape(fsdp=1)))
+        assert host_bytes(in_host_memory(tx, whole)) == host_bytes(whole)
+        return whole
 
     codes, norms = 9216, 128
     assert local_bytes(state()) == 4 * 3 * (codes + norms) + 4
@@ -356,7 +365,7 @@ def test_devices_without_pinned_memory_are_refused(tpu):
         platform, device_kind = "gpu", "Old"
 
         def addressable_memories(self):
-            return []
+            return [SimpleNamespace(kind="device")]
 
     host_memory.check(jax.devices()[0], in_eight_bits=True)
     with pytest.raises(UserError, match=r"offload needs host memory .* gpu devices like Old"):
