@@ -190,25 +190,10 @@ def product(inputs: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.
     Returns:
         [..., *out].
     """
-    # Without barriers XLA for GPUs joins this product with that of the kernel, for which it copies
-    # the kernel and A into one array, in each pass; likewise for their gradients.
-    inputs = jax.lax.optimization_barrier(inputs)
     low = jnp.tensordot(inputs, a.astype(inputs.dtype), a.ndim - 1)
     # The scale goes to the smallest of the arrays.
     low = checkpoint_name(low * jnp.asarray(scale, inputs.dtype), remat.LOW)
-    return _apart(jnp.tensordot(low, b.astype(inputs.dtype), 1))
-
-
-@jax.custom_vjp
-def _apart(product: jax.Array) -> jax.Array:
-    """The product, whose gradient is another array to XLA than that of the kernel's product."""
-    return product
-
-
-_apart.defvjp(
-    lambda product: (product, None),
-    lambda _, gradient: (jax.lax.optimization_barrier(gradient),),
-)
+    return jnp.tensordot(low, b.astype(inputs.dtype), 1)
 
 
 def merge(lora: Lora, params: Params) -> Params:
