@@ -14,7 +14,7 @@ from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned
 from stair_jax.planning.program import Compiled, Footprint
 from stair_jax.run import fit_run
-from stair_jax.run.changes import changes, format_changes
+from stair_jax.run.changes import Change, changes, format_changes
 from stair_jax.run.fit import Known, Trial, fit, smallest
 from stair_jax.run.override import Override
 from stair_jax.run.run_config import read_config
@@ -305,3 +305,10 @@ def test_a_run_that_fits_by_no_change_is_refused(tmp_path, here, monkeypatch):
     here(0.2)
     with pytest.raises(UserError, match="stage sft: no change makes it fit these devices: SFT st"):
         fit_run.check_and_fit(settled(), tmp_path)
+
+
+def test_a_tuple_is_written_so_that_a_shell_takes_it():
+    change = Change("sft", "lora.targets", (), ("query", "key"), Harm.ADAPTERS)
+    assert change.override == "--config.sft.lora.targets=query,key"
+    pasted = settled("--config.sft.lora.rank=4", change.override).stages[2].stage
+    assert pasted.lora.targets == ("query", "key")
