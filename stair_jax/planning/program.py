@@ -146,7 +146,8 @@ def _temporaries(stats: Any, outputs: int, platform: str) -> int:
     """
     if platform != "tpu":
         return stats.temp_size_in_bytes
-    return max(0, stats.peak_memory_in_bytes - stats.argument_size_in_bytes - outputs)
+    arguments = stats.argument_size_in_bytes + stats.host_argument_size_in_bytes
+    return max(0, stats.peak_memory_in_bytes - arguments - outputs)
 
 
 def _offloaded_bytes(arrays: Any) -> tuple[int, int]:

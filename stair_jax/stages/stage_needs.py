@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from stair_jax.models.config import ModelConfig
 from stair_jax.planning import hours, rates
-from stair_jax.planning.cost import host_bytes
+from stair_jax.planning.cost import host_bytes, local_bytes
 from stair_jax.planning.figures import Figure, largest
 from stair_jax.planning.needs import Needs, Work, process_host
 from stair_jax.run.context import PlanContext
@@ -30,7 +30,8 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
     processes = len({device.process_index for device in context.devices})
     if stage.saves:  # a copy of the state, while it is written beside the steps
         host = largest(host, Figure(stage.state_bytes(model) / processes))
-    pinned = host_bytes(stage.abstract_state(setup)) * setup.mesh.size / processes
+    *_, away = stage.abstract_state(setup)
+    pinned = (host_bytes(away) + local_bytes(away)) * setup.mesh.size / processes
     host += process_host() + Figure(pinned)
     if data is None:
         return Needs(*_disk(stage, model), host, None, work=stage.amount())
@@ -39,7 +40,7 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
         written = hours.exporting(stage.model_bytes(model), work.chip)
         seconds += loading(model, stage.param_dtype, work) + written
     text = Figure(rates.TOKEN.value * data.length, rates.TOKEN.basis)
-    rate = rates.MFU[setup.config.remat]
+    rate = hours.training_rate(setup.config)
     return Needs(
         *_disk(stage, model), host + data.unique * text, seconds, work=data.text, rate=rate
     )

@@ -45,7 +45,7 @@ from stair_jax.training.metrics import Inspect
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.optimizers import host_memory
 from stair_jax.training.settings import TrainingSettings, configure, export, is_exported
-from stair_jax.training.step import Objective, TrainState, abstract_state
+from stair_jax.training.step import Objective, TrainState, abstract_state, in_host_memory
 
 _BEST = ("keep_best", "num_best", "checkpoint_every", "checkpoint_minutes")
 
@@ -331,8 +331,8 @@ class TrainingStage(Stage, TrainingSettings):
             host_memory.check(device, self.is_in_eight_bits)
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
-        state, frozen = self.abstract_state(setup)
-        needed, memory = local_bytes((state, frozen)), memory_bytes(device)
+        state, frozen, away = self.abstract_state(setup)
+        needed, memory = local_bytes((state, frozen)) - local_bytes(away), memory_bytes(device)
         if needed > memory:
             raise UserError(
                 f"parameters and moments take {needed / GIB:.1f} GiB of each device, which has "
@@ -340,11 +340,15 @@ class TrainingStage(Stage, TrainingSettings):
                 "param_dtype and mu_dtype 'bfloat16', or second_moment 'int8' or 'factored'"
             )
 
-    def abstract_state(self, setup: Setup) -> tuple[TrainState, Params]:
-        """Shapes on the mesh of what training updates, and of the parameters that it does not."""
+    def abstract_state(self, setup: Setup) -> tuple[TrainState, Params, Any]:
+        """Shapes on the mesh: of what training updates, of the parameters that it does not.
+
+        The third is what of the first is in host memory.
+        """
         frozen, trained = self._split(self.abstract_trainable(setup), setup)
         axes, tx = self._split(self.axes(setup.config), setup)[1], make_optimizer(self, 1).tx
-        return abstract_state(trained, axes, tx, setup.mesh), frozen
+        state = abstract_state(trained, axes, tx, setup.mesh)
+        return state, frozen, in_host_memory(tx, state)
 
     def _check_micro_batch(self, setup: Setup, memory: float) -> None:
         """Checks that the inputs of all layers fit for a micro-batch: no size beyond compiles."""
@@ -394,23 +398,25 @@ class TrainingStage(Stage, TrainingSettings):
         """The exported weights: of the model, or of its adapters."""
         if model is None:
             return 0
-        shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
+        own = self.lora.adapters if self.lora.save == "adapter" else None
+        if own and model.lora:  # those of earlier stages are exported too
+            own = dataclasses.replace(own, rank=max(own.rank, model.lora.rank))
+        shapes = self._trained_shapes(self._trained_config(model, own))
         return int(count_values(shapes) * itemsize_of(self.hf_dtype))
 
     def state_bytes(self, model: ModelConfig | None) -> int:
         """A checkpoint: what is trained, and what the optimizer keeps of it."""
         if model is None:
             return 0
-        config = self._trained_config(model)
+        config = self._trained_config(model, self.lora.adapters)
         axes = self.axes(config)
         axes = lora.split(axes)[1] if config.lora else axes
         mesh = make_mesh(devices=jax.local_devices()[:1])
         state = abstract_state(self._trained_shapes(config), axes, make_optimizer(self, 1).tx, mesh)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
-    def _trained_config(self, model: ModelConfig, with_adapters: bool = True) -> ModelConfig:
-        adapters = self.lora.adapters if with_adapters else None
-        return dataclasses.replace(model, lora=adapters, param_dtype=self.param_dtype)
+    def _trained_config(self, model: ModelConfig, own: lora.Lora | None) -> ModelConfig:
+        return dataclasses.replace(model, lora=own, param_dtype=self.param_dtype)
 
     def _trained_shapes(self, config: ModelConfig) -> Params:
         """Shapes of what is trained, without padding of the vocabulary."""

@@ -154,6 +154,11 @@ def abstract_state(
     return _abstract(TrainState(params, moments), TrainState(sharded, moment_shardings))
 
 
+def in_host_memory(tx: Transformation, state: TrainState) -> Any:
+    """What of a state is in host memory, also where devices are described and have no memories."""
+    return state.opt_state.kept if isinstance(tx, FrugalAdam) and tx.offload else ()
+
+
 def _abstract(tree: Any, shardings: Any) -> Any:
     """Arrays as `ShapeDtypeStruct`s with shardings."""
     return jax.tree.map(

@@ -92,6 +92,11 @@ class FrugalAdam:
         steps: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
         return FrugalState(steps, kept)
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether layers are updated one after the other, as more than the update is in memory."""
+        return self.offload or "int8" in (self.mu_dtype, self.second_moment)
+
     def init(self, params: Params, shardings: Params, mesh: Mesh) -> FrugalState:
         """The state before the first step, zeros, where it belongs."""
         return host_memory.zeros(self.abstract(params, shardings, mesh))
@@ -116,7 +121,9 @@ class FrugalAdam:
         norm = _norm(gradients) / weight
         clipped = jnp.minimum(1.0, self.clip_norm / norm) if self.clip_norm else 1.0
         step = Step(state.steps + 1, learning_rate, clipped / weight)
-        new, kept = update_each(partial(self._updated, step), params, gradients, state.kept)
+        new, kept = update_each(
+            partial(self._updated, step), params, gradients, state.kept, self.by_layer
+        )
         return new, FrugalState(step.number, kept), norm
 
     def _abstract_kept(self, path: Any, param: Any, sharding: NamedSharding) -> dict[str, Kept]:
@@ -154,8 +161,8 @@ class FrugalAdam:
         kept: dict[str, Kept],
     ) -> tuple[jax.Array, dict[str, Kept]]:
         """A parameter of one layer, and what is kept of it."""
-        if self.offload:
-            kept = host_memory.to_device(kept)
+        is_away = host_memory.came_from_host(kept)
+        kept = host_memory.to_device(kept) if is_away else kept
         keys = {use: key_of(key, step.number, use) for use in range(3)}
         first, second, update = self._direction(step, gradient, kept, keys)
         wide = param.astype(jnp.float32)
@@ -171,7 +178,7 @@ class FrugalAdam:
             param = stochastically_rounded(wide, random_bits(keys[2], wide.shape))
         else:
             param = wide.astype(param.dtype)
-        return param, host_memory.to_host(new) if self.offload else new
+        return param, host_memory.to_host(new) if is_away else new
 
     def _direction(
         self, step: Step, gradient: jax.Array, kept: dict[str, Kept], keys: Mapping[int, jax.Array]

@@ -25,7 +25,7 @@ def check(device: jax.Device, in_eight_bits: bool) -> None:
             "second_moment, or offload, to another value"
         )
     kinds = {memory.kind for memory in device.addressable_memories()}
-    if PINNED not in kinds:
+    if kinds and PINNED not in kinds:  # of a GPU that is only described, none are known
         raise UserError(
             f"offload needs host memory that is pinned, which {device.platform} devices like "
             f"{device.device_kind} do not have here: set it to False"
@@ -35,6 +35,12 @@ def check(device: jax.Device, in_eight_bits: bool) -> None:
 def is_pinned(array: Any) -> bool:
     """Whether an array, or a shape with a sharding, is in host memory."""
     return getattr(getattr(array, "sharding", None), "memory_kind", None) == PINNED
+
+
+def came_from_host(tree: Any) -> bool:
+    """Whether arrays of a traced function are in host memory."""
+    spaces = {jax.typeof(leaf).memory_space for leaf in jax.tree.leaves(tree)}
+    return jax.memory.Space.Host in spaces
 
 
 def to_device(tree: Any) -> Any:
