@@ -19,6 +19,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.models.layout import fit_to_mesh
+from stair_jax.models.lora import Lora
 from stair_jax.models.transformer import Params, init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
@@ -110,6 +111,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=0, help="0: as many as the model has")
     parser.add_argument("--tiny", action="store_true", help="a model and sizes for a CPU")
     parser.add_argument("--weights", default="none", choices=("none", "fp8", "int8"))
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters beside the kernels")
     parser.add_argument("--kv-dtype", default="", choices=("", "int8", "float8_e4m3fn"))
     parser.add_argument("--attention", default="", help="backend; default: by platform")
     parser.add_argument("--page-size", type=int, default=16)
@@ -142,8 +144,12 @@ def is_vllm_setup(flags: argparse.Namespace, device_kind: str) -> bool:
 
 
 def random_model(flags: argparse.Namespace, devices: int = 1) -> RandomModel:
-    """Weights made on the device; on several, each has a copy of its own."""
-    config = model_config(flags)
+    """Weights made on the device; on several, each has a copy of its own.
+
+    With `flags.lora` the model has adapters, all zero, which an engine keeps beside the kernels.
+    """
+    adapters = Lora(flags.lora, 2.0) if flags.lora else None
+    config = dataclasses.replace(model_config(flags), lora=adapters)
     if devices == 1:
         return RandomModel(config, _random_params(config, None)(jax.random.key(0)), None)
     mesh = make_mesh(MeshShape(data=devices))

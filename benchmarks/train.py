@@ -4,15 +4,19 @@
     python -m benchmarks.train --parts sft --remat none,attention,dots,full --attention cudnn,xla
     python -m benchmarks.train --parts dpo --layers 0 --fsdp 2 --param-dtype float32
     python -m benchmarks.train --parts sft,torch --param-dtype bfloat16 --lora-rank 0,64
+    XLA_PYTHON_CLIENT_MEM_FRACTION=.143 python -m benchmarks.train --parts sft,dpo,prm --layers 0 \
+        --rows 1 --passes 2 --remat attention --chunks 8 --param-dtype bfloat16 --lora-rank 64 \
+        --base-weights int8         # an H200 as a GPU of 24 GB, of which JAX takes nine tenths
     python -m benchmarks.train --tiny                                # seconds, on a CPU
 
 Weights are random, rows are full: one sequence each. Of SFT all tokens count, of DPO the second
-half of each sequence. A line has
+half of each sequence; the reward model scores the last token. A line has
 
     step_ms, tokens_per_s    of the jitted step that the stages run, the median of several
     mfu                      FLOPs that have to be done (6 N a token, logits of tokens that count,
                              causal attention, nothing that remat repeats) by the peak of the chips
     argument_gb, temporary_gb, compile_s   of each device, as the compiler says
+    peak_gb                  of JAX's allocator since the process began, of limit_gb
     split                    share of the kernels' time by kind, in a profile of one step
 
 With `--lora-rank` adapters of that rank are trained beside a frozen base (0: all parameters), whose
@@ -38,13 +42,15 @@ from benchmarks.trace import Trace
 from stair_jax.data.packing import Example
 from stair_jax.models import flops, lora
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel import chips, rules
 from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
+from stair_jax.stages.prm import prm_axes
 from stair_jax.training.batch_sharding import put_batch
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.lora_settings import LoraSettings
-from stair_jax.training.objectives import DpoObjective, SftObjective
+from stair_jax.training.objectives import DpoObjective, PrmObjective, SftObjective
 from stair_jax.training.optimizer import make_optimizer
 from stair_jax.training.settings import TrainingSettings, configure
 from stair_jax.training.step import TrainState, init_state, make_train_step
@@ -60,7 +66,7 @@ def main() -> None:
     parts = flags.parts.split(",")
     if "torch" in parts:
         torch_lines(flags)
-    for part in ("sft", "dpo"):
+    for part in ("sft", "dpo", "prm"):
         if part in parts:
             for rank, remat, attention in itertools.product(
                 ranks_of(flags), flags.remat.split(","), flags.attention.split(",")
@@ -113,23 +119,24 @@ def train_line(
     )
     config = configure(model_config(flags), settings, mesh)
     optimizer = make_optimizer(settings, 100)
-    objective = (
-        SftObjective(config, flags.chunks)
-        if part == "sft"
-        else DpoObjective(config, beta=0.1, sft_weight=0.2, num_chunks=flags.chunks)
-    )
-    batch = make_batch(flags, config, pairs=part == "dpo")
+    objectives: dict[str, Any] = {
+        "sft": SftObjective(config, flags.chunks),
+        "dpo": DpoObjective(config, beta=0.1, sft_weight=0.2, num_chunks=flags.chunks),
+        "prm": PrmObjective(config),
+    }
+    objective = objectives[part]
+    batch = make_batch(flags, config, pairs=part != "sft")
     what: dict[str, Any] = {"remat": remat, "attention": attention, "devices": mesh.size}
     if rank:
         what |= {"lora_rank": rank, "base_weights": flags.base_weights}
     try:
         with use_mesh(mesh):
-            state, frozen = random_state(config, optimizer.tx, mesh)
+            state, frozen = random_state(config, optimizer.tx, mesh, is_prm=part == "prm")
             values = measure(flags, objective, optimizer.tx, state, frozen, batch, mesh)
     except jax.errors.JaxRuntimeError as error:  # no room, most likely
         lines(part, **what, skipped=str(error).splitlines()[0])
         return
-    needed = flops.micro_training_flops(config, batch.arrays["micro"])
+    needed = flops.micro_training_flops(config, batch.arrays["micro"], head=part != "prm")
     rate = needed / values["step_ms"] * 1e3 / mesh.size
     peak = chips.device_chip(jax.devices()[0]).flops
     lines(
@@ -150,7 +157,7 @@ def make_batch(flags: argparse.Namespace, config: ModelConfig, pairs: bool) -> B
     masks = [0] * (length // 2) + [1] * (length - length // 2) if pairs else [1] * length
     examples = [Example(row, masks, str(number)) for number, row in enumerate(tokens)]
     if pairs:
-        values = {"ref_chosen": -1.0, "ref_rejected": -1.0}
+        values = {"ref_chosen": -1.0, "ref_rejected": -1.0}  # of DPO
         groups = [
             Group(str(number), (examples[2 * number], examples[2 * number + 1]), values)
             for number in range(count // 2)
@@ -160,11 +167,20 @@ def make_batch(flags: argparse.Namespace, config: ModelConfig, pairs: bool) -> B
     return Batches(groups, len(groups), length, flags.rows)[0]
 
 
-def random_state(config: ModelConfig, tx: Any, mesh: Any) -> tuple[TrainState, Any]:
+def random_state(
+    config: ModelConfig, tx: Any, mesh: Any, is_prm: bool = False
+) -> tuple[TrainState, Any]:
     """Parameters and moments, made where they belong; and what is frozen."""
-    axes = logical_axes(config)
-    made = jax.jit(init_params, static_argnums=0, out_shardings=rules.shardings(axes, mesh))
-    params = made(config, jax.random.key(0))
+    axes = prm_axes(config) if is_prm else logical_axes(config)
+
+    def make(key: jax.Array) -> Any:
+        params = init_params(config, key)
+        if not is_prm:
+            return params
+        model = {name: params[name] for name in axes["model"]}
+        return {"model": model, "score": init_score_head(config, key)}
+
+    params = jax.jit(make, out_shardings=rules.shardings(axes, mesh))(jax.random.key(0))
     if config.lora is None:
         return init_state(params, axes, tx, mesh), {}
     (frozen, trained), (_, trained_axes) = lora.split(params), lora.split(axes)
@@ -199,8 +215,11 @@ def measure(
     state, metrics = jax.block_until_ready(step(state, arrays, rate, frozen))
     kernels = trace.kernels()
     total = sum(kernels.values())
+    used = jax.devices()[0].memory_stats() or {}
     return {
         "step_ms": 1e3 * statistics.median(seconds),
+        "peak_gb": used.get("peak_bytes_in_use", 0) / 1e9,
+        "limit_gb": used.get("bytes_limit", 0) / 1e9,
         "compile_s": compiled,
         "argument_gb": memory.argument_size_in_bytes / 1e9,
         "temporary_gb": memory.temp_size_in_bytes / 1e9,

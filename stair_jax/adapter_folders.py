@@ -53,11 +53,18 @@ def base_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values = storage.read_json(path)
+    kinds = {"path": str, "fingerprint": str, "targets": list}
     if not isinstance(values, dict) or not all(
-        isinstance(values.get(name), str) for name in ("path", "fingerprint")
+        isinstance(values.get(name), kind) for name, kind in kinds.items()
     ):
-        raise UserError(f"{path} is damaged: it needs the texts path and fingerprint")
+        raise UserError(f"{path} is damaged: it needs a path, a fingerprint and targets")
     return values
+
+
+def recorded_place(folder: Path) -> Path | None:
+    """Where `base.json` says that the base is; None: there is no such file."""
+    record = base_record(folder)
+    return Path(os.path.normpath(folder.resolve() / record["path"])) if record else None
 
 
 def find_base(folder: Path, checked: bool = True) -> Path | None:
@@ -71,12 +78,11 @@ def find_base(folder: Path, checked: bool = True) -> Path | None:
     Raises:
       UserError: what is there is another model.
     """
-    record = base_record(folder)
-    places = [folder.resolve() / record["path"]] if record else []
-    places.append(Path(named_base(folder)).expanduser())
+    record, recorded = base_record(folder), recorded_place(folder)
+    named = Path(os.path.normpath(Path(named_base(folder)).expanduser()))
     found: dict[Path, Path] = {}
-    for place in filter(_is_model, places):
-        found.setdefault(place.resolve(), Path(os.path.normpath(place)))
+    for place in filter(_is_model, [recorded, named] if recorded else [named]):
+        found.setdefault(place.resolve(), place)
     for base in found.values():
         if (len(found) == 1 and not checked) or is_recorded(base, record):
             return base

@@ -19,7 +19,6 @@ from typing import Any, TextIO
 from stair_jax import storage
 from stair_jax.closing import Closing
 from stair_jax.errors import UserError
-from stair_jax.event_file import EventFile
 from stair_jax.parallel.processes import collectives
 from stair_jax.samples import Sample
 
@@ -58,7 +57,7 @@ class Metrics(Closing):
         """
         self._silent = silent
         self._files: dict[str, TextIO] = {}
-        self._events: EventFile | None = None
+        self._events: Any = None
         self._wandb: Any = None
         if silent:
             return
@@ -144,10 +143,13 @@ class Metrics(Closing):
             file.write(line)
             file.flush()
 
-    def _tensorboard(self) -> EventFile:
+    def _tensorboard(self) -> Any:
         if self._events is None:
-            first_step = None if self._resume_step is None else self._resume_step + 1
-            self._events = EventFile(self._folder, first_step)
+            from tensorboardX import SummaryWriter  # takes a while: only when something is written
+
+            purge_step = None if self._resume_step is None else self._resume_step + 1
+            with storage.writing(self._folder):
+                self._events = SummaryWriter(str(self._folder), purge_step=purge_step)
         return self._events
 
 

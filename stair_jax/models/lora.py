@@ -146,7 +146,7 @@ def join(frozen: Params, trained: Params) -> Params:
 def rescaled(params: Params, ratio: float) -> Params:
     """The parameters with all B times a ratio: the same model where the scale is divided by it."""
     layers = {
-        name: value * jnp.asarray(ratio, value.dtype) if name.endswith(B) else value
+        name: value * ratio if name.endswith(B) else value
         for name, value in params["layers"].items()
     }
     return {**params, "layers": layers}

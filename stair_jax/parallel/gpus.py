@@ -16,8 +16,9 @@ _TERA = 1e12
 _GIGA = 1e9
 _FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _DEFAULT_FRACTION = 0.75
-# Outside of what JAX takes: the CUDA context, kernels, handles of cuBLAS and cuDNN; NCCL's buffers.
-_CONTEXT = 1.5 * _GIB
+# Outside of what JAX takes: the CUDA context, kernels, handles of cuBLAS and cuDNN. 0.62 GiB on an
+# H200 (`benchmarks/memory.py`, 2026-11-30), and room for NCCL's buffers or a screen.
+_CONTEXT = 1.0 * _GIB
 
 
 @dataclass(frozen=True)

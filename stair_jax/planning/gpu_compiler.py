@@ -55,7 +55,7 @@ def gpu_devices(name: str, gpu: Gpu, count: int) -> Sequence[jax.Device]:
     except NotImplementedError as error:
         raise UserError(
             f"--plan={name} needs the compiler for CUDA, with or without a GPU: "
-            "pip install 'jax[cuda13-local]' (on Linux)"
+            "pip install 'stair_jax[gpu-plans]' (on Linux)"
         ) from error
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -53,10 +53,15 @@ def training(
     if chip.flops is None:
         return None
     row = flops.RowShape(1, round(data.length), round(data.scored))
-    mfu = rates.MFU[config.remat]
+    mfu = training_rate(config)
     a_flop = Figure(1 / (num_chips * chip.flops * mfu.value), max(mfu.basis, on(chip)))
     forward = data.unique * (data.passes * flops.forward_flops(config, row))
     return (data.count * flops.training_flops(config, row) + forward) * a_flop
+
+
+def training_rate(config: ModelConfig) -> rates.Rate:
+    """Of a training step, by what is trained and what is kept for the backward pass."""
+    return (rates.LORA_MFU if config.lora else rates.MFU)[config.remat]
 
 
 def search(decoder: Decoder, chip: Chip, iterations: Figure, tokens: float) -> Figure | None:

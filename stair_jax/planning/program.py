@@ -15,6 +15,7 @@ from stair_jax.planning.abstract import Place
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.gpu_compiler import is_described, standing_in
 from stair_jax.planning.workspaces import add_workspaces
+from stair_jax.training.optimizers.layers import is_stacked
 
 # Two wordings of XLA's out-of-memory messages.
 _USED = re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)")
@@ -34,8 +35,8 @@ class Program:
       traffic: least memory traffic per call and device in bytes, see `cost.py`; 0: not estimated.
       beside: shapes of arrays that the stage keeps on these devices at the same time without
         passing them to the function.
-      away: shapes of arguments that are in host memory. Devices that are only described may have
-        none: then the compiler counts these as in the device's.
+      offloaded: shapes of arguments that a run keeps in the memory of the host, though the program
+        is compiled with them on the devices.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Program:
     flops: float
     traffic: float
     beside: Any = ()
-    away: Any = ()
+    offloaded: Any = ()
 
     @property
     def num_chips(self) -> int:
@@ -121,9 +122,10 @@ def compile_program(program: Program) -> Compiled:
     try:
         stats: Any = program.lower().compile().memory_analysis()
         outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # donated buffers once
+        kept, copied = _offloaded_bytes(program.offloaded)
         footprint = Footprint(
-            stats.argument_size_in_bytes - local_bytes(program.away),
-            _temporaries(stats, outputs, program.device.platform),
+            stats.argument_size_in_bytes - kept,
+            _temporaries(stats, outputs, program.device.platform) + copied,
             outputs,
             stats.generated_code_size_in_bytes,
             _device_bytes(program.beside),
@@ -146,6 +148,17 @@ def _temporaries(stats: Any, outputs: int, platform: str) -> int:
         return stats.temp_size_in_bytes
     arguments = stats.argument_size_in_bytes + stats.host_argument_size_in_bytes
     return max(0, stats.peak_memory_in_bytes - arguments - outputs)
+
+
+def _offloaded_bytes(arrays: Any) -> tuple[int, int]:
+    """Bytes of arrays in host memory, and of what is copied of them to the device at a time.
+
+    That is a layer of those that are stacked over layers, or the largest of the others.
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(arrays)
+    layer = sum(local_bytes(leaf) // leaf.shape[0] for path, leaf in flat if is_stacked(path))
+    others = [local_bytes(leaf) for path, leaf in flat if not is_stacked(path)]
+    return local_bytes(arrays), max([layer, *others])
 
 
 def _device_bytes(arrays: Any) -> int:

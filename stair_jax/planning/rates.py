@@ -45,19 +45,40 @@ _FAST = Rate(
     _OF_PEAK,
 )
 _FULL = Rate(
-    0.398,
+    0.485,
     Basis.MEASURED,
-    "DPO step, 8B, float32 parameters, remat full, two H200, 2026-11-28",
+    "SFT step, 8 layers of 8B, bfloat16 parameters, remat full, one H200, 2026-11-30",
     _OF_PEAK,
 )
+_BETWEEN = "between those of attention_mlp and full"
 # Model FLOPs utilization of training, by remat policy: of what has to be done, without what remat
 # computes again.
 MFU: Mapping[str, Rate] = {
     "none": _FAST,
     "attention_mlp": _FAST,
     "full": _FULL,
-    "dots": Rate(0.5, Basis.ASSUMED, "between those of attention_mlp and full", _OF_PEAK),
-    "attention": Rate(0.45, Basis.ASSUMED, "between those of attention_mlp and full", _OF_PEAK),
+    "dots": Rate(0.52, Basis.ASSUMED, _BETWEEN, _OF_PEAK),
+    "attention": Rate(0.52, Basis.ASSUMED, _BETWEEN, _OF_PEAK),
+    "offload": Rate(0.4, Basis.ASSUMED, "below that of full: layers wait for the host", _OF_PEAK),
+}
+_FAST_LORA = Rate(
+    0.521,
+    Basis.MEASURED,
+    "SFT step, 8 layers of 8B, adapters of rank 64, attention_mlp, one H200, 2026-11-30",
+    _OF_PEAK,
+)
+# The same of adapters, whose FLOPs are two thirds: the frozen kernels need no gradients.
+LORA_MFU: Mapping[str, Rate] = {
+    "none": _FAST_LORA,
+    "attention_mlp": _FAST_LORA,
+    "full": Rate(
+        0.426,
+        Basis.MEASURED,
+        "SFT step, 8 layers of 8B, adapters of rank 64, remat full, one H200, 2026-11-30",
+        _OF_PEAK,
+    ),
+    "dots": Rate(0.47, Basis.ASSUMED, _BETWEEN, _OF_PEAK),
+    "attention": Rate(0.47, Basis.ASSUMED, _BETWEEN, _OF_PEAK),
     "offload": Rate(0.35, Basis.ASSUMED, "below that of full: layers wait for the host", _OF_PEAK),
 }
 # Iterations/s of a search-shaped workload on one H200 with 8B shapes, by weights of the engine.

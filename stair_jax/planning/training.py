@@ -1,5 +1,6 @@
 """Training programs of a plan: the training step, and forward passes without gradients."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,16 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.parallel import rules
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract
+from stair_jax.planning.gpu_compiler import is_described
 from stair_jax.planning.program import Program
 from stair_jax.training.batch_sharding import batch_shardings
 from stair_jax.training.batches import Batch
-from stair_jax.training.optimizer import Optimizer
+from stair_jax.training.optimizer import Optimizer, Transformation
+from stair_jax.training.optimizers.frugal import FrugalAdam
 from stair_jax.training.step import (
     Objective,
     Params,
     abstract_state,
-    in_host_memory,
     make_train_step,
 )
 
@@ -54,19 +56,27 @@ def train_step(
       head: whether the loss needs logits.
       frozen: parameters beside the trained ones, as shapes.
     """
-    state = abstract_state(params, axes, optimizer.tx, mesh)
+    tx = _compilable(optimizer.tx, mesh)
+    state = abstract_state(params, axes, tx, mesh)
     scalar = jax.ShapeDtypeStruct((), np.float32, sharding=rules.replicated(mesh))
     passes, count, length = batch.arrays["micro"]["tokens"].shape
     rows = flops.RowShape(passes * count, length, logits=length if head else 0)
     return Program(
         f"{what}: {passes} x {count} x {length} tokens",
-        make_train_step(objective, optimizer.tx, state),
+        make_train_step(objective, tx, state),
         (state, abstract_batch(batch, mesh), scalar, frozen or {}),
         mesh,
         flops.training_flops(config, rows),
         cost.training_traffic(config, state, passes, head, frozen),
-        away=in_host_memory(optimizer.tx, state),
+        offloaded=() if tx == optimizer.tx else state.opt_state.kept,
     )
+
+
+def _compilable(tx: Transformation, mesh: Mesh) -> Transformation:
+    """An optimizer that can be compiled: described GPUs have no host memory, as JAX sees them."""
+    if isinstance(tx, FrugalAdam) and tx.offload and is_described(mesh.devices.flat[0]):
+        return dataclasses.replace(tx, offload=False)
+    return tx
 
 
 def forward_pass(

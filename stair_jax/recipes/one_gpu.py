@@ -21,10 +21,10 @@ RATES = {"sft": 5e-5, "dpo": 1e-5, "prm": 5e-5}
 # What differs between GPUs, by their memory in GB: of the stages that train, and of the search.
 _SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "24": (
-        {"base_weights": "int8", "microbatch_rows": 1, "remat": "attention"},
+        {"base_weights": "int8", "microbatch_rows": 2, "remat": "attention"},
         {"weights": "fp8"},  # GPUs since Ada and Hopper multiply in it; others: "none"
     ),
-    "48": ({"microbatch_rows": 1, "remat": "attention_mlp"}, {}),
+    "48": ({"microbatch_rows": 2, "remat": "attention_mlp"}, {}),
     "80": ({"microbatch_rows": 4, "remat": "attention_mlp"}, {}),
 }
 
@@ -55,6 +55,7 @@ def lora(model: str, memory: str = "24") -> ConfigDict:
 def _use_adapters(section: ConfigDict, rate: float, sizes: Mapping[str, Any]) -> None:
     section.learning_rate = rate
     section.lora = ConfigDict({"rank": RANK})
+    section.lora.train_tags = True  # rows that the checkpoint was never trained on [ours]
     section.lora.base_weights = sizes.get("base_weights", "none")
     section.param_dtype = "bfloat16"  # of the base; adapters and their moments are float32
     section.logps_chunks = 8

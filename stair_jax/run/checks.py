@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import jax
 
-from stair_jax.adapter_folders import base_record, is_adapter_folder
+from stair_jax.adapter_folders import is_adapter_folder, recorded_place
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import adapter_base, load_config
@@ -134,7 +134,7 @@ def check_bases(entries: Sequence[StageEntry], left: Sequence[StageEntry], workd
         hf = workdir / name / "hf"
         if name not in finished or not is_adapter_folder(hf):
             continue
-        place = (hf.resolve() / base_record(hf).get("path", "")).resolve()
+        place = recorded_place(hf) or hf
         if not any(place.is_relative_to(folder) for folder in made):
             try:
                 adapter_base(hf)

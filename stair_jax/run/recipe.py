@@ -1,5 +1,6 @@
 """Disk, host memory and hours of a whole config, stage by stage."""
 
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from stair_jax.run.checks import Earlier
 from stair_jax.run.run_config import RunConfig
 
 _HOUR = 3600.0
+_WIDTH = 100  # of a line of text
 _COLUMNS = ("stage", "work", "hours", "disk", "left", "host")
 _NOTES = """\
 disk, left: GiB in the folder of a stage at its peak, and when it is finished; host: GiB of host
@@ -86,7 +88,8 @@ def _rates(needs: Mapping[str, Needs]) -> list[str]:
     for name, each in needs.items():
         if each.rate is not None and each.seconds is not None:
             stages.setdefault(each.rate.text, []).append(name)
-    return [f"rate of {', '.join(names)}: {text}" for text, names in stages.items()]
+    lines = [f"rate of {', '.join(names)}: {text}" for text, names in stages.items()]
+    return [line for each in lines for line in textwrap.wrap(each, _WIDTH)]
 
 
 def _hours(seconds: Figure | None) -> str:

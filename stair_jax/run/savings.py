@@ -137,7 +137,7 @@ def training_savings(
 
 def _rounded(settings: Any) -> list[Saving]:
     """Smaller moments, then smaller parameters, whose updates are rounded at random."""
-    found: list[dict[str, Any]] = [{"offload": True}] if not settings.offload else []
+    found: list[dict[str, Any]] = []
     if settings.mu_dtype == "float32":
         found.append({"mu_dtype": "bfloat16"})
     if settings.second_moment == "float32":
@@ -188,7 +188,7 @@ def _lora_savings(settings: Any, before: Lora | None) -> list[Saving]:
         values["lora.alpha"] = before.scale * before.rank
     if before and before.targets != settings.lora.targets:
         values["lora.targets"] = before.targets
-    if before and before.token_ids:
+    if before is None or before.token_ids:  # rows that the base was never trained on
         values["lora.train_tags"] = True
     return [Saving(Harm.ADAPTERS, values), *bases]
 

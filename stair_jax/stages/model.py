@@ -15,7 +15,14 @@ from stair_jax import pocket
 from stair_jax.adapter_folders import find_base, is_adapter_folder
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.models.huggingface import hub, load_config, load_params, save, stored_dtype
+from stair_jax.models.huggingface import (
+    has_score_head,
+    hub,
+    load_config,
+    load_params,
+    save,
+    stored_dtype,
+)
 from stair_jax.models.layout import fit_to_mesh
 from stair_jax.models.vocabulary import resize_vocab
 from stair_jax.monitoring import say
@@ -101,6 +108,7 @@ class Model(Stage):
         is_here = self.init == _POCKET or Path(self.init).expanduser().is_dir()
         if is_here and (not is_adapter_folder(base) or find_base(base)):
             stored_dtype(base)
+            _refuse_reward_model(base)
         self._tokenizer(base)
 
     def check_devices(self, context: PlanContext) -> None:
@@ -110,6 +118,7 @@ class Model(Stage):
     def run(self, context: StageContext) -> None:
         """Writes `hf/`: the checkpoint, its tokenizer with tags, and rows for new ones."""
         base = base_folder(self.init)
+        _refuse_reward_model(base)
         tokenizer = self._tokenizer(base)
         say(f"{context.name}: {tokenizer.describe_ends()}")
         dtype = self.dtype or stored_dtype(base)
@@ -166,6 +175,13 @@ def _untrained_tags(base: Path, tokenizer: Tokenizer, redraw: bool) -> tuple[int
     had = {} if redraw else load_huggingface(base).get_vocab()
     ids = zip(TAGS, vars(tokenizer.tags).values(), strict=True)
     return tuple(id for tag, id in ids if tag not in had)
+
+
+def _refuse_reward_model(base: Path) -> None:
+    if has_score_head(base):
+        raise UserError(
+            f"model.init: {base} is a reward model or a classifier: name a language model"
+        )
 
 
 def base_folder(init: str, weights: bool = True) -> Path:

@@ -215,9 +215,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         prompts = Figure(self.num_prompts)
         if not self.num_prompts:
             prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
-        policy = context.model("model")
-        _, beside = self.plan_judges(context, policy, self.engine)
-        engine = plan_engine(policy, self.engine, context.runtime, context.decoding_devices, beside)
+        engine = self._plan(context)[2]
         needs = decoding_needs(engine, prompts * self.num_iterations, self.dtype, work)
         trees = engine.runtime.trees_in_flight * tree_bytes(self.search_settings.tree)
         disk = prompts * self._record_bytes

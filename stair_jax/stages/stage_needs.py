@@ -40,7 +40,7 @@ def training_needs(stage: "TrainingStage", context: PlanContext, work: Work) -> 
         written = hours.exporting(stage.model_bytes(model), work.chip)
         seconds += loading(model, stage.param_dtype, work) + written
     text = Figure(rates.TOKEN.value * data.length, rates.TOKEN.basis)
-    rate = rates.MFU[setup.config.remat]
+    rate = hours.training_rate(setup.config)
     return Needs(
         *_disk(stage, model), host + data.unique * text, seconds, work=data.text, rate=rate
     )

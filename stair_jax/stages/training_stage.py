@@ -398,23 +398,25 @@ class TrainingStage(Stage, TrainingSettings):
         """The exported weights: of the model, or of its adapters."""
         if model is None:
             return 0
-        shapes = self._trained_shapes(self._trained_config(model, self.lora.save == "adapter"))
+        own = self.lora.adapters if self.lora.save == "adapter" else None
+        if own and model.lora:  # those of earlier stages are exported too
+            own = dataclasses.replace(own, rank=max(own.rank, model.lora.rank))
+        shapes = self._trained_shapes(self._trained_config(model, own))
         return int(count_values(shapes) * itemsize_of(self.hf_dtype))
 
     def state_bytes(self, model: ModelConfig | None) -> int:
         """A checkpoint: what is trained, and what the optimizer keeps of it."""
         if model is None:
             return 0
-        config = self._trained_config(model)
+        config = self._trained_config(model, self.lora.adapters)
         axes = self.axes(config)
         axes = lora.split(axes)[1] if config.lora else axes
         mesh = make_mesh(devices=jax.local_devices()[:1])
         state = abstract_state(self._trained_shapes(config), axes, make_optimizer(self, 1).tx, mesh)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
-    def _trained_config(self, model: ModelConfig, with_adapters: bool = True) -> ModelConfig:
-        adapters = self.lora.adapters if with_adapters else None
-        return dataclasses.replace(model, lora=adapters, param_dtype=self.param_dtype)
+    def _trained_config(self, model: ModelConfig, own: lora.Lora | None) -> ModelConfig:
+        return dataclasses.replace(model, lora=own, param_dtype=self.param_dtype)
 
     def _trained_shapes(self, config: ModelConfig) -> Params:
         """Shapes of what is trained, without padding of the vocabulary."""

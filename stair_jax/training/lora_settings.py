@@ -9,6 +9,8 @@ from stair_jax.models.lora import KERNELS, Lora
 from stair_jax.settings import Settings, setting
 from stair_jax.text.steps import TAGS
 
+_DEFAULT_SCALE = 2.0
+
 
 @dataclass(frozen=True)
 class LoraSettings(Settings):
@@ -20,7 +22,8 @@ class LoraSettings(Settings):
     Attributes:
       rank: of the adapters; 0: no adapters, all parameters are trained. A stage that starts from a
         model with adapters goes on with these, unless `stack` is set.
-      alpha: the product of an adapter's halves is multiplied by alpha / rank; 0: 2 * rank.
+      alpha: the product of an adapter's halves is multiplied by alpha / rank; 0: by 2, whatever
+        the rank.
       targets: the kernels of each layer that have adapters.
       rslora: multiply by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
       stack: of a model that has adapters: keep them frozen and train new ones beside them.
@@ -64,8 +67,7 @@ class LoraSettings(Settings):
         """The adapters that these settings make; None: there are none."""
         if not self.rank:
             return None
-        alpha = self.alpha or 2.0 * self.rank
-        scale = alpha / (self.rank**0.5 if self.rslora else self.rank)
+        scale = self.alpha / (self.rank**0.5 if self.rslora else self.rank) or _DEFAULT_SCALE
         return Lora(self.rank, scale, tuple(name for name in KERNELS if name in self.targets))
 
     def adapters_on(self, before: Lora | None, vocab_size: int) -> Lora | None:

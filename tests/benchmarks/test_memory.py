@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import memory
 from stair_jax.parallel.chips import GIB
+from stair_jax.planning.program import compile_program
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,15 @@ def test_a_program_is_compiled_and_run(small, capsys):
 def test_the_table_has_the_ratio_of_what_was_predicted_and_measured():
     line = {"case": "a", "program": "b", "predicted": 3 * GIB, "measured": 2 * GIB}
     assert memory.table([line]).splitlines()[2] == "| a | b | 3.00 | - | 2.00 | 1.500 |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "program", "measured"),
+    [("0.5B, 16 rows", "SFT", 17805079296), ("8B bf16, reference", "DPO ref", 17247651072)],
+)
+def test_predictions_agree_with_peaks_of_an_h200(gpus, name, program, measured):
+    """The peaks are of 2026-11-30, jax 0.11.2 (docs/plans.md)."""
+    (case,) = [case for case in memory.CASES if case[:3:2] == (name, program)]
+    footprint = compile_program(memory.program_of(case, gpus("h200"))).footprint
+    assert footprint.total == pytest.approx(measured, rel=0.01)

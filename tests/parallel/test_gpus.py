@@ -39,6 +39,6 @@ def test_a_fraction_that_is_none(monkeypatch, text):
 
 def test_the_advice_is_the_least_hundredth_that_holds_it():
     assert fraction_advice(80.1 * GIB, 100 * GIB) == "XLA_PYTHON_CLIENT_MEM_FRACTION=0.81"
-    assert fraction_advice(98 * GIB, 100 * GIB) == "XLA_PYTHON_CLIENT_MEM_FRACTION=0.98"
-    assert fraction_advice(98.1 * GIB, 100 * GIB) == ""  # 1.5 GiB are for the context
+    assert fraction_advice(99 * GIB, 100 * GIB) == "XLA_PYTHON_CLIENT_MEM_FRACTION=0.99"
+    assert fraction_advice(99.1 * GIB, 100 * GIB) == ""  # 1 GiB is for the context
     assert fraction_advice(23 * GIB, 24 * GIB) == ""

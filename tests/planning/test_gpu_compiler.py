@@ -57,11 +57,30 @@ def test_packed_rows_are_masked_before_hopper(gpus, name, is_masked):
     assert ("__cudnn$fmhaScaleBiasSoftmax" in text) == is_masked
 
 
-def test_hand_counted_workspaces():
-    assert workspaces.backward_bytes((2, 128, 4, 64), (2, 4, 128)) == 4 * 2 * 4 * 128 * 65
-    # 17 GB: eight rows of 2,048 tokens with 64 segments each, of 32 heads of 128
-    packed = workspaces.backward_bytes((8, 2048, 32, 128), (8 * 64, 32, 2048))
-    assert packed == pytest.approx(17.3e9, rel=0.01)
+def test_a_hand_counted_workspace():
+    shapes = (2, 128, 4, 64), (2, 128, 4, 64), (2 * 16, 4, 128)
+    assert workspaces.backward_bytes(*shapes) == 4 * 2 * 16 * 4 * 128 * (64 + 1)
+    shared = workspaces.backward_bytes(shapes[0], (2, 128, 2, 64), shapes[2])
+    assert shared - workspaces.backward_bytes(*shapes) == 2 * 2 * 2 * 128 * 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("query", "kv_heads", "segments", "found"),
+    [
+        ((4, 2048, 32, 128), 32, 32, 4328571904),  # 8B, packed rows
+        ((8, 1024, 32, 128), 32, 16, 2164311040),
+        ((16, 2048, 14, 64), 14, 32, 3817014272),  # 0.5B
+        ((4, 4096, 14, 64), 14, 64, 3816915968),
+        ((8, 2048, 32, 64), 32, 32, 4362175488),  # 1B
+        ((4, 2048, 32, 128), 8, 1, 269484288),  # 8B, pairs as trees: a mask, and shared heads
+    ],
+)
+def test_workspaces_that_cudnn_asked_for_on_an_h200(query, kv_heads, segments, found):
+    """As read in compiled programs by `benchmarks/memory.py`, 2026-11-30, jax 0.11.2."""
+    rows, length, heads, head_dim = query
+    key = (rows, length, kv_heads, head_dim)
+    counted = workspaces.backward_bytes(query, key, (rows * segments, heads, length))
+    assert counted == pytest.approx(found, rel=2e-4) and counted <= found
 
 
 def test_what_stands_in_for_a_gpu_is_gone_afterwards(gpus):

@@ -51,7 +51,7 @@ def test_a_missing_compiler_for_gpus_is_named(monkeypatch):
         get_topology("h100:8")
     assert str(caught.value) == (
         "--plan=h100:8 needs the compiler for CUDA, with or without a GPU: "
-        "pip install 'jax[cuda13-local]' (on Linux)"
+        "pip install 'stair_jax[gpu-plans]' (on Linux)"
     )
 
 

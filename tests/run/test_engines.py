@@ -1,17 +1,28 @@
-"""How many slots an engine gets where the config leaves them open."""
+"""How many slots an engine gets where the config leaves them open, and what it serves."""
 
+import dataclasses
 import re
+from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from stair_jax.decoding.driver import run_all
+from stair_jax.decoding.requests import Request
 from stair_jax.errors import UserError
+from stair_jax.models import huggingface
 from stair_jax.models.config import ModelConfig
+from stair_jax.models.lora import Lora
+from stair_jax.models.transformer import init_params
 from stair_jax.parallel.chips import GIB
 from stair_jax.parallel.mesh import MeshShape
 from stair_jax.run import engines
-from stair_jax.run.engines import EngineSettings, plan_engine
+from stair_jax.run.engines import EngineSettings, load_engine, plan_engine
 from stair_jax.run.runtime import Runtime
+from stair_jax.testing.tiny_models import tiny_model
+from stair_jax.testing.tiny_tokenizers import word_tokenizer
 
 # The logits of one slot are as much as 400 tokens of the cache, which counts them six times.
 MODEL = ModelConfig(200_000, 32, 48, 2, 4, 2, 8)
@@ -55,3 +66,33 @@ def test_a_model_that_leaves_no_room_is_refused(devices, monkeypatch):
 def test_slots_of_a_cpu_are_not_looked_at(monkeypatch):
     monkeypatch.setattr(engines, "memory_bytes", lambda device: 0)
     assert plan(jax.devices()).runtime.slots == 4 * 64
+
+
+def test_an_engine_serves_the_adapters_of_other_folders_over_its_base(tmp_path):
+    tokenizer = word_tokenizer(["1", "2", "3"])
+    base, params = tiny_model(tokenizer.vocab_size, num_hidden_layers=1, initializer_range=0.3)
+    folders = {name: tmp_path / name for name in ("base", "first", "second")}
+    huggingface.save(folders["base"], params, base, tokenizer)
+    for rank, name in enumerate(("first", "second"), start=1):
+        config = dataclasses.replace(base, lora=Lora(rank, 1.0))
+        shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+        rng = np.random.default_rng(rank)
+        adapted = jax.tree.map(lambda a, rng=rng: jnp.asarray(rng.normal(0, 0.5, a.shape)), shapes)
+        huggingface.save_adapter(folders[name], adapted, config, tokenizer, folders["base"])
+    runtime = Runtime(slots=2, decoding_mesh=MeshShape())
+    request = Request("a", (5, 6, 7, 4), score_ids=(1, 2, 3))
+
+    def scores(name, others=(), **settings):
+        chosen = EngineSettings(context_tokens=32, dtype="float32", **settings)
+        named = [folders[other] for other in others]
+        engine, _, _ = load_engine(folders[name], chosen, runtime, others=named)
+        count = engine.device.engine_config.num_adapters + 1 if settings else 1
+        asked = [dataclasses.replace(request, id=n, adapter=n if settings else None)
+                 for n in range(count)]  # fmt: skip
+        found = run_all(engine, asked)
+        return [found[n].scores for n in range(count)]
+
+    alone = [scores(name)[0] for name in ("base", "first", "second")]
+    np.testing.assert_allclose(scores("first", ["second"], is_shared=True), alone, atol=1e-4)
+    np.testing.assert_allclose(scores("base", ["second"], is_shared=True), alone[::2], atol=1e-4)
+    assert np.abs(np.diff(alone, axis=0)).max(axis=1).min() > 0.01

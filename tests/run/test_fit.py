@@ -174,7 +174,7 @@ def test_what_alters_results_is_last_and_said_to():
     config = settled()
     result = fitted(config, 5.0)
     found = changes(config, result)
-    assert flags(config, result)[-1] == "--config.dpo.offload=True"
+    assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)[-2:]
     assert "--config.sft.lora.rank=64" not in flags(config, result)
     text = format_changes(found, result)
     assert text.index("what changes cost alone") < text.index("alters results")
@@ -238,7 +238,7 @@ def test_a_stage_that_was_started_gets_changes_of_cost_alone():
     known = {"sft": Known(Harm.COST), "search": Known(None)}
     result = fitted(config, 5.0, known=known)
     assert set(result.obstacles) == {"sft"}
-    assert "--config.dpo.offload=True" in flags(config, result)
+    assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)
 
 
 def record_of(entry, file, folder):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from stair_jax import launch
 from stair_jax.commands.config_file import load_config
+from stair_jax.commands.flags import take_overrides
 from stair_jax.errors import UserError
 from stair_jax.parallel.chips import Chip
 from stair_jax.planning.cost import local_bytes
@@ -327,3 +328,68 @@ def test_the_state_of_the_adapters_is_a_twentieth_of_the_whole_one(model):
         ((step, _),) = planner.collect(run, one_device())
         states.append(local_bytes(step.arguments[0]))
     assert 20 * states[0] < states[1] == pytest.approx(12 * 8e9, rel=0.06)
+
+
+def test_a_plan_tells_the_whole_recipe_and_writes_it_as_json(config_file, tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    assert plan(config_file, "--plan=local", "--rows=1000", f"--json={file}") == 0
+    assert "1,000? rows x 3 epochs" in capsys.readouterr().out
+    found = json.loads(file.read_text())
+    assert found["fits"] and not found["changes"] and not found["obstacles"]
+    assert found["programs"][0]["program"] == "SFT step: 1 x 4 x 32 tokens"
+    assert found["programs"][0]["memory"]["total"] > 0
+    stage = found["recipe"]["stages"][-1]
+    assert stage["stage"] == "sft" and stage["seconds"] is None  # of a CPU no peak is known
+
+
+def test_an_amount_that_cannot_be_is_a_mistake(config_file, capsys):
+    assert plan(config_file, "--plan=local", "--rows=0") == 2
+    assert "--rows is 0: it must be at least 1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A function that gives a device so many bytes, in place of the real ones."""
+
+    def give(memory):
+        chip = Chip("small", memory=memory)
+        topology = Topology("local", chip, jax.devices()[:1])
+        monkeypatch.setattr(planner, "get_topology", lambda name: topology)
+
+    return give
+
+
+def test_a_plan_is_fitted_and_its_flags_give_the_same_plan(config_file, small, capsys):
+    """Compiled for real: smaller micro-batches until the step fits."""
+    flags = ("--plan=local", "--config.runtime.training_mesh=None", "--config.sft.max_length=256")
+    small(2**40)
+    assert plan(config_file, *flags) == 0
+    run = read_config(load_config(str(config_file)), STAGES)
+    before = [entry.stage for entry in run.stages][-1]
+    assert before.microbatch_rows == 4
+    needed = footprint_of(config_file, flags, 4)
+    small(needed - 1)
+    capsys.readouterr()
+    assert plan(config_file, *flags) == 3
+    assert plan(config_file, *flags, "--fit") == 0
+    out = capsys.readouterr().out
+    assert "fit: what changes cost alone:" in out
+    changed = [line.split()[0] for line in out.splitlines() if line.startswith("  --config.")]
+    assert changed and changed[0].startswith("--config.sft.microbatch_rows=")
+    assert plan(config_file, *flags, *changed) == 0
+    assert plan(config_file, *flags, *changed, "--fit") == 0
+    assert "fit: nothing had to be changed" in capsys.readouterr().out
+
+
+def test_a_fit_that_finds_nothing_says_what_is_in_the_way(config_file, small, capsys):
+    small(2**16)
+    assert plan(config_file, "--plan=local", "--config.runtime.training_mesh=None", "--fit") == 3
+    assert "no change makes the stage sft fit: SFT step: 1 x 4 x 32" in capsys.readouterr().out
+
+
+def footprint_of(config_file, flags, rows):
+    """Bytes of the largest step with so many rows."""
+    overrides = take_overrides([*flags[1:], f"--config.sft.microbatch_rows={rows}"])[0]
+    run = read_config(load_config(str(config_file)), STAGES, overrides)
+    topology = Topology("local", Chip("large", 2**40), jax.devices()[:1])
+    return max(each.compiled.footprint.total for each in planner.compiled(run, topology))

@@ -30,7 +30,7 @@ COMMON = {
     "lora": LoraSettings(rank=4, train_tags=True),
 }
 SFT = Sft(**COMMON, reader="datasets")
-TOKENS = np.array([[5, 70, 9, 24, 11]])
+TOKENS = np.array([[5, 70, 9, 24, 11]], np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,8 @@ def test_a_reward_model_of_adapters_scores_as_it_was_trained(
     prm = Prm(**COMMON)
     prm.run(make_context(tmp_path / "prm", {"model": trained, "preferences": [inputs / "data"]}))
     folder = tmp_path / "prm/hf"
+    with pytest.raises(UserError, match=r"^model.init: .*prm/hf is a reward model or a classifier"):
+        Model(init=str(folder)).check_environment(tmp_path)
     assert huggingface.has_score_head(folder)
     config = huggingface.load_config(folder)
     merged = dataclasses.replace(config, lora=None)

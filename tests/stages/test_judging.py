@@ -1,5 +1,7 @@
 """Searches whose answers are judged by others than the policy."""
 
+from dataclasses import replace
+
 import jax
 import pytest
 
@@ -7,8 +9,10 @@ from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.heads import init_score_head
+from stair_jax.models.lora import Lora
+from stair_jax.models.transformer import init_params
 from stair_jax.record_log import RecordLog
-from stair_jax.run.context import PlanContext
+from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.settings import build
 from stair_jax.stages import Search
@@ -38,6 +42,8 @@ JUDGE = {
     "safety_score": "expected",
     "malformed": 0.0,
 }
+# Random words have no labels whose first tokens differ.
+GENERATIVE = {"source": "model", "mode": "generative", "ask_closing": False}
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +188,71 @@ def test_a_plan_has_the_programs_of_all_that_judges(inputs):
     names = [program.name for program in programs]
     assert sum(name.startswith("decode") for name in names) == 2
     assert sum(name.startswith("PRM score") for name in names) == 1
+
+
+@pytest.fixture(scope="module")
+def adapted(inputs):
+    """Folders of two models that are adapters of the base."""
+    base = inputs["model"] / "hf"
+    config = replace(huggingface.load_config(base), lora=Lora(2, 1.0))
+    params = init_params(config, jax.random.key(0))
+    tokenizer = word_tokenizer(["1", "2", "3", "rate", "safe"])
+    folders = [base.parents[1] / name for name in ("adapted", "other")]
+    for folder in folders:
+        huggingface.save_adapter(folder / "hf", params, config, tokenizer, base)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("policy", "judge", "adapter"),
+    [
+        ("adapted", "base", 0),
+        ("adapted", "other", 2),
+        ("base", "other", 1),
+        ("adapted", "adapted", None),
+        ("base", "base", None),
+    ],
+)
+def test_a_judge_over_the_base_of_the_policy_needs_no_engine(
+    policy, judge, adapter, inputs, adapted, tmp_path
+):
+    folder = inputs["model"].parent
+    settings = SETTINGS | {"judge": JUDGE | GENERATIVE, "judge_model": judge}
+    stage = build(Search, settings, "config.search")
+    context = StageContext("search", Runtime(slots=8), 0, tmp_path, {"judge_model": folder / judge})
+    judges = stage.load_judges(context, folder / policy / "hf", stage.engine)
+    assert (judges.services, judges.beside, judges.engine.is_shared) == ({}, (), True)
+    source = judges.sources["model"]
+    assert (source.service, source.adapter) == ("", adapter)
+    assert judges.adapters == ([folder / judge / "hf"] if judge == "other" else [])
+    request = source.request("a", "safety", "1 2", "3", (0, 0))
+    assert request.adapter == adapter
+
+
+def test_a_policy_in_eight_bits_shares_nothing_with_its_judge(inputs, adapted, tmp_path):
+    folder = inputs["model"]
+    settings = SETTINGS | {"judge": JUDGE | GENERATIVE, "judge_model": "base", "weights": "int8"}
+    stage = build(Search, settings, "config.search")
+    context = StageContext("search", Runtime(slots=8), 0, tmp_path, {"judge_model": folder})
+    judges = stage.load_judges(context, adapted[0] / "hf", stage.engine)
+    assert list(judges.services) == ["judge"] and not judges.engine.is_shared
+
+
+def test_a_plan_has_no_programs_of_a_judge_over_the_base_of_the_policy(inputs, adapted):
+    models = {
+        "model": (huggingface.load_config(adapted[0] / "hf"),),
+        "judge_model": (huggingface.load_config(inputs["model"] / "hf"),),
+    }
+    device = jax.devices()[:1]
+    settings = {"judge": {"source": "model"}, "judge_model": "base"}
+
+    def programs(bases, **changes):
+        stage = build(Search, SETTINGS | settings | {"model": "adapted"} | changes, "config.search")
+        context = PlanContext("search", Runtime(slots=8), device, device, models, bases)
+        stage.check_devices(context)
+        return stage.programs(context)
+
+    shared = programs({"model": "base"})
+    assert len(programs({})) == len(shared) + 3 == len(programs({"model": "base"}, weights="int8"))
+    (decode,) = (program for program in shared if program.name.startswith("decode"))
+    assert "down_lora_a" in str(jax.tree.structure(decode.arguments))

@@ -57,7 +57,7 @@ def test_dpo_starts_at_its_reference_on_a_mesh(tuned, make_context, tmp_path):
     inputs, sft = tuned
     stage = Dpo(**COMMON | {"lora": LoraSettings(rank=4, base_weights="int8")}, beta=0.5)
     sources = {"model": sft, "preferences": inputs / "data"}
-    context = make_context(tmp_path / "dpo", sources, training_mesh={"tensor": 2})
+    context = make_context(tmp_path / "dpo", sources, training_mesh={"tensor": 2}, vocab_multiple=2)
     stage.run(context)
     steps = steps_of(context.folder)
     assert steps[0]["dpo_loss"] == pytest.approx(np.log(2), abs=1e-5)

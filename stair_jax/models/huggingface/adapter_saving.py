@@ -1,9 +1,9 @@
 """Export of adapters alone, as a folder that peft reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.adapter_config import config_values
 from stair_jax.models.huggingface.adapter_loading import load_adapters
 from stair_jax.models.huggingface.adapter_rows import TENSORS
-from stair_jax.models.huggingface.adapter_tensors import (
-    ADAPTER_SCORE,
-    Stored,
-    joined_modules,
-    stored,
-)
+from stair_jax.models.huggingface.adapter_tensors import ADAPTER_SCORE, PREFIX, Module
 from stair_jax.models.huggingface.gathering import on_host
 from stair_jax.models.huggingface.hub import adapter_base
 from stair_jax.models.huggingface.loading import load_config
@@ -32,13 +27,27 @@ from stair_jax.models.huggingface.saving import (
     write_description,
 )
 from stair_jax.models.huggingface.score_heads import has_score_head, load_score_head
-from stair_jax.models.huggingface.tensor_names import Tensor
-from stair_jax.models.lora import ROWS
+from stair_jax.models.huggingface.tensor_names import Tensor, kernel_modules
+from stair_jax.models.lora import ROWS, A, B, Lora
 from stair_jax.models.transformer import Params
 from stair_jax.parallel.processes import collectives
 from stair_jax.storage import write_json
 from stair_jax.text.scoring import scoring_tokenizer
 from stair_jax.text.tokenizer import Tokenizer
+
+
+class _Stored(NamedTuple):
+    """A tensor to be written.
+
+    Attributes:
+        name: in the file.
+        shape: in the file.
+        make: gives its values; in a run of several processes all of them call it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    make: Callable[[], np.ndarray]
 
 
 def save_adapter(
@@ -83,7 +92,7 @@ def save_adapter(
             shapes = {tensor.name: tensor.shape for tensor in tensors}
             chunks = (_chunk(tensor, dtype) for tensor in tensors)
             write_file(partial_folder / TENSORS_FILE, shapes, dtype, chunks)
-            modules = joined_modules(config.lora, config)
+            modules = _joined_modules(config.lora, config)
             described = config_values(config.lora, base, *modules, tables, is_scoring)
             write_json(partial_folder / CONFIG_FILE, described)
             write_base(partial_folder, Path(folder), base, config.lora.targets)
@@ -118,20 +127,82 @@ def copy_adapter(
 
 def _tensors(
     params: Params, config: ModelConfig, tables: Sequence[str], is_scoring: bool
-) -> Iterator[Stored]:
+) -> Iterator[_Stored]:
     """All tensors of the folder."""
     assert config.lora is not None
 
     def gather(name: str, layer: int | None) -> np.ndarray:
         return on_host(params, Tensor(name, layer, ()))
 
-    yield from stored(config.lora, config, gather)
+    yield from _adapters(config.lora, config, gather)
     rows = (len(config.lora.token_ids), config.hidden_size)
     for table in tables:
-        yield Stored(TENSORS[table], rows, partial(gather, table + ROWS, None))
+        yield _Stored(TENSORS[table], rows, partial(gather, table + ROWS, None))
     if is_scoring:
-        yield Stored(ADAPTER_SCORE, (1, config.hidden_size), partial(gather, "score", None))
+        yield _Stored(ADAPTER_SCORE, (1, config.hidden_size), partial(gather, "score", None))
 
 
-def _chunk(tensor: Stored, dtype: str) -> np.ndarray:
+def _chunk(tensor: _Stored, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(finite(tensor.name, tensor.make(), dtype))
+
+
+def _adapters(
+    lora: Lora, config: ModelConfig, halves: Callable[[str, int], np.ndarray]
+) -> Iterator[_Stored]:
+    """The adapters as tensors of a folder.
+
+    Args:
+        lora: the adapters.
+        config: of the model.
+        halves: gives a parameter of a layer, see `models/lora.py`, by its name and the layer.
+    """
+    for layer in range(config.num_hidden_layers):
+        for suffix, kernels in kernel_modules(config).items():
+            targets = [name for name, _ in kernels if name in lora.targets]
+            if not targets:
+                continue
+            module = Module(layer, kernels)
+            name, rank = f"{PREFIX}model.layers.{layer}.{suffix}", len(targets) * lora.rank
+            outputs, inputs = module.shape
+            first = partial(_first, targets, layer, lora.rank, halves)
+            second = partial(_second, module, targets, lora.rank, halves)
+            yield _Stored(f"{name}.lora_A.weight", (rank, inputs), first)
+            yield _Stored(f"{name}.lora_B.weight", (outputs, rank), second)
+
+
+def _joined_modules(lora: Lora, config: ModelConfig) -> tuple[dict[str, int], list[str]]:
+    """The modules with adapters, by the last parts of their names.
+
+    Returns:
+        for those of several kernels with adapters, of how many; and the names of all.
+    """
+    counts = {
+        suffix.rpartition(".")[2]: sum(name in lora.targets for name, _ in kernels)
+        for suffix, kernels in kernel_modules(config).items()
+    }
+    return (
+        {name: number for name, number in counts.items() if number > 1},
+        [name for name, number in counts.items() if number],
+    )
+
+
+def _first(
+    targets: Sequence[str], layer: int, rank: int, halves: Callable[[str, int], np.ndarray]
+) -> np.ndarray:
+    """[ranks, inputs]: the first halves of a module's kernels, one below the other."""
+    return np.concatenate([halves(name + A, layer).reshape(-1, rank).T for name in targets])
+
+
+def _second(
+    module: Module, targets: Sequence[str], rank: int, halves: Callable[[str, int], np.ndarray]
+) -> np.ndarray:
+    """[outputs, ranks]: the second halves of a module's kernels, as blocks."""
+    values = np.zeros((module.shape[0], len(targets) * rank), np.float32)
+    row = 0
+    for name, (outputs, _) in module.kernels:
+        if name in targets:
+            start = targets.index(name) * rank
+            block = halves(name + B, module.layer).reshape(rank, -1).T
+            values[row : row + outputs, start : start + rank] = block
+        row += outputs
+    return values

@@ -7,10 +7,10 @@ second half. The kernels of a module that several of them make up (of phi3) have
 and their own rows of the second. Of our own such modules the halves are blocks, one per kernel.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +26,13 @@ from stair_jax.models.huggingface.adapter_rows import Tokens, check_tokens, toke
 from stair_jax.models.huggingface.other_forms import other_forms
 from stair_jax.models.huggingface.safetensors_files import CheckpointFiles, tensors_in
 from stair_jax.models.huggingface.tensor_names import SCORE, kernel_modules
-from stair_jax.models.lora import KERNELS, A, B, Lora
+from stair_jax.models.lora import KERNELS, Lora
 
 PREFIX = "base_model.model."
 ADAPTER_SCORE = PREFIX + SCORE
+# Adapters of several ranks may grow by this factor, and to so many numbers in any case.
+_FILLING = 8
+_MOST_FILLED = 2**28
 _NAME = re.compile(
     re.escape(PREFIX) + r"(model\.layers\.(\d{1,6})\.([a-z_.]{1,40}))\.lora_([AB])\.weight"
 )
@@ -117,6 +120,7 @@ class AdapterTensors:
         rank = max(piece.ranks.stop - piece.ranks.start for piece in pieces)
         targets = tuple(name for name in KERNELS if name in found)
         lora = Lora(rank, scale, targets, token_ids=token_ids(tokens))
+        _check_filling(files, lora, config)
         return cls(files, lora, pieces, described.dropout, tokens)
 
     def as_asked(self, asked: Lora) -> "AdapterTensors":
@@ -159,8 +163,13 @@ class AdapterTensors:
         return self.files.read(name, index, "float32")
 
 
-class _Module(NamedTuple):
-    """A module with an adapter: its layer, and its kernels with their shapes."""
+class Module(NamedTuple):
+    """A linear module with an adapter.
+
+    Attributes:
+        layer: its layer.
+        kernels: those that it holds, with their shapes [outputs, inputs].
+    """
 
     layer: int
     kernels: tuple[tuple[str, tuple[int, ...]], ...]
@@ -171,13 +180,13 @@ class _Module(NamedTuple):
         return sum(shape[0] for _, shape in self.kernels), self.kernels[0][1][1]
 
 
-def _modules(files: AdapterFiles, config: ModelConfig) -> dict[str, _Module]:
+def _modules(files: AdapterFiles, config: ModelConfig) -> dict[str, Module]:
     """The modules that have adapters, by name.
 
     Raises:
         UserError: a tensor is no adapter of the model, or only one of its halves is there.
     """
-    known, found = kernel_modules(config), dict[str, _Module]()
+    known, found = kernel_modules(config), dict[str, Module]()
     for name in sorted(set(files.tensors) - {ADAPTER_SCORE, *ROW_TENSORS.values()}):
         match = _NAME.fullmatch(name)
         if match is None or match[3] not in known or int(match[2]) >= config.num_hidden_layers:
@@ -188,7 +197,7 @@ def _modules(files: AdapterFiles, config: ModelConfig) -> dict[str, _Module]:
         other = f"{PREFIX}{match[1]}.lora_{'B' if match[4] == 'A' else 'A'}.weight"
         if other not in files:
             raise UserError(f"{files.folder} lacks tensor {other}, the other half of {name}")
-        found[match[1]] = _Module(int(match[2]), known[match[3]])
+        found[match[1]] = Module(int(match[2]), known[match[3]])
     if not found:
         raise UserError(f"{files.folder} has no adapters in {TENSORS_FILE}")
     return found
@@ -204,7 +213,7 @@ def _about(name: str) -> str:
 
 def _check(
     files: AdapterFiles,
-    modules: Mapping[str, _Module],
+    modules: Mapping[str, Module],
     described: AdapterConfig,
     config: ModelConfig,
 ) -> None:
@@ -234,8 +243,21 @@ def _check(
             files.check(f"{PREFIX}{name}.lora_{half}.weight", shape, f"{CONFIG_FILE} and the base")
 
 
+def _check_filling(files: AdapterFiles, lora: Lora, config: ModelConfig) -> None:
+    """Raises a UserError if filling up smaller ranks takes far more memory than all tensors."""
+    there = sum(math.prod(stored.shape) for stored in files.tensors.values())
+    sizes = [sum(_shape(target, config)) for target in lora.targets]
+    filled = config.num_hidden_layers * lora.rank * sum(sizes)
+    if filled > max(_MOST_FILLED, _FILLING * there):
+        raise UserError(
+            f"{files.folder} has adapters of ranks up to {lora.rank}, which take "
+            f"{4 * filled / 2**30:.1f} GiB filled up to one rank: merge them with peft's "
+            "merge_and_unload(), and name the result"
+        )
+
+
 def _pieces(
-    name: str, module: _Module, described: AdapterConfig, scale: float, own: Sequence[str]
+    name: str, module: Module, described: AdapterConfig, scale: float, own: Sequence[str]
 ) -> Iterator[Piece]:
     """The adapters of a module's kernels.
 
@@ -272,79 +294,3 @@ def _shape(target: str, config: ModelConfig) -> tuple[int, int]:
     kernels = (part for parts in kernel_modules(config).values() for part in parts)
     outputs, inputs = next(shape for name, shape in kernels if name == target)
     return outputs, inputs
-
-
-class Stored(NamedTuple):
-    """A tensor to be written.
-
-    Attributes:
-        name: in the file.
-        shape: in the file.
-        make: gives its values; in a run of several processes all of them call it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    make: Callable[[], np.ndarray]
-
-
-def stored(
-    lora: Lora, config: ModelConfig, halves: Callable[[str, int], np.ndarray]
-) -> Iterator[Stored]:
-    """The adapters as tensors of a folder.
-
-    Args:
-        lora: the adapters.
-        config: of the model.
-        halves: gives a parameter of a layer, see `models/lora.py`, by its name and the layer.
-    """
-    for layer in range(config.num_hidden_layers):
-        for suffix, kernels in kernel_modules(config).items():
-            targets = [name for name, _ in kernels if name in lora.targets]
-            if not targets:
-                continue
-            module = _Module(layer, kernels)
-            name, rank = f"{PREFIX}model.layers.{layer}.{suffix}", len(targets) * lora.rank
-            outputs, inputs = module.shape
-            first = partial(_first, targets, layer, lora.rank, halves)
-            second = partial(_second, module, targets, lora.rank, halves)
-            yield Stored(f"{name}.lora_A.weight", (rank, inputs), first)
-            yield Stored(f"{name}.lora_B.weight", (outputs, rank), second)
-
-
-def joined_modules(lora: Lora, config: ModelConfig) -> tuple[dict[str, int], list[str]]:
-    """The modules with adapters, by the last parts of their names.
-
-    Returns:
-        for those of several kernels with adapters, of how many; and the names of all.
-    """
-    counts = {
-        suffix.rpartition(".")[2]: sum(name in lora.targets for name, _ in kernels)
-        for suffix, kernels in kernel_modules(config).items()
-    }
-    return (
-        {name: number for name, number in counts.items() if number > 1},
-        [name for name, number in counts.items() if number],
-    )
-
-
-def _first(
-    targets: Sequence[str], layer: int, rank: int, halves: Callable[[str, int], np.ndarray]
-) -> np.ndarray:
-    """[ranks, inputs]: the first halves of a module's kernels, one below the other."""
-    return np.concatenate([halves(name + A, layer).reshape(-1, rank).T for name in targets])
-
-
-def _second(
-    module: _Module, targets: Sequence[str], rank: int, halves: Callable[[str, int], np.ndarray]
-) -> np.ndarray:
-    """[outputs, ranks]: the second halves of a module's kernels, as blocks."""
-    values = np.zeros((module.shape[0], len(targets) * rank), np.float32)
-    row = 0
-    for name, (outputs, _) in module.kernels:
-        if name in targets:
-            start = targets.index(name) * rank
-            block = halves(name + B, module.layer).reshape(rank, -1).T
-            values[row : row + outputs, start : start + rank] = block
-        row += outputs
-    return values

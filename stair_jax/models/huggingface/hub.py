@@ -18,6 +18,7 @@ from stair_jax.adapter_folders import (
     is_recorded,
     local_base,
     named_base,
+    recorded_place,
     weights_fingerprint,
 )
 from stair_jax.addresses import require_local
@@ -107,9 +108,10 @@ def _named_base(folder: Path, weights: bool) -> Path:
     """The base that `adapter_config.json` names, from the hub."""
     name, record = named_base(folder), base_record(folder)
     if not _HUB_ID.fullmatch(name):
-        places = [str((folder / record["path"]).resolve())] if record else []
+        place = recorded_place(folder)
+        places = [name] if place is None else [str(place), name]
         raise UserError(
-            f"{folder} has adapters of a model that is not at {' nor at '.join([*places, name])}: "
+            f"{folder} has adapters of a model that is not at {' nor at '.join(places)}: "
             f"put it there, or correct base_model_name_or_path in {CONFIG_FILE}"
         )
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from stair_jax import adapter_folders
 from stair_jax.errors import UserError
+from stair_jax.inference.classifier import load_classifier
 from stair_jax.models import huggingface
-from stair_jax.models.huggingface import hub
+from stair_jax.models.huggingface import adapter_tensors, hub
 from stair_jax.models.huggingface.adapter_config import AdapterConfig
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -152,6 +154,17 @@ def test_pickles_and_damaged_files_are_refused(edit):
     refuse(folder, "is damaged: it holds no JSON object|does not say|never opened")
 
 
+def test_ranks_that_would_be_filled_up_without_measure_are_refused(made, edit, monkeypatch):
+    monkeypatch.setattr(adapter_tensors, "_MOST_FILLED", 100)
+    load(made)
+    tensors = {Q + "A.weight": np.ones((99, 24)), Q + "B.weight": np.ones((40, 99))}
+    wide = {name: values.astype(np.float32) for name, values in tensors.items()}
+    folder = edit({"rank_pattern": {"layers.0.self_attn.q_proj": 99}}, wide)
+    load(folder)
+    monkeypatch.setattr(adapter_tensors, "_FILLING", 1.5)
+    refuse(folder, "adapters of ranks up to 99, which take .* filled up to one rank")
+
+
 def test_adapters_of_adapters_are_refused(edit, made):
     refuse(edit({"base_model_name_or_path": str(made)}), "which are adapters too: merge those")
 
@@ -264,3 +277,49 @@ def test_adapters_with_another_shape_than_asked_for_are_refused(made):
     theirs = load(made)["layers"]
     np.testing.assert_array_equal(2 * ours["query_lora_b"], theirs["query_lora_b"])
     np.testing.assert_array_equal(ours["query_lora_a"], theirs["query_lora_a"])
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            {"path": "../x", "fingerprint": "", "targets": 3},
+            "base.json is damaged: it needs a path",
+        ),
+        ([], "base.json is damaged: it needs a path"),
+        ({"path": "x" * 5000, "fingerprint": "0", "targets": []}, "is another model than the one"),
+        ({"path": "\0", "fingerprint": "0", "targets": [[]]}, "is another model than the one"),
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_the_base_is_refused(record, said, edit):
+    folder = edit()
+    (folder / "base.json").write_text(json.dumps(record))
+    refuse(folder, said)
+
+
+def test_adapters_of_a_quantised_base_are_refused(edit, make_checkpoint, tmp_path):
+    base = tmp_path / "quantised"
+    shutil.copytree(make_checkpoint("llama")[0], base)
+    values = json.loads((base / "config.json").read_text())
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (base / "config.json").write_text(json.dumps(values | {"quantization_config": quantised}))
+    refuse(edit({"base_model_name_or_path": str(base)}), "quantization_config")
+
+
+def test_a_classifier_of_peft_has_its_logits(make_checkpoint, tmp_path):
+    base, _ = make_checkpoint("llama")
+    torch.manual_seed(2)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, pad_token_id=1)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["v_proj"], task_type="SEQ_CLS")
+    model = get_peft_model(model, config)
+    for name, values in model.named_parameters():
+        if "lora_B" in name or "score" in name:
+            values.data.normal_()
+    model.save_pretrained(tmp_path)
+    tokens = [5, 7, 9, 24, 11]
+    with torch.no_grad():
+        expected = model.eval()(torch.tensor([tokens])).logits.numpy()
+    classifier = load_classifier(tmp_path, dtype="float32", rows=1, buckets=(8,))
+    assert classifier.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    np.testing.assert_allclose(classifier.logits([tokens]), expected, atol=1e-5)
