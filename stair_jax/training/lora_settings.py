@@ -45,9 +45,11 @@ class LoraSettings(Settings):
     base_weights: Literal["none", "nf4", "int8", "fp8"] = "none"
     save: Literal["adapter", "merged"] = "adapter"
 
-    def __post_init__(self) -> None:
-        """Raises a UserError that names a setting that cannot be."""
-        super().__post_init__()
+    def check(self) -> None:
+        """Raises a UserError that names settings that do not go together.
+
+        Not as soon as there is a section: those of a kind and of a stage complete each other.
+        """
         if self.rank and not self.targets:
             raise UserError("lora.targets is empty: name kernels, or leave it out for all")
         given = [info.name for info in dataclasses.fields(self) if _differs(self, info)]

@@ -82,6 +82,7 @@ class TrainingSettings(OptimizerSettings):
             raise UserError("use_best needs keep_best, and checkpoint_every or checkpoint_minutes")
         if self.keep_state and not self.saves:
             raise UserError("keep_state needs checkpoint_every or checkpoint_minutes")
+        self.lora.check()
         self._check_rounding()
 
     def _check_rounding(self) -> None:

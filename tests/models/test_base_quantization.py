@@ -309,6 +309,6 @@ def test_configs_that_cannot_be_are_refused(change, words):
 
 def test_adapters_are_not_merged_into_a_quantized_base():
     with pytest.raises(UserError, match=r"lora\.save is 'merged'"):
-        LoraSettings(rank=4, base_weights="nf4", save="merged")
+        LoraSettings(rank=4, base_weights="nf4", save="merged").check()
     with pytest.raises(UserError, match=r"lora\.base_weights is set"):
-        LoraSettings(base_weights="nf4")
+        LoraSettings(base_weights="nf4").check()

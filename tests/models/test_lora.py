@@ -183,12 +183,12 @@ def test_other_adapters_are_refused_in_one_line(before, changes, said):
 )
 def test_settings_without_a_rank_are_refused(name, value):
     with pytest.raises(UserError, match=rf"lora\.rank is 0, .* lora\.{name} is set"):
-        LoraSettings(**{name: value})
+        LoraSettings(**{name: value}).check()
 
 
 def test_adapters_need_targets():
     with pytest.raises(UserError, match=r"lora\.targets is empty"):
-        LoraSettings(rank=4, targets=())
+        LoraSettings(rank=4, targets=()).check()
 
 
 def test_the_parameters_of_adapters_are_counted(config, model):

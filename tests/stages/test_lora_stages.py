@@ -13,8 +13,9 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface, lora
 from stair_jax.models.lora import KERNELS
 from stair_jax.run.context import PlanContext
+from stair_jax.run.run_config import read_config
 from stair_jax.run.runtime import Runtime
-from stair_jax.stages import Dpo, Pretrain, Prm, Sft
+from stair_jax.stages import STAGES, Dpo, Pretrain, Prm, Sft
 from stair_jax.storage import read_json, read_jsonl
 from stair_jax.training.lora_settings import LoraSettings
 from stair_jax.training.metrics import StepMetrics
@@ -269,3 +270,17 @@ def test_other_adapters_than_those_of_the_model_are_refused_before_the_run(tuned
     devices = jax.devices()
     with pytest.raises(UserError, match=r"adapters of rank 4 .* lora\.stack"):
         stage.check_devices(PlanContext("dpo", Runtime(), devices, devices, {"model": (planned,)}))
+
+
+def test_sections_of_a_kind_and_of_a_stage_complete_each_other():
+    values = {
+        "stages": ("pocket:data", "model:base", "sft:first", "sft:second"),
+        "sft": {"model": "base", "data": "data", "lora": {"rank": 4}},
+        "second": {"model": "first", "lora": {"save": "merged"}},
+    }
+    stages = {entry.name: entry.stage for entry in read_config(values, STAGES).stages}
+    assert stages["first"].lora == LoraSettings(rank=4)
+    assert stages["second"].lora == LoraSettings(rank=4, save="merged")
+    del values["sft"]["lora"]
+    with pytest.raises(UserError, match=r"config\.second: lora\.rank is 0"):
+        read_config(values, STAGES)
