@@ -142,7 +142,13 @@ class Model(Stage):
 
     def model_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        return checkpoint_bytes(model, self.dtype or "float32")
+        return checkpoint_bytes(model, self.dtype or self._stored_dtype())
+
+    def _stored_dtype(self) -> str:
+        """Of the checkpoint; of one that is not in a folder here, that of nearly all."""
+        if self.init == _POCKET or Path(self.init).expanduser().is_dir():
+            return stored_dtype(base_folder(self.init))
+        return "bfloat16"
 
     def amount(self) -> str:
         """The checkpoint."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from stair_jax.errors import UserError
+from stair_jax.models import huggingface
 from stair_jax.models.lora import Lora
 from stair_jax.run import disk, pipeline
 from stair_jax.run.disk import disk_need
@@ -14,7 +15,7 @@ from stair_jax.run.run_config import read_config
 from stair_jax.run.sheet import format_sheet
 from stair_jax.run.workdir import StageState
 from stair_jax.stages import STAGES
-from stair_jax.testing.tiny_models import tiny_config
+from stair_jax.testing.tiny_models import tiny_config, tiny_model
 
 MODEL = tiny_config(100, hidden_size=8, intermediate_size=16, head_dim=4, tie_word_embeddings=False)
 LAYER = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16 + 2 * 8  # kernels and norms
@@ -62,6 +63,17 @@ def test_the_models_of_all_stages_are_counted_and_no_more_for_certain():
 def test_half_the_bytes_in_bfloat16():
     need = need_of(run_of(**without_checkpoints(hf_dtype="bfloat16")))
     assert need.least == 4 * WHOLE + 2 * (2 * WHOLE + WHOLE - 100 * 8 + 8)
+
+
+def test_a_base_that_keeps_its_dtype_is_counted_in_that(tmp_path, chat_tokenizer):
+    """And one that is not here in 16 bits, so that no run is refused that would fit."""
+    for dtype, size in (("bfloat16", 2), ("float32", 4)):
+        folder = tmp_path / dtype
+        config, params = tiny_model(chat_tokenizer.vocab_size)
+        huggingface.save(folder, params, config, chat_tokenizer, dtype=dtype)
+        need = need_of(run_of(model={"init": str(folder), "dtype": ""}), ("base",))
+        assert need.least == size * WHOLE
+    assert need_of(run_of(model={"init": "a/b", "dtype": ""}), ("base",)).least == 2 * WHOLE
 
 
 def test_checkpoints_are_gone_when_their_stage_is_finished():
