@@ -1,5 +1,7 @@
 """Abstract arrays (`jax.ShapeDtypeStruct` with shardings) for ahead-of-time lowering."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -10,8 +12,20 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.heads import init_score_head
 from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel import rules
+from stair_jax.parallel.mesh import use_mesh
+from stair_jax.planning.gpu_compiler import is_described, standing_in
 
 Place: TypeAlias = "Mesh | jax.Device"  # where a program runs; a single device is without a mesh
+
+
+@contextmanager
+def traced_for(place: Place) -> Iterator[None]:
+    """Context in which functions are traced for a place."""
+    is_mesh = isinstance(place, Mesh)
+    device = place.devices.flat[0] if is_mesh else place
+    on_mesh = use_mesh(place) if is_mesh else nullcontext()
+    with on_mesh, standing_in(device) if is_described(device) else nullcontext():
+        yield
 
 
 def abstract(tree: Any, sharding: Sharding | None = None) -> Any:

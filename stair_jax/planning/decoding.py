@@ -1,6 +1,5 @@
 """Inference programs of a plan: the rollout engine's, PRM scoring, and the tree search round."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,9 +19,8 @@ from stair_jax.models.serving.fused_adapters import fuse_model
 from stair_jax.models.serving.fused_params import fused_axes
 from stair_jax.models.transformer import init_params
 from stair_jax.parallel.chips import device_chip
-from stair_jax.parallel.mesh import use_mesh
 from stair_jax.planning import cost
-from stair_jax.planning.abstract import Place, abstract, on_place, rows_on
+from stair_jax.planning.abstract import Place, abstract, on_place, rows_on, traced_for
 from stair_jax.planning.program import Program
 from stair_jax.search import kernel
 from stair_jax.search.tree import Delivery, SearchConfig
@@ -52,7 +50,7 @@ class EnginePlan:
         """Slots and KV cache, as shapes."""
         sizes = self.engine_config
         pages = sizes.num_shards * sizes.num_pages
-        with self._within():
+        with traced_for(self.place):
             shapes = jax.eval_shape(
                 partial(
                     programs.empty_state,
@@ -79,9 +77,6 @@ class EnginePlan:
           beside: shapes of other arrays that are on the devices at the same time.
         """
         return [self._copy(beside), self._prefill(beside), self._decode(beside)]
-
-    def _within(self) -> AbstractContextManager[None]:
-        return use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
 
     def _copy(self, beside: Any) -> Program:
         sizes = self.engine_config

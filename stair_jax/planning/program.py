@@ -3,17 +3,15 @@
 import re
 import time
 from collections.abc import Hashable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from stair_jax.parallel.mesh import use_mesh
-from stair_jax.planning.abstract import Place
+from stair_jax.planning.abstract import Place, traced_for
 from stair_jax.planning.cost import local_bytes
-from stair_jax.planning.gpu_compiler import is_described, standing_in
+from stair_jax.planning.gpu_compiler import is_described
 from stair_jax.planning.workspaces import add_workspaces
 from stair_jax.training.optimizers.layers import is_stacked
 
@@ -66,13 +64,10 @@ class Program:
 
     def lower(self) -> Any:
         """The lowered program (`jax.stages.Lowered`)."""
-        within = use_mesh(self.place) if isinstance(self.place, Mesh) else nullcontext()
-        if not is_described(self.device):
-            with within:
-                return self.function.lower(*self.arguments)
-        with within, standing_in(self.device):
+        with traced_for(self.place):
             lowered = self.function.lower(*self.arguments)
-        add_workspaces(lowered)
+        if is_described(self.device):
+            add_workspaces(lowered)
         return lowered
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
+from stair_jax.planning.abstract import traced_for
 from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned, format_failures, format_plan, plan_json
 from stair_jax.planning.program import Compiled, Program, compile_program
@@ -48,10 +49,11 @@ def plan(
     devices = get_topology(topology)
     measure = Measuring(devices)
     result = Fit(config)
-    if is_fitted:
-        result = fit(config, Trial(measure, devices.devices))
-    planned = list(compiled(result.config, devices, measure=measure, skipped=result.obstacles))
-    needs = recipe_needs(result.config, devices, amounts or Amounts(), result.obstacles)
+    with traced_for(devices.devices[0]):
+        if is_fitted:
+            result = fit(config, Trial(measure, devices.devices))
+        planned = list(compiled(result.config, devices, measure=measure, skipped=result.obstacles))
+        needs = recipe_needs(result.config, devices, amounts or Amounts(), result.obstacles)
     found = changes(config, result)
     fitting = format_changes(found, result) if is_fitted else ""
     parts = format_plan(devices, planned), format_recipe(needs), fitting, format_failures(planned)
@@ -129,7 +131,8 @@ def collect(
         model = earlier.planned_model(entry)
         try:
             context = earlier.context(entry, config.runtime, topology.devices)
-            programs = _programs(entry, context, skipped)
+            with traced_for(topology.devices[0]):
+                programs = _programs(entry, context, skipped)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
         earlier.add(entry, model)

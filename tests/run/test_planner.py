@@ -1,6 +1,7 @@
 """Plans of whole configs: what is found, what is counted, how the command ends."""
 
 import dataclasses
+import importlib
 import json
 import textwrap
 
@@ -191,6 +192,19 @@ def test_a_plan_for_gpus(config, gpus, capsys):
     assert "Compiled by XLA for such GPUs, without one" in out
     assert "SFT step: 1 x 4 x 32 tokens      2 " in out and "fits" in out
     assert "compiling SFT step: 1 x 4 x 32 tokens for l40s:2" in err
+
+
+def test_cudnn_need_not_be_installed_for_a_plan_of_its_programs(config, gpus, monkeypatch):
+    def lack():
+        raise RuntimeError("cuDNN not found.")
+
+    module = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(module, "check_cudnn_version", lack)
+    config.stages = ("files", "model:base", "search:search1")
+    config.search.model = "base"
+    config.search.dtype = "bfloat16"
+    config.runtime.decoding_mesh.tensor = 1
+    assert "decode" in names(collect(config, gpus("h100")))
 
 
 def test_a_plan_for_gpus_says_what_else_would_do(config, gpus, monkeypatch, capsys):
