@@ -31,7 +31,8 @@ class Change:
     @property
     def override(self) -> str:
         """The flag that makes the change."""
-        return f"--config.{self.section}.{self.field}={self.after}"
+        after = ",".join(self.after) if isinstance(self.after, tuple) else self.after
+        return f"--config.{self.section}.{self.field}={after}"
 
 
 def changes(before: RunConfig, result: Fit) -> list[Change]:

@@ -128,8 +128,8 @@ def _pass(config: RunConfig, trial: Trial, known: Mapping[str, Known]) -> Fit:
             found = _smallest(entry, runtime, earlier, trial, about.most)
             if found is None:
                 obstacles[entry.name] = reason
+            entry, runtime = apply(entry, runtime, _values(found or ()))
             for saving in found or ():
-                entry, runtime = apply(entry, runtime, saving.values)
                 harms |= {_place(entry, name): saving.harm for name in saving.values}
         earlier.add(entry, about.model or earlier.planned_model(entry))
         entries.append(entry)
@@ -140,6 +140,11 @@ def _pass(config: RunConfig, trial: Trial, known: Mapping[str, Known]) -> Fit:
 def _place(entry: StageEntry, name: str) -> tuple[str, str]:
     section, _, rest = name.partition(".")
     return (section, rest) if section == "runtime" else (entry.name, name)
+
+
+def _values(savings: Sequence[Saving]) -> dict[str, Any]:
+    """The values that savings set together; of a field the last one."""
+    return {name: value for saving in savings for name, value in saving.values.items()}
 
 
 def _smallest(
@@ -155,11 +160,8 @@ def _smallest(
     say(f"{entry.name} does not fit: trying {len(ladder)} changes")
 
     def fits(savings: Sequence[Saving]) -> bool:
-        values: dict[str, Any] = {}
-        for saving in savings:
-            values |= saving.values
         try:
-            changed, sizes = apply(entry, runtime, values)
+            changed, sizes = apply(entry, runtime, _values(savings))
         except UserError:
             return False
         return not trial.obstacle(changed, sizes, earlier)
@@ -185,7 +187,7 @@ def smallest(
     if end is None:
         return None
     start = max((each for each in ends if each < end), default=0)
-    taken = list(ladder[: first_true(start + 1, end, lambda count: fits(ladder[:count]))])
+    taken = ladder[: first_true(start + 1, end, lambda count: fits(ladder[:count]))]
     return _without_needless(taken, fits)
 
 
@@ -198,16 +200,31 @@ def first_true(low: int, high: int, holds: Callable[[int], bool]) -> int:
 
 
 def _without_needless(
-    taken: list[Saving], fits: Callable[[Sequence[Saving]], bool]
+    ladder: Sequence[Saving], fits: Callable[[Sequence[Saving]], bool]
 ) -> list[Saving]:
-    """Takes savings back, the most harmful first, or goes less far with them."""
-    knobs = list(dict.fromkeys(saving.knob for saving in taken))
-    for knob in reversed(knobs):
-        own = [saving for saving in taken if saving.knob == knob]
-        rest = [saving for saving in taken if saving.knob != knob]
+    """Takes savings back, the most harmful first, or goes less far with them.
 
-        def enough(count: int, own: list[Saving] = own, rest: list[Saving] = rest) -> bool:
-            return fits([*rest, *own[:count]])
+    What is left stays in the order of the ladder, as a later saving may undo a part of an earlier
+    one that does not go together with it.
+    """
+    degrees = {saving.knob: 0 for saving in ladder}
+    for saving in ladder:
+        degrees[saving.knob] += 1
 
-        taken = [*rest, *own[: first_true(0, len(own), enough)][-1:]]
-    return sorted(taken, key=lambda saving: saving.harm)
+    def taken(knob: frozenset[str], degree: int) -> list[Saving]:
+        """The savings with so many degrees of one of the changes."""
+        left = {**degrees, knob: degree}
+        found = []
+        for saving in ladder:
+            left[saving.knob] -= 1
+            if left[saving.knob] == 0:
+                found.append(saving)
+        return found
+
+    for knob in reversed(list(degrees)):
+
+        def enough(degree: int, knob: frozenset[str] = knob) -> bool:
+            return fits(taken(knob, degree))
+
+        degrees[knob] = first_true(0, degrees[knob], enough)
+    return taken(frozenset(), 0)

@@ -72,21 +72,21 @@ def apply(entry: StageEntry, runtime: Runtime, values: Mapping[str, Any]) -> tup
     Raises:
       UserError: the settings do not go together.
     """
-    stage = entry.stage
-    for name, value in values.items():
-        if name.startswith(_RUNTIME):
-            runtime = replace_at(runtime, name.removeprefix(_RUNTIME), value)
-        else:
-            stage = replace_at(stage, name, value)
+    sizes = {name: value for name, value in values.items() if name.startswith(_RUNTIME)}
+    own = {name: value for name, value in values.items() if name not in sizes}
+    stage = replace_at(entry.stage, own)
+    runtime = replace_at(runtime, {k.removeprefix(_RUNTIME): v for k, v in sizes.items()})
     return dataclasses.replace(entry, stage=stage), runtime
 
 
-def replace_at(settings: Any, name: str, value: Any) -> Any:
-    """Settings with another value of a field, by its dotted name."""
-    first, _, rest = name.partition(".")
-    if rest:
-        value = replace_at(getattr(settings, first), rest, value)
-    return dataclasses.replace(settings, **{first: value})
+def replace_at(settings: Any, values: Mapping[str, Any]) -> Any:
+    """Settings with other values of fields, by their dotted names; all of them at once."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    for section in dict.fromkeys(name.partition(".")[0] for name in values if "." in name):
+        start = f"{section}."
+        nested = {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+        own[section] = replace_at(getattr(settings, section), nested)
+    return dataclasses.replace(settings, **own)
 
 
 def value_at(settings: Any, name: str) -> Any:
@@ -183,6 +183,7 @@ def _lora_savings(settings: Any, before: Lora | None) -> list[Saving]:
     values: dict[str, Any] = {
         "lora.rank": before.rank if before else _RANK,
         "learning_rate": float(f"{_FASTER * settings.learning_rate:.6g}"),
+        "rounding": "nearest",  # adapters are float32
     }
     if before and before.scale != 2:  # that of the default alpha
         values["lora.alpha"] = before.scale * before.rank

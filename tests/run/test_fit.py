@@ -14,7 +14,7 @@ from stair_jax.planning.cost import local_bytes
 from stair_jax.planning.plan_table import Planned
 from stair_jax.planning.program import Compiled, Footprint
 from stair_jax.run import fit_run
-from stair_jax.run.changes import changes, format_changes
+from stair_jax.run.changes import Change, changes, format_changes
 from stair_jax.run.fit import Known, Trial, fit, smallest
 from stair_jax.run.override import Override
 from stair_jax.run.run_config import read_config
@@ -172,7 +172,7 @@ def test_smaller_micro_batches_come_first_and_as_large_as_they_may_be():
 
 def test_what_alters_results_is_last_and_said_to():
     config = settled()
-    result = fitted(config, 5.0)
+    result = fitted(config, 7.0)
     found = changes(config, result)
     assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)[-2:]
     assert "--config.sft.lora.rank=64" not in flags(config, result)
@@ -236,7 +236,7 @@ def test_too_many_slots_become_fewer():
 def test_a_stage_that_was_started_gets_changes_of_cost_alone():
     config = settled()
     known = {"sft": Known(Harm.COST), "search": Known(None)}
-    result = fitted(config, 5.0, known=known)
+    result = fitted(config, 7.0, known=known)
     assert set(result.obstacles) == {"sft"}
     assert "--config.dpo.mu_dtype=bfloat16" in flags(config, result)
 
@@ -305,3 +305,10 @@ def test_a_run_that_fits_by_no_change_is_refused(tmp_path, here, monkeypatch):
     here(0.2)
     with pytest.raises(UserError, match="stage sft: no change makes it fit these devices: SFT st"):
         fit_run.check_and_fit(settled(), tmp_path)
+
+
+def test_a_tuple_is_written_so_that_a_shell_takes_it():
+    change = Change("sft", "lora.targets", (), ("query", "key"), Harm.ADAPTERS)
+    assert change.override == "--config.sft.lora.targets=query,key"
+    pasted = settled("--config.sft.lora.rank=4", change.override).stages[2].stage
+    assert pasted.lora.targets == ("query", "key")

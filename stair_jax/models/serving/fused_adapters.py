@@ -4,9 +4,10 @@ Adapters of kernels that are joined to one, such as `qkv`, are joined too: their
 behind the other, and each writes into the outputs of its own kernel, the rest of its B being zeros.
 So a kernel NAME [..., K] with adapters of N models has two arrays more, in `config.dtype`:
 
-    NAME_lora_a [N, R, K]    NAME_lora_b [..., N, R]
+    NAME_lora_a [N, R, K]    NAME_lora_b [N, R, ...]
 
-where R is the sum of the ranks of the parts, the largest of all models, and B holds the scale.
+R is the sum of the ranks of the parts, the largest of all models, and B holds the scale. Ranks,
+which are few, are never the last axis, which a TPU pads to 128.
 
 A row of activations says which model it is of: 0 is the base, n the n-th with adapters. One product
 with all A, zeros in place of what is of other models, and one product with all B, which sums over
@@ -138,14 +139,14 @@ def adapted(rows: jax.Array, a: jax.Array, b: jax.Array, own: jax.Array) -> jax.
     Args:
         rows: [M, K].
         a: [N, R, K].
-        b: [..., N, R].
+        b: [N, R, ...].
         own: as `rows_of_adapters` returns it.
 
     Returns:
         [M, ...]; zeros for rows of the base.
     """
-    low = jnp.where(own[..., None], matmul(rows, a), 0)
-    return matmul(low.reshape(len(rows), -1), b.reshape(*b.shape[:-2], -1))
+    low = jnp.where(own[..., None], matmul(rows, a), 0).reshape(len(rows), -1)
+    return jnp.tensordot(low, b.reshape(-1, *b.shape[2:]), 1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -173,14 +174,7 @@ def _of_layer(config: ModelConfig, loras: Sequence[Lora], layers: Sequence[Layer
                 if name in _PARTS[fused]:
                     parts.setdefault(fused + A, []).append(a)
                     parts.setdefault(fused + B, []).append(kernel)
-    made = {
-        name: jnp.concatenate(own, axis=-2 if name.endswith(A) else -1).astype(config.dtype)
-        for name, own in parts.items()
-    }
-    return {
-        name: array if name.endswith(A) else jnp.moveaxis(array, 0, -2)
-        for name, array in made.items()
-    }
+    return {name: jnp.concatenate(own, axis=1).astype(config.dtype) for name, own in parts.items()}
 
 
 def _padded(
@@ -210,7 +204,7 @@ def _padded(
 
 
 def _fused_b(config: ModelConfig, group: Sequence[str], name: str, b: jax.Array) -> Layer:
-    """B [N, r, *out] of one kernel as that of the fused kernels: [N, ..., r], zeros elsewhere."""
+    """B [N, r, *out] of one kernel as that of the fused kernels: [N, r, ...], zeros elsewhere."""
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     outputs = {
         "query": (heads, config.head_dim),
@@ -222,4 +216,5 @@ def _fused_b(config: ModelConfig, group: Sequence[str], name: str, b: jax.Array)
     kernels = {
         other: b if other == name else jnp.zeros((*b.shape[:2], *outputs[other])) for other in group
     }
-    return jax.vmap(partial(join_kernels, config))(kernels)
+    fused = jax.vmap(partial(join_kernels, config))(kernels)
+    return {kernel: jnp.moveaxis(array, -1, 1) for kernel, array in fused.items()}

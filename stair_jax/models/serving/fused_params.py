@@ -108,7 +108,7 @@ def layer_axes(config: ModelConfig, names: Layer) -> Layer:
     # time than they take memory.
     whole = {name: [axis if axis != "embed" else None for axis in axes[name]] for name in KERNELS}
     axes |= {name + A: (None, "lora_rank", own[-1]) for name, own in whole.items()}
-    axes |= {name + B: (*own[:-1], None, "lora_rank") for name, own in whole.items()}
+    axes |= {name + B: (None, "lora_rank", *own[:-1]) for name, own in whole.items()}
 
     def of(name: str) -> Any:
         own = axes.get(name, (None,))
