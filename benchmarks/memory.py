@@ -134,7 +134,8 @@ def compare(cases: Sequence[Case], flags: argparse.Namespace) -> None:
     predicting = _child("predict", others, {"JAX_PLATFORMS": "cpu"})
     measured = [_measured(case) for case in cases if time.monotonic() < end]
     predicted = [json.loads(line) for line in predicting.communicate()[0].splitlines()]
-    pairs = itertools.zip_longest(predicted, measured, fillvalue={})
+    nothing: dict[str, Any] = {}
+    pairs = itertools.zip_longest(predicted, measured, fillvalue=nothing)
     lines = [each | other for each, other in pairs]
     flags.out.mkdir(parents=True, exist_ok=True)
     (flags.out / "memory.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -144,9 +145,9 @@ def compare(cases: Sequence[Case], flags: argparse.Namespace) -> None:
 
 def _child(part: str, flags: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.memory", "--part", part, *flags]
-    most = {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".95"} | os.environ
+    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".95", **os.environ, **variables}
     return subprocess.Popen(
-        command, env=most | variables, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     )
 
 

@@ -103,10 +103,12 @@ class OverlayEngine:
         for id in ids:
             self._asked.pop(id, None)
 
-    def keep(self, tokens: Iterable[int], parent: Handle | None = None) -> Handle:
+    def keep(
+        self, tokens: Iterable[int], parent: Handle | None = None, adapter: int | None = None
+    ) -> Handle:
         """As of the engine."""
         own = tuple(tokens)
-        handle = self.engine.keep(own, parent)
+        handle = self.engine.keep(own, parent, adapter)
         self._closings[handle] = self._closed(own, parent)
         return handle
 
