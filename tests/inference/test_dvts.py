@@ -200,9 +200,9 @@ def test_self_reward_judges_all_subtrees_by_one_kept_prompt(tokenizer, make_engi
     scorer = SelfReward(engine, judge, SafetyReward(), SETTINGS, seed=0)
     keep = engine.keep
 
-    def counted(tokens, parent=None):
+    def counted(tokens, parent=None, adapter=None):
         kept.append(parent is None)
-        return keep(tokens, parent)
+        return keep(tokens, parent, adapter)
 
     engine.keep = counted
     (result,) = dvts(engine, tokenizer, PROMPTS[:1], scorer, SETTINGS, seed=0)

@@ -539,9 +539,9 @@ class _Evicting:
     def __getattr__(self, name):
         return getattr(self._engine, name)
 
-    def keep(self, *args):
+    def keep(self, *args, **options):
         self._engine.stats.evicted += 1
-        return self._engine.keep(*args)
+        return self._engine.keep(*args, **options)
 
 
 def test_requests_bring_only_what_no_kept_sequence_holds(tokenizer, make_engine):

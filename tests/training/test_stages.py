@@ -106,8 +106,8 @@ def test_an_unknown_setting_is_named():
 
 @pytest.mark.parametrize("name", ["param_dtype", "mu_dtype", "hf_dtype"])
 def test_an_unknown_dtype_is_named(name):
-    with pytest.raises(UserError, match=f"{name} is 'int8': it must be one of 'float32', "):
-        Sft(**{name: "int8"})
+    with pytest.raises(UserError, match=f"{name} is 'int4': it must be one of 'float32', "):
+        Sft(**{name: "int4"})
 
 
 def test_dpo_starts_at_the_reference_and_raises_the_margin(train, workdir):
