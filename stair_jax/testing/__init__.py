@@ -2,6 +2,7 @@
 
 | module | what is in it |
 | --- | --- |
+| `merging` | a model with its adapters merged, in one tree |
 | `reference_search` | the search in plain Python, one tree at a time, to compare a search with |
 | `scripted_engine` | an engine without a model, whose answers are a function of the request |
 | `tiny_models` | random models of a few thousand parameters |

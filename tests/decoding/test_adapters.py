@@ -22,6 +22,7 @@ from stair_jax.models.transformer import init_params, logical_axes
 from stair_jax.parallel.mesh import MeshShape, make_mesh
 from stair_jax.parallel.rules import shardings
 from stair_jax.planning.decoding import EnginePlan, plan_engine_config
+from stair_jax.testing.merging import merge
 
 CONFIG = ModelConfig(
     vocab_size=59,
@@ -70,7 +71,7 @@ def merged(number):
     """The parameters of a model with its adapters in its kernels."""
     if not number:
         return BASE
-    return lora.merge(ADAPTERS[number - 1].lora, jax.tree.map(jnp.copy, PARAMS[number]))
+    return merge(ADAPTERS[number - 1].lora, jax.tree.map(jnp.copy, PARAMS[number]))
 
 
 def requests(adapter, name=""):

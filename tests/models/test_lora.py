@@ -11,6 +11,7 @@ from stair_jax.errors import UserError
 from stair_jax.models import flops, lora
 from stair_jax.models.transformer import apply, init_params, logical_axes, new_adapters, output_head
 from stair_jax.parallel.mesh import make_mesh
+from stair_jax.testing.merging import merge
 from stair_jax.testing.tiny_models import tiny_config
 from stair_jax.training import adapters
 from stair_jax.training.logits import narrowed, products
@@ -99,7 +100,7 @@ def test_a_merged_model_is_the_one_with_adapters(config, model):
     whole = lora.join(*model)
     expected = logits_of(config, whole)
     bare = logits_of(plain(config), model[0])
-    merged = lora.merge(LORA, jax.tree.map(jnp.copy, whole))
+    merged = merge(LORA, jax.tree.map(jnp.copy, whole))
     assert set(merged) == {"embedding", "final_norm", "head", "layers"}
     assert_same(logits_of(plain(config), merged), expected)
     assert np.abs(expected - bare).max() > 0.1
@@ -110,7 +111,7 @@ def test_a_merged_model_is_the_one_with_adapters(config, model):
 def test_merging_by_hand(config, model):
     whole = lora.join(*model)
     layers = jax.device_get(whole["layers"])
-    merged = lora.merge(LORA, jax.tree.map(jnp.copy, whole))["layers"]
+    merged = merge(LORA, jax.tree.map(jnp.copy, whole))["layers"]
     for name, spec in (("down", "lfr,lrd->lfd"), ("out", "lnhr,lrd->lnhd")):
         a, b = layers[name + "_lora_a"], layers[name + "_lora_b"]
         wanted = layers[name] + 1.5 * np.einsum(spec, a, b)

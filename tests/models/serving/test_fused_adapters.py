@@ -17,6 +17,7 @@ from stair_jax.models.serving.fused_adapters import Adapter, fuse_model, rows_of
 from stair_jax.models.serving.fused_params import fused_axes
 from stair_jax.models.serving.paged_forward import forward, logits
 from stair_jax.models.transformer import apply, init_params, output_embedding
+from stair_jax.testing.merging import merge
 
 CONFIG = ModelConfig(61, 32, 48, 2, 8, 2, 8, initializer_range=0.3)
 QWEN2 = dataclasses.replace(CONFIG, model_type="qwen2")
@@ -125,7 +126,7 @@ def test_tokens_have_rows_of_their_own_in_each_model(is_tied):
         params = base
         if adapter is not None:
             joined = jax.tree.map(jnp.copy, lora.join(base, adapter.params))
-            params = lora.merge(adapter.lora, joined)
+            params = merge(adapter.lora, joined)
         last = train(config, params)[number, -1]
         np.testing.assert_allclose(hidden[number], last, atol=2e-4)
         expected = output_embedding(params, config) @ last
