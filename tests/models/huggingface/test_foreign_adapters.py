@@ -322,4 +322,4 @@ def test_a_classifier_of_peft_has_its_logits(make_checkpoint, tmp_path):
         expected = model.eval()(torch.tensor([tokens])).logits.numpy()
     classifier = load_classifier(tmp_path, dtype="float32", rows=1, buckets=(8,))
     assert classifier.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    np.testing.assert_allclose(classifier.logits([tokens]), expected, atol=1e-5)
+    np.testing.assert_allclose(classifier.logits([tokens]), expected, rtol=1e-5, atol=1e-5)
