@@ -1,10 +1,10 @@
 """A small run of the soak test of many trees, and the leaks that it finds."""
 
-import gc
-import os
-import threading
-import time
+import subprocess
+import sys
+from ast import literal_eval
 
+import numpy as np
 import pytest
 
 from soak import growth
@@ -20,36 +20,40 @@ def test_trees_leak_nothing(monkeypatch, tmp_path):
     assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == result.counts["trees"] == 16
 
 
-def wait_for_threads_to_end():
-    """Those of earlier tests in this process, which may just be ending: half a second of none."""
-    gc.collect()  # which a sample does too: pools in circles end their threads then
-    alike = 0
-    while alike < 5:
-        before = os.listdir("/proc/self/task")
-        time.sleep(0.1)
-        alike = alike + 1 if os.listdir("/proc/self/task") == before else 0
+_SAMPLES = """
+import os, sys, threading, time
+from soak.usage import UsageSamples
+
+samples, stop = UsageSamples(3), threading.Event()
+before = os.listdir("/proc/self/task")
+samples.take()
+threads = [threading.Thread(target=stop.wait) for _ in range(3)]
+for thread in threads:
+    thread.start()
+files = [open(f"{sys.argv[1]}/file{number}", "w") for number in range(5)]
+kept = [[number] for number in range(10_000)]
+samples.take()
+stop.set()
+for thread in threads:
+    thread.join()
+deadline = time.monotonic() + 30  # the system's thread ends a little after `join`
+while os.listdir("/proc/self/task") != before and time.monotonic() < deadline:
+    time.sleep(0.01)
+for file in files:
+    file.close()
+del kept
+samples.take()
+print({name: values.tolist() for name, values in samples.after(0.0).items()})
+"""
 
 
 def test_a_sample_counts_threads_descriptors_and_objects(tmp_path):
-    samples, stop = UsageSamples(3), threading.Event()
-    wait_for_threads_to_end()
-    samples.take()
-    threads = [threading.Thread(target=stop.wait) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    files = [(tmp_path / "file").open("w") for _ in range(5)]
-    kept = [[number] for number in range(10_000)]
-    samples.take()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    for file in files:
-        file.close()
-    del kept
-    samples.take()
-    seen = samples.after(0.0)
-    assert list(seen["threads"] - seen["threads"][0]) == [0, 3, 0]
-    assert list(seen["descriptors"] - seen["descriptors"][0]) == [0, 5, 0]
+    """In a process of its own, where no thread of an earlier test begins or ends meanwhile."""
+    command = [sys.executable, "-c", _SAMPLES, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seen = {name: np.array(values) for name, values in literal_eval(done.stdout).items()}
+    assert (seen["threads"] - seen["threads"][0]).tolist() == [0, 3, 0]
+    assert (seen["descriptors"] - seen["descriptors"][0]).tolist() == [0, 5, 0]
     assert seen["objects"][1] - seen["objects"][0] >= 10_000
     assert abs(seen["objects"][2] - seen["objects"][0]) < 500
     assert 10 < seen["memory_mb"][0] < 100_000
