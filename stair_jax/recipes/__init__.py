@@ -34,12 +34,16 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
 RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
+    "first_model": ("first_model", "first_model", {}),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
     **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
 }
 # The recipes with an argument, and its name.
-_ARGUMENTS: Mapping[str, str] = {f"{name}_lora": "memory" for name in _MODELS}
+_ARGUMENTS: Mapping[str, str] = {
+    "first_model": "model",
+    **{f"{name}_lora": "memory" for name in _MODELS},
+}
 
 
 def get_config(name: str, argument: str = "") -> ConfigDict:
