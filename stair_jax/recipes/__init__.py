@@ -34,6 +34,7 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
 RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
+    "study_pocket": ("study.pocket", "get_config", {}),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
     **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
