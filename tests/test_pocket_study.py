@@ -1,4 +1,4 @@
-"""The grid of the study in the pocket world: what it shares with the recipe `pocket`, and its arms."""
+"""Arms of the study in the pocket world: what they share with the recipe `pocket`."""
 
 import pytest
 
