@@ -35,6 +35,7 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
     "first_model": ("first_model", "first_model", {}),
+    "study_pocket": ("study.pocket", "get_config", {}),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
     **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
