@@ -225,6 +225,13 @@ class PreferencePair(Record):
     chosen_terminal: bool | None = None
     rejected_terminal: bool | None = None
 
+    @property
+    def value_gap(self) -> float | None:
+        """By how much the value of the chosen side is larger; None: one is not known."""
+        if self.chosen_value is None or self.rejected_value is None:
+            return None
+        return self.chosen_value - self.rejected_value
+
 
 @dataclass(frozen=True)
 class StepPair(PreferencePair):

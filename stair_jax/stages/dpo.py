@@ -16,7 +16,7 @@ import numpy as np
 from stair_jax.data.examples import describe
 from stair_jax.data.held_out import check_amount, split_held_out
 from stair_jax.data.mixtures import Reader, check_mixing, draw
-from stair_jax.data.packing import COUNTED, Example
+from stair_jax.data.packing import Example
 from stair_jax.data.pairs import (
     Pair,
     SftOn,
@@ -47,6 +47,7 @@ from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.forward_pass import cached, for_each_group, sequence_logps
 from stair_jax.training.objectives import DpoObjective
+from stair_jax.training.pair_loss import VALUE_GAP, PairLossSettings
 from stair_jax.training.trie_batches import TrieBatches
 
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
@@ -56,8 +57,8 @@ _ANY_PAIR = StepPair("", "", (), "", "")
 
 
 @dataclass(frozen=True)
-class Dpo(ObservedStage):
-    """Settings of `dpo`, beside those of all training and of what is observed.
+class Dpo(ObservedStage, PairLossSettings):
+    """Settings of `dpo`, beside those of all training, of what is observed, and of its loss.
 
     Attributes:
       model: the stage whose `hf/` is trained; it is the reference too.
@@ -130,7 +131,12 @@ class Dpo(ObservedStage):
 
     def objective(self, config: ModelConfig) -> DpoObjective:
         """The DPO loss of a pair of steps, and the SFT loss of the chosen side."""
-        return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks, self.sft_on)
+        terms = PairLossSettings(
+            **{info.name: getattr(self, info.name) for info in dataclasses.fields(PairLossSettings)}
+        )
+        return DpoObjective(
+            config, self.beta, self.sft_weight, self.logps_chunks, self.sft_on, terms
+        )
 
     def read_data(
         self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
@@ -153,8 +159,10 @@ class Dpo(ObservedStage):
         first = describe(tokenizer, pairs[0][0])
         say(f"{context.name}: first chosen step between ⟦...⟧: {first!r}")
         reference = _reference(context, self, setup, params, kept, pairs)
+        if self.value_margin:
+            check_values(context.name, self.value_margin, kept)
         groups = [
-            Group(row.id, pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
+            Group(row.id, pair, self._values(row, float(chosen), float(rejected)))
             for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
         ]
         split = split_held_out([row.prompt for row in kept], self.held_out)
@@ -177,8 +185,15 @@ class Dpo(ObservedStage):
             batches,
             partial(check_first_step, tolerance=_TOLERANCE[self.dtype]),
             evaluated,
-            PairSamples(*shown, partial(step_sample, self.beta), self._measure(setup)),
+            PairSamples(
+                *shown, partial(step_sample, self.beta, self.length_normalize), self._measure(setup)
+            ),
         )
+
+    def _values(self, row: StepPair, chosen: float, rejected: float) -> dict[str, float]:
+        """What the loss is told of a pair beside its sequences: log-probs under the reference."""
+        values = {"ref_chosen": chosen, "ref_rejected": rejected}
+        return values | ({VALUE_GAP: row.value_gap or 0.0} if self.value_margin else {})
 
     def _measure(self, setup: Setup) -> Callable[[Group, StepPair, Params], np.ndarray]:
         """Log-probabilities `[2]` of both steps of a pair, by the program of the reference."""
@@ -194,8 +209,8 @@ class Dpo(ObservedStage):
 
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
-        reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
-        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [_ANY_PAIR], self)[0]
+        values = self._values(_ANY_PAIR, 0.0, 0.0)
+        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), values)], [_ANY_PAIR], self)[0]
 
     def data_size(self, work: Work) -> DataSize:
         """The pairs of all epochs, and the pass of the reference over each once."""
@@ -266,21 +281,40 @@ def lay_out(
 def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -> None:
     """Checks that the policy still is the reference at step 0: loss ln 2, margin 0.
 
+    Where an offset is added to the margin, `loss_at_reference` says which loss that is.
+
     Raises:
       RuntimeError: it is not; the reference is of another model or of other data.
     """
     if step > 0:
         return
-    off = max(abs(values["dpo_loss"] - math.log(2)), abs(values["margin"]))
+    wanted = values.get("loss_at_reference", math.log(2))
+    off = max(abs(values["dpo_loss"] - wanted), abs(values["margin"]))
     if not off <= tolerance:
         raise RuntimeError(
-            f"step 0 of DPO has the loss {values['dpo_loss']:.6f} (not ln 2) and the margin "
-            f"{values['margin']:.6f} (not 0): the reference is not the model in training"
+            f"step 0 of DPO has the loss {values['dpo_loss']:.6f} (not {wanted:.6f}) and the "
+            f"margin {values['margin']:.6f} (not 0): the reference is not the model in training"
         )
 
 
+def check_values(name: str, value_margin: float, rows: Sequence[StepPair]) -> None:
+    """Says how many pairs have no values to take a margin from.
+
+    Raises:
+      UserError: none has.
+    """
+    missing = sum(row.value_gap is None for row in rows)
+    if missing == len(rows):
+        raise UserError(
+            f"value_margin is {value_margin:g}, and no pair has chosen_value and rejected_value: "
+            "set it to 0, or give them"
+        )
+    if missing:
+        say(f"{name}: {missing} of {len(rows)} pairs have no values, and so no value margin")
+
+
 def _identity(example: Example) -> tuple[list[int], int]:
-    return list(example.tokens), int(np.sum(np.asarray(example.loss_mask) == COUNTED))
+    return list(example.tokens), example.num_counted
 
 
 def _base_weights(settings: Dpo) -> dict[str, str]:
