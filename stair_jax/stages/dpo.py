@@ -20,25 +20,25 @@ from stair_jax.data.packing import Example
 from stair_jax.data.pairs import (
     Pair,
     SftOn,
-    check_token_ids,
     describe_left_out,
     encode_pairs,
-    read_pairs,
     step_examples,
 )
-from stair_jax.data.records import StepPair
+from stair_jax.data.records import KINDS, StepPair
 from stair_jax.data.shuffling import TOGETHER, group_keys, prompt_of
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.figures import total_of
 from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
+from stair_jax.stages.dpo_data import check_values, read_step_pairs
 from stair_jax.stages.observed_stage import ObservedStage
 from stair_jax.stages.training_samples import PairSamples, step_sample
 from stair_jax.stages.training_stage import Setup, TrainingData
@@ -62,8 +62,9 @@ class Dpo(ObservedStage, PairLossSettings):
 
     Attributes:
       model: the stage whose `hf/` is trained; it is the reference too.
-      preferences: the stage that holds `file`.
+      preferences: the stage that holds `file`, or several; the pairs of all are taken.
       file: JSON lines, the preference pairs of docs/architecture.md.
+      kinds: of the pairs that are trained on, "safety" or "helpfulness"; empty: all pairs.
       beta: of the DPO loss.
       sft_weight: of the SFT loss on the chosen side: for each pair the mean over its tokens.
       sft_on: these are the tokens of the chosen "step", or of the whole chosen "answer": the path
@@ -96,8 +97,9 @@ class Dpo(ObservedStage, PairLossSettings):
     SHOWN: ClassVar[tuple[str, ...]] = ("loss", "margin", "accuracy")
 
     model: str = stage_input(Artifact.MODEL)
-    preferences: str = stage_input(Artifact.STEP_PAIRS, file="file")
+    preferences: str | tuple[str, ...] = stage_input(Artifact.STEP_PAIRS, file="file")
     file: str = "dpo.jsonl"
+    kinds: tuple[str, ...] = setting((), choices=KINDS, absent=())
     beta: float = setting(0.1, above=0)
     sft_weight: float = setting(0.2, least=0)
     sft_on: SftOn = "step"
@@ -142,16 +144,15 @@ class Dpo(ObservedStage, PairLossSettings):
         self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
     ) -> TrainingData:
         """The pairs with their reference log-probs, in the order of training."""
-        path = context.input("preferences") / self.file
-        rows = read_pairs(path, StepPair)
-        check_token_ids(rows, setup.config.vocab_size, path)
+        paths = [folder / self.file for folder in context.input_list("preferences")]
+        rows = read_step_pairs(context.name, paths, self.kinds, setup.config.vocab_size)
         counts: Counter[str] = Counter()
         encode = partial(step_examples, sft_on=self.sft_on)
         kept, pairs = encode_pairs(rows, encode, tokenizer, self.max_length, counts)
         if not pairs:
             raise UserError(
-                f"{path} has {len(rows)} pairs, none to train on within max_length "
-                f"{self.max_length} ({describe_left_out(counts)}): "
+                f"{' and '.join(map(str, paths))}: {len(rows)} pairs, none to train on within "
+                f"max_length {self.max_length} ({describe_left_out(counts)}): "
                 "lower the thresholds of the preferences stage (stair-jax show says what others "
                 "would give), or search more prompts"
             )
@@ -214,8 +215,10 @@ class Dpo(ObservedStage, PairLossSettings):
 
     def data_size(self, work: Work) -> DataSize:
         """The pairs of all epochs, and the pass of the reference over each once."""
-        amounts = work.amounts
-        pairs = work.rows_of(self.preferences, self.file, amounts.prompts * amounts.pairs)
+        amounts, names = work.amounts, self.preferences
+        each = amounts.prompts * amounts.pairs
+        stages = (names,) if isinstance(names, str) else names
+        pairs = total_of(work.rows_of(name, self.file, each) for name in stages)
         path, step = amounts.path_tokens, amounts.step_tokens
         length = path + 2 * step if self.layout == "tree" else 2 * (path + step)
         text = f"{pairs.text} pairs x {self.epochs:g} epochs"
@@ -295,22 +298,6 @@ def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -
             f"step 0 of DPO has the loss {values['dpo_loss']:.6f} (not {wanted:.6f}) and the "
             f"margin {values['margin']:.6f} (not 0): the reference is not the model in training"
         )
-
-
-def check_values(name: str, value_margin: float, rows: Sequence[StepPair]) -> None:
-    """Says how many pairs have no values to take a margin from.
-
-    Raises:
-      UserError: none has.
-    """
-    missing = sum(row.value_gap is None for row in rows)
-    if missing == len(rows):
-        raise UserError(
-            f"value_margin is {value_margin:g}, and no pair has chosen_value and rejected_value: "
-            "set it to 0, or give them"
-        )
-    if missing:
-        say(f"{name}: {missing} of {len(rows)} pairs have no values, and so no value margin")
 
 
 def _identity(example: Example) -> tuple[list[int], int]:

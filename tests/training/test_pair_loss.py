@@ -11,7 +11,8 @@ from torch.nn import functional
 from stair_jax.data.packing import Example
 from stair_jax.data.records import StepPair
 from stair_jax.errors import UserError
-from stair_jax.stages.dpo import Dpo, check_first_step, check_values
+from stair_jax.stages.dpo import Dpo, check_first_step
+from stair_jax.stages.dpo_data import check_values
 from stair_jax.stages.training_samples import step_sample
 from stair_jax.training import objectives
 from stair_jax.training.batches import Batches, Group
