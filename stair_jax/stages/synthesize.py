@@ -153,7 +153,7 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
         `dpo.jsonl` with `pairs`, `counts.json`, and `metrics.jsonl` with a line a prompt.
 
         Raises:
-          UserError: a prompt has no category; or not one answer was kept, nor a pair made.
+          UserError: a prompt has no category; or no pair was made, or no answer kept.
         """
         prompts = self._read(context)
         shards = Shards(context.folder / ANSWERS_FILE, [prompt.id for prompt in prompts])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_jax.data.records import SftRow, StepPair, SynthesisPrompt, write_rows
 from stair_jax.errors import UserError
-from stair_jax.monitoring import order_samples, say, write_metrics
+from stair_jax.monitoring import order_samples, write_metrics
 from stair_jax.run.context import StageContext
 from stair_jax.samples import Sample
 from stair_jax.storage import read_json, read_jsonl, write_json, write_jsonl
@@ -54,7 +54,7 @@ def write_results(
     """Sorts the answers and writes what they give.
 
     Raises:
-      UserError: not one answer is kept, and no pair made; says why.
+      UserError: no pair is made, or where none are wanted no answer kept; says why.
     """
     folder, made, metrics = context.folder, _Made(), []
     tokens = 0
@@ -81,12 +81,16 @@ def write_results(
     write_json(folder / COUNTS_FILE, counts)
     write_metrics(folder, metrics)
     order_samples(folder, [prompt.id for prompt in prompts])
-    if not (made.sft or made.pairs):
+    if stage.pairs and not made.pairs:
+        raise UserError(
+            f"no prompt gave a pair ({_told(made.no_pair)}): raise temperature or num_candidates, "
+            "lower v0 or v1, or see the judge's scores in answers.jsonl"
+        )
+    if not stage.pairs and not made.sft:
         raise UserError(
             f"no answer was kept ({_told(made.answers + made.skipped)}): see {REJECTED_FILE}, and "
             "change template, judge, min_safety, min_helpfulness or min_reward"
         )
-    say(f"{context.name}: {summarize(folder)}")
 
 
 def summarize(folder: Path) -> str:

@@ -1,5 +1,7 @@
 """The stage `synthesize` with a real, tiny, random model."""
 
+import pytest
+
 from stair_jax import storage
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow, StepPair
@@ -7,8 +9,6 @@ from stair_jax.models import huggingface
 from stair_jax.stages import Synthesize
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.testing.tiny_tokenizers import word_tokenizer
-
-import pytest
 
 SETTINGS = {
     "model": "base",
