@@ -79,10 +79,12 @@ def first_model(model: str = MODEL) -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.models = ("base", "sft", "dpo")
-    config.evaluate.benchmarks = tuple(
-        f"{DATA}/dev/{name}.jsonl" for name in ("unsafe", "safe", "gsm8k")
+    config.evaluate.benchmarks = (
+        f"{DATA}/eval/strongreject_none.jsonl@refusal",
+        f"{DATA}/eval/xstest_safe_all.jsonl@refusal",
+        f"{DATA}/eval/gsm8k_32.jsonl@number",
     )
-    config.evaluate.limit = 16
+    config.evaluate.limit = 20  # of 32 each
     config.evaluate.max_tokens = 160
     config.evaluate.context_tokens = _CONTEXT
     return config

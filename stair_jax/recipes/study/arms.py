@@ -80,7 +80,7 @@ def trees(model: str = "") -> ConfigDict:
     Of either there are at most as many examples as there are pairs of steps.
     """
     config = base_config(model)
-    link_iterations(config, 1, SFT)
+    config.search1 = ConfigDict({"model": SFT, "file": "prompts1.jsonl"})
     add_uses_of_trees(config)
     before = (*BASE, SFT, "search:search1", *USES_OF_TREES)
     ask(config, before, ("dpo_full", "sft_trees"))
@@ -178,12 +178,8 @@ def test_time(model: str = "") -> ConfigDict:
     config.evaluate.prm = "prm"
     methods = ("best_of_n:4", "best_of_n:8", "beam_search:2x4")
     config.evaluate.methods = (*methods, *(_by_self_reward(method) for method in methods))
-    config.evaluate.judge = config.search.judge.copy_and_resolve_references()
-    for name in ("probe", "min_readable", "min_auc"):  # of searches alone
-        del config.evaluate.judge[name]
-    config.evaluate.judge.mode = "expected"
+    config.evaluate.judge = ConfigDict({"mode": "expected", "malformed": -1.0})
     config.evaluate.limit = 60
-    config.stages = config.stages[:-1]  # nothing is tuned by it
     return config
 
 

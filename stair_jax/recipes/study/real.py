@@ -46,7 +46,7 @@ BENCHMARKS = (
     "xstest_safe",
     "gsm8k",
 )
-DEVELOPMENT = tuple(f"{DATA}/dev/{name}.jsonl" for name in ("unsafe", "safe", "gsm8k"))
+DEVELOPMENT = tuple(f"{DATA}/dev/{name}.jsonl" for name in ("harmful", "harmless", "gsm8k"))
 # "CoT" of the paper's table, in our words.
 PROMPTED = (
     "{prompt}\n\nThink step by step before you reply: what is asked for, whether it could hurt "
@@ -114,7 +114,7 @@ def ask(config: ConfigDict, before: tuple[str, ...], models: tuple[str, ...]) ->
     """
     config.stages = (*before, "evaluate", "evaluate:dev")
     config.evaluate.models = models
-    config.dev = ConfigDict({"benchmarks": DEVELOPMENT, "files": "", "labelled": {}})
+    config.dev = ConfigDict({"benchmarks": DEVELOPMENT, "files": ""})
 
 
 def _training(how: Mapping[str, Any], kind: str) -> ConfigDict:
