@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt, SftRow
-from stair_jax.pocket import families, pretraining, user_requests
+from stair_jax.pocket import contrast, families, pretraining, user_requests
 from stair_jax.pocket.user_requests import UserRequest
 from stair_jax.pocket.world import Item, Split, by_name, items
 
@@ -31,7 +31,7 @@ class PocketRow(SftRow):
 
 
 def sft_rows(
-    seed: int, num_prompts: int, careless: float, num_replay: int
+    seed: int, num_prompts: int, careless: float, num_replay: int, contrasts: float = 0.0
 ) -> tuple[list[PocketRow], list[PocketRow]]:
     """SFT examples, structured and direct, over the same prompts.
 
@@ -42,16 +42,19 @@ def sft_rows(
       careless: probability that the teacher reasons carelessly (`user_requests.structured_answer`).
       num_replay: number of additional examples from the pretraining mixture (rating and reasoning
         skills, `pretraining.skills`), so that fine-tuning does not lose them.
+      contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
+        About them the teacher is never careless.
 
     Returns:
       Examples with structured answers, and the same with direct ones.
     """
     rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
-    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
+    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names, contrasts)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
-        answer = user_requests.structured_answer(request, rng, careless)
+        tone = 0.0 if request.family == contrast.FAMILY else careless
+        answer = user_requests.structured_answer(request, rng, tone)
         row = PocketRow(f"sft-{index}", request.text, answer, kind, request.family)
         structured.append(row)
         direct.append(replace(row, answer=user_requests.direct_answer(request)))
@@ -65,7 +68,11 @@ def sft_rows(
 
 
 def search_rows(
-    seed: int, num_prompts: int, iterations: int, seen: Iterable[str] = ()
+    seed: int,
+    num_prompts: int,
+    iterations: int,
+    seen: Iterable[str] = (),
+    contrasts: float = 0.0,
 ) -> list[list[Prompt]]:
     """Search prompts of each iteration, half safety, half helpfulness.
 
@@ -74,6 +81,7 @@ def search_rows(
       num_prompts: prompts per iteration.
       iterations: number of iterations.
       seen: prompts to avoid (those of the SFT data).
+      contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
 
     Returns:
       for each iteration its rows {id, prompt, kind, source}.
@@ -85,7 +93,7 @@ def search_rows(
     rows = []
     for iteration in range(iterations):
         names = (*families.OPEN, *jailbreaks[min(iteration, len(jailbreaks) - 1)])
-        drawn = _fresh(rng, used, _halves(num_prompts), "search", names)
+        drawn = _fresh(rng, used, _halves(num_prompts), "search", names, contrasts)
         rows.append(
             [
                 Prompt(f"it{iteration + 1}-{index}", request.text, kind, request.family)
@@ -100,7 +108,12 @@ def _halves(count: int) -> dict[str, int]:
 
 
 def _fresh(
-    rng: random.Random, used: set[str], counts: dict[str, int], split: Split, names: tuple[str, ...]
+    rng: random.Random,
+    used: set[str],
+    counts: dict[str, int],
+    split: Split,
+    names: tuple[str, ...],
+    contrasts: float,
 ) -> list[tuple[str, UserRequest]]:
     """Requests in random order, `counts[kind]` of each kind, with texts that are not in `used`.
 
@@ -113,7 +126,10 @@ def _fresh(
     drawn = []
     for kind, count in counts.items():
         while count:
-            request = makers[kind]()
+            if contrasts and rng.random() < contrasts:
+                request = contrast.request(rng, split, hazardous=kind == "safety")
+            else:
+                request = makers[kind]()
             if request.text not in used:
                 used.add(request.text)
                 drawn.append((kind, request))

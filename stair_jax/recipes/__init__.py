@@ -31,15 +31,34 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
     return runs
 
 
+def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """The runs of the study on real models; the argument of each is the checkpoint."""
+    names = ("sft", "trees", "offline", "self_rewarding", "deliberative", "test_time")
+    runs: dict[str, tuple[str, str, dict[str, Any]]] = {
+        f"study_{name}": ("study.arms", name, {}) for name in names
+    }
+    for number in (1, 2, 3):
+        runs[f"study_iter{number}"] = ("study.arms", "stair", {"number": number})
+        runs[f"study_ours{number}"] = ("study.arms", "ours", {"number": number})
+    return runs
+
+
 RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
+    "first_model": ("first_model", "first_model", {}),
+    "study_pocket": ("study.pocket", "get_config", {}),
+    **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
     **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
 }
 # The recipes with an argument, and its name.
-_ARGUMENTS: Mapping[str, str] = {f"{name}_lora": "memory" for name in _MODELS}
+_ARGUMENTS: Mapping[str, str] = {
+    "first_model": "model",
+    **{name: "model" for name in _study()},
+    **{f"{name}_lora": "memory" for name in _MODELS},
+}
 
 
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.

@@ -8,11 +8,14 @@ from stair_jax import storage
 from stair_jax.data.records import write_rows
 from stair_jax.planning.figures import Figure
 from stair_jax.planning.needs import Needs, Work, plain_needs
-from stair_jax.pocket import datasets
+from stair_jax.pocket import datasets, offline_pairs
 from stair_jax.pocket.world import Split
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.stage import Artifact, Stage
 from stair_jax.settings import setting
+
+# Files of pairs, and of how many kinds they hold pairs.
+_PAIRS = {"helpfulness_pairs.jsonl": 1, "safety_pairs.jsonl": 1, "pairs.jsonl": 2}
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Pocket(Stage):
       iterations: how many sets of search prompts.
       split: items and held-out families of the evaluation set: "test", or "development" for tuning.
       per_family: hazardous requests in each held-out family of the evaluation set.
+      contrasts: share of the SFT and search prompts of either kind that are contrast data: harmless
+        requests that sound dangerous, and hazards in the same words.
+      num_pairs: pairs of direct answers of each kind, about items of the SFT data, for DPO without
+        a search.
     """
 
     PROCESSES: ClassVar[Literal["all", "first"]] = "first"
@@ -38,6 +45,8 @@ class Pocket(Stage):
     iterations: int = setting(3, least=0, most=1000)
     split: Split = "test"
     per_family: int = setting(60, least=1, most=10**6)
+    contrasts: float = setting(0.0, least=0, most=1, absent=0.0)
+    num_pairs: int = setting(0, least=0, most=10**7, absent=0)
 
     def makes(self) -> Mapping[str, Artifact]:
         """Examples of both kinds, prompts of each iteration, the evaluation set."""
@@ -47,30 +56,49 @@ class Pocket(Stage):
             "system1.jsonl": Artifact.SFT_ROWS,
             **dict.fromkeys(prompts, Artifact.PROMPTS),
             "evaluation.jsonl": Artifact.EVALUATION,
+            **(dict.fromkeys(_PAIRS, Artifact.STEP_PAIRS) if self.num_pairs else {}),
         }
 
     def needs(self, context: PlanContext, work: Work) -> Needs:
         """It hands on as many rows as its settings say."""
         examples = Figure(self.num_sft + self.num_replay)
         prompts = {file: Figure(self.num_search) for file in self.makes() if "prompts" in file}
-        rows = {"sft.jsonl": examples, "system1.jsonl": examples, **prompts}
+        made = self.makes()
+        pairs = {
+            file: Figure(self.num_pairs * kinds) for file, kinds in _PAIRS.items() if file in made
+        }
+        rows = {"sft.jsonl": examples, "system1.jsonl": examples, **prompts, **pairs}
         return replace(plain_needs(0, 0, self.amount()), rows=rows)
 
     def run(self, context: StageContext) -> None:
-        """Writes `sft.jsonl`, `system1.jsonl`, `prompts1.jsonl` ..., `evaluation.jsonl`."""
+        """Writes `sft.jsonl`, `system1.jsonl`, `prompts1.jsonl` ..., `evaluation.jsonl`.
+
+        With `num_pairs` also `helpfulness_pairs.jsonl`, `safety_pairs.jsonl`, and both in
+        `pairs.jsonl`.
+        """
         structured, direct = datasets.sft_rows(
-            context.seed, self.num_sft, self.careless, self.num_replay
+            context.seed, self.num_sft, self.careless, self.num_replay, self.contrasts
         )
         write_rows(context.folder / "sft.jsonl", structured)
         write_rows(context.folder / "system1.jsonl", direct)
         seen = [row.prompt for row in structured]
-        searches = datasets.search_rows(context.seed, self.num_search, self.iterations, seen)
+        searches = datasets.search_rows(
+            context.seed, self.num_search, self.iterations, seen, self.contrasts
+        )
         for iteration, rows in enumerate(searches, start=1):
             write_rows(context.folder / f"prompts{iteration}.jsonl", rows)
         storage.write_jsonl(
             context.folder / "evaluation.jsonl",
             datasets.evaluation_rows(self.split, self.per_family),
         )
+        if self.num_pairs:
+            self._write_pairs(context)
+
+    def _write_pairs(self, context: StageContext) -> None:
+        helpful = offline_pairs.helpfulness_pairs(context.seed, self.num_pairs)
+        safe = offline_pairs.safety_pairs(context.seed, self.num_pairs)
+        for file, pairs in zip(_PAIRS, (helpful, safe, helpful + safe), strict=True):
+            write_rows(context.folder / file, pairs)
 
     def amount(self) -> str:
         """Prompts."""
