@@ -203,6 +203,31 @@ class SftRow(_KindRow):
 
 
 @dataclass(frozen=True)
+class SynthesisPrompt(_KindRow):
+    """A prompt that is to be answered: a row of prompts, or an SFT example.
+
+    Attributes:
+      kind: "safety" or "helpfulness".
+      source: the data set, or the family of requests, that it is from.
+      reference: the right answer where the data set has one, as it stands there (any JSON value).
+      answer: a good answer, where the row has one.
+      category: what the prompt is about, by which a policy is chosen.
+    """
+
+    kind: str
+    _: KW_ONLY
+    source: str | None = None
+    reference: Any = None
+    answer: str | None = None
+    category: str | None = None
+
+    def to_prompt(self) -> Prompt:
+        """The same as a prompt of a search or an evaluation."""
+        chat: dict[str, Any] = {"system": self.system, "history": self.history}
+        return Prompt(self.id, self.prompt, self.kind, self.source or "", self.reference, **chat)
+
+
+@dataclass(frozen=True)
 class PreferencePair(Record):
     """What the pairs for DPO and those for the PRM have in common.
 
@@ -225,6 +250,13 @@ class PreferencePair(Record):
     depth: int | None = None
     chosen_terminal: bool | None = None
     rejected_terminal: bool | None = None
+
+    @property
+    def value_gap(self) -> float | None:
+        """By how much the value of the chosen side is larger; None: one is not known."""
+        if self.chosen_value is None or self.rejected_value is None:
+            return None
+        return self.chosen_value - self.rejected_value
 
 
 @dataclass(frozen=True)

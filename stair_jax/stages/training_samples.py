@@ -145,18 +145,22 @@ class PairSamples:
         return [self.describe(row, group, self.measure(group, row, params))]
 
 
-def step_sample(beta: float, row: StepPair, group: Group, logps: np.ndarray) -> Sample:
+def step_sample(
+    beta: float, is_mean: bool, row: StepPair, group: Group, logps: np.ndarray
+) -> Sample:
     """A DPO pair: the implicit rewards of both steps, and the values that the search gave them.
 
     Args:
       beta: of the DPO loss.
+      is_mean: whether its log-ratios are means over the tokens of a step, and not sums.
       row: the pair.
       group: the pair with its log-probabilities under the reference.
       logps: `[2]`, those under the policy.
     """
     reference = group.values["ref_chosen"], group.values["ref_rejected"]
     chosen, rejected = (
-        beta * (float(new) - old) for new, old in zip(logps, reference, strict=True)
+        beta * (float(new) - old) / (max(example.num_counted, 1) if is_mean else 1)
+        for example, new, old in zip(group.examples, logps, reference, strict=True)
     )
     return Sample(
         "pair",
