@@ -133,6 +133,7 @@ class PromptTask(Task[PromptAnswers]):
             output=steps.output_text(answer.text),
             text=answer.text,
             reference=prompt.reference,
+            label=prompt.label,
         )
 
     def _end(self, skipped: str) -> None:
