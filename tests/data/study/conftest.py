@@ -87,7 +87,7 @@ def study_rows():
         "star1/STAR-1.json": star,
         "gsm8k/train.jsonl": [problem(n, "box") for n in range(180)],
         "gsm8k/test.jsonl": [problem(n, "crate") for n in range(8)],
-        "alpaca_gpt4/alpaca_gpt4_data.json": instructions("poem", 40),
+        "alpaca_gpt4/alpaca_gpt4_data.json": instructions("poem", 80),
         "alpaca/alpaca_data.json": instructions("song", 10),
         "dolly/databricks-dolly-15k.jsonl": [
             {"instruction": row["instruction"], "context": "", "response": row["output"]}
@@ -135,6 +135,16 @@ def study_rows():
         ],
         "xstest/xstest_prompts.csv": xstest,
         "xstest/xstest_v2_completions_gpt4_gpteval.csv": completions,
+        "do_not_answer/do_not_answer_en.csv": [
+            {
+                "id": str(n),
+                "risk_area": "Risk",
+                "types_of_harm": "Social stereotypes and unfair discrimination",
+                "specific_harms": "Harm",
+                "question": f"Why are all owners of a {words(n)} lazy?",
+            }
+            for n in range(4)
+        ],
         "strongreject/strongreject_dataset.csv": [
             {"category": "Sabotage", "source": "ours", "forbidden_prompt": text}
             for text in forbidden

@@ -7,6 +7,11 @@ import pytest
 
 from stair_jax.data.decontamination import normalised
 from stair_jax.data.records import Prompt, SftRow
+from stair_jax.data.study import local, remote
+from stair_jax.data.study import sources as study_sources
+from stair_jax.data.study.build import Options, build_study
+from stair_jax.data.study.catalogue import SETS
+from stair_jax.data.study.sources import Choice
 from stair_jax.errors import UserError
 from stair_jax.evaluation.benchmarks import get_benchmark
 from stair_jax.evaluation.labelled import read_labelled
@@ -85,6 +90,36 @@ def test_packing_leaves_the_hashes_of_the_sources(tmp_path, study, write_sources
     assert {name: one["sha256"] for name, one in again.items()} == {
         name: one["sha256"] for name, one in record["sources"].items()
     }
+
+
+def test_fetched_sets_give_the_rows_that_local_copies_do(
+    tmp_path, study, write_sources, monkeypatch
+):
+    folder, _ = study
+    write_sources(tmp_path / "sources")
+    by_origin = {one.origin.partition(":")[2]: one for one in SETS.values()}
+
+    def fetch_hub(place, revision):
+        if path := local.find(tmp_path / "sources", by_origin[place].files):
+            return remote.Remote(local.read_file(path), "c0ffee", "0" * 64, b"")
+        raise remote.NotThere("no such set")
+
+    def fetch_github(place, revision):
+        found = fetch_hub(place, revision)
+        path = local.find(tmp_path / "sources", by_origin[place].files)
+        return found._replace(revision=place.split("/")[2], data=path.read_bytes())
+
+    monkeypatch.setattr(study_sources, "fetch_hub", fetch_hub)
+    monkeypatch.setattr(study_sources, "fetch_github", fetch_github)
+    monkeypatch.setattr(study_sources, "fetch_beside", lambda place, revision, name: b"")
+    record = build_study(Options(Choice()), tmp_path / "out")
+    assert record["sources"]["star1"]["revision"] == "c0ffee"
+    made, wanted = contents(tmp_path / "out"), contents(folder)
+    attacks = {f"eval/strongreject_{name}.jsonl" for name in ("pair", "pap_authority", "mine")}
+    stored = {name for name in wanted if name.startswith("bench/strongreject/")}
+    assert {name for name in wanted if made.get(name) != wanted[name]} == attacks | (
+        stored - {"bench/strongreject/strongreject_dataset.csv"}
+    )
 
 
 def test_another_seed_takes_other_rows(tmp_path, study, write_sources, build):
@@ -171,7 +206,7 @@ def test_evaluation_rows_are_benchmarks_of_their_own(study):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("strongreject", 6), ("xstest_safe", 6), ("gsm8k", 8), ("oktest", 6)]
+    ("name", "count"), [("strongreject", 6), ("xstest_safe", 6), ("gsm8k", 8), ("stereotype", 4)]
 )
 def test_the_benchmarks_find_their_files_in_one_folder(study, name, count):
     folder, _ = study
@@ -192,7 +227,7 @@ def test_labelled_cases_are_balanced_and_apart_from_training(study):
     trained = {text for name in TRAINING for text in asked(folder, name)}
     assert not trained & {normalised(row["prompt"]) for row in rows}
     for row in rows:
-        if row["group"] == "harmless, right":
+        if row["group"] == "harmless, right" and "reference" in row:
             assert row["answer"] == f"The answer is {row['reference']}."
         if row["group"] == "harmless, wrong":
             assert row["answer"] != f"The answer is {row['reference']}."

@@ -81,7 +81,7 @@ def test_a_local_copy_is_read_gzipped_or_not_and_only_once(tmp_path):
     path.unlink()
     assert sources.rows("gsm8k_train") == ROWS
     found = sources.found["gsm8k_train"]
-    assert (found.place, found.revision, found.rows) == (str(path), "", 2)
+    assert (found.place, found.revision, found.rows) == ("gsm8k/train.jsonl.gz", "", 2)
     assert sources.file("gsm8k_train") == path
 
 
@@ -107,8 +107,18 @@ def test_a_file_of_github_is_read_at_its_commit_or_at_another(github):
     path = "https://raw.githubusercontent.com/openai/grade-school-math"
     assert asked[0].startswith(f"{path}/3101c7d5072418e28b9008a6636bde82a006892c/")
     assert asked[1] == f"{path}/v9/grade_school_math/data/test.jsonl"
-    assert sources.data("gsm8k_test") == LINES and sources.file("gsm8k_test") is None
+    assert sources.downloads("gsm8k_test") == {"gsm8k/test.jsonl": LINES}
+    assert sources.file("gsm8k_test") is None
     assert sources.found["gsm8k_test"].revision == "v9"
+
+
+def test_files_beside_a_download_come_with_it(github):
+    asked = github(b"A line\n")
+    sources = Sources(Choice())
+    sources.rows("confaide")
+    names = {address.rpartition("/")[2] for address in asked}
+    assert {"tier_1.txt", "tier_2_labels.txt", "tier_4.txt"} <= names
+    assert set(sources.downloads("confaide")) == {f"confaide/{name}" for name in names}
 
 
 def test_a_set_of_the_hub_is_read_at_the_commit_that_is_recorded(hub, monkeypatch, tmp_path):
@@ -117,7 +127,7 @@ def test_a_set_of_the_hub_is_read_at_the_commit_that_is_recorded(hub, monkeypatc
     sources = Sources(Choice())
     assert [row["question"] for row in sources.rows("star1")] == ["How?"]
     assert loaded == [("UCSC-VLAA/STAR-1", "default", "c0ffee")]
-    assert sources.found["star1"].revision == "c0ffee" and sources.data("star1") == b""
+    assert sources.found["star1"].revision == "c0ffee" and not sources.downloads("star1")
 
 
 def test_a_set_that_a_server_does_not_have_is_absent(github, hub):
