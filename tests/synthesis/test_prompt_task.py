@@ -182,9 +182,7 @@ def test_the_model_chooses_a_category_by_what_a_letter_gains(tokenizer):
     engine = ScriptedEngine(Letters(tokenizer), disorder=1)
     driver = Driver(engine)
     categories = ChosenCategories(tokenizer, policies, driver)
-    prompts = [
-        SynthesisPrompt(letter, f"please choose {letter}", "safety") for letter in "ACGHIJ"
-    ]
+    prompts = [SynthesisPrompt(letter, f"please choose {letter}", "safety") for letter in "ACGHIJ"]
     chosen = list(run_tasks(driver, map(categories.task, prompts)))
     assert chosen == ["c0", "c2", "c6", "c7", "c8", "c9"]  # ten letters take two requests each
     assert "I. Topic 8: such things." in tokenizer.decode(engine.seen[-1].sequence)
