@@ -13,11 +13,7 @@ from stair_jax.stages.judging_stage import JudgingStage
 
 @dataclass(frozen=True)
 class ProbedStage(JudgingStage):
-    """Settings of stages that judge answers, and know before whether their judge can.
-
-    Attributes:
-      judge: who scores answers and how, see `SearchJudge`.
-    """
+    """Settings of stages that judge answers, and whose `judge`, a `SearchJudge`, is probed before."""
 
     judge: SearchJudge = setting(SearchJudge)
 
