@@ -13,7 +13,7 @@ from stair_jax.stages.judging_stage import JudgingStage
 
 @dataclass(frozen=True)
 class ProbedStage(JudgingStage):
-    """Settings of stages that judge answers, and whose `judge`, a `SearchJudge`, is probed before."""
+    """Settings of stages whose `judge`, a `SearchJudge`, is probed before it judges."""
 
     judge: SearchJudge = setting(SearchJudge)
 
