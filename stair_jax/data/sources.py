@@ -23,6 +23,7 @@ from stair_jax.errors import UserError
 
 _HUB_ID = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)/(?P<split>[\w.-]+))?"
+    r"(@(?P<revision>[\w./-]+))?"
 )
 _SPLIT = "train"
 
@@ -34,8 +35,8 @@ def read_source(source: str | Path) -> SourceRows:
       source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.tsv`, `.parquet`, or
         JSON lines with any other name; all but Parquet may be gzipped, with `.gz` behind their name
         or without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
-        the hub, `owner/name` or `owner/name:config/split`. If there are several splits and none is
-        named, "train" is read.
+        the hub, `owner/name` or `owner/name:config/split`, of a commit, branch or tag with
+        `@revision` behind it. If there are several splits and none is named, "train" is read.
 
     Raises:
       UserError: the source does not exist or cannot be read.
@@ -50,7 +51,8 @@ def read_source(source: str | Path) -> SourceRows:
 
 def source_name(source: str | Path) -> str:
     """A short name: of a file without folders and endings, of a hub id without its owner."""
-    path = str(source).partition(":")[0] if _hub_id(source) else str(source)
+    found = _hub_id(source)
+    path = found["name"] if found else str(source)
     return Path(path).name.partition(".")[0]
 
 
@@ -77,8 +79,8 @@ def source_files(source: str | Path) -> list[Path]:
 
 def _hub_id(source: str | Path) -> re.Match[str] | None:
     """The parts of the id of a data set on the hub; None if the source is a path."""
-    path = Path(source).expanduser()
-    if path.exists() or path.suffix == ".gz" or path.suffix in (*_READERS, ".jsonl"):
+    named = Path(str(source).partition("@")[0])
+    if Path(source).expanduser().exists() or named.suffix in (*_READERS, ".jsonl", ".gz"):
         return None
     return _HUB_ID.fullmatch(str(source))
 
@@ -105,9 +107,9 @@ def _read_folder(path: Path) -> SourceRows:
     return _through_datasets(lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT)
 
 
-def _read_hub(name: str, config: str | None, split: str | None) -> SourceRows:
+def _read_hub(name: str, config: str | None, split: str | None, revision: str | None) -> SourceRows:
     return _through_datasets(
-        lambda datasets: datasets.load_dataset(name, config),
+        lambda datasets: datasets.load_dataset(name, config, revision=revision),
         name,
         split or _SPLIT,
         " (which is no file here)",
