@@ -1,8 +1,10 @@
 """Prompts answered and judged over a scripted engine."""
 
+from dataclasses import replace
+
 import pytest
 
-from stair_jax.data.records import SynthesisPrompt
+from stair_jax.data.records import StepPair, SynthesisPrompt
 from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes
@@ -10,10 +12,11 @@ from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.judging.settings import JudgeSettings
 from stair_jax.synthesis.categories import ChosenCategories, KnownCategories
 from stair_jax.synthesis.duplicates import near_duplicates
+from stair_jax.synthesis.pairs import make_pair
 from stair_jax.synthesis.policies import policies_of
 from stair_jax.synthesis.prompt_task import Means, PromptTask
 from stair_jax.synthesis.records import PromptAnswers
-from stair_jax.synthesis.settings import WritingSettings
+from stair_jax.synthesis.settings import PairSettings, WritingSettings
 from stair_jax.synthesis.writers import LocalWriter
 from stair_jax.testing.scripted_engine import RandomReplies, ScriptedEngine
 from stair_jax.text import steps
@@ -165,6 +168,28 @@ def test_the_policy_of_the_category_is_shown_and_the_chat_before_the_prompt_kept
     assert answer.seen[0] == "Hi.P: Do not break in. R: And now?"
     judged = [text for text in answer.seen if "Rate User: Hi.\n\nUser: And now?" in text]
     assert judged and not any("break in" in text for text in judged)
+
+
+def test_an_answer_goes_on_behind_its_start(answer):
+    start = (steps.format_step("A", "x"), "\n\n" + steps.format_step("B", "y"))
+
+    def reply(request, text):
+        return "\n\n" + steps.format_output("z")
+
+    prompt = SynthesisPrompt("p", "Why?", "safety", start=start, answer="\n\n<|Output|>z")
+    (record,) = answer([prompt], reply=reply, judges_given=True, num_candidates=1)
+    assert answer.seen[0].startswith("Why?" + "".join(start))
+    assert (record.answers[0].text, record.answers[0].reason) == (
+        "\n\n" + steps.format_output("z"),
+        "",
+    )
+    assert record.given.reason == "malformed"
+    made = make_pair(prompt, record, PairSettings(pairs="given_own"), 0.9)
+    assert made == "bad_given"
+    sound = replace(record, given=replace(record.given, text="w", reason=""))
+    made = make_pair(prompt, sound, PairSettings(pairs="given_own", v0=None), 0.9)
+    assert (made.start, made.path, made.rejected) == (start, start, record.answers[0].text)
+    assert StepPair.from_dict(made.to_dict(), "row") == made
 
 
 class Letters(RandomReplies):
