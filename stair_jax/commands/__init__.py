@@ -12,6 +12,7 @@ VERBS = (
     "plan",
     "show",
     "cases",
+    "cost",
     "evaluate",
     "answer",
     "chat",
