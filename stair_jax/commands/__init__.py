@@ -13,6 +13,7 @@ VERBS = (
     "plan",
     "show",
     "evaluate",
+    "table",
     "answer",
     "chat",
     "judge",
