@@ -15,6 +15,7 @@ VERBS = (
     "cases",
     "cost",
     "evaluate",
+    "table",
     "answer",
     "chat",
     "judge",
