@@ -61,6 +61,10 @@ _ARGUMENTS: Mapping[str, str] = {
 }
 
 
+# The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
+_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {}
+
+
 def get_config(name: str, argument: str = "") -> ConfigDict:
     """The config of a recipe.
 
@@ -72,6 +76,28 @@ def get_config(name: str, argument: str = "") -> ConfigDict:
       UserError: the recipe has no argument, or another one than is given.
     """
     module, function, arguments = RECIPES[name]
+    return _call(name, module, function, arguments, argument)
+
+
+def get_sweep(name: str, argument: str = "") -> Mapping[str, Any] | None:
+    """The cells of a recipe's sweep, as `get_sweep()` of a config file gives them; None: none.
+
+    Args:
+      name: one of `RECIPES`.
+      argument: of the recipe.
+
+    Raises:
+      UserError: as `get_config`.
+    """
+    if name not in _SWEEPS:
+        return None
+    function, arguments = _SWEEPS[name]
+    return _call(name, RECIPES[name][0], function, arguments, argument)
+
+
+def _call(
+    name: str, module: str, function: str, arguments: Mapping[str, Any], argument: str
+) -> Any:
     if argument and name not in _ARGUMENTS:
         raise UserError(f"the recipe {name} has no argument: leave out :{argument}")
     given = {_ARGUMENTS[name]: argument} if argument else {}
