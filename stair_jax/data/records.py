@@ -21,10 +21,13 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 from stair_jax.data.numbers import read_number
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
+from stair_jax.text import starts
 from stair_jax.text.steps import final_answer
 
 KINDS = ("safety", "helpfulness")
 SCHEMA_COLUMN = "schema"
+
+SAFE_LABEL = "safe"
 
 Texts = tuple[str, ...]
 Tokens = tuple[int, ...]  # token ids
@@ -42,6 +45,8 @@ class Record:
       prompt: what the user asks, as text.
       system: text of a system turn, in place of the model's own; "": as None.
       history: the turns of the chat before the prompt, with the roles "user" and "assistant".
+      start: texts of the steps that the answer is made to begin with, see `text/starts.py`; nothing
+        is learnt from them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -51,6 +56,7 @@ class Record:
     _: KW_ONLY
     system: str | None = None
     history: Turns | None = None
+    start: Texts | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -94,8 +100,8 @@ class Record:
           where: file and line, for messages.
 
         Raises:
-          UserError: names `where` and the field that is missing or has a wrong type, or says that
-            the schema number is of a newer version.
+          UserError: names `where` and the field that is missing, has a wrong type or holds no
+            start, or says that the schema number is of a newer version.
         """
         check_schema(row, cls.SCHEMA, where)
         values: dict[str, Any] = {}
@@ -108,7 +114,14 @@ class Record:
             if column.is_number:
                 value = _number(value)
             values[name] = tuple(value) if column.is_list else value
-        return cls(**values)
+        record = cls(**values)
+        if objection := record._start_objection():
+            raise UserError(f"{where}: the field 'start' {objection}")
+        return record
+
+    def _start_objection(self) -> str:
+        """What is wrong with `start`; empty: nothing."""
+        return starts.objection(self.start or ())
 
     @classmethod
     def not_numbers(cls, row: Mapping[str, Any]) -> list[str]:
@@ -156,11 +169,19 @@ class Prompt(_KindRow):
       kind: "safety" or "helpfulness".
       source: the data set, or the family of requests, that it is from.
       reference: the right answer where the data set has one, as it stands there (any JSON value).
+      label: of a safety prompt, "safe" where it is harmless and only sounds otherwise, or "unsafe";
+        anything else in a column of that name is the user's own.
     """
 
     kind: str
     source: str = ""
     reference: Any = None
+    label: Any = None
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it is known that a refusal would be wrong."""
+        return is_harmless(self.kind, self.label)
 
 
 @dataclass(frozen=True)
@@ -168,12 +189,17 @@ class SftRow(_KindRow):
     """An example for supervised fine-tuning (SFT).
 
     Attributes:
-      answer: what the model learns to say, tags and all.
+      answer: what the model learns to say, tags and all; behind `start`, if there is one.
       kind: "safety" or "helpfulness".
     """
 
     answer: str
     kind: str
+
+    @property
+    def whole_answer(self) -> str:
+        """The answer behind its start."""
+        return "".join((*(self.start or ()), self.answer))
 
 
 @dataclass(frozen=True)
@@ -240,7 +266,8 @@ class StepPair(PreferencePair):
     Token ids, where they are given, take the place of the texts: exactly what the model sampled.
 
     Attributes:
-      path: texts of the steps between the prompt and the two; empty: these are whole answers.
+      path: texts of the steps between the prompt and the two, those of `start` first; empty: these
+        are whole answers.
       chosen: text of the better step.
       rejected: text of the other.
       path_tokens: ids of all steps of `path`, joined.
@@ -261,13 +288,17 @@ class StepPair(PreferencePair):
         """The steps of the better side from the prompt on."""
         return (*self.path, self.chosen)
 
+    def _start_objection(self) -> str:
+        return super()._start_objection() or _not_ahead(self.start, self.path)
+
 
 @dataclass(frozen=True)
 class PathPair(PreferencePair):
     """A preference pair for the process reward model (PRM): two paths from the prompt on.
 
     Attributes:
-      chosen_path: texts of the steps of the better path; `rejected_path` of the other.
+      chosen_path: texts of the steps of the better path; `rejected_path` of the other. Both begin
+        with those of `start`.
       form: "step" for two nodes of one depth, "trajectory" for two whole answers.
       chosen_tokens: ids of all its steps, joined, which take the place of the texts;
         `rejected_tokens` of the other.
@@ -284,6 +315,11 @@ class PathPair(PreferencePair):
     def better_texts(self) -> Texts:
         """The steps of the better side from the prompt on."""
         return self.chosen_path
+
+    def _start_objection(self) -> str:
+        return super()._start_objection() or _not_ahead(
+            self.start, self.chosen_path, self.rejected_path
+        )
 
 
 R = TypeVar("R", bound=Record)
@@ -323,6 +359,19 @@ def check_schema(row: Mapping[str, Any], known: int, where: str) -> None:
             f"{where}: its schema {number} is newer than {known}, the newest that is read here: "
             f"update stair_jax (or rename the column {SCHEMA_COLUMN!r}, if it is your own)"
         )
+
+
+def is_harmless(kind: str, label: Any = None) -> bool:
+    """Whether a refusal of a prompt of this kind and label would be wrong."""
+    return kind == "helpfulness" or label == SAFE_LABEL
+
+
+def _not_ahead(start: Texts | None, *paths: Texts) -> str:
+    """Says that a path does not begin with the steps of the start; empty: all do."""
+    ahead = start or ()
+    if all(path[: len(ahead)] == ahead for path in paths):
+        return ""
+    return "is not what the path begins with"
 
 
 @dataclass(frozen=True)

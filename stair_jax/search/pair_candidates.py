@@ -43,7 +43,7 @@ class Candidates:
         self._long = np.array(lengths) > max_tokens
         self._malformed = np.zeros(len(nodes), dtype=bool)
         for index in self.terminals:
-            self._malformed[index] = breaks_output("".join(record.texts(record.path(index))))
+            self._malformed[index] = breaks_output("".join(record.answer_texts(record.path(index))))
 
     def siblings(self) -> tuple[Nodes, Nodes]:
         """All pairs of children of one parent: (better, worse), as two arrays."""

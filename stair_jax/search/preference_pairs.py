@@ -8,6 +8,8 @@ number of pairs made, and why the other candidates were left out: `no_value` (ne
 all evaluations missing), `malformed` (the better node ends an answer with a second output block, or
 with text behind its block), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`. Trees from
 outside have no token ids: their pairs have none either and are not left out for their length.
+
+Of a tree with a start the path of a pair begins with its steps, and `depth` counts them.
 """
 
 import math
@@ -190,12 +192,13 @@ def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
         "prompt": record.prompt,
         "system": record.system,
         "history": record.history,
+        "start": record.start,
         "kind": record.kind,
         "chosen_value": chosen.value,
         "rejected_value": rejected.value,
         "chosen_visits": chosen.visits,
         "rejected_visits": rejected.visits,
-        "depth": chosen.depth,
+        "depth": record.start_steps + chosen.depth,
         "chosen_terminal": chosen.terminal,
         "rejected_terminal": rejected.terminal,
     }
@@ -205,10 +208,10 @@ def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     path = record.path(record.nodes[better].parent)
     return StepPair(
         **_head(record, better, worse),
-        path=tuple(record.texts(path)),
+        path=tuple(record.answer_texts(path)),
         chosen=record.nodes[better].text,
         rejected=record.nodes[worse].text,
-        path_tokens=_tokens(record, path),
+        path_tokens=_tokens(record.answer_tokens(path)),
         chosen_tokens=record.nodes[better].tokens,
         rejected_tokens=record.nodes[worse].tokens,
     )
@@ -218,12 +221,12 @@ def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
     chosen, rejected = record.path(better), record.path(worse)
     return StepPair(
         **_head(record, better, worse),
-        path=(),
+        path=record.start or (),
         chosen="".join(record.texts(chosen)),
         rejected="".join(record.texts(rejected)),
-        path_tokens=(),
-        chosen_tokens=_tokens(record, chosen),
-        rejected_tokens=_tokens(record, rejected),
+        path_tokens=_tokens(record.answer_tokens([])),
+        chosen_tokens=_tokens(record.tokens(chosen)),
+        rejected_tokens=_tokens(record.tokens(rejected)),
     )
 
 
@@ -231,14 +234,13 @@ def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPai
     chosen, rejected = record.path(better), record.path(worse)
     return PathPair(
         **_head(record, better, worse),
-        chosen_path=tuple(record.texts(chosen)),
-        rejected_path=tuple(record.texts(rejected)),
+        chosen_path=tuple(record.answer_texts(chosen)),
+        rejected_path=tuple(record.answer_texts(rejected)),
         form=form,
-        chosen_tokens=_tokens(record, chosen),
-        rejected_tokens=_tokens(record, rejected),
+        chosen_tokens=_tokens(record.answer_tokens(chosen)),
+        rejected_tokens=_tokens(record.answer_tokens(rejected)),
     )
 
 
-def _tokens(record: TreeRecord, path: Sequence[int]) -> tuple[int, ...] | None:
-    tokens = record.tokens(path)
+def _tokens(tokens: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if tokens is None else tuple(tokens)

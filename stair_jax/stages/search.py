@@ -39,6 +39,7 @@ from stair_jax.run.engines import (
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
+from stair_jax.search.forced_starts import ForcedStarts, describe
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.probe_cases import read_cases
 from stair_jax.search.judging.probe_settings import SearchJudge
@@ -50,7 +51,7 @@ from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples
-from stair_jax.settings import setting
+from stair_jax.settings import require, setting
 from stair_jax.stages.judging_stage import Judges, JudgingStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
@@ -70,7 +71,9 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     Attributes:
       model: the stage whose model searches, and judges where `judge.source` says "policy".
       prompts: the stage that holds `file`.
-      file: JSON lines {id, prompt, kind, source}, one tree per line.
+      file: JSON lines {id, prompt, kind, source}, one tree per line; with `start` behind what the
+        answer is made to begin with.
+      forced_starts: which answers begin wrongly, see `ForcedStarts`.
       num_prompts: the first so many of the file; 0: all.
       judge: who scores answers and how, see `SearchJudge`.
       more_pairs: options for more pairs from the same tokens, see `MorePairs`.
@@ -95,6 +98,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
+    forced_starts: ForcedStarts = setting(ForcedStarts, absent=ForcedStarts())
     judge: SearchJudge = setting(SearchJudge)
     more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
@@ -105,6 +109,16 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     weights: str = setting("none", choices=("none", "fp8", "int8"))
     kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
     samples_every: int = setting(0, least=0, cost=True)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        most = self.forced_starts.num_steps
+        require(
+            most < self.max_depth,
+            f"forced_starts have {most} steps, and max_depth is {self.max_depth}: raise it, or "
+            "nothing is left to search",
+        )
 
     @property
     def search_settings(self) -> SearchSettings:
@@ -138,7 +152,10 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         """
         path = context.input("prompts") / self.file
         # The search leaves repetitions of an id out itself, and says so.
-        prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
+        given = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
+        prompts = [self.forced_starts.apply(prompt, context.seed) for prompt in given]
+        if text := describe(given, prompts):
+            say(f"{context.name}: {text}")
         parts = RecordShards(context.folder, prompts)
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")

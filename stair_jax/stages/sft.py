@@ -210,7 +210,7 @@ def _read_rows(context: StageContext, settings: Sft) -> tuple[list[SftRow], list
     if settings.answer_format == "structured":
         for number, row in enumerate(rows, start=1):
             try:
-                parse(row.answer)
+                parse(row.whole_answer)
             except FormatError as error:
                 raise UserError(
                     f"{path}, line {number}: {error}; or set answer_format='plain'"
@@ -233,7 +233,7 @@ def _read_replay(context: StageContext, settings: Sft) -> list[SftRow]:
 
 def _check_output(rows: Sequence[SftRow], path: Path) -> None:
     for number, row in enumerate(rows, start=1):
-        if breaks_output(row.answer):
+        if breaks_output(row.whole_answer):
             raise UserError(
                 f"{path}, line {number}: the answer must end with its only output block"
             )

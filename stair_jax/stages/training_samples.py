@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from stair_jax.data.examples import start_ids
 from stair_jax.data.records import PathPair, SftRow, StepPair
 from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
@@ -94,6 +95,7 @@ class AnswerSamples:
                 "answer",
                 {
                     "prompt": self.rows[index].prompt,
+                    **_start_of(self.rows[index]),
                     "answer": self.tokenizer.decode(answer),
                     "reference": self.rows[index].answer,
                 },
@@ -103,11 +105,19 @@ class AnswerSamples:
         ]
 
 
+def _start_of(row: SftRow) -> dict[str, str]:
+    """What the answer is made to begin with, where it is made to."""
+    return {"start": "".join(row.start)} if row.start else {}
+
+
 def short_prompts(
     rows: Sequence[SftRow], tokenizer: Tokenizer, length: int
 ) -> tuple[list[SftRow], list[list[int]]]:
-    """Of the first rows those whose prompts leave half of `length` tokens for an answer."""
-    encoded = [(row, encode_prompt(tokenizer, row.prompt)) for row in rows[:_MOST]]
+    """Of the first rows those whose prompts and starts leave half of `length` for an answer."""
+    encoded = [
+        (row, [*encode_prompt(tokenizer, row.prompt), *start_ids(tokenizer, row)])
+        for row in rows[:_MOST]
+    ]
     kept = [(row, ids) for row, ids in encoded if len(ids) <= length // 2]
     return [row for row, _ in kept], [ids for _, ids in kept]
 
