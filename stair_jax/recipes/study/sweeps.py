@@ -41,9 +41,7 @@ def share_cells(model: str = "") -> Cells:
     """Shares of the draws; the file has about .4, and an epoch is as many draws as rows."""
     del model
     return {
-        f"safety_{percent}": {
-            "sft.rates": {"safety": percent / 100, "helpfulness": 1 - percent / 100}
-        }
+        f"safety_{percent}": {"sft.rates": {"safety": percent, "helpfulness": 100 - percent}}
         for percent in (10, 25, 50, 75, 90)
     }
 
