@@ -10,7 +10,11 @@ from stair_jax.data.study.admission import Admission
 from stair_jax.data.study.card import format_card
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.checking import check_files
-from stair_jax.data.study.evaluation_rows import make_development, make_reported
+from stair_jax.data.study.evaluation_rows import (
+    development_benchmarks,
+    make_development,
+    make_reported,
+)
 from stair_jax.data.study.folder import write_folder
 from stair_jax.data.study.judge_rows import make_cases, make_labels
 from stair_jax.data.study.needs import check_found, check_not_empty, missing_lines
@@ -49,8 +53,8 @@ class Options:
     @property
     def sizes(self) -> Sizes:
         """How many rows, and how long."""
-        sizes = SMALL if self.small else FULL
-        return replace(sizes, max_tokens=self.max_tokens) if self.max_tokens else sizes
+        sizes, most = SMALL if self.small else FULL, self.max_tokens
+        return replace(sizes, max_tokens=most, contrast_tokens=most) if most else sizes
 
 
 def build_study(options: Options, out: Path) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def build_study(options: Options, out: Path) -> dict[str, Any]:
     check_not_empty(files, sources)
     check_files(files)
     record = _record(options, shop, files)
+    files |= development_benchmarks(files["dev"])
     write_folder(out, files, admission.left_out, sources, record, format_card, options.small)
     return record
 

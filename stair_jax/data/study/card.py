@@ -26,8 +26,9 @@ def format_card(record: Mapping[str, Any]) -> str:
 def _files(record: Mapping[str, Any]) -> str:
     lines = ["## Files", "", "| file | rows |", "| --- | --- |"]
     lines += [f"| `{name}.jsonl` | {count} |" for name, count in record["rows"].items()]
+    lines += ["", "`dev/` has the rows of `dev.jsonl` as benchmarks for `stair-jax evaluate`."]
     if any(path.startswith("bench/") for path in record["files"]):
-        lines += ["", "`bench/` has the benchmarks' own files: `stair-jax evaluate --data=bench`."]
+        lines += ["`bench/` has the benchmarks' own files: `stair-jax evaluate --data=bench`."]
     return "\n".join(lines)
 
 

@@ -253,15 +253,16 @@ _REPORTED = (
         ("truthfulqa/TruthfulQA.csv",),
         "reported",
         "Apache-2.0",
-        "hub:truthfulqa/truthful_qa:generation/validation",
-        ("Question", "question"),
+        "github:sylinrl/TruthfulQA/main/TruthfulQA.csv",
+        ("Question",),
     ),
     PublicSet(
         "ifeval",
         ("ifeval/input_data.jsonl",),
         "reported",
         "Apache-2.0",
-        "hub:google/IFEval:default/train",
+        "github:google-research/google-research/master/instruction_following_eval/data"
+        "/input_data.jsonl",
     ),
     PublicSet(
         "math500",

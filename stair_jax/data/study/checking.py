@@ -38,4 +38,4 @@ def check_files(files: Mapping[str, Sequence[Row]]) -> None:
 
 def plain_prompt(row: Row) -> str:
     """The normalised text of what a row asks for: of an attacked or wrapped prompt, the goal."""
-    return normalised(row.get("goal", row["prompt"]))
+    return normalised(str(row.get("goal", row["prompt"])))

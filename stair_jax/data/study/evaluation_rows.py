@@ -1,6 +1,6 @@
 """Rows to tune on (`dev.jsonl`) and rows to report (`eval/*.jsonl`)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stair_jax.data.decontamination import normalised
@@ -31,6 +31,27 @@ def make_development(shop: Workshop) -> list[Row]:
                 rows.append(_development_row(name, item))
         shop.admission.took(part, found)
     return ordered(rows, lambda row: row["id"], shop.seed, "dev")
+
+
+def development_benchmarks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """`dev.jsonl` in parts that are benchmarks of their own: the first row says how to grade."""
+    parts: dict[str, tuple[dict[str, str], list[Row]]] = {
+        "harmful": ({"question": "refusal", "kind": "safety"}, []),
+        "harmless": ({"question": "refusal", "kind": "safety"}, []),
+        "gsm8k": ({"match": "number", "kind": "helpfulness"}, []),
+    }
+    for row in rows:
+        is_safe = row["label"] == "safe"
+        name = "gsm8k" if row["kind"] == "helpfulness" else "harmless" if is_safe else "harmful"
+        parts[name][1].append(row)
+    return {
+        f"dev/{name}": [
+            {"benchmark": grading | {"name": f"dev_{name}", "role": "development"}},
+            *part,
+        ]
+        for name, (grading, part) in parts.items()
+        if part
+    }
 
 
 def make_reported(shop: Workshop) -> dict[str, list[Row]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from stair_jax.data.study import reasoning
 from stair_jax.data.study.public_set import Row
 from stair_jax.data.study.reasoning import Block
-from stair_jax.data.study.texts import Item, ordered
+from stair_jax.data.study.texts import Item, ordered, sentences
 from stair_jax.data.study.workshop import CONTRAST, TITLES, Workshop, answer_of
 from stair_jax.text import steps
 
@@ -33,9 +33,12 @@ def make_contrast(shop: Workshop) -> list[Row]:
         if len(found) == shop.sizes.contrast:
             break
         answer = str(item.row.get("chosen") or item.row.get("response") or "").strip()
+        if shop.sizes.contrast_opening:
+            answer = _opening(answer)
         topic = str(item.row.get("subcategory") or "").strip()
         blocks = reasoning.contrast_blocks(item.prompt, topic, answer)
-        row = _row(shop, item, (blocks, answer), "helpfulness", CONTRAST)
+        most = shop.sizes.contrast_tokens
+        row = _row(shop, item, (blocks, answer), "helpfulness", CONTRAST, most)
         if row and shop.admission.admit("sft_contrast", item.id, item.prompt):
             shop.admission.took("sft_contrast")
             found.append(row)
@@ -45,6 +48,12 @@ def make_contrast(shop: Workshop) -> list[Row]:
 def without_reasoning(rows: Sequence[Row]) -> list[Row]:
     """The rows of `sft_direct.jsonl`: those of `sft.jsonl` with their final answers alone."""
     return [row | {"answer": steps.parse(row["answer"]).final} for row in rows]
+
+
+def _opening(answer: str) -> str:
+    """The first sentence of an answer; "": it only introduces what comes behind it."""
+    first = sentences(answer.partition("\n")[0])[:1]
+    return next((text for text in first if text.endswith((".", "!"))), "")
 
 
 def _examples(shop: Workshop, name: str, kind: str, most: int) -> list[Row]:
@@ -57,7 +66,7 @@ def _examples(shop: Workshop, name: str, kind: str, most: int) -> list[Row]:
         if parts is None:
             shop.admission.refuse(part, _WHY_NONE[name])
             continue
-        row = _row(shop, item, parts, kind, TITLES[name])
+        row = _row(shop, item, parts, kind, TITLES[name], shop.sizes.max_tokens)
         if row is None:
             shop.admission.refuse(part, f"more than {shop.sizes.max_tokens} tokens, or a tag in it")
         elif shop.admission.admit(part, item.id, item.prompt, equal_only=name == "gsm8k_train"):
@@ -91,7 +100,9 @@ def _parts(name: str, item: Item) -> Parts | None:
     return reasoning.helpful_blocks(str(row.get("instruction") or ""), row, answer), answer
 
 
-def _row(shop: Workshop, item: Item, parts: Parts, kind: str, source: str) -> Row | None:
+def _row(
+    shop: Workshop, item: Item, parts: Parts, kind: str, source: str, max_tokens: int
+) -> Row | None:
     """A row that the strict parser takes and that is not too long; None: there is none.
 
     Of a trace, the last paragraphs between the first and the last one are left out, until the row
@@ -104,7 +115,7 @@ def _row(shop: Workshop, item: Item, parts: Parts, kind: str, source: str) -> Ro
         return None
     while True:
         answer = steps.format_answer(reasoning.joined(blocks), final)
-        if shop.count(item.prompt, answer) <= shop.sizes.max_tokens:
+        if shop.count(item.prompt, answer) <= max_tokens:
             break
         checks = [number for number, (title, _) in enumerate(blocks) if title == reasoning.RISK]
         if len(checks) < 2:

@@ -9,11 +9,13 @@ class Sizes:
     """Most rows of each part.
 
     Attributes:
-      max_tokens: of prompt and answer of an SFT row.
+      max_tokens: of prompt and answer of a row of `sft.jsonl`.
       prompt_tokens: of a prompt of a search or an evaluation, before it is wrapped.
       safe: SFT rows for safety, by set.
       helpful: SFT rows for helpfulness, by set.
       contrast: SFT rows of harmless prompts that sound harmful.
+      contrast_tokens: of such a row.
+      contrast_opening: take only the first sentence of their answers, which are long.
       harmful: harmful prompts in each file of prompts.
       borderline: harmless prompts that sound harmful in each file of prompts.
       harmless: plain harmless prompts in each file of prompts, by set.
@@ -30,6 +32,8 @@ class Sizes:
     safe: Mapping[str, int]
     helpful: Mapping[str, int]
     contrast: int
+    contrast_tokens: int
+    contrast_opening: bool
     harmful: int
     borderline: int
     harmless: Mapping[str, int]
@@ -47,6 +51,8 @@ FULL = Sizes(
     safe={"star1": 1000},
     helpful={"gsm8k_train": 800, "alpaca_gpt4": 300, "alpaca": 200, "dolly": 200},
     contrast=150,
+    contrast_tokens=700,
+    contrast_opening=False,
     harmful=380,
     borderline=80,
     harmless={"alpaca_harmless": 140, "ultrafeedback": 80, "gsm8k_train": 120},
@@ -72,6 +78,8 @@ SMALL = Sizes(
     safe={"safety_tuned_llamas": 128},
     helpful={"gsm8k_train": 32, "alpaca_gpt4": 48, "alpaca": 48, "dolly": 32},
     contrast=16,
+    contrast_tokens=180,
+    contrast_opening=True,
     harmful=13,
     borderline=4,
     harmless={"alpaca_harmless": 8, "gsm8k_train": 7},
