@@ -10,18 +10,14 @@ from ml_collections import ConfigDict
 
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.study.arms import (
-    OURS,
     USES_OF_TREES,
-    add_ours,
     add_uses_of_trees,
     judge_of_base,
 )
 from stair_jax.recipes.study.real import (
     BASE,
-    CONTRAST,
     ITERATIONS,
     SFT,
-    add_contrast,
     ask,
     base_config,
 )
