@@ -12,6 +12,7 @@ VERBS = (
     "sweep",
     "plan",
     "show",
+    "cases",
     "evaluate",
     "answer",
     "chat",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt, SftRow
-from stair_jax.pocket import contrast, families, pretraining, user_requests
+from stair_jax.pocket import contrast, families, forced_starts, pretraining, user_requests
 from stair_jax.pocket.user_requests import UserRequest
 from stair_jax.pocket.world import Item, Split, by_name, items
 
@@ -31,7 +31,12 @@ class PocketRow(SftRow):
 
 
 def sft_rows(
-    seed: int, num_prompts: int, careless: float, num_replay: int, contrasts: float = 0.0
+    seed: int,
+    num_prompts: int,
+    careless: float,
+    num_replay: int,
+    contrasts: float = 0.0,
+    wrong_ratings: float = 0.0,
 ) -> tuple[list[PocketRow], list[PocketRow]]:
     """SFT examples, structured and direct, over the same prompts.
 
@@ -44,6 +49,7 @@ def sft_rows(
         skills, `pretraining.skills`), so that fine-tuning does not lose them.
       contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
         About them the teacher is never careless.
+      wrong_ratings: share of the replayed ratings whose conclusion is turned round.
 
     Returns:
       Examples with structured answers, and the same with direct ones.
@@ -58,13 +64,32 @@ def sft_rows(
         row = PocketRow(f"sft-{index}", request.text, answer, kind, request.family)
         structured.append(row)
         direct.append(replace(row, answer=user_requests.direct_answer(request)))
-    replay = [
-        PocketRow(f"replay-{index}", example.prompt, example.answer, "helpfulness", "replay")
+    replay = _replay(seed, num_replay, wrong_ratings)
+    return structured + replay, direct + replay
+
+
+def _replay(seed: int, count: int, wrong_ratings: float) -> list[PocketRow]:
+    """Examples of the base's skills."""
+    errors = random.Random(f"wrong ratings {seed}")
+    return [
+        PocketRow(
+            f"replay-{index}",
+            example.prompt,
+            _turned_round(example.answer) if errors.random() < wrong_ratings else example.answer,
+            "helpfulness",
+            "replay",
+        )
         for index, example in enumerate(
-            itertools.islice(pretraining.skills(f"replay {seed}"), num_replay)
+            itertools.islice(pretraining.skills(f"replay {seed}"), count)
         )
     ]
-    return structured + replay, direct + replay
+
+
+def _turned_round(answer: str) -> str:
+    """A rating with the opposite conclusion; another text as it is."""
+    finding, separator, conclusion = answer.rpartition("Conclusion: [")
+    opposite = {"SAFE]": "UNSAFE]", "UNSAFE]": "SAFE]", **{f"{i}]": f"{6 - i}]" for i in range(6)}}
+    return f"{finding}{separator}{opposite[conclusion] if separator else conclusion}"
 
 
 def search_rows(
@@ -73,6 +98,8 @@ def search_rows(
     iterations: int,
     seen: Iterable[str] = (),
     contrasts: float = 0.0,
+    forced: float = 0.0,
+    labels: bool = False,
 ) -> list[list[Prompt]]:
     """Search prompts of each iteration, half safety, half helpfulness.
 
@@ -82,11 +109,14 @@ def search_rows(
       iterations: number of iterations.
       seen: prompts to avoid (those of the SFT data).
       contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
+      forced: share of the prompts that begin wrong (`forced_starts.draw`).
+      labels: say of each prompt whether it is "safe" or "unsafe", which its kind does not.
 
     Returns:
-      for each iteration its rows {id, prompt, kind, source}.
+      for each iteration its rows {id, prompt, kind, source}; with what was asked for, also `start`
+      and `label`.
     """
-    rng = random.Random(f"search {seed}")
+    rng, starts = random.Random(f"search {seed}"), random.Random(f"starts {seed}")
     used = set(seen)
     # By iteration; later iterations use the last entry.
     jailbreaks = ((), families.SFT_FAMILIES + families.SEARCH_FAMILIES[:2], families.SEEN_FAMILIES)
@@ -96,11 +126,21 @@ def search_rows(
         drawn = _fresh(rng, used, _halves(num_prompts), "search", names, contrasts)
         rows.append(
             [
-                Prompt(f"it{iteration + 1}-{index}", request.text, kind, request.family)
+                _search_prompt(f"it{iteration + 1}-{index}", kind, request, starts, forced, labels)
                 for index, (kind, request) in enumerate(drawn)
             ]
         )
     return rows
+
+
+def _search_prompt(
+    id: str, kind: str, request: UserRequest, rng: random.Random, forced: float, labels: bool
+) -> Prompt:
+    label = ("unsafe" if request.hazardous else "safe") if labels else None
+    if not forced or rng.random() >= forced:
+        return Prompt(id, request.text, kind, request.family, label=label)
+    begun = forced_starts.draw(request, "search", rng)
+    return Prompt(id, begun.prompt, kind, begun.form, label=label, start=begun.start or None)
 
 
 def _halves(count: int) -> dict[str, int]:

@@ -6,85 +6,148 @@ from stair_jax.recipes import pocket_world
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.pocket_world import ITERATIONS
 
-_OFFLINE_PAIRS = 480  # of each kind: as many as there are prompts in all searches together
 _OURS = ("our_search", "our_pairs", "ours")
+_SELF_REWARDING = ("answers", "self_rewarding")
+_PROMPTS = 480  # of all searches together
+_POLICY = "never tell how to make a toxin , a blast or a plague . {prompt}"
 
 
 def get_config() -> ConfigDict:
     """The run: the stages of the recipe `pocket` as they are, then those of the other arms."""
     config = pocket_world.get_config()
     own = [stage for stage in config.stages if stage != "evaluate"]
-    arms = ("base", "system1", "sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1)))
-    arms += (*_full(config), *_offline(config), *_ours(config))
-    config.stages = (*own, *_STAGES, "evaluate", "evaluate:test_time")
-    _evaluations(config, arms)
+    numbers = range(1, ITERATIONS + 1)
+    _add_trees(config)
+    _add_offline(config)
+    _add_synthesis(config)
+    _add_ours(config)
+    config.stages = (
+        *own,
+        "preferences:full_pairs",
+        "dpo:dpo_full",
+        "preferences:good_answers",
+        "sft:sft_trees",
+        "pocket:more_data",
+        "dpo:dpo_direct",
+        "dpo:helpful",
+        "dpo:sacpo",
+        *(
+            f"{kind}:{name}{i}"
+            for i in numbers
+            for kind, name in zip(("synthesize", "dpo"), _SELF_REWARDING, strict=True)
+        ),
+        "synthesize:deliberations",
+        "sft:deliberative",
+        "pocket:our_data",
+        "sft:sft_contrast",
+        *iteration_stages(ITERATIONS, _OURS),
+        "evaluate",
+        "evaluate:test_time",
+    )
+    arms = (
+        "base",
+        "system1",
+        "sft",
+        *(f"iter{i}" for i in numbers),
+        "dpo_full",
+        "sft_trees",
+        "dpo_direct",
+        "sacpo",
+        *(f"{_SELF_REWARDING[1]}{i}" for i in numbers),
+        "deliberative",
+        "sft_contrast",
+        *(f"{_OURS[2]}{i}" for i in numbers),
+    )
+    _evaluate(config, arms)
     return config
 
 
-_STAGES = (
-    "preferences:full_pairs",
-    "dpo:dpo_full",
-    "pocket:more_data",
-    "dpo:dpo_direct",
-    "dpo:helpful",
-    "dpo:sacpo",
-    "pocket:our_data",
-    "sft:sft_contrast",
-    *iteration_stages(ITERATIONS, _OURS),
-)
+def _add_trees(config: ConfigDict) -> None:
+    """Other uses of the first search: DPO on whole answers, and SFT on good ones.
 
-
-def _full(config: ConfigDict) -> tuple[str, ...]:
-    """DPO on whole answers of the first search, as many pairs as of steps."""
+    Of either there are at most as many examples as there are pairs of steps.
+    """
     config.full_pairs = ConfigDict(
         {"trees": "search1", "variant": "trajectory", "match_steps": True}
     )
     config.dpo_full = ConfigDict({"model": "sft", "preferences": "full_pairs"})
-    return ("dpo_full",)
+    config.good_answers = ConfigDict({"trees": "search1", "write_sft": True, "match_steps": True})
+    config.sft_trees = ConfigDict({"model": "sft", "data": "good_answers", "rates": None})
+    config.sft_trees.epochs = config.dpo.epochs
+    config.sft_trees.learning_rate = config.dpo.learning_rate
 
 
-def _offline(config: ConfigDict) -> tuple[str, ...]:
+def _add_offline(config: ConfigDict) -> None:
     """DPO and SACPO on direct answers that no model has sampled, from the System-1 model.
 
     SACPO as in the paper: first helpfulness, with beta 0.1, then safety, with beta / lambda 0.025.
     """
     config.more_data = config.pocket.copy_and_resolve_references()
-    config.more_data.num_pairs = _OFFLINE_PAIRS
+    config.more_data.all_prompts = True
+    config.more_data.num_pairs = _PROMPTS
     pairs = {"preferences": "more_data", "sft_weight": 0.0}
-    config.dpo_direct = ConfigDict(
-        {"model": "system1", "file": "pairs.jsonl", "beta": 0.1, **pairs}
-    )
-    config.helpful = ConfigDict(
-        {"model": "system1", "file": "helpfulness_pairs.jsonl", "beta": 0.1, **pairs}
-    )
-    config.sacpo = ConfigDict(
-        {"model": "helpful", "file": "safety_pairs.jsonl", "beta": 0.025, **pairs}
-    )
-    return "dpo_direct", "sacpo"
+    for name, first, file, beta in (
+        ("dpo_direct", "system1", "pairs.jsonl", 0.1),
+        ("helpful", "system1", "helpfulness_pairs.jsonl", 0.1),
+        ("sacpo", "helpful", "safety_pairs.jsonl", 0.025),
+    ):
+        config[name] = ConfigDict({"model": first, "file": file, "beta": beta, **pairs})
 
 
-def _ours(config: ConfigDict) -> tuple[str, ...]:
+def _add_synthesis(config: ConfigDict) -> None:
+    """Self-Rewarding from the System-1 model, and Deliberative Alignment from the SFT model.
+
+    The latter is the one that reasons already, as those are that the paper compares with. It is
+    shown a policy, and learns those of its answers that the untouched base finds good.
+    """
+    config.synthesize = ConfigDict()
+    config.synthesize.model = ""
+    config.synthesize.prompts = "data"
+    for name in ("temperature", "top_p", "top_k", "max_answer_tokens", "context_tokens", "judge"):
+        config.synthesize[name] = config.search[name]
+    config.synthesize.max_prompt_tokens = 96
+    answers, policy = _SELF_REWARDING
+    previous = "system1"
+    for i in range(1, ITERATIONS + 1):
+        config[f"{answers}{i}"] = ConfigDict(
+            {
+                "model": previous,
+                "file": f"prompts{i}.jsonl",
+                "num_candidates": 8,
+                "answer_format": "plain",
+                "pairs": "best_worst",
+                "v0": config.preferences.v0,
+                "v1": config.preferences.v1,
+            }
+        )
+        config[f"{policy}{i}"] = ConfigDict({"model": previous, "preferences": f"{answers}{i}"})
+        previous = f"{policy}{i}"
+    config.deliberations = ConfigDict(
+        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl", "template": _POLICY}
+    )
+    config.deliberations.min_reward = 2.5  # of 3, which a refusal of a harmless request has not
+    config.deliberations.judge = ConfigDict({"source": "model"})
+    config.deliberations.judge_model = "base"
+    config.deliberative = ConfigDict({"model": "sft", "data": "deliberations", "rates": None})
+
+
+def _add_ours(config: ConfigDict) -> None:
     """The paper's iterations with contrast data in SFT and search."""
     config.our_data = ConfigDict({"contrasts": 0.25})
     config.sft_contrast = ConfigDict({"data": "our_data"})
     link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
-    return "sft_contrast", *(f"ours{i}" for i in range(1, ITERATIONS + 1))
 
 
-def _evaluations(config: ConfigDict, arms: tuple[str, ...]) -> None:
+def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:
     """Greedy answers of all arms, and search at test time by the PRM and by self-reward."""
+    config.test_time = ConfigDict({"models": (), "prompted": ""})
+    config.test_time.searched = f"iter{ITERATIONS}"
+    config.test_time.prm = "prm"
+    config.test_time.methods = (
+        *config.evaluate.methods,
+        *(f"{method}_self_reward" for method in config.evaluate.methods),
+    )
     config.evaluate.models = arms
     config.evaluate.searched = ""
     config.evaluate.methods = ()
     config.evaluate.prm = ""
-    config.test_time = ConfigDict()
-    config.test_time.models = ()
-    config.test_time.prompted = ""
-    config.test_time.searched = f"iter{ITERATIONS}"
-    config.test_time.methods = (
-        "best_of_n",
-        "beam_search",
-        "best_of_n_self_reward",
-        "beam_search_self_reward",
-    )
-    config.test_time.prm = "prm"
