@@ -14,6 +14,7 @@ VERBS = (
     "show",
     "cases",
     "evaluate",
+    "table",
     "answer",
     "chat",
     "judge",
