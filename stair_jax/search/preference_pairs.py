@@ -23,6 +23,7 @@ import numpy as np
 
 from stair_jax.data.records import PathPair, StepPair
 from stair_jax.search.pair_candidates import Candidates, Nodes, Pairs, passed
+from stair_jax.search.pair_outcomes import refusal_shares
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
 
@@ -91,7 +92,8 @@ def sibling_pairs(
         ]
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
+    refusals = refusal_shares(record)
+    return [_sibling_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 
 def trajectory_pairs(
@@ -103,7 +105,8 @@ def trajectory_pairs(
     chosen = _passed(candidates, candidates.within(candidates.terminals), settings, counts)
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
+    refusals = refusal_shares(record)
+    return [_trajectory_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 
 def prm_pairs(
@@ -204,7 +207,9 @@ def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
     }
 
 
-def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+def _sibling_pair(
+    record: TreeRecord, refusals: Sequence[float | None], better: int, worse: int
+) -> StepPair:
     path = record.path(record.nodes[better].parent)
     return StepPair(
         **_head(record, better, worse),
@@ -214,10 +219,14 @@ def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
         path_tokens=_tokens(record.answer_tokens(path)),
         chosen_tokens=record.nodes[better].tokens,
         rejected_tokens=record.nodes[worse].tokens,
+        chosen_refusals=refusals[better],
+        rejected_refusals=refusals[worse],
     )
 
 
-def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+def _trajectory_pair(
+    record: TreeRecord, refusals: Sequence[float | None], better: int, worse: int
+) -> StepPair:
     chosen, rejected = record.path(better), record.path(worse)
     return StepPair(
         **_head(record, better, worse),
@@ -227,6 +236,8 @@ def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
         path_tokens=_tokens(record.answer_tokens([])),
         chosen_tokens=_tokens(record.tokens(chosen)),
         rejected_tokens=_tokens(record.tokens(rejected)),
+        chosen_refusals=refusals[better],
+        rejected_refusals=refusals[worse],
     )
 
 

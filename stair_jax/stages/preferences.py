@@ -15,6 +15,7 @@ from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, Nodes, why_no_pairs
+from stair_jax.search.pair_outcomes import mean_regrets, regret, write_regrets
 from stair_jax.search.pair_report import (
     REPORT_FILE,
     PairReportSettings,
@@ -82,8 +83,9 @@ class Preferences(Stage, StepPairSettings):
     def run(self, context: StageContext) -> None:
         """Makes `dpo.jsonl`, `prm.jsonl`, and `sft.jsonl` where it is wanted, by the prompts' ids.
 
-        Beside them, `counts.json` says why candidates were left out and why trees give no pair, and
-        `report.json` what other thresholds would give.
+        Beside them, `counts.json` says why candidates were left out and why trees give no pair,
+        `report.json` what other thresholds would give, and `regret.json` how much the trees of each
+        kind say is to be gained.
 
         Raises:
           UserError: there is not one pair of any kind, nor an answer; says what to change.
@@ -126,6 +128,8 @@ class Preferences(Stage, StepPairSettings):
         thresholds = self.v0, self.v1, self.min_visits
         report = make_report((tree.gaps for tree in trees), thresholds, self.report)
         write_json(context.folder / REPORT_FILE, report)
+        regrets = mean_regrets((tree.kind, tree.regret) for tree in trees)
+        write_regrets(context.folder, regrets)
         for name in [name for name in counts if name != "trees_without_pairs"]:
             text = ", ".join(f"{reason} {count}" for reason, count in shown[name].items())
             say(f"{context.name}: {name}: {text}")
@@ -150,6 +154,7 @@ class _TreePairs:
     """What one tree gives."""
 
     id: str
+    kind: str
     dpo: list[StepPair]
     dpo_counts: Counter[str]
     prm: list[PathPair]
@@ -160,6 +165,7 @@ class _TreePairs:
     has_tokens: bool
     no_pairs: str  # why there are none for DPO, of `NO_PAIRS`; empty: there are some
     gaps: TreeGaps
+    regret: float | None
 
 
 def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
@@ -176,6 +182,7 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
     )
     return _TreePairs(
         record.id,
+        record.kind,
         dpo,
         counts,
         *prm_pairs(record, settings.prm),
@@ -185,6 +192,7 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
         has_tokens=record.tokens(range(len(record.nodes))) is not None,
         no_pairs="" if dpo else _no_pairs(candidates, compared, settings),
         gaps=tree_gaps(record, candidates, compared),
+        regret=regret(record),
     )
 
 
