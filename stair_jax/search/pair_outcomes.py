@@ -95,11 +95,8 @@ class Regret:
 
 def regret(record: TreeRecord) -> float | None:
     """Of one tree, see `Regret`; None: nothing in it has a reward."""
-    root = record.nodes[0].value
-    rewards = [entry.get("reward") for node in record.nodes for entry in node.judgements]
-    rewards += [node.value for node in record.nodes if node.terminal]
-    known = [reward for reward in rewards if reward is not None]
-    return max(known) - root if known and root is not None else None
+    root, rewards = record.nodes[0].value, record.rewards()
+    return max(rewards) - root if rewards and root is not None else None
 
 
 def mean_regrets(trees: Iterable[tuple[str, float | None]]) -> dict[str, Regret]:
