@@ -1,4 +1,4 @@
-"""Mixtures of safety and helpfulness data by rates, through seqio or Hugging Face datasets.
+"""Mixtures of data by rates of their kinds or sources, through seqio or Hugging Face datasets.
 
 Both readers mix row indices: the texts stay in Python lists, and the libraries do the mixing, the
 shuffling and the repetition. seqio's feature converters are not used: they treat id 0 as padding,
@@ -20,6 +20,8 @@ from stair_jax.errors import UserError
 R = TypeVar("R")
 Reader = Literal["seqio", "datasets"]
 Rates = Mapping[str, float]
+RatesBy = Literal["kind", "source"]
+OTHERS = "*"  # among rates by source: all sources that they do not name
 
 
 def read_mixture(
@@ -56,10 +58,17 @@ def mix(
     seed: int,
     reader: Reader,
     where: str | Path,
+    by: RatesBy = "kind",
 ) -> list[SftRow]:
-    """As `read_mixture`, of rows that are read already; messages call them `where`."""
-    _check_reader(reader)
-    sources = _sources([row.kind for row in rows], rates, where)
+    """As `read_mixture`, of rows that are read already; messages call them `where`.
+
+    Rates by "source" are of the rows' sources; "*" is the rate of all others together.
+    """
+    check_mixing(rates, reader, by)
+    if by == "source" and rates is not None:
+        sources = _named_sources([row.source or "" for row in rows], rates, where)
+    else:
+        sources = _sources([row.kind for row in rows], rates, where)
     return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
 
 
@@ -134,20 +143,16 @@ def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> 
     return np.concatenate(passes)[:num_examples].tolist()
 
 
-def check_mixing(rates: Rates | None, reader: str) -> None:
+def check_mixing(rates: Rates | None, reader: str, by: RatesBy = "kind") -> None:
     """Checks the settings of a mixture before any data is read.
 
     Raises:
       UserError: an unknown kind, a rate below 0, no rate above 0, or an unknown reader.
     """
-    _check_reader(reader)
-    if rates is not None:
-        _wanted(rates)
-
-
-def _check_reader(reader: str) -> None:
     if reader not in _READERS:
         raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
+    if rates is not None:
+        _wanted(rates, by)
 
 
 # Name of a source -> (its rate, the indices of its rows).
@@ -166,16 +171,38 @@ def _sources(kinds: Sequence[Any], rates: Rates | None, path: str | Path) -> _So
     return sources
 
 
-def _wanted(rates: Rates) -> dict[str, float]:
+def _named_sources(names: Sequence[str], rates: Rates, where: str | Path) -> _Sources:
+    """The rows of each source that has a rate, and of all others where these have one."""
+    numbers: dict[str, list[int]] = {name: [] for name in rates}
+    for index, name in enumerate(names):
+        if name not in numbers and OTHERS not in numbers:
+            raise UserError(
+                f"{where}: rates have no source {name!r}, of which there are "
+                f"{names.count(name)} rows: name it (a rate of 0 leaves it out), or {OTHERS!r} for "
+                "all others"
+            )
+        numbers[name if name in numbers else OTHERS].append(index)
+    for name, rate in rates.items():
+        if rate > 0 and not numbers[name]:
+            known = ", ".join(map(repr, dict.fromkeys(names)))
+            raise UserError(f"{where} has no row of the source {name!r}: its sources are {known}")
+    # seqio has rules for names.
+    return {
+        f"source{number}": (rate, numbers[name])
+        for number, (name, rate) in enumerate(_wanted(rates, "source").items())
+    }
+
+
+def _wanted(rates: Rates, by: RatesBy = "kind") -> dict[str, float]:
     """The rates above 0."""
     for kind, rate in rates.items():
-        if kind not in KINDS:
+        if by == "kind" and kind not in KINDS:
             raise UserError(f"rates name the unknown kind {kind!r}: use {' and '.join(KINDS)}")
         if not rate >= 0:
             raise UserError(f"the rate of {kind} is {rate}: it must be 0 or more")
     wanted = {kind: float(rate) for kind, rate in rates.items() if rate > 0}
     if not wanted:
-        raise UserError("all rates are 0: at least one kind needs a rate above 0")
+        raise UserError(f"all rates are 0: at least one {by} needs a rate above 0")
     return wanted
 
 

@@ -191,10 +191,13 @@ class SftRow(_KindRow):
     Attributes:
       answer: what the model learns to say, tags and all; behind `start`, if there is one.
       kind: "safety" or "helpfulness".
+      source: the data set that it is from; needed where training mixes sources at given rates.
     """
 
     answer: str
     kind: str
+    _: KW_ONLY
+    source: str | None = None
 
     @property
     def whole_answer(self) -> str:
