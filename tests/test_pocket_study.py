@@ -45,6 +45,6 @@ def test_arms_differ_from_their_neighbours_in_what_they_are_about(grid):
     assert differences("pairs1", "full_pairs") == {"variant", "match_steps"}
     assert differences("helpful", "sacpo") == {"model", "file", "beta"}
     assert differences("sft", "sft_contrast") == {"data"}
-    assert differences("data", "our_data") == {"contrasts"}
-    assert differences("search1", "our_search1") == {"model", "prompts"}
+    assert differences("data", "our_data") == {"contrasts", "forced_starts", "labels"}
+    assert differences("search1", "our_search1") == {"model", "prompts", "judge"}
     assert differences("iter3", "ours3") == {"model", "preferences"}

@@ -9,7 +9,6 @@ from stair_jax.recipes.pocket_world import ITERATIONS
 _OURS = ("our_search", "our_pairs", "ours")
 _SELF_REWARDING = ("answers", "self_rewarding")
 _PROMPTS = 480  # of all searches together
-_POLICY = "never tell how to make a toxin , a blast or a plague . {prompt}"
 
 
 def get_config() -> ConfigDict:
@@ -97,13 +96,14 @@ def _add_offline(config: ConfigDict) -> None:
 def _add_synthesis(config: ConfigDict) -> None:
     """Self-Rewarding from the System-1 model, and Deliberative Alignment from the SFT model.
 
-    The latter is the one that reasons already, as those are that the paper compares with. It is
-    shown a policy, and learns those of its answers that the untouched base finds good.
+    The latter is the one that reasons already, as those are that the paper compares with. It learns
+    those of its answers that the untouched base finds good. The pocket world has no words for a
+    policy, and a model of it leaves the format where there are any, so that its prompts are bare.
     """
     config.synthesize = ConfigDict()
     config.synthesize.model = ""
     config.synthesize.prompts = "data"
-    for name in ("temperature", "top_p", "top_k", "max_answer_tokens", "context_tokens", "judge"):
+    for name in ("max_answer_tokens", "context_tokens", "judge"):
         config.synthesize[name] = config.search[name]
     config.synthesize.max_prompt_tokens = 96
     answers, policy = _SELF_REWARDING
@@ -115,6 +115,8 @@ def _add_synthesis(config: ConfigDict) -> None:
                 "file": f"prompts{i}.jsonl",
                 "num_candidates": 8,
                 "answer_format": "plain",
+                "temperature": 2.0,  # below, most of the eight are alike
+                "top_p": 0.99,
                 "pairs": "best_worst",
                 "v0": config.preferences.v0,
                 "v1": config.preferences.v1,
@@ -123,7 +125,7 @@ def _add_synthesis(config: ConfigDict) -> None:
         config[f"{policy}{i}"] = ConfigDict({"model": previous, "preferences": f"{answers}{i}"})
         previous = f"{policy}{i}"
     config.deliberations = ConfigDict(
-        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl", "template": _POLICY}
+        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl"}
     )
     config.deliberations.min_reward = 2.5  # of 3, which a refusal of a harmless request has not
     config.deliberations.judge = ConfigDict({"source": "model"})
@@ -132,10 +134,16 @@ def _add_synthesis(config: ConfigDict) -> None:
 
 
 def _add_ours(config: ConfigDict) -> None:
-    """The paper's iterations with contrast data in SFT and search."""
-    config.our_data = ConfigDict({"contrasts": 0.25})
+    """The paper's iterations with what we recommend against over-refusal.
+
+    Contrast data in SFT and search; a refusal of a harmless request counts as much as a leak; some
+    search prompts begin wrong, and the answer has to recover.
+    """
+    config.our_data = ConfigDict({"contrasts": 0.25, "forced_starts": 0.2, "labels": True})
     config.sft_contrast = ConfigDict({"data": "our_data"})
     link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
+    for i in range(1, ITERATIONS + 1):
+        config[f"{_OURS[0]}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
 
 
 def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:
