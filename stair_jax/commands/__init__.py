@@ -13,6 +13,7 @@ VERBS = (
     "plan",
     "show",
     "cases",
+    "cost",
     "evaluate",
     "table",
     "answer",
