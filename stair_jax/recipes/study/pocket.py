@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     own = [stage for stage in config.stages if stage != "evaluate"]
     numbers = range(1, ITERATIONS + 1)
     _add_trees(config)
+    _add_once(config)
     _add_offline(config)
     _add_synthesis(config)
     _add_ours(config)
@@ -26,6 +27,13 @@ def get_config() -> ConfigDict:
         "dpo:dpo_full",
         "preferences:good_answers",
         "sft:sft_trees",
+        "dpo:once_3_epochs",
+        *(
+            f"{kind}{i}"
+            for i in numbers[1:]
+            for kind in ("search:sft_search", "preferences:sft_pairs")
+        ),
+        "dpo:all_at_once",
         "pocket:more_data",
         "dpo:dpo_direct",
         "dpo:helpful",
@@ -50,6 +58,8 @@ def get_config() -> ConfigDict:
         *(f"iter{i}" for i in numbers),
         "dpo_full",
         "sft_trees",
+        "once_3_epochs",
+        "all_at_once",
         "dpo_direct",
         "sacpo",
         *(f"{_SELF_REWARDING[1]}{i}" for i in numbers),
@@ -74,6 +84,17 @@ def _add_trees(config: ConfigDict) -> None:
     config.sft_trees = ConfigDict({"model": "sft", "data": "good_answers", "rates": None})
     config.sft_trees.epochs = config.dpo.epochs
     config.sft_trees.learning_rate = config.dpo.learning_rate
+
+
+def _add_once(config: ConfigDict) -> None:
+    """One round in place of three: three epochs over its pairs, or the prompts of all at once."""
+    config.once_3_epochs = ConfigDict({"model": "sft", "preferences": "pairs1", "epochs": 3.0})
+    pairs = ["pairs1"]
+    for i in range(2, ITERATIONS + 1):
+        config[f"sft_search{i}"] = ConfigDict({"model": "sft", "file": f"prompts{i}.jsonl"})
+        config[f"sft_pairs{i}"] = ConfigDict({"trees": f"sft_search{i}"})
+        pairs.append(f"sft_pairs{i}")
+    config.all_at_once = ConfigDict({"model": "sft", "preferences": tuple(pairs)})
 
 
 def _add_offline(config: ConfigDict) -> None:
