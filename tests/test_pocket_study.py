@@ -56,7 +56,7 @@ def test_arms_differ_from_their_neighbours_in_what_they_are_about(grid):
     assert differences("sft", "sft_contrast") == {"data"}
     assert differences("data", "our_data") == {"contrasts", "forced_starts", "labels"}
     assert differences("search1", "our_search1") == {"model", "prompts", "judge"}
-    assert differences("iter3", "ours3") == {"model", "preferences"}
+    assert differences("iter3", "ours3") == {"model", "preferences", "adaptive_rates"}
 
 
 @pytest.fixture(scope="module")

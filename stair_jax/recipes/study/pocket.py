@@ -158,13 +158,15 @@ def _add_ours(config: ConfigDict) -> None:
     """The paper's iterations with what we recommend against over-refusal.
 
     Contrast data in SFT and search; a refusal of a harmless request counts as much as a leak; some
-    search prompts begin wrong, and the answer has to recover.
+    search prompts begin wrong, and the answer has to recover; DPO draws the kind of pairs more
+    often of which the trees show that more is to be gained.
     """
     config.our_data = ConfigDict({"contrasts": 0.25, "forced_starts": 0.2, "labels": True})
     config.sft_contrast = ConfigDict({"data": "our_data"})
     link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
     for i in range(1, ITERATIONS + 1):
         config[f"{_OURS[0]}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
+        config[f"{_OURS[2]}{i}"].adaptive_rates = 1.0
 
 
 def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:
