@@ -277,6 +277,8 @@ class StepPair(PreferencePair):
       path_tokens: ids of all steps of `path`, joined.
       chosen_tokens: ids of `chosen`.
       rejected_tokens: ids of `rejected`.
+      chosen_refusals: share of refusals among the answers that the search has found behind
+        `chosen`; `rejected_refusals` of the other.
     """
 
     path: Texts
@@ -286,6 +288,8 @@ class StepPair(PreferencePair):
     path_tokens: Tokens | None = None
     chosen_tokens: Tokens | None = None
     rejected_tokens: Tokens | None = None
+    chosen_refusals: float | None = None
+    rejected_refusals: float | None = None
 
     @property
     def better_texts(self) -> Texts:
