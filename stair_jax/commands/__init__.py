@@ -7,4 +7,18 @@ A verb is a module with
     def execute(arguments: Arguments, session: Session) -> int      # the exit status
 """
 
-VERBS = ("run", "plan", "show", "evaluate", "answer", "chat", "judge", "data", "completion")
+VERBS = (
+    "run",
+    "sweep",
+    "plan",
+    "show",
+    "cases",
+    "cost",
+    "evaluate",
+    "table",
+    "answer",
+    "chat",
+    "judge",
+    "data",
+    "completion",
+)

@@ -1,7 +1,11 @@
-"""Config files: a Python file with `get_config()`, or the name of a recipe in the package."""
+"""Config files: a Python file with `get_config()`, or the name of a recipe in the package.
+
+A file may also have `get_sweep()`, the cells of a sweep, which is given the same argument.
+"""
 
 import runpy
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +29,40 @@ def load_config(path: str | None) -> ConfigDict:
     if not Path(file).is_file():
         known = f"of the recipes in the package {did_you_mean(file, recipes.RECIPES)}"
         raise UserError(f"there is no config file {file}; {known}")
-    try:
-        config = runpy.run_path(file)["get_config"](*arguments)
-    except UserError:
-        raise
-    except KeyError as error:
-        if error.args != ("get_config",):
-            raise UserError(_fault(file, error)) from error
-        raise UserError(f"the config file {file} has no function get_config()") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(_fault(file, error)) from error
+    config = _call(file, "get_config", arguments)
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"get_config() of {file} gives a {type(config).__name__}, "
             "and has to give an ml_collections.ConfigDict"
         )
     return config
+
+
+def load_sweep(path: str) -> Any:
+    """What `get_sweep()` of a config file or a recipe gives; None: it has no such function.
+
+    Raises:
+      UserError: the file fails.
+    """
+    file, *arguments = path.split(":", 1)
+    if file in recipes.RECIPES and not Path(file).exists():
+        return recipes.get_sweep(file, *arguments)
+    return _call(file, "get_sweep", arguments, required=False)
+
+
+def _call(file: str, function: str, arguments: Sequence[str], required: bool = True) -> Any:
+    """What a function of a config file gives; None: there is none, and none is required."""
+    try:
+        found = runpy.run_path(file).get(function)
+        if found is not None:
+            return found(*arguments)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(_fault(file, error)) from error
+    if required:
+        raise UserError(f"the config file {file} has no function {function}()")
+    return None
 
 
 def _fault(file: str, error: BaseException) -> str:

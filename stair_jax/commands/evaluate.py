@@ -6,7 +6,7 @@ from typing import Any
 
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.model_flags import users_cache
-from stair_jax.commands.running import add_redo_flags, run_config
+from stair_jax.commands.running import add_redo_flags, listed, run_config
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.evaluation.suites import SUITES
@@ -86,7 +86,7 @@ def execute(arguments: Arguments, session: Session) -> int:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The section of the stage."""
-    methods = _listed(options.method) or [_GREEDY]
+    methods = listed(options.method) or [_GREEDY]
     searches = [method for method in methods if method not in (_GREEDY, _PROMPTED)]
     models = options.model
     if len(models) != 1 and methods != [_GREEDY]:
@@ -96,7 +96,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "files": options.data,
         "suite": options.suite,
-        "benchmarks": tuple(_listed(options.benchmarks)),
+        "benchmarks": tuple(listed(options.benchmarks)),
         "limit": options.limit,
         "checkpoints": tuple(models) if _GREEDY in methods else (),
         "prompted_checkpoint": models[0] if _PROMPTED in methods else "",
@@ -109,7 +109,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "context_tokens": max(_CONTEXT, 2 * options.max_tokens),
         "test_time": {"max_answer_tokens": options.max_tokens},
         "dtype": "",
-        **({"graders": tuple(_listed(options.judge))} if options.judge else {}),
+        **({"graders": tuple(listed(options.judge))} if options.judge else {}),
     }
 
 
@@ -118,11 +118,6 @@ def _sizes(is_alone: bool) -> dict[str, int]:
     import jax
 
     return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
-
-
-def _listed(values: list[str]) -> list[str]:
-    """The entries of flags that may be repeated, and may hold several with commas."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _labelled(values: list[str]) -> dict[str, str]:

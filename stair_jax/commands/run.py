@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments
-from stair_jax.commands.running import add_redo_flags, run_config
+from stair_jax.commands.running import add_redo_flags, listed, run_config
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster
@@ -36,6 +36,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="go on with a finished training stage to the epochs of the config (keep_state)",
     )
+    parser.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        metavar="WORKDIR",
+        help="take over finished stages of another run, or of the cells of a sweep, where they are "
+        "the same; may be repeated",
+    )
 
 
 def execute(arguments: Arguments, session: Session) -> int:
@@ -48,5 +56,13 @@ def execute(arguments: Arguments, session: Session) -> int:
         return 0
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
-    run_config(config, Path(options.workdir), options, session, options.lengthen, options.fit)
+    run_config(
+        config,
+        Path(options.workdir),
+        options,
+        session,
+        options.lengthen,
+        options.fit,
+        listed(options.reuse),
+    )
     return 0

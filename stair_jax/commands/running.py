@@ -28,6 +28,40 @@ def add_redo_flags(parser: argparse.ArgumentParser) -> None:
     cluster.add_flags(parser)
 
 
+def join(options: argparse.Namespace, session: Session) -> None:
+    """Joins the other processes of the run, where the flags say that there are some."""
+    processes = cluster.read_flags(options)
+    session.on_interrupt = "the same command goes on where it stopped"
+    if processes is not None:
+        before = signal.getsignal(signal.SIGTERM)
+        session.watchdog = cluster.join(processes)
+        signal.signal(signal.SIGTERM, before)  # JAX has put its own in this place
+
+
+def leave(session: Session) -> None:
+    """Waits for the other processes, and ends with them."""
+    if session.watchdog is not None:
+        collectives.barrier("the end of the run", collectives.PATIENCE)
+        session.watchdog.leave(0)
+
+
+def keep_programs(config: RunConfig, folder: Path) -> None:
+    """Keeps compiled programs where the config says, or in `folder`."""
+    named = config.runtime.compilation_cache
+    if place := folder / ".jax_cache" if named is None else named:
+        use_compilation_cache(place)  # makes the folder: not before all is checked
+
+
+def agreement(options: argparse.Namespace) -> Callable[[Sequence[str]], bool]:
+    """Who is asked before anything is deleted: nobody, or the user."""
+    return (lambda names: True) if options.yes else _ask
+
+
+def listed(values: Sequence[str]) -> list[str]:
+    """The entries of flags that may be repeated, and may hold several with commas."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
 def run_config(
     config: RunConfig,
     workdir: Path,
@@ -35,6 +69,7 @@ def run_config(
     session: Session,
     lengthened: Sequence[str] = (),
     is_fitted: bool = False,
+    reused: Sequence[str] = (),
 ) -> None:
     """Runs what is not finished.
 
@@ -45,33 +80,26 @@ def run_config(
       session: of the command.
       lengthened: finished training stages that go on.
       is_fitted: whether what does not fit the devices is changed until it does.
+      reused: folders of runs whose finished stages are taken over where they are the same.
 
     Raises:
       UserError: something that the run needs is missing, or does not fit.
     """
-    processes = cluster.read_flags(options)
-    session.on_interrupt = "the same command goes on where it stopped"
-    if processes is not None:
-        before = signal.getsignal(signal.SIGTERM)
-        session.watchdog = cluster.join(processes)
-        signal.signal(signal.SIGTERM, before)  # JAX has put its own in this place
+    join(options, session)
     from stair_jax.run import pipeline  # flags and settings are checked before this is imported
+    from stair_jax.run.reuse import donor_folders
 
-    agree: Callable[[Sequence[str]], bool] = (lambda names: True) if options.yes else _ask
-    anew = pipeline.Anew(options.redo, list(lengthened), agree)
+    donors = donor_folders(reused, workdir)
+    anew = pipeline.Anew(options.redo, list(lengthened), agreement(options))
     if is_fitted:
         from stair_jax.run.fit_run import check_and_fit
 
         config, models = check_and_fit(config, workdir, anew.stages(config.stages))
     else:
         models = pipeline.check(config, workdir, anew)
-    named = config.runtime.compilation_cache
-    if folder := workdir / ".jax_cache" if named is None else named:
-        use_compilation_cache(folder)  # makes the folder: not before all is checked
-    pipeline.run(config, workdir, anew, models)
-    if session.watchdog is not None:
-        collectives.barrier("the end of the run", collectives.PATIENCE)
-        session.watchdog.leave(0)
+    keep_programs(config, workdir)
+    pipeline.run(config, workdir, anew, models, pipeline.Others(donors))
+    leave(session)
 
 
 def _ask(names: Sequence[str]) -> bool:

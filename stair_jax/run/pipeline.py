@@ -8,7 +8,7 @@ done by the first one, on its own devices, while the others wait.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from stair_jax.run.context import StageContext
 from stair_jax.run.disk import check_disk
 from stair_jax.run.lock import lock_holder, locked
 from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
+from stair_jax.run.reuse import own_files, taker
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
 from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete, write_record
+from stair_jax.run.stage_times import timed
 from stair_jax.run.unneeded_models import (
     finish_removals,
     remove_unneeded_models,
@@ -45,6 +47,19 @@ from stair_jax.run.workdir import (
 
 _BARRIER = 3600.0  # seconds between the first and the last process at a barrier; files are hashed
 _SEEN_AFTER = 60.0  # seconds until a file of one machine is seen on another
+
+
+@dataclass(frozen=True)
+class Others:
+    """Other runs with which this one shares stages.
+
+    Attributes:
+      donors: working folders of which a finished stage is taken over where it is the same.
+      share: called before models that are not needed any more are removed.
+    """
+
+    donors: Sequence[Path] = ()
+    share: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,11 @@ def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
 
 
 def run(
-    config: RunConfig, workdir: Path, anew: Anew = Anew(), models: Models | None = None
+    config: RunConfig,
+    workdir: Path,
+    anew: Anew = Anew(),
+    models: Models | None = None,
+    others: Others = Others(),
 ) -> None:
     """Runs the stages that are not finished in `workdir`.
 
@@ -96,6 +115,7 @@ def run(
       workdir: its folder.
       anew: what is finished and is to be worked on again.
       models: what `check` gave; None: it is called here.
+      others: runs with which it shares stages.
 
     Raises:
       UserError: as `check`, or the run does not match what `workdir` holds.
@@ -105,8 +125,9 @@ def run(
     with locked(workdir) if collectives.is_main() else nullcontext():
         states: dict[str, StageState] = {}
         if collectives.is_main():
-            _clear(entries, workdir, anew)
-            states = look(entries, workdir)
+            clear(entries, workdir, anew)
+            fill = taker(workdir, others.donors, anew.stages(entries))
+            states = look(entries, workdir, fill if others.donors else None)
             left = [entry for entry in entries if not states[entry.name].is_finished]
             check_bases(entries, left, workdir)
             check_disk(entries, left, models, config.runtime.keep_models, workdir)
@@ -114,11 +135,15 @@ def run(
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
         states = _shared(states)
-        _run_rest(entries, states, workdir, config.runtime)
+        _run_rest(entries, states, workdir, config.runtime, others.share)
 
 
-def _clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
-    """Deletes what is to be made anew, once that is agreed to."""
+def clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
+    """Deletes what is to be made anew, once that is agreed to.
+
+    Raises:
+      UserError: it is not agreed to; or a stage cannot be made anew, or go on.
+    """
     finish_reopening(entries, workdir)
     finish_removals(entries, workdir)
     require_models(entries, dependents([*anew.redo, *anew.lengthen], entries), workdir)
@@ -182,10 +207,11 @@ def _run_rest(
     states: dict[str, StageState],
     workdir: Path,
     runtime: Runtime,
+    share: Callable[[], None],
 ) -> None:
     intact: set[str] = set()  # made or checked in this run
     finished = [entry.name for entry in entries if states[entry.name].is_finished]
-    _remove_models(entries, finished, workdir, runtime)
+    _remove_models(entries, finished, workdir, runtime, share)
     for number, entry in enumerate(entries, start=1):
         title = f"[{number} of {len(entries)}] {entry.name}"
         if states[entry.name].is_finished:
@@ -201,14 +227,19 @@ def _run_rest(
         finished.append(entry.name)
         say(f"{title}: done in {duration(seconds)}")
         _summarize(entry, workdir)
-        _remove_models(entries, finished, workdir, runtime)
+        _remove_models(entries, finished, workdir, runtime, share)
 
 
 def _remove_models(
-    entries: Sequence[StageEntry], finished: Sequence[str], workdir: Path, runtime: Runtime
+    entries: Sequence[StageEntry],
+    finished: Sequence[str],
+    workdir: Path,
+    runtime: Runtime,
+    share: Callable[[], None],
 ) -> None:
     """Removes models that no stage needs any more, where the config wants it."""
     if collectives.is_main() and runtime.keep_models == "needed":
+        share()
         remove_unneeded_models(entries, finished, workdir)
 
 
@@ -218,11 +249,17 @@ def _summarize(entry: StageEntry, workdir: Path) -> None:
         say(text)
 
 
+def _timed(folder: Path) -> AbstractContextManager[None]:
+    """Writes down how long the first process works on a stage."""
+    return timed(folder) if collectives.is_main() else nullcontext()
+
+
 def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
     """Runs one stage and writes its records; returns its seconds."""
     folder = workdir / entry.name
     if collectives.is_main():
         storage.make_folder(folder)
+        own_files(folder)
         write_record(folder / STARTED_FILE, state.identity)
     collectives.barrier(f"the start of stage {entry.name}", _BARRIER)
     context = StageContext(
@@ -241,7 +278,7 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     by_first = entry.stage.PROCESSES == "first"
     if collectives.is_main() or not by_first:
         try:
-            with storage.using_disk(folder):
+            with storage.using_disk(folder), _timed(folder):
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error

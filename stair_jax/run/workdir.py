@@ -1,7 +1,7 @@
 """What a working folder holds of a run: which stages are finished, which are to be done anew."""
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from stair_jax.run.stage_records import (
     write_record,
 )
 
-_HISTORY = "history"
+HISTORY = "history"
+
+# (stage, fingerprints of its inputs, of the user's files): fills its folder, if it can
+Fill = Callable[[StageEntry, Mapping[str, str], Mapping[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class StageState:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The settings of earlier lengths of a stage that was lengthened, oldest first."""
-        return self.identity.get(_HISTORY, [])
+        return self.identity.get(HISTORY, [])
 
 
 def is_complete(workdir: Path, name: str) -> bool:
@@ -50,8 +53,15 @@ def is_complete(workdir: Path, name: str) -> bool:
     return (workdir / name / COMPLETE_FILE).is_file()
 
 
-def look(entries: Sequence[StageEntry], workdir: Path) -> dict[str, StageState]:
+def look(
+    entries: Sequence[StageEntry], workdir: Path, fill: Fill | None = None
+) -> dict[str, StageState]:
     """The state of each stage, in order; nothing is written but the cache of `SourceHashes`.
+
+    Args:
+      entries: of the run.
+      workdir: of the run.
+      fill: called for each stage before it is looked at, such as `reuse.taker`; None: nothing is.
 
     Raises:
       UserError: the folder holds what another config, or another content of the user's files, made;
@@ -62,6 +72,8 @@ def look(entries: Sequence[StageEntry], workdir: Path) -> dict[str, StageState]:
     for entry in entries:
         inputs = {name: states[name].fingerprint for name in entry.input_names}
         sources = hashes.of(entry.stage)
+        if fill is not None:
+            fill(entry, inputs, sources)
         states[entry.name] = _look_at(entry, inputs, sources, entries, workdir)
     return states
 
@@ -125,7 +137,7 @@ def reopen(entry: StageEntry, record: Record, inputs: Mapping[str, str], workdir
     """Makes a finished stage one that was interrupted at the end of its former length."""
     folder = workdir / entry.name
     past = {"settings": record["settings"], "fingerprint": record["fingerprint"]}
-    identity = {**entry.identity(inputs), _HISTORY: [*record.get(_HISTORY, []), past]}
+    identity = {**entry.identity(inputs), HISTORY: [*record.get(HISTORY, []), past]}
     write_record(folder / STARTED_FILE, identity)
     entry.stage.reopen(folder)  # first: what it leaves would count as made at the new length
     remove_record(folder / COMPLETE_FILE)
@@ -138,7 +150,7 @@ def finish_reopening(entries: Sequence[StageEntry], workdir: Path) -> None:
         if not all((folder / name).is_file() for name in (COMPLETE_FILE, STARTED_FILE)):
             continue
         done, begun = read_record(folder / COMPLETE_FILE), read_record(folder / STARTED_FILE)
-        if len(begun.get(_HISTORY, [])) > len(done.get(_HISTORY, [])):
+        if len(begun.get(HISTORY, [])) > len(done.get(HISTORY, [])):
             entry.stage.reopen(folder)
             remove_record(folder / COMPLETE_FILE)
 
@@ -162,8 +174,8 @@ def _look_at(
         # What is read from the start again may be corrected.
         kept = sources if entry.stage.KEEPS else {}
         _check_same(entry, record, "started", inputs, kept, entries, workdir)
-        if _HISTORY in record:
-            identity[_HISTORY] = record[_HISTORY]
+        if HISTORY in record:
+            identity[HISTORY] = record[HISTORY]
     elif folder.exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise UserError(
             f"{folder} holds files, but no {COMPLETE_FILE} of a finished stage: "
