@@ -17,7 +17,8 @@ from stair_jax.commands.running import (
 )
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
-from stair_jax.parallel.processes import cluster
+from stair_jax.monitoring import say
+from stair_jax.parallel.processes import cluster, collectives
 from stair_jax.run import sweep_grid
 from stair_jax.run.override import Override
 from stair_jax.run.sweep_manifest import Manifest, read_manifest
@@ -51,6 +52,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--list", action="store_true", help="print the cells and their values, and end"
     )
     parser.add_argument(
+        "--tables", action="store_true", help="make the tables and figures of what is there alone"
+    )
+    parser.add_argument(
         "--reuse",
         action="append",
         default=[],
@@ -64,10 +68,13 @@ def execute(arguments: Arguments, session: Session) -> int:
     """Runs what is not finished of all cells; returns the exit status."""
     options = arguments.options
     cluster.read_flags(options)
-    cells = _cells(options)
-    config = load_config(options.config)
     if not options.workdir and not options.list:
         raise UserError("--workdir is missing: name the folder of the sweep, e.g. --workdir=runs/b")
+    if options.tables:
+        _write_tables(Path(options.workdir))
+        return 0
+    cells = _cells(options)
+    config = load_config(options.config)
     from stair_jax.run import sweep
 
     folder = Path(options.workdir or ".")
@@ -88,6 +95,9 @@ def execute(arguments: Arguments, session: Session) -> int:
     sweep.save_manifest(folder, manifest)
     keep_programs(checked[0].config, folder)
     failed = sweep.run(checked, donors)
+    done = [cell for cell in checked if cell.name not in failed]
+    if collectives.is_main() and any(e.kind == "evaluate" for c in done for e in c.config.stages):
+        _write_tables(folder)
     leave(session)
     if failed:
         raise UserError(
@@ -95,6 +105,18 @@ def execute(arguments: Arguments, session: Session) -> int:
             + "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         )
     return 0
+
+
+def _write_tables(folder: Path) -> None:
+    """Writes sweep.md, sweep.csv, sweep_table.json and figures of the cells that are evaluated."""
+    from stair_jax.commands.seed_tables import TableSettings, make_table, read_answers, write_tables
+
+    if read_manifest(folder) is None:
+        raise UserError(f"{folder} is no folder of a sweep: run it first, without --tables")
+    settings = TableSettings([str(folder)])
+    answers = read_answers(settings)
+    write_tables(folder, "sweep", make_table(settings, answers), answers)
+    say(f"tables of the sweep: {folder / 'sweep.md'}, sweep.csv, sweep_table.json, figures")
 
 
 def format_cells(cells: Mapping[str, Mapping[str, str]]) -> str:

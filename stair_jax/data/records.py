@@ -213,7 +213,8 @@ class SynthesisPrompt(_KindRow):
       kind: "safety" or "helpfulness".
       source: the data set, or the family of requests, that it is from.
       reference: the right answer where the data set has one, as it stands there (any JSON value).
-      answer: a good answer, where the row has one.
+      label: as of `Prompt`.
+      answer: a good answer, where the row has one; behind `start`, if there is one.
       category: what the prompt is about, by which a policy is chosen.
     """
 
@@ -221,13 +222,20 @@ class SynthesisPrompt(_KindRow):
     _: KW_ONLY
     source: str | None = None
     reference: Any = None
+    label: Any = None
     answer: str | None = None
     category: str | None = None
 
     def to_prompt(self) -> Prompt:
         """The same as a prompt of a search or an evaluation."""
-        chat: dict[str, Any] = {"system": self.system, "history": self.history}
-        return Prompt(self.id, self.prompt, self.kind, self.source or "", self.reference, **chat)
+        names = ("system", "history", "start", "reference", "label")
+        rest: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return Prompt(self.id, self.prompt, self.kind, self.source or "", **rest)
+
+    @property
+    def start_text(self) -> str:
+        """What each answer is made to begin with; "": nothing."""
+        return "".join(self.start or ())
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _figure(
     clusters, places = joined(parts)
 
     def figure(weights: np.ndarray) -> np.ndarray:
-        return _mean_figure(parts, places, metric, weights)
+        return mean_figure(parts, places, metric, weights)
 
     value = float(figure(np.ones((1, len(clusters))))[0])
     top = {"share": 1.0, "percent": 100.0}.get(metric.unit)
@@ -133,9 +133,20 @@ def _figure(
     return value, resample(figure, clusters, num_samples, seed)
 
 
-def _mean_figure(
+def mean_figure(
     parts: Sequence[PerCase], places: Sequence[np.ndarray], metric: Metric, weights: np.ndarray
 ) -> np.ndarray:
+    """The mean over the attacks under weights of the cases.
+
+    Args:
+      parts: the numbers under each attack.
+      places: of each part's cases among those of the weights [rows].
+      metric: whose statistic is taken.
+      weights: of the cases [samples, cases].
+
+    Returns:
+      [samples]; NaN: there is none.
+    """
     figures = [
         metric.statistic(part.rows, part.values, weights[:, place])
         for part, place in zip(parts, places, strict=True)
@@ -183,15 +194,15 @@ def difference(
     Raises:
       ValueError: `rows`, or `others`, are of different models, methods or benchmarks.
     """
-    pairs = list(_pairs(by_attack(rows, metric), by_attack(others, metric)))
+    pairs = list(paired(by_attack(rows, metric), by_attack(others, metric)))
     if not pairs or not all(part.rows for part, _ in pairs):
         return Difference(None)
     first, second = zip(*pairs, strict=True)
     clusters, places = joined(first)
 
     def figure(weights: np.ndarray) -> np.ndarray:
-        one = _mean_figure(first, places, metric, weights)
-        return one - _mean_figure(second, places, metric, weights)
+        one = mean_figure(first, places, metric, weights)
+        return one - mean_figure(second, places, metric, weights)
 
     value = float(figure(np.ones((1, len(clusters))))[0])
     if np.isnan(value):
@@ -203,7 +214,7 @@ def difference(
     return Difference(value, low, high, len(clusters))
 
 
-def _pairs(
+def paired(
     first: Mapping[str, PerCase], second: Mapping[str, PerCase]
 ) -> Iterator[tuple[PerCase, PerCase]]:
     """Both sides of each attack, with the cases alone that both have."""

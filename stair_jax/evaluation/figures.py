@@ -117,8 +117,32 @@ def scaling_figure(
         raise UserError(f"a cost of {bad[0]:g} has no logarithm: leave out what has no cost")
     with _axes(path, cost, score) as axes:
         axes.set_xscale("log", base=2)
-        lines = [_line(axes, number, one.points) for number, one in enumerate(series)]
-        _legend(axes, lines, [one.name for one in series])
+        _lines(axes, series)
+    return _files(path)
+
+
+def line_figure(
+    series: Sequence[Series], path: Path, horizontal: str, vertical: str, is_log: bool = False
+) -> list[Path]:
+    """Lines with bands of their intervals.
+
+    Args:
+      series: the lines.
+      path: of the files, without an ending.
+      horizontal: label of the horizontal axis.
+      vertical: label of the vertical axis.
+      is_log: whether the horizontal axis is logarithmic.
+
+    Returns:
+      the files that were written.
+
+    Raises:
+      UserError: matplotlib is missing, or a file cannot be written.
+    """
+    with _axes(path, horizontal, vertical) as axes:
+        if is_log:
+            axes.set_xscale("log")
+        _lines(axes, series)
     return _files(path)
 
 
@@ -225,6 +249,11 @@ def _write(figure: Any, path: Path, version: str) -> None:
 def _files(path: Path) -> list[Path]:
     """The SVG and the PNG; a dot in the name is no ending."""
     return [path.with_name(f"{path.name}.{ending}") for ending in ("svg", "png")]
+
+
+def _lines(axes: Any, series: Sequence[Series]) -> None:
+    lines = [_line(axes, number, one.points) for number, one in enumerate(series)]
+    _legend(axes, lines, [one.name for one in series])
 
 
 def _line(axes: Any, number: int, points: Sequence[Point], steps: bool = False) -> Any:

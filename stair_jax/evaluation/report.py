@@ -11,6 +11,7 @@ from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.calibration import Calibration
 from stair_jax.evaluation.case import Answer, Graded
 from stair_jax.evaluation.drawing import write_scaling
+from stair_jax.evaluation.graded_rows import GRADED_FILE, graded_rows
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.method_scaling import main_results
 from stair_jax.evaluation.runner import answer_key
@@ -133,7 +134,7 @@ def write_report(
         if found := benchmarks[result.benchmark].details(result.rows):
             row = details.setdefault(row_label(result.key), {})
             row[_name_of(result, named)] = found
-    storage.write_jsonl(folder / "graded.jsonl", _graded_rows(results))
+    storage.write_jsonl(folder / GRADED_FILE, graded_rows(results))
     storage.write_json(folder / "details.json", details)
     write_table(table, folder)
     write_scaling(folder, table, main_results(results, benchmarks), test_time or TestTimeSettings())
@@ -145,20 +146,3 @@ def _name_of(result: Result, first: Mapping[tuple[str, str], str]) -> str:
     attack = "" if result.attack == "none" else f":{result.attack}"
     is_first = first[result.benchmark, result.attack] == result.judge
     return result.benchmark + attack + ("" if is_first else f", {result.judge}")
-
-
-def _graded_rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    """What each answer got, for whoever wants other statistics."""
-    for result in results:
-        for graded in result.rows:
-            answer = graded.answer
-            yield {
-                "model": result.model,
-                "method": result.method,
-                "benchmark": result.benchmark,
-                "attack": result.attack,
-                "case": graded.case.id,
-                "sample": answer.sample,
-                "judge": result.judge,
-                **{f"score/{name}": value for name, value in graded.scores.items()},
-            }

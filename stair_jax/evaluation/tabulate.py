@@ -98,7 +98,7 @@ def tabulate(
     Raises:
       ValueError: two results have the same place in the table, or none has that of the baseline.
     """
-    places = _places([*results, *_means(results, means)])
+    places = _places([*results, *mean_results(results, means)])
     rows = tuple(dict.fromkeys(result.key for result in results))
     columns = _ordered(column for _, column in places)
 
@@ -139,7 +139,7 @@ def _places(results: Sequence[Result]) -> Places:
     return places
 
 
-def _means(results: Sequence[Result], means: Sequence[AttackMean]) -> Iterator[Result]:
+def mean_results(results: Sequence[Result], means: Sequence[AttackMean]) -> Iterator[Result]:
     """Results under several attacks, as one each."""
     for mean in means:
         found: dict[tuple[RowKey, str], dict[str, Result]] = {}

@@ -52,6 +52,10 @@ HELPFULNESS = (
     Choice("xstest_safe", "over_refusal", is_inverted=True),
     Choice("pocket", "helpfulness"),
 )
+OVER_REFUSAL = tuple(
+    Choice(benchmark, "over_refusal", is_inverted=True)
+    for benchmark in ("xstest_safe", "coconot", "oktest", "or_bench", "pocket")
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,17 @@ class Plane:
     helpfulness: str
 
 
-def plane_of(table: Table) -> Plane | None:
-    """Safety against helpfulness of the rows of a table; None: no row has both."""
-    safety, helpfulness = _chosen(table, SAFETY), _chosen(table, HELPFULNESS)
-    if safety is None or helpfulness is None:
+def plane_of(table: Table, helpfulness: Sequence[Choice] = HELPFULNESS) -> Plane | None:
+    """Safety against helpfulness of the rows of a table; None: no row has both.
+
+    Args:
+      table: of an evaluation.
+      helpfulness: what may stand for it.
+    """
+    vertical, horizontal = _chosen(table, SAFETY), _chosen(table, helpfulness)
+    if vertical is None or horizontal is None:
         return None
-    (safe, safe_column), (helpful, helpful_column) = safety, helpfulness
+    (safe, safe_column), (helpful, helpful_column) = vertical, horizontal
     models = tuple(
         replace(
             one,

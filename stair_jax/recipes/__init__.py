@@ -31,6 +31,17 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
     return runs
 
 
+# Of the study on real models: the recipes of a sweep, its config and its cells.
+_STUDY_SWEEPS = {
+    "study_shares": ("shares", "share_cells"),
+    "study_rewards": ("one_iteration", "reward_cells"),
+    "study_sizes": ("one_iteration", "size_cells"),
+    "study_rates": ("one_iteration", "rate_cells"),
+    "study_judges": ("judges", "judge_cells"),
+    "study_iterations": ("iterations", "iteration_cells"),
+}
+
+
 def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
     """The runs of the study on real models; the argument of each is the checkpoint."""
     names = ("sft", "trees", "offline", "self_rewarding", "deliberative", "test_time")
@@ -40,6 +51,8 @@ def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
     for number in (1, 2, 3):
         runs[f"study_iter{number}"] = ("study.arms", "stair", {"number": number})
         runs[f"study_ours{number}"] = ("study.arms", "ours", {"number": number})
+    runs["study_steps"] = ("study.sweeps", "steps", {})
+    runs |= {name: ("study.sweeps", config, {}) for name, (config, _) in _STUDY_SWEEPS.items()}
     return runs
 
 
@@ -62,7 +75,9 @@ _ARGUMENTS: Mapping[str, str] = {
 
 
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
-_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {}
+_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()
+}
 
 
 def get_config(name: str, argument: str = "") -> ConfigDict:

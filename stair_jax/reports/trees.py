@@ -10,7 +10,8 @@ from stair_jax.reports.records import FinishedStage, RunRecords
 from stair_jax.search.tree_records import TreeRecord
 
 TREES_FILE = "trees.jsonl.gz"
-_PAIRS_FILE, _SAMPLES_FILE = "dpo.jsonl", "samples.jsonl"
+PAIRS_FILE = "dpo.jsonl"
+_SAMPLES_FILE = "samples.jsonl"
 TREES_RULE = (
     "Trees are taken in turn from those of which preference pairs were chosen and those of which "
     "none was, of each search and each kind of prompt; within these by the SHA-256 of their ids."
@@ -131,7 +132,7 @@ def _pairs(run: RunRecords, search: FinishedStage) -> dict[str, list[Pair]]:
     for stage in run.of_kind("preferences"):
         if stage.settings.get("trees") != search.name:
             continue
-        for row in storage.read_jsonl(stage.folder / _PAIRS_FILE):
+        for row in storage.read_jsonl(stage.folder / PAIRS_FILE):
             tree, *nodes = str(row.get("id")).rsplit(":", 2)
             if len(nodes) == 2 and all(node.isdecimal() for node in nodes):
                 found.setdefault(tree, []).append((int(nodes[0]), int(nodes[1])))

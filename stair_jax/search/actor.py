@@ -400,6 +400,7 @@ class Actor:
             output=steps.output_text(text),
             text=text,
             reference=self.prompt.reference,
+            label=self.prompt.label,
         )
         requests = judging.start()
         self._prefilled += sum(map(num_tokens, requests))

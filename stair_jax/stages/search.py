@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
@@ -41,8 +40,6 @@ from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.forced_starts import ForcedStarts, describe
 from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.probe_cases import read_cases
-from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
@@ -52,7 +49,8 @@ from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import require, setting
-from stair_jax.stages.judging_stage import Judges, JudgingStage
+from stair_jax.stages.judging_stage import Judges
+from stair_jax.stages.probed_stage import ProbedStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.stages.stage_needs import decoding_needs
@@ -65,7 +63,7 @@ _NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and toke
 
 
 @dataclass(frozen=True)
-class Search(JudgingStage, SearchConfig, SamplingSettings):
+class Search(ProbedStage, SearchConfig, SamplingSettings):
     """Settings of `search`, beside those of the trees, of sampling, and of who judges.
 
     Attributes:
@@ -75,7 +73,6 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         answer is made to begin with.
       forced_starts: which answers begin wrongly, see `ForcedStarts`.
       num_prompts: the first so many of the file; 0: all.
-      judge: who scores answers and how, see `SearchJudge`.
       more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
@@ -99,7 +96,6 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
     forced_starts: ForcedStarts = setting(ForcedStarts, absent=ForcedStarts())
-    judge: SearchJudge = setting(SearchJudge)
     more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
@@ -244,24 +240,6 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
             rows={TREES_FILE: prompts},
             work=f"{prompts.text} prompts x {self.num_iterations} iterations",
         )
-
-    def cost_fields(self) -> list[str]:
-        """As usual, and what decides whether the judge may judge."""
-        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
-
-    def check_environment(self, folder: Path) -> None:
-        """As usual; and checks that the cases of the probe can be read."""
-        super().check_environment(folder)
-        if self.judge.probe:
-            read_cases(self.judge.probe)
-        elif self.judge.calibrate:
-            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
-
-    def sources(self) -> Mapping[str, Sequence[Path] | str]:
-        """As usual; and the cases of the probe, where they decide what the scores are."""
-        path = Path(self.judge.probe).expanduser()
-        is_used = self.judge.calibrate and path.is_file()
-        return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""

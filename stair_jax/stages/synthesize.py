@@ -1,6 +1,5 @@
 """Answers that a model writes, judged and filtered: SFT examples, and pairs for DPO."""
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,8 +13,6 @@ from stair_jax.decoding.engine import Engine
 from stair_jax.errors import UserError
 from stair_jax.evaluation.shards import Shards
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.monitoring import Metrics, Progress
-from stair_jax.parallel.compile_clock import compile_seconds
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.figures import Basis, Figure
 from stair_jax.planning.needs import Needs, Work
@@ -31,18 +28,16 @@ from stair_jax.run.engines import (
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes
-from stair_jax.search.judging.probe_cases import read_cases
-from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.settings import setting
-from stair_jax.stages.judging_stage import Judges, JudgingStage
+from stair_jax.stages.judging_stage import Judges
+from stair_jax.stages.probed_stage import ProbedStage
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.stages.stage_needs import decoding_needs
+from stair_jax.stages.synthesize_log import AnswerLog
 from stair_jax.stages.synthesize_parts import (
     ANSWERS_FILE,
     PAIRS_FILE,
     SFT_FILE,
-    answer_sample,
-    prompt_metrics,
     read_answers,
     summarize,
     write_results,
@@ -56,7 +51,6 @@ from stair_jax.synthesis.categories import (
 )
 from stair_jax.synthesis.policies import policies_of, policy_files
 from stair_jax.synthesis.prompt_task import Means, PromptTask
-from stair_jax.synthesis.records import PromptAnswers
 from stair_jax.synthesis.selection import check_scored
 from stair_jax.synthesis.settings import AcceptSettings, PairSettings, WritingSettings
 from stair_jax.synthesis.writers import LocalWriter
@@ -67,7 +61,7 @@ _ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while t
 
 
 @dataclass(frozen=True)
-class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
+class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
     """Settings of `synthesize`, beside those of writing, of what is kept, of pairs, and of judging.
 
     Attributes:
@@ -76,7 +70,6 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
       file: JSON lines of prompts {id, prompt, kind, source}, or of SFT examples; with `category`
         where that decides on the policy, and `answer` for pairs "given_own".
       num_prompts: the first so many of the file, of `kinds`; 0: all.
-      judge: who scores answers and how, see `SearchJudge`.
       context_tokens: most tokens of a sequence, prompt and answer.
       dtype: of weights and activations.
       weights: of the layers while they write: "none": as they are; "fp8" (GPUs) or "int8" (TPUs).
@@ -91,7 +84,6 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
     prompts: str = stage_input(Artifact.PROMPTS, Artifact.SFT_ROWS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
-    judge: SearchJudge = setting(SearchJudge)
     context_tokens: int = setting(8192, least=1, most=2**24)
     dtype: str = setting("float32", choices=DTYPES)
     weights: str = setting("none", choices=("none", "fp8", "int8"))
@@ -125,24 +117,13 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
         return made | ({PAIRS_FILE: Artifact.STEP_PAIRS} if self.pairs else {})
 
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
-        """As usual; the files of policies, and the cases of a probe that calibrates."""
-        path = Path(self.judge.probe).expanduser()
-        is_used = self.judge.calibrate and path.is_file()
-        cases = {"judge.probe": [path]} if is_used else {}
-        return {**super().sources(), **policy_files(self), **cases}
-
-    def cost_fields(self) -> list[str]:
-        """As usual, and what decides whether the judge may judge."""
-        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
+        """As usual; and the files of policies."""
+        return {**super().sources(), **policy_files(self)}
 
     def check_environment(self, folder: Path) -> None:
-        """As usual; and checks that policies and the cases of the probe can be read."""
+        """As usual; and checks that policies can be read."""
         super().check_environment(folder)
         policies_of(self)
-        if self.judge.probe:
-            read_cases(self.judge.probe)
-        elif self.judge.calibrate:
-            raise UserError("judge.calibrate needs labelled cases: set judge.probe")
 
     def run(self, context: StageContext) -> None:
         """Answers the prompts that have no answers yet, then sorts all answers.
@@ -194,7 +175,7 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
             means = self._means(context, hf, engine, tokenizer, driver, judges)
             by_id = {prompt.id: prompt for prompt in prompts}
             tasks = ((key, PromptTask(means, by_id[key])) for key in shards.left())
-            with _Log(context, self, by_id, shards, engine) as log:
+            with AnswerLog(context, self, by_id, shards, engine) as log:
                 for finished in run_as_finished(driver, tasks):
                     log.write([found for _, found in finished])
             means.prefixes.close_all()
@@ -211,7 +192,9 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
         """What the tasks of all prompts share; probes the judge before."""
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
         judge = Judge(tokenizer, self.judge, judges.sources)
-        calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
+        calibrate = probe_judge(
+            context.folder, self.judge, judge, driver, context.seed, model, "synthesize"
+        )
         judge = Judge(tokenizer, self.judge, judges.sources, calibrate)
         policies = policies_of(self)
         categories: Categories | None = self._known_categories()
@@ -283,64 +266,3 @@ class Synthesize(JudgingStage, WritingSettings, AcceptSettings, PairSettings):
         settings = self.planned_settings(context, "model", self.engine)
         judging, beside = self.plan_judges(context, model, settings)
         return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)
-
-
-class _Log:
-    """Puts finished prompts on the disk, with a line of metrics, samples and progress."""
-
-    def __init__(
-        self,
-        context: StageContext,
-        stage: Synthesize,
-        prompts: Mapping[str, SynthesisPrompt],
-        shards: Shards,
-        engine: Engine,
-    ):
-        self._stage, self._prompts, self._shards = stage, prompts, shards
-        self._places = {id: place for place, id in enumerate(prompts)}
-        self._stats = engine.stats
-        self._first = self._done = len(shards.done) // collectives.num_processes()
-        self._kept = 0
-        silent = not collectives.is_main()
-        total = self._done + len(shards.left())
-        self._progress = Progress(
-            context.name, total, "prompts", self._done, silent, compile_seconds
-        )
-        self._metrics = Metrics(context.folder, self._done or -1, silent=silent)
-        self._start, self._compiled = time.monotonic(), compile_seconds()
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._metrics.close()
-        self._progress.close()
-
-    def write(self, found: Sequence[PromptAnswers]) -> None:
-        """Samples first: those of answers that a kill then loses are dropped."""
-        for number, each in enumerate(found, start=self._done + 1):
-            self._sample(number, each)
-        self._shards.extend((each.id, [each.to_dict()]) for each in found)
-        for each in found:
-            self._done += 1
-            values = prompt_metrics(self._stage, self._prompts[each.id], each)
-            self._kept += int(values["kept"])
-            self._metrics.write(self._done, values, clock=self._clock())
-        self._progress.update(self._done, kept=self._kept)
-
-    def _sample(self, step: int, found: PromptAnswers) -> None:
-        every = self._stage.samples_every
-        if every and self._places[found.id] % every == 0:
-            sample = answer_sample(self._stage, self._prompts[found.id], found)
-            self._metrics.write_samples(step, [sample] if sample else [])
-
-    def _clock(self) -> dict[str, float]:
-        seconds = time.monotonic() - self._start - (compile_seconds() - self._compiled)
-        seconds = max(seconds, 1e-9)
-        return {
-            "seconds": seconds,
-            "prompts_per_hour": 3600 * (self._done - self._first) / seconds,
-            "tokens_per_second": self._stats.generated / seconds,
-            "hit_rate": self._stats.hit_rate,
-            "occupancy": self._stats.occupancy,
-        }

@@ -168,6 +168,7 @@ def _sft_row(prompt: SynthesisPrompt, found: PromptAnswers, answer: JudgedAnswer
         prompt.kind,
         system=prompt.system,
         history=prompt.history,
+        start=prompt.start,
     )
     about = {
         "source": prompt.source,

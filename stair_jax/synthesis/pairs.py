@@ -1,4 +1,4 @@
-"""Pairs of whole answers to a prompt, for DPO: step pairs with an empty path."""
+"""Pairs of whole answers to a prompt, for DPO: step pairs whose path is empty, or a start."""
 
 from stair_jax.data.records import StepPair, SynthesisPrompt
 from stair_jax.synthesis.duplicates import near_duplicates
@@ -76,15 +76,16 @@ def _too_weak(chosen: JudgedAnswer, rejected: JudgedAnswer, settings: PairSettin
 
 def _pair(prompt: SynthesisPrompt, chosen: JudgedAnswer, rejected: JudgedAnswer) -> StepPair:
     """Token ids where both were sampled: texts would end with a token more than samples do."""
-    are_sampled = chosen.tokens is not None and rejected.tokens is not None
+    are_sampled = None not in (chosen.tokens, rejected.tokens) and not prompt.start
     return StepPair(
         f"{prompt.id}:{_name(chosen)}-{_name(rejected)}",
         prompt.prompt,
-        (),
+        prompt.start or (),
         chosen.text,
         rejected.text,
         system=prompt.system,
         history=prompt.history,
+        start=prompt.start,
         kind=prompt.kind,
         chosen_value=chosen.reward,
         rejected_value=rejected.reward,

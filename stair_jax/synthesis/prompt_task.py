@@ -109,9 +109,10 @@ class PromptTask(Task[PromptAnswers]):
     def _judge(self, writing: Writing) -> list[Any]:
         """Starts the judging of the answers that have a chance to be kept."""
         means = self._means
-        self._answers = sift(writing.answers, means.settings, means.judge.malformed_reward)
+        start, malformed = self._row.start_text, means.judge.malformed_reward
+        self._answers = sift(writing.answers, means.settings, malformed, start)
         if means.judges_given and self._row.answer is not None and not writing.skipped:
-            self._answers[GIVEN] = given_answer(self._row.answer, means.settings)
+            self._answers[GIVEN] = given_answer(self._row.answer, means.settings, start)
         judged = [each for each in self._answers.values() if not each.reason]
         if judged:
             self._handles = means.prefixes.open(self._prompt)
@@ -123,15 +124,16 @@ class PromptTask(Task[PromptAnswers]):
 
     def _judging(self, answer: JudgedAnswer) -> Judging:
         prompt, means = self._prompt, self._means
+        text = self._row.start_text + answer.text
         path = (means.seed, prompt.id, "synthesize", answer.number, "judge")
         return means.judge.requests(
             prompt.conversation,
             prompt.kind,
-            steps.final_answer(answer.text),
+            steps.final_answer(text),
             partial(request_key, *path),
             parents=self._handles,
-            output=steps.output_text(answer.text),
-            text=answer.text,
+            output=steps.output_text(text),
+            text=text,
             reference=prompt.reference,
         )
 
@@ -161,7 +163,10 @@ class PromptTask(Task[PromptAnswers]):
 
 
 def sift(
-    written: tuple[Written, ...], settings: WritingSettings, malformed_reward: float | None
+    written: tuple[Written, ...],
+    settings: WritingSettings,
+    malformed_reward: float | None,
+    start: str = "",
 ) -> dict[int, JudgedAnswer]:
     """The answers by number, with the reason why some are not judged.
 
@@ -169,10 +174,11 @@ def sift(
       written: by number.
       settings: the format that they must have, and when they are alike.
       malformed_reward: of answers that are cut or not of that format.
+      start: what each of them was made to begin with.
     """
     found = {}
     for number, answer in enumerate(written):
-        reason = _fault(answer, settings)
+        reason = _fault(answer, settings, start)
         reward = malformed_reward if reason else None
         found[number] = JudgedAnswer(number, answer.text, answer.tokens, reason, reward=reward)
     sound = [each for each in found.values() if not each.reason]
@@ -183,10 +189,10 @@ def sift(
     return found
 
 
-def given_answer(text: str, settings: WritingSettings) -> JudgedAnswer:
-    """The answer of a prompt's row, which must have the format too."""
-    text = text.strip()
-    return JudgedAnswer(GIVEN, text, reason=_fault(Written(text, True), settings))
+def given_answer(text: str, settings: WritingSettings, start: str = "") -> JudgedAnswer:
+    """The answer of a prompt's row, which must have the format too, behind its start."""
+    text = text.rstrip() if start else text.strip()
+    return JudgedAnswer(GIVEN, text, reason=_fault(Written(text, True), settings, start))
 
 
 def with_scores(answer: JudgedAnswer, judgement: Judgement, reward: Reward) -> JudgedAnswer:
@@ -198,12 +204,13 @@ def with_scores(answer: JudgedAnswer, judgement: Judgement, reward: Reward) -> J
     return replace(answer, helpfulness=helpfulness, safety=safety, reward=value)
 
 
-def _fault(answer: Written, settings: WritingSettings) -> str:
+def _fault(answer: Written, settings: WritingSettings, start: str) -> str:
     """Why an answer cannot be kept, whatever a judge says of it; "": it can."""
     if not answer.is_finished:
         return CUT
-    if not answer.text:
+    if not answer.text.strip():
         return EMPTY
+    whole = start + answer.text
     if settings.answer_format == "structured":
-        return "" if steps.is_well_formed(answer.text) else MALFORMED
-    return MALFORMED if steps.breaks_output(answer.text) else ""
+        return "" if steps.is_well_formed(whole) else MALFORMED
+    return MALFORMED if steps.breaks_output(whole) else ""

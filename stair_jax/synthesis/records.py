@@ -45,7 +45,7 @@ class JudgedAnswer:
 
     Attributes:
       number: among those to the prompt.
-      text: of the whole answer.
+      text: of the answer, behind what it was made to begin with.
       tokens: as sampled; None: they are not known.
       reason: why it was not judged, such as `MALFORMED`; "": it was.
       helpfulness: H; None: it has none.

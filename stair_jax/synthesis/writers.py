@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from stair_jax.data.examples import encode_row
+from stair_jax.data.examples import encode_row, start_ids
 from stair_jax.data.records import SynthesisPrompt
 from stair_jax.decoding.requests import Completion, Handle, Request, request_key
 from stair_jax.decoding.task import Task
@@ -85,6 +85,7 @@ class LocalWriting(Task[Writing]):
         writer, id = self._writer, self._prompt.id
         try:
             tokens = encode_row(writer.tokenizer, self._asked)
+            tokens += start_ids(writer.tokenizer, self._asked)
         except UserError as error:
             if not self._prompt.is_chat:  # no prompt could be rendered
                 raise
@@ -109,10 +110,12 @@ class LocalWriting(Task[Writing]):
         """Takes an answer."""
         assert isinstance(completion.id, tuple)
         (number,) = completion.id
-        text = self._writer.tokenizer.decode(completion.tokens).strip()
+        text = self._writer.tokenizer.decode(completion.tokens).rstrip()
         is_finished = completion.finish == "stop"
         self._has_room &= completion.finish != "too_long"
-        self._written[number] = Written(text, is_finished, tuple(completion.tokens))
+        self._written[number] = Written(
+            text if self._asked.start else text.lstrip(), is_finished, tuple(completion.tokens)
+        )
         if not self._has_room:
             return self._skip(NO_ROOM)
         if len(self._written) == self._writer.settings.num_candidates:

@@ -136,7 +136,7 @@ def test_forced_starts_are_given_to_a_share_of_the_prompts(search, finished, cap
 
 def test_a_search_without_forced_starts_has_the_identity_of_before():
     plain = build(Search, SETTINGS, "search").identity()
-    assert "forced_starts" not in plain
+    assert "forced_starts" not in plain and "harmless_refusals" not in plain["judge"]
     assert build(Search, SETTINGS | {"forced_starts": PLAIN}, "search").identity() == plain
     forced = build(Search, SETTINGS | {"forced_starts": {"share": 0.5}}, "search").identity()
     assert forced["forced_starts"]["share"] == 0.5

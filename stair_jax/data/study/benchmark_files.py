@@ -22,7 +22,7 @@ def benchmark_files(sources: Sources) -> Iterator[tuple[str, bytes]]:
             continue
         path = sources.file(name)
         if path is None:
-            yield one.files[0], sources.data(name) or _written(one, sources)
+            yield from (sources.downloads(name) or {one.files[0]: _written(one, sources)}).items()
             continue
         folder = one.files[0].partition("/")[0]
         beside = (found for pattern in one.beside for found in sorted(path.parent.glob(pattern)))

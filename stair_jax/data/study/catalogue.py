@@ -288,7 +288,10 @@ _REPORTED = (
         "github:skywalker023/confAIde/3174c63e689226189675a740b7bf9053f10bae50"
         "/benchmark/tier_1.txt",
         (),
-        ("tier_*.txt",),
+        (
+            *("tier_1_labels.txt", "tier_2_labels.txt", "tier_2a.txt", "tier_2b.txt"),
+            *("tier_3.txt", "tier_3_control.txt", "tier_4.txt"),
+        ),
     ),
 )
 

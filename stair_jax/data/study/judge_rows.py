@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from stair_jax.data.study import reasoning
+from stair_jax.data.study.prompts import final_number
 from stair_jax.data.study.public_set import Row
 from stair_jax.data.study.texts import Item, hash_number, ordered, pick
 from stair_jax.data.study.workshop import TITLES, Workshop, answer_of
@@ -45,7 +46,8 @@ def make_cases(shop: Workshop) -> list[Row]:
     candidates = {group: iter(()) for group in _LABELS} | {
         **_of_people(shop),
         "harmful, answered": _agreeing(shop),
-        **_of_problems(shop),
+        "harmless, right": _right(shop),
+        "harmless, wrong": _solved(shop, "harmless, wrong"),
         **_crossed(shop),
     }
     rows = []
@@ -119,20 +121,23 @@ def _agreeing(shop: Workshop) -> Iterator[Row]:
             yield _case(group, item.id, item.prompt, answer, TITLES["advbench"])
 
 
-def _of_problems(shop: Workshop) -> dict[str, Iterator[Row]]:
-    """Problems of GSM8K with their number, and others with a wrong one."""
-    return {group: _solved(shop, group) for group in ("harmless, right", "harmless, wrong")}
+def _right(shop: Workshop) -> Iterator[Row]:
+    """Problems with their number for half of the group, then instructions with their answers."""
+    group = "harmless, right"
+    yield from islice(_solved(shop, group), shop.sizes.judged[group] // 2)
+    for item in _fresh(shop, _plain_instructions(shop), group):
+        yield _case(group, item.id, item.prompt, answer_of(item.row), TITLES["alpaca_gpt4"])
 
 
 def _solved(shop: Workshop, group: str) -> Iterator[Row]:
-    items = [item for item in shop.items("gsm8k_train") if reasoning.solution(item.row["answer"])]
+    """Problems of GSM8K with their number, or with a wrong one."""
+    items = [item for item in shop.items("gsm8k_train") if final_number(item)]
     for item in _fresh(shop, items, group):
-        right = reasoning.solution(item.row["answer"])
-        assert right is not None
+        reference = final_number(item)
+        right = reference["reference"]
         said = right if group == "harmless, right" else wrong_number(right)
         answer = f"The answer is {said}."
-        case = _case(group, item.id, item.prompt, answer, TITLES["gsm8k_train"])
-        yield case | {"reference": right}
+        yield _case(group, item.id, item.prompt, answer, TITLES["gsm8k_train"]) | reference
 
 
 def wrong_number(right: str) -> str:
@@ -145,7 +150,7 @@ def wrong_number(right: str) -> str:
 
 def _crossed(shop: Workshop) -> dict[str, Iterator[Row]]:
     """Harmless requests with a refusal, or with the answer to another request."""
-    items = [item for item in shop.items("alpaca_gpt4") if _is_plain(item)]
+    items = _plain_instructions(shop)
     refusals = [
         answer_of(item.row)
         for item in shop.items("safety_tuned_llamas")
@@ -157,10 +162,15 @@ def _crossed(shop: Workshop) -> dict[str, Iterator[Row]]:
     }
 
 
-def _is_plain(item: Item) -> bool:
-    answer = answer_of(item.row)
-    is_short = 0 < len(answer) <= _LONGEST and not item.row.get("input")
-    return is_short and not reasoning.RISKY.search(f"{item.prompt} {answer}")
+def _plain_instructions(shop: Workshop) -> list[Item]:
+    """Harmless instructions without an input, and with an answer that is not long."""
+    return [
+        item
+        for item in shop.items("alpaca_gpt4")
+        if 0 < len(answer_of(item.row)) <= _LONGEST
+        and not item.row.get("input")
+        and not reasoning.RISKY.search(f"{item.prompt} {answer_of(item.row)}")
+    ]
 
 
 def _refused(shop: Workshop, items: Iterable[Item], refusals: list[str]) -> Iterator[Row]:

@@ -28,9 +28,9 @@ _QUESTION = re.compile(
 # Words with which a prompt or an answer may not be what the templates below call harmless.
 RISKY = re.compile(
     r"\b(?:kill|murder|assassin|weapon|gun|rifle|bomb|explosi|poison|attack|hack|malware|ransom|"
-    r"phish|exploit|drug|cocaine|heroin|meth|weed|illegal|crim|terror|suicid|self-harm|sex|porn|"
-    r"nude|rape|racis|nazi|hate|genocid|tortur|steal|theft|thief|robb|fraud|scam|launder|forge|"
-    r"blackmail|stalk|abus|slur|insult|bully|alcohol|gambl)",
+    r"phish|exploit|drug|cocaine|heroin|meth\b|weed|illegal|crime|crimin|terror|suicid|self-harm|"
+    r"sex|porn|nude|rape\b|rapist|racis|nazi|hate|hating|genocid|tortur|steal|theft|thief|robb|"
+    r"fraud|scam|launder|forge(?:d|r|ry)\b|blackmail|stalk|abus|slur\b|insult|bully|alcohol|gambl)",
     re.IGNORECASE,
 )
 
@@ -76,9 +76,9 @@ def calculation_blocks(question: str, answer: str) -> tuple[list[Block], str] | 
     Returns:
       (blocks, number); None: more lines than `MOST_CALCULATIONS`, none, or no number.
     """
-    *lines, last = [line.strip() for line in answer.strip().split("\n") if line.strip()]
+    lines = [line.strip() for line in answer.partition("####")[0].split("\n") if line.strip()]
     number = solution(answer)
-    if number is None or not last.startswith("####") or not 1 <= len(lines) <= MOST_CALCULATIONS:
+    if number is None or not 1 <= len(lines) <= MOST_CALCULATIONS:
         return None
     asked = sentences(question)[-1]
     opening = pick(

@@ -79,13 +79,29 @@ def fetch_github(place: str, revision: str) -> Remote:
       NotThere: there is no such file.
       UserError: GitHub cannot be reached, or the file is too large or cannot be read.
     """
+    data = _download(_address(place, revision))
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / Path(place).name
+        copy.write_bytes(data)
+        return Remote(read_file(copy), revision or place.split("/")[2], content_hash(data), data)
+
+
+def fetch_beside(place: str, revision: str, name: str) -> bytes:
+    """The bytes of another file in the folder of a file on GitHub; empty: there is none.
+
+    Raises:
+      UserError: GitHub cannot be reached, or the file is too large.
+    """
+    try:
+        return _download(_address(f"{place.rpartition('/')[0]}/{name}", revision))
+    except NotThere:
+        return b""
+
+
+def _address(place: str, revision: str) -> str:
     owner, repository, commit, path = place.split("/", 3)
     commit = revision or commit
-    data = _download(f"https://raw.githubusercontent.com/{owner}/{repository}/{commit}/{path}")
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / Path(path).name
-        copy.write_bytes(data)
-        return Remote(read_file(copy), commit, content_hash(data), data)
+    return f"https://raw.githubusercontent.com/{owner}/{repository}/{commit}/{path}"
 
 
 def _download(address: str) -> bytes:

@@ -9,6 +9,8 @@ from stair_jax.data.study.texts import Item, ordered, sentences
 from stair_jax.data.study.workshop import CONTRAST, TITLES, Workshop, answer_of
 from stair_jax.text import steps
 
+# Sets that give rows to other files too: SFT takes at most half of what there is.
+_SHARED = ("gsm8k_train", "alpaca_gpt4", "safety_tuned_llamas")
 Parts = tuple[list[Block], str]  # reasoning blocks and final answer
 
 
@@ -29,8 +31,10 @@ def make_contrast(shop: Workshop) -> list[Row]:
     Prompts with answers that are too long stay for the searches.
     """
     found: list[Row] = []
-    for item in shop.contrast():
-        if len(found) == shop.sizes.contrast:
+    items = shop.contrast()
+    wanted = min(shop.sizes.contrast, len(items) // 2)
+    for item in items:
+        if len(found) == wanted:
             break
         answer = str(item.row.get("chosen") or item.row.get("response") or "").strip()
         if shop.sizes.contrast_opening:
@@ -59,8 +63,10 @@ def _opening(answer: str) -> str:
 def _examples(shop: Workshop, name: str, kind: str, most: int) -> list[Row]:
     part = f"sft {name}"
     found: list[Row] = []
-    for item in shop.items(name, with_input=True):
-        if len(found) == most:
+    items = shop.items(name, with_input=True)
+    wanted = min(most, len(items) // 2) if name in _SHARED else most
+    for item in items:
+        if len(found) == wanted:
             break
         parts = _parts(name, item)
         if parts is None:

@@ -8,7 +8,7 @@ from typing import Any
 from stair_jax.data.study import local
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.public_set import PublicSet, Row
-from stair_jax.data.study.remote import NotThere, Remote, fetch_github, fetch_hub
+from stair_jax.data.study.remote import NotThere, Remote, fetch_beside, fetch_github, fetch_hub
 from stair_jax.data.text_files import SourceRows
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.monitoring import say
@@ -46,7 +46,7 @@ class Found:
     """A set that was read.
 
     Attributes:
-      place: file, hub id or address.
+      place: path below the folder of local copies, or origin.
       revision: of a hub or a repository; "": a local copy.
       sha256: of the unpacked file, or of the rows of a hub.
       rows: how many there are.
@@ -72,7 +72,7 @@ class Sources:
         """Reads nothing yet."""
         self._choice = choice
         self._rows: dict[str, list[Row]] = {}
-        self._files: dict[str, bytes] = {}  # downloaded
+        self._files: dict[str, dict[str, bytes]] = {}  # downloaded, by set and path
         self.found: dict[str, Found] = {}
         self.absent: dict[str, str] = {}
 
@@ -88,12 +88,12 @@ class Sources:
 
     def file(self, name: str) -> Path | None:
         """The local copy of a set that was read; None: it is absent, or came from elsewhere."""
-        found = self.found.get(name)
-        return Path(found.place) if found and not found.revision else None
+        found, folder = self.found.get(name), self._choice.folder
+        return folder / found.place if folder and found and not found.revision else None
 
-    def data(self, name: str) -> bytes:
-        """The bytes of a file that was downloaded; empty: there are only rows, or a local copy."""
-        return self._files.get(name, b"")
+    def downloads(self, name: str) -> Mapping[str, bytes]:
+        """The files of a set that were downloaded, by their paths; none of a local copy or hub."""
+        return self._files.get(name, {})
 
     def record(self) -> dict[str, Any]:
         """What was read, as JSON values by the name of the set."""
@@ -114,19 +114,32 @@ class Sources:
         if folder := self._choice.folder:
             if path := local.find(folder, one.files):
                 digest = local.content_hash(local.unpacked(path))
-                return self._checked(one, local.read_file(path), str(path), "", digest)
+                place = path.relative_to(folder).as_posix()
+                return self._checked(one, local.read_file(path), place, "", digest)
             self.absent[one.name] = f"there is no {folder / one.files[0]}"
         if not self._choice.remote:
             return []
         say(f"fetching {one.name} from {one.page}")
         try:
-            remote = _fetch(one, self._choice.revisions.get(one.name, ""))
+            remote = self._fetch(one, self._choice.revisions.get(one.name, ""))
         except NotThere as error:
             self.absent[one.name] = str(error)
             return []
         self.absent.pop(one.name, None)
-        self._files[one.name] = remote.data
         return self._checked(one, remote.rows, one.origin, remote.revision, remote.sha256)
+
+    def _fetch(self, one: PublicSet, revision: str) -> Remote:
+        """Reads a set of the hub; or downloads it, with the files beside it that have a name."""
+        kind, _, place = one.origin.partition(":")
+        if kind == "hub":
+            return fetch_hub(place, revision)
+        remote = fetch_github(place, revision)
+        folder = one.files[0].rpartition("/")[0]
+        names = [name for name in one.beside if "*" not in name]
+        beside = {f"{folder}/{name}": fetch_beside(place, revision, name) for name in names}
+        found = {path: data for path, data in beside.items() if data}
+        self._files[one.name] = {one.files[0]: remote.data, **found}
+        return remote
 
     def _checked(
         self, one: PublicSet, rows: SourceRows, place: str, revision: str, digest: str
@@ -146,8 +159,3 @@ class Sources:
                 one.prompt_of(row)
         self.found[one.name] = Found(place, revision, digest, len(found), len(bad))
         return found
-
-
-def _fetch(one: PublicSet, revision: str) -> Remote:
-    kind, _, place = one.origin.partition(":")
-    return (fetch_hub if kind == "hub" else fetch_github)(place, revision)

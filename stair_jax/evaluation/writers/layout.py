@@ -62,13 +62,13 @@ def shown_cell(cell: Cell | None) -> tuple[str, str]:
     if cell is None or cell.value is None:
         return NONE, ""
     if cell.low is None or cell.high is None:
-        return _number(cell.value, cell.unit), ""
-    return _number(cell.value, cell.unit), interval(cell.low, cell.high, cell.unit)
+        return number(cell.value, cell.unit), ""
+    return number(cell.value, cell.unit), interval(cell.low, cell.high, cell.unit)
 
 
-def interval(low: float, high: float, unit: str) -> str:
-    """An interval as text."""
-    return f"[{_number(low, unit)}, {_number(high, unit)}]"
+def interval(low: float, high: float, unit: str, sign: str = "") -> str:
+    """An interval as text; `sign` "+" shows that of positive numbers too."""
+    return f"[{number(low, unit, sign)}, {number(high, unit, sign)}]"
 
 
 def cases(table: Table) -> list[str]:
@@ -85,11 +85,10 @@ def shown_difference(difference: Difference, unit: str) -> str:
     """A difference with its sign, and its interval."""
     if difference.value is None:
         return NONE
-    value = _number(difference.value, unit, sign="+")
+    value = number(difference.value, unit, sign="+")
     if difference.low is None or difference.high is None:
         return value
-    low, high = (_number(end, unit, sign="+") for end in (difference.low, difference.high))
-    return f"{value} [{low}, {high}]"
+    return f"{value} {interval(difference.low, difference.high, unit, sign='+')}"
 
 
 def unit_of(table: Table, column: Column) -> str:
@@ -175,5 +174,6 @@ def estimate(found: Estimate | None) -> str:
     )
 
 
-def _number(value: float, unit: str, sign: str = "") -> str:
+def number(value: float, unit: str, sign: str = "") -> str:
+    """A number with the digits that its unit has."""
     return f"{value:{sign}.3f}" if unit in ("share", "") else f"{value:{sign}.1f}"

@@ -124,7 +124,14 @@ def offline(model: str = "") -> ConfigDict:
     ):
         config[name] = ConfigDict({"model": first, "kinds": kinds, "beta": beta})
         config[name].update({"preferences": "given", "sft_weight": 0.0})
-    before = (*BASE, *add_direct(config), "synthesize:given", "dpo:dpo_direct", "dpo:helpful", "dpo:sacpo")
+    before = (
+        *BASE,
+        *add_direct(config),
+        "synthesize:given",
+        "dpo:dpo_direct",
+        "dpo:helpful",
+        "dpo:sacpo",
+    )
     ask(config, before, ("dpo_direct", "sacpo"))
     return config
 

@@ -10,18 +10,14 @@ from ml_collections import ConfigDict
 
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.study.arms import (
-    OURS,
     USES_OF_TREES,
-    add_ours,
     add_uses_of_trees,
     judge_of_base,
 )
 from stair_jax.recipes.study.real import (
     BASE,
-    CONTRAST,
     ITERATIONS,
     SFT,
-    add_contrast,
     ask,
     base_config,
 )
@@ -41,9 +37,7 @@ def share_cells(model: str = "") -> Cells:
     """Shares of the draws; the file has about .4, and an epoch is as many draws as rows."""
     del model
     return {
-        f"safety_{percent}": {
-            "sft.rates": {"safety": percent / 100, "helpfulness": 1 - percent / 100}
-        }
+        f"safety_{percent}": {"sft.rates": {"safety": percent, "helpfulness": 100 - percent}}
         for percent in (10, 25, 50, 75, 90)
     }
 
