@@ -51,10 +51,10 @@ def make_table(settings: TableSettings, answers: Answers) -> SeedTable:
 
 
 def write_tables(folder: Path, name: str, table: SeedTable, answers: Answers) -> None:
-    """Writes NAME.md, NAME.csv, NAME_table.json and figures into a folder."""
+    """Writes NAME.md, NAME.csv, table.json and figures into a folder."""
     storage.write_text(folder / f"{name}.md", seed_markdown(table))
     storage.write_text(folder / f"{name}.csv", seed_csv(table))
-    storage.write_json(folder / f"{name}_table.json", table.to_dict())
+    storage.write_json(folder / "table.json", table.to_dict())
     write_figures(folder, table, answers)
 
 

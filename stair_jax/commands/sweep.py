@@ -108,7 +108,7 @@ def execute(arguments: Arguments, session: Session) -> int:
 
 
 def _write_tables(folder: Path) -> None:
-    """Writes sweep.md, sweep.csv, sweep_table.json and figures of the cells that are evaluated."""
+    """Writes sweep.md, sweep.csv, table.json and figures of the cells that are evaluated."""
     from stair_jax.commands.seed_tables import TableSettings, make_table, read_answers, write_tables
 
     if read_manifest(folder) is None:
@@ -116,7 +116,7 @@ def _write_tables(folder: Path) -> None:
     settings = TableSettings([str(folder)])
     answers = read_answers(settings)
     write_tables(folder, "sweep", make_table(settings, answers), answers)
-    say(f"tables of the sweep: {folder / 'sweep.md'}, sweep.csv, sweep_table.json, figures")
+    say(f"tables of the sweep: {folder / 'sweep.md'}, sweep.csv, table.json, figures")
 
 
 def format_cells(cells: Mapping[str, Mapping[str, str]]) -> str:

@@ -21,7 +21,11 @@ from stair_jax.evaluation.table import Column, RowKey
 from stair_jax.evaluation.tabulate import AttackMean, Result, mean_results
 
 SCHEMA = 1
-COSTS = {"tokens": "tokens", "generated_tokens": "tokens", "steps": ""}  # unit by name in `Cost`
+COSTS = {
+    "tokens": "tokens",
+    "generated_tokens": "tokens",
+    "steps": "steps",
+}  # unit by name in `Cost`
 _MEAN = "mean of "  # begins the name of an `AttackMean`
 T = TypeVar("T")
 
@@ -191,8 +195,14 @@ def seed_table(
     )
 
 
-def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Shown]:
+def choose(choices: Sequence[str], names: Iterable[str], what: str, flag: str = "") -> list[Shown]:
     """The rows or columns that are chosen, in the order of the choices; all, where there is none.
+
+    Args:
+      choices: see the top of this module.
+      names: of all rows or columns.
+      what: "row" or "column".
+      flag: for messages; empty: that of all rows or columns.
 
     Raises:
       UserError: a choice fits none, or a label stands for several.
@@ -203,12 +213,11 @@ def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Show
         label, equals, pattern = choice.partition("=")
         pattern = pattern if equals else choice
         fitting = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
+        given = f"--{flag or what + 's'}={choice}"
         if not fitting and choices:
-            raise UserError(
-                f"--{what}s={choice}: there is no such {what}: {did_you_mean(pattern, known)}"
-            )
+            raise UserError(f"{given}: there is no such {what}: {did_you_mean(pattern, known)}")
         if equals and len(fitting) > 1:
-            raise UserError(f"--{what}s={choice} is several {what}s: {', '.join(fitting)}")
+            raise UserError(f"{given} is several {what}s: {', '.join(fitting)}")
         for name in fitting:
             if name not in [each.name for each in found]:
                 found.append(Shown(name, label if equals else name))
@@ -242,7 +251,7 @@ def _against(against: str, chosen: Sequence[Shown], answers: Answers) -> Shown:
     for row in chosen:
         if against in (row.label, row.name):
             return row
-    (found, *more) = choose([against], answers.rows, "row")
+    (found, *more) = choose([against], answers.rows, "row", "against")
     if more:
         raise UserError(f"--against={against} is several rows: name one of them")
     return found
