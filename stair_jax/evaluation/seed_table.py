@@ -40,6 +40,7 @@ class SeedRun:
       results: graded answers.
       costs: of its rows.
       values: what a sweep varies, by field.
+      details: what benchmarks say of its rows beside their metrics.
     """
 
     arm: str
@@ -47,6 +48,7 @@ class SeedRun:
     results: Sequence[Result]
     costs: Mapping[RowKey, Cost] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[RowKey, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Answers:
       rows: for each row's name the costs of each seed.
       models: for each row's name that of its model and method.
       values: for each row's name what a sweep varies, by field.
+      details: for each row's name those of each seed.
       columns: names of the columns with their metrics, in the order in which they come first.
       found: by names of row and column, for each seed.
     """
@@ -99,6 +102,7 @@ class Answers:
     rows: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     values: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    details: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     columns: dict[str, tuple[Column, Metric]] = field(default_factory=dict)
     found: dict[tuple[str, str], dict[str, Result]] = field(default_factory=dict)
 
@@ -124,6 +128,7 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
         for one in [*run.results, *mean_results(run.results, means)]:
             row = _row_name(run.arm if arms else "", one.key)
             answers.rows.setdefault(row, {})[run.seed] = run.costs.get(one.key)
+            answers.details.setdefault(row, {})[run.seed] = run.details.get(one.key, {})
             answers.models[row], answers.values[row] = _row_name("", one.key), run.values
             for column, metric in one.columns():
                 name = column_name(column, len(judges.get(_place(column), ())) > 1)

@@ -113,6 +113,18 @@ def test_a_document_is_checked_against_the_answers(runs, capsys):
     assert (runs / "doc.md").read_text() == text
 
 
+def test_details_are_shown_in_place_of_figures(runs, capsys):
+    for name, count in (("r0", 3), ("r1", 4)):
+        details = {"sft": {"xstest_safe": {"types": {"homonyms": {"prompts": count}}}}}
+        storage.write_json(runs / name / "evaluate/details.json", details)
+    assert table("r0", "r1", "--details=xstest_safe.types", "--rows=ours=sft") == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["| ours | homonyms | 7 |"]
+    assert table("r0", "--details=xstest_safe.types", "--into=doc.md", "--block=other") == 0
+    assert table("--check", "--into=doc.md", "--block=other") == 0
+    assert table("r0", "--details=xstest_safe.types", "--out=folder") == 2
+    assert "--out=DIR goes with neither" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -14,8 +14,16 @@ from stair_jax.evaluation.benchmarks.confaide import Confaide1
 from stair_jax.evaluation.case import Answer, Case, Graded
 from stair_jax.evaluation.costs import Cost
 from stair_jax.evaluation.graded_rows import graded_rows, read_results
+from stair_jax.evaluation.seed_details import details_markdown
 from stair_jax.evaluation.seed_figures import write_figures
-from stair_jax.evaluation.seed_table import SeedRun, choose, collect, column_name, seed_table
+from stair_jax.evaluation.seed_table import (
+    SeedRun,
+    Shown,
+    choose,
+    collect,
+    column_name,
+    seed_table,
+)
 from stair_jax.evaluation.statistics import macro_mean
 from stair_jax.evaluation.table import Column, RowKey
 from stair_jax.evaluation.tabulate import AttackMean, Result, tabulate
@@ -197,6 +205,25 @@ def test_csv_has_all_numbers_in_full():
         cell.value, cell.low, cell.high, 0.125, 0.25,
     ]  # fmt: skip
     assert found[1]["seeds"] == "2" and found[1]["n"] == "8"
+
+
+def test_details_are_sums_of_counts_and_means_of_figures_over_the_seeds():
+    def run(refusals, well_formed):
+        group = {"prompts": 10, "refusals": refusals, "well_formed": well_formed}
+        return {"pocket": {"hazards": {"plain": group, "se_en": {"prompts": 1}}, "families": {}}}
+
+    details = {"sft": [run(7, {"value": 0.25}), run(6, {"value": 0.75})], "base": [run(1, None)]}
+    rows = [Shown("base", "base"), Shown("sft", "a|b")]
+    assert details_markdown(rows, details, "pocket.hazards").splitlines() == [
+        "|  | group | prompts | refusals | well\\_formed |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| base | plain | 10 | 1 | - |",
+        "| base | se\\_en | 1 | - | - |",
+        "| a\\|b | plain | 20 | 13 | 0.500 (0.250 to 0.750) |",
+        "| a\\|b | se\\_en | 2 | - | - |",
+    ]
+    with pytest.raises(UserError, match=r"no row has them: did you mean pocket\.hazards"):
+        details_markdown(rows, details, "pocket.hazard")
 
 
 def test_figures_of_the_plane_and_of_a_varied_field(tmp_path):
