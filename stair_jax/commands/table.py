@@ -4,17 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stair_jax import storage
 from stair_jax.commands.flags import Arguments, make_parser, read_arguments
 from stair_jax.commands.running import listed
+from stair_jax.commands.seed_tables import TableSettings, make_markdown, write_tables
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.evaluation import blocks
-
-if TYPE_CHECKING:
-    from stair_jax.commands.seed_tables import TableSettings
 
 SUMMARY = "Makes a table over several runs and seeds, with intervals; also within a Markdown file."
 
@@ -43,6 +40,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             "another name; default: all",
         )
     add("--against", "ROW", "the row that the others are compared with, by case", default="")
+    add(
+        "--details",
+        "PATH",
+        "show what a benchmark says beside its metrics instead, such as pocket.hazards",
+        default="",
+    )
     add("--out", "PATH", "a folder for Markdown, CSV, JSON and figures, or FILE.md", default="")
     add("--into", "FILE", "a Markdown file with marks <!-- table: NAME -->", default="")
     add("--block", "NAME", "of the marks; with --check: this block alone", default="")
@@ -65,25 +68,21 @@ def execute(arguments: Arguments, session: Session) -> int:
         raise UserError("name the folders of runs: stair-jax table runs/a runs/b")
     if bool(options.into) != bool(options.block):
         raise UserError("--into=FILE.md and --block=NAME go together: give both")
-    from stair_jax.commands import seed_tables
-    from stair_jax.evaluation.writers.seed_lines import seed_markdown
-
-    settings = _settings(options)
-    answers = seed_tables.read_answers(settings)
-    table = seed_tables.make_table(settings, answers)
-    text = seed_markdown(table)
-    if options.into:
-        path = Path(options.into)
-        with storage.reading(path):
-            before = path.read_text()
-        body = blocks.make_block(text, _command(options))
-        storage.write_text(path, blocks.replace_block(before, options.block, body, options.into))
-    if options.out.endswith(".md"):
-        storage.write_text(options.out, text)
+    is_folder = bool(options.out) and not options.out.endswith(".md")
+    if is_folder and (options.details or options.into):
+        raise UserError("--out=DIR goes with neither --details nor --into: name a FILE.md")
+    if is_folder:
+        write_tables(Path(options.out), "table", _settings(options))
+    elif options.into:
+        document = _read(options.into)
+        blocks.read_block(document, options.block, options.into)  # before the work
+        made = _made(options)
+        text = blocks.replace_block(document, options.block, made, options.into)
+        storage.write_text(options.into, text)
     elif options.out:
-        seed_tables.write_tables(storage.make_folder(options.out), "table", table, answers)
-    if not options.into and not options.out:
-        print(text, end="")
+        storage.write_text(options.out, make_markdown(_settings(options)))
+    else:
+        print(make_markdown(_settings(options)), end="")
     return 0
 
 
@@ -91,18 +90,17 @@ def _check(options: argparse.Namespace) -> int:
     """Compares the blocks of a file with what their commands give now."""
     if not options.into:
         raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
-    with storage.reading(options.into):
-        text = Path(options.into).read_text()
+    text = _read(options.into)
     names = [options.block] if options.block else blocks.block_names(text)
     status = 0
     for name in names:
         body = blocks.read_block(text, name, options.into)
-        words = _command(options) if options.runs else blocks.command_of(body)
+        words = [] if options.runs else blocks.command_of(body)
         where = f"{options.into}: the table {name}"
-        if not words:
+        if not options.runs and not words:
             _say(f"{where} is not made yet")
             continue
-        made = _made(words)
+        made = _made(_options(words) if words else options)
         if made == body:
             _say(f"{where} is what the answers give")
         else:
@@ -111,22 +109,30 @@ def _check(options: argparse.Namespace) -> int:
     return status
 
 
-def _made(words: Sequence[str]) -> str:
-    """What the command of a block puts there."""
-    from stair_jax.commands import seed_tables
-    from stair_jax.evaluation.writers.seed_lines import seed_markdown
-
-    options = read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options
-    settings = _settings(options)
-    table = seed_tables.make_table(settings, seed_tables.read_answers(settings))
-    return blocks.make_block(seed_markdown(table), _command(options))
+def _made(options: argparse.Namespace) -> str:
+    """What a command puts into its block."""
+    return blocks.make_block(make_markdown(_settings(options)), _command(options))
 
 
-def _settings(options: argparse.Namespace) -> "TableSettings":
-    from stair_jax.commands.seed_tables import TableSettings
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """The flags of the command in a block."""
+    return read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options
 
-    rows, columns = listed(options.rows), listed(options.columns)
-    return TableSettings(options.runs, options.stage, rows, columns, options.against)
+
+def _settings(options: argparse.Namespace) -> TableSettings:
+    return TableSettings(
+        options.runs,
+        options.stage,
+        listed(options.rows),
+        listed(options.columns),
+        options.against,
+        options.details,
+    )
+
+
+def _read(path: str) -> str:
+    with storage.reading(path):
+        return Path(path).read_text()
 
 
 def _command(options: argparse.Namespace) -> list[str]:
@@ -136,6 +142,7 @@ def _command(options: argparse.Namespace) -> list[str]:
         "rows": ",".join(listed(options.rows)),
         "columns": ",".join(listed(options.columns)),
         "against": options.against,
+        "details": options.details,
         "into": options.into,
         "block": options.block,
     }

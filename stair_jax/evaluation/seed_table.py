@@ -21,7 +21,11 @@ from stair_jax.evaluation.table import Column, RowKey
 from stair_jax.evaluation.tabulate import AttackMean, Result, mean_results
 
 SCHEMA = 1
-COSTS = {"tokens": "tokens", "generated_tokens": "tokens", "steps": ""}  # unit by name in `Cost`
+COSTS = {
+    "tokens": "tokens",
+    "generated_tokens": "tokens",
+    "steps": "steps",
+}  # unit by name in `Cost`
 _MEAN = "mean of "  # begins the name of an `AttackMean`
 T = TypeVar("T")
 
@@ -36,6 +40,7 @@ class SeedRun:
       results: graded answers.
       costs: of its rows.
       values: what a sweep varies, by field.
+      details: what benchmarks say of its rows beside their metrics.
     """
 
     arm: str
@@ -43,6 +48,7 @@ class SeedRun:
     results: Sequence[Result]
     costs: Mapping[RowKey, Cost] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[RowKey, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ class Answers:
       rows: for each row's name the costs of each seed.
       models: for each row's name that of its model and method.
       values: for each row's name what a sweep varies, by field.
+      details: for each row's name those of each seed.
       columns: names of the columns with their metrics, in the order in which they come first.
       found: by names of row and column, for each seed.
     """
@@ -95,6 +102,7 @@ class Answers:
     rows: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     values: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    details: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     columns: dict[str, tuple[Column, Metric]] = field(default_factory=dict)
     found: dict[tuple[str, str], dict[str, Result]] = field(default_factory=dict)
 
@@ -120,6 +128,7 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
         for one in [*run.results, *mean_results(run.results, means)]:
             row = _row_name(run.arm if arms else "", one.key)
             answers.rows.setdefault(row, {})[run.seed] = run.costs.get(one.key)
+            answers.details.setdefault(row, {})[run.seed] = run.details.get(one.key, {})
             answers.models[row], answers.values[row] = _row_name("", one.key), run.values
             for column, metric in one.columns():
                 name = column_name(column, len(judges.get(_place(column), ())) > 1)
@@ -191,8 +200,14 @@ def seed_table(
     )
 
 
-def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Shown]:
+def choose(choices: Sequence[str], names: Iterable[str], what: str, flag: str = "") -> list[Shown]:
     """The rows or columns that are chosen, in the order of the choices; all, where there is none.
+
+    Args:
+      choices: see the top of this module.
+      names: of all rows or columns.
+      what: "row" or "column".
+      flag: for messages; empty: that of all rows or columns.
 
     Raises:
       UserError: a choice fits none, or a label stands for several.
@@ -203,12 +218,11 @@ def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Show
         label, equals, pattern = choice.partition("=")
         pattern = pattern if equals else choice
         fitting = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
+        given = f"--{flag or what + 's'}={choice}"
         if not fitting and choices:
-            raise UserError(
-                f"--{what}s={choice}: there is no such {what}: {did_you_mean(pattern, known)}"
-            )
+            raise UserError(f"{given}: there is no such {what}: {did_you_mean(pattern, known)}")
         if equals and len(fitting) > 1:
-            raise UserError(f"--{what}s={choice} is several {what}s: {', '.join(fitting)}")
+            raise UserError(f"{given} is several {what}s: {', '.join(fitting)}")
         for name in fitting:
             if name not in [each.name for each in found]:
                 found.append(Shown(name, label if equals else name))
@@ -242,7 +256,7 @@ def _against(against: str, chosen: Sequence[Shown], answers: Answers) -> Shown:
     for row in chosen:
         if against in (row.label, row.name):
             return row
-    (found, *more) = choose([against], answers.rows, "row")
+    (found, *more) = choose([against], answers.rows, "row", "against")
     if more:
         raise UserError(f"--against={against} is several rows: name one of them")
     return found
