@@ -28,7 +28,7 @@ def first_model(model: str = MODEL) -> ConfigDict:
     config.runtime = ConfigDict()
     config.runtime.slots = 32
     config.runtime.trees_in_flight = 16
-    config.runtime.steps_per_call = 8
+    config.runtime.steps_per_call = 4
 
     config.files = ConfigDict()
     config.files.sft = f"{DATA}/sft.jsonl"
@@ -53,6 +53,7 @@ def first_model(model: str = MODEL) -> ConfigDict:
     config.search.num_prompts = 16
     config.search.num_iterations = 16
     config.search.num_children = 4
+    config.search.temperature = 1.0
     config.search.max_step_tokens = 96
     config.search.max_answer_tokens = 160
     config.search.max_prompt_tokens = 128
