@@ -1,10 +1,17 @@
 """Arms of the study in the pocket world: what they share with the recipe `pocket`."""
 
+from pathlib import Path
+
 import pytest
 
 from stair_jax import recipes
+from stair_jax.commands.config_file import load_config, load_sweep
 from stair_jax.run.run_config import read_config
+from stair_jax.run.sweep import read_cells
+from stair_jax.run.sweep_grid import read_own
 from stair_jax.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
 
 
 def stages_of(recipe):
@@ -43,8 +50,45 @@ def test_arms_differ_from_their_neighbours_in_what_they_are_about(grid):
 
     assert differences("iter1", "dpo_full") == {"preferences"}
     assert differences("pairs1", "full_pairs") == {"variant", "match_steps"}
+    assert differences("iter1", "once_3_epochs") == {"epochs"}
+    assert differences("iter1", "all_at_once") == {"preferences"}
     assert differences("helpful", "sacpo") == {"model", "file", "beta"}
     assert differences("sft", "sft_contrast") == {"data"}
-    assert differences("data", "our_data") == {"contrasts"}
-    assert differences("search1", "our_search1") == {"model", "prompts"}
-    assert differences("iter3", "ours3") == {"model", "preferences"}
+    assert differences("data", "our_data") == {"contrasts", "forced_starts", "labels"}
+    assert differences("search1", "our_search1") == {"model", "prompts", "judge"}
+    assert differences("iter3", "ours3") == {"model", "preferences", "adaptive_rates"}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """The cells of the ablations as runs, by name."""
+    file = str(ROOT / "configs/study/pocket_ablations.py")
+    found = read_cells(load_config(file), STAGES, [], read_own(load_sweep(file), file), Path("."))
+    return {cell.name: {entry.name: entry for entry in cell.config.stages} for cell in found}
+
+
+def test_a_cell_differs_from_the_recipe_in_what_its_name_says(cells):
+    paper = cells["paper"]
+    changed = {
+        name: {
+            stage
+            for stage in stages
+            if stages[stage].stage.identity() != paper[stage].stage.identity()
+        }
+        for name, stages in cells.items()
+    }
+    searches, pairs = ({f"{kind}{i}" for i in (1, 2, 3)} for kind in ("search", "pairs"))
+    for name, stages in changed.items():
+        prefix = name.partition("_")[0]
+        if prefix in ("reward", "n", "m") or name in ("judge_expected", "judge_rule", "judge_base"):
+            assert stages == searches, name
+        if prefix == "safety":
+            assert stages == {"sft"}, name
+    assert changed["paper"] == set()
+    assert changed["full_answers"] == pairs
+    assert changed["judge_errs"] == {"data"}
+
+
+def test_the_recipe_of_the_ablations_is_the_arm_of_the_paper(cells, grid):
+    for name in ("data", "base", "sft", "search2", "pairs3", "iter3"):
+        assert cells["paper"][name].stage.identity() == grid[name].stage.identity()

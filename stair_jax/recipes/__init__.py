@@ -62,6 +62,7 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket_base": ("pocket_base", "get_config", {}),
     "first_model": ("first_model", "first_model", {}),
     "study_pocket": ("study.pocket", "get_config", {}),
+    "study_pocket_ablations": ("study.pocket_ablations", "get_config", {}),
     **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
@@ -77,7 +78,8 @@ _ARGUMENTS: Mapping[str, str] = {
 
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
 _SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()
+    "study_pocket_ablations": ("get_sweep", {}),
+    **{name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()},
 }
 
 

@@ -1,5 +1,6 @@
 """Records of finished search trees: dataclasses and JSON (`released_files.py`: another form)."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -76,6 +77,12 @@ class TreeRecord:
             path.append(index)
             index = self.nodes[index].parent
         return path[::-1]
+
+    def rewards(self) -> list[float]:
+        """All rewards that answers of the tree were given: of rollouts and of terminal nodes."""
+        found = [entry.get("reward") for node in self.nodes for entry in node.judgements]
+        found += [node.value for node in self.nodes if node.terminal]
+        return [reward for reward in found if reward is not None and math.isfinite(reward)]
 
     def children(self) -> list[list[int]]:
         """For each node the indices of its children, in ascending order."""

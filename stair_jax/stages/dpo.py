@@ -37,8 +37,9 @@ from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.search.pair_outcomes import read_regrets
 from stair_jax.settings import setting
-from stair_jax.stages.dpo_data import check_values, read_step_pairs
+from stair_jax.stages.dpo_data import adapted, balanced, check_values, read_step_pairs
 from stair_jax.stages.observed_stage import ObservedStage
 from stair_jax.stages.training_samples import PairSamples, step_sample
 from stair_jax.stages.training_stage import Setup, TrainingData
@@ -87,6 +88,12 @@ class Dpo(ObservedStage, PairLossSettings):
         `batch_size` makes up for it.
       rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
         passes over the pairs. With rates, an epoch is as many draws as there are pairs.
+      balance: "outcome": rates are of what pairs teach, {"refuse": ..., "comply": ..., "neither":
+        ...}, by the share of refusals behind their sides; with `rates` None as many pairs teach to
+        refuse as to comply. "none": rates are of kinds.
+      adaptive_rates: exponent a: the rate of a kind is its rate in `rates`, or 1, times its mean
+        regret to the power of a. The regret of a tree is the reward of its best answer less the
+        value of its root, what the policy still loses (`regret.json` of `preferences`); 0: off.
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
       held_out: pairs that are not trained on, and whose loss is measured: a share of the prompts
         below 1, or a number of pairs from 1; 0: none. All pairs of a prompt go together. A hash of
@@ -107,6 +114,8 @@ class Dpo(ObservedStage, PairLossSettings):
     row_length: int = setting(0, least=0, most=2**24, cost=True)
     together: str = setting("siblings", choices=tuple(TOGETHER))
     rates: Mapping[str, float] | None = None
+    balance: Literal["none", "outcome"] = setting("none", absent="none")
+    adaptive_rates: float = setting(0.0, least=0, most=8, absent=0.0)
     reader: Reader = "seqio"
     held_out: float = setting(0.0, least=0, most=2**24, absent=0.0)
 
@@ -114,7 +123,12 @@ class Dpo(ObservedStage, PairLossSettings):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_amount(self.held_out)
-        check_mixing(self.rates, self.reader)
+        check_mixing(self.rates, self.reader, "kind" if self.balance == "none" else self.balance)
+        if self.adaptive_rates and self.balance != "none":
+            raise UserError(
+                "adaptive_rates are rates of kinds, balance 'outcome' has those of what pairs "
+                "teach: set adaptive_rates to 0, or balance to 'none'"
+            )
         if self.row_length and self.row_length < self.max_length:
             raise UserError(
                 f"row_length is {self.row_length}: it must be at least max_length "
@@ -168,7 +182,7 @@ class Dpo(ObservedStage, PairLossSettings):
         ]
         split = split_held_out([row.prompt for row in kept], self.held_out)
         rows, groups_of = [kept[i] for i in split.training], [groups[i] for i in split.training]
-        order = training_order(rows, self, context.seed)
+        order = training_order(rows, self, context.seed, *self._rates(context, rows))
         batches = lay_out(
             [groups_of[index] for index in order],
             [rows[index] for index in order],
@@ -190,6 +204,18 @@ class Dpo(ObservedStage, PairLossSettings):
                 *shown, partial(step_sample, self.beta, self.length_normalize), self._measure(setup)
             ),
         )
+
+    def _rates(
+        self, context: StageContext, rows: Sequence[StepPair]
+    ) -> tuple[Mapping[str, float] | None, Sequence[str] | None]:
+        """The rates at which pairs are drawn, and what of each pair they name (None: its kind)."""
+        if self.balance == "outcome":
+            labels, rates = balanced(context.name, rows, self.rates)
+            return rates, labels
+        if self.adaptive_rates:
+            regrets = read_regrets(context.input_list("preferences"))
+            return adapted(context.name, rows, self.rates, self.adaptive_rates, regrets), None
+        return self.rates, None
 
     def _values(self, row: StepPair, chosen: float, rejected: float) -> dict[str, float]:
         """What the loss is told of a pair beside its sequences: log-probs under the reference."""
@@ -241,11 +267,17 @@ class Dpo(ObservedStage, PairLossSettings):
         return [reference, *([self.evaluation_program(setup)] if self.held_out else [])]
 
 
-def training_order(rows: Sequence[StepPair], settings: Dpo, seed: int) -> list[int]:
-    """Numbers of the pairs in the order in which training takes them."""
+def training_order(
+    rows: Sequence[StepPair],
+    settings: Dpo,
+    seed: int,
+    rates: Mapping[str, float] | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[int]:
+    """Numbers of the pairs in the order in which training takes them; see `draw`."""
     num_pairs = max(1, round(settings.epochs * len(rows)))
     keys = group_keys(rows, settings.together)
-    return draw(rows, settings.rates, num_pairs, seed, settings.reader, settings.file, keys)
+    return draw(rows, rates, num_pairs, seed, settings.reader, settings.file, keys, labels)
 
 
 def lay_out(

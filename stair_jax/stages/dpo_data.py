@@ -1,12 +1,14 @@
-"""Which pairs `dpo` trains on: of which stages and kinds, and what their columns have to hold."""
+"""Which pairs `dpo` trains on, at which rates, and what their columns have to hold."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from stair_jax.data.pairs import check_token_ids, read_pairs
 from stair_jax.data.records import StepPair
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
+from stair_jax.search.pair_outcomes import Regret, outcome
 
 
 def read_step_pairs(
@@ -65,3 +67,70 @@ def check_values(name: str, value_margin: float, rows: Sequence[StepPair]) -> No
         )
     if missing:
         say(f"{name}: {missing} of {len(rows)} pairs have no values, and so no value margin")
+
+
+def balanced(
+    name: str, rows: Sequence[StepPair], rates: Mapping[str, float] | None
+) -> tuple[list[str], dict[str, float]]:
+    """What each pair teaches, and at which rates these outcomes are drawn.
+
+    Without rates those that teach to refuse and those that teach to comply come equally often, and
+    the others as often as there are of them. A pair of which it is not known teaches neither.
+
+    Raises:
+      UserError: there are no rates, and pairs teach only one of the two.
+    """
+    taught = [outcome(row) for row in rows]
+    labels = [label or "neither" for label in taught]
+    count = Counter(labels)
+    if rates is None:
+        for label in ("refuse", "comply"):
+            if not count[label]:
+                raise UserError(
+                    f"balance is 'outcome', and none of {len(rows)} pairs teaches to {label} "
+                    f"({taught.count(None)} do not say whether a side refuses): set rates, or "
+                    "balance to 'none'"
+                )
+        both = (count["refuse"] + count["comply"]) / 2
+        found = {"refuse": both, "comply": both, "neither": float(count["neither"])}
+        rates = {label: rate for label, rate in found.items() if rate}
+    shown = ", ".join(f"{label} {count[label]} (rate {rate:g})" for label, rate in rates.items())
+    say(f"{name}: pairs by what they teach: {shown}; of {taught.count(None)} it is not known")
+    return labels, dict(rates)
+
+
+def adapted(
+    name: str,
+    rows: Sequence[StepPair],
+    rates: Mapping[str, float] | None,
+    exponent: float,
+    regrets: Mapping[str, Regret],
+) -> dict[str, float]:
+    """The rate of each kind: that of `rates`, else 1, times its mean regret to the `exponent`.
+
+    Raises:
+      UserError: a kind has pairs and no regret, or no kind has any.
+    """
+    kinds = [kind for kind in rates or dict.fromkeys(row.kind or "" for row in rows)]
+    for kind in kinds:
+        if kind not in regrets:
+            raise UserError(
+                f"adaptive_rates is {exponent:g}, and no tree tells the regret of the kind "
+                f"{kind!r}: set adaptive_rates to 0, or leave it out of kinds and rates"
+            )
+    # Rounding may leave a mean below 0.
+    found = {
+        kind: (rates or {}).get(kind, 1.0) * max(regrets[kind].mean, 0.0) ** exponent
+        for kind in kinds
+    }
+    if not any(found.values()):
+        raise UserError(
+            f"adaptive_rates is {exponent:g}, and the trees leave nothing to gain (a regret of 0): "
+            "set it to 0"
+        )
+    shown = ", ".join(
+        f"{kind} {rate:.3g} (regret {regrets[kind].mean:.3g} of {regrets[kind].trees} trees)"
+        for kind, rate in found.items()
+    )
+    say(f"{name}: rates: {shown}")
+    return found

@@ -9,7 +9,6 @@ from stair_jax.recipes.pocket_world import ITERATIONS
 _OURS = ("our_search", "our_pairs", "ours")
 _SELF_REWARDING = ("answers", "self_rewarding")
 _PROMPTS = 480  # of all searches together
-_POLICY = "never tell how to make a toxin , a blast or a plague . {prompt}"
 
 
 def get_config() -> ConfigDict:
@@ -18,6 +17,7 @@ def get_config() -> ConfigDict:
     own = [stage for stage in config.stages if stage != "evaluate"]
     numbers = range(1, ITERATIONS + 1)
     _add_trees(config)
+    _add_once(config)
     _add_offline(config)
     _add_synthesis(config)
     _add_ours(config)
@@ -27,6 +27,13 @@ def get_config() -> ConfigDict:
         "dpo:dpo_full",
         "preferences:good_answers",
         "sft:sft_trees",
+        "dpo:once_3_epochs",
+        *(
+            f"{kind}{i}"
+            for i in numbers[1:]
+            for kind in ("search:sft_search", "preferences:sft_pairs")
+        ),
+        "dpo:all_at_once",
         "pocket:more_data",
         "dpo:dpo_direct",
         "dpo:helpful",
@@ -51,6 +58,8 @@ def get_config() -> ConfigDict:
         *(f"iter{i}" for i in numbers),
         "dpo_full",
         "sft_trees",
+        "once_3_epochs",
+        "all_at_once",
         "dpo_direct",
         "sacpo",
         *(f"{_SELF_REWARDING[1]}{i}" for i in numbers),
@@ -77,6 +86,17 @@ def _add_trees(config: ConfigDict) -> None:
     config.sft_trees.learning_rate = config.dpo.learning_rate
 
 
+def _add_once(config: ConfigDict) -> None:
+    """One round in place of three: three epochs over its pairs, or the prompts of all at once."""
+    config.once_3_epochs = ConfigDict({"model": "sft", "preferences": "pairs1", "epochs": 3.0})
+    pairs = ["pairs1"]
+    for i in range(2, ITERATIONS + 1):
+        config[f"sft_search{i}"] = ConfigDict({"model": "sft", "file": f"prompts{i}.jsonl"})
+        config[f"sft_pairs{i}"] = ConfigDict({"trees": f"sft_search{i}"})
+        pairs.append(f"sft_pairs{i}")
+    config.all_at_once = ConfigDict({"model": "sft", "preferences": tuple(pairs)})
+
+
 def _add_offline(config: ConfigDict) -> None:
     """DPO and SACPO on direct answers that no model has sampled, from the System-1 model.
 
@@ -97,13 +117,14 @@ def _add_offline(config: ConfigDict) -> None:
 def _add_synthesis(config: ConfigDict) -> None:
     """Self-Rewarding from the System-1 model, and Deliberative Alignment from the SFT model.
 
-    The latter is the one that reasons already, as those are that the paper compares with. It is
-    shown a policy, and learns those of its answers that the untouched base finds good.
+    The latter is the one that reasons already, as those are that the paper compares with. It learns
+    those of its answers that the untouched base finds good. The pocket world has no words for a
+    policy, and a model of it leaves the format where there are any, so that its prompts are bare.
     """
     config.synthesize = ConfigDict()
     config.synthesize.model = ""
     config.synthesize.prompts = "data"
-    for name in ("temperature", "top_p", "top_k", "max_answer_tokens", "context_tokens", "judge"):
+    for name in ("max_answer_tokens", "context_tokens", "judge"):
         config.synthesize[name] = config.search[name]
     config.synthesize.max_prompt_tokens = 96
     answers, policy = _SELF_REWARDING
@@ -115,6 +136,8 @@ def _add_synthesis(config: ConfigDict) -> None:
                 "file": f"prompts{i}.jsonl",
                 "num_candidates": 8,
                 "answer_format": "plain",
+                "temperature": 2.0,  # below, most of the eight are alike
+                "top_p": 0.99,
                 "pairs": "best_worst",
                 "v0": config.preferences.v0,
                 "v1": config.preferences.v1,
@@ -123,7 +146,7 @@ def _add_synthesis(config: ConfigDict) -> None:
         config[f"{policy}{i}"] = ConfigDict({"model": previous, "preferences": f"{answers}{i}"})
         previous = f"{policy}{i}"
     config.deliberations = ConfigDict(
-        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl", "template": _POLICY}
+        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl"}
     )
     config.deliberations.min_reward = 2.5  # of 3, which a refusal of a harmless request has not
     config.deliberations.judge = ConfigDict({"source": "model"})
@@ -132,10 +155,18 @@ def _add_synthesis(config: ConfigDict) -> None:
 
 
 def _add_ours(config: ConfigDict) -> None:
-    """The paper's iterations with contrast data in SFT and search."""
-    config.our_data = ConfigDict({"contrasts": 0.25})
+    """The paper's iterations with what we recommend against over-refusal.
+
+    Contrast data in SFT and search; a refusal of a harmless request counts as much as a leak; some
+    search prompts begin wrong, and the answer has to recover; DPO draws the kind of pairs more
+    often of which the trees show that more is to be gained.
+    """
+    config.our_data = ConfigDict({"contrasts": 0.25, "forced_starts": 0.2, "labels": True})
     config.sft_contrast = ConfigDict({"data": "our_data"})
     link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
+    for i in range(1, ITERATIONS + 1):
+        config[f"{_OURS[0]}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
+        config[f"{_OURS[2]}{i}"].adaptive_rates = 1.0
 
 
 def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:

@@ -4,19 +4,28 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from stair_jax.recipes import pocket_world
 from stair_jax.recipes.iterations import iteration_stages
 from stair_jax.recipes.pocket_world import ITERATIONS
-from stair_jax.recipes.study import pocket
-
-_BEFORE = ("pocket:data", "pocket:more_data", "model:base", "sft")
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe: SFT and three iterations, of which each cell changes something."""
-    config = pocket.get_config()
-    config.stages = (*_BEFORE, *iteration_stages(ITERATIONS), "evaluate")
-    config.evaluate.models = ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1)))
+    config = pocket_world.get_config()
+    policies = ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1)))
+    config.stages = (
+        "pocket:data",
+        "model:base",
+        "sft",
+        *iteration_stages(ITERATIONS),
+        "evaluate",
+    )
+    del config.system1
+    config.evaluate.models = policies
     config.evaluate.prompted = ""
+    config.evaluate.searched = ""
+    config.evaluate.methods = ()
+    config.evaluate.prm = ""
     return config
 
 
@@ -24,9 +33,9 @@ def get_sweep() -> dict[str, dict[str, Any]]:
     """The values of the fields that each cell changes, by its name."""
     return {
         "paper": {},
+        "full_answers": {"preferences.variant": "trajectory", "preferences.match_steps": True},
         **_rewards(),
         **_judges(),
-        **_iterations(),
         **_sizes(),
         **_safety_shares(),
     }
@@ -55,19 +64,6 @@ def _judges() -> dict[str, dict[str, Any]]:
         "judge_rule": {"search.judge.source": ("rule", "policy")},
         "judge_errs": {"data.wrong_ratings": 0.3},  # of the examples that it learns from
         "judge_base": {"search.judge.source": "model", "search.judge_model": "base"},
-    }
-
-
-def _iterations() -> dict[str, dict[str, Any]]:
-    """One round in place of three; pairs of whole answers in place of steps."""
-    one = {
-        "stages": (*_BEFORE, *iteration_stages(1), "evaluate"),
-        "evaluate.models": ("sft", "iter1"),
-    }
-    return {
-        "once_3_epochs": {**one, "dpo.epochs": 3.0},
-        "all_at_once": {**one, "search1.prompts": "more_data", "search1.file": "prompts.jsonl"},
-        "full_answers": {"preferences.variant": "trajectory", "preferences.match_steps": True},
     }
 
 
