@@ -154,7 +154,6 @@ def test_an_arm_runs_to_its_tables(study, tmp_path, monkeypatch):
         "runtime.training_mesh.fsdp": 1,
         "runtime.decoding_mesh.tensor": 1,
         "sft.epochs": 0.5,
-        "sft.reader": "datasets",
         "sft.batch_size": 6,
         "sft.max_length": 128,
         "sft.microbatch_rows": 2,
