@@ -41,11 +41,11 @@ def first_model(model: str = MODEL) -> ConfigDict:
     config.sft = _training(learning_rate=1e-3, batch_size=16)
     config.sft.model = "base"
     config.sft.data = "files"
-    config.sft.epochs = 2.0
+    config.sft.epochs = 1.5
     config.sft.max_length = 512  # of a row, in which several examples lie
     config.sft.microbatch_rows = 1
     config.sft.held_out = 24.0  # rows
-    config.sft.eval_every = 9
+    config.sft.eval_every = 8
 
     config.search = ConfigDict()
     config.search.model = "sft"
