@@ -39,6 +39,7 @@ _STUDY_SWEEPS = {
     "study_rates": ("one_iteration", "rate_cells"),
     "study_judges": ("judges", "judge_cells"),
     "study_iterations": ("iterations", "iteration_cells"),
+    "study_parts": ("parts", "part_cells"),
 }
 
 

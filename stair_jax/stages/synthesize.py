@@ -236,14 +236,15 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
         disk = answers * _ANSWER_BYTES
         most = min(self.max_per_prompt or self.num_candidates, self.num_candidates)
+        rows = {
+            SFT_FILE: prompts * Figure(most, Basis.ASSUMED),
+            PAIRS_FILE: prompts * Figure(1, Basis.ASSUMED),
+        }
         return replace(
             needs,
             disk=disk,
             kept=disk,
-            rows={
-                SFT_FILE: prompts * Figure(most, Basis.ASSUMED),
-                PAIRS_FILE: prompts * Figure(1, Basis.ASSUMED),
-            },
+            rows={name: count for name, count in rows.items() if name in self.makes()},
             work=f"{prompts.text} prompts x {self.num_candidates} answers",
         )
 

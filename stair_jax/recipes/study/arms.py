@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.study.real import (
     BASE,
+    BENCHMARKS,
     CONTRAST,
     ITERATIONS,
     SFT,
@@ -57,6 +58,8 @@ def add_ours(config: ConfigDict, count: int) -> str:
     last = link_iterations(config, count, CONTRAST, OURS)
     config.search.judge_model = "base"
     config.search.judge.update(judge_of_base())
+    config.search.judge.harmless_refusals = "unsafe"  # as bad as a leak
+    config.search.forced_starts = ConfigDict({"share": 0.25, "forged_tags": 0.1})
     config.search.more_pairs = ConfigDict({"share_rollouts": True})
     config.dpo.length_penalty = 0.01
     return last
@@ -187,6 +190,8 @@ def test_time(model: str = "") -> ConfigDict:
     config.evaluate.methods = (*methods, *(_by_self_reward(method) for method in methods))
     config.evaluate.judge = ConfigDict({"mode": "expected", "malformed": -1.0})
     config.evaluate.limit = 60
+    # A beginning that an attack sets goes with no search.
+    config.evaluate.benchmarks = tuple(b for b in BENCHMARKS if not b.endswith(":prefill"))
     return config
 
 

@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.study.arms import (
+    OURS,
     USES_OF_TREES,
+    add_ours,
     add_uses_of_trees,
     judge_of_base,
 )
@@ -18,6 +20,7 @@ from stair_jax.recipes.study.real import (
     BASE,
     ITERATIONS,
     SFT,
+    add_contrast,
     ask,
     base_config,
 )
@@ -109,6 +112,29 @@ def judge_cells(model: str = "") -> Cells:
         "base_calibrated": {**base, **calibrated},
         "rule_policy": {"search.judge.source": ("rule", "reference", "policy")},
         "rule_base": {"search.judge_model": "base", **ours},
+    }
+
+
+def parts(model: str = "") -> ConfigDict:
+    """One iteration of our recipe; each cell leaves one part of it out."""
+    config = _small(model)
+    last = add_ours(config, 1)
+    ask(config, (*BASE, *add_contrast(config), *iteration_stages(1, OURS)), (last,))
+    return config
+
+
+def part_cells(model: str = "") -> Cells:
+    """Without one part of our recipe each, so that what a part brings is the difference."""
+    del model
+    return {
+        "ours": {},
+        "no_contrast_rows": {"sft_contrast.data": "files"},
+        "no_contrast_rewards": {"search.judge.harmless_refusals": "unhelpful"},
+        "no_starts": {"search.forced_starts.share": 0.0},
+        "no_forged_tags": {"search.forced_starts.forged_tags": 0.0},
+        "no_shared_rollouts": {"search.more_pairs.share_rollouts": False},
+        "no_length_control": {"dpo.length_penalty": 0.0},
+        "c2_zero": {"search.reward.c2": 0.0, "search.reward.allow_unsafe": True},
     }
 
 

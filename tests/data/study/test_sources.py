@@ -5,10 +5,12 @@ import io
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import stair_jax
 from stair_jax.data.study import remote
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.sources import Choice, Sources
@@ -70,6 +72,15 @@ def test_every_set_has_a_role_a_licence_and_a_place_to_be_had():
         assert one.role in ("training", "development", "reported")
         assert one.page.startswith("https://")
         assert all(len(path.split("/")) == 2 for path in one.files)
+
+
+def test_the_documentation_lists_every_set_with_role_licence_and_place():
+    page = Path(stair_jax.__file__).parents[1] / "docs" / "study_data.md"
+    listed = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    for name, one in SETS.items():
+        kind = one.origin.partition(":")[0]
+        row = f"| `{name}` | {one.role} | {one.licence} | `{one.files[0]}` | [{kind}]({one.page}) |"
+        assert row in listed
 
 
 def test_a_local_copy_is_read_gzipped_or_not_and_only_once(tmp_path):
