@@ -6,6 +6,7 @@ import pytest
 
 from stair_jax import recipes
 from stair_jax.commands.config_file import load_config, load_sweep
+from stair_jax.run import pipeline
 from stair_jax.run.run_config import read_config
 from stair_jax.run.sweep import read_cells
 from stair_jax.run.sweep_grid import read_own
@@ -34,6 +35,12 @@ def test_the_arms_of_the_recipe_pocket_are_its_own_stages(grid):
             grid[name].kind,
             grid[name].stage.identity(),
         )
+
+
+@pytest.mark.parametrize("recipe", ["study_pocket", "study_pocket_ablations"])
+def test_the_runs_pass_the_checks_before_a_run(recipe, tmp_path):
+    models = pipeline.check(read_config(recipes.get_config(recipe), STAGES), tmp_path / "run")
+    assert {"base", "sft", "iter3"} <= {*models}
 
 
 def test_every_policy_is_evaluated(grid):
