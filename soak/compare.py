@@ -8,7 +8,12 @@ from typing import Any
 from stair_jax.record_log import RecordLog
 
 # These depend on the clock, the hidden copy of a record by the hashes in it.
-_CLOCK_FILES = ("*/speed.jsonl", "*/events.out.tfevents.*", "*/.complete.json")
+_CLOCK_FILES = (
+    "*/speed.jsonl",
+    "*/.times.jsonl",
+    "*/events.out.tfevents.*",
+    "*/.complete.json",
+)
 _TREES = "*/trees.jsonl.gz"
 _CLOCK_FIELD = "seconds"  # of the record of a tree
 _RECORD = "*/complete.json"

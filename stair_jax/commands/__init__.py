@@ -12,10 +12,13 @@ VERBS = (
     "sweep",
     "plan",
     "show",
+    "cases",
+    "cost",
     "evaluate",
     "table",
     "answer",
     "chat",
     "judge",
+    "data",
     "completion",
 )

@@ -36,9 +36,14 @@ def encode_row(tokenizer: Tokenizer, row: Record) -> list[int]:
 
 
 def answer_example(tokenizer: Tokenizer, row: SftRow) -> Example:
-    """An example as a sequence; the answer counts, with its end-of-sequence token."""
-    prompt = encode_row(tokenizer, row)
+    """An example as a sequence; the answer counts, with its end token, and no start does."""
+    prompt = [*encode_row(tokenizer, row), *start_ids(tokenizer, row)]
     return join_example(prompt, encode_answer(tokenizer, row.answer), row.id)
+
+
+def start_ids(tokenizer: Tokenizer, row: Record) -> list[int]:
+    """Token ids of what the answer to a row is made to begin with; none where there is no start."""
+    return step_ids(tokenizer, row.start or (), None, ends=False)
 
 
 def join_example(

@@ -1,4 +1,4 @@
-"""Mixtures of safety and helpfulness data by rates, through seqio or Hugging Face datasets.
+"""Mixtures of data by rates of their kinds or sources, through seqio or Hugging Face datasets.
 
 Both readers mix row indices: the texts stay in Python lists, and the libraries do the mixing, the
 shuffling and the repetition. seqio's feature converters are not used: they treat id 0 as padding,
@@ -8,7 +8,7 @@ which is a real token in Llama 3 (`packing.py` works with explicit lengths inste
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from stair_jax.errors import UserError
 R = TypeVar("R")
 Reader = Literal["seqio", "datasets"]
 Rates = Mapping[str, float]
+RatesBy = Literal["kind", "source"]
+Outcome = Literal["refuse", "comply", "neither"]  # what a preference pair teaches
+By = RatesBy | Literal["outcome"]
+OTHERS = "*"  # among rates by source: all sources that they do not name
 
 
 def read_mixture(
@@ -56,10 +60,17 @@ def mix(
     seed: int,
     reader: Reader,
     where: str | Path,
+    by: RatesBy = "kind",
 ) -> list[SftRow]:
-    """As `read_mixture`, of rows that are read already; messages call them `where`."""
-    _check_reader(reader)
-    sources = _sources([row.kind for row in rows], rates, where)
+    """As `read_mixture`, of rows that are read already; messages call them `where`.
+
+    Rates by "source" are of the rows' sources; "*" is the rate of all others together.
+    """
+    check_mixing(rates, reader, by)
+    if by == "source" and rates is not None:
+        sources = _named_sources([row.source or "" for row in rows], rates, where)
+    else:
+        sources = _sources([row.kind for row in rows], rates, where, "kind")
     return [rows[index] for index in _READERS[reader](sources, num_examples, seed)]
 
 
@@ -71,43 +82,55 @@ def draw(
     reader: Reader = "seqio",
     where: str | Path = "the data",
     keys: Sequence[Hashable] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[int]:
     """Numbers of the pairs that training takes, in its order.
 
     Args:
-      pairs: with a `kind` each, where there are rates.
-      rates: relative rate of the pairs of each kind; None: whole passes, shuffled without a reader.
+      pairs: with a `kind` each, where there are rates of kinds.
+      rates: relative rate of the pairs of each kind or outcome; None: whole passes, shuffled
+        without a reader.
       num_examples: how many numbers to draw.
       seed: of the choice of kinds and of the shuffling.
       reader: "seqio" or "datasets".
       where: what messages call the pairs.
       keys: of each pair; those with equal ones (and of one kind) come side by side, as a whole.
         None: each pair is alone.
+      labels: of each pair, its outcome, which the rates then name; None: they name kinds.
 
     Raises:
       UserError: a pair without a known kind, bad rates, or an unknown reader.
     """
-    check_mixing(rates, reader)
+    by: By = "kind" if labels is None else "outcome"
+    check_mixing(rates, reader, by)
     keys = range(len(pairs)) if keys is None else keys
     if rates is None:
         return grouped_passes(keys, num_examples, seed)
     groups: dict[tuple[str, Hashable], list[int]] = {}
-    for index, (pair, key) in enumerate(zip(pairs, keys, strict=True)):
-        if pair.kind not in KINDS:
+    labels = _kinds(pairs, where) if labels is None else labels
+    for index, (label, key) in enumerate(zip(labels, keys, strict=True)):
+        groups.setdefault((label, key), []).append(index)
+    members = list(groups.values())
+    by_label = _sources([label for label, _ in groups], rates, where, by)
+    # Large groups are drawn less often: the rates are those of pairs.
+    sources = {
+        label: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
+        for label, (rate, numbers) in by_label.items()
+    }
+    drawn = _READERS[reader](sources, num_examples, seed)
+    return [index for number in drawn for index in members[number]][:num_examples]
+
+
+def _kinds(pairs: Sequence[PreferencePair], where: str | Path) -> list[str]:
+    kinds = []
+    for pair in pairs:
+        if pair.kind is None or pair.kind not in KINDS:
             raise UserError(
                 f"{where}: row {pair.id!r} has the kind {pair.kind!r}: rates need "
                 f"{' or '.join(KINDS)} in each row; or leave rates unset"
             )
-        groups.setdefault((pair.kind, key), []).append(index)
-    members = list(groups.values())
-    by_kind = _sources([kind for kind, _ in groups], rates, where)
-    # Large groups are drawn less often: the rates are those of pairs.
-    sources = {
-        kind: (rate * len(numbers) / sum(len(members[number]) for number in numbers), numbers)
-        for kind, (rate, numbers) in by_kind.items()
-    }
-    drawn = _READERS[reader](sources, num_examples, seed)
-    return [index for number in drawn for index in members[number]][:num_examples]
+        kinds.append(pair.kind)
+    return kinds
 
 
 def mix_in(rows: Sequence[R], others: Sequence[R], share: float, seed: int) -> list[R]:
@@ -134,48 +157,72 @@ def shuffled_passes(size: int, num_examples: int, seed: int | Sequence[int]) -> 
     return np.concatenate(passes)[:num_examples].tolist()
 
 
-def check_mixing(rates: Rates | None, reader: str) -> None:
+def check_mixing(rates: Rates | None, reader: str, by: By = "kind") -> None:
     """Checks the settings of a mixture before any data is read.
 
     Raises:
       UserError: an unknown kind, a rate below 0, no rate above 0, or an unknown reader.
     """
-    _check_reader(reader)
-    if rates is not None:
-        _wanted(rates)
-
-
-def _check_reader(reader: str) -> None:
     if reader not in _READERS:
         raise UserError(f"reader {reader!r} is unknown: use {' or '.join(_READERS)}")
+    if rates is not None:
+        _wanted(rates, by)
 
 
 # Name of a source -> (its rate, the indices of its rows).
 _Sources = Mapping[str, tuple[float, Sequence[int]]]
 
 
-def _sources(kinds: Sequence[Any], rates: Rates | None, path: str | Path) -> _Sources:
+def _sources(labels: Sequence[str], rates: Rates | None, path: str | Path, by: str) -> _Sources:
     if rates is None:
-        return {"all": (1.0, range(len(kinds)))}
+        return {"all": (1.0, range(len(labels)))}
     sources = {}
-    for kind, rate in _wanted(rates).items():
-        indices = [index for index, of_row in enumerate(kinds) if of_row == kind]
+    for name, rate in _wanted(rates, by).items():
+        indices = [index for index, label in enumerate(labels) if label == name]
         if not indices:
-            raise UserError(f"{path} has no {kind} row, but its rate is {rate}: set it to 0")
-        sources[kind] = (rate, indices)
+            raise UserError(f"{path} has no {name} row, but its rate is {rate}: set it to 0")
+        sources[name] = (rate, indices)
     return sources
 
 
-def _wanted(rates: Rates) -> dict[str, float]:
+def _named_sources(names: Sequence[str], rates: Rates, where: str | Path) -> _Sources:
+    """The rows of each source that has a rate, and of all others where these have one."""
+    numbers: dict[str, list[int]] = {name: [] for name in rates}
+    for index, name in enumerate(names):
+        if name not in numbers and OTHERS not in numbers:
+            raise UserError(
+                f"{where}: rates have no source {name!r}, of which there are "
+                f"{names.count(name)} rows: name it (a rate of 0 leaves it out), or {OTHERS!r} for "
+                "all others"
+            )
+        numbers[name if name in numbers else OTHERS].append(index)
+    for name, rate in rates.items():
+        if rate > 0 and not numbers[name]:
+            known = ", ".join(map(repr, dict.fromkeys(names)))
+            raise UserError(f"{where} has no row of the source {name!r}: its sources are {known}")
+    # seqio has rules for names.
+    return {
+        f"source{number}": (rate, numbers[name])
+        for number, (name, rate) in enumerate(_wanted(rates, "source").items())
+    }
+
+
+def _names(by: str) -> tuple[str, ...]:
+    """What rates may name; empty: anything."""
+    return {"kind": KINDS, "outcome": get_args(Outcome)}.get(by, ())
+
+
+def _wanted(rates: Rates, by: str) -> dict[str, float]:
     """The rates above 0."""
-    for kind, rate in rates.items():
-        if kind not in KINDS:
-            raise UserError(f"rates name the unknown kind {kind!r}: use {' and '.join(KINDS)}")
+    known = _names(by)
+    for name, rate in rates.items():
+        if known and name not in known:
+            raise UserError(f"rates name the unknown {by} {name!r}: use {' and '.join(known)}")
         if not rate >= 0:
-            raise UserError(f"the rate of {kind} is {rate}: it must be 0 or more")
-    wanted = {kind: float(rate) for kind, rate in rates.items() if rate > 0}
+            raise UserError(f"the rate of {name} is {rate}: it must be 0 or more")
+    wanted = {name: float(rate) for name, rate in rates.items() if rate > 0}
     if not wanted:
-        raise UserError("all rates are 0: at least one kind needs a rate above 0")
+        raise UserError(f"all rates are 0: at least one {by} needs a rate above 0")
     return wanted
 
 

@@ -38,6 +38,11 @@ class Example:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def num_counted(self) -> int:
+        """Tokens that the loss counts."""
+        return int(np.sum(np.asarray(self.loss_mask) == COUNTED))
+
 
 @dataclass(frozen=True)
 class Packed:

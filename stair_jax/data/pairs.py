@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from stair_jax.data.examples import encode_row, join_example, step_ids
+from stair_jax.data.examples import encode_row, join_example, start_ids, step_ids
 from stair_jax.data.packing import Example
 from stair_jax.data.records import PathPair, PreferencePair, StepPair, read_dicts
 from stair_jax.data.tokenized import TokenizedRows
@@ -102,16 +102,31 @@ def describe_left_out(counts: Counter[str]) -> str:
 def step_examples(tokenizer: Tokenizer, pair: StepPair, sft_on: SftOn = "step") -> Pair:
     """A DPO pair as two sequences; the loss counts the two steps.
 
-    With `sft_on` "answer" the SFT term counts the path before the chosen step as well.
+    With `sft_on` "answer" the SFT term counts the path before the chosen step as well, but for the
+    start of the answer, which nothing counts.
+
+    Raises:
+      UserError: as `encode_row`; or the token ids of the path do not begin with those of the start.
     """
-    prompt = encode_row(tokenizer, pair)
-    path = step_ids(tokenizer, pair.path, pair.path_tokens, ends=False)
+    start = start_ids(tokenizer, pair)
+    prompt = [*encode_row(tokenizer, pair), *start]
+    path = _behind(start, step_ids(tokenizer, pair.path, pair.path_tokens, ends=False), pair.id)
     chosen = step_ids(tokenizer, [pair.chosen], pair.chosen_tokens, pair.chosen_terminal)
     rejected = step_ids(tokenizer, [pair.rejected], pair.rejected_tokens, pair.rejected_terminal)
     other = join_example([*prompt, *path], rejected, pair.id)
     if sft_on == "answer":
         return join_example(prompt, chosen, pair.id, sft_alone=path), other
     return join_example([*prompt, *path], chosen, pair.id), other
+
+
+def _behind(start: list[int], path: list[int], name: str) -> list[int]:
+    """What of a path follows its start."""
+    if path[: len(start)] != start:
+        raise UserError(
+            f"the pair {name!r}: its path_tokens do not begin with the tokens of its start: leave "
+            "the token ids away, or use those of the model's own tokenizer"
+        )
+    return path[len(start) :]
 
 
 def path_examples(tokenizer: Tokenizer, pair: PathPair) -> Pair:

@@ -12,24 +12,20 @@ versions and those that users write. The number is no part of what ids and finge
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar
 
-from stair_jax.data.numbers import read_number
+from stair_jax.data.columns import Texts, Tokens, Turns, as_number, columns_of
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
+from stair_jax.text import starts
 from stair_jax.text.steps import final_answer
 
 KINDS = ("safety", "helpfulness")
 SCHEMA_COLUMN = "schema"
-
-Texts = tuple[str, ...]
-Tokens = tuple[int, ...]  # token ids
-Turns = tuple[Mapping[str, str], ...]  # of a chat: {"role": ..., "content": ...}
-_TOKEN_IDS = range(2**31)  # whatever the vocabulary, which is checked where there is one
+SAFE_LABEL = "safe"
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,8 @@ class Record:
       prompt: what the user asks, as text.
       system: text of a system turn, in place of the model's own; "": as None.
       history: the turns of the chat before the prompt, with the roles "user" and "assistant".
+      start: texts of the steps that the answer is made to begin with, see `text/starts.py`; nothing
+        is learnt from them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -51,6 +49,7 @@ class Record:
     _: KW_ONLY
     system: str | None = None
     history: Turns | None = None
+    start: Texts | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -94,35 +93,42 @@ class Record:
           where: file and line, for messages.
 
         Raises:
-          UserError: names `where` and the field that is missing or has a wrong type, or says that
-            the schema number is of a newer version.
+          UserError: names `where` and the field that is missing, has a wrong type or holds no
+            start, or says that the schema number is of a newer version.
         """
         check_schema(row, cls.SCHEMA, where)
         values: dict[str, Any] = {}
-        for name, column in _columns(cls):
+        for name, column in columns_of(cls):
             value: Any = row.get(name)
             if value is None and not column.is_required:
                 continue
             if not column.fits(value):
                 raise UserError(cls._message(row, where, name, column.form))
             if column.is_number:
-                value = _number(value)
+                value = as_number(value)
             values[name] = tuple(value) if column.is_list else value
-        return cls(**values)
+        record = cls(**values)
+        if objection := record._start_objection():
+            raise UserError(f"{where}: the field 'start' {objection}")
+        return record
+
+    def _start_objection(self) -> str:
+        """What is wrong with `start`; empty: nothing."""
+        return starts.objection(self.start or ())
 
     @classmethod
     def not_numbers(cls, row: Mapping[str, Any]) -> list[str]:
         """The columns of a row that should hold a number and hold something that is none."""
         return [
             name
-            for name, column in _columns(cls)
-            if column.is_number and row.get(name) is not None and _number(row[name]) is None
+            for name, column in columns_of(cls)
+            if column.is_number and row.get(name) is not None and as_number(row[name]) is None
         ]
 
     @classmethod
     def required(cls) -> tuple[str, ...]:
         """Names of the columns that each row has."""
-        return tuple(name for name, column in _columns(cls) if column.is_required)
+        return tuple(name for name, column in columns_of(cls) if column.is_required)
 
     @classmethod
     def _message(cls, row: Mapping[str, Any], where: str, name: str, form: str) -> str:
@@ -156,11 +162,19 @@ class Prompt(_KindRow):
       kind: "safety" or "helpfulness".
       source: the data set, or the family of requests, that it is from.
       reference: the right answer where the data set has one, as it stands there (any JSON value).
+      label: of a safety prompt, "safe" where it is harmless and only sounds otherwise, or "unsafe";
+        anything else in a column of that name is the user's own.
     """
 
     kind: str
     source: str = ""
     reference: Any = None
+    label: Any = None
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it is known that a refusal would be wrong."""
+        return is_harmless(self.kind, self.label)
 
 
 @dataclass(frozen=True)
@@ -168,12 +182,53 @@ class SftRow(_KindRow):
     """An example for supervised fine-tuning (SFT).
 
     Attributes:
-      answer: what the model learns to say, tags and all.
+      answer: what the model learns to say, tags and all; behind `start`, if there is one.
       kind: "safety" or "helpfulness".
+      source: the data set that it is from; needed where training mixes sources at given rates.
     """
 
     answer: str
     kind: str
+    _: KW_ONLY
+    source: str | None = None
+
+    @property
+    def whole_answer(self) -> str:
+        """The answer behind its start."""
+        return "".join((*(self.start or ()), self.answer))
+
+
+@dataclass(frozen=True)
+class SynthesisPrompt(_KindRow):
+    """A prompt that is to be answered: a row of prompts, or an SFT example.
+
+    Attributes:
+      kind: "safety" or "helpfulness".
+      source: the data set, or the family of requests, that it is from.
+      reference: the right answer where the data set has one, as it stands there (any JSON value).
+      label: as of `Prompt`.
+      answer: a good answer, where the row has one; behind `start`, if there is one.
+      category: what the prompt is about, by which a policy is chosen.
+    """
+
+    kind: str
+    _: KW_ONLY
+    source: str | None = None
+    reference: Any = None
+    label: Any = None
+    answer: str | None = None
+    category: str | None = None
+
+    def to_prompt(self) -> Prompt:
+        """The same as a prompt of a search or an evaluation."""
+        names = ("system", "history", "start", "reference", "label")
+        rest: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return Prompt(self.id, self.prompt, self.kind, self.source or "", **rest)
+
+    @property
+    def start_text(self) -> str:
+        """What each answer is made to begin with; "": nothing."""
+        return "".join(self.start or ())
 
 
 @dataclass(frozen=True)
@@ -200,6 +255,13 @@ class PreferencePair(Record):
     chosen_terminal: bool | None = None
     rejected_terminal: bool | None = None
 
+    @property
+    def value_gap(self) -> float | None:
+        """By how much the value of the chosen side is larger; None: one is not known."""
+        if self.chosen_value is None or self.rejected_value is None:
+            return None
+        return self.chosen_value - self.rejected_value
+
 
 @dataclass(frozen=True)
 class StepPair(PreferencePair):
@@ -208,12 +270,15 @@ class StepPair(PreferencePair):
     Token ids, where they are given, take the place of the texts: exactly what the model sampled.
 
     Attributes:
-      path: texts of the steps between the prompt and the two; empty: these are whole answers.
+      path: texts of the steps between the prompt and the two, those of `start` first; empty: these
+        are whole answers.
       chosen: text of the better step.
       rejected: text of the other.
       path_tokens: ids of all steps of `path`, joined.
       chosen_tokens: ids of `chosen`.
       rejected_tokens: ids of `rejected`.
+      chosen_refusals: share of refusals among the answers that the search has found behind
+        `chosen`; `rejected_refusals` of the other.
     """
 
     path: Texts
@@ -223,11 +288,16 @@ class StepPair(PreferencePair):
     path_tokens: Tokens | None = None
     chosen_tokens: Tokens | None = None
     rejected_tokens: Tokens | None = None
+    chosen_refusals: float | None = None
+    rejected_refusals: float | None = None
 
     @property
     def better_texts(self) -> Texts:
         """The steps of the better side from the prompt on."""
         return (*self.path, self.chosen)
+
+    def _start_objection(self) -> str:
+        return super()._start_objection() or _not_ahead(self.start, self.path)
 
 
 @dataclass(frozen=True)
@@ -235,7 +305,8 @@ class PathPair(PreferencePair):
     """A preference pair for the process reward model (PRM): two paths from the prompt on.
 
     Attributes:
-      chosen_path: texts of the steps of the better path; `rejected_path` of the other.
+      chosen_path: texts of the steps of the better path; `rejected_path` of the other. Both begin
+        with those of `start`.
       form: "step" for two nodes of one depth, "trajectory" for two whole answers.
       chosen_tokens: ids of all its steps, joined, which take the place of the texts;
         `rejected_tokens` of the other.
@@ -252,6 +323,11 @@ class PathPair(PreferencePair):
     def better_texts(self) -> Texts:
         """The steps of the better side from the prompt on."""
         return self.chosen_path
+
+    def _start_objection(self) -> str:
+        return super()._start_objection() or _not_ahead(
+            self.start, self.chosen_path, self.rejected_path
+        )
 
 
 R = TypeVar("R", bound=Record)
@@ -293,75 +369,14 @@ def check_schema(row: Mapping[str, Any], known: int, where: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Column:
-    """How the values of a field are checked, and what messages call them."""
-
-    is_required: bool
-    is_list: bool
-    is_number: bool
-    form: str
-    fits: Callable[[Any], bool]
+def is_harmless(kind: str, label: Any = None) -> bool:
+    """Whether a refusal of a prompt of this kind and label would be wrong."""
+    return kind == "helpfulness" or label == SAFE_LABEL
 
 
-def _list_of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and set(map(type, value)) <= {kind}
-
-
-def _is_ids(value: Any) -> bool:
-    return _list_of(int)(value) and all(id in _TOKEN_IDS for id in value)
-
-
-def _is_turns(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(turn, dict)
-        and turn.get("role") in ("user", "assistant")
-        and isinstance(turn.get("content"), str)
-        for turn in value
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float, str)
-
-
-def _number(value: Any) -> Any:
-    """A number as it was written, or as its text says; None: it is none."""
-    number = read_number(value)
-    return value if number is not None and not isinstance(value, str) else number
-
-
-_FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("text", lambda value: isinstance(value, str)),
-    Texts: ("a list of texts", _list_of(str)),
-    Tokens: ("a list of token ids", _is_ids),
-    float: ("a number", _is_number),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
-    Turns: ('a list of turns {"role": "user" or "assistant", "content": text}', _is_turns),
-    Any: ("", lambda value: True),
-}
-
-
-_Columns = tuple[tuple[str, _Column], ...]
-_MADE: dict[type[Record], _Columns] = {}  # functools.cache takes no dataclass, for mypy
-
-
-def _columns(record: type[Record]) -> _Columns:
-    """The columns of a record, by the types of its fields; those that may be None may be absent."""
-    if record in _MADE:
-        return _MADE[record]
-    columns = []
-    for field in dataclasses.fields(record):
-        hint = _without_none(field.type)
-        is_list, is_number = get_origin(hint) is tuple, hint in (int, float)
-        is_required = field.default is not None
-        column = _Column(is_required, is_list, is_number, *_FORMS[hint])
-        columns.append((field.name, column))
-    return _MADE.setdefault(record, tuple(columns))
-
-
-def _without_none(hint: Any) -> Any:
-    """`X` of `X | None`, and any other type as it is."""
-    parts = get_args(hint)
-    return parts[0] if NoneType in parts else hint
+def _not_ahead(start: Texts | None, *paths: Texts) -> str:
+    """Says that a path does not begin with the steps of the start; empty: all do."""
+    ahead = start or ()
+    if all(path[: len(ahead)] == ahead for path in paths):
+        return ""
+    return "is not what the path begins with"

@@ -207,6 +207,7 @@ class SelfRewardTask(Task[Scored]):
             output=steps.output_text(text),
             text=text,
             reference=prompt.reference,
+            label=prompt.label,
         )
         requests = self._judging.start()
         self._read()

@@ -65,17 +65,51 @@ def get_topology(name: str) -> Topology:
     if name == LOCAL:
         devices = jax.devices()
         return Topology(name, local_chip(devices[0]), devices)
-    match = _SLICE.fullmatch(name)
-    if match and match[1] in TPUS:
-        generation = match[1]
-        shape = [int(size) for size in match[2].split("x")]
-        _check(name, generation, shape)
+    if found := parse_slice(name):
+        generation, shape = found
         return Topology(name, TPUS[generation], _devices(name, _options(generation, shape)))
+    if gpus := parse_gpus(name):
+        return _gpus(name, *gpus)
+    raise unknown_topology(name)
+
+
+def parse_slice(name: str, flag: str = "--plan") -> tuple[str, list[int]] | None:
+    """Generation and shape of a TPU slice, in chips; None: it is the name of none.
+
+    Raises:
+      UserError: there is no slice of this shape; names the flag.
+    """
+    match = _SLICE.fullmatch(name)
+    if not match or match[1] not in TPUS:
+        return None
+    shape = [int(size) for size in match[2].split("x")]
+    _check(f"{flag}={name}", match[1], shape)
+    return match[1], shape
+
+
+def parse_gpus(name: str, flag: str = "--plan") -> tuple[Gpu, int] | None:
+    """Model and number of GPUs; None: it is the name of none.
+
+    Raises:
+      UserError: there cannot be so many; names the flag.
+    """
     match = _GPUS.fullmatch(name)
-    if match and match[1] in GPUS:
-        return _gpus(name, GPUS[match[1]], int(match[2] or 1))
+    if not match or match[1] not in GPUS:
+        return None
+    count = int(match[2] or 1)
+    whole_hosts = count <= PER_HOST or count % PER_HOST == 0
+    if not (whole_hosts and 0 < count <= _MOST_GPUS):
+        raise UserError(
+            f"{flag}={name}: there can be 1 to {PER_HOST} GPUs of one host, or a multiple of "
+            f"{PER_HOST} up to {_MOST_GPUS}"
+        )
+    return GPUS[match[1]], count
+
+
+def unknown_topology(name: str, flag: str = "--plan") -> UserError:
+    """An error about a name that no devices have, to be raised."""
     known = f"known are {KNOWN_FORMS}"
-    raise UserError(f"--plan={name} is not a known topology: {_nearest(name) or known}")
+    return UserError(f"{flag}={name} is not a known topology: {_nearest(name) or known}")
 
 
 def _nearest(name: str) -> str:
@@ -87,12 +121,6 @@ def _nearest(name: str) -> str:
 
 
 def _gpus(name: str, gpu: Gpu, count: int) -> Topology:
-    whole_hosts = count <= PER_HOST or count % PER_HOST == 0
-    if not (whole_hosts and 0 < count <= _MOST_GPUS):
-        raise UserError(
-            f"--plan={name}: there can be 1 to {PER_HOST} GPUs of one host, or a multiple of "
-            f"{PER_HOST} up to {_MOST_GPUS}"
-        )
     note = (
         f"JAX takes {memory_fraction():g} of a GPU's {gpu.memory / GIB:.1f} GiB: "
         f"XLA_PYTHON_CLIENT_MEM_FRACTION, by default 0.75, at most {most_fraction(gpu.memory):g}.\n"
@@ -101,23 +129,22 @@ def _gpus(name: str, gpu: Gpu, count: int) -> Topology:
     return Topology(name, gpu_chip(gpu), gpu_devices(name, gpu, count), note)
 
 
-def _check(name: str, generation: str, shape: Sequence[int]) -> None:
+def _check(named: str, generation: str, shape: Sequence[int]) -> None:
     """Raises a UserError for a shape that no slice of this generation has."""
     if len(shape) != _DIMENSIONS[generation]:
         example = "x".join(map(str, _HOST[: _DIMENSIONS[generation]]))
         raise UserError(
-            f"--plan={name}: a slice of {generation} has {_DIMENSIONS[generation]} dimensions, "
+            f"{named}: a slice of {generation} has {_DIMENSIONS[generation]} dimensions, "
             f"such as {generation}:{example}"
         )
     divisible = all(size % host == 0 for size, host in zip(shape, _HOST, strict=False))
     if math.prod(shape) != 1 and not (divisible and min(shape) > 0):
         raise UserError(
-            f"--plan={name}: a slice is made of hosts of 2x2 chips, so that its first two sizes "
-            "are even"
+            f"{named}: a slice is made of hosts of 2x2 chips, so that its first two sizes are even"
         )
     if math.prod(shape) > _MOST_CHIPS[generation]:
         raise UserError(
-            f"--plan={name}: a slice of {generation} has at most {_MOST_CHIPS[generation]} chips"
+            f"{named}: a slice of {generation} has at most {_MOST_CHIPS[generation]} chips"
         )
 
 

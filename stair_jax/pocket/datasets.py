@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.data.records import Prompt, SftRow
-from stair_jax.pocket import families, pretraining, user_requests
+from stair_jax.pocket import contrast, families, forced_starts, pretraining, user_requests
 from stair_jax.pocket.user_requests import UserRequest
 from stair_jax.pocket.world import Item, Split, by_name, items
 
@@ -31,7 +31,12 @@ class PocketRow(SftRow):
 
 
 def sft_rows(
-    seed: int, num_prompts: int, careless: float, num_replay: int
+    seed: int,
+    num_prompts: int,
+    careless: float,
+    num_replay: int,
+    contrasts: float = 0.0,
+    wrong_ratings: float = 0.0,
 ) -> tuple[list[PocketRow], list[PocketRow]]:
     """SFT examples, structured and direct, over the same prompts.
 
@@ -42,30 +47,59 @@ def sft_rows(
       careless: probability that the teacher reasons carelessly (`user_requests.structured_answer`).
       num_replay: number of additional examples from the pretraining mixture (rating and reasoning
         skills, `pretraining.skills`), so that fine-tuning does not lose them.
+      contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
+        About them the teacher is never careless.
+      wrong_ratings: share of the replayed ratings whose conclusion is turned round.
 
     Returns:
       Examples with structured answers, and the same with direct ones.
     """
     rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
-    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names)
+    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names, contrasts)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
-        answer = user_requests.structured_answer(request, rng, careless)
+        tone = 0.0 if request.family == contrast.FAMILY else careless
+        answer = user_requests.structured_answer(request, rng, tone)
         row = PocketRow(f"sft-{index}", request.text, answer, kind, request.family)
         structured.append(row)
         direct.append(replace(row, answer=user_requests.direct_answer(request)))
-    replay = [
-        PocketRow(f"replay-{index}", example.prompt, example.answer, "helpfulness", "replay")
-        for index, example in enumerate(
-            itertools.islice(pretraining.skills(f"replay {seed}"), num_replay)
-        )
-    ]
+    replay = _replay(seed, num_replay, wrong_ratings)
     return structured + replay, direct + replay
 
 
+def _replay(seed: int, count: int, wrong_ratings: float) -> list[PocketRow]:
+    """Examples of the base's skills."""
+    errors = random.Random(f"wrong ratings {seed}")
+    return [
+        PocketRow(
+            f"replay-{index}",
+            example.prompt,
+            _turned_round(example.answer) if errors.random() < wrong_ratings else example.answer,
+            "helpfulness",
+            "replay",
+        )
+        for index, example in enumerate(
+            itertools.islice(pretraining.skills(f"replay {seed}"), count)
+        )
+    ]
+
+
+def _turned_round(answer: str) -> str:
+    """A rating with the opposite conclusion; another text as it is."""
+    finding, separator, conclusion = answer.rpartition("Conclusion: [")
+    opposite = {"SAFE]": "UNSAFE]", "UNSAFE]": "SAFE]", **{f"{i}]": f"{6 - i}]" for i in range(6)}}
+    return f"{finding}{separator}{opposite[conclusion] if separator else conclusion}"
+
+
 def search_rows(
-    seed: int, num_prompts: int, iterations: int, seen: Iterable[str] = ()
+    seed: int,
+    num_prompts: int,
+    iterations: int,
+    seen: Iterable[str] = (),
+    contrasts: float = 0.0,
+    forced: float = 0.0,
+    labels: bool = False,
 ) -> list[list[Prompt]]:
     """Search prompts of each iteration, half safety, half helpfulness.
 
@@ -74,25 +108,39 @@ def search_rows(
       num_prompts: prompts per iteration.
       iterations: number of iterations.
       seen: prompts to avoid (those of the SFT data).
+      contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
+      forced: share of the prompts that begin wrong (`forced_starts.draw`).
+      labels: say of each prompt whether it is "safe" or "unsafe", which its kind does not.
 
     Returns:
-      for each iteration its rows {id, prompt, kind, source}.
+      for each iteration its rows {id, prompt, kind, source}; with what was asked for, also `start`
+      and `label`.
     """
-    rng = random.Random(f"search {seed}")
+    rng, starts = random.Random(f"search {seed}"), random.Random(f"starts {seed}")
     used = set(seen)
     # By iteration; later iterations use the last entry.
     jailbreaks = ((), families.SFT_FAMILIES + families.SEARCH_FAMILIES[:2], families.SEEN_FAMILIES)
     rows = []
     for iteration in range(iterations):
         names = (*families.OPEN, *jailbreaks[min(iteration, len(jailbreaks) - 1)])
-        drawn = _fresh(rng, used, _halves(num_prompts), "search", names)
+        drawn = _fresh(rng, used, _halves(num_prompts), "search", names, contrasts)
         rows.append(
             [
-                Prompt(f"it{iteration + 1}-{index}", request.text, kind, request.family)
+                _search_prompt(f"it{iteration + 1}-{index}", kind, request, starts, forced, labels)
                 for index, (kind, request) in enumerate(drawn)
             ]
         )
     return rows
+
+
+def _search_prompt(
+    id: str, kind: str, request: UserRequest, rng: random.Random, forced: float, labels: bool
+) -> Prompt:
+    label = ("unsafe" if request.hazardous else "safe") if labels else None
+    if not forced or rng.random() >= forced:
+        return Prompt(id, request.text, kind, request.family, label=label)
+    begun = forced_starts.draw(request, "search", rng)
+    return Prompt(id, begun.prompt, kind, begun.form, label=label, start=begun.start or None)
 
 
 def _halves(count: int) -> dict[str, int]:
@@ -100,7 +148,12 @@ def _halves(count: int) -> dict[str, int]:
 
 
 def _fresh(
-    rng: random.Random, used: set[str], counts: dict[str, int], split: Split, names: tuple[str, ...]
+    rng: random.Random,
+    used: set[str],
+    counts: dict[str, int],
+    split: Split,
+    names: tuple[str, ...],
+    contrasts: float,
 ) -> list[tuple[str, UserRequest]]:
     """Requests in random order, `counts[kind]` of each kind, with texts that are not in `used`.
 
@@ -113,7 +166,10 @@ def _fresh(
     drawn = []
     for kind, count in counts.items():
         while count:
-            request = makers[kind]()
+            if contrasts and rng.random() < contrasts:
+                request = contrast.request(rng, split, hazardous=kind == "safety")
+            else:
+                request = makers[kind]()
             if request.text not in used:
                 used.add(request.text)
                 drawn.append((kind, request))

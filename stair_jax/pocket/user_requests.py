@@ -23,7 +23,8 @@ class UserRequest:
     Attributes:
       text: the user's prompt.
       task: "make" (a recipe), or the name of a harmless task.
-      family: wording of the request, a key of `families.WRAPPERS`; "plain" for other tasks.
+      family: wording of the request, a key of `families.WRAPPERS` or "contrast"; "plain" for other
+        tasks.
       item: the item that it is about, or None.
       plainly: the request restated in plain words.
       risk: a correct statement about its risk.
@@ -51,9 +52,14 @@ def recipe(item: Item, recipe_steps: Sequence[str] | None = None) -> str:
 
 def make(item: Item, family: str, rng: random.Random) -> UserRequest:
     """A request for the recipe of `item`."""
+    return recipe_request(item, family, families.WRAPPERS[family](item, rng))
+
+
+def recipe_request(item: Item, family: str, text: str) -> UserRequest:
+    """A request for the recipe of `item`, in the words of `text`."""
     harm = "making it would do harm ." if item.hazardous else "making it is fine ."
     return UserRequest(
-        families.WRAPPERS[family](item, rng),
+        text,
         "make",
         family,
         item,

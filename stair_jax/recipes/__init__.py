@@ -31,19 +31,58 @@ def _paper(name: str, model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
     return runs
 
 
+# Of the study on real models: the recipes of a sweep, its config and its cells.
+_STUDY_SWEEPS = {
+    "study_shares": ("shares", "share_cells"),
+    "study_rewards": ("one_iteration", "reward_cells"),
+    "study_sizes": ("one_iteration", "size_cells"),
+    "study_rates": ("one_iteration", "rate_cells"),
+    "study_judges": ("judges", "judge_cells"),
+    "study_iterations": ("iterations", "iteration_cells"),
+    "study_parts": ("parts", "part_cells"),
+}
+
+
+def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """The runs of the study on real models; the argument of each is the checkpoint."""
+    names = ("sft", "trees", "offline", "self_rewarding", "deliberative", "test_time")
+    runs: dict[str, tuple[str, str, dict[str, Any]]] = {
+        f"study_{name}": ("study.arms", name, {}) for name in names
+    }
+    for number in (1, 2, 3):
+        runs[f"study_iter{number}"] = ("study.arms", "stair", {"number": number})
+        runs[f"study_ours{number}"] = ("study.arms", "ours", {"number": number})
+    runs["study_steps"] = ("study.sweeps", "steps", {})
+    runs |= {name: ("study.sweeps", config, {}) for name, (config, _) in _STUDY_SWEEPS.items()}
+    return runs
+
+
 RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket": ("pocket_world", "get_config", {}),
     "pocket_base": ("pocket_base", "get_config", {}),
+    "first_model": ("first_model", "first_model", {}),
+    "study_pocket": ("study.pocket", "get_config", {}),
+    "study_pocket_ablations": ("study.pocket_ablations", "get_config", {}),
+    "study_pocket_parts": ("study.pocket_ablations", "get_parts", {}),
+    **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
     **{f"{name}_lora": ("one_gpu", "lora", {"model": model}) for name, model in _MODELS.items()},
 }
 # The recipes with an argument, and its name.
-_ARGUMENTS: Mapping[str, str] = {f"{name}_lora": "memory" for name in _MODELS}
+_ARGUMENTS: Mapping[str, str] = {
+    "first_model": "model",
+    **{name: "model" for name in _study()},
+    **{f"{name}_lora": "memory" for name in _MODELS},
+}
 
 
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
-_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {}
+_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "study_pocket_ablations": ("get_sweep", {}),
+    "study_pocket_parts": ("get_part_cells", {}),
+    **{name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()},
+}
 
 
 def get_config(name: str, argument: str = "") -> ConfigDict:

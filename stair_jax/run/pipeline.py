@@ -8,7 +8,7 @@ done by the first one, on its own devices, while the others wait.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from stair_jax.run.sheet import format_sheet
 from stair_jax.run.source_hashes import SourceHashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete, write_record
+from stair_jax.run.stage_times import timed
 from stair_jax.run.unneeded_models import (
     finish_removals,
     remove_unneeded_models,
@@ -248,6 +249,11 @@ def _summarize(entry: StageEntry, workdir: Path) -> None:
         say(text)
 
 
+def _timed(folder: Path) -> AbstractContextManager[None]:
+    """Writes down how long the first process works on a stage."""
+    return timed(folder) if collectives.is_main() else nullcontext()
+
+
 def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
     """Runs one stage and writes its records; returns its seconds."""
     folder = workdir / entry.name
@@ -272,7 +278,7 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     by_first = entry.stage.PROCESSES == "first"
     if collectives.is_main() or not by_first:
         try:
-            with storage.using_disk(folder):
+            with storage.using_disk(folder), _timed(folder):
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error

@@ -80,14 +80,19 @@ class SourceHashes:
                 self._known[_key(path)] = [*stats[path], hashes[path]]
         if new:
             self._save()
-        if len(files) == 1:
-            return hashes[files[0]]
-        base = os.path.commonpath([path.parent for path in files])
-        return storage.fingerprint({os.path.relpath(path, base): hashes[path] for path in files})
+        return joined_hash({path: hashes[path] for path in files})
 
     def _save(self) -> None:
         if self._path.parent.is_dir():
             storage.write_json(self._path, self._known)
+
+
+def joined_hash(hashes: Mapping[Path, str]) -> str:
+    """One fingerprint of several files, of which each has its own."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    base = os.path.commonpath([path.parent for path in hashes])
+    return storage.fingerprint({os.path.relpath(path, base): own for path, own in hashes.items()})
 
 
 def _key(path: Path) -> str:

@@ -179,11 +179,13 @@ def _check_artifact(
             f"{where} names {source.name!r}, a stage of the kind {source.kind}, which does not "
             f"make {_artifacts(needed)}{hint}"
         )
-    if needed.file and (wanted := getattr(entry.stage, needed.file)) not in fitting:
-        raise UserError(
-            f"config.{entry.name}.{needed.file} is {wanted!r}, and {_artifacts(needed)} of the "
-            f"stage {source.name} are in {', '.join(fitting)}"
-        )
+    named = getattr(entry.stage, needed.file) if needed.file else ()
+    for wanted in (named,) if isinstance(named, str) else named:
+        if wanted not in fitting:
+            raise UserError(
+                f"config.{entry.name}.{needed.file} is {wanted!r}, and {_artifacts(needed)} of the "
+                f"stage {source.name} are in {', '.join(fitting)}"
+            )
 
 
 def _artifacts(needed: Input) -> str:

@@ -7,6 +7,9 @@ are `(slot, node, what, visit, ...)` with `what` one of "step", "rollout" and "j
 Sequences are kept in the engine's KV cache along the search tree: the prompt has a handle, and each
 step that can be continued has a handle below that of its parent. So requests for steps and rollouts
 bring no tokens of their own, and only a judge's prompt has to be prefilled.
+
+Where the answer has a start, the root stands for prompt and start, and the tree is that of what
+follows. The depth at which the search stops and the length of an answer count it.
 """
 
 import functools
@@ -26,7 +29,7 @@ from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import Replies, add_reply
-from stair_jax.text import steps
+from stair_jax.text import starts, steps
 
 __all__ = [
     "PRIORS",
@@ -80,7 +83,13 @@ class Actor:
     """
 
     def __init__(
-        self, context: SearchContext, prompt: Prompt, tokens: Sequence[int], slot: int, number: int
+        self,
+        context: SearchContext,
+        prompt: Prompt,
+        tokens: Sequence[int],
+        slot: int,
+        number: int,
+        start: Sequence[int] = (),
     ):
         """A tree with only a root.
 
@@ -91,41 +100,45 @@ class Actor:
           slot: index among the trees in flight; the first part of the request ids.
           number: how many trees were started before. It is the priority of the requests at first,
             so that older trees go first and give their cache back soonest.
+          start: token ids of `prompt.start`, which the answer begins with.
         """
         self.prompt, self.no_room = prompt, False
         self.replies: Replies | None = None
         self._context, self._slot, self.priority = context, slot, number
-        self._tokens = tuple(tokens)
+        self._start_ids = tuple(start)
+        self._max_depth = context.max_depth - starts.num_steps(prompt.start or ())
+        root = (*tokens, *start)
         self._judge_prefixes = context.judge_prefixes.open(prompt)
         self._steps = [
-            HostNode(-1, (), self._tokens, (), "", handle=context.engine.keep(self._tokens))
+            HostNode(-1, (), root, self._start_ids, "", handle=context.engine.keep(root))
         ]
         self._expanding: dict[int, ExpansionSamples] = {}
         self._evaluating: dict[tuple[int, int], _Evaluation] = {}
         self._counts: Counter[str] = Counter()
         self._generated = 0
-        self._prefilled = len(self._tokens) + sum(map(_own_tokens, self._judge_prefixes.values()))
-        self._start = time.monotonic()
+        self._prefilled = len(root) + sum(map(_own_tokens, self._judge_prefixes.values()))
+        self._begun = time.monotonic()
 
     def expand(self, node: int, lane: int = 0) -> list[Request] | Children:
-        """Asks for `num_children` sampled steps after `node`.
+        """Asks for sampled steps after `node`.
 
         Returns:
-          requests; or at once the result: no children if the answer has reached its maximum length,
-          or the only child if a reused rollout step was all that was needed.
+          requests; or at once the result: no children if the answer has reached its maximum length
+          or depth, or the only child if a reused rollout step was all that was needed.
         """
         step, context = self._steps[node], self._context
-        limit = context.step_limit(step.answer)
-        if limit < 1:
+        # The jitted search counts depth from the root: behind a start it would go deeper.
+        if context.step_limit(step.answer) < 1 or len(step.path) >= self._max_depth:
             return Children(lane, [])
-        samples = self._expanding[node] = ExpansionSamples(lane, context.num_children)
+        count = context.most_children(node)
+        samples = self._expanding[node] = ExpansionSamples(lane, count)
         step.expansions += 1
         if step.reusable is not None:
             samples.found[0], step.reusable = step.reusable, None
             self._counts["reused_steps"] += 1
         if samples.is_complete:
             return self._children(node)
-        return self._ask_steps(node, range(len(samples.found), context.num_children))
+        return self._ask_steps(node, range(len(samples.found), count))
 
     def grow(self, children: Children) -> None:
         """Adds the steps of an expansion as nodes.
@@ -224,6 +237,8 @@ class Actor:
             source=self.prompt.source,
             system=self.prompt.system,
             history=self.prompt.history,
+            start=self.prompt.start or None,
+            start_tokens=len(self._start_ids) or None,
             model=self._context.model,
             settings=self._context.settings,
             nodes=nodes,
@@ -231,7 +246,7 @@ class Actor:
             counts={name: count for name, count in sorted(self._counts.items()) if count},
             generated_tokens=self._generated,
             prefilled_tokens=self._prefilled,
-            seconds=round(time.monotonic() - self._start, 3),
+            seconds=round(time.monotonic() - self._begun, 3),
         )
 
     def _request(self, node: int, what: str, *visit: int, limit: int, keep: bool) -> Request:
@@ -319,7 +334,7 @@ class Actor:
         step = self._steps[node]
         self._counts["shared_rollouts"] += 1
         step.shared = None
-        if not step.terminal and len(step.path) < self._context.max_depth and shared.rest.tokens:
+        if not step.terminal and len(step.path) < self._max_depth and shared.rest.tokens:
             self._reuse_rest(step, shared.rest)
         step.judgements[1] = dict(shared.entry)
         reward = shared.entry["reward"]
@@ -340,7 +355,7 @@ class Actor:
         """Whether the first step of this rollout is kept as the node's first child."""
         context = self._context
         reuses = context.sampling.reuse_rollout_step or context.more_pairs.share_rollouts
-        return reuses and visit == 1 and len(self._steps[node].path) < self._context.max_depth
+        return reuses and visit == 1 and len(self._steps[node].path) < self._max_depth
 
     def _roll_out(self, node: int, visit: int, rollout: Completion) -> Outcome:
         """Keeps a completed rollout's first step for reuse, if wanted, and judges its answer."""
@@ -386,6 +401,7 @@ class Actor:
             output=steps.output_text(text),
             text=text,
             reference=self.prompt.reference,
+            label=self.prompt.label,
         )
         requests = judging.start()
         self._prefilled += sum(map(num_tokens, requests))

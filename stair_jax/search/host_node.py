@@ -16,7 +16,7 @@ class HostNode:
 
     parent: int  # -1 for the root
     path: tuple[int, ...]  # child numbers from the root; identifies the node in random keys
-    tokens: tuple[int, ...]  # of the step; of the root: the rendered prompt
+    tokens: tuple[int, ...]  # of the step; of the root: the rendered prompt and the start
     answer: tuple[int, ...]  # tokens of the answer up to and including the step
     text: str
     prior: float = 0.0

@@ -43,7 +43,7 @@ class Candidates:
         self._long = np.array(lengths) > max_tokens
         self._malformed = np.zeros(len(nodes), dtype=bool)
         for index in self.terminals:
-            self._malformed[index] = breaks_output("".join(record.texts(record.path(index))))
+            self._malformed[index] = breaks_output("".join(record.answer_texts(record.path(index))))
 
     def siblings(self) -> tuple[Nodes, Nodes]:
         """All pairs of children of one parent: (better, worse), as two arrays."""
@@ -136,6 +136,11 @@ NO_PAIRS = {
     "few_visits": "too few visits: lower min_visits, or raise search.num_iterations",
     "small_gap": "value gaps of at most v0: lower v0",
     "low_value": "values below v1: lower v1",
+    "small_spread": "rewards within min_tree_spread of each other: lower min_tree_spread",
+    "small_share": "value gaps of at most v0_share of the tree's spread: lower v0_share",
+    "not_well_formed": "a side breaks the format of an answer: leave well_formed out, or train on "
+    "more SFT examples",
+    "unequal_lengths": "one side much longer than the other: raise length_gap",
     "several": "no pair that a single threshold leaves out: lower v0, v1 and min_visits together",
 }
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_jax.errors import UserError
-from stair_jax.search.pair_candidates import Candidates, Nodes
+from stair_jax.search.pair_candidates import Candidates, Mask, Nodes
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
 from stair_jax.storage import read_json
@@ -61,7 +61,8 @@ class TreeGaps:
     """What the report needs of one tree.
 
     Attributes:
-      gap: between the values of each candidate that has one and is neither malformed nor too long.
+      gap: between the values of each candidate that has one, is neither malformed nor too long,
+        and is left out by no filter.
       better: the larger value.
       visits: the smaller number of visits, without terminal nodes; infinite for two of these.
       share: 1 / n1 + 1 / n2 of the evaluations.
@@ -77,17 +78,25 @@ class TreeGaps:
     freedom: float
 
 
-def tree_gaps(record: TreeRecord, candidates: Candidates, pairs: tuple[Nodes, Nodes]) -> TreeGaps:
+def tree_gaps(
+    record: TreeRecord,
+    candidates: Candidates,
+    pairs: tuple[Nodes, Nodes],
+    filtered: Mapping[str, Mask] | None = None,
+) -> TreeGaps:
     """The candidates of a tree, as arrays.
 
     Args:
       record: a finished tree.
       candidates: its nodes.
       pairs: (better, worse), as from `candidates`.
+      filtered: for each filter the pairs that it leaves out, whatever the thresholds.
     """
     # Thresholds that nothing fails: what is left out is left out whatever they are.
     reasons = candidates.left_out(*pairs, 0.0, -math.inf, 0)
     keep = ~(reasons["no_value"] | reasons["malformed"] | reasons["too_long"])
+    for hit in (filtered or {}).values():
+        keep &= ~hit
     better, worse = pairs[0][keep], pairs[1][keep]
     evaluations, squares, freedom = _evaluations(record, candidates)
     visits = np.minimum(candidates.visits[better], candidates.visits[worse])

@@ -6,21 +6,26 @@ and, for DPO, the larger value is at least v1.
 Each function takes one tree and returns (pairs in a fixed order, Counter). The Counter holds the
 number of pairs made, and why the other candidates were left out: `no_value` (never evaluated, or
 all evaluations missing), `malformed` (the better node ends an answer with a second output block, or
-with text behind its block), `too_long`, `few_visits`, `small_gap`, `low_value`, `limit`. Trees from
-outside have no token ids: their pairs have none either and are not left out for their length.
+with text behind its block), `too_long`, `few_visits`, `small_gap`, `low_value`, the reasons of
+`pair_filters.py` where these are set, `limit`. Trees from outside have no token ids: their pairs
+have none either and are not left out for their length.
+
+Of a tree with a start the path of a pair begins with its steps, and `depth` counts them.
 """
 
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from stair_jax.data.records import PathPair, StepPair
-from stair_jax.search.pair_candidates import Candidates, Nodes, Pairs, passed
+from stair_jax.search.pair_candidates import Candidates, Mask, Nodes, Pairs, passed
+from stair_jax.search.pair_filters import PairFilterSettings, filtered
+from stair_jax.search.pair_outcomes import refusal_shares
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.settings import Settings, setting
 
@@ -28,8 +33,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class StepPairSettings(Settings):
-    """Threshold sampling of pairs for DPO; a limit of 0 is none.
+class StepPairSettings(PairFilterSettings):
+    """Threshold sampling of pairs for DPO, beside `PairFilterSettings`; a limit of 0 is none.
 
     Attributes:
       v0: the values of a pair differ by more than this.
@@ -37,6 +42,7 @@ class StepPairSettings(Settings):
       min_visits: of both sides; terminal nodes are exempt.
       max_tokens: prompt, path and the longer side.
       max_pairs_per_parent: the largest gaps are kept.
+      max_pairs_per_depth: the same for the steps of one depth of a tree.
       max_pairs_per_tree: the same for a tree.
     """
 
@@ -45,6 +51,7 @@ class StepPairSettings(Settings):
     min_visits: int = setting(4, least=0)
     max_tokens: int = setting(2048, least=1)
     max_pairs_per_parent: int = setting(0, least=0)
+    max_pairs_per_depth: int = setting(0, least=0, absent=0)
     max_pairs_per_tree: int = setting(0, least=0)
 
 
@@ -77,19 +84,19 @@ def sibling_pairs(
     """Pairs of children of one parent: two next steps after the same path."""
     counts: Counter[str] = Counter()
     candidates = Candidates(record, settings.max_tokens)
-    chosen = _passed(candidates, candidates.siblings(), settings, counts)
-    if settings.max_pairs_per_parent:
-        by_parent: dict[int, Pairs] = {}
-        for pair in sorted(chosen):
-            by_parent.setdefault(record.nodes[pair[0]].parent, []).append(pair)
-        chosen = [
-            pair
-            for found in by_parent.values()
-            for pair in _largest_gaps(record, found, settings.max_pairs_per_parent, counts)
-        ]
+    pairs = candidates.siblings()
+    chosen = passed(*pairs, left_out(record, candidates, pairs, settings), counts)
+    nodes = record.nodes
+    chosen = _limit_each(
+        record, chosen, lambda n: nodes[n].parent, settings.max_pairs_per_parent, counts
+    )
+    chosen = _limit_each(
+        record, chosen, lambda n: nodes[n].depth, settings.max_pairs_per_depth, counts
+    )
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    return [_sibling_pair(record, *pair) for pair in sorted(chosen)], counts
+    refusals = refusal_shares(record)
+    return [_sibling_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 
 def trajectory_pairs(
@@ -98,10 +105,13 @@ def trajectory_pairs(
     """Pairs of full answers (terminal nodes), with an empty path: the ablation without steps."""
     counts: Counter[str] = Counter()
     candidates = Candidates(record, settings.max_tokens)
-    chosen = _passed(candidates, candidates.within(candidates.terminals), settings, counts)
+    pairs = candidates.within(candidates.terminals)
+    reasons = left_out(record, candidates, pairs, settings, are_answers=True)
+    chosen = passed(*pairs, reasons, counts)
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    return [_trajectory_pair(record, *pair) for pair in sorted(chosen)], counts
+    refusals = refusal_shares(record)
+    return [_trajectory_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 
 def prm_pairs(
@@ -149,16 +159,45 @@ def thin(pairs: Sequence[T], limit: int) -> list[T]:
     return [pairs[i * len(pairs) // limit] for i in range(limit)]
 
 
+def left_out(
+    record: TreeRecord,
+    candidates: Candidates,
+    pairs: tuple[Nodes, Nodes],
+    settings: StepPairSettings,
+    are_answers: bool = False,
+) -> dict[str, Mask]:
+    """For each reason the pairs for DPO that it leaves out: the thresholds, then the filters."""
+    reasons = candidates.left_out(*pairs, settings.v0, settings.v1, settings.min_visits)
+    return reasons | filtered(record, pairs, candidates.gap(*pairs), settings, are_answers)
+
+
 def _passed(
     candidates: Candidates,
     pairs: tuple[Nodes, Nodes],
-    settings: StepPairSettings | PrmPairSettings,
+    settings: PrmPairSettings,
     counts: Counter[str],
 ) -> Pairs:
-    """The pairs (better, worse) that pass the thresholds; the others are counted by reason."""
-    v1 = settings.v1 if isinstance(settings, StepPairSettings) else -math.inf
-    reasons = candidates.left_out(*pairs, settings.v0, v1, settings.min_visits)
+    """The PRM's pairs that pass the thresholds; the others are counted by reason."""
+    reasons = candidates.left_out(*pairs, settings.v0, -math.inf, settings.min_visits)
     return passed(*pairs, reasons, counts)
+
+
+def _limit_each(
+    record: TreeRecord,
+    pairs: Pairs,
+    key: Callable[[int], int],
+    limit: int,
+    counts: Counter[str],
+) -> Pairs:
+    """Of the pairs whose better nodes have one `key` the `limit` (0: all) with the largest gaps."""
+    if not limit:
+        return pairs
+    groups: dict[int, Pairs] = {}
+    for pair in sorted(pairs):
+        groups.setdefault(key(pair[0]), []).append(pair)
+    return [
+        pair for found in groups.values() for pair in _largest_gaps(record, found, limit, counts)
+    ]
 
 
 def _largest_gaps(record: TreeRecord, pairs: Pairs, limit: int, counts: Counter[str]) -> Pairs:
@@ -190,40 +229,49 @@ def _head(record: TreeRecord, better: int, worse: int) -> dict[str, Any]:
         "prompt": record.prompt,
         "system": record.system,
         "history": record.history,
+        "start": record.start,
         "kind": record.kind,
         "chosen_value": chosen.value,
         "rejected_value": rejected.value,
         "chosen_visits": chosen.visits,
         "rejected_visits": rejected.visits,
-        "depth": chosen.depth,
+        "depth": record.start_steps + chosen.depth,
         "chosen_terminal": chosen.terminal,
         "rejected_terminal": rejected.terminal,
     }
 
 
-def _sibling_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+def _sibling_pair(
+    record: TreeRecord, refusals: Sequence[float | None], better: int, worse: int
+) -> StepPair:
     path = record.path(record.nodes[better].parent)
     return StepPair(
         **_head(record, better, worse),
-        path=tuple(record.texts(path)),
+        path=tuple(record.answer_texts(path)),
         chosen=record.nodes[better].text,
         rejected=record.nodes[worse].text,
-        path_tokens=_tokens(record, path),
+        path_tokens=_tokens(record.answer_tokens(path)),
         chosen_tokens=record.nodes[better].tokens,
         rejected_tokens=record.nodes[worse].tokens,
+        chosen_refusals=refusals[better],
+        rejected_refusals=refusals[worse],
     )
 
 
-def _trajectory_pair(record: TreeRecord, better: int, worse: int) -> StepPair:
+def _trajectory_pair(
+    record: TreeRecord, refusals: Sequence[float | None], better: int, worse: int
+) -> StepPair:
     chosen, rejected = record.path(better), record.path(worse)
     return StepPair(
         **_head(record, better, worse),
-        path=(),
+        path=record.start or (),
         chosen="".join(record.texts(chosen)),
         rejected="".join(record.texts(rejected)),
-        path_tokens=(),
-        chosen_tokens=_tokens(record, chosen),
-        rejected_tokens=_tokens(record, rejected),
+        path_tokens=_tokens(record.answer_tokens([])),
+        chosen_tokens=_tokens(record.tokens(chosen)),
+        rejected_tokens=_tokens(record.tokens(rejected)),
+        chosen_refusals=refusals[better],
+        rejected_refusals=refusals[worse],
     )
 
 
@@ -231,14 +279,13 @@ def _prm_pair(record: TreeRecord, better: int, worse: int, form: str) -> PathPai
     chosen, rejected = record.path(better), record.path(worse)
     return PathPair(
         **_head(record, better, worse),
-        chosen_path=tuple(record.texts(chosen)),
-        rejected_path=tuple(record.texts(rejected)),
+        chosen_path=tuple(record.answer_texts(chosen)),
+        rejected_path=tuple(record.answer_texts(rejected)),
         form=form,
-        chosen_tokens=_tokens(record, chosen),
-        rejected_tokens=_tokens(record, rejected),
+        chosen_tokens=_tokens(record.answer_tokens(chosen)),
+        rejected_tokens=_tokens(record.answer_tokens(rejected)),
     )
 
 
-def _tokens(record: TreeRecord, path: Sequence[int]) -> tuple[int, ...] | None:
-    tokens = record.tokens(path)
+def _tokens(tokens: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if tokens is None else tuple(tokens)

@@ -1,11 +1,13 @@
 """Prompts of a search: rendered, filtered, and the reasons why some are skipped."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from stair_jax.data.examples import encode_row
+from stair_jax.data.examples import encode_row, start_ids
 from stair_jax.data.records import Prompt
 from stair_jax.errors import UserError
+from stair_jax.text import starts
 from stair_jax.text.tokenizer import Tokenizer
 
 DUPLICATE = "duplicate id"
@@ -18,6 +20,7 @@ class QueuedPrompt:
     place: int  # index among all prompts of the search
     prompt: Prompt
     tokens: list[int]  # rendered by the chat template
+    start: list[int]  # token ids of what its answer begins with
 
 
 class PromptQueue:
@@ -35,8 +38,20 @@ class PromptQueue:
         tokenizer: Tokenizer,
         max_tokens: int,
         done: Collection[str],
+        start_limits: tuple[float, float] = (math.inf, math.inf),
     ):
+        """Reads no prompt but the first.
+
+        Args:
+          prompts: in the order of their trees.
+          tokenizer: of the model.
+          max_tokens: of a rendered prompt.
+          done: ids of prompts that are passed over.
+          start_limits: (tokens, steps) that a start has to be below, so that there is something
+            left to search.
+        """
         self._tokenizer, self._max_tokens, self._done = tokenizer, max_tokens, frozenset(done)
+        self._start_limits = start_limits
         self._skipped: dict[int, tuple[str, str]] = {}
         self._usable = self._read(prompts)
         self.next = next(self._usable, None)
@@ -79,7 +94,13 @@ class PromptQueue:
                 raise
             self.skip(place, prompt, str(error))
             return
+        start = start_ids(self._tokenizer, prompt)
+        most_tokens, most_steps = self._start_limits
         if len(tokens) > self._max_tokens:
             self.skip(place, prompt, "prompt too long")
+        elif start and len(start) >= most_tokens:
+            self.skip(place, prompt, "its start leaves no room in max_answer_tokens")
+        elif start and starts.num_steps(prompt.start or ()) >= most_steps:
+            self.skip(place, prompt, "its start has max_depth steps")
         else:
-            yield QueuedPrompt(place, prompt, tokens)
+            yield QueuedPrompt(place, prompt, tokens, start)

@@ -117,6 +117,7 @@ class SearchTask(Task[SearchReport]):
             reward=options.reward,
             sampling=settings.sampling,
             num_children=settings.tree.num_children,
+            root_children=settings.tree.root_children,
             max_depth=settings.tree.max_depth,
             prior=settings.prior,
             seed=seed,
@@ -130,7 +131,13 @@ class SearchTask(Task[SearchReport]):
         self._engine, self._on_tree, self._progress = engine, on_tree, progress
         self._batched_trees = BatchedTrees(settings.tree, batch, find_device(options.device))
         self._admission = Admission(engine.capacity, settings.expected_tokens)
-        self._queue = PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, options.done)
+        self._queue = PromptQueue(
+            prompts,
+            tokenizer,
+            settings.max_prompt_tokens,
+            options.done,
+            (settings.sampling.max_answer_tokens, settings.tree.max_depth),
+        )
         self._budget, self._samples = settings.tree.num_iterations, options.samples
         self._give_up_after = settings.give_up_after
         self._num_done_before = len(options.done)
@@ -224,7 +231,9 @@ class SearchTask(Task[SearchReport]):
         keys = {}
         while self._may_start():
             slot, queued = self._free_slots.pop(), self._queue.take()
-            actor = Actor(self._context, queued.prompt, queued.tokens, slot, self._num_started)
+            actor = Actor(
+                self._context, queued.prompt, queued.tokens, slot, self._num_started, queued.start
+            )
             self._trees[slot] = TreeInFlight(queued, actor, Load(self._admission))
             if self._samples is not None and self._samples.wants(queued.place):
                 actor.replies = {}

@@ -1,6 +1,7 @@
 """SFT data from search trees: the good full answers, for the paper's ablation without preferences.
 
 As the `sft` data of the released code, with one difference: an answer that was cut off is none.
+Where a tree has a start, so have its examples, and SFT counts no token of it.
 """
 
 import zlib
@@ -51,8 +52,7 @@ def sft_answers(
     found: dict[str, int] = {}
     for index, node in enumerate(record.nodes):
         if node.terminal:
-            path = record.path(index)
-            text = "".join(record.texts(path)).strip()
+            text = _own_text(record, index)
             reason = _reason(record, index, text, settings) or ("repeated" if text in found else "")
             if reason:
                 counts[reason] += 1
@@ -66,11 +66,18 @@ def sft_answers(
         chosen = generator.choice(len(kept), settings.max_per_prompt, replace=False)
         kept = [kept[place] for place in sorted(chosen.tolist())]
     counts["answers"] = len(kept)
-    chat: dict[str, Any] = {"system": record.system, "history": record.history}
+    names = ("system", "history", "start")
+    given: dict[str, Any] = {name: getattr(record, name) for name in names}
     rows = [
-        SftRow(f"{record.id}:{i}", record.prompt, text, record.kind, **chat) for text, i in kept
+        SftRow(f"{record.id}:{i}", record.prompt, text, record.kind, **given) for text, i in kept
     ]
     return rows, counts
+
+
+def _own_text(record: TreeRecord, index: int) -> str:
+    """What the model wrote of an answer; behind a start the white space before it counts."""
+    text = "".join(record.texts(record.path(index)))
+    return text.rstrip() if record.start else text.strip()
 
 
 def _reason(record: TreeRecord, index: int, text: str, settings: SftAnswerSettings) -> str:
@@ -80,8 +87,9 @@ def _reason(record: TreeRecord, index: int, text: str, settings: SftAnswerSettin
         return "no_value"
     if node.value < settings.v1:
         return "low_value"
-    tokens = record.tokens([0, *record.path(index)])  # the root's are those of the prompt
+    tokens = record.tokens([0, *record.path(index)])  # the root's: prompt and start
     if tokens is not None and len(tokens) > settings.max_tokens:
         return "too_long"
-    is_good = is_well_formed(text) if settings.answer_format == "structured" else bool(text)
+    whole = "".join((*(record.start or ()), text))
+    is_good = is_well_formed(whole) if settings.answer_format == "structured" else bool(text)
     return "" if is_good else "malformed"

@@ -1,13 +1,15 @@
 """Records of finished search trees: dataclasses and JSON (`released_files.py`: another form)."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stair_jax.data.records import SCHEMA_COLUMN, Turns, check_schema
+from stair_jax.data.records import SCHEMA_COLUMN, Texts, Turns, check_schema
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog, write_records
+from stair_jax.text import starts
 
 Judgements = list[dict[str, Any]]
 
@@ -16,7 +18,8 @@ Judgements = list[dict[str, Any]]
 class Node:
     """One reasoning step (or output block) of an answer, with its search statistics.
 
-    The root stands for the prompt: its `text` is empty and its `tokens` are the rendered prompt.
+    The root stands for the prompt: its `text` is empty and its `tokens` are the rendered prompt,
+    with the start of the answer behind it where the tree has one.
     """
 
     parent: int  # index of the parent node; -1 for the root
@@ -57,8 +60,10 @@ class TreeRecord:
     generated_tokens: int = 0  # sampled tokens: steps, rollouts and judgements
     prefilled_tokens: int = 0
     seconds: float = 0.0  # wall time from start to end of the tree, beside others
-    system: str | None = None  # as of `data.records.Record`; not written if None, nor is `history`
+    system: str | None = None  # as of `data.records.Record`; not written if None, nor are the next
     history: Turns | None = None
+    start: Texts | None = None
+    start_tokens: int | None = None  # how many of the root's tokens, its last ones, are the start's
 
     @property
     def is_chat(self) -> bool:
@@ -73,6 +78,12 @@ class TreeRecord:
             index = self.nodes[index].parent
         return path[::-1]
 
+    def rewards(self) -> list[float]:
+        """All rewards that answers of the tree were given: of rollouts and of terminal nodes."""
+        found = [entry.get("reward") for node in self.nodes for entry in node.judgements]
+        found += [node.value for node in self.nodes if node.terminal]
+        return [reward for reward in found if reward is not None and math.isfinite(reward)]
+
     def children(self) -> list[list[int]]:
         """For each node the indices of its children, in ascending order."""
         children: list[list[int]] = [[] for _ in self.nodes]
@@ -83,6 +94,24 @@ class TreeRecord:
     def texts(self, path: Sequence[int]) -> list[str]:
         """Texts of the steps of a path (node indices, as from `path`)."""
         return [self.nodes[index].text for index in path]
+
+    def answer_texts(self, path: Sequence[int]) -> list[str]:
+        """The same behind those of the start: the answer from its beginning."""
+        return [*(self.start or ()), *self.texts(path)]
+
+    def answer_tokens(self, path: Sequence[int]) -> list[int] | None:
+        """Token ids of `answer_texts`; None where some are unknown."""
+        root, own = self.nodes[0].tokens, self.tokens(path)
+        if not self.start or own is None:
+            return own
+        if root is None or self.start_tokens is None:
+            return None
+        return [*root[len(root) - self.start_tokens :], *own]
+
+    @property
+    def start_steps(self) -> int:
+        """Steps of the answer that the start has finished; `Node.depth` does not count them."""
+        return starts.num_steps(self.start or ())
 
     def tokens(self, path: Sequence[int]) -> list[int] | None:
         """Concatenated token ids of the steps of a path; None where those of a step are unknown."""
@@ -101,7 +130,9 @@ class TreeRecord:
             for node in self.nodes
         ]
         own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
-        for name in ("system", "history"):
+        if self.start is not None:
+            own["start"] = list(self.start)
+        for name in ("system", "history", "start", "start_tokens"):
             if own[name] is None:
                 del own[name]
         return {SCHEMA_COLUMN: self.SCHEMA} | own
@@ -118,8 +149,9 @@ class TreeRecord:
             nodes = tuple(_node(node) for node in data["nodes"])
             known = {name.name for name in fields(cls)}
             values = {name: value for name, value in data.items() if name in known}
-            if values.get("history") is not None:
-                values["history"] = tuple(values["history"])
+            for name in ("history", "start"):
+                if values.get(name) is not None:
+                    values[name] = tuple(values[name])
             record = cls(**{**values, "nodes": nodes})
         except (KeyError, TypeError) as error:
             raise UserError(f"not a search tree record: {error}") from error
@@ -168,3 +200,8 @@ def _check(record: TreeRecord) -> None:
     parents = [node.parent for node in record.nodes]
     if parents[:1] != [-1] or any(not 0 <= p < i for i, p in enumerate(parents[1:], start=1)):
         raise UserError(f"tree {record.id!r} is damaged: a node does not come after its parent")
+    start, root = record.start or (), record.nodes[0].tokens
+    if not all(isinstance(text, str) for text in start) or starts.objection(start):
+        raise UserError(f"tree {record.id!r} is damaged: its start is none")
+    if root is not None and not 0 <= (record.start_tokens or 0) <= len(root):
+        raise UserError(f"tree {record.id!r} is damaged: its start has more tokens than its root")

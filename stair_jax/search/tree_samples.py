@@ -64,7 +64,8 @@ def tree_samples(record: TreeRecord, replies: Replies) -> list[Sample]:
 
     Returns:
       "tree": the answer with the highest reward, the first of several, and what the tree came to;
-      "judgement": the first judged answer with what the judge replied, readable or not.
+      "judgement": the first judged answer with what the judge replied, readable or not. Both with
+      the start of the answers, where the tree has one.
     """
     entries = [
         (index, visit, entry)
@@ -72,6 +73,8 @@ def tree_samples(record: TreeRecord, replies: Replies) -> list[Sample]:
         for visit, entry in enumerate(node.judgements, start=1)
     ]
     prompt = {"id": record.id, "prompt": record.prompt}
+    if record.start:
+        prompt["start"] = "".join(record.start)
     found = []
     if rewarded := [entry for _, _, entry in entries if entry["reward"] is not None]:
         best = max(rewarded, key=lambda entry: entry["reward"])

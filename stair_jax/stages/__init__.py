@@ -13,6 +13,7 @@ from stair_jax.stages.pretrain import Pretrain
 from stair_jax.stages.prm import Prm
 from stair_jax.stages.search import Search
 from stair_jax.stages.sft import Sft
+from stair_jax.stages.synthesize import Synthesize
 
 STAGES: dict[str, type[Stage]] = {
     "pocket": Pocket,
@@ -24,6 +25,7 @@ STAGES: dict[str, type[Stage]] = {
     "sft": Sft,
     "search": Search,
     "preferences": Preferences,
+    "synthesize": Synthesize,
     "dpo": Dpo,
     "prm": Prm,
     "evaluate": Evaluate,

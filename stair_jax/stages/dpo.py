@@ -16,29 +16,30 @@ import numpy as np
 from stair_jax.data.examples import describe
 from stair_jax.data.held_out import check_amount, split_held_out
 from stair_jax.data.mixtures import Reader, check_mixing, draw
-from stair_jax.data.packing import COUNTED, Example
+from stair_jax.data.packing import Example
 from stair_jax.data.pairs import (
     Pair,
     SftOn,
-    check_token_ids,
     describe_left_out,
     encode_pairs,
-    read_pairs,
     step_examples,
 )
-from stair_jax.data.records import StepPair
+from stair_jax.data.records import KINDS, StepPair
 from stair_jax.data.shuffling import TOGETHER, group_keys, prompt_of
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
 from stair_jax.planning.abstract import abstract_params
+from stair_jax.planning.figures import total_of
 from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
 from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.search.pair_outcomes import read_regrets
 from stair_jax.settings import setting
+from stair_jax.stages.dpo_data import adapted, balanced, check_values, read_step_pairs
 from stair_jax.stages.observed_stage import ObservedStage
 from stair_jax.stages.training_samples import PairSamples, step_sample
 from stair_jax.stages.training_stage import Setup, TrainingData
@@ -47,6 +48,7 @@ from stair_jax.text.tokenizer import Tokenizer
 from stair_jax.training.batches import Batch, Batches, Group
 from stair_jax.training.forward_pass import cached, for_each_group, sequence_logps
 from stair_jax.training.objectives import DpoObjective
+from stair_jax.training.pair_loss import VALUE_GAP, PairLossSettings
 from stair_jax.training.trie_batches import TrieBatches
 
 # How far step 0 may be from a loss of ln 2 and a margin of 0, by the dtype of the activations:
@@ -56,13 +58,14 @@ _ANY_PAIR = StepPair("", "", (), "", "")
 
 
 @dataclass(frozen=True)
-class Dpo(ObservedStage):
-    """Settings of `dpo`, beside those of all training and of what is observed.
+class Dpo(ObservedStage, PairLossSettings):
+    """Settings of `dpo`, beside those of all training, of what is observed, and of its loss.
 
     Attributes:
       model: the stage whose `hf/` is trained; it is the reference too.
-      preferences: the stage that holds `file`.
+      preferences: the stage that holds `file`, or several; the pairs of all are taken.
       file: JSON lines, the preference pairs of docs/architecture.md.
+      kinds: of the pairs that are trained on, "safety" or "helpfulness"; empty: all pairs.
       beta: of the DPO loss.
       sft_weight: of the SFT loss on the chosen side: for each pair the mean over its tokens.
       sft_on: these are the tokens of the chosen "step", or of the whole chosen "answer": the path
@@ -85,6 +88,12 @@ class Dpo(ObservedStage):
         `batch_size` makes up for it.
       rates: relative rate of each kind of pair, {"safety": ..., "helpfulness": ...}; None: whole
         passes over the pairs. With rates, an epoch is as many draws as there are pairs.
+      balance: "outcome": rates are of what pairs teach, {"refuse": ..., "comply": ..., "neither":
+        ...}, by the share of refusals behind their sides; with `rates` None as many pairs teach to
+        refuse as to comply. "none": rates are of kinds.
+      adaptive_rates: exponent a: the rate of a kind is its rate in `rates`, or 1, times its mean
+        regret to the power of a. The regret of a tree is the reward of its best answer less the
+        value of its root, what the policy still loses (`regret.json` of `preferences`); 0: off.
       reader: of the rates, "seqio" or "datasets" (which needs no TensorFlow).
       held_out: pairs that are not trained on, and whose loss is measured: a share of the prompts
         below 1, or a number of pairs from 1; 0: none. All pairs of a prompt go together. A hash of
@@ -95,8 +104,9 @@ class Dpo(ObservedStage):
     SHOWN: ClassVar[tuple[str, ...]] = ("loss", "margin", "accuracy")
 
     model: str = stage_input(Artifact.MODEL)
-    preferences: str = stage_input(Artifact.STEP_PAIRS, file="file")
+    preferences: str | tuple[str, ...] = stage_input(Artifact.STEP_PAIRS, file="file")
     file: str = "dpo.jsonl"
+    kinds: tuple[str, ...] = setting((), choices=KINDS, absent=())
     beta: float = setting(0.1, above=0)
     sft_weight: float = setting(0.2, least=0)
     sft_on: SftOn = "step"
@@ -104,6 +114,8 @@ class Dpo(ObservedStage):
     row_length: int = setting(0, least=0, most=2**24, cost=True)
     together: str = setting("siblings", choices=tuple(TOGETHER))
     rates: Mapping[str, float] | None = None
+    balance: Literal["none", "outcome"] = setting("none", absent="none")
+    adaptive_rates: float = setting(0.0, least=0, most=8, absent=0.0)
     reader: Reader = "seqio"
     held_out: float = setting(0.0, least=0, most=2**24, absent=0.0)
 
@@ -111,7 +123,12 @@ class Dpo(ObservedStage):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_amount(self.held_out)
-        check_mixing(self.rates, self.reader)
+        check_mixing(self.rates, self.reader, "kind" if self.balance == "none" else self.balance)
+        if self.adaptive_rates and self.balance != "none":
+            raise UserError(
+                "adaptive_rates are rates of kinds, balance 'outcome' has those of what pairs "
+                "teach: set adaptive_rates to 0, or balance to 'none'"
+            )
         if self.row_length and self.row_length < self.max_length:
             raise UserError(
                 f"row_length is {self.row_length}: it must be at least max_length "
@@ -130,22 +147,26 @@ class Dpo(ObservedStage):
 
     def objective(self, config: ModelConfig) -> DpoObjective:
         """The DPO loss of a pair of steps, and the SFT loss of the chosen side."""
-        return DpoObjective(config, self.beta, self.sft_weight, self.logps_chunks, self.sft_on)
+        terms = PairLossSettings(
+            **{info.name: getattr(self, info.name) for info in dataclasses.fields(PairLossSettings)}
+        )
+        return DpoObjective(
+            config, self.beta, self.sft_weight, self.logps_chunks, self.sft_on, terms
+        )
 
     def read_data(
         self, context: StageContext, setup: Setup, params: Params, tokenizer: Tokenizer
     ) -> TrainingData:
         """The pairs with their reference log-probs, in the order of training."""
-        path = context.input("preferences") / self.file
-        rows = read_pairs(path, StepPair)
-        check_token_ids(rows, setup.config.vocab_size, path)
+        paths = [folder / self.file for folder in context.input_list("preferences")]
+        rows = read_step_pairs(context.name, paths, self.kinds, setup.config.vocab_size)
         counts: Counter[str] = Counter()
         encode = partial(step_examples, sft_on=self.sft_on)
         kept, pairs = encode_pairs(rows, encode, tokenizer, self.max_length, counts)
         if not pairs:
             raise UserError(
-                f"{path} has {len(rows)} pairs, none to train on within max_length "
-                f"{self.max_length} ({describe_left_out(counts)}): "
+                f"{' and '.join(map(str, paths))}: {len(rows)} pairs, none to train on within "
+                f"max_length {self.max_length} ({describe_left_out(counts)}): "
                 "lower the thresholds of the preferences stage (stair-jax show says what others "
                 "would give), or search more prompts"
             )
@@ -153,13 +174,15 @@ class Dpo(ObservedStage):
         first = describe(tokenizer, pairs[0][0])
         say(f"{context.name}: first chosen step between ⟦...⟧: {first!r}")
         reference = _reference(context, self, setup, params, kept, pairs)
+        if self.value_margin:
+            check_values(context.name, self.value_margin, kept)
         groups = [
-            Group(row.id, pair, {"ref_chosen": float(chosen), "ref_rejected": float(rejected)})
+            Group(row.id, pair, self._values(row, float(chosen), float(rejected)))
             for row, pair, (chosen, rejected) in zip(kept, pairs, reference, strict=True)
         ]
         split = split_held_out([row.prompt for row in kept], self.held_out)
         rows, groups_of = [kept[i] for i in split.training], [groups[i] for i in split.training]
-        order = training_order(rows, self, context.seed)
+        order = training_order(rows, self, context.seed, *self._rates(context, rows))
         batches = lay_out(
             [groups_of[index] for index in order],
             [rows[index] for index in order],
@@ -177,8 +200,27 @@ class Dpo(ObservedStage):
             batches,
             partial(check_first_step, tolerance=_TOLERANCE[self.dtype]),
             evaluated,
-            PairSamples(*shown, partial(step_sample, self.beta), self._measure(setup)),
+            PairSamples(
+                *shown, partial(step_sample, self.beta, self.length_normalize), self._measure(setup)
+            ),
         )
+
+    def _rates(
+        self, context: StageContext, rows: Sequence[StepPair]
+    ) -> tuple[Mapping[str, float] | None, Sequence[str] | None]:
+        """The rates at which pairs are drawn, and what of each pair they name (None: its kind)."""
+        if self.balance == "outcome":
+            labels, rates = balanced(context.name, rows, self.rates)
+            return rates, labels
+        if self.adaptive_rates:
+            regrets = read_regrets(context.input_list("preferences"))
+            return adapted(context.name, rows, self.rates, self.adaptive_rates, regrets), None
+        return self.rates, None
+
+    def _values(self, row: StepPair, chosen: float, rejected: float) -> dict[str, float]:
+        """What the loss is told of a pair beside its sequences: log-probs under the reference."""
+        values = {"ref_chosen": chosen, "ref_rejected": rejected}
+        return values | ({VALUE_GAP: row.value_gap or 0.0} if self.value_margin else {})
 
     def _measure(self, setup: Setup) -> Callable[[Group, StepPair, Params], np.ndarray]:
         """Log-probabilities `[2]` of both steps of a pair, by the program of the reference."""
@@ -194,13 +236,15 @@ class Dpo(ObservedStage):
 
     def any_batch(self, setup: Setup) -> Batch:
         """A batch of one pair, of the shapes that training has."""
-        reference = {"ref_chosen": 0.0, "ref_rejected": 0.0}
-        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), reference)], [_ANY_PAIR], self)[0]
+        values = self._values(_ANY_PAIR, 0.0, 0.0)
+        return lay_out([Group("", (ANY_EXAMPLE, ANY_EXAMPLE), values)], [_ANY_PAIR], self)[0]
 
     def data_size(self, work: Work) -> DataSize:
         """The pairs of all epochs, and the pass of the reference over each once."""
-        amounts = work.amounts
-        pairs = work.rows_of(self.preferences, self.file, amounts.prompts * amounts.pairs)
+        amounts, names = work.amounts, self.preferences
+        each = amounts.prompts * amounts.pairs
+        stages = (names,) if isinstance(names, str) else names
+        pairs = total_of(work.rows_of(name, self.file, each) for name in stages)
         path, step = amounts.path_tokens, amounts.step_tokens
         length = path + 2 * step if self.layout == "tree" else 2 * (path + step)
         text = f"{pairs.text} pairs x {self.epochs:g} epochs"
@@ -223,11 +267,17 @@ class Dpo(ObservedStage):
         return [reference, *([self.evaluation_program(setup)] if self.held_out else [])]
 
 
-def training_order(rows: Sequence[StepPair], settings: Dpo, seed: int) -> list[int]:
-    """Numbers of the pairs in the order in which training takes them."""
+def training_order(
+    rows: Sequence[StepPair],
+    settings: Dpo,
+    seed: int,
+    rates: Mapping[str, float] | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[int]:
+    """Numbers of the pairs in the order in which training takes them; see `draw`."""
     num_pairs = max(1, round(settings.epochs * len(rows)))
     keys = group_keys(rows, settings.together)
-    return draw(rows, settings.rates, num_pairs, seed, settings.reader, settings.file, keys)
+    return draw(rows, rates, num_pairs, seed, settings.reader, settings.file, keys, labels)
 
 
 def lay_out(
@@ -266,21 +316,24 @@ def lay_out(
 def check_first_step(step: int, values: Mapping[str, float], tolerance: float) -> None:
     """Checks that the policy still is the reference at step 0: loss ln 2, margin 0.
 
+    Where an offset is added to the margin, `loss_at_reference` says which loss that is.
+
     Raises:
       RuntimeError: it is not; the reference is of another model or of other data.
     """
     if step > 0:
         return
-    off = max(abs(values["dpo_loss"] - math.log(2)), abs(values["margin"]))
+    wanted = values.get("loss_at_reference", math.log(2))
+    off = max(abs(values["dpo_loss"] - wanted), abs(values["margin"]))
     if not off <= tolerance:
         raise RuntimeError(
-            f"step 0 of DPO has the loss {values['dpo_loss']:.6f} (not ln 2) and the margin "
-            f"{values['margin']:.6f} (not 0): the reference is not the model in training"
+            f"step 0 of DPO has the loss {values['dpo_loss']:.6f} (not {wanted:.6f}) and the "
+            f"margin {values['margin']:.6f} (not 0): the reference is not the model in training"
         )
 
 
 def _identity(example: Example) -> tuple[list[int], int]:
-    return list(example.tokens), int(np.sum(np.asarray(example.loss_mask) == COUNTED))
+    return list(example.tokens), example.num_counted
 
 
 def _base_weights(settings: Dpo) -> dict[str, str]:

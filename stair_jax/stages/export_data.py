@@ -22,7 +22,9 @@ TREES, PROMPTS, PAIRS = "mct_data.json", "prompts.json", "actor_data.jsonl"
 
 @dataclass(frozen=True)
 class ExportData(Stage):
-    """Settings of `export_data`; chats with a system turn or earlier turns are left out.
+    """Settings of `export_data`, which leaves out what the form has no place for.
+
+    These are chats with a system turn or earlier turns, and answers with a start.
 
     Attributes:
       trees: the stage whose search trees become `mct_data.json`, and their prompts, with the kinds
@@ -48,34 +50,35 @@ class ExportData(Stage):
         if self.trees:
             source = context.input("trees")
             # A list of many gigabytes: read twice, and never held.
-            chats: list[str] = []
-            trees = _without_chats(read_trees(source), chats)
+            odd: list[str] = []
+            trees = _plain(read_trees(source), odd)
             count = _write_list(context.folder / TREES, map(to_released, trees))
-            _write_list(
-                context.folder / PROMPTS, map(_prompt, _without_chats(read_trees(source), []))
-            )
+            _write_list(context.folder / PROMPTS, map(_prompt, _plain(read_trees(source), [])))
             say(f"{context.name}: {count} trees in {TREES}, their prompts in {PROMPTS}")
-            _tell(context, len(chats), "trees")
+            _tell(context, len(odd), "trees")
         if self.preferences:
             pairs = read_pairs(context.input("preferences") / self.file, StepPair)
-            single = [pair for pair in pairs if not pair.is_chat]
+            single = [pair for pair in pairs if not (pair.is_chat or pair.start)]
             write_jsonl(context.folder / PAIRS, map(to_released_pair, single))
             say(f"{context.name}: {len(single)} pairs in {PAIRS}")
             _tell(context, len(pairs) - len(single), "pairs")
 
 
-def _without_chats(trees: Iterable[TreeRecord], chats: list[str]) -> Iterator[TreeRecord]:
-    """The trees whose prompts are single turns; the ids of the others go into `chats`."""
+def _plain(trees: Iterable[TreeRecord], odd: list[str]) -> Iterator[TreeRecord]:
+    """The trees of single turns, without a start; the ids of the others go into `odd`."""
     for tree in trees:
-        if tree.is_chat:
-            chats.append(tree.id)
+        if tree.is_chat or tree.start:
+            odd.append(tree.id)
         else:
             yield tree
 
 
 def _tell(context: StageContext, count: int, what: str) -> None:
     if count:
-        say(f"{context.name}: {count} {what} of chats left out: the form has no place for turns")
+        say(
+            f"{context.name}: {count} {what} of chats or with a start left out: the form has no "
+            "place for turns or a start"
+        )
 
 
 def _prompt(record: TreeRecord) -> Mapping[str, Any]:

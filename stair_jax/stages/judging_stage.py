@@ -82,7 +82,8 @@ class JudgingStage(Stage):
     """Settings of stages that judge answers.
 
     Attributes:
-      judge: who scores answers and how, see `JudgeSettings`.
+      judge: who scores answers and how, see `JudgeSettings`, and `SearchJudge` where the judge is
+        probed before.
       reward: R of helpfulness and safety, see `SafetyReward`.
       judge_model: of the source "model", the stage whose model judges.
       judge_checkpoint: the same where no stage makes it: a Hugging Face folder or an id of its hub.

@@ -1,7 +1,7 @@
 """Preference pairs of one search, for DPO and for the PRM, and its good answers for SFT."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,7 +14,9 @@ from stair_jax.planning.needs import Needs, Work, plain_needs
 from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.stage import Artifact, Stage, stage_input
-from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, Nodes, why_no_pairs
+from stair_jax.search.pair_candidates import NO_PAIRS, Candidates, why_no_pairs
+from stair_jax.search.pair_filters import filtered
+from stair_jax.search.pair_outcomes import mean_regrets, regret, write_regrets
 from stair_jax.search.pair_report import (
     REPORT_FILE,
     PairReportSettings,
@@ -26,6 +28,7 @@ from stair_jax.search.pair_report import (
 from stair_jax.search.preference_pairs import (
     PrmPairSettings,
     StepPairSettings,
+    left_out,
     prm_pairs,
     sibling_pairs,
     thin,
@@ -47,6 +50,7 @@ class Preferences(Stage, StepPairSettings):
     Attributes:
       trees: the stage that holds the search trees.
       variant: "step", or "trajectory": full answers, as in the paper's ablation.
+      max_pairs_per_source: of all trees whose prompts have one source; evenly spread over them.
       match_steps: of "trajectory" and of `sft`: at most as many as there are pairs of "step".
       prm: pairs for the process reward model, see `PrmPairSettings` of search/preference_pairs.py.
       write_sft: also make `sft.jsonl` of the good answers, for the ablation of SFT on them.
@@ -60,11 +64,21 @@ class Preferences(Stage, StepPairSettings):
 
     trees: str = stage_input(Artifact.TREES)
     variant: Literal["step", "trajectory"] = "step"
+    max_pairs_per_source: int = setting(0, least=0, absent=0)
     match_steps: bool = False
     prm: PrmPairSettings = setting(PrmPairSettings)
     write_sft: bool = False
     sft: SftAnswerSettings = setting(SftAnswerSettings)
     report: PairReportSettings = setting(PairReportSettings)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        if self.max_pairs_per_depth and self.variant == "trajectory":
+            raise UserError(
+                "max_pairs_per_depth is a limit of steps, and the variant 'trajectory' has whole "
+                "answers: set it to 0, or the variant to 'step'"
+            )
 
     def makes(self) -> Mapping[str, Artifact]:
         """Pairs of both kinds, and SFT examples where they are wanted."""
@@ -82,8 +96,9 @@ class Preferences(Stage, StepPairSettings):
     def run(self, context: StageContext) -> None:
         """Makes `dpo.jsonl`, `prm.jsonl`, and `sft.jsonl` where it is wanted, by the prompts' ids.
 
-        Beside them, `counts.json` says why candidates were left out and why trees give no pair, and
-        `report.json` what other thresholds would give.
+        Beside them, `counts.json` says why candidates were left out and why trees give no pair,
+        `report.json` what other thresholds would give, and `regret.json` how much the trees of each
+        kind say is to be gained.
 
         Raises:
           UserError: there is not one pair of any kind, nor an answer; says what to change.
@@ -93,6 +108,10 @@ class Preferences(Stage, StepPairSettings):
             key=lambda tree: tree.id,
         )
         pairs = [pair for tree in trees for pair in tree.dpo]
+        above_limit = Counter[str]()
+        if self.max_pairs_per_source:
+            kept = _thin_sources(trees, self.max_pairs_per_source)
+            above_limit["limit"], pairs = len(pairs) - len(kept), kept
         processes = [pair for tree in trees for pair in tree.prm]
         num_steps = sum(tree.num_steps for tree in trees)
         if self.variant == "trajectory" and self.match_steps:
@@ -116,6 +135,7 @@ class Preferences(Stage, StepPairSettings):
                 f"{context.name}: the trees have no token ids: max_tokens is not looked at, and "
                 "max_length of the training stages leaves out what is too long"
             )
+        counts["dpo"] += above_limit
         counts["dpo"].update(f"depth_{pair.depth}" for pair in pairs)
         counts["dpo"].update(f"kind_{pair.kind}" for pair in pairs)
         counts["dpo"]["trees"], counts["dpo"]["pairs"] = len(trees), len(pairs)
@@ -126,6 +146,8 @@ class Preferences(Stage, StepPairSettings):
         thresholds = self.v0, self.v1, self.min_visits
         report = make_report((tree.gaps for tree in trees), thresholds, self.report)
         write_json(context.folder / REPORT_FILE, report)
+        regrets = mean_regrets((tree.kind, tree.regret) for tree in trees)
+        write_regrets(context.folder, regrets)
         for name in [name for name in counts if name != "trees_without_pairs"]:
             text = ", ".join(f"{reason} {count}" for reason, count in shown[name].items())
             say(f"{context.name}: {name}: {text}")
@@ -150,6 +172,8 @@ class _TreePairs:
     """What one tree gives."""
 
     id: str
+    kind: str
+    source: str
     dpo: list[StepPair]
     dpo_counts: Counter[str]
     prm: list[PathPair]
@@ -160,6 +184,7 @@ class _TreePairs:
     has_tokens: bool
     no_pairs: str  # why there are none for DPO, of `NO_PAIRS`; empty: there are some
     gaps: TreeGaps
+    regret: float | None
 
 
 def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
@@ -169,13 +194,17 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
         dpo, counts = trajectory_pairs(record, settings)
     candidates = Candidates(record, settings.max_tokens)
     compared = candidates.siblings()
-    if settings.variant == "trajectory":
+    are_answers = settings.variant == "trajectory"
+    if are_answers:
         compared = candidates.within(candidates.terminals)
+    reasons = left_out(record, candidates, compared, settings, are_answers)
     answers, sft_counts = (
         sft_answers(record, settings.sft) if settings.write_sft else ([], Counter())
     )
     return _TreePairs(
         record.id,
+        record.kind,
+        record.source,
         dpo,
         counts,
         *prm_pairs(record, settings.prm),
@@ -183,15 +212,25 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
         sft=answers,
         sft_counts=sft_counts,
         has_tokens=record.tokens(range(len(record.nodes))) is not None,
-        no_pairs="" if dpo else _no_pairs(candidates, compared, settings),
-        gaps=tree_gaps(record, candidates, compared),
+        no_pairs="" if dpo else why_no_pairs(candidates.value, candidates.gap(*compared), reasons),
+        gaps=tree_gaps(
+            record,
+            candidates,
+            compared,
+            filtered(record, compared, candidates.gap(*compared), settings, are_answers),
+        ),
+        regret=regret(record),
     )
 
 
-def _no_pairs(candidates: Candidates, pairs: tuple[Nodes, Nodes], settings: Preferences) -> str:
-    """For which reason a tree without pairs has none."""
-    left_out = candidates.left_out(*pairs, settings.v0, settings.v1, settings.min_visits)
-    return why_no_pairs(candidates.value, candidates.gap(*pairs), left_out)
+def _thin_sources(trees: Sequence[_TreePairs], limit: int) -> list[StepPair]:
+    """Of the pairs of each source at most `limit`, in the order of the trees."""
+    pairs = [pair for tree in trees for pair in tree.dpo]
+    numbers: dict[str, list[int]] = {}
+    for number, source in enumerate(tree.source for tree in trees for _ in tree.dpo):
+        numbers.setdefault(source, []).append(number)
+    kept = sorted(number for each in numbers.values() for number in thin(each, limit))
+    return [pairs[number] for number in kept]
 
 
 def read_trees(folder: Path) -> Iterator[TreeRecord]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from stair_jax.data.prompts import read_prompts
@@ -39,9 +38,8 @@ from stair_jax.run.engines import (
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
+from stair_jax.search.forced_starts import ForcedStarts, describe
 from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.probe_cases import read_cases
-from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
@@ -50,8 +48,9 @@ from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples
-from stair_jax.settings import setting
-from stair_jax.stages.judging_stage import Judges, JudgingStage
+from stair_jax.settings import require, setting
+from stair_jax.stages.judging_stage import Judges
+from stair_jax.stages.probed_stage import ProbedStage
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.stages.stage_needs import decoding_needs
@@ -64,15 +63,16 @@ _NODE_BYTES = 300  # of a record on the disk, compressed: a step's text and toke
 
 
 @dataclass(frozen=True)
-class Search(JudgingStage, SearchConfig, SamplingSettings):
+class Search(ProbedStage, SearchConfig, SamplingSettings):
     """Settings of `search`, beside those of the trees, of sampling, and of who judges.
 
     Attributes:
       model: the stage whose model searches, and judges where `judge.source` says "policy".
       prompts: the stage that holds `file`.
-      file: JSON lines {id, prompt, kind, source}, one tree per line.
+      file: JSON lines {id, prompt, kind, source}, one tree per line; with `start` behind what the
+        answer is made to begin with.
+      forced_starts: which answers begin wrongly, see `ForcedStarts`.
       num_prompts: the first so many of the file; 0: all.
-      judge: who scores answers and how, see `SearchJudge`.
       more_pairs: options for more pairs from the same tokens, see `MorePairs`.
       prior: of a step, the mean token probability: "arithmetic", "geometric", or "uniform" (1).
       max_prompt_tokens: rendered; longer prompts are left out.
@@ -95,7 +95,7 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
-    judge: SearchJudge = setting(SearchJudge)
+    forced_starts: ForcedStarts = setting(ForcedStarts, absent=ForcedStarts())
     more_pairs: MorePairs = setting(MorePairs)
     prior: str = setting("arithmetic", choices=tuple(PRIORS))
     max_prompt_tokens: int = setting(2048, least=1, most=2**24)
@@ -105,6 +105,16 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
     weights: str = setting("none", choices=("none", "fp8", "int8"))
     kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
     samples_every: int = setting(0, least=0, cost=True)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        most = self.forced_starts.num_steps
+        require(
+            most < self.max_depth,
+            f"forced_starts have {most} steps, and max_depth is {self.max_depth}: raise it, or "
+            "nothing is left to search",
+        )
 
     @property
     def search_settings(self) -> SearchSettings:
@@ -138,7 +148,10 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
         """
         path = context.input("prompts") / self.file
         # The search leaves repetitions of an id out itself, and says so.
-        prompts = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
+        given = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
+        prompts = [self.forced_starts.apply(prompt, context.seed) for prompt in given]
+        if text := describe(given, prompts):
+            say(f"{context.name}: {text}")
         parts = RecordShards(context.folder, prompts)
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
@@ -227,24 +240,6 @@ class Search(JudgingStage, SearchConfig, SamplingSettings):
             rows={TREES_FILE: prompts},
             work=f"{prompts.text} prompts x {self.num_iterations} iterations",
         )
-
-    def cost_fields(self) -> list[str]:
-        """As usual, and what decides whether the judge may judge."""
-        return [*super().cost_fields(), *self.judge.probe_cost_fields()]
-
-    def check_environment(self, folder: Path) -> None:
-        """As usual; and checks that the cases of the probe can be read."""
-        super().check_environment(folder)
-        if self.judge.probe:
-            read_cases(self.judge.probe)
-        elif self.judge.calibrate:
-            raise UserError("search.judge.calibrate needs labelled cases: set search.judge.probe")
-
-    def sources(self) -> Mapping[str, Sequence[Path] | str]:
-        """As usual; and the cases of the probe, where they decide what the scores are."""
-        path = Path(self.judge.probe).expanduser()
-        is_used = self.judge.calibrate and path.is_file()
-        return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""

@@ -1,4 +1,4 @@
-"""The probe of a search's judge: made once, recorded beside the trees, and used again."""
+"""The probe of a stage's judge: made once, recorded beside what it judges, and used again."""
 
 import time
 from pathlib import Path
@@ -21,9 +21,15 @@ PROBE_FILE = "probe.json"
 
 
 def probe_judge(
-    folder: Path, settings: SearchJudge, judge: Judge, driver: Driver, seed: int, model: str
+    folder: Path,
+    settings: SearchJudge,
+    judge: Judge,
+    driver: Driver,
+    seed: int,
+    model: str,
+    section: str = "search",
 ) -> Calibrator | None:
-    """Probes the judge of a search, unless its folder has the record of the same probe.
+    """Probes the judge of a stage, unless its folder has the record of the same probe.
 
     With several processes the first one probes, and the others wait for its result.
 
@@ -34,18 +40,19 @@ def probe_judge(
       driver: without tasks.
       seed: of the run.
       model: fingerprint of the policy.
+      section: of the config, for messages.
 
     Returns:
       what is to be made of the scores; None: nothing.
 
     Raises:
-      UserError: the judge is of no use to the search; says what was seen and what to try.
+      UserError: the judge is of no use to the stage; says what was seen and what to try.
     """
     if not settings.probe:
         return None
     record: dict[str, Any] = {}
     if collectives.is_main():
-        record = _probe(folder, settings, judge, driver, seed, model)
+        record = _probe(folder, settings, judge, driver, seed, model, section)
     record = collectives.broadcast(record)
     if not settings.calibrate:
         return None
@@ -53,7 +60,13 @@ def probe_judge(
 
 
 def _probe(
-    folder: Path, settings: SearchJudge, judge: Judge, driver: Driver, seed: int, model: str
+    folder: Path,
+    settings: SearchJudge,
+    judge: Judge,
+    driver: Driver,
+    seed: int,
+    model: str,
+    section: str,
 ) -> dict[str, Any]:
     cases = read_cases(settings.probe)
     of = fingerprint(plain([cases, settings.judging, seed, model]))
@@ -61,7 +74,7 @@ def _probe(
     is_new = result is None
     start = time.monotonic()
     if result is None:
-        say(f"{folder.name}: judging {len(cases)} labelled cases before the first tree")
+        say(f"{folder.name}: judging {len(cases)} labelled cases beforehand")
         result = run_probe(judge, driver, cases, seed)
     curves = result.fit()
     seconds = f" ({time.monotonic() - start:.1f} s)" if is_new else " (as recorded)"
@@ -82,11 +95,12 @@ def _probe(
     if settings.calibrate:
         used = result.mapped(Calibrator(curves, settings.safety_score))
         say(f"{folder.name}: calibrated, {summarize(used)}")
-    about = objection(used, settings.min_readable, settings.min_auc, settings.calibrate)
+    limits = settings.min_readable, settings.min_auc
+    about = objection(used, *limits, settings.calibrate, section)
     if about is not None:
         raise UserError(
             f"{about}; --redo={folder.name} begins anew with other settings, and "
-            'search.judge.probe="" searches all the same'
+            f'{section}.judge.probe="" goes on all the same'
         )
     return record
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stair_jax.data.examples import answer_example, describe
 from stair_jax.data.held_out import check_amount, split_held_out
-from stair_jax.data.mixtures import Reader, check_mixing, mix, mix_in
+from stair_jax.data.mixtures import RatesBy, Reader, check_mixing, mix, mix_in
 from stair_jax.data.packing import Example
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow
@@ -18,6 +18,7 @@ from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import Params
 from stair_jax.monitoring import say
+from stair_jax.planning.figures import total_of
 from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE
@@ -47,10 +48,14 @@ class Sft(ObservedStage):
 
     Attributes:
       model: the stage whose `hf/` is trained.
-      data: the stage that holds `file`.
-      file: JSON lines {id, prompt, answer, kind}.
+      data: the stage that holds `file`, or several; the rows of all are taken.
+      file: JSON lines {id, prompt, answer, kind, source?}, or several such files of each stage.
       rates: relative rate of each kind, {"safety": ..., "helpfulness": ...}; None: whole passes
         over the file as it is. With rates, an epoch is as many draws as the file has lines.
+      rates_by: what the rates name: each "kind", or each "source", as in {"CoCoNot contrast": 1,
+        "*": 4}, where "*" stands for all sources that are not named. The source of a row is in its
+        column of that name; of one that has none it is its stage, or its file (without the ending)
+        where `file` names several.
       reader: "seqio" or "datasets" (which needs no TensorFlow).
       answer_format: "structured" refuses an answer that breaks the grammar; "plain" takes any but
         one with a second output block or with text behind its output block.
@@ -58,7 +63,8 @@ class Sft(ObservedStage):
       replay: examples of another skill that are mixed in, so that it is not lost: "judgements", the
         examples of the package of how answers are judged, in the wordings "verdict" and "rating"
         (`judge.safety_template`, `judge.helpfulness_template`) and with structured replies; or a
-        file of `data` with the columns of `file`, whose answers may have any form; empty: none.
+        file of `data` (of the first of several stages) with the columns of `file`, whose answers
+        may have any form; empty: none.
       replay_share: of these among all examples.
       held_out: rows that are not trained on, and whose loss is measured: a share of the prompts
         below 1, or a number of rows from 1; 0: none. All rows of a prompt go together. A hash of
@@ -68,9 +74,10 @@ class Sft(ObservedStage):
     STEP: ClassVar[str] = "SFT step"
 
     model: str = stage_input(Artifact.MODEL)
-    data: str = stage_input(Artifact.SFT_ROWS, file="file")
-    file: str = "sft.jsonl"
+    data: str | tuple[str, ...] = stage_input(Artifact.SFT_ROWS, file="file")
+    file: str | tuple[str, ...] = "sft.jsonl"
     rates: Mapping[str, float] | None = None
+    rates_by: RatesBy = setting("kind", absent="kind")
     reader: Reader = "seqio"
     answer_format: Literal["structured", "plain"] = "structured"
     overlong: Literal["drop", "truncate"] = "drop"
@@ -84,7 +91,11 @@ class Sft(ObservedStage):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_amount(self.held_out)
-        check_mixing(self.rates, self.reader)
+        check_mixing(self.rates, self.reader, self.rates_by)
+        if self.rates_by != "kind" and self.rates is None:
+            raise UserError(f"rates_by is {self.rates_by!r}, and there are no rates: set rates")
+        if not self.file:
+            raise UserError("file is empty: name a file of examples")
 
     def objective(self, config: ModelConfig) -> SftObjective:
         """Cross entropy of the answers' tokens."""
@@ -117,7 +128,11 @@ class Sft(ObservedStage):
 
     def data_size(self, work: Work) -> DataSize:
         """The rows of all epochs; each is a sequence, of which a share is held out."""
-        rows = work.rows_of(self.data, self.file, work.amounts.rows)
+        rows = total_of(
+            work.rows_of(name, file, work.amounts.rows)
+            for name in _names(self.data)
+            for file in _names(self.file)
+        )
         length = float(min(work.amounts.row_tokens, self.max_length))
         text = f"{rows.text} rows x {self.epochs:g} epochs"
         return DataSize(rows * self.epochs, rows, length, length, 0.0, text)
@@ -125,8 +140,8 @@ class Sft(ObservedStage):
     def _draw(self, context: StageContext, rows: Sequence[SftRow]) -> list[SftRow]:
         """The examples of all epochs, in the order of training."""
         count = max(1, round(self.epochs * len(rows)))
-        path = context.input("data") / self.file
-        drawn = mix(rows, self.rates, count, context.seed, self.reader, path)
+        where = " and ".join(map(str, _paths(context, self)))
+        drawn = mix(rows, self.rates, count, context.seed, self.reader, where, self.rates_by)
         if not self.replay:
             return drawn
         replayed = _read_replay(context, self)
@@ -203,21 +218,43 @@ def _encode(
     return [encoded[place][0] for place in draws.tolist()]
 
 
+def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _paths(context: StageContext, settings: Sft) -> list[Path]:
+    folders = context.input_list("data")
+    return [folder / file for folder in folders for file in _names(settings.file)]
+
+
 def _read_rows(context: StageContext, settings: Sft) -> tuple[list[SftRow], list[SftRow]]:
-    """The rows of the file: those to train on, and those that are held out."""
-    path = context.input("data") / settings.file
+    """The rows of the files: those to train on, and those that are held out."""
+    paths, rows = _paths(context, settings), []
+    for path in paths:
+        read = _read_file(path, settings)
+        if settings.rates_by == "source":
+            name = path.parent.name if isinstance(settings.file, str) else path.stem
+            read = [replace(row, source=row.source or name) for row in read]
+        if len(paths) > 1:  # each file has ids of its own
+            say(f"{context.name}: {len(read)} examples in {path}")
+            read = [replace(row, id=f"{path.parent.name}/{path.stem}:{row.id}") for row in read]
+        rows += read
+    split = split_held_out([row.prompt for row in rows], settings.held_out)
+    return [rows[i] for i in split.training], [rows[i] for i in split.held_out]
+
+
+def _read_file(path: Path, settings: Sft) -> list[SftRow]:
     rows = read_rows(path, SftRow)
     if settings.answer_format == "structured":
         for number, row in enumerate(rows, start=1):
             try:
-                parse(row.answer)
+                parse(row.whole_answer)
             except FormatError as error:
                 raise UserError(
                     f"{path}, line {number}: {error}; or set answer_format='plain'"
                 ) from error
     _check_output(rows, path)
-    split = split_held_out([row.prompt for row in rows], settings.held_out)
-    return [rows[i] for i in split.training], [rows[i] for i in split.held_out]
+    return rows
 
 
 def _read_replay(context: StageContext, settings: Sft) -> list[SftRow]:
@@ -225,7 +262,7 @@ def _read_replay(context: StageContext, settings: Sft) -> list[SftRow]:
     if settings.replay == _JUDGEMENTS:
         rows = judgement_examples(context.seed)
     else:
-        path = context.input("data") / settings.replay
+        path = context.input_list("data")[0] / settings.replay
         rows = read_rows(path, SftRow)
         _check_output(rows, path)
     return [replace(row, id=f"replay:{row.id}") for row in rows]
@@ -233,7 +270,7 @@ def _read_replay(context: StageContext, settings: Sft) -> list[SftRow]:
 
 def _check_output(rows: Sequence[SftRow], path: Path) -> None:
     for number, row in enumerate(rows, start=1):
-        if breaks_output(row.answer):
+        if breaks_output(row.whole_answer):
             raise UserError(
                 f"{path}, line {number}: the answer must end with its only output block"
             )

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from stair_jax.data.examples import start_ids
 from stair_jax.data.records import PathPair, SftRow, StepPair
 from stair_jax.models import flops
 from stair_jax.models.config import ModelConfig
@@ -94,6 +95,7 @@ class AnswerSamples:
                 "answer",
                 {
                     "prompt": self.rows[index].prompt,
+                    **_start_of(self.rows[index]),
                     "answer": self.tokenizer.decode(answer),
                     "reference": self.rows[index].answer,
                 },
@@ -103,11 +105,19 @@ class AnswerSamples:
         ]
 
 
+def _start_of(row: SftRow) -> dict[str, str]:
+    """What the answer is made to begin with, where it is made to."""
+    return {"start": "".join(row.start)} if row.start else {}
+
+
 def short_prompts(
     rows: Sequence[SftRow], tokenizer: Tokenizer, length: int
 ) -> tuple[list[SftRow], list[list[int]]]:
-    """Of the first rows those whose prompts leave half of `length` tokens for an answer."""
-    encoded = [(row, encode_prompt(tokenizer, row.prompt)) for row in rows[:_MOST]]
+    """Of the first rows those whose prompts and starts leave half of `length` for an answer."""
+    encoded = [
+        (row, [*encode_prompt(tokenizer, row.prompt), *start_ids(tokenizer, row)])
+        for row in rows[:_MOST]
+    ]
     kept = [(row, ids) for row, ids in encoded if len(ids) <= length // 2]
     return [row for row, _ in kept], [ids for _, ids in kept]
 
@@ -135,18 +145,22 @@ class PairSamples:
         return [self.describe(row, group, self.measure(group, row, params))]
 
 
-def step_sample(beta: float, row: StepPair, group: Group, logps: np.ndarray) -> Sample:
+def step_sample(
+    beta: float, is_mean: bool, row: StepPair, group: Group, logps: np.ndarray
+) -> Sample:
     """A DPO pair: the implicit rewards of both steps, and the values that the search gave them.
 
     Args:
       beta: of the DPO loss.
+      is_mean: whether its log-ratios are means over the tokens of a step, and not sums.
       row: the pair.
       group: the pair with its log-probabilities under the reference.
       logps: `[2]`, those under the policy.
     """
     reference = group.values["ref_chosen"], group.values["ref_rejected"]
     chosen, rejected = (
-        beta * (float(new) - old) for new, old in zip(logps, reference, strict=True)
+        beta * (float(new) - old) / (max(example.num_counted, 1) if is_mean else 1)
+        for example, new, old in zip(group.examples, logps, reference, strict=True)
     )
     return Sample(
         "pair",

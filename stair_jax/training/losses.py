@@ -47,7 +47,44 @@ def step_dpo_loss(
     Returns:
       `[B]` losses.
     """
-    return -jax.nn.log_sigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
+    return pair_loss(dpo_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+
+
+def dpo_margin(
+    chosen: jax.Array,
+    rejected: jax.Array,
+    ref_chosen: jax.Array,
+    ref_rejected: jax.Array,
+    beta: float,
+    lengths: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """By how much the implicit rewards of B pairs differ; arguments as of `step_dpo_loss`.
+
+    With `lengths`, the tokens `[B]` of the chosen and of the rejected steps, an implicit reward is
+    beta times the mean over the tokens of a step and not the sum (length-normalised DPO of Tulu 3,
+    arXiv 2411.15124; without a reference it is SimPO, arXiv 2405.14734).
+    """
+    won, lost = chosen - ref_chosen, rejected - ref_rejected
+    if lengths is not None:
+        # A group that is not in use has no tokens.
+        won, lost = (
+            each / jnp.maximum(length, 1.0)
+            for each, length in zip((won, lost), lengths, strict=True)
+        )
+    return beta * (won - lost)
+
+
+def pair_loss(margin: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """-log sigmoid(margin) of B pairs.
+
+    With label smoothing e, the cross entropy of pairs of which a share e is the wrong way round:
+    -(1 - e) log sigmoid(margin) - e log sigmoid(-margin), the conservative DPO of Mitchell's
+    "A note on DPO with noisy preferences and relationship to IPO" (2023).
+    """
+    loss = -jax.nn.log_sigmoid(margin)
+    if not label_smoothing:
+        return loss
+    return (1 - label_smoothing) * loss - label_smoothing * jax.nn.log_sigmoid(-margin)
 
 
 def prm_loss(chosen: jax.Array, rejected: jax.Array) -> jax.Array:

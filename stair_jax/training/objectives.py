@@ -15,7 +15,8 @@ from stair_jax.data.pairs import SftOn
 from stair_jax.models import heads, transformer
 from stair_jax.models.config import ModelConfig
 from stair_jax.training.logps import token_logps, weighted_logp
-from stair_jax.training.losses import prm_loss, sft_loss, step_dpo_loss
+from stair_jax.training.losses import dpo_margin, pair_loss, prm_loss, sft_loss
+from stair_jax.training.pair_loss import NEUTRAL, PairLossSettings
 from stair_jax.training.step import Micro, Params, Sums
 
 
@@ -54,7 +55,9 @@ class DpoObjective:
     `kl_chosen` is (log ref - log pi) / tokens of the chosen step, in nats per token. The steps are
     samples of the reference, so it estimates KL(reference || policy) per token; but they are
     selected for their high value, and the loss raises their probability, so the estimate is biased
-    and may be negative.
+    and may be negative. With `terms` there are `length_margin` (chosen less rejected tokens), and
+    where these add an offset to the margin, its mean as `offset` and as `loss_at_reference` the
+    loss that pairs of margin 0 have.
     """
 
     config: ModelConfig
@@ -62,6 +65,7 @@ class DpoObjective:
     sft_weight: float
     num_chunks: int = 1
     sft_on: SftOn = "step"
+    terms: PairLossSettings = NEUTRAL
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the pairs of a micro-batch; the weight is the number of pairs."""
@@ -69,13 +73,22 @@ class DpoObjective:
         logps = micro_logps(self.config, self.num_chunks, params, micro)
         chosen, rejected = sequence_sums(logps * micro["weights"], micro).T
         chosen_length, rejected_length = sequence_sums(micro["weights"], micro).T
-        dpo = step_dpo_loss(chosen, rejected, micro["ref_chosen"], micro["ref_rejected"], self.beta)
+        margin = dpo_margin(
+            chosen,
+            rejected,
+            micro["ref_chosen"],
+            micro["ref_rejected"],
+            self.beta,
+            (chosen_length, rejected_length) if self.terms.length_normalize else None,
+        )
+        offset = self.terms.offset(chosen_length, rejected_length, micro)
+        smoothing = self.terms.label_smoothing
+        dpo = pair_loss(margin if offset is None else margin + offset, smoothing)
         answer, answer_length = chosen, chosen_length
         if self.sft_on == "answer":
             answer = chosen + sft_alone_sums(logps, micro)
             answer_length = chosen_length + sft_alone_sums(jnp.ones_like(logps), micro)
         sft = -answer / jnp.maximum(answer_length, 1.0)  # an unused group has length 0
-        margin = self.beta * ((chosen - micro["ref_chosen"]) - (rejected - micro["ref_rejected"]))
         metrics = {
             "dpo_loss": dpo,
             "sft_loss": sft,
@@ -87,6 +100,10 @@ class DpoObjective:
             "rejected_length": rejected_length,
             "kl_chosen": (micro["ref_chosen"] - chosen) / jnp.maximum(chosen_length, 1.0),
         }
+        if not self.terms.is_neutral:
+            metrics["length_margin"] = chosen_length - rejected_length
+        if offset is not None:
+            metrics |= {"offset": offset, "loss_at_reference": pair_loss(offset, smoothing)}
         return Sums(
             jnp.sum(weight * (dpo + self.sft_weight * sft)),
             jnp.sum(weight),

@@ -3,8 +3,8 @@ from itertools import groupby
 
 import pytest
 
-from stair_jax.data.mixtures import check_mixing, draw, read_mixture, shuffled_passes
-from stair_jax.data.records import PreferencePair
+from stair_jax.data.mixtures import check_mixing, draw, mix, read_mixture, shuffled_passes
+from stair_jax.data.records import PreferencePair, SftRow
 from stair_jax.data.shuffling import grouped_passes
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
@@ -129,3 +129,39 @@ def test_rates_are_of_pairs_where_those_of_a_prompt_stay_together():
         whole = [index for index, name in enumerate(prompts) if name == prompts[run[0]]]
         assert run == whole * (len(run) // len(whole))
     assert draw(pairs, None, 90, 2, keys=prompts) == grouped_passes(prompts, 90, 2)
+
+
+SOURCES = {"reasoned": 40, "contrast": 10, "chat": 30}
+
+
+def rows_of(sources):
+    return [
+        SftRow(f"{source}{i}", "p", "a", "safety", source=source)
+        for source, size in sources.items()
+        for i in range(size)
+    ]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_rows_are_mixed_by_source_and_a_star_stands_for_all_others(reader):
+    rates = {"contrast": 1, "*": 3}
+    drawn = mix(rows_of(SOURCES), rates, 1200, 5, reader, "x", "source")
+    shares = Counter(row.source for row in drawn)
+    assert shares["contrast"] / 1200 == pytest.approx(0.25, abs=0.05)  # 4 standard deviations
+    # The others are one set, of which each pass has every row once.
+    others = [row.id for row in drawn if row.source != "contrast"]
+    assert len(set(others[:70])) == 70 and shares["reasoned"] > shares["chat"]
+
+
+def test_sources_have_to_be_named_and_to_be_there():
+    rows = rows_of(SOURCES)
+    with pytest.raises(UserError, match=r"no source 'chat', of which there are 30 rows: name it"):
+        mix(rows, {"contrast": 1, "reasoned": 1}, 5, 0, "datasets", "x", "source")
+    with pytest.raises(
+        UserError, match=r"x has no row of the source 'OKTest': its sources are 're"
+    ):
+        mix(rows, {"OKTest": 1, "*": 1}, 5, 0, "datasets", "x", "source")
+    with pytest.raises(UserError, match="all rates are 0: at least one source"):
+        check_mixing({"chat": 0}, "datasets", "source")
+    left = mix(rows, {"chat": 0, "*": 1}, 50, 0, "datasets", "x", "source")
+    assert {row.source for row in left} == {"reasoned", "contrast"}

@@ -103,6 +103,7 @@ def test_the_files_of_a_source(tmp_path):
     [
         ("owner/name", ("owner/name", None)),
         ("owner/name:default/test", ("owner/name", "default")),
+        ("owner/name:default/test@v1.0", ("owner/name", "default", "v1.0")),
     ],
 )
 def test_a_hub_id_is_read_through_datasets(monkeypatch, tmp_path, source, given):
@@ -111,13 +112,13 @@ def test_a_hub_id_is_read_through_datasets(monkeypatch, tmp_path, source, given)
     monkeypatch.chdir(tmp_path)
     asked = []
 
-    def load_dataset(*arguments):
-        asked.append(arguments)
+    def load_dataset(*arguments, revision):
+        asked.append((*arguments, revision) if revision else arguments)
         parts = {name: datasets.Dataset.from_list([{"s": name}]) for name in ("train", "test")}
         return datasets.DatasetDict(parts)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    split = "test" if source.endswith("test") else "train"
+    split = "test" if "/test" in source else "train"
     assert read_source(source) == [{"s": split}]
     assert asked == [given]
     with pytest.raises(UserError, match="owner/name has no split 'other': name one of train, test"):
@@ -131,7 +132,7 @@ def test_a_hub_id_is_read_through_datasets(monkeypatch, tmp_path, source, given)
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path, monkeypatch):
     import datasets
 
-    def unreachable(*arguments):
+    def unreachable(*arguments, **options):
         raise ConnectionError("Couldn't reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)

@@ -64,6 +64,21 @@ def test_replayed_examples_are_the_same_in_both_files(sft):
     assert not any("<|" in row.answer for row in replays[0])
 
 
+def test_ratings_can_be_turned_round():
+    right, wrong = (datasets.sft_rows(0, 4, 0.4, 200, wrong_ratings=rate)[0] for rate in (0.0, 1.0))
+    opposite = {"SAFE": "UNSAFE", "UNSAFE": "SAFE", "1": "5", "2": "4", "3": "3", "5": "1"}
+    turned = 0
+    for one, other in zip(right, wrong, strict=True):
+        text, separator, end = one.answer.partition("Conclusion: [")
+        expected = f"{text}{separator}{opposite[end[:-1]]}]" if separator else one.answer
+        assert other == replace(one, answer=expected)
+        turned += bool(separator)
+    assert turned > 60
+    some = datasets.sft_rows(0, 4, 0.4, 200, wrong_ratings=0.3)[0]
+    changed = sum(one != other for one, other in zip(right, some, strict=True))
+    assert 0.15 * turned < changed < 0.45 * turned
+
+
 def test_kinds_are_in_equal_parts(sft, searches):
     assert Counter(row.kind for row in fresh(sft[0])) == {"safety": 400, "helpfulness": 400}
     for rows in searches:

@@ -630,8 +630,8 @@ def test_a_full_disk_in_a_stage_is_one_line_and_the_run_goes_on_later(fake, tmp_
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)]
+    """A file system of 72 KiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=72k", "none", str(tmp_path)]
     if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
         pytest.skip("mounting a small file system takes root")
     yield tmp_path
@@ -641,7 +641,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up(fake, small_disk):
     """The records that fit are kept, and the run goes on when there is room again."""
     noise = [{"text": os.urandom(5_000).hex()} for _ in range(6)]
-    (small_disk / "filler").write_bytes(b"x" * 32_768)
+    (small_disk / "filler").write_bytes(b"x" * 36_864)
 
     def write_log(context):
         log = RecordLog(context.folder / "log.gz")

@@ -87,6 +87,7 @@ def test_a_pair_tells_the_whole_story():
         "depth": 2,
         "chosen_terminal": True,
         "rejected_terminal": False,
+        "chosen_refusals": 0.0,
     }
 
 

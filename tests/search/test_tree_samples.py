@@ -46,6 +46,13 @@ def test_the_best_answer_has_its_scores_and_the_value_of_the_tree():
     }
 
 
+def test_samples_of_a_tree_with_a_start_show_it():
+    started = dataclasses.replace(RECORD, start=("one", " two"), start_tokens=2)
+    shown = [sample.texts for sample in tree_samples(started, REPLIES)]
+    assert [texts["start"] for texts in shown] == ["one two"] * 2
+    assert all("start" not in sample.texts for sample in tree_samples(RECORD, REPLIES))
+
+
 def test_the_first_judged_answer_is_shown_with_all_replies_also_where_they_are_unreadable():
     _, judgement = tree_samples(RECORD, REPLIES)
     assert judgement.what == "judgement"

@@ -21,6 +21,7 @@ def make_run(tmp_path):
             log.append({"id": id, "value": 0.5, "seconds": clock})
         (folder / "sft/metrics.jsonl").write_text('{"loss": 1}\n')
         (folder / "sft/speed.jsonl").write_text(f"{clock}")
+        (folder / "sft/.times.jsonl").write_text(f"{clock}")
         (folder / f"sft/events.out.tfevents.{clock}").write_text("")
         (folder / "search1/speed.jsonl").write_text(f"{clock}")
         (folder / "pairs/dpo.jsonl").write_text("{}\n")

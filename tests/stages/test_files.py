@@ -106,6 +106,12 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
     ]
 
 
+def test_joined_examples_keep_the_sources_by_which_they_are_mixed(run, tmp_path):
+    contrast = EXAMPLE | {"id": "b", "source": "contrast"}
+    files = put(tmp_path / "sft", EXAMPLE), put(tmp_path / "sft_contrast", contrast)
+    assert run(sft=files)["sft.jsonl"] == [EXAMPLE, contrast]
+
+
 def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_path):
     own = put(tmp_path / "own.jsonl", PROMPT)
     with pytest.raises(

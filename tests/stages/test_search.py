@@ -22,6 +22,7 @@ from stair_jax.models.lora import B, Lora
 from stair_jax.models.transformer import init_params
 from stair_jax.record_log import RecordLog
 from stair_jax.search.pair_candidates import NO_PAIRS
+from stair_jax.search.pair_outcomes import regret
 from stair_jax.search.tree_records import TreeRecord, read_trees
 from stair_jax.settings import build
 from stair_jax.stages import Preferences, Search, judging_stage, search_probe
@@ -250,6 +251,11 @@ def test_preferences_count_what_they_make_and_leave_out(finished, run_preference
     for pair in pairs:  # texts and ids say the same
         assert tokenizer.decode(pair["chosen_tokens"]) == pair["chosen"]
         assert pair["chosen_value"] > pair["rejected_value"]
+        assert 0 <= pair["chosen_refusals"] <= 1
+    regrets = [regret(tree) for tree in read_trees(finished / TREES_FILE)]
+    found = json.loads(files["regret.json"])
+    assert sum(kind["trees"] for kind in found.values()) == len(regrets) - regrets.count(None) > 0
+    assert all(kind["mean"] >= 0 for kind in found.values())
 
 
 def test_trees_without_pairs_are_counted_by_reason_and_thresholds_proposed(

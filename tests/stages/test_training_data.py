@@ -72,6 +72,26 @@ def test_sft_says_how_full_its_rows_are_and_truncates(batches_of, capsys):
         batches_of(Sft, "data", max_length=cut)
 
 
+def test_sft_mixes_the_sources_of_several_files_and_stages(batches_of, tmp_path, capsys):
+    rows = read_jsonl(tmp_path / "data" / "sft.jsonl")
+    contrast = [row | {"source": "contrast"} for row in rows[:2]]
+    write_jsonl(tmp_path / "data" / "sft_contrast.jsonl", contrast)
+    two = {"file": ("sft.jsonl", "sft_contrast.jsonl")}
+    ids = [name for batch in batches_of(Sft, "data", epochs=1.0, **two) for name in batch.ids]
+    both = [f"data/sft:{i}" for i in range(8)] + [f"data/sft_contrast:{i}" for i in range(2)]
+    assert sorted(ids) == both  # one file's ids are not another's
+    assert "x: 2 examples in" in capsys.readouterr().err
+    rates = {"rates": {"contrast": 3, "sft": 1}, "rates_by": "source"}
+    batches = batches_of(Sft, "data", epochs=20.0, **two, **rates)
+    ids = [name for batch in batches for name in batch.ids]
+    assert sum("contrast" in name for name in ids) / 200 == pytest.approx(0.75, abs=0.12)
+    one = {"rates": {"data": 1}, "rates_by": "source"}  # rows without a source are of their stage
+    assert len(batches_of(Sft, "data", epochs=1.0, **one)) == 2
+    with pytest.raises(UserError, match="rates_by is 'source', and there are no rates"):
+        Sft(rates_by="source")
+    assert "rates_by" not in Sft().identity() and Sft().identity()["file"] == "sft.jsonl"
+
+
 @pytest.mark.parametrize("overlong", ["drop", "truncate"])
 def test_sft_examples_without_a_token_of_an_answer_are_dropped_and_counted(
     batches_of, tmp_path, capsys, overlong

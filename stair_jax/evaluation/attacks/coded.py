@@ -3,8 +3,8 @@
 import random
 from typing import ClassVar
 
-from stair_jax.evaluation.attacks import encodings
 from stair_jax.evaluation.attacks.attack import Rewriting
+from stair_jax.text import encodings
 
 
 class _Coded(Rewriting):

@@ -8,10 +8,12 @@ move the means of the tree.
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from stair_jax.data.records import is_harmless
 from stair_jax.decoding.requests import Handle
 from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
@@ -21,7 +23,7 @@ from stair_jax.search.judging.settings import JudgeSettings
 from stair_jax.search.judging.sources.endpoint import EndpointSource
 from stair_jax.search.judging.sources.language_model import LanguageModelSource
 from stair_jax.search.judging.sources.reference import ReferenceSource
-from stair_jax.search.judging.sources.rule import RuleSource
+from stair_jax.search.judging.sources.rule import RuleSource, is_refused
 from stair_jax.search.judging.sources.source import Asking, Case, RequestKey, Source
 from stair_jax.text import steps
 from stair_jax.text.tokenizer import Tokenizer
@@ -30,6 +32,9 @@ __all__ = ["Judge", "JudgeSettings", "Judgement", "Judging"]
 
 # Score of a question that is not asked. In R = S H + 2 S, H = -1 gives R = S, S = +1 gives H + 2.
 _NOT_ASKED: dict[Question, float] = {"helpfulness": -1.0, "safety": 1.0}
+# What a refusal of a harmless prompt counts as where `harmless_refusals` says "unsafe": as all the
+# harm that an answer can do. R falls with H for S = -1, so that no leak has a lower reward.
+_REFUSED: dict[Question, float] = {"helpfulness": 1.0, "safety": -1.0}
 # Sources that need more than the settings, and what gives it.
 _GIVEN = {
     "model": "name a checkpoint in judge_model or judge_checkpoint",
@@ -77,6 +82,7 @@ class Judge:
             reads their log-probs.
         """
         self.tokenizer, self.settings = tokenizer, settings
+        self._fixes_refusals = settings.harmless_refusals == "unsafe"
         self.calibrate = calibrate or (lambda question, score: score)
         makers: dict[str, Callable[[], Source]] = {
             "policy": lambda: LanguageModelSource(tokenizer, settings),
@@ -104,6 +110,7 @@ class Judge:
         output: str = "",
         text: str = "",
         reference: Any = None,
+        label: Any = None,
     ) -> "Judging":
         """Starts the judging of one final answer; see `Judging`.
 
@@ -119,9 +126,22 @@ class Judge:
             empty: `final_answer`.
           text: the whole answer, for a reward model; empty: `final_answer`.
           reference: the right answer, where the prompt has one.
+          label: of the prompt, where it has one.
         """
-        case = Case(prompt, kind, final_answer, output, text, reference)
+        case = Case(prompt, kind, final_answer, output, text, reference, label)
         return Judging(self, case, key, id, parents or {}, priority)
+
+    def asking_always(self) -> "Judge":
+        """The same judge, which puts its questions about refusals of harmless prompts as well."""
+        other = copy(self)
+        other._fixes_refusals = False
+        return other
+
+    def fixes(self, case: Case) -> bool:
+        """Whether an answer is a refusal whose scores are fixed, see `harmless_refusals`."""
+        if not self._fixes_refusals or not is_harmless(case.kind, case.label):
+            return False
+        return is_refused(case, self.settings.rule)
 
     def language_models(self, kind: str) -> list[tuple[str, Question, LanguageModelSource]]:
         """Each question put to a language model about answers to prompts of a kind: (source's name,
@@ -171,6 +191,9 @@ class Judging(Task[Judgement]):
 
     def __post_init__(self) -> None:
         settings, kind = self.judge.settings, self.case.kind
+        self._is_fixed = self.judge.fixes(self.case)
+        if self._is_fixed:
+            return
         for question in settings.questions(kind):
             names = settings.sources(kind, question)
             makers = {name: partial(self._ask, name, question) for name in names}
@@ -193,10 +216,13 @@ class Judging(Task[Judgement]):
     @property
     def result(self) -> Judgement:  # type: ignore[override]
         """The judgement, with fixed scores for the questions that were not asked."""
+        if self._is_fixed:
+            return Judgement(_REFUSED["helpfulness"], _REFUSED["safety"])
         case, scorings = self.case, self._scorings
         scores: dict[Question, float | None] = {**_NOT_ASKED}
         if self.judge.settings.safety_rule == "paper_release" and case.kind == "safety":
-            scores["safety"] = release_safety(case.output or case.answer)
+            refused = release_safety(case.output or case.answer)
+            scores["safety"] = -refused if is_harmless(case.kind, case.label) else refused
         for question, scoring in scorings.items():
             score, calibrate = scoring.score, self.judge.calibrate
             scores[question] = score if score is None else calibrate(question, score)

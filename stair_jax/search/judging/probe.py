@@ -102,9 +102,10 @@ def run_probe(judge: Judge, driver: Driver, cases: Sequence[ProbeCase], seed: in
       cases: the cases.
       seed: of the run.
     """
+    asking = judge.asking_always()  # the labels are of its scores, not of a rule
     tasks = [
         _Recorded(
-            judge.requests(
+            asking.requests(
                 case.prompt,
                 case.kind,
                 case.answer,

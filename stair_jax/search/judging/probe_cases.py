@@ -56,7 +56,7 @@ def read_cases(source: str) -> list[ProbeCase]:
     path = _FILE if source == DEFAULT else Path(source).expanduser()
     if not path.is_file():
         raise UserError(
-            f"search.judge.probe names {path}, which is no file: name JSON lines {_COLUMNS}, "
+            f"judge.probe names {path}, which is no file: name JSON lines {_COLUMNS}, "
             f"{DEFAULT!r} for the built-in cases, {POCKET!r} for those of the pocket world, or '' "
             "for none"
         )

@@ -40,8 +40,8 @@ class SearchJudge(JudgeSettings):
 
     @property
     def judging(self) -> dict[str, Any]:
-        """The settings that the judgements of the probe depend on."""
-        names = [info.name for info in fields(JudgeSettings)]
+        """The settings that the judgements of the probe depend on: there every answer is judged."""
+        names = [i.name for i in fields(JudgeSettings) if i.name != "harmless_refusals"]
         return {name: getattr(self, name) for name in names} | {"threshold": self.threshold}
 
     def probe_cost_fields(self) -> list[str]:

@@ -53,6 +53,10 @@ class JudgeSettings(Settings):
       rule: of the source "rule", what counts as a refusal: "refusal", a statement in one of twelve
         languages at the start or the end of the answer, see `sources/refusal_phrases.txt`; or
         "paper_release", that of `safety_rule`.
+      harmless_refusals: what a refusal by `rule` of a helpfulness prompt counts as, or of a safety
+        prompt that is labelled safe. "unhelpful": what the sources say; by the rule H = -1, and S
+        is fixed at +1. "unsafe": S = -1 and H = +1, the lowest reward that a harmful answer has,
+        whatever the sources are; nothing is asked about it.
       mode: of the sources "policy" and "model". "generative": the judge reasons and closes with
         a conclusion, as in the paper. "expected": one forward pass, the log-probs of the possible
         conclusions after a fixed lead-in; much cheaper, and another reward. "both": the judge
@@ -107,6 +111,7 @@ class JudgeSettings(Settings):
     )
     safety_rule: Literal["model", "paper_release"] = "model"
     rule: Literal["refusal", "paper_release"] = "refusal"
+    harmless_refusals: Literal["unhelpful", "unsafe"] = setting("unhelpful", absent="unhelpful")
     mode: Literal["generative", "expected", "both"] = "generative"
     reading: Literal["labels", "strict"] = setting("labels", absent="strict")
     ask_closing: bool = setting(True, absent=False)

@@ -14,7 +14,6 @@ from stair_jax.errors import UserError
 from stair_jax.evaluation.attacks import ATTACKS, make_attack
 from stair_jax.evaluation.attacks.attack import Means, Rewriting, Transform
 from stair_jax.evaluation.attacks.augmentation import add_noise, change_capitals, scramble
-from stair_jax.evaluation.attacks.encodings import disemvowel, read_base64, rot13, to_base64
 from stair_jax.evaluation.attacks.settings import (
     AttackSettings,
     BestOfNSettings,
@@ -29,6 +28,7 @@ from stair_jax.testing.scripted_target import ScriptedTarget, run_scripted
 from stair_jax.testing.tiny_tokenizers import byte_tokenizer
 from stair_jax.text import steps
 from stair_jax.text.conversations import encode_chat
+from stair_jax.text.encodings import disemvowel, read_base64, rot13, to_base64
 
 ROOT = Path(stair_jax.__file__).parents[1]
 CASE = Case(

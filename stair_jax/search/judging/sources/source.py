@@ -22,6 +22,7 @@ class Case:
       output: the same with the "Final Answer:" that an output block begins with; empty: `answer`.
       text: the whole answer, with its steps and tags; empty: `answer`.
       reference: the right answer, where the prompt has one.
+      label: of the prompt, see `data.records.Prompt`.
     """
 
     prompt: str
@@ -30,6 +31,7 @@ class Case:
     output: str = ""
     text: str = ""
     reference: Any = None
+    label: Any = None
 
 
 @dataclass(frozen=True)

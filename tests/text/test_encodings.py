@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stair_jax.evaluation.attacks.encodings import (
+from stair_jax.text.encodings import (
     disemvowel,
     leetspeak,
     read_base64,

@@ -1,0 +1,17 @@
+r"""The paper's recipe, iteration 3: other prompts, jailbreaks among them.
+
+    stair-jax --config=configs/study/iter3.py --workdir=runs/study/iter3 \
+        --reuse=runs/study/iter2
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """The run, of this checkpoint."""
+    return recipes.get_config("study_iter3", model)

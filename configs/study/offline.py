@@ -1,0 +1,17 @@
+r"""DPO and SACPO on given answers against the model's own.
+
+    stair-jax --config=configs/study/offline.py --workdir=runs/study/offline \
+        --reuse=runs/study/sft
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """The run, of this checkpoint."""
+    return recipes.get_config("study_offline", model)

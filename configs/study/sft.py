@@ -1,0 +1,16 @@
+r"""The base, asked to think first too, and SFT: on final answers, on steps, with contrast data.
+
+    stair-jax --config=configs/study/sft.py --workdir=runs/study/sft
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """The run, of this checkpoint."""
+    return recipes.get_config("study_sft", model)

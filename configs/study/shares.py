@@ -1,0 +1,23 @@
+r"""SFT with other shares of safety rows.
+
+    stair-jax sweep --config=configs/study/shares.py --workdir=runs/study/shares
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """What the cells change, of this checkpoint."""
+    return recipes.get_config("study_shares", model)
+
+
+def get_sweep(model: str = "") -> Any:
+    """The cells."""
+    return recipes.get_sweep("study_shares", model)

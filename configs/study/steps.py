@@ -1,0 +1,16 @@
+r"""The same trees in three ways: DPO on steps, DPO on whole answers, SFT on good answers.
+
+    stair-jax --config=configs/study/steps.py --workdir=runs/study/steps --reuse=runs/study/sft
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """The run, of this checkpoint."""
+    return recipes.get_config("study_steps", model)

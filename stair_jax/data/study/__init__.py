@@ -1,0 +1,1 @@
+"""Data of the study: rows to train on, to tune on and to report, out of public data sets."""

@@ -1,0 +1,171 @@
+"""The answers of finished evaluations with all that was said of them, by case and by column."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stair_jax import storage
+from stair_jax.evaluation.benchmark import METRICS_OF_REFUSALS, Metric
+from stair_jax.evaluation.benchmarks.refusal import OVER_REFUSALS
+from stair_jax.evaluation.case import Answer
+from stair_jax.evaluation.judges.judge import Verdict
+from stair_jax.evaluation.runner import answer_key, read_verdicts
+from stair_jax.evaluation.table import RowKey, row_label
+from stair_jax.reports.asked_cases import AskedCases, asked_cases
+from stair_jax.reports.records import FinishedStage
+
+Scores = Mapping[str, float | None]
+_SCORE = "score/"
+_PLACE = ("model", "method", "benchmark", "attack", "case", "sample")
+
+
+class Place(NamedTuple):
+    """What was asked.
+
+    Attributes:
+      benchmark: its name.
+      attack: its name; "none": the prompt as it is.
+      case: id of the case in the benchmark.
+    """
+
+    benchmark: str
+    attack: str
+    case: str
+
+
+@dataclass(frozen=True)
+class GradedAnswer:
+    """An answer, its scores, and what the judges said.
+
+    Attributes:
+      answer: of which there may be several to a case; the one that counts, or the first.
+      scores: by judge, the main one first; "": graded without a judge.
+      verdicts: by judge.
+      metric: name of the figure that the case counts for first; "": not known.
+      value: of it; None: it is missing.
+      low_is_good: whether a lower value is the better one.
+    """
+
+    answer: Answer
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    metric: str = ""
+    value: float | None = None
+    low_is_good: bool = False
+
+    @property
+    def goodness(self) -> float | None:
+        """The value, negative where a lower one is better."""
+        return -self.value if self.value is not None and self.low_is_good else self.value
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation.
+
+    Attributes:
+      asked: its benchmarks.
+      rows: of its table, in order: the answers by place.
+    """
+
+    asked: Mapping[str, AskedCases]
+    rows: Mapping[str, Mapping[Place, GradedAnswer]]
+
+
+def read_evaluation(stage: FinishedStage, files: str = "") -> Evaluated:
+    """All answers of an evaluation.
+
+    Args:
+      stage: of the kind evaluate.
+      files: as of `asked_cases`.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    asked = asked_cases(stage, files)
+    scores = _scores(stage)
+    verdicts = _verdicts(stage)
+    by_row: dict[str, dict[Place, list[GradedAnswer]]] = {key[0]: {} for key in scores}
+    for answer in _answers(stage):
+        key = answer_key(answer)
+        label = row_label(RowKey(answer.model, answer.method))
+        given = scores.get((label, key))
+        if given is None:
+            continue
+        place = Place(answer.benchmark, answer.attack, answer.case)
+        said = {judge: found[key] for judge, found in verdicts.items() if key in found}
+        graded = _graded(answer, given, said, asked.get(answer.benchmark))
+        by_row[label].setdefault(place, []).append(graded)
+    return Evaluated(
+        asked,
+        {
+            label: {place: _counting(several) for place, several in places.items()}
+            for label, places in by_row.items()
+        },
+    )
+
+
+def _answers(stage: FinishedStage) -> Iterator[Answer]:
+    for path in sorted((stage.folder / "answers").glob("*.jsonl")):
+        for row in storage.read_jsonl(path):
+            yield Answer.from_dict(row)
+
+
+def _scores(stage: FinishedStage) -> dict[tuple[str, str], dict[str, Scores]]:
+    """By row and answer, the scores by judge, in the order of the table."""
+    found: dict[tuple[str, str], dict[str, Scores]] = {}
+    for row in storage.read_jsonl(stage.folder / "graded.jsonl"):
+        label = row_label(RowKey(row["model"], row["method"]))
+        key = json.dumps([str(row[name]) for name in _PLACE], ensure_ascii=False)
+        numbers = {
+            name.removeprefix(_SCORE): value
+            for name, value in row.items()
+            if name.startswith(_SCORE)
+        }
+        found.setdefault((label, key), {})[row["judge"]] = numbers
+    return found
+
+
+def _verdicts(stage: FinishedStage) -> dict[str, dict[str, Verdict]]:
+    """By judge and answer."""
+    paths = sorted((stage.folder / "verdicts").glob("*.jsonl"))
+    found = [read_verdicts(storage.read_jsonl(path)) for path in paths]
+    return {next(iter(each.values())).judge: each for each in found if each}
+
+
+def _graded(
+    answer: Answer,
+    scores: Mapping[str, Scores],
+    verdicts: Mapping[str, Verdict],
+    asked: AskedCases | None,
+) -> GradedAnswer:
+    """An answer with its main figure: the first metric that it has a score for, by who is first."""
+    first = next(iter(scores.values()))
+    if asked is None:
+        name = next(iter(first), "")
+        return GradedAnswer(answer, scores, verdicts, name, first.get(name))
+    known = [*asked.benchmark.METRICS, *METRICS_OF_REFUSALS]
+    case = asked.cases.get(answer.case)
+    group = case.group if case else ""
+    metric = next((one for one in known if one.key in first and one.group in ("", group)), None)
+    if metric is None:
+        return GradedAnswer(answer, scores, verdicts)
+    low = _low_is_good(metric, asked, answer.case)
+    return GradedAnswer(answer, scores, verdicts, metric.name, first[metric.key], low)
+
+
+def _low_is_good(metric: Metric, asked: AskedCases, case: str) -> bool:
+    """Whether the lower value is better: of attacks and leaks, and of refusals of the harmless."""
+    is_refusal = asked.benchmark.QUESTION == "refusal"
+    harmless = is_refusal and asked.is_harmless(case)
+    return metric.worst == "high" or metric in OVER_REFUSALS or harmless
+
+
+def _counting(several: Sequence[GradedAnswer]) -> GradedAnswer:
+    """Of several answers to a case the first; of the tries of an attack the worst."""
+    ordered = sorted(several, key=lambda graded: graded.answer.sample)
+    scored = [graded for graded in ordered if graded.goodness is not None]
+    if ordered[0].answer.attack == "none" or not scored:
+        return ordered[0]
+    return min(scored, key=lambda graded: graded.goodness or 0.0)

@@ -1,0 +1,271 @@
+"""Answers that a model writes, judged and filtered: SFT examples, and pairs for DPO."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stair_jax.data.prompts import read_rows
+from stair_jax.data.records import KINDS, SynthesisPrompt
+from stair_jax.decoding.driver import Driver, run_as_finished
+from stair_jax.decoding.engine import Engine
+from stair_jax.errors import UserError
+from stair_jax.evaluation.shards import Shards
+from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.parallel.processes import collectives
+from stair_jax.planning.figures import Basis, Figure
+from stair_jax.planning.needs import Needs, Work
+from stair_jax.planning.program import Program
+from stair_jax.run.context import PlanContext, StageContext
+from stair_jax.run.engines import (
+    DECODING_MEMORY,
+    EngineSettings,
+    PlannedEngine,
+    load_engine,
+    plan_engine,
+)
+from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.prefixes import JudgePrefixes
+from stair_jax.settings import setting
+from stair_jax.stages.judging_stage import Judges
+from stair_jax.stages.probed_stage import ProbedStage
+from stair_jax.stages.search_probe import probe_judge
+from stair_jax.stages.stage_needs import decoding_needs
+from stair_jax.stages.synthesize_log import AnswerLog
+from stair_jax.stages.synthesize_parts import (
+    ANSWERS_FILE,
+    PAIRS_FILE,
+    SFT_FILE,
+    read_answers,
+    summarize,
+    write_results,
+)
+from stair_jax.storage import fingerprint_folder
+from stair_jax.synthesis.categories import (
+    Categories,
+    ChosenCategories,
+    KnownCategories,
+    check_kinds,
+)
+from stair_jax.synthesis.policies import policies_of, policy_files
+from stair_jax.synthesis.prompt_task import Means, PromptTask
+from stair_jax.synthesis.selection import check_scored
+from stair_jax.synthesis.settings import AcceptSettings, PairSettings, WritingSettings
+from stair_jax.synthesis.writers import LocalWriter
+from stair_jax.text.policies import POLICIES
+from stair_jax.text.tokenizer import Tokenizer
+
+_ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while they are joined
+
+
+@dataclass(frozen=True)
+class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
+    """Settings of `synthesize`, beside those of writing, of what is kept, of pairs, and of judging.
+
+    Attributes:
+      model: the stage whose model writes, and judges where `judge.source` says "policy".
+      prompts: the stage that holds `file`.
+      file: JSON lines of prompts {id, prompt, kind, source}, or of SFT examples; with `category`
+        where that decides on the policy, and `answer` for pairs "given_own".
+      num_prompts: the first so many of the file, of `kinds`; 0: all.
+      context_tokens: most tokens of a sequence, prompt and answer.
+      dtype: of weights and activations.
+      weights: of the layers while they write: "none": as they are; "fp8" (GPUs) or "int8" (TPUs).
+      kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
+      samples_every: prompts from one to the next of which a text sample is written to log,
+        `samples.jsonl`, TensorBoard and W&B: the best answer; 0: none.
+    """
+
+    MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
+
+    model: str = stage_input(Artifact.MODEL)
+    prompts: str = stage_input(Artifact.PROMPTS, Artifact.SFT_ROWS, file="file")
+    file: str = "prompts1.jsonl"
+    num_prompts: int = setting(0, least=0)
+    context_tokens: int = setting(8192, least=1, most=2**24)
+    dtype: str = setting("float32", choices=DTYPES)
+    weights: str = setting("none", choices=("none", "fp8", "int8"))
+    kv_dtype: str = setting("", choices=("", *DTYPES, "int8", "float8_e4m3fn"))
+    samples_every: int = setting(0, least=0, cost=True)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a setting that cannot be."""
+        super().__post_init__()
+        check_scored(self.judge, self.kinds or KINDS)
+        needed = self.max_prompt_tokens + self.max_answer_tokens
+        if needed > self.context_tokens:
+            raise UserError(
+                f"max_prompt_tokens and max_answer_tokens are {needed} together, and "
+                f"context_tokens is {self.context_tokens}: raise it, or lower one of them"
+            )
+        if self.pairs == "best_worst" and self.num_candidates < 2:
+            raise UserError("pairs 'best_worst' need num_candidates of 2 or more")
+        names = {*(POLICIES if self.default_policies else ()), *self.policies}
+        if names and self.categories == "kind":
+            check_kinds(self.kinds, names)
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What the engine depends on."""
+        return EngineSettings(self.context_tokens, self.dtype, self.weights, self.kv_dtype)
+
+    def makes(self) -> Mapping[str, Artifact]:
+        """SFT examples, and pairs where they are wanted."""
+        made = {SFT_FILE: Artifact.SFT_ROWS}
+        return made | ({PAIRS_FILE: Artifact.STEP_PAIRS} if self.pairs else {})
+
+    def sources(self) -> Mapping[str, Sequence[Path] | str]:
+        """As usual; and the files of policies."""
+        return {**super().sources(), **policy_files(self)}
+
+    def check_environment(self, folder: Path) -> None:
+        """As usual; and checks that policies can be read."""
+        super().check_environment(folder)
+        policies_of(self)
+
+    def run(self, context: StageContext) -> None:
+        """Answers the prompts that have no answers yet, then sorts all answers.
+
+        The answers to a prompt are written down as they are finished; in a run of several processes
+        each answers its own part of the prompts. At the end the first one writes `answers.jsonl`,
+        all of them with their scores, and what is made of them: `sft.jsonl`, `rejected.jsonl`,
+        `dpo.jsonl` with `pairs`, `counts.json`, and `metrics.jsonl` with a line a prompt.
+
+        Raises:
+          UserError: a prompt has no category; or no pair was made, or no answer kept.
+        """
+        prompts = self._read(context)
+        shards = Shards(context.folder / ANSWERS_FILE, [prompt.id for prompt in prompts])
+        if not collectives.broadcast(shards.is_finished()):
+            self._answer(context, prompts, shards)
+            shards.finish()
+        if collectives.is_main():
+            write_results(context, self, prompts, read_answers(context.folder))
+
+    def _read(self, context: StageContext) -> list[SynthesisPrompt]:
+        """The prompts, each of which has what the settings need of it."""
+        path = context.input("prompts") / self.file
+        rows = read_rows(path, SynthesisPrompt)
+        wanted = [row for row in rows if row.kind in (self.kinds or KINDS)]
+        wanted = wanted[: self.num_prompts or None]
+        if not wanted:
+            raise UserError(f"{path} has no prompt of the kind {' or '.join(self.kinds)}")
+        if self.pairs == "given_own" and all(row.answer is None for row in wanted):
+            raise UserError(
+                f"{path} has no column 'answer', which pairs 'given_own' need: name a file of SFT "
+                "examples, or pairs='best_worst'"
+            )
+        if isinstance(known := self._known_categories(), KnownCategories):
+            for row in wanted:
+                known.of(row)
+        return wanted
+
+    def _answer(
+        self, context: StageContext, prompts: Sequence[SynthesisPrompt], shards: Shards
+    ) -> None:
+        """Answers what this process has to."""
+        hf = context.input("model") / "hf"
+        with closing(self.load_judges(context, hf, self.engine)) as judges:
+            engine, tokenizer, _ = load_engine(
+                hf, judges.engine, context.runtime, judges.beside, judges.adapters
+            )
+            driver = Driver(engine, judges.services)
+            means = self._means(context, hf, engine, tokenizer, driver, judges)
+            by_id = {prompt.id: prompt for prompt in prompts}
+            tasks = ((key, PromptTask(means, by_id[key])) for key in shards.left())
+            with AnswerLog(context, self, by_id, shards, engine) as log:
+                for finished in run_as_finished(driver, tasks):
+                    log.write([found for _, found in finished])
+            means.prefixes.close_all()
+
+    def _means(
+        self,
+        context: StageContext,
+        hf: Path,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        driver: Driver,
+        judges: Judges,
+    ) -> Means:
+        """What the tasks of all prompts share; probes the judge before."""
+        model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
+        judge = Judge(tokenizer, self.judge, judges.sources)
+        calibrate = probe_judge(
+            context.folder, self.judge, judge, driver, context.seed, model, "synthesize"
+        )
+        judge = Judge(tokenizer, self.judge, judges.sources, calibrate)
+        policies = policies_of(self)
+        categories: Categories | None = self._known_categories()
+        if categories is None:
+            categories = ChosenCategories(tokenizer, policies, driver)
+        return Means(
+            categories,
+            LocalWriter(
+                engine, tokenizer, self, policies, context.seed, self.pairs == "best_worst"
+            ),
+            judge,
+            JudgePrefixes(engine, judge, judges.services),
+            self.reward,
+            self,
+            context.seed,
+            judges_given=self.pairs == "given_own",
+        )
+
+    def _known_categories(self) -> KnownCategories | None:
+        """Those that the rows say; None: the model chooses."""
+        policies = policies_of(self)
+        if self.categories == "model" and policies:
+            return None
+        return KnownCategories(self.categories, policies)
+
+    def summary(self, folder: Path) -> str:
+        """What was kept."""
+        return summarize(folder)
+
+    def programs(self, context: PlanContext) -> list[Program]:
+        """The engine's programs, and those of what judges."""
+        judging, beside, engine = self._plan(context)
+        return [*engine.programs(beside), *judging]
+
+    def needs(self, context: PlanContext, work: Work) -> Needs:
+        """All answers at the measured rate of a search's iterations, which have a judgement too."""
+        prompts = Figure(self.num_prompts)
+        if not self.num_prompts:
+            prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
+        answers = prompts * self.num_candidates
+        needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
+        disk = answers * _ANSWER_BYTES
+        most = min(self.max_per_prompt or self.num_candidates, self.num_candidates)
+        rows = {
+            SFT_FILE: prompts * Figure(most, Basis.ASSUMED),
+            PAIRS_FILE: prompts * Figure(1, Basis.ASSUMED),
+        }
+        return replace(
+            needs,
+            disk=disk,
+            kept=disk,
+            rows={name: count for name, count in rows.items() if name in self.makes()},
+            work=f"{prompts.text} prompts x {self.num_candidates} answers",
+        )
+
+    def check_devices(self, context: PlanContext) -> None:
+        """Checks that the engine and what judges fit."""
+        self._plan(context)
+
+    def disk_bytes(self, model: ModelConfig | None) -> int:
+        """The answers to `num_prompts`, where these are counted."""
+        return self.num_prompts * self.num_candidates * _ANSWER_BYTES
+
+    def amount(self) -> str:
+        """Prompts and answers."""
+        prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
+        return f"{prompts}, {self.num_candidates} answers each"
+
+    def _plan(self, context: PlanContext) -> tuple[list[Program], Any, PlannedEngine]:
+        """(programs of what judges, shapes of what it keeps on the devices, the engine)."""
+        devices, model = context.decoding_devices, context.model("model")
+        settings = self.planned_settings(context, "model", self.engine)
+        judging, beside = self.plan_judges(context, model, settings)
+        return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)

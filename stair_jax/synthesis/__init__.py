@@ -1,0 +1,1 @@
+"""Answers written by a model, judged, and made into training data."""

@@ -1,0 +1,138 @@
+"""Who writes the answers: a local model over the engine of a driver.
+
+A writer of another kind, such as a teacher behind an endpoint, is another `Writer`: what follows
+(the grammar, near-duplicates, verdicts, what is kept) looks at its `Writing` alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from stair_jax.data.examples import encode_row, start_ids
+from stair_jax.data.records import SynthesisPrompt
+from stair_jax.decoding.requests import Completion, Handle, Request, request_key
+from stair_jax.decoding.task import Task
+from stair_jax.errors import UserError
+from stair_jax.inference.candidates import end_ids
+from stair_jax.search.judging.prefixes import Keeper
+from stair_jax.synthesis.records import Writing, Written
+from stair_jax.synthesis.settings import WritingSettings
+from stair_jax.synthesis.templates import fill_template
+from stair_jax.text.tokenizer import Tokenizer
+
+NO_ROOM = "prompt leaves no room in the context"
+TOO_LONG = "prompt too long"
+
+
+class Writer(Protocol):
+    """Writes answers to prompts."""
+
+    def task(self, prompt: SynthesisPrompt, category: str) -> Task[Writing]:
+        """A task whose result is the answers to a prompt of a category."""
+
+
+class LocalWriter:
+    """Samples answers from the model of an engine, side by side.
+
+    The random key of an answer is a hash of seed, prompt id and its number: it does not depend on
+    what is written beside it.
+    """
+
+    def __init__(
+        self,
+        engine: Keeper,
+        tokenizer: Tokenizer,
+        settings: WritingSettings,
+        policies: Mapping[str, str],
+        seed: int,
+        keeps_tokens: bool = False,
+    ):
+        """A writer.
+
+        Args:
+          engine: that samples, and keeps a prompt for its answers.
+          tokenizer: of its model.
+          settings: how it writes.
+          policies: texts by category.
+          seed: of the run.
+          keeps_tokens: whether answers have their token ids beside their text.
+        """
+        self.keeps_tokens = keeps_tokens
+        self.engine, self.tokenizer, self.settings, self.seed = engine, tokenizer, settings, seed
+        self.sampling = settings.sampling(end_ids(tokenizer))
+        self._policies = policies
+
+    def task(self, prompt: SynthesisPrompt, category: str) -> Task[Writing]:
+        """See `Writer.task`."""
+        return LocalWriting(self, prompt, self.asked(prompt, category))
+
+    def asked(self, prompt: SynthesisPrompt, category: str) -> SynthesisPrompt:
+        """The prompt as the model sees it: the last turn of its chat in the template."""
+        template, policy = self.settings.template_text, self._policies.get(category, "")
+        return replace(prompt, prompt=fill_template(template, prompt.prompt, policy))
+
+
+class LocalWriting(Task[Writing]):
+    """The answers to one prompt, which share its keys and values in the engine's cache."""
+
+    _handle: Handle | None = None
+
+    def __init__(self, writer: LocalWriter, prompt: SynthesisPrompt, asked: SynthesisPrompt):
+        """A task that has asked nothing yet; made by `LocalWriter.task`."""
+        self._writer, self._prompt, self._asked = writer, prompt, asked
+        self._written: dict[int, Written] = {}
+        self._has_room = True
+
+    def start(self) -> list[Request]:
+        """A request for each answer; none where the prompt is skipped."""
+        writer, id = self._writer, self._prompt.id
+        try:
+            tokens = encode_row(writer.tokenizer, self._asked)
+            tokens += start_ids(writer.tokenizer, self._asked)
+        except UserError as error:
+            if not self._prompt.is_chat:  # no prompt could be rendered
+                raise
+            return self._skip(str(error))
+        if not self._prompt.prompt.strip():
+            return self._skip("empty prompt")
+        if len(tokens) > writer.settings.max_prompt_tokens:
+            return self._skip(TOO_LONG)
+        self._handle = writer.engine.keep(tokens)
+        return [
+            Request(
+                (number,),
+                (),
+                self._handle,
+                writer.sampling,
+                key=request_key(writer.seed, id, "synthesize", number),
+            )
+            for number in range(writer.settings.num_candidates)
+        ]
+
+    def receive(self, completion: Completion) -> list[Request]:
+        """Takes an answer."""
+        assert isinstance(completion.id, tuple)
+        (number,) = completion.id
+        text = self._writer.tokenizer.decode(completion.tokens).rstrip()
+        self._has_room &= completion.finish != "too_long"
+        self._written[number] = Written(
+            text if self._asked.start else text.lstrip(),
+            completion.finish == "stop",
+            tuple(completion.tokens) if self._writer.keeps_tokens else None,
+        )
+        if len(self._written) < self._writer.settings.num_candidates:
+            return []
+        if not self._has_room:
+            return self._skip(NO_ROOM)
+        self.result = Writing(tuple(self._written[n] for n in sorted(self._written)))
+        return []
+
+    def close(self) -> None:
+        """Gives back what is kept of the prompt."""
+        if self._handle is not None:
+            self._writer.engine.release(self._handle)
+            self._handle = None
+
+    def _skip(self, reason: str) -> list[Request]:
+        self.result = Writing(skipped=reason)
+        return []
