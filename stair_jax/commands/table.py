@@ -47,8 +47,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="",
     )
     add("--out", "PATH", "a folder for Markdown, CSV, JSON and figures, or FILE.md", default="")
-    add("--into", "FILE", "a Markdown file with marks <!-- table: NAME -->", default="")
-    add("--block", "NAME", "of the marks; with --check: this block alone", default="")
+    add(
+        "--into",
+        "FILE",
+        "a Markdown file with marks <!-- table: NAME -->; without RUN, its blocks are made anew by "
+        "the commands in them",
+        default="",
+    )
+    add("--block", "NAME", "of the marks; default without RUN: all", default="")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -58,55 +64,70 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments, session: Session) -> int:
-    """Writes or prints the table; returns the exit status."""
+    """Writes, prints or checks tables; returns the exit status."""
     options = arguments.options
     if arguments.overrides:
         raise UserError(f"{arguments.overrides[0].flag}: `stair-jax table` has no config")
-    if options.check:
-        return _check(options)
-    if not options.runs:
-        raise UserError("name the folders of runs: stair-jax table runs/a runs/b")
-    if bool(options.into) != bool(options.block):
-        raise UserError("--into=FILE.md and --block=NAME go together: give both")
-    is_folder = bool(options.out) and not options.out.endswith(".md")
-    if is_folder and (options.details or options.into):
-        raise UserError("--out=DIR goes with neither --details nor --into: name a FILE.md")
-    if is_folder:
-        write_tables(Path(options.out), "table", _settings(options))
-    elif options.into:
-        document = _read(options.into)
-        blocks.read_block(document, options.block, options.into)  # before the work
-        made = _made(options)
-        text = blocks.replace_block(document, options.block, made, options.into)
-        storage.write_text(options.into, text)
-    elif options.out:
-        storage.write_text(options.out, make_markdown(_settings(options)))
-    else:
+    if options.check and not options.into:
+        raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
+    if options.into:
+        return _of_blocks(options)
+    if not options.runs or options.block:
+        what = "--into=FILE.md with --block" if options.block else "the folders of runs"
+        raise UserError(f"name {what}: stair-jax table runs/a runs/b")
+    if not options.out:
         print(make_markdown(_settings(options)), end="")
+    elif options.out.endswith(".md"):
+        storage.write_text(options.out, make_markdown(_settings(options)))
+    elif options.details:
+        raise UserError("--details is Markdown alone: name a file, such as --out=details.md")
+    else:
+        write_tables(Path(options.out), "table", _settings(options))
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Compares the blocks of a file with what their commands give now."""
-    if not options.into:
-        raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
-    text = _read(options.into)
-    names = [options.block] if options.block else blocks.block_names(text)
+def _of_blocks(options: argparse.Namespace) -> int:
+    """Makes or checks blocks of a document; returns the exit status."""
+    if options.out:
+        raise UserError("--out and --into are two calls: leave one of them out")
+    if options.runs and not options.block:
+        raise UserError("--into needs the name of the block, as --block=NAME")
+    with storage.reading(options.into):
+        text = before = Path(options.into).read_text()
     status = 0
-    for name in names:
+    for name in [options.block] if options.block else blocks.block_names(text):
         body = blocks.read_block(text, name, options.into)
         words = [] if options.runs else blocks.command_of(body)
         where = f"{options.into}: the table {name}"
         if not options.runs and not words:
-            _say(f"{where} is not made yet")
+            _say(f"{where} has no command yet")
             continue
-        made = _made(_options(words) if words else options)
-        if made == body:
-            _say(f"{where} is what the answers give")
+        try:
+            made = _made(_options(words) if words else options)
+        except UserError as error:
+            if options.runs:
+                raise
+            _say(f"{where} cannot be made: {error}")
+            status |= blocks.has_table(body)
+            continue
+        if options.check:
+            status |= made != body
+            _say(f"{where} is {_verdict(body, made)}")
         else:
-            status = 1
-            _say(f"{where} is not what the answers give: {_first_difference(body, made)}")
-    return status
+            text = blocks.replace_block(text, name, made, options.into)
+    if text != before:
+        storage.write_text(options.into, text)
+    return int(status)
+
+
+def _verdict(body: str, made: str) -> str:
+    """Whether a block is as it should be, in words."""
+    if body == made:
+        return "what the answers give"
+    old, new = body.strip().splitlines(), made.strip().splitlines()
+    lines = zip([*old, ""], [*new, ""], strict=False)
+    one, other = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    return f"not what the answers give: {one!r} should be {other!r}"
 
 
 def _made(options: argparse.Namespace) -> str:
@@ -130,11 +151,6 @@ def _settings(options: argparse.Namespace) -> TableSettings:
     )
 
 
-def _read(path: str) -> str:
-    with storage.reading(path):
-        return Path(path).read_text()
-
-
 def _command(options: argparse.Namespace) -> list[str]:
     """The command that makes a block."""
     flags = {
@@ -148,15 +164,6 @@ def _command(options: argparse.Namespace) -> list[str]:
     }
     given = [f"--{name}={value}" for name, value in flags.items() if value]
     return ["stair-jax", "table", *options.runs, *given]
-
-
-def _first_difference(before: str, now: str) -> str:
-    """The first line that differs, of both."""
-    old, new = before.strip().splitlines(), now.strip().splitlines()
-    for one, other in zip([*old, ""], [*new, ""], strict=False):
-        if one != other:
-            return f"{one!r} should be {other!r}"
-    return "it has other lines at its end"
 
 
 def _say(text: str) -> None:

@@ -1,14 +1,15 @@
 """A table of several runs: rows are what differs beside the seed, figures are means over seeds.
 
-Rows and columns have names without spaces, by which they are chosen: a row is ARM/MODEL/METHOD,
-without what all rows have in common or what is as usual (greedy answers); a column is
-BENCHMARK:ATTACK.METRIC, with @JUDGE where there are several. A choice is a list of names, in which
+Rows and columns have names without spaces, by which they are chosen. A row is ARM/MODEL/METHOD,
+without an arm where there is but one, without models where each of several arms has but one, and
+without the method where answers are greedy. A column is BENCHMARK:ATTACK.METRIC, with @JUDGE where
+there are several. A choice is a list of names, in which
 `*` stands for any text, each with a label in front if it is to be shown as another one:
 `base,ours=dpo/iter3`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -118,7 +119,7 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
       UserError: two runs have the same place in the table.
     """
     answers = Answers()
-    arms = len({run.arm for run in runs}) > 1
+    row_name = _namer(runs)
     judges: dict[tuple[str, ...], set[str]] = {}
     for run in runs:
         for one in run.results:
@@ -126,7 +127,7 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
                 judges.setdefault(_place(column), set()).add(column.judge)
     for run in runs:
         for one in [*run.results, *mean_results(run.results, means)]:
-            row = _row_name(run.arm if arms else "", one.key)
+            row = row_name(run.arm, one.key)
             answers.rows.setdefault(row, {})[run.seed] = run.costs.get(one.key)
             answers.details.setdefault(row, {})[run.seed] = run.details.get(one.key, {})
             answers.models[row], answers.values[row] = _row_name("", one.key), run.values
@@ -240,6 +241,21 @@ def column_name(column: Column, has_judges: bool = False) -> str:
     under = "" if attack == "none" else f":{attack}"
     judge = f"@{column.judge}" if has_judges and column.judge else ""
     return f"{column.benchmark}{under}.{column.metric}{judge}".replace(" ", "_")
+
+
+def _namer(runs: Sequence[SeedRun]) -> Callable[[str, RowKey], str]:
+    """How rows are named."""
+    models: dict[str, set[str]] = {}
+    for run in runs:
+        models.setdefault(run.arm, set()).update(one.model for one in run.results)
+    has_arms = len(models) > 1
+    has_models = not has_arms or any(len(own) > 1 for own in models.values())
+
+    def name(arm: str, key: RowKey) -> str:
+        shown = key if has_models else replace(key, model="")
+        return _row_name(arm if has_arms else "", shown)
+
+    return name
 
 
 def _row_name(arm: str, key: RowKey) -> str:

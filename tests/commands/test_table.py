@@ -99,8 +99,9 @@ def test_a_document_is_checked_against_the_answers(runs, capsys):
     assert table("--check", "--into=doc.md") == 0
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "doc.md: the table main is what the answers give", "doc.md: the table other is not made yet"
-    ]  # fmt: skip
+        "doc.md: the table main is what the answers give",
+        "doc.md: the table other has no command yet",
+    ]
     text = (runs / "doc.md").read_text()
     (runs / "doc.md").write_text(text.replace("0.375", "0.376"))
     assert table("--check", "--into=doc.md", "--block=main") == 1
@@ -113,6 +114,25 @@ def test_a_document_is_checked_against_the_answers(runs, capsys):
     assert (runs / "doc.md").read_text() == text
 
 
+def test_all_blocks_are_made_by_the_commands_in_them(runs, capsys):
+    """Also where nothing but the command is there yet; what has no runs is left as it is."""
+    own = "stair-jax table {} --into=doc.md --block={}"
+    text = DOCUMENT.replace("\nold\n", f"\nnot run\n\n```bash\n{own.format('r0', 'other')}\n```\n")
+    start = "<!-- table: main -->\n"
+    text = text.replace(start, start + f"```bash\n{own.format('r7', 'main')}\n```\n")
+    (runs / "doc.md").write_text(text)
+    assert table("--into=doc.md", "--check") == 1  # the block `other` is not what it should be
+    assert table("--into=doc.md") == 0
+    said = capsys.readouterr().err
+    assert "the table main cannot be made: r7 has no finished evaluation" in said
+    found = (runs / "doc.md").read_text()
+    assert "| sft | 0.250 [" in found and "not run" not in found and "table r7" in found
+    assert table("--into=doc.md", "--check") == 0
+    (runs / "r0").rename(runs / "gone")
+    assert table("--into=doc.md", "--check") == 1
+    assert (runs / "doc.md").read_text() == found
+
+
 def test_details_are_shown_in_place_of_figures(runs, capsys):
     for name, count in (("r0", 3), ("r1", 4)):
         details = {"sft": {"xstest_safe": {"types": {"homonyms": {"prompts": count}}}}}
@@ -122,14 +142,16 @@ def test_details_are_shown_in_place_of_figures(runs, capsys):
     assert table("r0", "--details=xstest_safe.types", "--into=doc.md", "--block=other") == 0
     assert table("--check", "--into=doc.md", "--block=other") == 0
     assert table("r0", "--details=xstest_safe.types", "--out=folder") == 2
-    assert "--out=DIR goes with neither" in capsys.readouterr().err
+    assert "--details is Markdown alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ((), "name the folders of runs"),
-        (("r0", "--into=doc.md"), "--into=FILE.md and --block=NAME go together"),
+        (("r0", "--into=doc.md"), "--into needs the name of the block, as --block=NAME"),
+        (("r0", "--block=main"), "name --into=FILE.md with --block"),
+        (("r0", "--into=doc.md", "--block=main", "--out=x"), "are two calls"),
         (("--check",), "--check is about the blocks of a file"),
         (
             ("r0", "--into=doc.md", "--block=mian"),

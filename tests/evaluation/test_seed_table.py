@@ -121,6 +121,11 @@ def runs(arms=("a", "b")):
 def test_rows_and_columns_have_names_without_what_all_have_in_common():
     answers = collect(runs())
     assert list(answers.rows) == ["a/base", "a/iter_3", "b/base", "b/iter_3"]
+    alone = [
+        SeedRun(arm, "0", [result(SAFE, [1.0], arm * 2), result(SAFE, [1.0], arm * 2, "prompted")])
+        for arm in "ab"
+    ]
+    assert list(collect(alone).rows) == ["a", "a/prompted", "b", "b/prompted"]
     assert list(collect(runs(("",))).rows) == ["base", "iter_3"]
     assert next(iter(answers.columns)) == "xstest_safe.over_refusal"
     assert column_name(Column("s", "stored:pair", "goodness", "j"), True) == (
