@@ -202,7 +202,9 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
             categories = ChosenCategories(tokenizer, policies, driver)
         return Means(
             categories,
-            LocalWriter(engine, tokenizer, self, policies, context.seed),
+            LocalWriter(
+                engine, tokenizer, self, policies, context.seed, self.pairs == "best_worst"
+            ),
             judge,
             JudgePrefixes(engine, judge, judges.services),
             self.reward,

@@ -293,6 +293,10 @@ def test_given_answers_are_preferred_to_the_models_own(synthesize, tmp_path):
     assert pairs and {row["chosen"] for row in pairs} == {"1 2 3"}
     assert {row["kind"] for row in pairs} == {"helpfulness"}
     assert all(row["chosen_value"] > row["rejected_value"] for row in pairs)
+    answers = [
+        each for row in storage.read_jsonl(folder / "answers.jsonl") for each in row["answers"]
+    ]
+    assert {each["tokens"] for each in answers} == {None}  # nobody needs them
 
 
 def test_what_was_kept_can_be_answered_again(finished, synthesize, inputs, run_stage, tmp_path):
