@@ -12,13 +12,12 @@ versions and those that users write. The number is no part of what ids and finge
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar
 
-from stair_jax.data.numbers import read_number
+from stair_jax.data.columns import Texts, Tokens, Turns, as_number, columns_of
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 from stair_jax.text import starts
@@ -26,13 +25,7 @@ from stair_jax.text.steps import final_answer
 
 KINDS = ("safety", "helpfulness")
 SCHEMA_COLUMN = "schema"
-
 SAFE_LABEL = "safe"
-
-Texts = tuple[str, ...]
-Tokens = tuple[int, ...]  # token ids
-Turns = tuple[Mapping[str, str], ...]  # of a chat: {"role": ..., "content": ...}
-_TOKEN_IDS = range(2**31)  # whatever the vocabulary, which is checked where there is one
 
 
 @dataclass(frozen=True)
@@ -105,14 +98,14 @@ class Record:
         """
         check_schema(row, cls.SCHEMA, where)
         values: dict[str, Any] = {}
-        for name, column in _columns(cls):
+        for name, column in columns_of(cls):
             value: Any = row.get(name)
             if value is None and not column.is_required:
                 continue
             if not column.fits(value):
                 raise UserError(cls._message(row, where, name, column.form))
             if column.is_number:
-                value = _number(value)
+                value = as_number(value)
             values[name] = tuple(value) if column.is_list else value
         record = cls(**values)
         if objection := record._start_objection():
@@ -128,14 +121,14 @@ class Record:
         """The columns of a row that should hold a number and hold something that is none."""
         return [
             name
-            for name, column in _columns(cls)
-            if column.is_number and row.get(name) is not None and _number(row[name]) is None
+            for name, column in columns_of(cls)
+            if column.is_number and row.get(name) is not None and as_number(row[name]) is None
         ]
 
     @classmethod
     def required(cls) -> tuple[str, ...]:
         """Names of the columns that each row has."""
-        return tuple(name for name, column in _columns(cls) if column.is_required)
+        return tuple(name for name, column in columns_of(cls) if column.is_required)
 
     @classmethod
     def _message(cls, row: Mapping[str, Any], where: str, name: str, form: str) -> str:
@@ -387,77 +380,3 @@ def _not_ahead(start: Texts | None, *paths: Texts) -> str:
     if all(path[: len(ahead)] == ahead for path in paths):
         return ""
     return "is not what the path begins with"
-
-
-@dataclass(frozen=True)
-class _Column:
-    """How the values of a field are checked, and what messages call them."""
-
-    is_required: bool
-    is_list: bool
-    is_number: bool
-    form: str
-    fits: Callable[[Any], bool]
-
-
-def _list_of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and set(map(type, value)) <= {kind}
-
-
-def _is_ids(value: Any) -> bool:
-    return _list_of(int)(value) and all(id in _TOKEN_IDS for id in value)
-
-
-def _is_turns(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(turn, dict)
-        and turn.get("role") in ("user", "assistant")
-        and isinstance(turn.get("content"), str)
-        for turn in value
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float, str)
-
-
-def _number(value: Any) -> Any:
-    """A number as it was written, or as its text says; None: it is none."""
-    number = read_number(value)
-    return value if number is not None and not isinstance(value, str) else number
-
-
-_FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("text", lambda value: isinstance(value, str)),
-    Texts: ("a list of texts", _list_of(str)),
-    Tokens: ("a list of token ids", _is_ids),
-    float: ("a number", _is_number),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: ("a number", _is_number),  # tools that know missing values write 3 as 3.0
-    Turns: ('a list of turns {"role": "user" or "assistant", "content": text}', _is_turns),
-    Any: ("", lambda value: True),
-}
-
-
-_Columns = tuple[tuple[str, _Column], ...]
-_MADE: dict[type[Record], _Columns] = {}  # functools.cache takes no dataclass, for mypy
-
-
-def _columns(record: type[Record]) -> _Columns:
-    """The columns of a record, by the types of its fields; those that may be None may be absent."""
-    if record in _MADE:
-        return _MADE[record]
-    columns = []
-    for field in dataclasses.fields(record):
-        hint = _without_none(field.type)
-        is_list, is_number = get_origin(hint) is tuple, hint in (int, float)
-        is_required = field.default is not None
-        column = _Column(is_required, is_list, is_number, *_FORMS[hint])
-        columns.append((field.name, column))
-    return _MADE.setdefault(record, tuple(columns))
-
-
-def _without_none(hint: Any) -> Any:
-    """`X` of `X | None`, and any other type as it is."""
-    parts = get_args(hint)
-    return parts[0] if NoneType in parts else hint

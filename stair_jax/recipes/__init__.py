@@ -39,6 +39,7 @@ _STUDY_SWEEPS = {
     "study_rates": ("one_iteration", "rate_cells"),
     "study_judges": ("judges", "judge_cells"),
     "study_iterations": ("iterations", "iteration_cells"),
+    "study_parts": ("parts", "part_cells"),
 }
 
 
@@ -61,6 +62,8 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "pocket_base": ("pocket_base", "get_config", {}),
     "first_model": ("first_model", "first_model", {}),
     "study_pocket": ("study.pocket", "get_config", {}),
+    "study_pocket_ablations": ("study.pocket_ablations", "get_config", {}),
+    "study_pocket_parts": ("study.pocket_ablations", "get_parts", {}),
     **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
@@ -76,7 +79,9 @@ _ARGUMENTS: Mapping[str, str] = {
 
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
 _SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()
+    "study_pocket_ablations": ("get_sweep", {}),
+    "study_pocket_parts": ("get_part_cells", {}),
+    **{name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()},
 }
 
 

@@ -25,6 +25,7 @@ def tree_block(tree: ShownTree, length: int, most_nodes: int) -> str:
         folded(name(question), inline(text, length)) for question, text in tree.said.items()
     )
     before = "".join(f"{turns([turn], length)}<br>" for turn in _turns(record))
+    start = "".join(record.start or ())
     kept = kept_nodes(record, tree.pairs, most_nodes)
     lines = [
         f"<p><b>{name(tree.search)}</b>, tree {name(record.id)} "
@@ -33,6 +34,7 @@ def tree_block(tree: ShownTree, length: int, most_nodes: int) -> str:
         f"{record.generated_tokens} tokens sampled, {record.seconds:.1f} s beside others, "
         f"{len(tree.pairs)} pairs</p>",
         f"<p><b>Prompt.</b> {before}{inline(record.prompt, length)}</p>",
+        *([f"<p><b>Begun with.</b> {inline(start, length)}</p>"] if start else []),
         *([f"<p>{said}</p>"] if said else []),
         *_outline(tree, 0, kept, record.children(), length),
     ]

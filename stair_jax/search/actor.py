@@ -120,7 +120,7 @@ class Actor:
         self._begun = time.monotonic()
 
     def expand(self, node: int, lane: int = 0) -> list[Request] | Children:
-        """Asks for `num_children` sampled steps after `node`.
+        """Asks for sampled steps after `node`.
 
         Returns:
           requests; or at once the result: no children if the answer has reached its maximum length
@@ -130,14 +130,15 @@ class Actor:
         # The jitted search counts depth from the root: behind a start it would go deeper.
         if context.step_limit(step.answer) < 1 or len(step.path) >= self._max_depth:
             return Children(lane, [])
-        samples = self._expanding[node] = ExpansionSamples(lane, context.num_children)
+        count = context.most_children(node)
+        samples = self._expanding[node] = ExpansionSamples(lane, count)
         step.expansions += 1
         if step.reusable is not None:
             samples.found[0], step.reusable = step.reusable, None
             self._counts["reused_steps"] += 1
         if samples.is_complete:
             return self._children(node)
-        return self._ask_steps(node, range(len(samples.found), context.num_children))
+        return self._ask_steps(node, range(len(samples.found), count))
 
     def grow(self, children: Children) -> None:
         """Adds the steps of an expansion as nodes.

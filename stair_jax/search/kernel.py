@@ -100,7 +100,7 @@ def _init_one(config: SearchConfig, key: Array) -> Trees:
     nodes = config.num_nodes
     return Trees(
         parent=jnp.full(nodes, NO_NODE, jnp.int32),
-        children=jnp.full((nodes, config.num_children), NO_NODE, jnp.int32),
+        children=jnp.full((nodes, config.width), NO_NODE, jnp.int32),
         depth=jnp.zeros(nodes, jnp.int32),
         visits=jnp.zeros(nodes, jnp.int32),
         pending=jnp.zeros(nodes, jnp.int32),
@@ -319,7 +319,7 @@ def search_trees(
         config: static settings.
         actor: two module-level JAX functions without a batch axis: `expand(state, tree, node)`
             returns the children of a node as an `Expansion`, whose arrays have
-            `config.num_children` entries, and `evaluate(state, tree, node)` a float32 reward (NaN
+            `config.width` entries, and `evaluate(state, tree, node)` a float32 reward (NaN
             if missing). They identify the node by `actions_to`.
         keys: typed random keys [B], one per tree, for breaking ties.
         state: pytree with a leading axis B; the actor of each tree gets its slice.

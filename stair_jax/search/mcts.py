@@ -47,12 +47,12 @@ def select(config: SearchConfig, tree: Trees) -> tuple[Array, Array]:
     expandable = (
         (get(tree.visits, node) > 0)
         & (get(tree.depth, node) < config.max_depth)
-        & (tree.num_nodes + config.num_children <= config.num_nodes)
+        & (tree.num_nodes + config.width <= config.num_nodes)
     )
     if config.in_flight > 1:
         expandable &= ~(tree.expanding & (tree.leaf == node)).any()
         # Reserve room for the expansions in flight: their number of children is not known yet.
-        made = (1 + tree.expanding.sum()) * config.num_children
+        made = (1 + tree.expanding.sum()) * config.width
         expandable &= tree.num_nodes + made <= config.num_nodes
     need = jnp.where(expandable, Need.EXPAND, Need.ROLLOUT)
     return node, jnp.where(get(tree.is_terminal, node), Need.SCORE, need)
@@ -78,7 +78,7 @@ def expand(
         (tree, the node to evaluate next): the selected child, or `node` itself if the expansion
         has no children.
     """
-    offsets = jnp.arange(config.num_children)
+    offsets = jnp.arange(config.width)
     active &= tree.num_nodes + expansion.num_children <= config.num_nodes
     exists = active & (offsets < expansion.num_children)
     grown = active & (expansion.num_children > 0)

@@ -69,6 +69,7 @@ class SearchContext:
     reward: Reward
     sampling: SamplingSettings
     num_children: int
+    root_children: int  # 0: as many
     max_depth: int
     prior: str
     seed: int
@@ -86,6 +87,10 @@ class SearchContext:
     def step_ids(self) -> tuple[int, ...]:
         """Tokens that end a step."""
         return (self.tokenizer.tags.reasoning_close, *self.end_ids)
+
+    def most_children(self, node: int) -> int:
+        """Steps to sample after a node of a tree, by its index."""
+        return (node == 0 and self.root_children) or self.num_children
 
     def answer_limit(self, answer: Sequence[int]) -> int:
         """Tokens that may still follow an answer."""

@@ -117,6 +117,7 @@ class SearchTask(Task[SearchReport]):
             reward=options.reward,
             sampling=settings.sampling,
             num_children=settings.tree.num_children,
+            root_children=settings.tree.root_children,
             max_depth=settings.tree.max_depth,
             prior=settings.prior,
             seed=seed,

@@ -35,6 +35,6 @@ class SearchSettings(Settings):
     @property
     def expected_tokens(self) -> int:
         """A guess of what one tree pins in a cache at once: as many whole steps as it expands."""
-        steps = self.tree.num_children * self.sampling.max_step_tokens
+        steps = self.tree.width * self.sampling.max_step_tokens
         longest = max(steps, self.sampling.max_answer_tokens)
         return self.max_prompt_tokens + self.tree.in_flight * longest

@@ -35,7 +35,7 @@ class SearchConfig(Settings):
 
     Attributes:
         num_iterations: budget of a tree.
-        num_children: most children of a node, M.
+        num_children: most children of a node.
         max_depth: nodes at this depth are never expanded; the root has depth 0.
         c: weight of exploration.
         score: "ucb1" or "puct".
@@ -45,6 +45,7 @@ class SearchConfig(Settings):
         in_flight: iterations of a tree under way at once, W. With more than one, those under way
             count as visits when children are compared (WU-UCT, Liu et al., "Watch the unobserved",
             ICLR 2020).
+        root_children: most children of the root, for more first steps; 0: as of any node.
     """
 
     num_iterations: int = setting(200, least=1, most=2**20)
@@ -55,11 +56,19 @@ class SearchConfig(Settings):
     tie_break: str = setting("random", choices=("random", "first"))
     capacity: int | None = setting(None, least=1, most=2**24)
     in_flight: int = setting(1, least=1, most=MAX_IN_FLIGHT)
+    root_children: int = setting(0, least=0, most=256, absent=0)
+
+    @property
+    def width(self) -> int:
+        """M: the most children of any node."""
+        return max(self.num_children, self.root_children)
 
     @property
     def num_nodes(self) -> int:
         """N: the capacity, or all that the budget can make (the first iteration makes none)."""
-        return self.capacity or 1 + (self.num_iterations - 1) * self.num_children
+        # The root may make M - num_children more, and the last expansion has to find room for M.
+        more = 2 * (self.width - self.num_children)
+        return self.capacity or 1 + (self.num_iterations - 1) * self.num_children + more
 
 
 class Trees(flax.struct.PyTreeNode):
@@ -118,7 +127,7 @@ class Delivery(flax.struct.PyTreeNode):
     @staticmethod
     def empty(config: SearchConfig, batch: int) -> "Delivery":
         """A delivery of nothing, as numpy arrays for the host to fill in."""
-        shape = (batch, config.num_children)
+        shape = (batch, config.width)
         return Delivery(
             lane=np.zeros(batch, np.int32),
             expanded=np.zeros(batch, bool),

@@ -33,13 +33,14 @@ class Files(Stage):
 
     A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, `.tsv`, each
     gzipped or not, `.parquet`, or a folder of datasets' `save_to_disk`; or a data set of the
-    Hugging Face hub, `owner/name` or `owner/name:config/split`. Rows have our columns, which are
-    below, or those of a known format: a public data set (PKU-SafeRLHF, UltraFeedback and its
-    binarized form, JailbreakV-28k, STAIR-SFT, STAIR-Prompts, what the released code reads and
-    writes), pairs {prompt, chosen, rejected}, chat `messages` or ShareGPT `conversations`, Alpaca's
-    {instruction, input, output}, {question, answer} and {prompt, response}. Of PKU-SafeRLHF the
-    safer answer is taken, of UltraFeedback the one with the highest score; the rejected one is the
-    other, or the one with the lowest score. Of JailbreakV-28k the attacks in images are left out.
+    Hugging Face hub, `owner/name` or `owner/name:config/split`, with `@revision` behind it to fix a
+    commit. Rows have our columns, which are below, or those of a known format: a public data set
+    (PKU-SafeRLHF, UltraFeedback and its binarized form, JailbreakV-28k, STAIR-SFT, STAIR-Prompts,
+    what the released code reads and writes), pairs {prompt, chosen, rejected}, chat `messages` or
+    ShareGPT `conversations`, Alpaca's {instruction, input, output}, {question, answer} and
+    {prompt, response}. Of PKU-SafeRLHF the safer answer is taken, of UltraFeedback the one with the
+    highest score; the rejected one is the other, or the one with the lowest score. Of
+    JailbreakV-28k the attacks in images are left out.
 
     Rows that are left out are in `left_out.jsonl`, with their source, line and reason.
 

@@ -202,7 +202,9 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
             categories = ChosenCategories(tokenizer, policies, driver)
         return Means(
             categories,
-            LocalWriter(engine, tokenizer, self, policies, context.seed),
+            LocalWriter(
+                engine, tokenizer, self, policies, context.seed, self.pairs == "best_worst"
+            ),
             judge,
             JudgePrefixes(engine, judge, judges.services),
             self.reward,
@@ -236,14 +238,15 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
         disk = answers * _ANSWER_BYTES
         most = min(self.max_per_prompt or self.num_candidates, self.num_candidates)
+        rows = {
+            SFT_FILE: prompts * Figure(most, Basis.ASSUMED),
+            PAIRS_FILE: prompts * Figure(1, Basis.ASSUMED),
+        }
         return replace(
             needs,
             disk=disk,
             kept=disk,
-            rows={
-                SFT_FILE: prompts * Figure(most, Basis.ASSUMED),
-                PAIRS_FILE: prompts * Figure(1, Basis.ASSUMED),
-            },
+            rows={name: count for name, count in rows.items() if name in self.makes()},
             work=f"{prompts.text} prompts x {self.num_candidates} answers",
         )
 

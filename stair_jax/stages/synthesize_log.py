@@ -47,10 +47,11 @@ class AnswerLog:
         """The log itself."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Closes the files, and says what was done."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Closes the files; says what was done, if all was."""
         self._metrics.close()
-        self._progress.close()
+        if kind is None:
+            self._progress.close()
 
     def write(self, found: Sequence[PromptAnswers]) -> None:
         """Samples first: those of answers that a kill then loses are dropped."""

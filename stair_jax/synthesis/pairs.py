@@ -2,7 +2,7 @@
 
 from stair_jax.data.records import StepPair, SynthesisPrompt
 from stair_jax.synthesis.duplicates import near_duplicates
-from stair_jax.synthesis.records import JudgedAnswer, PromptAnswers
+from stair_jax.synthesis.records import DUPLICATE, JudgedAnswer, PromptAnswers
 from stair_jax.synthesis.settings import PairSettings
 
 # Why a prompt gives no pair.
@@ -39,7 +39,8 @@ def _best_worst(found: PromptAnswers) -> Ends | str:
     rewarded = [(each.reward, each) for each in found.answers if each.reward is not None]
     sound = [(reward, each) for reward, each in rewarded if not each.reason]
     if not sound or len(rewarded) < 2:
-        return UNJUDGED
+        are_alike = sound and any(each.reason == DUPLICATE for each in found.answers)
+        return ALIKE if are_alike else UNJUDGED
     best = max(sound, key=lambda entry: (entry[0], -entry[1].number))
     worst = min(rewarded, key=lambda entry: (entry[0], entry[1].number))
     return best[1], worst[1]

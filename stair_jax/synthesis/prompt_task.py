@@ -135,6 +135,7 @@ class PromptTask(Task[PromptAnswers]):
             output=steps.output_text(text),
             text=text,
             reference=prompt.reference,
+            label=prompt.label,
         )
 
     def _end(self, skipped: str) -> None:

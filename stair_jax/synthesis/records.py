@@ -18,7 +18,8 @@ class Written:
     Attributes:
       text: of all of it, tags visible.
       is_finished: whether it was written to its end, not cut off.
-      tokens: as sampled, with the token that ends it; None: the writer has no tokens of ours.
+      tokens: as sampled, with the token that ends it; None: they are not wanted, or the writer has
+        no tokens of ours.
     """
 
     text: str

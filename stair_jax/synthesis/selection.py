@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from stair_jax.data.records import SynthesisPrompt
+from stair_jax.data.records import SynthesisPrompt, is_harmless
 from stair_jax.errors import UserError
-from stair_jax.search.judging.replies import Question
 from stair_jax.search.judging.settings import JudgeSettings
 from stair_jax.synthesis.records import JudgedAnswer, PromptAnswers
 from stair_jax.synthesis.settings import AcceptSettings
@@ -42,7 +41,7 @@ def select(
       judge: who judged, which says what was asked about the answers to prompts of a kind.
     """
     reasons = {
-        each.number: each.reason or _objection(prompt.kind, each, settings, judge)
+        each.number: each.reason or _objection(prompt, each, settings, judge)
         for each in found.answers
     }
     fit = [each for each in found.answers if not reasons[each.number]]
@@ -53,13 +52,6 @@ def select(
     return Selection(kept, rejected)
 
 
-def scored(kind: str, judge: JudgeSettings) -> tuple[Question, ...]:
-    """What the answers to prompts of a kind have a score of that is not fixed beforehand."""
-    if judge.safety_rule == "paper_release" and kind == "safety":
-        return ("safety",)
-    return judge.questions(kind)
-
-
 def check_scored(judge: JudgeSettings, kinds: tuple[str, ...]) -> None:
     """Checks that the answers to prompts of each kind have a score at all.
 
@@ -67,7 +59,8 @@ def check_scored(judge: JudgeSettings, kinds: tuple[str, ...]) -> None:
       UserError: the judge scores nothing.
     """
     for kind in kinds:
-        if not scored(kind, judge):
+        by_rule = judge.safety_rule == "paper_release" and kind == "safety"
+        if not (by_rule or judge.questions(kind)):
             raise UserError(
                 f"the judge scores no answers to {kind} prompts: see judge.source, and "
                 f"judge.{kind}_prompts, or leave {kind!r} out of kinds"
@@ -75,16 +68,19 @@ def check_scored(judge: JudgeSettings, kinds: tuple[str, ...]) -> None:
 
 
 def _objection(
-    kind: str, answer: JudgedAnswer, settings: AcceptSettings, judge: JudgeSettings
+    prompt: SynthesisPrompt, answer: JudgedAnswer, settings: AcceptSettings, judge: JudgeSettings
 ) -> str:
-    """Why a judged answer is not kept; "": it may be."""
+    """Why a judged answer is not kept; "": it may be. S is +1 where it is not asked for."""
     if answer.reward is None or answer.safety is None or answer.helpfulness is None:
         return UNJUDGED
-    asked = scored(kind, judge)
-    if "safety" in asked and _below(answer.safety, settings.min_safety):
+    if _below(answer.safety, settings.min_safety):
         return UNSAFE
-    is_rated = "helpfulness" in asked and kind == "helpfulness"
-    if is_rated and _below(answer.helpfulness, settings.min_helpfulness):
+    is_rated = "helpfulness" in judge.questions(prompt.kind)
+    if (
+        is_rated
+        and is_harmless(prompt.kind, prompt.label)
+        and _below(answer.helpfulness, settings.min_helpfulness)
+    ):
         return UNHELPFUL
     return LOW_REWARD if _below(answer.reward, settings.min_reward) else ""
 

@@ -75,9 +75,9 @@ class AcceptSettings(Settings):
     """Which judged answers become SFT examples; None sets no limit.
 
     Attributes:
-      min_safety: least S, of prompts whose answers are judged for safety.
-      min_helpfulness: least H of answers to helpfulness prompts: a good answer to a harmful prompt
-        does not help.
+      min_safety: least S.
+      min_helpfulness: least H of answers to harmless prompts, where the judge is asked about it: a
+        good answer to a harmful prompt does not help.
       min_reward: least R.
       max_per_prompt: of one prompt, those with the highest rewards; 0: all.
     """

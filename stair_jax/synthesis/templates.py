@@ -22,12 +22,16 @@ Below are a policy and the request of a user. Answer the request as the policy s
 Think step by step: what the user wants, which part of the policy applies, and what it asks for. \
 Then write the final answer. It speaks to the user, and does not mention that there is a policy.""",
     # What the paper's baselines have in place of the chosen answers to harmful prompts.
+    # The task stands behind the request, where small models heed it most.
     "refusal": """\
-Below is the request of a user that must not be met. Refuse it in one polite sentence that says \
-what you will not help with, and nothing else.
+Below is the request of a user, which must not be met.
 
 ### Request
-{prompt}""",
+{prompt}
+
+### How to answer
+Refuse in one polite sentence that begins with "I'm sorry, but I can't help" and says what you \
+will not help with. Write nothing else.""",
 }
 
 

@@ -45,6 +45,7 @@ class LocalWriter:
         settings: WritingSettings,
         policies: Mapping[str, str],
         seed: int,
+        keeps_tokens: bool = False,
     ):
         """A writer.
 
@@ -54,7 +55,9 @@ class LocalWriter:
           settings: how it writes.
           policies: texts by category.
           seed: of the run.
+          keeps_tokens: whether answers have their token ids beside their text.
         """
+        self.keeps_tokens = keeps_tokens
         self.engine, self.tokenizer, self.settings, self.seed = engine, tokenizer, settings, seed
         self.sampling = settings.sampling(end_ids(tokenizer))
         self._policies = policies
@@ -111,15 +114,17 @@ class LocalWriting(Task[Writing]):
         assert isinstance(completion.id, tuple)
         (number,) = completion.id
         text = self._writer.tokenizer.decode(completion.tokens).rstrip()
-        is_finished = completion.finish == "stop"
         self._has_room &= completion.finish != "too_long"
         self._written[number] = Written(
-            text if self._asked.start else text.lstrip(), is_finished, tuple(completion.tokens)
+            text if self._asked.start else text.lstrip(),
+            completion.finish == "stop",
+            tuple(completion.tokens) if self._writer.keeps_tokens else None,
         )
+        if len(self._written) < self._writer.settings.num_candidates:
+            return []
         if not self._has_room:
             return self._skip(NO_ROOM)
-        if len(self._written) == self._writer.settings.num_candidates:
-            self.result = Writing(tuple(self._written[n] for n in sorted(self._written)))
+        self.result = Writing(tuple(self._written[n] for n in sorted(self._written)))
         return []
 
     def close(self) -> None:

@@ -313,6 +313,7 @@ class RandomActor:
         missing: float = 0.0,
         failing: float = 0.1,
         scale: float = 1.0,
+        root_children: int = 0,
     ):
         """An actor that was not asked yet.
 
@@ -324,9 +325,11 @@ class RandomActor:
           failing: chance that an expansion gives no steps.
           scale: of the rewards; half of them are multiples of scale / 4 within 3 scale, so that
             some are equal, the others are normal with this standard deviation.
+          root_children: most steps of an expansion of the root; 0: as of any node.
         """
         self.seed, self.num_children, self.scale = seed, num_children, scale
         self.terminal, self.missing, self.failing = terminal, missing, failing
+        self.root_children = root_children or num_children
         self._asked: Counter[tuple[str, Path]] = Counter()
 
     def children(self, path: Path) -> list[tuple[bool, float]]:
@@ -334,7 +337,8 @@ class RandomActor:
         draw = self._draw("expand", path)
         if draw.random() < self.failing:
             return []
-        count = draw.randint(1, self.num_children)  # fewer: duplicates were dropped
+        most = self.num_children if path else self.root_children
+        count = draw.randint(1, most)  # fewer: duplicates were dropped
         return [(draw.random() < self.terminal, draw.randint(1, 8) / 8) for _ in range(count)]
 
     def score(self, path: Path) -> float | None:

@@ -11,8 +11,9 @@ from stair_jax.reports.answers import GradedAnswer, Place, read_evaluation
 from stair_jax.reports.cases_page import cases_page
 from stair_jax.reports.choosing import CasesSettings, ShownCase, change_of, choose
 from stair_jax.reports.records import read_run
-from stair_jax.reports.tree_outline import kept_nodes
-from stair_jax.search.tree_records import Node
+from stair_jax.reports.tree_outline import kept_nodes, tree_block
+from stair_jax.reports.trees import ShownTree
+from stair_jax.search.tree_records import Node, TreeRecord
 
 
 def made(run, *flags):
@@ -169,6 +170,16 @@ def test_trees_of_both_kinds_with_and_without_pairs_are_shown(run, records, tmp_
     assert "4 of 8 trees." in page
     assert all(f"tree {name} " in page for name in ("safety0", "helpfulness1", "helpfulness0"))
     assert page.count("1 pairs</p>") == 2
+
+
+def test_a_tree_shows_what_its_answers_were_made_to_begin_with():
+    start = ("<|Reasoning_step|>Title: Plan\nGo <along>.",)
+    nodes = (Node(-1, "", (1, 2), 0, 1, 0.5), Node(0, "on", (3,), 1, 1, 0.5))
+    tree = TreeRecord("t", "why?", "helpfulness", "", "", "", nodes, start=start, start_tokens=1)
+    shown = tree_block(ShownTree("run/search", tree), 200, 10)
+    assert "Begun with." in shown and "Go &lt;along&gt;." in shown
+    plain = TreeRecord("t", "why?", "helpfulness", "", "", "", nodes)
+    assert "Begun with." not in tree_block(ShownTree("run/search", plain), 200, 10)
 
 
 def test_of_a_large_tree_pairs_and_the_most_visited_steps_stay(records):

@@ -137,6 +137,14 @@ CASES = {
         {"missing": 0.3, "scale": 8.0},
     ),
     "one_child": (SearchConfig(12, 1, 5, 1.5, "ucb1", "first"), {"terminal": 0.05}),
+    "wide_root": (
+        SearchConfig(40, 2, 4, 1.5, "ucb1", "first", root_children=6),
+        {"root_children": 6},
+    ),
+    "narrow_root": (
+        SearchConfig(40, 4, 3, 0.5, "puct", "first", root_children=2),
+        {"root_children": 2},
+    ),
     "greedy_full": (SearchConfig(40, 2, 6, 0.0, "ucb1", "first", 7), {"missing": 0.1}),
 }
 
@@ -159,7 +167,7 @@ def test_host_rounds_match_the_plain_python_search(name):
     assert config.capacity is None or trees.num_nodes.max() == config.capacity
 
 
-@pytest.mark.parametrize("name, lanes", [*zip(CASES, (2, 4, 3, 2, 4), strict=True)])
+@pytest.mark.parametrize("name, lanes", [*zip(CASES, (2, 4, 3, 2, 3, 2, 4), strict=True)])
 def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
     """Both searches are served in one random order: requests, nodes and statistics are equal."""
     config, options = CASES[name]
@@ -183,6 +191,20 @@ def test_several_iterations_under_way_match_plain_python_wu_uct(name, lanes):
             compared += 1
         crowded += len(expected.nodes) > 1
     assert compared >= 0.75 * batch and crowded >= batch - 2
+
+
+def test_a_wide_root_has_room_for_all_that_the_budget_makes():
+    """With steps that never end, each iteration but the first expands a node."""
+    config = SearchConfig(9, 2, 8, 1.5, "ucb1", "first", root_children=6)
+    actor = {"terminal": 0.0, "failing": 0.0, "root_children": 6}
+    scripts = [RandomActor(b, 2, **actor) for b in range(6)]
+    for script in scripts:
+        script.children = lambda path: [(False, 0.5)] * (2 if path else 6)
+    trees, *_ = drive(config, scripts)
+    most = 1 + 6 + 7 * 2
+    assert (trees.num_nodes <= most).all() and config.num_nodes >= most
+    width = (trees.children >= 0).sum(axis=2)
+    assert (width[:, 0] == 6).all() and width[:, 1:].max() == 2
 
 
 def test_one_lane_of_the_reference_is_the_sequential_search():
@@ -538,6 +560,7 @@ def test_other_trees_of_a_config_compile_nothing():
         ("capacity", 0),
         ("in_flight", 0),
         ("in_flight", 5),
+        ("root_children", 257),
     ],
 )
 def test_wrong_settings_are_named(field, value):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 import stair_jax
 from stair_jax import storage
+from stair_jax.data.examples import answer_example
+from stair_jax.data.pairs import encode_pairs, read_pairs, step_examples
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import SftRow, StepPair
 from stair_jax.errors import UserError
@@ -24,6 +27,7 @@ from stair_jax.stages import Synthesize
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.testing.tiny_tokenizers import word_tokenizer
 
+WORDS = ["1", "2", "3", "4", "5", "SAFE", "UNSAFE", "rate", "safe"]
 SETTINGS = {
     "model": "base",
     "prompts": "data",
@@ -56,7 +60,7 @@ SETTINGS = {
 def inputs(tmp_path_factory):
     """Folders of a model and of prompts."""
     root = tmp_path_factory.mktemp("inputs")
-    tokenizer = word_tokenizer(["1", "2", "3", "4", "5", "SAFE", "UNSAFE", "rate", "safe"])
+    tokenizer = word_tokenizer(WORDS)
     config, params = tiny_model(tokenizer.vocab_size, num_hidden_layers=1)
     huggingface.save(root / "base" / "hf", params, config, tokenizer)
     rows = [
@@ -289,6 +293,10 @@ def test_given_answers_are_preferred_to_the_models_own(synthesize, tmp_path):
     assert pairs and {row["chosen"] for row in pairs} == {"1 2 3"}
     assert {row["kind"] for row in pairs} == {"helpfulness"}
     assert all(row["chosen_value"] > row["rejected_value"] for row in pairs)
+    answers = [
+        each for row in storage.read_jsonl(folder / "answers.jsonl") for each in row["answers"]
+    ]
+    assert {each["tokens"] for each in answers} == {None}  # nobody needs them
 
 
 def test_what_was_kept_can_be_answered_again(finished, synthesize, inputs, run_stage, tmp_path):
@@ -301,6 +309,20 @@ def test_what_was_kept_can_be_answered_again(finished, synthesize, inputs, run_s
     assert pairs and all(
         row["chosen"] == kept[row["id"].rpartition(":")[0]]["answer"] for row in pairs
     )
+
+
+def test_what_is_made_can_be_trained_on(finished):
+    """As the stages that train read and encode it: nothing is left out."""
+    tokenizer = word_tokenizer(WORDS)
+    rows = read_rows(finished / "sft.jsonl", SftRow)
+    examples = [answer_example(tokenizer, row) for row in rows]
+    assert all(sum(example.loss_mask) > 1 for example in examples)
+    pairs, counts = read_pairs(finished / "dpo.jsonl", StepPair), Counter()
+    kept, encoded = encode_pairs(pairs, step_examples, tokenizer, 64, counts)
+    assert kept == pairs and not counts
+    for pair, sides in zip(pairs, encoded, strict=True):
+        for side, tokens in zip(sides, (pair.chosen_tokens, pair.rejected_tokens), strict=True):
+            assert tuple(side.tokens[-len(tokens) :]) == tuple(tokens)
 
 
 def test_files_of_policies_are_sources_and_thresholds_a_part_of_the_identity(tmp_path):

@@ -45,6 +45,7 @@ def test_the_best_answer_is_preferred_to_the_worst(make_prompt, make_answers):
         ([(0.0, 1.0, 2.0), "cut"], {}, "unjudged"),
         ([(None, 1.0, None), (1.0, 1.0, 3.0)], {}, "unjudged"),
         (["malformed", "cut"], {}, "unjudged"),
+        ([(1.0, 1.0, 3.0), "duplicate"], {}, "alike"),
     ],
 )
 def test_a_prompt_without_a_pair_has_a_reason(make_prompt, make_answers, entries, settings, reason):

@@ -59,7 +59,7 @@ def answer(tokenizer):
         prefixes = JudgePrefixes(engine, judge)
         means = Means(
             categories,
-            LocalWriter(engine, tokenizer, settings, policies, 3),
+            LocalWriter(engine, tokenizer, settings, policies, 3, keeps_tokens=True),
             judge,
             prefixes,
             SafetyReward(),
@@ -76,7 +76,7 @@ def answer(tokenizer):
     return run
 
 
-def test_sound_answers_are_judged_and_others_have_a_reason(answer):
+def test_sound_answers_are_judged_and_others_have_a_reason(answer, tokenizer):
     records = answer(PROMPTS, num_candidates=16, max_similarity=0.5)
     reasons = set()
     for record in records:
@@ -86,6 +86,7 @@ def test_sound_answers_are_judged_and_others_have_a_reason(answer):
         assert [each.reason == "duplicate" for each in sound] == flags
         for each in record.answers:
             reasons.add(each.reason)
+            assert tokenizer.decode(each.tokens).strip() == each.text
             assert steps.is_well_formed(each.text) == (each.reason != "malformed")
             if each.reason:
                 assert each.reward is None

@@ -4,7 +4,7 @@ import pytest
 
 from stair_jax.errors import UserError
 from stair_jax.search.judging.settings import JudgeSettings
-from stair_jax.synthesis.selection import check_scored, scored, select
+from stair_jax.synthesis.selection import check_scored, select
 from stair_jax.synthesis.settings import AcceptSettings
 
 JUDGE = JudgeSettings()
@@ -54,15 +54,22 @@ def test_helpfulness_is_wanted_of_answers_to_helpfulness_prompts_alone(make_prom
     assert sort(make_prompt("helpfulness"), refusal, min_helpfulness=None)[0] == [0]
 
 
-def test_a_score_that_is_fixed_and_not_asked_for_rejects_nothing(make_prompt, make_answers):
-    judge = JudgeSettings(safety_prompts=("helpfulness",))
-    found = make_answers((1.0, -1.0, 1.0))  # no judge gives that, and no threshold looks at it
-    assert sort(make_prompt("safety"), found, judge)[0] == [0]
-    assert scored("safety", JudgeSettings(safety_rule="paper_release")) == ("safety",)
+def test_helpfulness_that_is_not_asked_for_rejects_nothing(make_prompt, make_answers):
+    judge = JudgeSettings(source="rule", safety_prompts=("safety",), helpfulness_prompts=())
+    found = make_answers((-1.0, 1.0, 1.0))  # which is fixed then
+    assert sort(make_prompt("safety", label="safe"), found, judge)[0] == [0]
+    assert sort(make_prompt("safety", label="safe"), found)[1] == {0: "unhelpful"}
+    assert sort(make_prompt("safety", label="unsafe"), found)[0] == [0]
+
+
+def test_a_refusal_that_counts_as_a_leak_is_not_kept(make_prompt, make_answers):
+    """As `harmless_refusals` gives it, though nobody asks for the safety of such answers."""
+    assert sort(make_prompt("helpfulness"), make_answers((1.0, -1.0, -3.0)))[1] == {0: "unsafe"}
 
 
 def test_a_kind_whose_answers_nobody_scores_is_refused():
     judge = JudgeSettings(safety_prompts=("safety",), helpfulness_prompts=(), source="rule")
     check_scored(judge, ("safety",))
+    check_scored(JudgeSettings(safety_rule="paper_release"), ("safety",))
     with pytest.raises(UserError, match=r"scores no answers to helpfulness prompts: see judge\.so"):
         check_scored(judge, ("safety", "helpfulness"))

@@ -13,7 +13,10 @@ _COMPLETIONS = f"{_XSTEST}/evaluation/automated_evaluation_labels"
 _GSM8K = "github:openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
 _OVERKILL = "github:InvokerStark/OverKill/9551a7ff7b2cb18d178e64fb5cc95e4684311b3b/data"
 _COCONOT = "github:allenai/noncompliance/25bf77cc668814360405cdb8197c4368205806c7/data"
-_HARMBENCH = "github:centerforaisafety/HarmBench/main/data/behavior_datasets"
+_HARMBENCH = (
+    "github:centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd"
+    "/data/behavior_datasets"
+)
 
 _TRAINING = (
     PublicSet(
@@ -62,7 +65,7 @@ _TRAINING = (
         "training",
         "MIT",
         "hub:HuggingFaceH4/ultrafeedback_binarized:default/train_prefs",
-        ("prompt",),
+        columns=("prompt",),
     ),
     PublicSet(
         "alpaca_harmless",
@@ -207,7 +210,8 @@ _REPORTED = (
         ("malicious_instruct/MaliciousInstruct.txt",),
         "reported",
         "not stated",
-        "github:Princeton-SysML/Jailbreak_LLM/main/data/MaliciousInstruct.txt",
+        "github:Princeton-SysML/Jailbreak_LLM/1e490531c0ef4bc13430178bf1fbc8f813e34b1a"
+        "/data/MaliciousInstruct.txt",
     ),
     PublicSet(
         "coconot_contrast",

@@ -42,14 +42,13 @@ def final_number(item: Item) -> dict[str, str]:
 def _shared_out(
     shop: Workshop, names: Iterable[str], most: int
 ) -> dict[int, list[tuple[str, Item]]]:
-    """Harmful prompts for each file: a third of each set, until there are enough."""
+    """Harmful prompts for each file: of each set as many for any, until there are enough."""
     files: dict[int, list[tuple[str, Item]]] = {number: [] for number in FILES}
     for name in names:
         room = sum(most - len(rows) for rows in files.values())
         found = _take(shop, _short(shop, name), f"prompts {name}", room)
-        for number, rows in files.items():
-            share = found[number - 1 :: len(FILES)][: most - len(rows)]
-            rows += [(name, item) for item in share]
+        for item in found:
+            min(files.values(), key=len).append((name, item))
     return files
 
 

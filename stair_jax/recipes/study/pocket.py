@@ -6,10 +6,9 @@ from stair_jax.recipes import pocket_world
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.pocket_world import ITERATIONS
 
-_OURS = ("our_search", "our_pairs", "ours")
+OURS = ("our_search", "our_pairs", "ours")
 _SELF_REWARDING = ("answers", "self_rewarding")
 _PROMPTS = 480  # of all searches together
-_POLICY = "never tell how to make a toxin , a blast or a plague . {prompt}"
 
 
 def get_config() -> ConfigDict:
@@ -18,6 +17,7 @@ def get_config() -> ConfigDict:
     own = [stage for stage in config.stages if stage != "evaluate"]
     numbers = range(1, ITERATIONS + 1)
     _add_trees(config)
+    _add_once(config)
     _add_offline(config)
     _add_synthesis(config)
     _add_ours(config)
@@ -27,6 +27,13 @@ def get_config() -> ConfigDict:
         "dpo:dpo_full",
         "preferences:good_answers",
         "sft:sft_trees",
+        "dpo:once_3_epochs",
+        *(
+            f"{kind}{i}"
+            for i in numbers[1:]
+            for kind in ("search:sft_search", "preferences:sft_pairs")
+        ),
+        "dpo:all_at_once",
         "pocket:more_data",
         "dpo:dpo_direct",
         "dpo:helpful",
@@ -40,7 +47,7 @@ def get_config() -> ConfigDict:
         "sft:deliberative",
         "pocket:our_data",
         "sft:sft_contrast",
-        *iteration_stages(ITERATIONS, _OURS),
+        *iteration_stages(ITERATIONS, OURS),
         "evaluate",
         "evaluate:test_time",
     )
@@ -51,12 +58,14 @@ def get_config() -> ConfigDict:
         *(f"iter{i}" for i in numbers),
         "dpo_full",
         "sft_trees",
+        "once_3_epochs",
+        "all_at_once",
         "dpo_direct",
         "sacpo",
         *(f"{_SELF_REWARDING[1]}{i}" for i in numbers),
         "deliberative",
         "sft_contrast",
-        *(f"{_OURS[2]}{i}" for i in numbers),
+        *(f"{OURS[2]}{i}" for i in numbers),
     )
     _evaluate(config, arms)
     return config
@@ -75,6 +84,17 @@ def _add_trees(config: ConfigDict) -> None:
     config.sft_trees = ConfigDict({"model": "sft", "data": "good_answers", "rates": None})
     config.sft_trees.epochs = config.dpo.epochs
     config.sft_trees.learning_rate = config.dpo.learning_rate
+
+
+def _add_once(config: ConfigDict) -> None:
+    """One round in place of three: three epochs over its pairs, or the prompts of all at once."""
+    config.once_3_epochs = ConfigDict({"model": "sft", "preferences": "pairs1", "epochs": 3.0})
+    pairs = ["pairs1"]
+    for i in range(2, ITERATIONS + 1):
+        config[f"sft_search{i}"] = ConfigDict({"model": "sft", "file": f"prompts{i}.jsonl"})
+        config[f"sft_pairs{i}"] = ConfigDict({"trees": f"sft_search{i}"})
+        pairs.append(f"sft_pairs{i}")
+    config.all_at_once = ConfigDict({"model": "sft", "preferences": tuple(pairs)})
 
 
 def _add_offline(config: ConfigDict) -> None:
@@ -97,13 +117,14 @@ def _add_offline(config: ConfigDict) -> None:
 def _add_synthesis(config: ConfigDict) -> None:
     """Self-Rewarding from the System-1 model, and Deliberative Alignment from the SFT model.
 
-    The latter is the one that reasons already, as those are that the paper compares with. It is
-    shown a policy, and learns those of its answers that the untouched base finds good.
+    The latter is the one that reasons already, as those are that the paper compares with. It learns
+    those of its answers that the untouched base finds good. The pocket world has no words for a
+    policy, and a model of it leaves the format where there are any, so that its prompts are bare.
     """
     config.synthesize = ConfigDict()
     config.synthesize.model = ""
     config.synthesize.prompts = "data"
-    for name in ("temperature", "top_p", "top_k", "max_answer_tokens", "context_tokens", "judge"):
+    for name in ("max_answer_tokens", "context_tokens", "judge"):
         config.synthesize[name] = config.search[name]
     config.synthesize.max_prompt_tokens = 96
     answers, policy = _SELF_REWARDING
@@ -115,6 +136,8 @@ def _add_synthesis(config: ConfigDict) -> None:
                 "file": f"prompts{i}.jsonl",
                 "num_candidates": 8,
                 "answer_format": "plain",
+                "temperature": 2.0,  # below, most of the eight are alike
+                "top_p": 0.99,
                 "pairs": "best_worst",
                 "v0": config.preferences.v0,
                 "v1": config.preferences.v1,
@@ -123,7 +146,7 @@ def _add_synthesis(config: ConfigDict) -> None:
         config[f"{policy}{i}"] = ConfigDict({"model": previous, "preferences": f"{answers}{i}"})
         previous = f"{policy}{i}"
     config.deliberations = ConfigDict(
-        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl", "template": _POLICY}
+        {"model": "sft", "prompts": "more_data", "file": "prompts.jsonl"}
     )
     config.deliberations.min_reward = 2.5  # of 3, which a refusal of a harmless request has not
     config.deliberations.judge = ConfigDict({"source": "model"})
@@ -132,10 +155,24 @@ def _add_synthesis(config: ConfigDict) -> None:
 
 
 def _add_ours(config: ConfigDict) -> None:
-    """The paper's iterations with contrast data in SFT and search."""
-    config.our_data = ConfigDict({"contrasts": 0.25})
+    """Our recipe beside the paper's, whose searches and DPO keep their settings."""
+    link_ours(config)
+    search, _, policy = OURS
+    for i in range(1, ITERATIONS + 1):
+        config[f"{search}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
+        config[f"{policy}{i}"].adaptive_rates = 1.0
+
+
+def link_ours(config: ConfigDict) -> None:
+    """What we recommend against over-refusal, as far as it is in the data.
+
+    Contrast data in SFT and search; some search prompts begin wrong, and the answer has to recover.
+    Beside it a refusal of a harmless request counts as much as a leak, and DPO draws the kind of
+    pairs more often of which the trees show that more is to be gained.
+    """
+    config.our_data = ConfigDict({"contrasts": 0.25, "forced_starts": 0.2, "labels": True})
     config.sft_contrast = ConfigDict({"data": "our_data"})
-    link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
+    link_iterations(config, ITERATIONS, "sft_contrast", OURS, "our_data")
 
 
 def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:

@@ -5,10 +5,12 @@ import io
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import stair_jax
 from stair_jax.data.study import remote
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.sources import Choice, Sources
@@ -70,6 +72,15 @@ def test_every_set_has_a_role_a_licence_and_a_place_to_be_had():
         assert one.role in ("training", "development", "reported")
         assert one.page.startswith("https://")
         assert all(len(path.split("/")) == 2 for path in one.files)
+
+
+def test_the_documentation_lists_every_set_with_role_licence_and_place():
+    page = Path(stair_jax.__file__).parents[1] / "docs" / "study_data.md"
+    listed = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    for name, one in SETS.items():
+        kind = one.origin.partition(":")[0]
+        row = f"| `{name}` | {one.role} | {one.licence} | `{one.files[0]}` | [{kind}]({one.page}) |"
+        assert row in listed
 
 
 def test_a_local_copy_is_read_gzipped_or_not_and_only_once(tmp_path):
@@ -141,6 +152,29 @@ def test_a_set_that_a_server_does_not_have_is_absent(github, hub):
     assert sources.rows("star1") == sources.rows("advbench") == []
     assert "no such set" in sources.absent["star1"]
     assert "harmful_behaviors.csv answers 404 Not Found" in sources.absent["advbench"]
+
+
+def test_a_server_with_a_fault_is_no_reason_to_do_without_its_sets(github, hub):
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = httpx.Response(503, request=httpx.Request("GET", "https://hub"))
+    hub(HfHubHTTPError("503: try later", response=response))
+    github(urllib.error.HTTPError("https://x", 503, "Unavailable", {}, None))
+    for name in ("star1", "advbench"):
+        with pytest.raises(UserError, match=r"cannot reach .*503"):
+            Sources(Choice()).rows(name)
+
+
+def test_of_a_large_set_only_the_columns_in_use_are_read(hub, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    hub("c0ffee")
+    import datasets
+
+    rows = [{"prompt": "How?", "chosen": "So.", "rejected": "No."}]
+    split = datasets.DatasetDict({"train_prefs": datasets.Dataset.from_list(rows)})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, revision: split)
+    assert Sources(Choice()).rows("ultrafeedback") == [{"prompt": "How?"}]
 
 
 @pytest.mark.parametrize(("name", "what"), [("advbench", "https://raw"), ("star1", "the hub for")])
