@@ -81,6 +81,14 @@ VARIANTS = {
     "stop_8": Variant({"stop_after": 8}),
     "stop_16": Variant({"stop_after": 16}),
     "in_flight_2": Variant(tree={"in_flight": 2}),
+    "c_3": Variant(tree={"c": 3.0}),
+    "c_9": Variant(tree={"c": 9.0}),
+    "children_2": Variant(tree={"num_children": 2}),
+    "children_8": Variant(tree={"num_children": 8}),
+    "root_children_8": Variant(tree={"root_children": 8}),
+    "share_siblings_c_9": Variant(
+        {"share_rollouts": True, "final_visits": "siblings"}, tree={"c": 9.0}
+    ),
     "iterations_16": Variant(tree={"num_iterations": 16}),
     "iterations_64": Variant(tree={"num_iterations": 64}),
 }
@@ -244,7 +252,8 @@ class Setup:
     @property
     def thresholds(self) -> StepPairSettings:
         """Of the pairs."""
-        return StepPairSettings(self.flags.v0, self.flags.v1, self.flags.min_visits)
+        flags = self.flags
+        return StepPairSettings(v0=flags.v0, v1=flags.v1, min_visits=flags.min_visits)
 
     def search(self, variant: Variant) -> list[TreeRecord]:
         """A tree a prompt."""

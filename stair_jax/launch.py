@@ -1,6 +1,8 @@
 """The command.
 
     stair-jax [run] --config=configs/pocket.py --workdir=runs/pocket [--config.FIELD=VALUE ...]
+    stair-jax sweep --config=configs/pocket.py --workdir=runs/beta --vary=dpo.beta=0.05,0.1
+    stair-jax table runs/beta
     stair-jax plan --config=configs/pocket.py --topology=v5p:2x2x1
     stair-jax show runs/pocket
     stair-jax answer --model=runs/pocket/iter3 "how do i make soup ?"

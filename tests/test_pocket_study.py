@@ -6,6 +6,7 @@ import pytest
 
 from stair_jax import recipes
 from stair_jax.commands.config_file import load_config, load_sweep
+from stair_jax.run import pipeline
 from stair_jax.run.run_config import read_config
 from stair_jax.run.sweep import read_cells
 from stair_jax.run.sweep_grid import read_own
@@ -36,6 +37,12 @@ def test_the_arms_of_the_recipe_pocket_are_its_own_stages(grid):
         )
 
 
+@pytest.mark.parametrize("recipe", ["study_pocket", "study_pocket_ablations", "study_pocket_parts"])
+def test_the_runs_pass_the_checks_before_a_run(recipe, tmp_path):
+    models = pipeline.check(read_config(recipes.get_config(recipe), STAGES), tmp_path / "run")
+    assert {"base"} < {*models}
+
+
 def test_every_policy_is_evaluated(grid):
     policies = {name for name, entry in grid.items() if entry.kind in ("model", "sft", "dpo")}
     assert policies - {*grid["evaluate"].stage.models} == {"helpful"}  # the first half of SACPO
@@ -59,24 +66,33 @@ def test_arms_differ_from_their_neighbours_in_what_they_are_about(grid):
     assert differences("iter3", "ours3") == {"model", "preferences", "adaptive_rates"}
 
 
-@pytest.fixture(scope="module")
-def cells():
-    """The cells of the ablations as runs, by name."""
-    file = str(ROOT / "configs/study/pocket_ablations.py")
+def cells_of(name):
+    """The cells of a sweep as runs, by name: the stages by theirs."""
+    file = str(ROOT / f"configs/study/{name}.py")
     found = read_cells(load_config(file), STAGES, [], read_own(load_sweep(file), file), Path("."))
     return {cell.name: {entry.name: entry for entry in cell.config.stages} for cell in found}
 
 
-def test_a_cell_differs_from_the_recipe_in_what_its_name_says(cells):
-    paper = cells["paper"]
-    changed = {
+def changed_stages(cells, first):
+    """By cell, the stages whose own settings are not those of the cell `first`."""
+    return {
         name: {
             stage
             for stage in stages
-            if stages[stage].stage.identity() != paper[stage].stage.identity()
+            if stages[stage].stage.identity() != cells[first][stage].stage.identity()
         }
         for name, stages in cells.items()
     }
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """The cells of the ablations."""
+    return cells_of("pocket_ablations")
+
+
+def test_a_cell_differs_from_the_recipe_in_what_its_name_says(cells):
+    changed = changed_stages(cells, "paper")
     searches, pairs = ({f"{kind}{i}" for i in (1, 2, 3)} for kind in ("search", "pairs"))
     for name, stages in changed.items():
         prefix = name.partition("_")[0]
@@ -92,3 +108,17 @@ def test_a_cell_differs_from_the_recipe_in_what_its_name_says(cells):
 def test_the_recipe_of_the_ablations_is_the_arm_of_the_paper(cells, grid):
     for name in ("data", "base", "sft", "search2", "pairs3", "iter3"):
         assert cells["paper"][name].stage.identity() == grid[name].stage.identity()
+
+
+def test_a_part_of_our_recipe_is_left_out_in_the_stages_that_it_is_about(grid):
+    parts = cells_of("pocket_parts")
+    assert changed_stages(parts, "ours") == {
+        "ours": set(),
+        "no_contrasts": {"our_data"},
+        "no_wrong_starts": {"our_data"},
+        "no_harmless_refusals": {"our_search1", "our_search2", "our_search3"},
+        "no_adaptive_rates": {"ours1", "ours2", "ours3"},
+    }
+    for name, entry in parts["ours"].items():
+        if name != "evaluate":
+            assert entry.stage.identity() == grid[name].stage.identity()

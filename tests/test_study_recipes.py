@@ -24,7 +24,7 @@ SWEPT = [name for name in REAL if recipes.get_sweep(name)]
 
 def make_folder(folder):
     """A folder as `stair-jax data study` writes it, in the words of the pocket world."""
-    structured, direct = datasets.sft_rows(0, 24, 0.0, 0)
+    structured, direct = datasets.sft_rows(0, 80, 0.0, 0)
     for name, rows in (
         ("sft", structured),
         ("sft_contrast", structured[:4]),
@@ -134,50 +134,65 @@ def test_adapters_or_all_parameters_are_trained():
         recipes.get_config("study_iter1", "pocket,half")
 
 
-def test_the_first_model_goes_through_every_stage(study, monkeypatch, tmp_path):
-    run = read("first_model")
-    kinds = [entry.kind for entry in run.stages]
-    assert kinds == ["files", "model", "sft", "search", "preferences", "dpo", "prm", "evaluate"]
-    monkeypatch.chdir(study)
+@pytest.fixture(scope="module")
+def first(study, tmp_path_factory):
+    """A finished run of the first model's recipe, a few steps of each stage."""
     for name in ("strongreject_none", "xstest_safe_all", "gsm8k_32"):
-        rows = [{"prompt": "what is 1 plus 2 ?", "reference": "3"}]
+        rows = [{"prompt": f"what is {i} plus 2 ?", "reference": f"{i + 2}"} for i in range(3)]
         write_jsonl(study / f"{DATA}/eval/{name}.jsonl", rows)
-    pipeline.check(run, tmp_path / "run")
-
-
-def test_an_arm_runs_to_its_tables(study, tmp_path, monkeypatch):
-    monkeypatch.chdir(study)
+    training = {
+        "batch_size": 8,
+        "max_length": 128,
+        "microbatch_rows": 4,
+        "learning_rate": 5e-3,
+        "lora.rank": 8,
+        "logps_chunks": 1,
+    }
     values = {
-        "model.dtype": "float32",
         "model.redraw_tags": True,
-        "runtime.slots": 8,
         "runtime.training_mesh.fsdp": 1,
         "runtime.decoding_mesh.tensor": 1,
-        "sft.epochs": 0.5,
-        "sft.reader": "datasets",
-        "sft.batch_size": 6,
-        "sft.max_length": 128,
-        "sft.microbatch_rows": 2,
-        "sft.held_out": 2.0,
-        "sft.eval_every": 1,
-        "sft.dtype": "float32",
-        "sft.param_dtype": "float32",
-        "sft.lora.rank": 2,
-        "evaluate.dtype": "float32",
-        "evaluate.max_tokens": 8,
+        "runtime.slots": 16,
+        "runtime.prefill_rows": 4,
+        **{f"{kind}.{name}": v for kind in ("sft", "dpo", "prm") for name, v in training.items()},
+        "sft.held_out": 4.0,
+        "sft.eval_every": 8,
+        "sft.epochs": 2.5,
+        "search.num_iterations": 6,
+        "search.temperature": 1.5,
+        "search.max_step_tokens": 48,
+        "search.max_answer_tokens": 80,
+        "search.context_tokens": 192,
+        # The words of that world have none for a judge's question.
+        "search.judge_model": "",
+        "search.judge.probe": "",
+        "search.judge.helpfulness_prompts_source": "reference",
+        "search.judge.malformed": -3.0,
+        "preferences.v0": 0.0,
+        "preferences.v1": -3.0,
+        "preferences.prm.v0": 0.0,
+        "evaluate.max_tokens": 64,
         "evaluate.context_tokens": 192,
-        "evaluate.benchmarks": "xstest_safe,gsm8k",
+        "evaluate.limit": 2,
     }
-    pipeline.run(read("study_shares", values), tmp_path / "run")
-    losses = [
-        row["eval/loss"]
-        for row in read_jsonl(tmp_path / "run/sft/metrics.jsonl")
-        if "eval/loss" in row
-    ]
-    assert losses[-1] < losses[0]
-    for stage, columns in (
-        ("evaluate", {"xstest_safe", "gsm8k"}),
-        ("dev", {"dev_harmful", "dev_harmless", "dev_gsm8k"}),
-    ):
-        table = read_json(tmp_path / f"run/{stage}/table.json")
-        assert columns <= {column["benchmark"] for column in table["columns"]}
+    workdir = tmp_path_factory.mktemp("first") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study)
+        pipeline.run(read("first_model", values), workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_the_first_model_goes_through_every_stage_to_a_table(first):
+    stages = ("files", "base", "sft", "search", "preferences", "dpo", "prm", "evaluate")
+    assert all((first / stage / "complete.json").is_file() for stage in stages)
+    assert read_jsonl(first / "preferences/dpo.jsonl")
+    table = read_json(first / "evaluate/table.json")
+    assert [row["model"] for row in table["rows"]] == ["base", "sft", "dpo"]
+
+
+@pytest.mark.slow
+def test_the_first_models_loss_of_held_out_rows_falls(first):
+    rows = read_jsonl(first / "sft/metrics.jsonl")
+    losses = [row["eval/loss"] for row in rows if "eval/loss" in row]
+    assert len(losses) == 3 and losses == sorted(losses, reverse=True)

@@ -14,6 +14,8 @@ from stair_jax.stages import STAGES
 _EXAMPLES = """\
     stair-jax --config=configs/pocket.py --workdir=runs/pocket
     stair-jax run --config=llama8b_stair --workdir=runs/llama8b --config.search.num_iterations=64
+    stair-jax sweep --config=pocket --workdir=runs/beta --vary=dpo.beta=0.05,0.1 --vary=seed=0,1
+    stair-jax table runs/beta --against=beta-0.1/iter3
     stair-jax plan --config=llama8b_stair --topology=v5p:2x2x1
     stair-jax show runs/pocket
     stair-jax answer --model=runs/pocket/iter3 "how do i make soup ?"

@@ -15,6 +15,7 @@ from stair_jax.commands.running import (
     leave,
     listed,
 )
+from stair_jax.commands.seed_tables import TableSettings, write_tables
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
@@ -108,15 +109,11 @@ def execute(arguments: Arguments, session: Session) -> int:
 
 
 def _write_tables(folder: Path) -> None:
-    """Writes sweep.md, sweep.csv, sweep_table.json and figures of the cells that are evaluated."""
-    from stair_jax.commands.seed_tables import TableSettings, make_table, read_answers, write_tables
-
+    """Writes sweep.md, sweep.csv, table.json and figures of the cells that are evaluated."""
     if read_manifest(folder) is None:
         raise UserError(f"{folder} is no folder of a sweep: run it first, without --tables")
-    settings = TableSettings([str(folder)])
-    answers = read_answers(settings)
-    write_tables(folder, "sweep", make_table(settings, answers), answers)
-    say(f"tables of the sweep: {folder / 'sweep.md'}, sweep.csv, sweep_table.json, figures")
+    write_tables(folder, "sweep", TableSettings([str(folder)]))
+    say(f"tables of the sweep: {folder / 'sweep.md'}, sweep.csv, table.json, figures")
 
 
 def format_cells(cells: Mapping[str, Mapping[str, str]]) -> str:

@@ -4,17 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stair_jax import storage
 from stair_jax.commands.flags import Arguments, make_parser, read_arguments
 from stair_jax.commands.running import listed
+from stair_jax.commands.seed_tables import TableSettings, make_markdown, write_tables
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.evaluation import blocks
-
-if TYPE_CHECKING:
-    from stair_jax.commands.seed_tables import TableSettings
 
 SUMMARY = "Makes a table over several runs and seeds, with intervals; also within a Markdown file."
 
@@ -43,9 +40,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             "another name; default: all",
         )
     add("--against", "ROW", "the row that the others are compared with, by case", default="")
+    add(
+        "--details",
+        "PATH",
+        "show what a benchmark says beside its metrics instead, such as pocket.hazards",
+        default="",
+    )
     add("--out", "PATH", "a folder for Markdown, CSV, JSON and figures, or FILE.md", default="")
-    add("--into", "FILE", "a Markdown file with marks <!-- table: NAME -->", default="")
-    add("--block", "NAME", "of the marks; with --check: this block alone", default="")
+    add(
+        "--into",
+        "FILE",
+        "a Markdown file with marks <!-- table: NAME -->; without RUN, its blocks are made anew by "
+        "the commands in them",
+        default="",
+    )
+    add("--block", "NAME", "of the marks; default without RUN: all", default="")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -55,78 +64,91 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: Arguments, session: Session) -> int:
-    """Writes or prints the table; returns the exit status."""
+    """Writes, prints or checks tables; returns the exit status."""
     options = arguments.options
     if arguments.overrides:
         raise UserError(f"{arguments.overrides[0].flag}: `stair-jax table` has no config")
-    if options.check:
-        return _check(options)
-    if not options.runs:
-        raise UserError("name the folders of runs: stair-jax table runs/a runs/b")
-    if bool(options.into) != bool(options.block):
-        raise UserError("--into=FILE.md and --block=NAME go together: give both")
-    from stair_jax.commands import seed_tables
-    from stair_jax.evaluation.writers.seed_lines import seed_markdown
-
-    settings = _settings(options)
-    answers = seed_tables.read_answers(settings)
-    table = seed_tables.make_table(settings, answers)
-    text = seed_markdown(table)
+    if options.check and not options.into:
+        raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
     if options.into:
-        path = Path(options.into)
-        with storage.reading(path):
-            before = path.read_text()
-        body = blocks.make_block(text, _command(options))
-        storage.write_text(path, blocks.replace_block(before, options.block, body, options.into))
-    if options.out.endswith(".md"):
-        storage.write_text(options.out, text)
-    elif options.out:
-        seed_tables.write_tables(storage.make_folder(options.out), "table", table, answers)
-    if not options.into and not options.out:
-        print(text, end="")
+        return _of_blocks(options)
+    if not options.runs or options.block:
+        what = "--into=FILE.md with --block" if options.block else "the folders of runs"
+        raise UserError(f"name {what}: stair-jax table runs/a runs/b")
+    if not options.out:
+        print(make_markdown(_settings(options)), end="")
+    elif options.out.endswith(".md"):
+        storage.write_text(options.out, make_markdown(_settings(options)))
+    elif options.details:
+        raise UserError("--details is Markdown alone: name a file, such as --out=details.md")
+    else:
+        write_tables(Path(options.out), "table", _settings(options))
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Compares the blocks of a file with what their commands give now."""
-    if not options.into:
-        raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
+def _of_blocks(options: argparse.Namespace) -> int:
+    """Makes or checks blocks of a document; returns the exit status."""
+    if options.out:
+        raise UserError("--out and --into are two calls: leave one of them out")
+    if options.runs and not options.block:
+        raise UserError("--into needs the name of the block, as --block=NAME")
     with storage.reading(options.into):
-        text = Path(options.into).read_text()
-    names = [options.block] if options.block else blocks.block_names(text)
+        text = before = Path(options.into).read_text()
     status = 0
-    for name in names:
+    for name in [options.block] if options.block else blocks.block_names(text):
         body = blocks.read_block(text, name, options.into)
-        words = _command(options) if options.runs else blocks.command_of(body)
+        words = [] if options.runs else blocks.command_of(body)
         where = f"{options.into}: the table {name}"
-        if not words:
-            _say(f"{where} is not made yet")
+        if not options.runs and not words:
+            _say(f"{where} has no command yet")
             continue
-        made = _made(words)
-        if made == body:
-            _say(f"{where} is what the answers give")
+        try:
+            made = _made(_options(words) if words else options)
+        except UserError as error:
+            if options.runs:
+                raise
+            _say(f"{where} cannot be made: {error}")
+            status |= blocks.has_table(body)
+            continue
+        if options.check:
+            status |= made != body
+            _say(f"{where} is {_verdict(body, made)}")
         else:
-            status = 1
-            _say(f"{where} is not what the answers give: {_first_difference(body, made)}")
-    return status
+            text = blocks.replace_block(text, name, made, options.into)
+    if text != before:
+        storage.write_text(options.into, text)
+    return int(status)
 
 
-def _made(words: Sequence[str]) -> str:
-    """What the command of a block puts there."""
-    from stair_jax.commands import seed_tables
-    from stair_jax.evaluation.writers.seed_lines import seed_markdown
+def _verdict(body: str, made: str) -> str:
+    """Whether a block is as it should be, in words."""
+    if body == made:
+        return "what the answers give"
+    old, new = body.strip().splitlines(), made.strip().splitlines()
+    lines = zip([*old, ""], [*new, ""], strict=False)
+    one, other = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    return f"not what the answers give: {one!r} should be {other!r}"
 
-    options = read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options
-    settings = _settings(options)
-    table = seed_tables.make_table(settings, seed_tables.read_answers(settings))
-    return blocks.make_block(seed_markdown(table), _command(options))
+
+def _made(options: argparse.Namespace) -> str:
+    """What a command puts into its block."""
+    return blocks.make_block(make_markdown(_settings(options)), _command(options))
 
 
-def _settings(options: argparse.Namespace) -> "TableSettings":
-    from stair_jax.commands.seed_tables import TableSettings
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """The flags of the command in a block."""
+    return read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options
 
-    rows, columns = listed(options.rows), listed(options.columns)
-    return TableSettings(options.runs, options.stage, rows, columns, options.against)
+
+def _settings(options: argparse.Namespace) -> TableSettings:
+    return TableSettings(
+        options.runs,
+        options.stage,
+        listed(options.rows),
+        listed(options.columns),
+        options.against,
+        options.details,
+    )
 
 
 def _command(options: argparse.Namespace) -> list[str]:
@@ -136,20 +158,12 @@ def _command(options: argparse.Namespace) -> list[str]:
         "rows": ",".join(listed(options.rows)),
         "columns": ",".join(listed(options.columns)),
         "against": options.against,
+        "details": options.details,
         "into": options.into,
         "block": options.block,
     }
     given = [f"--{name}={value}" for name, value in flags.items() if value]
     return ["stair-jax", "table", *options.runs, *given]
-
-
-def _first_difference(before: str, now: str) -> str:
-    """The first line that differs, of both."""
-    old, new = before.strip().splitlines(), now.strip().splitlines()
-    for one, other in zip([*old, ""], [*new, ""], strict=False):
-        if one != other:
-            return f"{one!r} should be {other!r}"
-    return "it has other lines at its end"
 
 
 def _say(text: str) -> None:

@@ -6,7 +6,7 @@ needed; it neither runs code of a data set nor reads pickles.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +26,10 @@ _HUB_ID = re.compile(
     r"(@(?P<revision>[\w./-]+))?"
 )
 _SPLIT = "train"
+_PARQUET = ".parquet"
 
 
-def read_source(source: str | Path) -> SourceRows:
+def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows:
     """Reads the rows of a data set, unconverted.
 
     Args:
@@ -37,15 +38,19 @@ def read_source(source: str | Path) -> SourceRows:
         or without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
         the hub, `owner/name` or `owner/name:config/split`, of a commit, branch or tag with
         `@revision` behind it. If there are several splits and none is named, "train" is read.
+      columns: of Parquet, of a folder and of the hub, those that are taken into memory, as far as
+        they are there; (): all.
 
     Raises:
       UserError: the source does not exist or cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, columns)
     if found := _hub_id(source):
-        return _read_hub(**found.groupdict())
+        return _read_hub(**found.groupdict(), columns=columns)
+    if _ending(path) == _PARQUET:
+        return _read_parquet(path, columns)
     return _READERS.get(_ending(path), read_json_lines)(path)
 
 
@@ -80,7 +85,7 @@ def source_files(source: str | Path) -> list[Path]:
 def _hub_id(source: str | Path) -> re.Match[str] | None:
     """The parts of the id of a data set on the hub; None if the source is a path."""
     named = Path(str(source).partition("@")[0])
-    if Path(source).expanduser().exists() or named.suffix in (*_READERS, ".jsonl", ".gz"):
+    if Path(source).expanduser().exists() or named.suffix in (*_READERS, _PARQUET, ".jsonl", ".gz"):
         return None
     return _HUB_ID.fullmatch(str(source))
 
@@ -90,7 +95,7 @@ def _ending(path: Path) -> str:
     return Path(path.stem if path.suffix == ".gz" else path).suffix.lower()
 
 
-def _read_parquet(path: Path) -> SourceRows:
+def _read_parquet(path: Path, columns: Collection[str]) -> SourceRows:
     if not path.exists():
         raise UserError(f"there is no file {path}")
 
@@ -98,20 +103,29 @@ def _read_parquet(path: Path) -> SourceRows:
         with TemporaryDirectory() as folder:
             return datasets.Dataset.from_parquet(str(path), cache_dir=folder, keep_in_memory=True)
 
-    return _through_datasets(read, str(path), _SPLIT)
+    return _through_datasets(read, str(path), _SPLIT, columns)
 
 
-def _read_folder(path: Path) -> SourceRows:
+def _read_folder(path: Path, columns: Collection[str]) -> SourceRows:
     if not (path / "state.json").exists() and not (path / "dataset_dict.json").exists():
         raise UserError(f"{path} is a folder, but not of datasets' save_to_disk: name a file in it")
-    return _through_datasets(lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT)
+    return _through_datasets(
+        lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT, columns
+    )
 
 
-def _read_hub(name: str, config: str | None, split: str | None, revision: str | None) -> SourceRows:
+def _read_hub(
+    name: str,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    columns: Collection[str],
+) -> SourceRows:
     return _through_datasets(
         lambda datasets: datasets.load_dataset(name, config, revision=revision),
         name,
         split or _SPLIT,
+        columns,
         " (which is no file here)",
     )
 
@@ -120,12 +134,11 @@ _READERS: dict[str, Callable[[Path], SourceRows]] = {
     ".json": read_json_file,
     ".csv": read_csv,
     ".tsv": read_tsv,
-    ".parquet": _read_parquet,
 }
 
 
 def _through_datasets(
-    read: Callable[[Any], Any], source: str, split: str, note: str = ""
+    read: Callable[[Any], Any], source: str, split: str, columns: Collection[str], note: str = ""
 ) -> SourceRows:
     """The rows of `read(datasets)`; of one split if that is a `DatasetDict`.
 
@@ -133,6 +146,7 @@ def _through_datasets(
       read: loads the data with the module `datasets`.
       source: name of the data in messages.
       split: which split to take; a single split is taken whatever its name.
+      columns: that are taken, as far as they are there; (): all.
       note: added to `source` in the message of an error.
     """
     import datasets
@@ -155,4 +169,6 @@ def _through_datasets(
                 "owner/name:config/split, or as the split's own folder"
             )
         found = found[split] if split in found else next(iter(found.values()))
+    if columns:
+        found = found.select_columns([name for name in found.column_names if name in columns])
     return as_rows(found.to_list())

@@ -61,6 +61,11 @@ def command_of(body: str) -> list[str]:
     return shlex.split(match["command"].replace("\\\n", " ")) if match else []
 
 
+def has_table(body: str) -> bool:
+    """Whether a block holds a table already."""
+    return any(line.startswith("|") for line in body.splitlines())
+
+
 def _bounds(text: str, name: str, where: str) -> tuple[int, int]:
     names = block_names(text)
     if names.count(name) != 1:

@@ -1,6 +1,7 @@
 """Figures of a table over seeds: a figure against a varied field, safety against over-refusal."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,12 @@ def _planes(table: SeedTable, answers: Answers) -> Iterator[tuple[str, Draw]]:
     plain = _plain_table(table, answers)
     for name, choices in (("over_refusal", OVER_REFUSAL), ("helpfulness", HELPFULNESS)):
         if plane := plane_of(plain, helpfulness=choices):
+            models = [
+                replace(each, name=each.name.removesuffix(", greedy")) for each in plane.models
+            ]
             draw = partial(
                 tradeoff_figure,
-                plane.models,
+                models,
                 safety=plane.safety,
                 helpfulness=plane.helpfulness,
             )

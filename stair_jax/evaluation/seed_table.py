@@ -1,14 +1,15 @@
 """A table of several runs: rows are what differs beside the seed, figures are means over seeds.
 
-Rows and columns have names without spaces, by which they are chosen: a row is ARM/MODEL/METHOD,
-without what all rows have in common or what is as usual (greedy answers); a column is
-BENCHMARK:ATTACK.METRIC, with @JUDGE where there are several. A choice is a list of names, in which
+Rows and columns have names without spaces, by which they are chosen. A row is ARM/MODEL/METHOD,
+without an arm where there is but one, without models where each of several arms has but one, and
+without the method where answers are greedy. A column is BENCHMARK:ATTACK.METRIC, with @JUDGE where
+there are several. A choice is a list of names, in which
 `*` stands for any text, each with a label in front if it is to be shown as another one:
 `base,ours=dpo/iter3`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -21,7 +22,11 @@ from stair_jax.evaluation.table import Column, RowKey
 from stair_jax.evaluation.tabulate import AttackMean, Result, mean_results
 
 SCHEMA = 1
-COSTS = {"tokens": "tokens", "generated_tokens": "tokens", "steps": ""}  # unit by name in `Cost`
+COSTS = {
+    "tokens": "tokens",
+    "generated_tokens": "tokens",
+    "steps": "steps",
+}  # unit by name in `Cost`
 _MEAN = "mean of "  # begins the name of an `AttackMean`
 T = TypeVar("T")
 
@@ -36,6 +41,7 @@ class SeedRun:
       results: graded answers.
       costs: of its rows.
       values: what a sweep varies, by field.
+      details: what benchmarks say of its rows beside their metrics.
     """
 
     arm: str
@@ -43,6 +49,7 @@ class SeedRun:
     results: Sequence[Result]
     costs: Mapping[RowKey, Cost] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[RowKey, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Answers:
       rows: for each row's name the costs of each seed.
       models: for each row's name that of its model and method.
       values: for each row's name what a sweep varies, by field.
+      details: for each row's name those of each seed.
       columns: names of the columns with their metrics, in the order in which they come first.
       found: by names of row and column, for each seed.
     """
@@ -95,6 +103,7 @@ class Answers:
     rows: dict[str, dict[str, Cost | None]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     values: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    details: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     columns: dict[str, tuple[Column, Metric]] = field(default_factory=dict)
     found: dict[tuple[str, str], dict[str, Result]] = field(default_factory=dict)
 
@@ -110,7 +119,7 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
       UserError: two runs have the same place in the table.
     """
     answers = Answers()
-    arms = len({run.arm for run in runs}) > 1
+    row_name = _namer(runs)
     judges: dict[tuple[str, ...], set[str]] = {}
     for run in runs:
         for one in run.results:
@@ -118,8 +127,9 @@ def collect(runs: Sequence[SeedRun], means: Sequence[AttackMean] = ()) -> Answer
                 judges.setdefault(_place(column), set()).add(column.judge)
     for run in runs:
         for one in [*run.results, *mean_results(run.results, means)]:
-            row = _row_name(run.arm if arms else "", one.key)
+            row = row_name(run.arm, one.key)
             answers.rows.setdefault(row, {})[run.seed] = run.costs.get(one.key)
+            answers.details.setdefault(row, {})[run.seed] = run.details.get(one.key, {})
             answers.models[row], answers.values[row] = _row_name("", one.key), run.values
             for column, metric in one.columns():
                 name = column_name(column, len(judges.get(_place(column), ())) > 1)
@@ -191,8 +201,14 @@ def seed_table(
     )
 
 
-def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Shown]:
+def choose(choices: Sequence[str], names: Iterable[str], what: str, flag: str = "") -> list[Shown]:
     """The rows or columns that are chosen, in the order of the choices; all, where there is none.
+
+    Args:
+      choices: see the top of this module.
+      names: of all rows or columns.
+      what: "row" or "column".
+      flag: for messages; empty: that of all rows or columns.
 
     Raises:
       UserError: a choice fits none, or a label stands for several.
@@ -203,12 +219,11 @@ def choose(choices: Sequence[str], names: Iterable[str], what: str) -> list[Show
         label, equals, pattern = choice.partition("=")
         pattern = pattern if equals else choice
         fitting = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
+        given = f"--{flag or what + 's'}={choice}"
         if not fitting and choices:
-            raise UserError(
-                f"--{what}s={choice}: there is no such {what}: {did_you_mean(pattern, known)}"
-            )
+            raise UserError(f"{given}: there is no such {what}: {did_you_mean(pattern, known)}")
         if equals and len(fitting) > 1:
-            raise UserError(f"--{what}s={choice} is several {what}s: {', '.join(fitting)}")
+            raise UserError(f"{given} is several {what}s: {', '.join(fitting)}")
         for name in fitting:
             if name not in [each.name for each in found]:
                 found.append(Shown(name, label if equals else name))
@@ -228,6 +243,21 @@ def column_name(column: Column, has_judges: bool = False) -> str:
     return f"{column.benchmark}{under}.{column.metric}{judge}".replace(" ", "_")
 
 
+def _namer(runs: Sequence[SeedRun]) -> Callable[[str, RowKey], str]:
+    """How rows are named."""
+    models: dict[str, set[str]] = {}
+    for run in runs:
+        models.setdefault(run.arm, set()).update(one.model for one in run.results)
+    has_arms = len(models) > 1
+    has_models = not has_arms or any(len(own) > 1 for own in models.values())
+
+    def name(arm: str, key: RowKey) -> str:
+        shown = key if has_models else replace(key, model="")
+        return _row_name(arm if has_arms else "", shown)
+
+    return name
+
+
 def _row_name(arm: str, key: RowKey) -> str:
     method = "" if key.method == "greedy" else key.method
     return "/".join(filter(None, (arm, key.model, method))).replace(" ", "_")
@@ -242,7 +272,7 @@ def _against(against: str, chosen: Sequence[Shown], answers: Answers) -> Shown:
     for row in chosen:
         if against in (row.label, row.name):
             return row
-    (found, *more) = choose([against], answers.rows, "row")
+    (found, *more) = choose([against], answers.rows, "row", "against")
     if more:
         raise UserError(f"--against={against} is several rows: name one of them")
     return found

@@ -63,6 +63,7 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "first_model": ("first_model", "first_model", {}),
     "study_pocket": ("study.pocket", "get_config", {}),
     "study_pocket_ablations": ("study.pocket_ablations", "get_config", {}),
+    "study_pocket_parts": ("study.pocket_ablations", "get_parts", {}),
     **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),
     **_paper("qwen2_7b", _MODELS["qwen2_7b"]),
@@ -79,6 +80,7 @@ _ARGUMENTS: Mapping[str, str] = {
 # The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
 _SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "study_pocket_ablations": ("get_sweep", {}),
+    "study_pocket_parts": ("get_part_cells", {}),
     **{name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()},
 }
 

@@ -14,6 +14,7 @@ from stair_jax.run.stage_records import (
     is_model_removed,
     read_record,
 )
+from stair_jax.run.sweep_manifest import Manifest, read_manifest
 
 _GIB = 2**30
 
@@ -21,23 +22,18 @@ _GIB = 2**30
 def format_overview(
     workdir: Path, details: Mapping[str, Callable[[Path, str], str]] | None = None
 ) -> str:
-    """A line per stage of the run's config: its state and the size of its folder.
+    """A line per stage of the run's config, or per cell of a sweep: its state, and its size.
 
     Args:
-      workdir: folder of a run.
+      workdir: folder of a run, or of a sweep.
       details: by kind of stage, what is said of a finished one, by its folder and name.
 
     Raises:
       UserError: the folder holds no run, or a record is damaged.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no run: it has no config.json")
-    config = storage.read_json(path)
-    try:
-        labels = [str(label) for label in config["stages"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: it lists no stages") from error
+    if (manifest := read_manifest(workdir)) is not None:
+        return _format_sweep(workdir, manifest)
+    labels = _labels(workdir)
     names = [label.rpartition(":")[2] for label in labels]
     width = max(map(len, names), default=0)
     lines = [f"{workdir}: {_user(workdir)}"]
@@ -51,6 +47,33 @@ def format_overview(
         if more is not None and (workdir / name / COMPLETE_FILE).exists():
             lines += textwrap.indent(more(workdir / name, name), " " * 6).splitlines()
     lines.append(f"  {_format(folder_bytes(workdir))} in all")
+    return "\n".join(lines)
+
+
+def _labels(workdir: Path) -> list[str]:
+    """The stages of a run, as its config has them."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run: it has no config.json")
+    config = storage.read_json(path)
+    try:
+        return [str(label) for label in config["stages"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it lists no stages") from error
+
+
+def _format_sweep(folder: Path, manifest: Manifest) -> str:
+    """A line per cell: how many of its stages are done."""
+    width = max(map(len, manifest.cells), default=0)
+    lines = [f"{folder}: a sweep of {manifest.config}"]
+    for name in manifest.cells:
+        cell, said = folder / name, "to do"
+        if (cell / "config.json").is_file():
+            names = [label.rpartition(":")[2] for label in _labels(cell)]
+            done = sum((cell / each / COMPLETE_FILE).exists() for each in names)
+            said = f"{done} of {len(names)} stages done"
+            said += f", {_user(cell)}" if is_locked(cell) else ""
+        lines.append(f"  {name:<{width}}  {said}")
     return "\n".join(lines)
 
 

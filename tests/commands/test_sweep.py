@@ -280,6 +280,22 @@ def test_what_a_cell_had_on_the_devices_is_freed_before_the_next(sweep, work):
     assert jax.devices()
 
 
+def test_the_state_of_a_sweep_is_shown(sweep, tmp_path, work, capsys):
+    def fail(stage, context):
+        if stage.size == 30:
+            raise UserError("no")
+
+    work.act = staticmethod(fail)
+    assert sweep("--vary=second.size=2,30") == 2
+    capsys.readouterr()
+    assert launch.main(["stair-jax", "show", str(tmp_path / "s")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 's'}: a sweep of {tmp_path / 'config.py'}",
+        "  size-2   2 of 2 stages done",
+        "  size-30  1 of 2 stages done",
+    ]
+
+
 def test_values_are_separated_outside_of_brackets():
     cases = {
         "0.1, 1e-6,-2": ["0.1", "1e-6", "-2"],

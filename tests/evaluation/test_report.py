@@ -168,6 +168,8 @@ def test_rows_and_columns_are_in_the_order_of_rows_and_sets(small_set, judged, t
         "benchmark": "small",
         "attack": "none",
         "case": "c0",
+        "group": "",
+        "cluster": "",
         "sample": 0,
         "judge": "j",
         "score/harmless": 1.0,

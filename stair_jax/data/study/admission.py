@@ -23,10 +23,6 @@ class Admission:
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.left_out: list[dict[str, Any]] = []
 
-    def is_used(self, prompt: str) -> bool:
-        """Whether the prompt is in a file already."""
-        return normalised(prompt) in self._used
-
     def admit(
         self,
         part: str,
@@ -35,7 +31,6 @@ class Admission:
         *,
         role: str = "training",
         equal_only: bool = False,
-        reserve: bool = True,
     ) -> bool:
         """Whether a prompt may be taken; if so, it counts as used.
 
@@ -45,7 +40,6 @@ class Admission:
           prompt: its text; of one in a wrapper, what is in it.
           role: "training" or "development".
           equal_only: compare with the held-out prompts by equality alone.
-          reserve: whether it is used from now on.
         """
         plain = normalised(prompt)
         if not plain or steps.TAG_PATTERN.search(prompt):
@@ -67,8 +61,7 @@ class Admission:
                 }
             )
             return self.refuse(part, f"repeats a prompt of {match.name} ({match.test})")
-        if reserve:
-            self._used[plain] = part
+        self._used[plain] = part
         return True
 
     def refuse(self, part: str, reason: str) -> bool:

@@ -37,7 +37,8 @@ def _rules(record: Mapping[str, Any]) -> str:
     return (
         "## Rules\n\n"
         f"- Orders are by sha256 of seed {record['seed']} and id; ids are hashes of the prompts.\n"
-        "- No prompt, by its normalised text, is in two files; in a wrapper, its own text counts.\n"
+        "- No prompt, by its normalised text, is in two of the files to train on, to tune on and "
+        "to report; in a wrapper, its own text counts.\n"
         "- A training prompt is left out if it equals a prompt of a development or reported set, "
         f"if the Jaccard similarity of their content words is {limits['jaccard']:g} or more (with "
         f"{limits['min_words']} words at least), or if it has {limits['containment']:.0%} of the "

@@ -65,7 +65,7 @@ _TRAINING = (
         "training",
         "MIT",
         "hub:HuggingFaceH4/ultrafeedback_binarized:default/train_prefs",
-        ("prompt",),
+        columns=("prompt",),
     ),
     PublicSet(
         "alpaca_harmless",

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 from stair_jax.data.sources import read_source
@@ -19,14 +20,18 @@ def find(folder: Path, files: tuple[str, ...]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read_file(path: Path) -> SourceRows:
+def read_file(path: Path, columns: Collection[str] = ()) -> SourceRows:
     """The rows of a file; of a text (.txt) one a line, {"prompt": line}.
+
+    Args:
+      path: of the file.
+      columns: see `data.sources.read_source`.
 
     Raises:
       UserError: see `data.sources.read_source`.
     """
     if ".txt" not in path.suffixes:
-        return read_source(path)
+        return read_source(path, columns)
     lines = (line.strip() for line in read_text(path).split("\n"))
     return as_rows(({"prompt": line} for line in lines if line), "line")
 

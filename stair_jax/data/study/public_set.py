@@ -22,6 +22,7 @@ class PublicSet:
       licence: as its publisher states it.
       origin: "hub:OWNER/NAME:CONFIG/SPLIT", or "github:OWNER/REPOSITORY/COMMIT/PATH".
       prompt: columns of the prompt, of which a row has one; (): nothing is compared with its rows.
+      columns: that are read of a large set; (): all.
       beside: files in its folder that benchmarks read too, as patterns.
     """
 
@@ -32,6 +33,7 @@ class PublicSet:
     origin: str
     prompt: tuple[str, ...] = ("prompt",)
     beside: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def prompt_of(self, row: Row) -> str:
         """The prompt of a row, without white space around it; "": it is empty.

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from stair_jax.storage import fingerprint
 
 _SECONDS = 30.0  # to wait for a server
 _MOST_BYTES = 256 * 1024 * 1024  # of a file; the largest of the catalogue has 20 MB
+_NOT_GIVEN = (401, 403, 404, 410, 451)  # no such set, or not without a login
 _LOCAL = "copy the sets into a folder, and name it with --sources=DIR"
 
 
@@ -37,19 +39,20 @@ class NotThere(Exception):
     """A server has no such set, or does not give it without a login; the message says why."""
 
 
-def fetch_hub(place: str, revision: str) -> Remote:
+def fetch_hub(place: str, revision: str, columns: Collection[str] = ()) -> Remote:
     """Reads a data set of the hub through `datasets`, which runs no code of it.
 
     Args:
       place: "OWNER/NAME:CONFIG/SPLIT".
       revision: commit, branch or tag; "": the newest.
+      columns: that are read; (): all.
 
     Raises:
       NotThere: the hub has no such set or revision, or wants a login.
       UserError: the hub cannot be reached, or the set cannot be read.
     """
     commit = _commit(place.partition(":")[0], revision)
-    rows = read_source(f"{place}@{commit}")
+    rows = read_source(f"{place}@{commit}", columns)
     return Remote(rows, commit, fingerprint([row for _, row in rows.rows]), b"")
 
 
@@ -60,9 +63,10 @@ def _commit(name: str, revision: str) -> str:
 
     try:
         info = HfApi().dataset_info(name, revision=revision or None, timeout=_SECONDS)
-    except HfHubHTTPError as error:
-        raise NotThere(" ".join(str(error).split())[:200]) from error
-    except Exception as error:  # of the HTTP library, which differs between versions
+    except Exception as error:  # also of the HTTP library, which differs between versions
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, HfHubHTTPError) and status in _NOT_GIVEN:
+            raise NotThere(" ".join(str(error).split())[:200]) from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot reach the hub for {name} ({reason}): {_LOCAL}") from error
     return str(info.sha)
@@ -108,9 +112,9 @@ def _download(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_SECONDS) as reply:
             data: bytes = reply.read(_MOST_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise NotThere(f"{address} answers {error.code} {error.reason}") from error
     except OSError as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in _NOT_GIVEN:
+            raise NotThere(f"{address} answers {error.code} {error.reason}") from error
         raise UserError(f"cannot reach {address} ({error}): {_LOCAL}") from error
     if len(data) > _MOST_BYTES:
         raise UserError(f"{address} has more than {_MOST_BYTES} bytes, and is no file of the study")

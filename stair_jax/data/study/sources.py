@@ -115,7 +115,8 @@ class Sources:
             if path := local.find(folder, one.files):
                 digest = local.content_hash(local.unpacked(path))
                 place = path.relative_to(folder).as_posix()
-                return self._checked(one, local.read_file(path), place, "", digest)
+                rows = local.read_file(path, one.columns)
+                return self._checked(one, rows, place, "", digest)
             self.absent[one.name] = f"there is no {folder / one.files[0]}"
         if not self._choice.remote:
             return []
@@ -132,7 +133,7 @@ class Sources:
         """Reads a set of the hub; or downloads it, with the files beside it that have a name."""
         kind, _, place = one.origin.partition(":")
         if kind == "hub":
-            return fetch_hub(place, revision)
+            return fetch_hub(place, revision, one.columns)
         remote = fetch_github(place, revision)
         folder = one.files[0].rpartition("/")[0]
         names = [name for name in one.beside if "*" not in name]

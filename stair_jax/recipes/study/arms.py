@@ -50,19 +50,31 @@ def ours(number: int, model: str = "") -> ConfigDict:
 
 
 def add_ours(config: ConfigDict, count: int) -> str:
-    """What our recipe changes: who judges, wrong beginnings, over-refusal, length.
+    """What our recipe changes: who judges, wrong beginnings, over-refusal, length, rates.
 
     Returns:
       The stage that makes the last policy.
     """
     last = link_iterations(config, count, CONTRAST, OURS)
-    config.search.judge_model = "base"
-    config.search.judge.update(judge_of_base())
+    use_base_as_judge(config)
     config.search.judge.harmless_refusals = "unsafe"  # as bad as a leak
     config.search.forced_starts = ConfigDict({"share": 0.25, "forged_tags": 0.1})
     config.search.more_pairs = ConfigDict({"share_rollouts": True})
-    config.dpo.length_penalty = 0.01
+    config.preferences.well_formed = True
+    config.dpo.length_penalty = 0.01  # of beta 0.1: a nat for 10 tokens
+    config.dpo.adaptive_rates = 1.0  # of the kind in which the policy still loses more
     return last
+
+
+def use_base_as_judge(config: ConfigDict) -> None:
+    """Rule, reference and the untouched base judge the searches.
+
+    The answers to safety prompts have rewards from -1 to 1 by them, and not from -3 to 3, so that a
+    step is to be preferred as soon as more than half of its answers are good.
+    """
+    config.search.judge_model = "base"
+    config.search.judge.update(judge_of_base())
+    config.preferences.v1 = 0.0
 
 
 def judge_of_base() -> dict[str, object]:

@@ -6,7 +6,7 @@ from stair_jax.recipes import pocket_world
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.pocket_world import ITERATIONS
 
-_OURS = ("our_search", "our_pairs", "ours")
+OURS = ("our_search", "our_pairs", "ours")
 _SELF_REWARDING = ("answers", "self_rewarding")
 _PROMPTS = 480  # of all searches together
 
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
         "sft:deliberative",
         "pocket:our_data",
         "sft:sft_contrast",
-        *iteration_stages(ITERATIONS, _OURS),
+        *iteration_stages(ITERATIONS, OURS),
         "evaluate",
         "evaluate:test_time",
     )
@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
         *(f"{_SELF_REWARDING[1]}{i}" for i in numbers),
         "deliberative",
         "sft_contrast",
-        *(f"{_OURS[2]}{i}" for i in numbers),
+        *(f"{OURS[2]}{i}" for i in numbers),
     )
     _evaluate(config, arms)
     return config
@@ -155,18 +155,24 @@ def _add_synthesis(config: ConfigDict) -> None:
 
 
 def _add_ours(config: ConfigDict) -> None:
-    """The paper's iterations with what we recommend against over-refusal.
+    """Our recipe beside the paper's, whose searches and DPO keep their settings."""
+    link_ours(config)
+    search, _, policy = OURS
+    for i in range(1, ITERATIONS + 1):
+        config[f"{search}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
+        config[f"{policy}{i}"].adaptive_rates = 1.0
 
-    Contrast data in SFT and search; a refusal of a harmless request counts as much as a leak; some
-    search prompts begin wrong, and the answer has to recover; DPO draws the kind of pairs more
-    often of which the trees show that more is to be gained.
+
+def link_ours(config: ConfigDict) -> None:
+    """What we recommend against over-refusal, as far as it is in the data.
+
+    Contrast data in SFT and search; some search prompts begin wrong, and the answer has to recover.
+    Beside it a refusal of a harmless request counts as much as a leak, and DPO draws the kind of
+    pairs more often of which the trees show that more is to be gained.
     """
     config.our_data = ConfigDict({"contrasts": 0.25, "forced_starts": 0.2, "labels": True})
     config.sft_contrast = ConfigDict({"data": "our_data"})
-    link_iterations(config, ITERATIONS, "sft_contrast", _OURS, "our_data")
-    for i in range(1, ITERATIONS + 1):
-        config[f"{_OURS[0]}{i}"].judge = ConfigDict({"harmless_refusals": "unsafe"})
-        config[f"{_OURS[2]}{i}"].adaptive_rates = 1.0
+    link_iterations(config, ITERATIONS, "sft_contrast", OURS, "our_data")
 
 
 def _evaluate(config: ConfigDict, arms: tuple[str, ...]) -> None:

@@ -7,26 +7,53 @@ from ml_collections import ConfigDict
 from stair_jax.recipes import pocket_world
 from stair_jax.recipes.iterations import iteration_stages
 from stair_jax.recipes.pocket_world import ITERATIONS
+from stair_jax.recipes.study import pocket
+
+_BEFORE = ("pocket:data", "model:base")
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe: SFT and three iterations, of which each cell changes something."""
     config = pocket_world.get_config()
-    policies = ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1)))
-    config.stages = (
-        "pocket:data",
-        "model:base",
-        "sft",
-        *iteration_stages(ITERATIONS),
-        "evaluate",
-    )
-    del config.system1
+    config.stages = (*_BEFORE, "sft", *iteration_stages(ITERATIONS), "evaluate")
+    _ask(config, ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1))))
+    return config
+
+
+def get_parts() -> ConfigDict:
+    """Our recipe, of which each cell leaves out one part."""
+    config = pocket_world.get_config()
+    for i in range(1, ITERATIONS + 1):
+        for name in ("search", "pairs", "iter"):
+            del config[f"{name}{i}"]
+    pocket.link_ours(config)
+    config.search.judge.harmless_refusals = "unsafe"
+    config.dpo.adaptive_rates = 1.0
+    before = (*_BEFORE, "pocket:our_data", "sft:sft_contrast")
+    config.stages = (*before, *iteration_stages(ITERATIONS, pocket.OURS), "evaluate")
+    _ask(config, ("sft_contrast", *(f"ours{i}" for i in range(1, ITERATIONS + 1))))
+    return config
+
+
+def _ask(config: ConfigDict, policies: tuple[str, ...]) -> None:
+    """Greedy answers of these policies alone, and no sections of stages that are not there."""
+    del config.system1, config.prm
     config.evaluate.models = policies
     config.evaluate.prompted = ""
     config.evaluate.searched = ""
     config.evaluate.methods = ()
     config.evaluate.prm = ""
-    return config
+
+
+def get_part_cells() -> dict[str, dict[str, Any]]:
+    """Our recipe without one of its parts each."""
+    return {
+        "ours": {},
+        "no_contrasts": {"our_data.contrasts": 0.0},
+        "no_wrong_starts": {"our_data.forced_starts": 0.0},
+        "no_harmless_refusals": {"search.judge.harmless_refusals": "unhelpful"},
+        "no_adaptive_rates": {"dpo.adaptive_rates": 0.0},
+    }
 
 
 def get_sweep() -> dict[str, dict[str, Any]]:
@@ -52,8 +79,11 @@ def _rewards() -> dict[str, dict[str, Any]]:
 
 
 def _judges() -> dict[str, dict[str, Any]]:
-    """Who judges, and how."""
-    expected = {"search.judge.mode": "expected"}
+    """Who judges, and how.
+
+    Without a reasoning before it, a label means nothing here: its log-probs are read behind one.
+    """
+    expected = {"search.judge.mode": "both"}
     return {
         "judge_expected": expected,
         "judge_calibrated": {
@@ -78,8 +108,6 @@ def _sizes() -> dict[str, dict[str, Any]]:
 def _safety_shares() -> dict[str, dict[str, Any]]:
     """Share of safety prompts among the SFT examples; of the recipe: 5 of 12."""
     return {
-        f"safety_{percent}": {
-            "sft.rates": {"safety": percent / 100, "helpfulness": 1 - percent / 100}
-        }
+        f"safety_{percent}": {"sft.rates": {"safety": percent, "helpfulness": 100 - percent}}
         for percent in (10, 25, 60, 80)
     }

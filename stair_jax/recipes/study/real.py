@@ -132,7 +132,8 @@ def _training(how: Mapping[str, Any], kind: str) -> ConfigDict:
     section.dtype = "bfloat16"
     section.param_dtype = how["param_dtype"]
     section.hf_dtype = how["hf_dtype"]
-    section.checkpoint_every = 0  # a run is stopped between stages, and these take a minute
+    section.checkpoint_every = 0  # of stages that take a minute
+    section.reader = "datasets"  # needs no TensorFlow
     return section
 
 

@@ -15,6 +15,7 @@ from stair_jax.recipes.study.arms import (
     add_ours,
     add_uses_of_trees,
     judge_of_base,
+    use_base_as_judge,
 )
 from stair_jax.recipes.study.real import (
     BASE,
@@ -52,7 +53,7 @@ def one_iteration(model: str = "") -> ConfigDict:
     """
     config = _small(model)
     last = link_iterations(config, 1, SFT)
-    _use_base_as_judge(config)
+    use_base_as_judge(config)
     ask(config, (*BASE, SFT, *iteration_stages(1)), (last,))
     return config
 
@@ -69,22 +70,27 @@ def reward_cells(model: str = "") -> Cells:
 
 
 def size_cells(model: str = "") -> Cells:
-    """Iterations of a tree, n, and children of a node, m."""
+    """Iterations of a tree, n, and children of a node, m; prompts."""
     del model
     return {
         **{f"n_{n}": {"search.num_iterations": n} for n in (8, 16, 32, 64)},
         **{f"m_{m}": {"search.num_children": m} for m in (2, 8)},
+        **{f"prompts_{p}": {"search.num_prompts": p} for p in (128, 512)},
     }
 
 
 def rate_cells(model: str = "") -> Cells:
-    """What is to be chosen on `dev`: learning rate and beta of DPO, thresholds of the pairs."""
+    """What is to be chosen on `dev`: rate and loss of DPO, thresholds of pairs, cheaper pairs."""
     del model
     return {
         **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 2e-5, 5e-5, 1e-4)},
         **{f"beta_{beta:g}": {"dpo.beta": beta} for beta in (0.2, 0.4)},
         **{f"v0_{v0:g}": {"preferences.v0": v0} for v0 in (0.25, 1.0)},
         **{f"visits_{visits}": {"preferences.min_visits": visits} for visits in (1, 4)},
+        **{f"length_{alpha:g}": {"dpo.length_penalty": alpha} for alpha in (0.01, 0.03)},
+        "value_margin": {"dpo.value_margin": 0.1},
+        "shared_rollouts": {"search.more_pairs.share_rollouts": True},
+        "colder": {"search.temperature": 0.9},
     }
 
 
@@ -111,7 +117,7 @@ def judge_cells(model: str = "") -> Cells:
         "base": base,
         "base_calibrated": {**base, **calibrated},
         "rule_policy": {"search.judge.source": ("rule", "reference", "policy")},
-        "rule_base": {"search.judge_model": "base", **ours},
+        "rule_base": {"search.judge_model": "base", **ours, "preferences.v1": 0.0},
     }
 
 
@@ -133,7 +139,10 @@ def part_cells(model: str = "") -> Cells:
         "no_starts": {"search.forced_starts.share": 0.0},
         "no_forged_tags": {"search.forced_starts.forged_tags": 0.0},
         "no_shared_rollouts": {"search.more_pairs.share_rollouts": False},
+        "malformed_too": {"preferences.well_formed": False},
         "no_length_control": {"dpo.length_penalty": 0.0},
+        "no_adaptive_rates": {"dpo.adaptive_rates": 0.0},
+        "balanced": {"dpo.adaptive_rates": 0.0, "dpo.balance": "outcome"},
         "c2_zero": {"search.reward.c2": 0.0, "search.reward.allow_unsafe": True},
     }
 
@@ -151,7 +160,7 @@ def iterations(model: str = "") -> ConfigDict:
     """Three iterations, of which each cell changes something, at equal numbers of trees."""
     config = _small(model)
     last = link_iterations(config, ITERATIONS, SFT)
-    _use_base_as_judge(config)
+    use_base_as_judge(config)
     ask(config, (*BASE, SFT, *iteration_stages(ITERATIONS)), (last,))
     return config
 
@@ -189,8 +198,3 @@ def _small(model: str) -> ConfigDict:
     config.search.num_prompts = _PROMPTS
     config.search.num_iterations = 32
     return config
-
-
-def _use_base_as_judge(config: ConfigDict) -> None:
-    config.search.judge_model = "base"
-    config.search.judge.update(judge_of_base())

@@ -99,7 +99,7 @@ def test_fetched_sets_give_the_rows_that_local_copies_do(
     write_sources(tmp_path / "sources")
     by_origin = {one.origin.partition(":")[2]: one for one in SETS.values()}
 
-    def fetch_hub(place, revision):
+    def fetch_hub(place, revision, columns=()):
         if path := local.find(tmp_path / "sources", by_origin[place].files):
             return remote.Remote(local.read_file(path), "c0ffee", "0" * 64, b"")
         raise remote.NotThere("no such set")

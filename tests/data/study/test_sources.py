@@ -154,6 +154,29 @@ def test_a_set_that_a_server_does_not_have_is_absent(github, hub):
     assert "harmful_behaviors.csv answers 404 Not Found" in sources.absent["advbench"]
 
 
+def test_a_server_with_a_fault_is_no_reason_to_do_without_its_sets(github, hub):
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = httpx.Response(503, request=httpx.Request("GET", "https://hub"))
+    hub(HfHubHTTPError("503: try later", response=response))
+    github(urllib.error.HTTPError("https://x", 503, "Unavailable", {}, None))
+    for name in ("star1", "advbench"):
+        with pytest.raises(UserError, match=r"cannot reach .*503"):
+            Sources(Choice()).rows(name)
+
+
+def test_of_a_large_set_only_the_columns_in_use_are_read(hub, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    hub("c0ffee")
+    import datasets
+
+    rows = [{"prompt": "How?", "chosen": "So.", "rejected": "No."}]
+    split = datasets.DatasetDict({"train_prefs": datasets.Dataset.from_list(rows)})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, revision: split)
+    assert Sources(Choice()).rows("ultrafeedback") == [{"prompt": "How?"}]
+
+
 @pytest.mark.parametrize(("name", "what"), [("advbench", "https://raw"), ("star1", "the hub for")])
 def test_a_server_that_cannot_be_reached_is_an_error_that_names_the_way_out(
     github, hub, name, what
