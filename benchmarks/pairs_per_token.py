@@ -252,7 +252,8 @@ class Setup:
     @property
     def thresholds(self) -> StepPairSettings:
         """Of the pairs."""
-        return StepPairSettings(self.flags.v0, self.flags.v1, self.flags.min_visits)
+        flags = self.flags
+        return StepPairSettings(v0=flags.v0, v1=flags.v1, min_visits=flags.min_visits)
 
     def search(self, variant: Variant) -> list[TreeRecord]:
         """A tree a prompt."""

@@ -1,7 +1,7 @@
 r"""Deliberative Alignment: answers written beside a policy, learnt without it.
 
-    stair-jax --config=configs/study/deliberative.py --workdir=runs/study/deliberative \
-        --reuse=runs/study/sft
+    stair-jax --config=configs/study/deliberative.py --workdir=runs/study/0/deliberative \
+        --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

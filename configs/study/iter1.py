@@ -1,7 +1,7 @@
 r"""The paper's recipe, iteration 1: search by the model itself, pairs, step-level DPO.
 
-    stair-jax --config=configs/study/iter1.py --workdir=runs/study/iter1 \
-        --reuse=runs/study/sft
+    stair-jax --config=configs/study/iter1.py --workdir=runs/study/0/iter1 \
+        --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -1,7 +1,7 @@
 r"""The paper's recipe, iteration 2: other prompts, jailbreaks among them.
 
-    stair-jax --config=configs/study/iter2.py --workdir=runs/study/iter2 \
-        --reuse=runs/study/iter1
+    stair-jax --config=configs/study/iter2.py --workdir=runs/study/0/iter2 \
+        --reuse=runs/study/0/iter1
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

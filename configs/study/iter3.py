@@ -1,7 +1,7 @@
 r"""The paper's recipe, iteration 3: other prompts, jailbreaks among them.
 
-    stair-jax --config=configs/study/iter3.py --workdir=runs/study/iter3 \
-        --reuse=runs/study/iter2
+    stair-jax --config=configs/study/iter3.py --workdir=runs/study/0/iter3 \
+        --reuse=runs/study/0/iter2
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -1,7 +1,7 @@
 r"""DPO and SACPO on given answers against the model's own.
 
-    stair-jax --config=configs/study/offline.py --workdir=runs/study/offline \
-        --reuse=runs/study/sft
+    stair-jax --config=configs/study/offline.py --workdir=runs/study/0/offline \
+        --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

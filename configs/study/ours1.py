@@ -1,7 +1,7 @@
 r"""Our recipe, iteration 1; docs/study.md says what it changes.
 
-    stair-jax --config=configs/study/ours1.py --workdir=runs/study/ours1 \
-        --reuse=runs/study/sft
+    stair-jax --config=configs/study/ours1.py --workdir=runs/study/0/ours1 \
+        --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

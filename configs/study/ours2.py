@@ -1,7 +1,7 @@
 r"""Our recipe, iteration 2: other prompts, jailbreaks among them.
 
-    stair-jax --config=configs/study/ours2.py --workdir=runs/study/ours2 \
-        --reuse=runs/study/ours1
+    stair-jax --config=configs/study/ours2.py --workdir=runs/study/0/ours2 \
+        --reuse=runs/study/0/ours1
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

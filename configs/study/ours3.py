@@ -1,7 +1,7 @@
 r"""Our recipe, iteration 3: other prompts, jailbreaks among them.
 
-    stair-jax --config=configs/study/ours3.py --workdir=runs/study/ours3 \
-        --reuse=runs/study/ours2
+    stair-jax --config=configs/study/ours3.py --workdir=runs/study/0/ours3 \
+        --reuse=runs/study/0/ours2
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -1,7 +1,7 @@
 r"""Self-Rewarding: three rounds of the best answer against the worst, by the model itself.
 
-    stair-jax --config=configs/study/self_rewarding.py --workdir=runs/study/self_rewarding \
-        --reuse=runs/study/sft
+    stair-jax --config=configs/study/self_rewarding.py --workdir=runs/study/0/self_rewarding \
+        --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

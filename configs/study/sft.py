@@ -1,6 +1,6 @@
 r"""The base, asked to think first too, and SFT: on final answers, on steps, with contrast data.
 
-    stair-jax --config=configs/study/sft.py --workdir=runs/study/sft
+    stair-jax --config=configs/study/sft.py --workdir=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -1,6 +1,6 @@
 r"""The same trees in three ways: DPO on steps, DPO on whole answers, SFT on good answers.
 
-    stair-jax --config=configs/study/steps.py --workdir=runs/study/steps --reuse=runs/study/sft
+    stair-jax --config=configs/study/steps.py --workdir=runs/study/0/steps --reuse=runs/study/0/sft
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -1,7 +1,7 @@
 r"""The process reward model, and best-of-N and beam search by it and by self-reward.
 
-    stair-jax --config=configs/study/test_time.py --workdir=runs/study/test_time \
-        --reuse=runs/study/iter3
+    stair-jax --config=configs/study/test_time.py --workdir=runs/study/0/test_time \
+        --reuse=runs/study/0/iter3
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

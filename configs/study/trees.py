@@ -1,7 +1,7 @@
 r"""Other uses of the first search: DPO on whole answers, SFT on good ones.
 
-    stair-jax --config=configs/study/trees.py --workdir=runs/study/trees \
-        --reuse=runs/study/iter1
+    stair-jax --config=configs/study/trees.py --workdir=runs/study/0/trees \
+        --reuse=runs/study/0/iter1
 
 Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
 (docs/study.md).

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from stair_jax.training.optimizers.moments import Axis, Kept, Shape
-from stair_jax.training.optimizers.random_bits import random_bits
+from stair_jax.training.optimizers.random_bits import WHOLE, Rows, random_bits
 
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 256, 8
 _PARTS = 8  # into which the blocks of a row should be divisible, for meshes
@@ -68,13 +68,13 @@ class EightBit:
         }
 
     def average(
-        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array
+        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array, rows: Rows = WHOLE
     ) -> tuple[Kept, jax.Array]:
         """See `Store`."""
         average = decay * self.decode(kept) + (1 - decay) * values
-        return self.encode(average, key), average
+        return self.encode(average, key, rows), average
 
-    def encode(self, values: jax.Array, key: jax.Array) -> Kept:
+    def encode(self, values: jax.Array, key: jax.Array, rows: Rows = WHOLE) -> Kept:
         """Codes and scales of float32 values; of the second moment, none below zero."""
         blocks = _in_blocks(values)
         scales = jnp.max(jnp.abs(blocks), axis=-1)
@@ -82,7 +82,8 @@ class EightBit:
         if self.signed:
             codes = _signed_codes(shares)
         else:
-            codes = _ratio_codes(shares, random_bits(key, values.shape).reshape(shares.shape))
+            bits = random_bits(key, values.shape, rows)
+            codes = _ratio_codes(shares, bits.reshape(shares.shape))
         return {"codes": codes.reshape(values.shape), "scales": scales}
 
     def decode(self, kept: Kept) -> jax.Array:

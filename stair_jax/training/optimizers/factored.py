@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from stair_jax.training.optimizers.moments import Axis, Kept, Shape
+from stair_jax.training.optimizers.random_bits import WHOLE, Rows
 
 
 def fits(shape: Shape) -> bool:
@@ -48,15 +49,15 @@ class Factored:
         return {"rows": PartitionSpec(*names[:cut]), "columns": PartitionSpec(*names[cut:])}
 
     def average(
-        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array
+        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array, rows: Rows = WHOLE
     ) -> tuple[Kept, jax.Array]:
         """See `Store`."""
         cut = sides(values.shape)
-        rows, columns = tuple(range(cut)), tuple(range(cut, values.ndim))
+        first, second = tuple(range(cut)), tuple(range(cut, values.ndim))
         new = {
-            "rows": decay * kept["rows"] + (1 - decay) * jnp.mean(values, axis=columns),
-            "columns": decay * kept["columns"] + (1 - decay) * jnp.mean(values, axis=rows),
+            "rows": decay * kept["rows"] + (1 - decay) * jnp.mean(values, axis=second),
+            "columns": decay * kept["columns"] + (1 - decay) * jnp.mean(values, axis=first),
         }
         mean = jnp.maximum(jnp.mean(new["rows"]), jnp.finfo(jnp.float32).tiny)
-        shares = jnp.expand_dims(new["rows"] / mean, columns)
-        return new, shares * jnp.expand_dims(new["columns"], rows)
+        shares = jnp.expand_dims(new["rows"] / mean, second)
+        return new, shares * jnp.expand_dims(new["columns"], first)

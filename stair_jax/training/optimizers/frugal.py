@@ -20,7 +20,7 @@ from stair_jax.training.optimizers.eight_bit import EightBit
 from stair_jax.training.optimizers.factored import Factored
 from stair_jax.training.optimizers.layers import is_stacked, update_each
 from stair_jax.training.optimizers.moments import Axis, Kept, Plain, Shape, Store
-from stair_jax.training.optimizers.random_bits import key_of, random_bits
+from stair_jax.training.optimizers.random_bits import Rows, key_of, random_bits
 from stair_jax.training.optimizers.rounding import split_sum, stochastically_rounded
 
 Params = Any
@@ -159,12 +159,13 @@ class FrugalAdam:
         param: jax.Array,
         gradient: jax.Array,
         kept: dict[str, Kept],
+        rows: Rows,
     ) -> tuple[jax.Array, dict[str, Kept]]:
-        """A parameter of one layer, and what is kept of it."""
+        """A parameter of one layer, or some of its rows, and what is kept of it."""
         is_away = host_memory.came_from_host(kept)
         kept = host_memory.to_device(kept) if is_away else kept
         keys = {use: key_of(key, step.number, use) for use in range(3)}
-        first, second, update = self._direction(step, gradient, kept, keys)
+        first, second, update = self._direction(step, gradient, kept, keys, rows)
         wide = param.astype(jnp.float32)
         if "lost" in kept:
             wide += kept["lost"].astype(jnp.float32)
@@ -175,20 +176,25 @@ class FrugalAdam:
         if "lost" in kept:
             param, new["lost"] = split_sum(wide)
         elif self.rounding == "stochastic" and param.dtype == jnp.bfloat16:
-            param = stochastically_rounded(wide, random_bits(keys[2], wide.shape))
+            param = stochastically_rounded(wide, random_bits(keys[2], wide.shape, rows))
         else:
             param = wide.astype(param.dtype)
         return param, host_memory.to_host(new) if is_away else new
 
     def _direction(
-        self, step: Step, gradient: jax.Array, kept: dict[str, Kept], keys: Mapping[int, jax.Array]
+        self,
+        step: Step,
+        gradient: jax.Array,
+        kept: dict[str, Kept],
+        keys: Mapping[int, jax.Array],
+        rows: Rows,
     ) -> tuple[Kept, Kept, jax.Array]:
         """(first moment, second moment, Adam's update for a rate of 1), with bias correction."""
         stores = self.stores(gradient.shape)
         gradient = step.factor * gradient.astype(jnp.float32)
-        first, mean = stores["first"].average(kept["first"], gradient, self.b1, keys[0])
+        first, mean = stores["first"].average(kept["first"], gradient, self.b1, keys[0], rows)
         second, square = stores["second"].average(
-            kept["second"], jnp.square(gradient), self.b2, keys[1]
+            kept["second"], jnp.square(gradient), self.b2, keys[1], rows
         )
         steps = step.number.astype(jnp.float32)
         mean /= 1 - self.b1**steps

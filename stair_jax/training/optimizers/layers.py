@@ -1,5 +1,6 @@
-"""An update of each parameter by itself, layer by layer."""
+"""An update of each parameter by itself, layer by layer, and large ones piece by piece."""
 
+import math
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stair_jax.training.optimizers.random_bits import key_of
+from stair_jax.training.optimizers.host_memory import came_from_host
+from stair_jax.training.optimizers.random_bits import WHOLE, Rows, key_of
 
 Params = Any
 _LAYERS = "layers"  # below it, parameters are stacked over layers
-# (key, parameter, gradient, what is kept of it) -> (parameter, what is kept of it), of one layer.
-Update = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+_PIECE = 2**24  # elements of a piece at most, of parameters outside of the layers
+_MOST_PIECES = 1024
+_PARTS = 8  # into which the rows of a piece should be divisible, for meshes
+# (key, parameter, gradient, what is kept of it, rows) -> (parameter, what is kept of it), of one
+# layer, or of these rows.
+Update = Callable[[jax.Array, jax.Array, jax.Array, Any, Rows], tuple[jax.Array, Any]]
 
 
 def is_stacked(path: Any) -> bool:
@@ -33,8 +39,9 @@ def update_each(
       params: tree of arrays.
       gradients: a tree like it.
       kept: a tree like it with trees of arrays as leaves.
-      in_turn: whether layers are a loop that writes into the arrays that it reads, so that what an
-        update needs besides is there for one layer at a time; else all are updated at once.
+      in_turn: whether layers, and pieces of what is no layer, are loops that write into the arrays
+        that they read, so that what an update needs besides is there for one of them at a time;
+        else all are updated at once.
     """
     treedef: Any
     paths, treedef = jax.tree_util.tree_flatten_with_path(params)
@@ -42,9 +49,11 @@ def update_each(
     slopes = treedef.flatten_up_to(gradients)
     stacked = [number for number, (path, _) in enumerate(paths) if is_stacked(path)]
 
-    def updated(number: int, layer: jax.Array, state: Any, gradient: jax.Array) -> Any:
+    def updated(
+        number: int, layer: jax.Array, state: Any, gradient: jax.Array, rows: Rows = WHOLE
+    ) -> Any:
         name = zlib.crc32(jax.tree_util.keystr(paths[number][0]).encode())
-        return update(key_of(name, layer), state[0], gradient, state[1])
+        return update(key_of(name, layer), state[0], gradient, state[1], rows)
 
     def of_layer(layer: jax.Array, wholes: list[Any]) -> list[Any]:
         return [
@@ -59,23 +68,62 @@ def update_each(
         looped = [jax.vmap(partial(updated, i))(layers, states[i], slopes[i]) for i in stacked]
     new = dict(zip(stacked, looped, strict=True))
     for number in set(range(len(paths))) - set(stacked):
-        new[number] = updated(number, jnp.uint32(0), states[number], slopes[number])
+        own = partial(updated, number, jnp.uint32(0))
+        count = num_pieces(*states[number]) if in_turn else 1
+        new[number] = _in_pieces(own, states[number], slopes[number], count)
     ordered = (new[number] for number in range(len(paths)))
     params, kept = zip(*ordered, strict=True)
     return treedef.unflatten(params), treedef.unflatten(kept)
 
 
-def _at(stacked: Any, layer: jax.Array) -> Any:
-    """One layer of a tree of stacked arrays."""
+def num_pieces(param: jax.Array, kept: Any) -> int:
+    """In how many pieces of rows a parameter is updated; 1: as a whole.
+
+    As few as make a piece small enough, of all numbers that divide its rows and leave each device
+    of a mesh whole rows. What is kept has to have the same rows, which the two sides of a factored
+    moment have not; of arrays in the memory of the host, the parameter is updated as a whole.
+    """
+    leaves = jax.tree.leaves(kept)
+    has_rows = all(leaf.ndim > 1 and leaf.shape[0] == param.shape[0] for leaf in leaves)
+    if param.size <= _PIECE or not has_rows or came_from_host(kept):
+        return 1
+    rows = param.shape[0] // math.gcd(param.shape[0], _PARTS)
+    counts = [each for each in range(1, _MOST_PIECES + 1) if rows % each == 0]
+    return next((each for each in counts if param.size <= each * _PIECE), counts[-1])
+
+
+def _in_pieces(updated: Callable[..., Any], state: Any, gradient: jax.Array, count: int) -> Any:
+    """A parameter with what is kept of it, updated in so many pieces.
+
+    Piece i has the rows i, i + count, ...: where a mesh splits the rows, a piece is split alike.
+    """
+    if count == 1:
+        return updated(state, gradient)
+
+    def apart(array: jax.Array) -> jax.Array:
+        return array.reshape(array.shape[0] // count, count, *array.shape[1:])
+
+    slopes = apart(gradient)
+
+    def of_piece(piece: jax.Array, wholes: Any) -> Any:
+        one, slope = _at((wholes, slopes), piece, axis=1)
+        return _put(wholes, piece, updated(one, slope, Rows(piece, count)), axis=1)
+
+    looped = jax.lax.fori_loop(0, count, of_piece, jax.tree.map(apart, state))
+    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), looped)
+
+
+def _at(stacked: Any, layer: jax.Array, axis: int = 0) -> Any:
+    """One layer of a tree of arrays that are stacked along an axis."""
     return jax.tree.map(
-        lambda array: jax.lax.dynamic_index_in_dim(array, layer, keepdims=False), stacked
+        lambda array: jax.lax.dynamic_index_in_dim(array, layer, axis, keepdims=False), stacked
     )
 
 
-def _put(stacked: Any, layer: jax.Array, one: Any) -> Any:
+def _put(stacked: Any, layer: jax.Array, one: Any, axis: int = 0) -> Any:
     """The tree with one layer in its place."""
     return jax.tree.map(
-        lambda array, part: jax.lax.dynamic_update_index_in_dim(array, part, layer, 0),
+        lambda array, part: jax.lax.dynamic_update_index_in_dim(array, part, layer, axis),
         stacked,
         one,
     )

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from stair_jax.training.optimizers.random_bits import WHOLE, Rows
+
 Kept = Any  # an array, or a dict of arrays
 Shape = tuple[int, ...]
 
@@ -39,7 +41,7 @@ class Store(Protocol):
         """PartitionSpecs of what is kept, of a parameter with these axes."""
 
     def average(
-        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array
+        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array, rows: Rows = WHOLE
     ) -> tuple[Kept, jax.Array]:
         """Moving average, decay * before + (1 - decay) * values: (what is kept of it, float32).
 
@@ -48,6 +50,7 @@ class Store(Protocol):
           values: float32.
           decay: of the average before.
           key: of what is drawn at random (`random_bits.py`).
+          rows: of the whole array that these values are.
         """
 
 
@@ -66,7 +69,7 @@ class Plain:
         return PartitionSpec(*(axis.mesh_axes for axis in axes))
 
     def average(
-        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array
+        self, kept: Kept, values: jax.Array, decay: float, key: jax.Array, rows: Rows = WHOLE
     ) -> tuple[Kept, jax.Array]:
         """See `Store`."""
         average = decay * kept.astype(jnp.float32) + (1 - decay) * values

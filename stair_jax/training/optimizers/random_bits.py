@@ -1,9 +1,26 @@
 """Random bits of array elements from counters: cheap, without a state, the same on any mesh."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 _GOLDEN = 0x9E3779B9  # 2^32 by the golden ratio: far from any multiple of a power of two
+
+
+class Rows(NamedTuple):
+    """Which rows of a whole array a piece of it has: `first`, `first + stride`, ...
+
+    Attributes:
+      first: the first of them; an int, or a scalar of integers.
+      stride: from one to the next.
+    """
+
+    first: int | jax.Array = 0
+    stride: int = 1
+
+
+WHOLE = Rows()
 
 
 def key_of(*numbers: int | jax.Array) -> jax.Array:
@@ -14,15 +31,19 @@ def key_of(*numbers: int | jax.Array) -> jax.Array:
     return key
 
 
-def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def random_bits(key: jax.Array, shape: tuple[int, ...], rows: Rows = WHOLE) -> jax.Array:
     """Bits uint32 [*shape], each from the key and the place of its element alone.
 
     Made where they are used: elementwise, of the element's index, so that a device makes the bits
-    of its own part of a sharded array. Places repeat beyond 2^32 elements.
+    of its own part of a sharded array. Places repeat beyond 2^32 elements. A piece has the bits
+    that its rows have in the whole array.
     """
     place = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        if axis == 0 and rows is not WHOLE:
+            along = jnp.uint32(rows.first) + jnp.uint32(rows.stride) * along
+        place = place * jnp.uint32(size) + along
     return _mixed(_mixed(place ^ key) + key)
 
 

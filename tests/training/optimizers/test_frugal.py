@@ -17,7 +17,7 @@ from stair_jax.planning.cost import host_bytes, local_bytes
 from stair_jax.training.batches import Batch
 from stair_jax.training.loop import TrainingRun, train
 from stair_jax.training.optimizer import make_optimizer
-from stair_jax.training.optimizers import host_memory
+from stair_jax.training.optimizers import host_memory, layers
 from stair_jax.training.optimizers.frugal import FrugalAdam
 from stair_jax.training.settings import TrainingSettings
 from stair_jax.training.step import (
@@ -374,3 +374,57 @@ def test_devices_without_pinned_memory_are_refused(tpu):
     host_memory.check(chip, in_eight_bits=False)
     with pytest.raises(UserError, match="does not go with moments in int8 on TPUs"):
         host_memory.check(chip, in_eight_bits=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 2)])
+@pytest.mark.parametrize("name", ["int8", "all"])
+def test_an_update_in_pieces_has_the_same_bits(name, shape, monkeypatch):
+    """Also what is drawn at random: a row has its bits in whatever piece it is."""
+    settings = make_settings(**{**OPTIONS[name], "offload": False})
+    whole, losses = run(settings, steps=2, shape=shape)
+    monkeypatch.setattr(layers, "_PIECE", 256)
+    pieces, others = run(settings, steps=2, shape=shape)
+    assert others == losses
+    assert bits(pieces) == bits(whole)
+    assert shardings(pieces) == shardings(whole)
+
+
+def shardings(state):
+    return [leaf.sharding for leaf in jax.tree.leaves(state)]
+
+
+def test_a_piece_is_small_and_leaves_each_device_whole_rows():
+    def shape(*size, dtype=jnp.int8):
+        return jax.ShapeDtypeStruct(size, dtype)
+
+    def count(rows, columns, kept=None):
+        param = shape(rows, columns, dtype=jnp.bfloat16)
+        return layers.num_pieces(param, kept or {"codes": param, "scales": shape(rows, 16)})
+
+    assert count(4096, 4096) == 1  # a piece
+    assert count(128_384, 4096) == 34  # of 3776 rows, 8 x 472
+    assert count(128_260, 4096) == 53  # of 2420: 4 divides the rows, 8 does not
+    assert count(128_257, 4096) == 1  # a prime
+    factored = {"rows": shape(128_384), "columns": shape(4096)}
+    assert count(128_384, 4096, factored) == 1  # a mean over rows needs all of them
+
+
+def test_an_update_in_pieces_needs_less_memory():
+    """What is decoded of the moments, and their average, is there for one piece at a time."""
+    tx = make_optimizer(make_settings(**OPTIONS["int8"], clip_norm=0.0), 1).tx
+    params = {"embedding": jnp.zeros((32_768, 64))}
+    axes = {"embedding": P("vocab", "embed")}
+    state = init_state(params, axes, tx, make_mesh(MeshShape(1, 1, 1)))
+
+    def temporary(piece):
+        def step(params, kept, gradients):
+            new, kept, _ = tx.apply(gradients, jnp.float32(1), params, kept, jnp.float32(1))
+            return new, kept
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layers, "_PIECE", piece)
+            jitted = jax.jit(step, donate_argnums=(0, 1))
+            compiled = jitted.lower(state.params, state.opt_state, state.params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(2**17) < temporary(2**24) / 4
