@@ -5,6 +5,7 @@ Runs that are named one by one are of the same arm if the records of their evalu
 stages that these read, have the same settings; or if the user gives them the same name.
 """
 
+import glob
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from stair_jax.run.stage_records import COMPLETE_FILE, read_record
 from stair_jax.run.sweep_grid import SEED
 from stair_jax.run.sweep_manifest import read_manifest
 
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SEED_IN_NAME = re.compile(rf"(^|_){SEED}-\d+")
 
 
@@ -46,7 +48,7 @@ def find_runs(names: Sequence[str], stage: str = "") -> list[EvaluatedRun]:
 
     Args:
       names: working folders of runs, of `stair-jax evaluate`, or of sweeps, or folders of stages
-        that evaluate; each may have an arm in front, as ARM=FOLDER.
+        that evaluate; each may have an arm in front, as ARM=FOLDER, and be a pattern of a shell.
       stage: of the runs; empty: all that evaluate.
 
     Raises:
@@ -55,8 +57,7 @@ def find_runs(names: Sequence[str], stage: str = "") -> list[EvaluatedRun]:
     found: list[EvaluatedRun] = []
     unnamed: list[EvaluatedRun] = []
     given: set[str] = set()
-    for name in names:
-        arm, path = _split(name)
+    for arm, path in (each for name in names for each in _split(name)):
         own = list(_runs_of(path, arm, stage))
         if not own:
             what = f"of the stage {stage}" if stage else "with a graded.jsonl"
@@ -71,12 +72,28 @@ def find_runs(names: Sequence[str], stage: str = "") -> list[EvaluatedRun]:
     return _numbered(_with_arms(found, unnamed), given)
 
 
-def _split(name: str) -> tuple[str, Path]:
-    """The arm that the user gives, and the folder."""
+def _split(name: str) -> list[tuple[str, Path]]:
+    """The arm that the user gives, and the folders."""
     arm, equals, path = name.partition("=")
     if not equals or Path(name).expanduser().exists():
-        return "", Path(name).expanduser()
-    return arm.strip(), Path(path).expanduser()
+        arm, path = "", name
+    return [(arm.strip(), folder) for each in _braces(path) for folder in _fitting(each)]
+
+
+def _braces(text: str) -> list[str]:
+    """The texts that a shell makes of one with alternatives, as {a,b}."""
+    match = _BRACES.search(text)
+    if match is None or Path(text).exists():
+        return [text]
+    parts = (text[: match.start()] + part + text[match.end() :] for part in match[1].split(","))
+    return [each for part in parts for each in _braces(part)]
+
+
+def _fitting(text: str) -> list[Path]:
+    """The folders that a pattern fits, sorted; a text that is none, or fits nothing, as it is."""
+    path = Path(text).expanduser()
+    found = [] if path.exists() else sorted(map(Path, glob.glob(str(path))))
+    return found or [path]
 
 
 def _runs_of(path: Path, arm: str, stage: str) -> Iterator[EvaluatedRun]:

@@ -26,6 +26,7 @@ from stair_jax.run.stage_records import (
     difference,
     read_record,
 )
+from stair_jax.run.stage_times import TIMES_FILE
 from stair_jax.run.sweep_manifest import read_manifest
 from stair_jax.run.workdir import HISTORY, Fill
 
@@ -152,8 +153,9 @@ def _is_still(source: Path, record: Record) -> bool:
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
-    """Hidden files but for the copy of the record, and what was set aside."""
-    hidden = {name for name in names if name.startswith(".") and name != f".{COMPLETE_FILE}"}
+    """What was set aside, and hidden files but for the copy of the record and the stage's times."""
+    kept = (f".{COMPLETE_FILE}", TIMES_FILE)
+    hidden = {name for name in names if name.startswith(".") and name not in kept}
     return hidden | {name for name in names if ".damaged" in Path(name).suffix}
 
 

@@ -43,6 +43,20 @@ def test_the_user_may_say_what_is_a_seed_of_what(tmp_path):
     assert shown(found) == [("a", "ours", "0"), ("b", "ours", "1"), ("c", "base", "0")]
 
 
+def test_patterns_of_a_shell_are_read(tmp_path):
+    """So that the command in a document is short."""
+    for seed in (0, 1):
+        for beta, name in ((1, "sft"), (2, "iter1")):
+            run(tmp_path / str(seed) / name, seed, beta=beta)
+    found = find_runs([f"{tmp_path}/[01]/{{sft,iter1}}"])
+    assert shown(found) == [
+        ("sft", "sft", "0"), ("sft", "sft", "1"), ("iter1", "iter1", "0"), ("iter1", "iter1", "1"),
+    ]  # fmt: skip
+    assert [each.arm for each in find_runs([f"x={tmp_path}/*/sft"])] == ["x", "x"]
+    with pytest.raises(UserError, match=r"2/sft has no finished evaluation"):
+        find_runs([f"{tmp_path}/{{0,2}}/sft"])
+
+
 def test_cells_of_a_sweep_without_their_seeds_are_arms(tmp_path, capsys):
     cells = {f"beta-{b}_seed-{s}": {"dpo.beta": b, "seed": s} for b in ("1", "2") for s in "01"}
     manifest = {"schema": 1, "config": "c", "overrides": [], "cells": cells}
