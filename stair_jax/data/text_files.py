@@ -1,31 +1,31 @@
-"""Text files of rows: JSON lines, JSON, CSV and TSV, plain or gzipped, in UTF-8, UTF-16 or UTF-32.
+"""Text files of rows: JSON lines, JSON, CSV and TSV, plain or compressed by gzip or zstd.
 
-A row that cannot be read does not end the reading: it is listed with its place and the reason, and
-whoever asked decides how many of these are too many.
+Their text is UTF-8, UTF-16 or UTF-32. A row that cannot be read does not end the reading: it is
+listed with its place and the reason, and whoever asked decides how many of these are too many.
 """
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stair_jax.data.cells import MOST_LEVELS, BadCell, clean_row, json_object
+from stair_jax.data.unpacking import unpacked
 from stair_jax.errors import UserError
 
-_GZIP = b"\x1f\x8b"
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "a bzip2 archive",
     b"\xfd7zXZ\x00": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
 }
-_PARQUET = b"PAR1"
+_TABLES = {
+    b"PAR1": "a Parquet file: give it a name that ends with .parquet",
+    b"ARROW1": "an Arrow file: give it a name that ends with .arrow",
+}
 _LONGEST_FIELD = 2**31 - 1  # the default of the csv module, 128 KiB, is too short for answers
 _BAD_BYTE = re.compile("[\udc80-\udcff]")  # as the error handler "surrogateescape" writes them
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
@@ -92,16 +92,13 @@ def read_text(path: Path) -> str:
         raise UserError(f"there is no file {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if data.startswith(_GZIP):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is a damaged gzip file ({error}): copy it again") from error
+    data = unpacked(data, path)
     for start, what in _ARCHIVES.items():
         if data.startswith(start):
             raise UserError(f"{path} is {what}: unpack it, and name the file that was in it")
-    if data.startswith(_PARQUET):
-        raise UserError(f"{path} is a Parquet file: give it a name that ends with .parquet")
+    for start, what in _TABLES.items():
+        if data.startswith(start):
+            raise UserError(f"{path} is {what}")
     encoding = json.detect_encoding(data)  # by the byte order mark, or by where zero bytes are
     try:
         return data.decode(

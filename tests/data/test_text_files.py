@@ -2,12 +2,16 @@
 
 import csv
 import gzip
+import itertools
 import json
+import tracemalloc
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stair_jax.data import unpacking
 from stair_jax.data.sources import read_source
 from stair_jax.errors import UserError
 
@@ -161,3 +165,32 @@ def test_rows_of_a_table_with_other_fields_than_the_header_are_listed(tmp_path):
         "line 2: has 1 fields, and the header 2",
         "line 5: has 3 fields, and the header 2",
     ]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.json.zst", "a.csv.zstd", "a.jsonl"])
+def test_zstd_of_one_frame_or_several(tmp_path, name, frames):
+    texts = {"a.json.zst": json.dumps(ROWS), "a.csv.zstd": table(tmp_path / "t").read_text()}
+    data = texts.get(name, LINES).encode()
+    cuts = [len(data) * number // frames for number in range(frames + 1)]
+    parts = [data[start:end] for start, end in itertools.pairwise(cuts)]
+    packed = b"".join(map(zstandard.ZstdCompressor().compress, parts))
+    (tmp_path / name).write_bytes(packed)
+    assert rows_of(read_source(tmp_path / name)) == ROWS
+    (tmp_path / name).write_bytes(packed[:-5])
+    with pytest.raises(UserError, match=r"is a damaged zstd file .*: copy it again"):
+        read_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(level=19).compress])
+def test_what_unpacks_to_too_much_is_refused_before_it_is_in_memory(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(unpacking, "_ALWAYS", 2**22)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(pack(b" " * 2**24))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz unpacks to more than 4194304 bytes"):
+        read_source(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    path.write_bytes(pack(b"{}\n" + b" " * 2**21))
+    assert rows_of(read_source(path)) == [{}]
