@@ -68,6 +68,7 @@ def _rows(batches: Iterator[Any], limit: int, path: Path) -> Iterator[dict[str, 
     size = 0
     for batch in batches:
         _check_names(batch.schema.names)
+        batch.validate(full=True)  # a damaged one would end the process
         for start in range(0, batch.num_rows, _ROWS):
             part = _plain(batch.slice(start, _ROWS))
             size += part.nbytes + _CELL * part.num_rows * part.num_columns

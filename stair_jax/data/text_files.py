@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stair_jax.data.cells import MOST_LEVELS, BadCell, clean_row, json_object
-from stair_jax.data.unpacking import unpacked
+from stair_jax.data.unpacking import open_unpacked
 from stair_jax.errors import UserError
 
 _ARCHIVES = {
@@ -87,12 +87,12 @@ def read_text(path: Path) -> str:
       UserError: the file is missing or cannot be read or decoded.
     """
     try:
-        data = path.read_bytes()
+        with open_unpacked(path) as file:
+            data = file.read()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    data = unpacked(data, path)
     for start, what in _ARCHIVES.items():
         if data.startswith(start):
             raise UserError(f"{path} is {what}: unpack it, and name the file that was in it")

@@ -4,6 +4,8 @@ import csv
 import gzip
 import itertools
 import json
+import os
+import threading
 import tracemalloc
 
 import pytest
@@ -194,3 +196,13 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_in_memory(tmp_path, mo
     tracemalloc.stop()
     path.write_bytes(pack(b"{}\n" + b" " * 2**21))
     assert rows_of(read_source(path)) == [{}]
+
+
+def test_a_pipe_is_read_as_a_file_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for data in (LINES.encode(), gzip.compress(LINES.encode())):
+        writer = threading.Thread(target=path.write_bytes, args=(data,))
+        writer.start()
+        assert rows_of(read_source(path)) == ROWS
+        writer.join()
