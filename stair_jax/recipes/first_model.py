@@ -38,14 +38,14 @@ def first_model(model: str = MODEL) -> ConfigDict:
     config.model.init = model
     config.model.dtype = "float32"  # CPUs are slower in bfloat16
 
-    config.sft = _training(learning_rate=1e-3, batch_size=16)
+    config.sft = _training(learning_rate=1e-3, batch_size=8)
     config.sft.model = "base"
     config.sft.data = "files"
-    config.sft.epochs = 1.5
-    config.sft.max_length = 512  # of a row, in which several examples lie
+    config.sft.epochs = 1.0
+    config.sft.max_length = 640  # of a row, in which several examples lie
     config.sft.microbatch_rows = 1
     config.sft.held_out = 24.0  # rows
-    config.sft.eval_every = 8
+    config.sft.eval_every = 11
 
     config.search = ConfigDict()
     config.search.model = "sft"

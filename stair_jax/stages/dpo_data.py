@@ -81,7 +81,7 @@ def balanced(
       UserError: there are no rates, and pairs teach only one of the two.
     """
     taught = [outcome(row) for row in rows]
-    labels = [label or "neither" for label in taught]
+    labels: list[str] = [label or "neither" for label in taught]
     count = Counter(labels)
     if rates is None:
         for label in ("refuse", "comply"):

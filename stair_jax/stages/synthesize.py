@@ -75,7 +75,8 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
       weights: of the layers while they write: "none": as they are; "fp8" (GPUs) or "int8" (TPUs).
       kv_dtype: of the cache: "": `dtype`; "int8" or "float8_e4m3fn": twice the tokens fit.
       samples_every: prompts from one to the next of which a text sample is written to log,
-        `samples.jsonl`, TensorBoard and W&B: the best answer; 0: none.
+        `samples.jsonl`, TensorBoard and W&B: the best answer; 0: none. In a run of several
+        processes, of the prompts of the first one.
     """
 
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY

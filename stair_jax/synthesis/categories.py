@@ -1,7 +1,6 @@
 """Which category a prompt belongs to, and so which policy it is shown with."""
 
 import math
-import string
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -10,14 +9,13 @@ from stair_jax.decoding.driver import Driver, run_tasks
 from stair_jax.decoding.requests import MAX_SCORE_IDS, Completion, Request
 from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.search.judging.templates import label_ids
+from stair_jax.search.judging.templates import common_start
 from stair_jax.synthesis.policies import about
 from stair_jax.synthesis.settings import CategoriesBy
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.policies import GENERAL
 from stair_jax.text.tokenizer import Tokenizer
 
-_LETTERS = string.ascii_uppercase
 _QUESTION = """\
 Below are a list of topics and the request of a user.
 
@@ -28,7 +26,8 @@ Below are a list of topics and the request of a user.
 {prompt}
 
 ### Question
-To which of the topics does the request belong? Reply with its letter alone."""
+To which of the topics does the request belong? Reply with its name alone."""
+_LEAD_IN = "The topic is"  # what the reply begins with, before a name
 
 
 class Categories(Protocol):
@@ -110,10 +109,11 @@ def check_kinds(kinds: Sequence[str], names: Collection[str]) -> None:
 
 
 class ChosenCategories:
-    """The model itself chooses: the likeliest letter of a list of topics.
+    """The model itself chooses: the likeliest first token among the names of a list of topics.
 
-    Relative to the log-probs of the letters without any request, since small models have favourites
-    among letters (Zhao et al., "Calibrate before use", ICML 2021).
+    Relative to their log-probs without any request, since models have favourites (Zhao et al.,
+    "Calibrate before use", ICML 2021). Names and not letters: small models do not tie a letter to
+    what stands behind it (Robinson et al., ICLR 2023).
     """
 
     def __init__(self, tokenizer: Tokenizer, policies: Mapping[str, str], driver: Driver):
@@ -121,31 +121,25 @@ class ChosenCategories:
 
         Args:
           tokenizer: of the model.
-          policies: texts by category, whose first lines are the topics.
+          policies: texts by category, whose first lines are the topics, "Name: what it is about".
           driver: without tasks.
 
         Raises:
-          UserError: there are too many categories, or the model has no tokens for their letters.
+          UserError: two topics have the same first token.
         """
-        self.names = list(policies)
-        if len(self.names) > len(_LETTERS):
+        self._tokenizer, self._names = tokenizer, list(policies)
+        self._topics = "\n".join(f"- {about(policy)}" for policy in policies.values())
+        topics = [about(policy).partition(":")[0].strip() for policy in policies.values()]
+        labels = [tuple(tokenizer.encode_text(f" {topic.lower()}")) for topic in topics]
+        shared = common_start(labels) if len(labels) > 1 else ()  # such as a space
+        self._lead_in = (*tokenizer.encode_text(_LEAD_IN), *shared)
+        self.ids = [label[len(shared)] for label in labels if len(label) > len(shared)]
+        if len(set(self.ids)) < len(topics):
             raise UserError(
-                f"the model chooses among at most {len(_LETTERS)} categories, not "
-                f"{len(self.names)}: set fewer policies, or categories='column'"
+                f"the model cannot tell {', '.join(topics)} apart by their first tokens: begin the "
+                "first lines of the policies with different words, or set categories='column'"
             )
-        letters = _LETTERS[: len(self.names)]
-        self._tokenizer = tokenizer
-        topics = zip(letters, policies.values(), strict=True)
-        self._topics = "\n".join(f"{letter}. {about(policy)}" for letter, policy in topics)
-        try:
-            self.ids = label_ids(tokenizer, "", letters)
-        except UserError as error:
-            raise UserError(
-                "the model has no token for each of the letters that it would choose from: set "
-                "categories='column' or 'kind'"
-            ) from error
-        self._prior: Sequence[float] = [0.0] * len(letters)
-        (self._prior,) = run_tasks(driver, [_Letters(self.ids, self.tokens("N/A"))])
+        (self._prior,) = run_tasks(driver, [_Scores(self.ids, self.tokens("N/A"))])
 
     def task(self, prompt: SynthesisPrompt) -> Task[str | None]:
         """See `Categories.task`."""
@@ -154,16 +148,17 @@ class ChosenCategories:
     def tokens(self, request: str) -> list[int]:
         """Token ids of the question about a request."""
         before, after = _QUESTION.replace("{topics}", self._topics).split("{prompt}")
-        return encode_prompt(self._tokenizer, f"{before}{request.strip()}{after}")
+        asked = encode_prompt(self._tokenizer, f"{before}{request.strip()}{after}")
+        return [*asked, *self._lead_in]
 
     def choose(self, scores: Sequence[float]) -> str:
         """The category with the largest gain over its prior; the first of several."""
         gains = [score - prior for score, prior in zip(scores, self._prior, strict=True)]
-        return self.names[max(range(len(gains)), key=gains.__getitem__)]
+        return self._names[max(range(len(gains)), key=gains.__getitem__)]
 
 
-class _Letters(Task[list[float]]):
-    """Log-probs of letters, in requests of as many as an engine scores at once."""
+class _Scores(Task[list[float]]):
+    """Log-probs of labels, in requests of as many as an engine scores at once."""
 
     def __init__(self, ids: Sequence[int], tokens: Sequence[int]):
         self._ids, self._tokens = ids, tuple(tokens)
@@ -190,15 +185,15 @@ class _Choice(Task[str | None]):
     """The category of one prompt."""
 
     def __init__(self, categories: ChosenCategories, tokens: Sequence[int]):
-        self._categories, self._letters = categories, _Letters(categories.ids, tokens)
+        self._categories, self._scores = categories, _Scores(categories.ids, tokens)
 
     def start(self) -> list[Request]:
-        return self._letters.start()
+        return self._scores.start()
 
     def receive(self, completion: Completion) -> list[Request]:
-        requests = self._letters.receive(completion)
-        if self._letters.done:
-            scores = self._letters.result
+        requests = self._scores.receive(completion)
+        if self._scores.done:
+            scores = self._scores.result
             is_there = all(map(math.isfinite, scores))
             self.result = self._categories.choose(scores) if is_there else None
         return requests

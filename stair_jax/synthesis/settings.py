@@ -28,7 +28,7 @@ class WritingSettings(Settings):
         (`text/policies.py`), or a text file, `NAME.txt` or `NAME.md`.
       default_policies: take our seven categories and "general", each unless `policies` has it.
       categories: how a prompt gets its category: by its "column" of that name, by its "kind", or
-        by the "model" itself, which chooses one by the log-probs of letters, relative to those
+        by the "model" itself, which chooses one by the log-probs of their names, relative to those
         without a request. What has no policy of its own has that of "general", if there is one.
       answer_format: "structured": an answer that breaks the grammar is not kept; "plain": any text.
       temperature: of the answers.

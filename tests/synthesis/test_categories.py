@@ -6,8 +6,9 @@ from stair_jax.data.records import SynthesisPrompt
 from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
 from stair_jax.synthesis.categories import ChosenCategories, KnownCategories, check_kinds
+from stair_jax.synthesis.policies import about
 from stair_jax.testing.scripted_engine import RandomReplies, ScriptedEngine
-from stair_jax.testing.tiny_tokenizers import word_tokenizer
+from stair_jax.text.policies import POLICIES as OURS
 
 POLICIES = {"cyber": "C.", "safety": "S.", "general": "G."}
 
@@ -46,12 +47,14 @@ def test_kinds_without_a_policy_are_refused_before_any_prompt_is_read():
         check_kinds((), {"safety"})
 
 
-@pytest.mark.parametrize(
-    ("count", "message"),
-    [(27, "among at most 26 categories, not 27"), (3, "no token for each of the letters")],
-)
-def test_a_model_that_cannot_choose_is_refused(count, message):
-    tokenizer = word_tokenizer()  # which has no letters
+def test_topics_that_begin_alike_for_a_model_are_refused(tokenizer):
     driver = Driver(ScriptedEngine(RandomReplies(tokenizer)))
-    with pytest.raises(UserError, match=message):
-        ChosenCategories(tokenizer, {f"c{i}": "Topic." for i in range(count)}, driver)
+    policies = {"a": "Hate: insults.", "b": "Harm: wounds.", "c": "Cyber: attacks."}
+    with pytest.raises(
+        UserError, match="cannot tell Hate, Harm, Cyber apart by their first tokens"
+    ):
+        ChosenCategories(tokenizer, policies, driver)
+
+
+def test_our_topics_begin_with_different_words():
+    assert len({about(policy).lower()[:3] for policy in OURS.values()}) == len(OURS)

@@ -194,28 +194,31 @@ def test_an_answer_goes_on_behind_its_start(answer):
 
 
 class Letters(RandomReplies):
-    """Prefers the letter that a prompt names, and A without one, all less than a favourite B."""
+    """Prefers the first letter that a prompt names, and any less than its favourite b."""
 
     def score(self, request):
         text = self.tokenizer.decode(request.sequence)
         letters = [self.tokenizer.decode([id]) for id in request.score_ids]
-        wanted = text.partition("choose ")[2][:1]
-        return [-1.0 if x == "B" else -1.5 if x == wanted else -4.0 for x in letters]
+        wanted = text.partition("choose ")[2][:1].lower()
+        return [-1.0 if x == "b" else -1.5 if x == wanted else -4.0 for x in letters]
 
 
-def test_the_model_chooses_a_category_by_what_a_letter_gains(tokenizer):
-    policies = {f"c{number}": f"Topic {number}: such things." for number in range(10)}
+def test_the_model_chooses_a_category_by_what_its_name_gains(tokenizer):
+    names = ("Apples", "Books", "Cars", "Dogs", "Eggs", "Fish", "Gold", "Hats", "Ice", "Jam")
+    policies = {f"c{n}": f"{name}: such things.\nHave them." for n, name in enumerate(names)}
     engine = ScriptedEngine(Letters(tokenizer), disorder=1)
     driver = Driver(engine)
     categories = ChosenCategories(tokenizer, policies, driver)
     prompts = [SynthesisPrompt(letter, f"please choose {letter}", "safety") for letter in "ACGHIJ"]
     chosen = list(run_tasks(driver, map(categories.task, prompts)))
-    assert chosen == ["c0", "c2", "c6", "c7", "c8", "c9"]  # ten letters take two requests each
-    assert "I. Topic 8: such things." in tokenizer.decode(engine.seen[-1].sequence)
+    assert chosen == ["c0", "c2", "c6", "c7", "c8", "c9"]  # ten names take two requests each
+    asked = tokenizer.decode(engine.seen[-1].sequence)
+    assert "\n- Ice: such things.\n- Jam" in asked and "Have them" not in asked
+    assert asked.endswith("The topic is ")  # a space is a token of its own here
 
 
 def test_a_prompt_without_room_for_the_list_of_topics_is_skipped(answer):
-    policies = {"a": "Topic one.", "b": "Topic two."}
+    policies = {"a": "Apples: one.", "b": "Books: two."}
     values = {"template": "{policy} {prompt}", "policies": policies, "categories": "model"}
     records = answer([PROMPTS[0], SynthesisPrompt("q", "x" * 400, "safety")], room=500, **values)
     assert records[0].category in policies and not records[0].skipped
