@@ -16,6 +16,14 @@ _TPU_HOST = 4  # chips
 _GPU_HOST = 8
 
 
+class _Elsewhere:
+    """The client of devices of which this process has none, so that no memory is asked about."""
+
+    def process_index(self) -> int:
+        """That of no host."""
+        return -1
+
+
 @dataclass(frozen=True)
 class StandIn:
     """As much of a `jax.Device` as meshes and sizes depend on.
@@ -37,6 +45,15 @@ class StandIn:
     coords: tuple[int, int, int] = (0, 0, 0)
     core_on_chip: int = 0
     compute_capability: str = ""
+
+    @property
+    def client(self) -> _Elsewhere:
+        """Whose devices they are."""
+        return _Elsewhere()
+
+    def addressable_memories(self) -> list[jax.Device]:
+        """None: they are not known, as of a GPU that is only described."""
+        return []
 
 
 def counted_topology(name: str) -> Topology:

@@ -24,6 +24,7 @@ from stair_jax.training.step import (
     Objective,
     Params,
     abstract_state,
+    in_host_memory,
     make_train_step,
 )
 
@@ -68,7 +69,7 @@ def train_step(
         mesh,
         flops.training_flops(config, rows),
         cost.training_traffic(config, state, passes, head, frozen),
-        offloaded=() if tx == optimizer.tx else state.opt_state.kept,
+        offloaded=() if tx == optimizer.tx else in_host_memory(optimizer.tx, state),
     )
 
 

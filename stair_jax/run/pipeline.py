@@ -25,7 +25,7 @@ from stair_jax.run.reuse import own_files, taker
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.sheet import format_sheet
-from stair_jax.run.source_hashes import SourceHashes, changed_source
+from stair_jax.run.source_hashes import SourceHashes, borrow_hashes, changed_source
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.stage_records import STARTED_FILE, check_bytes, write_complete, write_record
 from stair_jax.run.stage_times import timed
@@ -126,6 +126,7 @@ def run(
         states: dict[str, StageState] = {}
         if collectives.is_main():
             clear(entries, workdir, anew)
+            borrow_hashes(workdir, others.donors)
             fill = taker(workdir, others.donors, anew.stages(entries))
             states = look(entries, workdir, fill if others.donors else None)
             left = [entry for entry in entries if not states[entry.name].is_finished]

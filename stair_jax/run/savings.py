@@ -110,13 +110,14 @@ def halvings(size: int, least: int = 1) -> Iterator[int]:
 
 
 def training_savings(
-    settings: Any, runtime: Runtime, num_devices: int, before: Lora | None
+    settings: Any, runtime: Runtime, platform: str, num_devices: int, before: Lora | None
 ) -> list[Saving]:
     """What a stage that trains can do, the least harmful first.
 
     Args:
       settings: of the stage, a `TrainingStage`.
       runtime: of the run.
+      platform: of the devices that train.
       num_devices: that train.
       before: adapters of the model that training starts from, which goes on with them.
     """
@@ -132,11 +133,15 @@ def training_savings(
         least = _multiple(settings.least_rows, num_devices)
         free = {f"{_RUNTIME}training_mesh": None, "microbatch_rows": least}
         cost.append(Saving(Harm.COST, free))
-    return [*cost, *_rounded(settings), *_lora_savings(settings, before)]
+    return [*cost, *_rounded(settings, platform), *_lora_savings(settings, before)]
 
 
-def _rounded(settings: Any) -> list[Saving]:
-    """Smaller moments, then smaller parameters, whose updates are rounded at random."""
+def _rounded(settings: Any, platform: str) -> list[Saving]:
+    """Smaller moments and parameters, whose updates are rounded at random; then away with moments.
+
+    Moments in the memory of the host round as others do, but the step that reads them there is not
+    that of the default optimizer, and takes longer.
+    """
     found: list[dict[str, Any]] = []
     if settings.mu_dtype == "float32":
         found.append({"mu_dtype": "bfloat16"})
@@ -147,7 +152,22 @@ def _rounded(settings: Any) -> list[Saving]:
         found.append({"param_dtype": "bfloat16"} | ({"rounding": "stochastic"} if nearest else {}))
     if settings.accumulate_dtype == "float32":
         found.append({"accumulate_dtype": "bfloat16"})
+    if settings.mu_dtype != "int8":
+        found.append({"mu_dtype": "int8"})
+    if settings.second_moment != "factored":
+        found.append({"second_moment": "factored"})
+    if not settings.offload and platform != "cpu":  # whose memory is that of the host
+        found.append({"offload": True} | (_wide_moments(settings) if platform == "tpu" else {}))
     return [Saving(Harm.ROUNDING, values) for values in found]
+
+
+def _wide_moments(settings: Any) -> dict[str, str]:
+    """Moments that programs of TPUs take off the host: those of the stage, but none in int8."""
+    first, second = settings.mu_dtype, settings.second_moment
+    return {
+        "mu_dtype": "bfloat16" if first == "int8" else first,
+        "second_moment": "factored" if second == "int8" else second,
+    }
 
 
 def _multiple(least: int, size: int) -> int:

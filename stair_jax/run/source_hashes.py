@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from stair_jax import storage
@@ -93,6 +94,14 @@ def joined_hash(hashes: Mapping[Path, str]) -> str:
         return next(iter(hashes.values()))
     base = os.path.commonpath([path.parent for path in hashes])
     return storage.fingerprint({os.path.relpath(path, base): own for path, own in hashes.items()})
+
+
+def borrow_hashes(workdir: Path, others: Sequence[Path]) -> None:
+    """Lets a new working folder know what another one has hashed; sizes and times still decide."""
+    known = next((each / _FILE for each in others if (each / _FILE).is_file()), None)
+    if known is not None and not (workdir / _FILE).exists():
+        with suppress(UserError):  # a cache that is damaged, or cannot be kept, is none
+            storage.write_json(workdir / _FILE, storage.read_json(known))
 
 
 def _key(path: Path) -> str:

@@ -285,6 +285,7 @@ class TrainingStage(Stage, TrainingSettings):
     def programs(self, context: PlanContext) -> list[Program]:
         """The passes without gradients, and the training step."""
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
+        self._check_offload(setup)  # a plan compiles what no check has let pass
         sized = self.sized(setup)
         frozen, trained = self._split(self.abstract_trainable(setup), setup)
         step = train_step(
@@ -312,7 +313,8 @@ class TrainingStage(Stage, TrainingSettings):
     def savings(self, context: PlanContext) -> Sequence[Saving]:
         """Smaller micro-batches, less that is kept, smaller dtypes, adapters."""
         before = next((model.lora for model in context.models.get("model", ())), None)
-        return training_savings(self, context.runtime, len(context.devices), before)
+        platform, count = context.devices[0].platform, len(context.devices)
+        return training_savings(self, context.runtime, platform, count, before)
 
     def start_model(self, context: PlanContext) -> ModelConfig:
         """The model that training starts from."""
@@ -327,8 +329,7 @@ class TrainingStage(Stage, TrainingSettings):
         setup = self.lay_out(self.start_model(context), context.runtime, context.devices)
         device = setup.mesh.devices.flat[0]
         self._check_micro_batch(setup, memory_bytes(device))
-        if self.offload:
-            host_memory.check(device, self.is_in_eight_bits)
+        self._check_offload(setup)
         if device.platform == "cpu":
             return  # its devices share the memory of the machine, and may use the disk's
         state, frozen, away = self.abstract_state(setup)
@@ -339,6 +340,11 @@ class TrainingStage(Stage, TrainingSettings):
                 f"{memory / GIB:.1f}: use more devices (fsdp of runtime.training_mesh), or "
                 "param_dtype and mu_dtype 'bfloat16', or second_moment 'int8' or 'factored'"
             )
+
+    def _check_offload(self, setup: Setup) -> None:
+        """Raises a UserError where moments cannot be in the memory of the host."""
+        if self.offload:
+            host_memory.check(setup.mesh.devices.flat[0], self.is_in_eight_bits)
 
     def abstract_state(self, setup: Setup) -> tuple[TrainState, Params, Any]:
         """Shapes on the mesh: of what training updates, of the parameters that it does not.

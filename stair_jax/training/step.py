@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from stair_jax.models.lora import join
 from stair_jax.parallel import rules
 from stair_jax.training.optimizer import Transformation
-from stair_jax.training.optimizers.frugal import FrugalAdam
+from stair_jax.training.optimizers.frugal import FrugalAdam, is_kernel
 
 Params = Any
 Micro = dict[str, jax.Array]  # arrays of one micro-batch, see batches.py
@@ -156,7 +156,16 @@ def abstract_state(
 
 def in_host_memory(tx: Transformation, state: TrainState) -> Any:
     """What of a state is in host memory, also where devices are described and have no memories."""
-    return state.opt_state.kept if isinstance(tx, FrugalAdam) and tx.offload else ()
+    if not isinstance(tx, FrugalAdam) or not tx.offload:
+        return ()
+    treedef: Any
+    paths, treedef = jax.tree_util.tree_flatten_with_path(state.params)
+    kept = treedef.flatten_up_to(state.opt_state.kept)
+    away = [
+        each if is_kernel(path, param) else ()
+        for (path, param), each in zip(paths, kept, strict=True)
+    ]
+    return treedef.unflatten(away)
 
 
 def _abstract(tree: Any, shardings: Any) -> Any:

@@ -19,6 +19,11 @@ import pytest
 from stair_jax import launch, storage
 from stair_jax.commands import sweep as sweep_command
 from stair_jax.errors import UserError
+from stair_jax.evaluation.benchmarks.refusal import OVER_REFUSALS
+from stair_jax.evaluation.case import Answer, Case, Graded
+from stair_jax.evaluation.graded_rows import graded_rows
+from stair_jax.evaluation.tabulate import Result, tabulate
+from stair_jax.evaluation.writers import write_table
 from stair_jax.run import sweep_grid
 from stair_jax.run.stage import Artifact, Stage, stage_input
 
@@ -278,6 +283,54 @@ def test_what_a_cell_had_on_the_devices_is_freed_before_the_next(sweep, work):
     assert sweep("--vary=seed=0,1") == 0
     assert alive[2][:2] == [False, False]
     assert jax.devices()
+
+
+@dataclass(frozen=True)
+class Evaluate(Stage):
+    """Writes what an evaluation does, in which `rate` of ten answers are refusals.
+
+    Attributes:
+      rate: a share.
+    """
+
+    rate: float = 0.5
+
+    def run(self, context):
+        graded = [
+            Graded(
+                Case(f"c{n}", ""),
+                Answer("xstest_safe", f"c{n}", model="m"),
+                {"refused": float(n < 10 * self.rate), "fully_refused": 0.0},
+            )
+            for n in range(10)
+        ]
+        result = Result("m", "greedy", "xstest_safe", "none", OVER_REFUSALS, graded, judge="rule")
+        storage.write_jsonl(context.folder / "graded.jsonl", graded_rows([result]))
+        write_table(tabulate([result]), context.folder)
+
+
+def test_what_is_evaluated_has_a_table_at_the_end(sweep, config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_command, "STAGES", {"work": Work, "evaluate": Evaluate})
+    text = config.read_text().replace('"work:second")', '"work:second", "evaluate")')
+    config.write_text(text)
+    flags = ("--vary=evaluate.rate=0.1,0.4", "--vary=seed=0,1")
+    assert sweep(*flags) == 0
+    lines = (tmp_path / "s/sweep.md").read_text().splitlines()
+    assert [line.split(" ")[1] for line in lines[2:4]] == ["rate-0.1", "rate-0.4"]
+    assert lines[2].startswith("| rate-0.1 | 0.100 [") and lines[2].endswith("| 2 |")
+    assert (tmp_path / "s/sweep.csv").exists() and (tmp_path / "s/table.json").exists()
+    (tmp_path / "s/sweep.md").unlink()
+    (tmp_path / "s/rate-0.4_seed-1/evaluate/complete.json").unlink()
+    capsys.readouterr()
+    assert sweep("--tables") == 0
+    assert "rate-0.4_seed-1 has no finished evaluation yet" in capsys.readouterr().err
+    again = (tmp_path / "s/sweep.md").read_text().splitlines()
+    assert again[2] == lines[2] and again[3].endswith("| 1 |")
+
+
+def test_tables_need_a_sweep(sweep, tmp_path, capsys):
+    assert sweep("--tables") == 2
+    assert f"{tmp_path / 's'} is no folder of a sweep" in capsys.readouterr().err
 
 
 def test_the_state_of_a_sweep_is_shown(sweep, tmp_path, work, capsys):

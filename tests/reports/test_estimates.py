@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stair_jax.commands.config_file import load_config
+from stair_jax.commands.flags import take_overrides
 from stair_jax.planning.energy import EnergySettings, bill
 from stair_jax.planning.figures import Basis
 from stair_jax.planning.rates import Amounts
@@ -92,6 +93,17 @@ def test_counted_devices_give_the_hours_of_compiled_for_ones(tpu):
         for one in (described, counted)
     ]
     assert hours[0] == hours[1]
+
+
+def test_moments_on_the_host_are_estimated_too():
+    """And int8 beside them named as what TPUs cannot do."""
+    flag = "--config.sft.offload=True"
+    eight = ("--config.sft.mu_dtype=int8", "--config.sft.second_moment=int8")
+    overrides, _ = take_overrides([flag, *eight])
+    config = read_config(load_config("llama8b_sft"), STAGES, overrides)
+    gpu, tpu = estimates(config, ["h200:1", "v5p:2x2x1"], Amounts(), SETTINGS)
+    assert gpu.obstacles == {}
+    assert "does not go with moments in int8 on TPUs" in tpu.obstacles["sft"]
 
 
 def test_counted_devices_make_a_mesh():

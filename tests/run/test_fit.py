@@ -18,7 +18,7 @@ from stair_jax.run.changes import Change, changes, format_changes
 from stair_jax.run.fit import Known, Trial, fit, smallest
 from stair_jax.run.override import Override
 from stair_jax.run.run_config import read_config
-from stair_jax.run.savings import Harm, Saving, halvings
+from stair_jax.run.savings import Harm, Saving, apply, halvings, training_savings
 from stair_jax.stages import STAGES
 
 QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -312,3 +312,34 @@ def test_a_tuple_is_written_so_that_a_shell_takes_it():
     assert change.override == "--config.sft.lora.targets=query,key"
     pasted = settled("--config.sft.lora.rank=4", change.override).stages[2].stage
     assert pasted.lora.targets == ("query", "key")
+
+
+def test_smaller_moments_come_before_adapters():
+    """Of 7 bytes a parameter: two, a gradient of four, a first moment of one, no second."""
+    config = settled()
+    found = [flag for flag in flags(config, fitted(config, 3.7)) if ".sft." in flag]
+    assert "--config.sft.mu_dtype=int8" in found and "--config.sft.second_moment=factored" in found
+    assert not any("lora" in flag or "offload" in flag for flag in found)
+
+
+@pytest.mark.parametrize(
+    ("platform", "first", "offload"),
+    [
+        ("cpu", "float32", None),  # its memory is that of the host
+        ("gpu", "int8", {"offload": True}),
+        ("tpu", "float32", {"offload": True, "mu_dtype": "float32", "second_moment": "float32"}),
+        ("tpu", "int8", {"offload": True, "mu_dtype": "bfloat16", "second_moment": "float32"}),
+    ],
+)
+def test_moments_go_to_the_host_last_and_not_in_int8_on_tpus(platform, first, offload):
+    config = settled(f"--config.sft.mu_dtype={first}")
+    sft = config.stages[2]
+    savings = training_savings(sft.stage, config.runtime, platform, 1, None)
+    rounding = [saving.values for saving in savings if saving.harm == Harm.ROUNDING]
+    assert [values for values in rounding if "offload" in values] == ([offload] if offload else [])
+    if offload:
+        assert rounding[-1] == offload
+        changed, _ = apply(
+            sft, config.runtime, {k: v for each in rounding for k, v in each.items()}
+        )
+        assert changed.stage.offload and changed.stage.mu_dtype == offload.get("mu_dtype", first)

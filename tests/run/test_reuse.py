@@ -11,7 +11,7 @@ import pytest
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics
-from stair_jax.run import pipeline, reuse
+from stair_jax.run import pipeline, reuse, source_hashes
 from stair_jax.run.pipeline import Anew, Others
 from stair_jax.run.run_config import read_config
 from stair_jax.run.stage import Artifact, Stage, stage_input
@@ -138,6 +138,18 @@ def test_another_content_of_a_users_file_is_another_stage(tmp_path, runs):
     file.write_text("2")
     run(tmp_path / "three", [tmp_path / "one"], a_path=str(file))
     assert runs == ["one/a", "one/b", "three/a", "three/b"]
+
+
+def test_what_a_donor_has_hashed_is_not_hashed_again(tmp_path, runs, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("1")
+    monkeypatch.setattr(source_hashes, "_SETTLED", -(10**9))  # young files are remembered too
+    run(tmp_path / "one", a_path=str(file))
+    hashed = []
+    real = storage.fingerprint_file
+    monkeypatch.setattr(storage, "fingerprint_file", lambda path: hashed.append(path) or real(path))
+    run(tmp_path / "two", [tmp_path / "one"], a_path=str(file))
+    assert runs == ["one/a", "one/b"] and file not in hashed
 
 
 def test_a_run_that_began_the_same_work_takes_the_finished_one(done, tmp_path, runs):

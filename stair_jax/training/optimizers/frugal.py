@@ -137,7 +137,7 @@ class FrugalAdam:
         stores: dict[str, Store] = self.stores(tuple(axis.size for axis in own))
         if self.rounding == "kahan" and param.dtype == jnp.bfloat16:
             stores["lost"] = Plain("bfloat16")
-        memory = host_memory.PINNED if self.offload else None
+        memory = host_memory.PINNED if self.offload and is_kernel(path, param) else None
 
         def placed(shape: Any, spec: PartitionSpec) -> Any:
             whole = (*(axis.size for axis in layers), *shape.shape)
@@ -200,6 +200,15 @@ class FrugalAdam:
         mean /= 1 - self.b1**steps
         square /= 1 - self.b2**steps
         return first, second, mean / (jnp.sqrt(square) + self.eps)
+
+
+def is_kernel(path: Any, param: Any) -> bool:
+    """Whether a parameter of one layer has two axes or more.
+
+    What is kept of vectors (norms, biases) is little, and stays on the device: the compiler for
+    TPUs takes no single row of bfloat16 out of host memory.
+    """
+    return len(param.shape) - is_stacked(path) > 1
 
 
 def _parts(sharding: NamedSharding, names: Any) -> int:
