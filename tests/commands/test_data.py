@@ -6,7 +6,7 @@ import pytest
 
 from stair_jax import launch
 from stair_jax.commands.completion import words
-from stair_jax.commands.data import read_revisions
+from stair_jax.commands.data_study import read_revisions
 
 
 def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
@@ -35,9 +35,9 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "say what to build and where: stair-jax data study --out=DIR"),
+        ([], "say what to do: stair-jax data check, data study"),
         (["study"], "say what to build and where"),
-        (["check"], "invalid choice: 'check'"),
+        (["chek"], "invalid choice: 'chek'"),
         (["study", "--out=OUT", "--sources=none"], "--sources=none is no folder"),
         (["study", "--out=OUT", "--without=dolli"], "no data set 'dolli': did you mean dolly?"),
         (["study", "--out=OUT", "--require=dolli"], "no data set 'dolli': did you mean dolly?"),
