@@ -1,25 +1,25 @@
-"""Data sets: `data check` says what a file is, `data study` builds those of a study."""
+"""Data: `check` says what a file is, `split` shares prompts out, `study` builds a study's."""
 
 import argparse
 from types import ModuleType
 
-from stair_jax.commands import data_check, data_study
+from stair_jax.commands import data_check, data_split, data_study
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 
-SUMMARY = "Checks data files (data check); builds the data of a study (data study)."
+SUMMARY = "Says what a data file is (check), splits prompts (split), builds a study's data (study)."
 
 # An action is a module with SHARED, the flags that it has of those below, add_flags for those of
 # its own, and execute(options, session).
-ACTIONS: dict[str, ModuleType] = {"check": data_check, "study": data_study}
+ACTIONS: dict[str, ModuleType] = {"check": data_check, "split": data_split, "study": data_study}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `stair-jax data`."""
     parser.add_argument("action", nargs="?", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="check: a file, a folder or a hub id"
+        "files", nargs="*", metavar="FILE", help="check, split: a file, a folder or a hub id"
     )
     _add_shared(parser)
     for name, module in ACTIONS.items():

@@ -46,8 +46,8 @@ def execute(options: argparse.Namespace, session: Session) -> int:
         raise UserError("say what to build and where: stair-jax data study --out=DIR")
     if options.max_tokens < 0:
         raise UserError("--max-tokens is negative: give the most tokens of a row")
+    from stair_jax.data.built_folder import check_folder
     from stair_jax.data.study.build import Options, build_study
-    from stair_jax.data.study.folder import check_folder
     from stair_jax.data.study.needs import parse_required
     from stair_jax.data.study.sources import Choice
 

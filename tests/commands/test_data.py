@@ -35,7 +35,7 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "say what to do: stair-jax data check, data study"),
+        ([], "say what to do: stair-jax data check, data split, data study"),
         (["study"], "say what to build and where"),
         (["chek"], "invalid choice: 'chek'"),
         (["study", "--out=OUT", "--sources=none"], "--sources=none is no folder"),
