@@ -89,9 +89,9 @@ class Checker:
         self, prompts: list[str], answers: list[str], taken: Mapping[Purpose, Taken]
     ) -> dict[str, Lengths]:
         texts = {"prompt": prompts, "answer": answers}
-        pairs = next((taken[name] for name in _PAIRS if name in taken), None)
-        for side in ("chosen", "rejected") if pairs else ():
-            texts[side] = [_side(row, side) for _, row in pairs.rows]
+        pairs = next((taken[name].rows for name in _PAIRS if name in taken), [])
+        for side in ("chosen", "rejected"):
+            texts[side] = [_side(row, side) for _, row in pairs]
         return {name: measure(self._count(found)) for name, found in texts.items() if found}
 
     def _overlaps(
@@ -99,13 +99,12 @@ class Checker:
     ) -> Overlaps | None:
         if self._held_out is None or self._files is None:
             return None
-        goals = {place: goal for place, row in found.rows if (goal := goal_of(row))}
+        goals = {place: goal_of(row) for place, row in found.rows}
         by_file: dict[str, Counter[str]] = {}
         examples = []
         for (place, _), text in zip(rows, prompts, strict=True):
-            goal = goals.get(place)
-            match = self._held_out.match(text) or (goal and self._held_out.match(goal))
-            if not match:
+            match = self._held_out.match(text) or self._held_out.match(goals[place])
+            if match is None:
                 continue
             by_file.setdefault(match.name, Counter())[match.test] += 1
             examples.append(

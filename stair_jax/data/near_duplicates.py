@@ -50,11 +50,10 @@ def find_repeats(texts: Sequence[str], least: float = 0.7, min_words: int = 3) -
     firsts: dict[str, int] = {}
     repeats = {}
     for number, text in enumerate(plain):
-        if (first := firsts.setdefault(text, number)) != number:
+        if text and (first := firsts.setdefault(text, number)) != number:
             repeats[number] = Repeat(first, 1.0, True)
-    kept = [number for number in firsts.values()]
-    words = {number: content_words(plain[number]) for number in kept}
-    kept = [number for number in kept if len(words[number]) >= min_words]
+    words = {number: content_words(text) for text, number in firsts.items()}
+    kept = [number for number, found in words.items() if len(found) >= min_words]
     for number, first, value in _near([words[number] for number in kept], least):
         repeats[kept[number]] = Repeat(kept[first], value, False)
     return {number: _settled(repeats, number) for number in sorted(repeats)}

@@ -135,8 +135,7 @@ class Pool:
         return True
 
     def _match(self, row: Mapping[str, Any], prompt: str) -> Match | None:
-        goal = goal_of(row)
-        return self._held_out.match(prompt) or (self._held_out.match(goal) if goal else None)
+        return self._held_out.match(prompt) or self._held_out.match(goal_of(row))
 
     def _note(
         self, part: str, row: Mapping[str, Any], name: str, test: str, value: float, like: str

@@ -178,4 +178,5 @@ def _with_answer(one: Candidate) -> Row:
 
 
 def _kinds_of(rows: Sequence[Row]) -> dict[str, int]:
-    return dict(Counter(str(row["kind"]) for row in rows))
+    counts = Counter(row["kind"] for row in rows)
+    return {kind: counts[kind] for kind in KINDS}

@@ -59,7 +59,7 @@ class TokenCounter:
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text."""
         if self._backend is None:
-            return [estimate_tokens("", text) for text in texts]
+            return [estimate_tokens("", text) - 1 for text in texts]  # without the line break
         counts: list[int] = []
         for start in range(0, len(texts), _BATCH):
             counts += self._counted(texts[start : start + _BATCH])
