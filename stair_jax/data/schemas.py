@@ -54,7 +54,12 @@ def common_columns(found: SourceRows) -> list[str]:
 
 
 def convert(
-    found: SourceRows, use: Use, options: ReadingOptions, where: str, name: str = ""
+    found: SourceRows,
+    use: Use,
+    options: ReadingOptions,
+    where: str,
+    name: str = "",
+    any_kind: bool = False,
 ) -> Converted:
     """Turns rows of a known format into records: `Prompt`, `SftRow`, or `StepPair` without path.
 
@@ -67,6 +72,7 @@ def convert(
       options: how they are read.
       where: name of the rows in messages, e.g. a file.
       name: of the source, by which `options.kinds` may give the kind of rows without a source.
+      any_kind: take rows of a kind that is not known, with "" for it.
 
     Raises:
       UserError: the columns are of no known format, or of one without this use; or the kind of a
@@ -95,7 +101,8 @@ def convert(
         is_missing = own is None or own == "" or own != own  # NaN, of tools for tables
         id = content[:_ID_LENGTH] if is_missing else own
         result.rows.append((place, replace(record, id=f"{schema.name}:{id}")))
-    _check_kinds(reading.unknown, where, name)
+    if not any_kind:
+        _check_kinds(reading.unknown, where, name)
     result.notes = reading.notes
     return result
 
@@ -143,7 +150,7 @@ def _check_texts(record: Record) -> None:
             continue
         if not isinstance(value, str):
             raise TypeError(f"{name} is {str(value)[:60]}, not text")
-        if name != "source" and not value.strip():
+        if name not in ("source", "kind") and not value.strip():
             raise LeftOut(f"{name} is empty")
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 from stair_jax.data.left_out import LeftOutRows
 from stair_jax.data.own_rows import check_own, repeated_ids
 from stair_jax.data.prompts import check_rows, read_prompts
+from stair_jax.data.public import JAILBREAK_SOURCES
 from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair, read_dicts
 from stair_jax.data.schema import KEEPABLE, ReadingOptions, Use
 from stair_jax.data.schemas import common_columns, convert
@@ -88,7 +89,7 @@ class Files(Stage):
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
     max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
-    jailbreak_sources: tuple[str, ...] = ("GPT-Generate", "Handcraft", "HH-RLHF")
+    jailbreak_sources: tuple[str, ...] = JAILBREAK_SOURCES
 
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
