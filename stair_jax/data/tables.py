@@ -69,11 +69,14 @@ def _rows(batches: Iterator[Any], limit: int, path: Path) -> Iterator[dict[str, 
     for batch in batches:
         _check_names(batch.schema.names)
         batch.validate(full=True)  # a damaged one would end the process
+        repeating = [field.name for field in batch.schema if _repeats(field.type)]
         for start in range(0, batch.num_rows, _ROWS):
-            part = _plain(batch.slice(start, _ROWS))
-            size += part.nbytes + _CELL * part.num_rows * part.num_columns
+            part = batch.slice(start, _ROWS)
+            rows = part.to_pylist()
+            size += part.drop_columns(repeating).nbytes + _CELL * part.num_rows * part.num_columns
+            size += sum(_weight(row[name]) for row in rows for name in repeating)
             check_size(size, limit, path)
-            yield from part.to_pylist()
+            yield from rows
 
 
 def _check_names(names: list[str]) -> None:
@@ -157,33 +160,21 @@ def _table(data: memoryview, table: int, number: int) -> int | None:
     return None if place is None else place + struct.unpack_from("<I", data, place)[0]
 
 
-def _plain(batch: Any) -> Any:
-    """A batch in which each row has its own values: neither dictionaries nor views."""
-    import pyarrow
-
-    schema = pyarrow.schema([(field.name, _plain_type(field.type)) for field in batch.schema])
-    return batch if schema.types == batch.schema.types else batch.cast(schema)
-
-
-def _plain_type(kind: Any) -> Any:
-    import pyarrow
+def _repeats(kind: Any) -> bool:
+    """Whether many values of a type, or of one within it, may lie at one place of a buffer."""
     from pyarrow import types
 
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _plain_type(kind.value_type)
-    if types.is_string_view(kind):
-        return pyarrow.large_string()
-    if types.is_binary_view(kind):
-        return pyarrow.large_binary()
-    if types.is_struct(kind):
-        return pyarrow.struct([(field.name, _plain_type(field.type)) for field in kind])
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return pyarrow.large_list(_plain_type(kind.value_type)) if _is_folded(kind) else kind
-    if types.is_list_view(kind) or types.is_large_list_view(kind):
-        return pyarrow.large_list(_plain_type(kind.value_type))
-    return kind
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind) or "view" in str(kind):
+        return True
+    return any(_repeats(kind.field(number).type) for number in range(kind.num_fields))
 
 
-def _is_folded(kind: Any) -> bool:
-    """Whether the values of a list would change their type."""
-    return bool(_plain_type(kind.value_type) != kind.value_type)
+def _weight(value: Any) -> int:
+    """About how many bytes a value has in memory."""
+    if isinstance(value, str | bytes):
+        return _CELL + len(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return _CELL + sum(map(_weight, value))
+    return _CELL

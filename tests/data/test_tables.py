@@ -99,6 +99,13 @@ def test_a_long_value_named_once_for_many_rows_is_refused(tmp_path, small_limits
         read_source(tmp_path / "a.parquet")
 
 
+def test_values_that_are_named_once_are_not_counted_again_with_each_part(tmp_path, small_limits):
+    values = [f"{number:1000}" for number in range(1000)]
+    rows = pyarrow.DictionaryArray.from_arrays(list(range(1000)) * 3, values)
+    path = write_ipc(tmp_path / "a.arrow", pyarrow.table({"s": rows}))
+    assert [row["s"] for row in rows_of(path)] == values * 3
+
+
 def test_rows_without_content_count_too(tmp_path, small_limits):
     path = tmp_path / "a.arrow"
     feather.write_feather(pyarrow.table({"n": pyarrow.nulls(10**6)}), path, chunksize=10**6)

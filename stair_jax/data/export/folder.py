@@ -2,14 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stair_jax import __version__
 from stair_jax.data.export.card import format_card
-from stair_jax.data.export.formats import FORMATS, Row, Use
+from stair_jax.data.export.formats import FORMATS, RECORDS, Row, Use
 from stair_jax.data.export.found import Found, find_sources, read_records
 from stair_jax.data.schema import LeftOut
 from stair_jax.errors import UserError
@@ -66,8 +65,9 @@ def write_export(asked: Export, out: Path) -> dict[str, Any]:
     read = {use: read_records(source, use) for use, source in sources.items()}
     made = {use: _rows(asked.format, use, found) for use, found in read.items()}
     make_folder(out)
-    for path in _earlier(out):
-        path.unlink(missing_ok=True)
+    write_json(out / RECORD, {"files": {}})  # until all is written: so the folder stays known
+    for name in (CARD, INFO, *(f"{use}.jsonl" for use in RECORDS)):
+        (out / name).unlink(missing_ok=True)
     record: dict[str, Any] = {
         "format": asked.format,
         "name": out.resolve().name,
@@ -88,11 +88,6 @@ def export_files(out: Path) -> list[str]:
     """The names of all files of an export."""
     names = [*read_json(out / RECORD)["files"], CARD, RECORD, INFO]
     return [name for name in names if (out / name).is_file()]
-
-
-def _earlier(out: Path) -> Iterator[Path]:
-    """The files of an earlier export, its record first, so that no part of it looks whole."""
-    return (out / name for name in (RECORD, CARD, INFO, "sft.jsonl", "dpo.jsonl", "prm.jsonl"))
 
 
 def _rows(name: str, use: Use, found: Found) -> tuple[list[Row], Counter[str]]:

@@ -172,6 +172,16 @@ def test_an_export_replaces_an_earlier_one_and_never_other_files(sources):
         export(sources, "trl-dpo", "dpo", out=sources)
 
 
+def test_an_export_that_was_killed_can_be_made_again(sources, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("stair_jax.data.export.folder.format_card", lambda record: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export(sources, "trl-dpo", "dpo")
+    assert export_files(sources / "out") == ["export.json"]
+    export(sources, "messages", "sft")
+    assert sorted(export_files(sources / "out")) == ["README.md", "export.json", "sft.jsonl"]
+
+
 def test_the_same_rows_give_the_same_bytes_and_the_card_says_what_they_are(sources):
     export(sources, "llama-factory", "dpo")
     first = {name: (sources / "out" / name).read_bytes() for name in export_files(sources / "out")}
