@@ -58,9 +58,7 @@ def _read(path: Path, columns: Collection[str], batches: Any, what: str) -> Sour
             found.add(f"row {len(found) + 1}", row)
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, struct.error) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot read {path} as {what} ({reason}): copy or write it again"
-        ) from error
+        raise UserError(f"cannot read {path} as {what} ({reason}): write it again") from error
     return found
 
 
