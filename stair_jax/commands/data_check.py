@@ -22,8 +22,8 @@ def execute(options: argparse.Namespace, session: Session) -> int:
     """Prints a report of each file; returns the exit status."""
     if not options.files:
         raise UserError("name what to check: stair-jax data check FILE")
-    for path in options.against:
-        require_local(path, "--against")
+    for path in (*options.files, *options.against):
+        require_local(path, "a file")
     from stair_jax.data.file_check import Checker
     from stair_jax.data.held_out_files import read_held_out
     from stair_jax.data.report_text import format_report
@@ -36,13 +36,16 @@ def execute(options: argparse.Namespace, session: Session) -> int:
     checker = Checker(counter, held_out)
     objections = []
     for source in options.files:
-        require_local(source, "FILE")
-        report = checker.check(source)
+        try:
+            report = checker.check(source)
+        except UserError as error:
+            objections.append(str(error))
+            continue
         text = json.dumps(plain(report)) if options.json else format_report(report)
         print(text, flush=True)
         if report.objection:
             objections.append(f"{source}: no stage could read it: {report.objection}")
     if objections:
-        more = f"; and {len(objections) - 1} more files" if len(objections) > 1 else ""
+        more = f"; and {len(objections) - 1} more" if len(objections) > 1 else ""
         raise UserError(objections[0] + more)
     return 0

@@ -51,7 +51,8 @@ def content_words(text: str) -> frozenset[str]:
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     """Words in both as a share of the words in either; 0 where neither has one."""
-    return len(one & other) / len(one | other) if one or other else 0.0
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared) if one or other else 0.0
 
 
 def containment(held_out: frozenset[str], words: frozenset[str]) -> float:
@@ -148,13 +149,16 @@ class HeldOutTexts:
         limits = self._thresholds
         numbers = {number for word in words for number in self._by_word.get(word, ())}
         for number in numbers:
-            held_out, (name, text) = self._words[number], self._texts[number]
-            if min(len(words), len(held_out)) >= limits.min_words:
-                value = jaccard(words, held_out)
-                if value >= limits.jaccard:
-                    yield Match(name, "jaccard", value, text)
-                    continue
-            if len(held_out) >= limits.min_contained:
-                value = containment(held_out, words)
-                if value >= limits.containment:
-                    yield Match(name, "containment", value, text)
+            held_out = self._words[number]
+            # No similarity is larger than what these lengths allow: most texts end here.
+            least, most = sorted((len(words), len(held_out)))
+            is_near = least >= limits.min_words and least >= limits.jaccard * most - 1e-9
+            may_hold = len(held_out) >= limits.min_contained
+            may_hold = may_hold and len(words) >= limits.containment * len(held_out) - 1e-9
+            if not is_near and not may_hold:
+                continue
+            name, text = self._texts[number]
+            if is_near and (value := jaccard(words, held_out)) >= limits.jaccard:
+                yield Match(name, "jaccard", value, text)
+            elif may_hold and (value := containment(held_out, words)) >= limits.containment:
+                yield Match(name, "containment", value, text)

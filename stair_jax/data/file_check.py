@@ -26,6 +26,7 @@ _FORMS = {
     ".csv": "CSV",
     ".tsv": "tab-separated values",
     ".parquet": "Parquet",
+    ".arrow": "Arrow",
 }
 _PACKED = {".gz": ", gzipped", ".zst": ", zstd"}
 _TYPES = {bool: "true or false", str: "text", list: "list", dict: "object"}
@@ -217,7 +218,7 @@ def _form(path: Path) -> str:
     if path.is_dir():
         return "a folder of datasets"
     if not path.exists():
-        return "a data set of the hub"
+        return "files of a pattern" if set("*?[") & set(str(path)) else "a data set of the hub"
     packed = _PACKED.get(path.suffix.lower(), "")
     ending = Path(path.stem).suffix if packed else path.suffix
     return _FORMS.get(ending.lower(), "JSON lines") + packed

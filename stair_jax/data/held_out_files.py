@@ -17,7 +17,7 @@ _COLUMNS = (
     *("messages", "conversations", "input"),
 )
 _GOALS = ("goal", "redteam_query")
-_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _ASKING = ("user", "human")
 
 

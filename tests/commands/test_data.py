@@ -43,7 +43,7 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
         (["check", "a.jsonl"], "there is no file a.jsonl"),
         (["check", "--json", "ROWS", "--against=EMPTY"], "the folder has no file of data in it"),
         (["check", "ROWS", "--tokenizer=EMPTY"], "EMPTY has no tokenizer.json"),
-        (["check", "s3://bucket/a.jsonl"], "FILE is s3://bucket/a.jsonl"),
+        (["check", "s3://bucket/a.jsonl"], "a file is s3://bucket/a.jsonl"),
         (["split", "ROWS", "--sft=2"], "say what to split and where to"),
         (["split", "ROWS", "--out=OUT"], "nothing is split: set --sft, or --iterations"),
         (["split", "ROWS", "--out=OUT", "--sft=2", "--small"], "data split takes no --small"),
@@ -116,11 +116,13 @@ def test_a_check_prints_a_report_as_text_or_as_json(rows, capsys):
 def test_a_file_that_no_stage_reads_ends_with_2_behind_all_reports(rows, tmp_path, capsys):
     odd = tmp_path / "odd.csv"
     odd.write_text("target\nSure\n")
-    assert launch.main(["stair-jax", "data", "check", str(odd), str(rows)]) == 2
+    files = [str(odd), str(tmp_path / "absent.jsonl"), str(rows)]
+    assert launch.main(["stair-jax", "data", "check", *files]) == 2
     found = capsys.readouterr()
     assert f"{odd}: CSV, 1 rows" in found.out and f"{rows}: JSON lines" in found.out
     assert found.err.strip().endswith(
-        f"{odd}: no stage could read it: its columns (target) are none that a stage knows"
+        f"{odd}: no stage could read it: its columns (target) are none that a stage knows; "
+        "and 1 more"
     )
 
 
