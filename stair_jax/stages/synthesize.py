@@ -198,8 +198,8 @@ class Synthesize(ProbedStage, TeacherSettings, WritingSettings, AcceptSettings, 
                 for finished in run_as_finished(opened.driver, tasks):
                     log.write([found for _, found in finished])
             opened.means.prefixes.close_all()
-            for endpoint in opened.endpoints:
-                say(f"{context.name}: {endpoint.report()}")
+            for name, endpoint in opened.endpoints.items():
+                say(f"{context.name}: {name} at the {endpoint.report()}")
 
     def summary(self, folder: Path) -> str:
         """What was kept."""

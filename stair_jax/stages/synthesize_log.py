@@ -32,7 +32,7 @@ class AnswerLog:
         """Looks at what is there; `shards` and `prompts` have the same ids."""
         self._stage, self._prompts, self._shards = stage, prompts, shards
         self._places = {id: place for place, id in enumerate(prompts)}
-        self._stats, self._endpoints = opened.engine.stats, opened.endpoints
+        self._stats, self._endpoints = opened.engine.stats, opened.endpoints.values()
         self._first = self._done = len(shards.done) // collectives.num_processes()
         self._kept = 0
         silent = not collectives.is_main()

@@ -16,7 +16,7 @@ from stair_jax.run.context import StageContext
 from stair_jax.run.engines import load_engine
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes
-from stair_jax.stages.judging_stage import Judges
+from stair_jax.stages.judging_stage import ENDPOINT_SERVICE, Judges
 from stair_jax.stages.search_probe import probe_judge
 from stair_jax.stages.synthesize_teacher import TEACHER_SERVICE, open_teacher
 from stair_jax.storage import fingerprint_folder
@@ -39,13 +39,13 @@ class Opened:
       driver: over all of it.
       means: what the tasks of all prompts share.
       engine: of the local model.
-      endpoints: that cost money.
+      endpoints: that cost money, by who is behind them.
     """
 
     driver: Driver
     means: Means
     engine: Engine | NoEngine
-    endpoints: tuple[EndpointService, ...]
+    endpoints: Mapping[str, EndpointService]
 
 
 def open_means(
@@ -83,7 +83,10 @@ def open_means(
     categories = _categories(stage, tokenizer, policies, driver)
     is_given = stage.pairs == "given_own"
     means = Means(categories, writer, judge, prefixes, stage.reward, stage, context.seed, is_given)
-    paid = tuple(each for each in services.values() if isinstance(each, EndpointService))
+    names = {TEACHER_SERVICE: "teacher", ENDPOINT_SERVICE: "judge"}
+    paid = {
+        names[name]: each for name, each in services.items() if isinstance(each, EndpointService)
+    }
     return Opened(driver, means, engine, paid)
 
 
