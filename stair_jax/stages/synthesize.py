@@ -142,8 +142,6 @@ class Synthesize(ProbedStage, TeacherSettings, WritingSettings, AcceptSettings, 
         policies_of(self)
         if self.is_taught:
             self.teacher_endpoint.check("teacher_endpoint")
-        if (place := Path(self.teacher_ledger).expanduser().parent) and not place.is_dir():
-            raise UserError(f"teacher_ledger: there is no folder {place}: make it")
 
     def run(self, context: StageContext) -> None:
         """Answers the prompts that have no answers yet, then sorts all answers.

@@ -14,7 +14,7 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.stages.judging_stage import JUDGE_LEDGER
-from stair_jax.storage import write_json
+from stair_jax.storage import write_json, writing
 from stair_jax.synthesis.endpoint_writer import EndpointWriter
 
 if TYPE_CHECKING:
@@ -48,9 +48,12 @@ def open_teacher(
             "a teacher behind an endpoint writes in a run of one process, as it alone can keep to "
             "the cap: start one process"
         )
+    replies = _replies(context.folder, stage)
+    with writing(replies.parent):
+        replies.parent.mkdir(parents=True, exist_ok=True)
     return EndpointService(
         stage.teacher_endpoint,
-        _replies(context.folder, stage),
+        replies,
         len(prompts) * stage.num_candidates,
         "teacher_endpoint",
         _examples(prompts, writer),
