@@ -1,6 +1,7 @@
 """Answers of a teacher behind an OpenAI-compatible endpoint."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from stair_jax.data.records import SynthesisPrompt
@@ -15,6 +16,7 @@ from stair_jax.text.thoughts import split_thought
 
 HAS_START = "an endpoint cannot begin an answer"
 _SAMPLES = 2**31  # numbers of samples
+_REPAIR = -1  # the priority of repairs: prompts that were begun end first
 _FAULTS = {"content_filter": FILTERED, "missing": NO_REPLY}
 
 
@@ -76,7 +78,8 @@ class EndpointWriting(Task[Writing]):
             self._has_room = False
         elif before is None and (turn := ask_repair(written, self._writer.settings)):
             self._malformed[number] = written
-            return [self._request(number, answered(self._asked, written.text, turn))]
+            again = self._request(number, answered(self._asked, written.text, turn))
+            return [replace(again, priority=_REPAIR)]
         self._written[number] = written
         if len(self._written) == self._writer.settings.num_candidates:
             self._end()
