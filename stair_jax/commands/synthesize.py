@@ -17,7 +17,7 @@ from stair_jax.stages import STAGES
 from stair_jax.synthesis.templates import TEMPLATES, find_template, shows_answer
 
 SUMMARY = "Has a teacher, an endpoint or a local model, write SFT examples; goes on where it was."
-_REPLIES = "teacher_replies.jsonl.gz"
+_REPLIES = "replies"  # folder of what endpoints replied
 _SPENT = ("max_requests", "budget", "input_price", "output_price")
 _MAX_TOKENS, _CONTEXT = 2048, 4096
 _TEACHER, _JUDGE = "teacher", "judge"  # stages of local models
@@ -102,6 +102,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
             "default_policies": "{policy}" in find_template(options.template),
             "num_candidates": options.candidates,
             "repair": True,
+            "replies_folder": str(Path(options.out) / _REPLIES),  # --redo leaves it alone
             **_teacher(options),
             **_judge(options),
         },
@@ -125,7 +126,6 @@ def _teacher(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "teacher_endpoint": _endpoint(options, options.teacher, options.model, "--model")
         | {"sampling": {"max_tokens": options.max_tokens}},
-        "teacher_ledger": str(Path(options.out) / _REPLIES),  # --redo leaves it alone
     }
 
 

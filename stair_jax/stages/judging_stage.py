@@ -145,10 +145,16 @@ class JudgingStage(Stage):
                     "start one process, or name another judge.source"
                 )
             service = EndpointService(
-                self.judge.endpoint, context.folder / JUDGE_LEDGER, where="judge.endpoint"
+                self.judge.endpoint,
+                self.replies_in(context.folder) / JUDGE_LEDGER,
+                where="judge.endpoint",
             )
             judges.services[ENDPOINT_SERVICE] = judges._open.enter_context(service)
         return judges
+
+    def replies_in(self, folder: Path) -> Path:
+        """Where the replies of an endpoint are kept; `folder` is that of the stage."""
+        return folder
 
     def planned_settings(
         self, context: PlanContext, policy: str, engine: EngineSettings

@@ -39,6 +39,7 @@ from stair_jax.stages.synthesize_parts import (
     write_results,
 )
 from stair_jax.stages.synthesize_teacher import write_ledger
+from stair_jax.storage import writing
 from stair_jax.synthesis.categories import KnownCategories, check_kinds
 from stair_jax.synthesis.policies import policies_of, policy_files
 from stair_jax.synthesis.prompt_task import PromptTask
@@ -52,7 +53,7 @@ _ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while t
 
 
 @dataclass(frozen=True)
-class Synthesize(ProbedStage, TeacherSettings, WritingSettings, AcceptSettings, PairSettings):
+class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, PairSettings):
     """Settings of `synthesize`, beside those of writing, of what is kept, of pairs, and of judging.
 
     Attributes:
@@ -188,6 +189,9 @@ class Synthesize(ProbedStage, TeacherSettings, WritingSettings, AcceptSettings, 
         self, context: StageContext, prompts: Sequence[SynthesisPrompt], shards: Shards
     ) -> None:
         """Answers what this process has to."""
+        place = self.replies_in(context.folder)
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
         by_id = {prompt.id: prompt for prompt in prompts}
         with ExitStack() as stack:
             opened = open_means(context, self, prompts, stack)

@@ -14,7 +14,7 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.stages.judging_stage import JUDGE_LEDGER
-from stair_jax.storage import write_json, writing
+from stair_jax.storage import write_json
 from stair_jax.synthesis.endpoint_writer import EndpointWriter
 
 if TYPE_CHECKING:
@@ -48,12 +48,9 @@ def open_teacher(
             "a teacher behind an endpoint writes in a run of one process, as it alone can keep to "
             "the cap: start one process"
         )
-    replies = _replies(context.folder, stage)
-    with writing(replies.parent):
-        replies.parent.mkdir(parents=True, exist_ok=True)
     return EndpointService(
         stage.teacher_endpoint,
-        replies,
+        stage.replies_in(context.folder) / _REPLIES,
         len(prompts) * stage.num_candidates,
         "teacher_endpoint",
         _examples(prompts, writer),
@@ -70,11 +67,12 @@ def write_ledger(folder: Path, stage: "Synthesize") -> None:
     """Writes what was asked and paid, by who was asked; nothing where there is no endpoint."""
     asked = {}
     if stage.is_taught:
-        asked["teacher"] = stage.teacher_endpoint, _replies(folder, stage)
+        asked["teacher"] = stage.teacher_endpoint, _REPLIES
     if "endpoint" in stage.judge.used_sources:
-        asked["judge"] = stage.judge.endpoint, folder / JUDGE_LEDGER
+        asked["judge"] = stage.judge.endpoint, JUDGE_LEDGER
     if asked:
-        accounts = {name: _account(*each) for name, each in asked.items()}
+        place = stage.replies_in(folder)
+        accounts = {name: _account(own, place / file) for name, (own, file) in asked.items()}
         write_json(folder / LEDGER_FILE, accounts)
 
 
@@ -93,8 +91,3 @@ def _account(settings: EndpointSettings, path: Path) -> dict[str, Any]:
         "output_tokens": ledger.usage.output_tokens,
     }
     return account | ({"cost": ledger.cost} if settings.input_price is not None else {})
-
-
-def _replies(folder: Path, stage: "Synthesize") -> Path:
-    named = stage.teacher_ledger
-    return Path(named).expanduser() if named else folder / _REPLIES

@@ -1,6 +1,7 @@
 """Who writes: the model of a stage, or a teacher behind an endpoint."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError
@@ -24,18 +25,22 @@ class TeacherSettings(Settings):
     Attributes:
       teacher_endpoint: that writes the answers, and how it samples them; without a `base_url` the
         model of the stage `model` writes.
-      teacher_ledger: file of the teacher's replies; empty: `teacher_replies.jsonl.gz` in the folder
-        of the stage. Elsewhere it outlives a `--redo`, which then pays for no reply again. It is of
-        one run at a time, and what is in it counts for the cap.
+      replies_folder: of the files of what endpoints replied, the teacher and a judge; empty: the
+        folder of the stage. Elsewhere they outlive a `--redo`, which then pays for no reply again.
+        It is of one stage, and what is in it counts for the caps.
     """
 
     teacher_endpoint: EndpointSettings = setting(EndpointSettings, absent=EndpointSettings())
-    teacher_ledger: str = setting("", cost=True)
+    replies_folder: str = setting("", cost=True)
 
     @property
     def is_taught(self) -> bool:
         """Whether an endpoint writes."""
         return bool(self.teacher_endpoint.base_url)
+
+    def replies_in(self, folder: Path) -> Path:
+        """The folder of the files of replies; `folder` is that of the stage."""
+        return Path(self.replies_folder).expanduser() if self.replies_folder else folder
 
 
 def check_teacher(teacher: TeacherSettings, writing: WritingSettings) -> None:
@@ -45,7 +50,7 @@ def check_teacher(teacher: TeacherSettings, writing: WritingSettings) -> None:
       UserError: names the setting that nothing would heed.
     """
     if not teacher.is_taught:
-        if teacher.teacher_endpoint != EndpointSettings() or teacher.teacher_ledger:
+        if teacher.teacher_endpoint != EndpointSettings():
             raise UserError(
                 "teacher_endpoint.base_url is empty, and other fields of the teacher are set: give "
                 "its address, or leave them alone"
