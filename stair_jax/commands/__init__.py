@@ -16,6 +16,7 @@ VERBS = (
     "cost",
     "evaluate",
     "table",
+    "synthesize",
     "answer",
     "chat",
     "judge",

@@ -6,7 +6,7 @@ from typing import Any
 
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.model_flags import users_cache
-from stair_jax.commands.running import add_redo_flags, listed, run_config
+from stair_jax.commands.running import add_redo_flags, listed, run_config, sizes
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.evaluation.suites import SUITES
@@ -18,7 +18,6 @@ from stair_jax.stages import STAGES
 SUMMARY = "Evaluates models on benchmarks, under attacks, with judges; goes on where it stopped."
 _GREEDY, _PROMPTED = "greedy", "prompted"
 _MAX_TOKENS, _CONTEXT = 2048, 4096
-_CPU_SLOTS = 8  # on a CPU every slot costs time and memory, whether it is in use or not
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +70,7 @@ def execute(arguments: Arguments, session: Session) -> int:
         "evaluate": _settings(options),
         "runtime": {
             "compilation_cache": str(users_cache()),
-            **_sizes(is_alone=processes is None),
+            **sizes(is_alone=processes is None),
         },
     }
     config = read_config(values, STAGES, arguments.overrides)
@@ -111,13 +110,6 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "dtype": "",
         **({"graders": tuple(listed(options.judge))} if options.judge else {}),
     }
-
-
-def _sizes(is_alone: bool) -> dict[str, int]:
-    """Slots that suit a CPU. Several processes are joined before devices may be looked at."""
-    import jax
-
-    return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
 
 
 def _labelled(values: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What `run` and `evaluate` do with a config: join the others, check all, run the stages."""
+"""What `run`, `evaluate` and `synthesize` do with a config: join others, check, run the stages."""
 
 import argparse
 import signal
@@ -11,6 +11,8 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster, collectives
 from stair_jax.run.compilation_cache import use_compilation_cache
 from stair_jax.run.run_config import RunConfig
+
+_CPU_SLOTS = 8  # on a CPU every slot costs time and memory, whether it is in use or not
 
 
 def add_redo_flags(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +57,13 @@ def keep_programs(config: RunConfig, folder: Path) -> None:
 def agreement(options: argparse.Namespace) -> Callable[[Sequence[str]], bool]:
     """Who is asked before anything is deleted: nobody, or the user."""
     return (lambda names: True) if options.yes else _ask
+
+
+def sizes(is_alone: bool) -> dict[str, int]:
+    """Slots that suit a CPU. Several processes are joined before devices may be looked at."""
+    import jax
+
+    return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
 
 
 def listed(values: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ def forecast(
     Args:
       settings: of the endpoint.
       ledger: what was paid before.
-      first: requests that are known; the others are taken to be like them.
+      first: some of the requests, or requests like them; the others are taken to be like them.
       expected: number of all requests; None: not known.
     """
     tokens_in = sum(map(estimated_input, first)) / len(first)

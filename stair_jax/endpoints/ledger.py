@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Ledger:
       cost: money for all of them.
       usage: tokens of the replies.
       lost: calls that were lost.
+      finishes: replies by how they ended, see `ChatCompletion`.
     """
 
     def __init__(self, path: str | Path):
@@ -38,6 +40,7 @@ class Ledger:
         self._log = RecordLog(path)
         self._places: dict[str, tuple[int, int]] = {}  # first byte, and the one after the last
         self.calls, self.cost, self.lost, self.usage = 0, 0.0, 0, Usage()
+        self.finishes: Counter[str] = Counter()
         begin = 0
         for record, end in self._log.members():
             try:
@@ -94,6 +97,7 @@ class Ledger:
             self.lost += 1
             return
         self._places[str(record["id"])] = place
+        self.finishes[str(record["finish"])] += 1
         self.usage = Usage(
             self.usage.input_tokens + int(record["input_tokens"]),
             self.usage.output_tokens + int(record["output_tokens"]),

@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class EndpointService(Closing):
         ledger: str | Path,
         expected: int | None = None,
         where: str = "endpoint",
+        examples: Sequence[ChatRequest] = (),
     ):
         """A service that has asked nothing yet.
 
@@ -48,6 +49,8 @@ class EndpointService(Closing):
             asked again.
           expected: number of all requests to come, for what is said before the first call.
           where: place of the settings in the config, for messages.
+          examples: requests like those to come, for what is said before the first call; empty:
+            those that come first.
 
         Raises:
           UserError: no cap, address, model or key is given, the package openai is missing, or the
@@ -57,7 +60,7 @@ class EndpointService(Closing):
         require_openai()
         self.settings, self.stats = settings, EndpointStats()
         self._ledger = Ledger(ledger)
-        self._expected = expected
+        self._expected, self._examples = expected, examples
         self._tickets: dict[Hashable, int] = {}
         self._ids: dict[int, Hashable] = {}  # by ticket
         self._last_ticket = 0
@@ -99,7 +102,8 @@ class EndpointService(Closing):
         if not requests:
             return
         if self._thread is None:
-            say(forecast(self.settings, self._ledger, requests, self._expected))
+            examples = self._examples or requests
+            say(forecast(self.settings, self._ledger, examples, self._expected))
             self._start()
         batch = [(self._ticket(request.id), request) for request in requests]
         self.stats.requests += len(batch)

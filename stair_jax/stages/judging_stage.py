@@ -50,7 +50,7 @@ from stair_jax.text.tokenizer import load_huggingface
 
 JUDGE_SERVICE = "judge"
 ENDPOINT_SERVICE = "endpoint"
-_LEDGER = "judge_replies.jsonl.gz"
+JUDGE_LEDGER = "judge_replies.jsonl.gz"
 
 
 @dataclass
@@ -121,12 +121,14 @@ class JudgingStage(Stage):
         if "endpoint" in self.judge.used_sources:
             self.judge.endpoint.check("judge.endpoint")
 
-    def load_judges(self, context: StageContext, policy: Path, engine: EngineSettings) -> Judges:
+    def load_judges(
+        self, context: StageContext, policy: Path | None, engine: EngineSettings
+    ) -> Judges:
         """Loads what judges beside the policy, before the policy's engine takes the memory left.
 
         Args:
           context: of the stage.
-          policy: folder of the policy.
+          policy: folder of the policy; None: there is none, and no source needs a device.
           engine: of the policy.
         """
         judges = Judges(engine)
@@ -134,6 +136,7 @@ class JudgingStage(Stage):
         if "prm" in used:
             self._load_prm(context, engine, judges)
         if "model" in used:
+            assert policy is not None
             self._load_model(context, policy, engine, judges)
         if "endpoint" in used:
             if collectives.num_processes() > 1:
@@ -142,10 +145,16 @@ class JudgingStage(Stage):
                     "start one process, or name another judge.source"
                 )
             service = EndpointService(
-                self.judge.endpoint, context.folder / _LEDGER, where="judge.endpoint"
+                self.judge.endpoint,
+                self.replies_in(context.folder) / JUDGE_LEDGER,
+                where="judge.endpoint",
             )
             judges.services[ENDPOINT_SERVICE] = judges._open.enter_context(service)
         return judges
+
+    def replies_in(self, folder: Path) -> Path:
+        """Where the replies of an endpoint are kept; `folder` is that of the stage."""
+        return folder
 
     def planned_settings(
         self, context: PlanContext, policy: str, engine: EngineSettings

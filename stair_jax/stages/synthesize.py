@@ -1,39 +1,35 @@
 """Answers that a model writes, judged and filtered: SFT examples, and pairs for DPO."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import KINDS, SynthesisPrompt
-from stair_jax.decoding.driver import Driver, run_as_finished
-from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.driver import run_as_finished
 from stair_jax.errors import UserError
 from stair_jax.evaluation.shards import Shards
 from stair_jax.models.config import DTYPES, ModelConfig
+from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.figures import Basis, Figure
-from stair_jax.planning.needs import Needs, Work
+from stair_jax.planning.needs import Needs, Work, plain_needs
 from stair_jax.planning.program import Program
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
     DECODING_MEMORY,
     EngineSettings,
     PlannedEngine,
-    load_engine,
     plan_engine,
 )
 from stair_jax.run.stage import Artifact, stage_input
-from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.prefixes import JudgePrefixes
 from stair_jax.settings import setting
-from stair_jax.stages.judging_stage import Judges
 from stair_jax.stages.probed_stage import ProbedStage
-from stair_jax.stages.search_probe import probe_judge
 from stair_jax.stages.stage_needs import decoding_needs
 from stair_jax.stages.synthesize_log import AnswerLog
+from stair_jax.stages.synthesize_opening import open_means
 from stair_jax.stages.synthesize_parts import (
     ANSWERS_FILE,
     PAIRS_FILE,
@@ -42,30 +38,27 @@ from stair_jax.stages.synthesize_parts import (
     summarize,
     write_results,
 )
-from stair_jax.storage import fingerprint_folder
-from stair_jax.synthesis.categories import (
-    Categories,
-    ChosenCategories,
-    KnownCategories,
-    check_kinds,
-)
+from stair_jax.stages.synthesize_teacher import write_ledger
+from stair_jax.storage import writing
+from stair_jax.synthesis.categories import KnownCategories, check_kinds
 from stair_jax.synthesis.policies import policies_of, policy_files
-from stair_jax.synthesis.prompt_task import Means, PromptTask
+from stair_jax.synthesis.prompt_task import PromptTask
 from stair_jax.synthesis.selection import check_scored
 from stair_jax.synthesis.settings import AcceptSettings, PairSettings, WritingSettings
-from stair_jax.synthesis.writers import LocalWriter
+from stair_jax.synthesis.teacher_settings import TeacherSettings, check_teacher
+from stair_jax.synthesis.templates import shows_answer
 from stair_jax.text.policies import POLICIES
-from stair_jax.text.tokenizer import Tokenizer
 
 _ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while they are joined
 
 
 @dataclass(frozen=True)
-class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
+class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, PairSettings):
     """Settings of `synthesize`, beside those of writing, of what is kept, of pairs, and of judging.
 
     Attributes:
-      model: the stage whose model writes, and judges where `judge.source` says "policy".
+      model: the stage whose model writes, unless a teacher does, and judges where `judge.source`
+        says "policy"; empty where nothing asks it.
       prompts: the stage that holds `file`.
       file: JSON lines of prompts {id, prompt, kind, source}, or of SFT examples; with `category`
         where that decides on the policy, and `answer` for pairs "given_own".
@@ -81,7 +74,7 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
 
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
 
-    model: str = stage_input(Artifact.MODEL)
+    model: str = stage_input(Artifact.MODEL, required=False)
     prompts: str = stage_input(Artifact.PROMPTS, Artifact.SFT_ROWS, file="file")
     file: str = "prompts1.jsonl"
     num_prompts: int = setting(0, least=0)
@@ -95,8 +88,10 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
         check_scored(self.judge, self.kinds or KINDS)
+        check_teacher(self, self)
+        self._check_model()
         needed = self.max_prompt_tokens + self.max_answer_tokens
-        if needed > self.context_tokens:
+        if needed > self.context_tokens and not self.is_taught:
             raise UserError(
                 f"max_prompt_tokens and max_answer_tokens are {needed} together, and "
                 f"context_tokens is {self.context_tokens}: raise it, or lower one of them"
@@ -106,6 +101,27 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         names = {*(POLICIES if self.default_policies else ()), *self.policies}
         if names and self.categories == "kind":
             check_kinds(self.kinds, names)
+
+    def _check_model(self) -> None:
+        """Checks that there is a model if it is asked, and only then."""
+        local = set(self.judge.used_sources) & {"policy", "model", "prm"}
+        askers = [
+            *([] if self.is_taught else ["without a teacher_endpoint it writes"]),
+            *(["categories is 'model'"] if self.chooses_categories else []),
+            *(f"judge.source names {name!r}" for name in sorted(local)),
+        ]
+        if askers and not self.model:
+            raise UserError(
+                f"model is empty, and {askers[0]}: name an earlier stage that makes a language "
+                "model, or let an endpoint or a rule do that"
+            )
+        if self.model and not askers:
+            raise UserError("model is set, and nothing asks it: a teacher writes; leave it empty")
+
+    @property
+    def chooses_categories(self) -> bool:
+        """Whether the model says which category a prompt is of."""
+        return self.categories == "model" and bool(self.policies or self.default_policies)
 
     @property
     def engine(self) -> EngineSettings:
@@ -125,6 +141,8 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         """As usual; and checks that policies can be read."""
         super().check_environment(folder)
         policies_of(self)
+        if self.is_taught:
+            self.teacher_endpoint.check("teacher_endpoint")
 
     def run(self, context: StageContext) -> None:
         """Answers the prompts that have no answers yet, then sorts all answers.
@@ -143,6 +161,7 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
             self._answer(context, prompts, shards)
             shards.finish()
         if collectives.is_main():
+            write_ledger(context.folder, self)
             write_results(context, self, prompts, read_answers(context.folder))
 
     def _read(self, context: StageContext) -> list[SynthesisPrompt]:
@@ -158,7 +177,10 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
                 f"{path} has no column 'answer', which pairs 'given_own' need: name a file of SFT "
                 "examples, or pairs='best_worst'"
             )
-        if isinstance(known := self._known_categories(), KnownCategories):
+        if shows_answer(self.template):
+            _check_answers(path, wanted)
+        if not self.chooses_categories:
+            known = KnownCategories(self.categories, policies_of(self))
             for row in wanted:
                 known.of(row)
         return wanted
@@ -167,59 +189,19 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         self, context: StageContext, prompts: Sequence[SynthesisPrompt], shards: Shards
     ) -> None:
         """Answers what this process has to."""
-        hf = context.input("model") / "hf"
-        with closing(self.load_judges(context, hf, self.engine)) as judges:
-            engine, tokenizer, _ = load_engine(
-                hf, judges.engine, context.runtime, judges.beside, judges.adapters
-            )
-            driver = Driver(engine, judges.services)
-            means = self._means(context, hf, engine, tokenizer, driver, judges)
-            by_id = {prompt.id: prompt for prompt in prompts}
-            tasks = ((key, PromptTask(means, by_id[key])) for key in shards.left())
-            with AnswerLog(context, self, by_id, shards, engine) as log:
-                for finished in run_as_finished(driver, tasks):
+        place = self.replies_in(context.folder)
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+        by_id = {prompt.id: prompt for prompt in prompts}
+        with ExitStack() as stack:
+            opened = open_means(context, self, prompts, stack)
+            tasks = ((key, PromptTask(opened.means, by_id[key])) for key in shards.left())
+            with AnswerLog(context, self, by_id, shards, opened) as log:
+                for finished in run_as_finished(opened.driver, tasks):
                     log.write([found for _, found in finished])
-            means.prefixes.close_all()
-
-    def _means(
-        self,
-        context: StageContext,
-        hf: Path,
-        engine: Engine,
-        tokenizer: Tokenizer,
-        driver: Driver,
-        judges: Judges,
-    ) -> Means:
-        """What the tasks of all prompts share; probes the judge before."""
-        model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
-        judge = Judge(tokenizer, self.judge, judges.sources)
-        calibrate = probe_judge(
-            context.folder, self.judge, judge, driver, context.seed, model, "synthesize"
-        )
-        judge = Judge(tokenizer, self.judge, judges.sources, calibrate)
-        policies = policies_of(self)
-        categories: Categories | None = self._known_categories()
-        if categories is None:
-            categories = ChosenCategories(tokenizer, policies, driver)
-        return Means(
-            categories,
-            LocalWriter(
-                engine, tokenizer, self, policies, context.seed, self.pairs == "best_worst"
-            ),
-            judge,
-            JudgePrefixes(engine, judge, judges.services),
-            self.reward,
-            self,
-            context.seed,
-            judges_given=self.pairs == "given_own",
-        )
-
-    def _known_categories(self) -> KnownCategories | None:
-        """Those that the rows say; None: the model chooses."""
-        policies = policies_of(self)
-        if self.categories == "model" and policies:
-            return None
-        return KnownCategories(self.categories, policies)
+            opened.means.prefixes.close_all()
+            for name, endpoint in opened.endpoints.items():
+                say(f"{context.name}: {name} at the {endpoint.report()}")
 
     def summary(self, folder: Path) -> str:
         """What was kept."""
@@ -227,6 +209,8 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and those of what judges."""
+        if not self.model:
+            return []
         judging, beside, engine = self._plan(context)
         return [*engine.programs(beside), *judging]
 
@@ -236,7 +220,9 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         if not self.num_prompts:
             prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
         answers = prompts * self.num_candidates
-        needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
+        needs = plain_needs(0, 0)
+        if self.model:
+            needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
         disk = answers * _ANSWER_BYTES
         most = min(self.max_per_prompt or self.num_candidates, self.num_candidates)
         rows = {
@@ -253,7 +239,8 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and what judges fit."""
-        self._plan(context)
+        if self.model:
+            self._plan(context)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The answers to `num_prompts`, where these are counted."""
@@ -270,3 +257,13 @@ class Synthesize(ProbedStage, WritingSettings, AcceptSettings, PairSettings):
         settings = self.planned_settings(context, "model", self.engine)
         judging, beside = self.plan_judges(context, model, settings)
         return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)
+
+
+def _check_answers(path: Path, rows: Sequence[SynthesisPrompt]) -> None:
+    """Raises a UserError if a row has no answer, which the template would show."""
+    for row in rows:
+        if not (row.answer or "").strip():
+            raise UserError(
+                f"{path}: the row {row.id!r} has no answer, which the template shows: name a file "
+                "of SFT examples, or a template without {answer}"
+            )

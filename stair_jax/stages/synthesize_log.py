@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stair_jax.data.records import SynthesisPrompt
-from stair_jax.decoding.engine import Engine
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Metrics, Progress
 from stair_jax.parallel.compile_clock import compile_seconds
@@ -16,6 +15,7 @@ from stair_jax.synthesis.records import PromptAnswers
 
 if TYPE_CHECKING:
     from stair_jax.stages.synthesize import Synthesize
+    from stair_jax.stages.synthesize_opening import Opened
 
 
 class AnswerLog:
@@ -27,12 +27,12 @@ class AnswerLog:
         stage: "Synthesize",
         prompts: Mapping[str, SynthesisPrompt],
         shards: Shards,
-        engine: Engine,
+        opened: "Opened",
     ):
         """Looks at what is there; `shards` and `prompts` have the same ids."""
         self._stage, self._prompts, self._shards = stage, prompts, shards
         self._places = {id: place for place, id in enumerate(prompts)}
-        self._stats = engine.stats
+        self._stats, self._endpoints = opened.engine.stats, opened.endpoints.values()
         self._first = self._done = len(shards.done) // collectives.num_processes()
         self._kept = 0
         silent = not collectives.is_main()
@@ -63,13 +63,22 @@ class AnswerLog:
             values = prompt_metrics(self._stage, self._prompts[each.id], each)
             self._kept += int(values["kept"])
             self._metrics.write(self._done, values, clock=self._clock())
-        self._progress.update(self._done, kept=self._kept)
+        self._progress.update(self._done, kept=self._kept, **self._spent())
 
     def _sample(self, step: int, found: PromptAnswers) -> None:
         every = self._stage.samples_every
         if every and self._places[found.id] % every == 0:
             sample = answer_sample(self._stage, self._prompts[found.id], found)
             self._metrics.write_samples(step, [sample] if sample else [])
+
+    def _spent(self) -> dict[str, Any]:
+        """Calls, and money where the prices are known, with those of earlier starts."""
+        if not self._endpoints:
+            return {}
+        spent: dict[str, Any] = {"calls": sum(each.calls for each in self._endpoints)}
+        if any(each.settings.input_price is not None for each in self._endpoints):
+            spent["cost"] = f"{sum(each.cost for each in self._endpoints):.4g}"
+        return spent
 
     def _clock(self) -> dict[str, float]:
         seconds = time.monotonic() - self._start - (compile_seconds() - self._compiled)

@@ -13,6 +13,7 @@ from stair_jax.run.context import StageContext
 from stair_jax.samples import Sample
 from stair_jax.storage import read_json, read_jsonl, write_json, write_jsonl
 from stair_jax.synthesis.pairs import make_pair
+from stair_jax.synthesis.prompt_task import REPAIRS
 from stair_jax.synthesis.records import JudgedAnswer, PromptAnswers
 from stair_jax.synthesis.selection import Selection, select
 
@@ -36,6 +37,9 @@ class _Made:
     kinds: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     no_pair: Counter[str] = field(default_factory=Counter)
+    judge: Counter[str] = field(default_factory=Counter)
+    repairs: int = 0
+    tokens: int = 0
 
 
 def read_answers(folder: Path) -> Iterator[PromptAnswers]:
@@ -57,13 +61,9 @@ def write_results(
       UserError: no pair is made, or where none are wanted no answer kept; says why.
     """
     folder, made, metrics = context.folder, _Made(), []
-    tokens = 0
-    judged: Counter[str] = Counter()
     for prompt, found in zip(prompts, answers, strict=True):
         _add(made, stage, prompt, found)
         metrics.append(prompt_metrics(stage, prompt, found))
-        judged.update(found.counts)
-        tokens += found.generated_tokens
     write_jsonl(folder / SFT_FILE, made.sft)
     write_jsonl(folder / REJECTED_FILE, made.rejected)
     if stage.pairs:
@@ -75,8 +75,9 @@ def write_results(
         "kinds": _sorted(made.kinds),
         "categories": _sorted(made.categories),
         **({"pairs": len(made.pairs), "no_pair": _sorted(made.no_pair)} if stage.pairs else {}),
-        "judge": _sorted(judged),
-        "generated_tokens": tokens,
+        **({"repairs": made.repairs} if stage.repair else {}),
+        "judge": _sorted(made.judge),
+        "generated_tokens": made.tokens,
     }
     write_json(folder / COUNTS_FILE, counts)
     write_metrics(folder, metrics)
@@ -139,6 +140,10 @@ def _select(stage: "Synthesize", prompt: SynthesisPrompt, found: PromptAnswers) 
 
 def _add(made: _Made, stage: "Synthesize", prompt: SynthesisPrompt, found: PromptAnswers) -> None:
     selection = _select(stage, prompt, found)
+    made.tokens += found.generated_tokens
+    counts = dict(found.counts)
+    made.repairs += counts.pop(REPAIRS, 0)
+    made.judge.update(counts)
     made.sft += [_sft_row(prompt, found, answer) for answer in selection.kept]
     made.rejected += [
         _rejected_row(prompt, answer, reason) for answer, reason in selection.rejected

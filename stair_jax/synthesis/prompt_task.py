@@ -14,11 +14,9 @@ from stair_jax.search.judging.prefixes import JudgePrefixes, Prefix
 from stair_jax.search.search_context import Reward
 from stair_jax.synthesis.categories import Categories
 from stair_jax.synthesis.duplicates import near_duplicates
+from stair_jax.synthesis.faults import find_fault
 from stair_jax.synthesis.records import (
-    CUT,
     DUPLICATE,
-    EMPTY,
-    MALFORMED,
     JudgedAnswer,
     PromptAnswers,
     Writing,
@@ -30,6 +28,7 @@ from stair_jax.text import steps
 
 _CATEGORY, _WRITING, _JUDGING = "category", "writing", "judging"
 GIVEN = -1  # number of the answer that the prompt's row brings
+REPAIRS = "repairs"  # in the counts of a prompt
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,8 @@ class PromptTask(Task[PromptAnswers]):
     def _end(self, skipped: str) -> None:
         assert self._answers is not None
         counts: Counter[str] = Counter()
+        if (writing := self._group.results.get(_WRITING)) and writing.repairs:
+            counts[REPAIRS] = writing.repairs
         for (_, number), judgement in self._judgements():
             counts["unreadable"] += judgement.unreadable
             counts["closings"] += judgement.closings
@@ -179,8 +180,8 @@ def sift(
     """
     found = {}
     for number, answer in enumerate(written):
-        reason = _fault(answer, settings, start)
-        reward = malformed_reward if reason else None
+        reason = find_fault(answer, settings, start)
+        reward = malformed_reward if reason and not answer.fault else None
         found[number] = JudgedAnswer(number, answer.text, answer.tokens, reason, reward=reward)
     sound = [each for each in found.values() if not each.reason]
     alike = near_duplicates([each.text for each in sound], settings.max_similarity)
@@ -193,7 +194,7 @@ def sift(
 def given_answer(text: str, settings: WritingSettings, start: str = "") -> JudgedAnswer:
     """The answer of a prompt's row, which must have the format too, behind its start."""
     text = text.rstrip() if start else text.strip()
-    return JudgedAnswer(GIVEN, text, reason=_fault(Written(text, True), settings, start))
+    return JudgedAnswer(GIVEN, text, reason=find_fault(Written(text, True), settings, start))
 
 
 def with_scores(answer: JudgedAnswer, judgement: Judgement, reward: Reward) -> JudgedAnswer:
@@ -203,15 +204,3 @@ def with_scores(answer: JudgedAnswer, judgement: Judgement, reward: Reward) -> J
     if helpfulness is not None and safety is not None:
         value = float(reward(helpfulness, safety))
     return replace(answer, helpfulness=helpfulness, safety=safety, reward=value)
-
-
-def _fault(answer: Written, settings: WritingSettings, start: str) -> str:
-    """Why an answer cannot be kept, whatever a judge says of it; "": it can."""
-    if not answer.is_finished:
-        return CUT
-    if not answer.text.strip():
-        return EMPTY
-    whole = start + answer.text
-    if settings.answer_format == "structured":
-        return "" if steps.is_well_formed(whole) else MALFORMED
-    return MALFORMED if steps.breaks_output(whole) else ""

@@ -9,6 +9,7 @@ from stair_jax.data.records import SCHEMA_COLUMN, check_schema
 
 # Why an answer is not judged.
 CUT, EMPTY, MALFORMED, DUPLICATE = "cut", "empty", "malformed", "duplicate"
+FILTERED, NO_REPLY = "filtered", "no_reply"  # of an endpoint
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Written:
       is_finished: whether it was written to its end, not cut off.
       tokens: as sampled, with the token that ends it; None: they are not wanted, or the writer has
         no tokens of ours.
+      fault: why there is no answer, such as `FILTERED`; "": there is one.
     """
 
     text: str
     is_finished: bool
     tokens: tuple[int, ...] | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class Writing:
     Attributes:
       answers: by their numbers.
       skipped: why there are none; "": there are.
+      repairs: answers that were asked for once more, as they were malformed.
     """
 
     answers: tuple[Written, ...] = ()
     skipped: str = ""
+    repairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class PromptAnswers:
       category: by which the policy was chosen; "": there was none.
       skipped: why there are no answers; "": there are.
       given: the answer of the prompt's row, judged like the others; None: it was not wanted.
-      counts: replies of the judge that could not be read, and the like.
+      counts: replies of the judge that could not be read, and the like; answers that were asked
+        for once more.
       generated_tokens: sampled for answers and judgements.
     """
 

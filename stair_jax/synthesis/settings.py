@@ -20,10 +20,12 @@ class WritingSettings(Settings):
     Attributes:
       num_candidates: K, answers to each prompt.
       kinds: of the prompts that are answered; empty: both.
-      template: what the model is asked: a text with `{prompt}`, and with `{policy}` where there are
-        policies; or the name of one of ours (`synthesis/templates.py`): "deliberative" asks to
-        reason about the policy, "refusal" for a refusal of one sentence. What is kept has the bare
-        prompt.
+      template: what the model is asked: a text with `{prompt}`, with `{policy}` where there are
+        policies, perhaps with `{answer}`, that of the prompt's row, and `{form}`, the grammar in
+        words; or the name of one of ours (`synthesis/templates.py`): "deliberative" asks to reason
+        about the policy, "refusal" for a refusal of one sentence; with the grammar, for a writer
+        that was not trained on it, "deliberative_steps", "steps" for an answer in steps, and
+        "rewrite" for the row's answer as steps. What is kept has the bare prompt.
       policies: by category of prompts, what the template shows: a text, the name of one of ours
         (`text/policies.py`), or a text file, `NAME.txt` or `NAME.md`.
       default_policies: take our seven categories and "general", each unless `policies` has it.
@@ -31,6 +33,8 @@ class WritingSettings(Settings):
         by the "model" itself, which chooses one by the log-probs of their names, relative to those
         without a request. What has no policy of its own has that of "general", if there is one.
       answer_format: "structured": an answer that breaks the grammar is not kept; "plain": any text.
+      repair: a malformed answer and what is wrong with it go back to the writer once, and what it
+        then writes takes its place.
       temperature: of the answers.
       top_p: of the same; 1 sets no limit.
       top_k: of the same; 0 sets no limit.
@@ -47,6 +51,7 @@ class WritingSettings(Settings):
     default_policies: bool = False
     categories: CategoriesBy = "column"
     answer_format: Literal["structured", "plain"] = "structured"
+    repair: bool = setting(False, absent=False)
     temperature: float = setting(0.7, least=0)
     top_p: float = setting(0.9, above=0, most=1)
     top_k: int = setting(0, least=0, most=2**24)

@@ -1,6 +1,6 @@
 """Who writes the answers: a local model over the engine of a driver.
 
-A writer of another kind, such as a teacher behind an endpoint, is another `Writer`: what follows
+A writer of another kind is another `Writer`, such as that of `endpoint_writer.py`: what follows
 (the grammar, near-duplicates, verdicts, what is kept) looks at its `Writing` alone.
 """
 
@@ -15,6 +15,7 @@ from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
 from stair_jax.inference.candidates import end_ids
 from stair_jax.search.judging.prefixes import Keeper
+from stair_jax.synthesis.faults import ask_repair
 from stair_jax.synthesis.records import Writing, Written
 from stair_jax.synthesis.settings import WritingSettings
 from stair_jax.synthesis.templates import fill_template
@@ -22,6 +23,7 @@ from stair_jax.text.tokenizer import Tokenizer
 
 NO_ROOM = "prompt leaves no room in the context"
 TOO_LONG = "prompt too long"
+NO_PROMPT = "empty prompt"
 
 
 class Writer(Protocol):
@@ -29,6 +31,18 @@ class Writer(Protocol):
 
     def task(self, prompt: SynthesisPrompt, category: str) -> Task[Writing]:
         """A task whose result is the answers to a prompt of a category."""
+
+
+def shown(prompt: SynthesisPrompt, settings: WritingSettings, policy: str) -> SynthesisPrompt:
+    """The prompt as its writer sees it: the last turn of its chat in the template."""
+    text = fill_template(settings.template_text, prompt.prompt, policy, prompt.answer or "")
+    return replace(prompt, prompt=text)
+
+
+def answered(prompt: SynthesisPrompt, text: str, turn: str) -> SynthesisPrompt:
+    """A chat that goes on: behind the prompt stand an answer, and a turn of the user's."""
+    said = ({"role": "user", "content": prompt.prompt}, {"role": "assistant", "content": text})
+    return replace(prompt, history=(*(prompt.history or ()), *said), prompt=turn)
 
 
 class LocalWriter:
@@ -64,12 +78,8 @@ class LocalWriter:
 
     def task(self, prompt: SynthesisPrompt, category: str) -> Task[Writing]:
         """See `Writer.task`."""
-        return LocalWriting(self, prompt, self.asked(prompt, category))
-
-    def asked(self, prompt: SynthesisPrompt, category: str) -> SynthesisPrompt:
-        """The prompt as the model sees it: the last turn of its chat in the template."""
-        template, policy = self.settings.template_text, self._policies.get(category, "")
-        return replace(prompt, prompt=fill_template(template, prompt.prompt, policy))
+        policy = self._policies.get(category, "")
+        return LocalWriting(self, prompt, shown(prompt, self.settings, policy))
 
 
 class LocalWriting(Task[Writing]):
@@ -81,6 +91,7 @@ class LocalWriting(Task[Writing]):
         """A task that has asked nothing yet; made by `LocalWriter.task`."""
         self._writer, self._prompt, self._asked = writer, prompt, asked
         self._written: dict[int, Written] = {}
+        self._malformed: dict[int, Written] = {}  # those that are asked for once more
         self._has_room = True
 
     def start(self) -> list[Request]:
@@ -94,7 +105,7 @@ class LocalWriting(Task[Writing]):
                 raise
             return self._skip(str(error))
         if not self._prompt.prompt.strip():
-            return self._skip("empty prompt")
+            return self._skip(NO_PROMPT)
         if len(tokens) > writer.settings.max_prompt_tokens:
             return self._skip(TOO_LONG)
         self._handle = writer.engine.keep(tokens)
@@ -113,18 +124,19 @@ class LocalWriting(Task[Writing]):
         """Takes an answer."""
         assert isinstance(completion.id, tuple)
         (number,) = completion.id
-        text = self._writer.tokenizer.decode(completion.tokens).rstrip()
-        self._has_room &= completion.finish != "too_long"
-        self._written[number] = Written(
-            text if self._asked.start else text.lstrip(),
-            completion.finish == "stop",
-            tuple(completion.tokens) if self._writer.keeps_tokens else None,
-        )
+        if completion.finish == "too_long" and number in self._malformed:
+            self._written[number] = self._malformed[number]
+        else:
+            self._has_room &= completion.finish != "too_long"
+            self._written[number] = self._read(completion)
+        if repair := self._repair(number):
+            return repair
         if len(self._written) < self._writer.settings.num_candidates:
             return []
         if not self._has_room:
             return self._skip(NO_ROOM)
-        self.result = Writing(tuple(self._written[n] for n in sorted(self._written)))
+        answers = tuple(self._written[n] for n in sorted(self._written))
+        self.result = Writing(answers, repairs=len(self._malformed))
         return []
 
     def close(self) -> None:
@@ -132,6 +144,25 @@ class LocalWriting(Task[Writing]):
         if self._handle is not None:
             self._writer.engine.release(self._handle)
             self._handle = None
+
+    def _read(self, completion: Completion) -> Written:
+        text = self._writer.tokenizer.decode(completion.tokens).rstrip()
+        return Written(
+            text if self._asked.start else text.lstrip(),
+            completion.finish == "stop",
+            tuple(completion.tokens) if self._writer.keeps_tokens else None,
+        )
+
+    def _repair(self, number: int) -> list[Request]:
+        """The request for a malformed answer anew; one with a start cannot be shown whole."""
+        writer, answer = self._writer, self._written[number]
+        turn = ask_repair(answer, writer.settings)
+        if not turn or number in self._malformed or self._asked.start:
+            return []
+        self._malformed[number] = self._written.pop(number)
+        tokens = encode_row(writer.tokenizer, answered(self._asked, answer.text, turn))
+        key = request_key(writer.seed, self._prompt.id, "synthesize", number, "repair")
+        return [Request((number,), tuple(tokens), sampling=writer.sampling, key=key)]
 
     def _skip(self, reason: str) -> list[Request]:
         self.result = Writing(skipped=reason)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import stair_jax
 from stair_jax.run.run_config import read_config
 from stair_jax.stages import STAGES, Synthesize
-from stair_jax.synthesis.records import CUT, DUPLICATE, EMPTY, MALFORMED
+from stair_jax.synthesis.records import CUT, DUPLICATE, EMPTY, FILTERED, MALFORMED, NO_REPLY
 from stair_jax.synthesis.selection import LIMIT, LOW_REWARD, UNHELPFUL, UNJUDGED, UNSAFE
 from stair_jax.text.policies import POLICIES
 
@@ -28,6 +28,8 @@ NAMES = (
     "dpo:sacpo1",
     "synthesize:safe",
     "dpo:sacpo2",
+    "synthesize:written",
+    "synthesize:taught",
 )
 
 
@@ -44,7 +46,10 @@ def stages():
 
 def test_the_baselines_of_the_page_are_runs(stages):
     made = {name for name, stage in stages.items() if isinstance(stage, Synthesize)}
-    assert made == {"refusals", "reasoned", "rewarded", "helpful", "safe"}
+    local = {"refusals", "reasoned", "rewarded", "helpful", "safe"}
+    taught = {name for name in made if stages[name].is_taught}
+    assert (made - taught, taught) == (local, {"written", "taught"})
+    assert not any(stages[name].model for name in taught)
     assert stages["deliberative"].data == "reasoned"
     assert stages["sacpo2"].beta == pytest.approx(stages["sacpo1"].beta / 4)
     assert {stages[name].judge.used_sources for name in ("refusals", "reasoned")} == {("rule",)}
@@ -56,6 +61,8 @@ def test_the_page_names_each_reason_and_each_of_our_policies():
         EMPTY,
         MALFORMED,
         DUPLICATE,
+        FILTERED,
+        NO_REPLY,
         UNJUDGED,
         UNSAFE,
         UNHELPFUL,

@@ -64,7 +64,7 @@ class Judge:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         settings: JudgeSettings,
         sources: Mapping[str, Source] | None = None,
         calibrate: Callable[[Question, float], float] | None = None,
@@ -72,7 +72,7 @@ class Judge:
         """Makes the sources that need no more than the settings.
 
         Args:
-          tokenizer: of the policy.
+          tokenizer: of the policy; None: there is no policy, and no source asks it.
           settings: who judges, and how.
           sources: those that need more: "model" and "prm", by name.
           calibrate: what becomes of a score that was asked for, such as a `Calibrator`.
@@ -81,11 +81,11 @@ class Judge:
           UserError: a source is not given, or two labels share their first token in a mode that
             reads their log-probs.
         """
-        self.tokenizer, self.settings = tokenizer, settings
+        self._tokenizer, self.settings = tokenizer, settings
         self._fixes_refusals = settings.harmless_refusals == "unsafe"
         self.calibrate = calibrate or (lambda question, score: score)
         makers: dict[str, Callable[[], Source]] = {
-            "policy": lambda: LanguageModelSource(tokenizer, settings),
+            "policy": lambda: LanguageModelSource(self.tokenizer, settings),
             "rule": lambda: RuleSource(settings.rule),
             "reference": ReferenceSource,
             "endpoint": lambda: EndpointSource(settings),
@@ -97,6 +97,12 @@ class Judge:
         self.sources: dict[str, Source] = {
             name: given[name] if name in given else makers[name]() for name in settings.used_sources
         }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the policy."""
+        assert self._tokenizer is not None
+        return self._tokenizer
 
     def requests(
         self,
