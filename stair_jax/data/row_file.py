@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Self, TypeVar, overload
+from typing import BinaryIO, Self, TypeVar, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from stair_jax.storage import iterate_jsonl, parse_row, reading
 R = TypeVar("R", bound=Record)
 
 
-class RowFile(Sequence[R], Generic[R]):
+class RowFile(Sequence[R]):
     """The records of a file, as a sequence.
 
     The file is read once, line by line, and each line is checked; what stays in memory are the

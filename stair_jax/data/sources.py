@@ -6,7 +6,7 @@ needed; it neither runs code of a data set nor reads pickles.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from stair_jax.data.text_files import (
     as_rows,
     read_csv,
     read_json_file,
+    read_json_line_parts,
     read_json_lines,
     read_tsv,
 )
@@ -27,6 +28,7 @@ _HUB_ID = re.compile(
 )
 _SPLIT = "train"
 _PARQUET = ".parquet"
+_PART = 10_000  # rows
 
 
 def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows:
@@ -52,6 +54,21 @@ def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows
     if _ending(path) == _PARQUET:
         return _read_parquet(path, columns)
     return _READERS.get(_ending(path), read_json_lines)(path)
+
+
+def read_parts(source: str | Path) -> Iterator[SourceRows]:
+    """The rows of `read_source`, in one part or more, of which one at a time is in memory.
+
+    JSON lines come in parts; of other formats there is one part, with all rows.
+
+    Raises:
+      UserError: as `read_source`, when the part is reached that cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and _ending(path) not in (*_READERS, _PARQUET):
+        yield from read_json_line_parts(path, _PART)
+    else:
+        yield read_source(source)
 
 
 def source_name(source: str | Path) -> str:

@@ -7,18 +7,22 @@ whoever asked decides how many of these are too many.
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stair_jax.data.cells import MOST_LEVELS, BadCell, clean_row, json_object
 from stair_jax.errors import UserError
+from stair_jax.storage import reading
 
 _GZIP = b"\x1f\x8b"
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "a bzip2 archive",
@@ -95,8 +99,8 @@ def read_text(path: Path) -> str:
     if data.startswith(_GZIP):
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is a damaged gzip file ({error}): copy it again") from error
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
     for start, what in _ARCHIVES.items():
         if data.startswith(start):
             raise UserError(f"{path} is {what}: unpack it, and name the file that was in it")
@@ -117,7 +121,52 @@ def read_json_lines(path: Path) -> SourceRows:
     Raises:
       UserError: as `read_text`.
     """
-    return _json_lines(read_text(path))
+    return _json_lines(enumerate(read_text(path).split("\n"), start=1))
+
+
+def read_json_line_parts(path: Path, size: int) -> Iterator[SourceRows]:
+    """Reads JSON lines as `read_json_lines` does, so many at a time; all at once if not in UTF-8.
+
+    Args:
+      path: of the file.
+      size: lines in memory.
+
+    Raises:
+      UserError: as `read_text`.
+    """
+    if not _is_utf8(path):
+        yield read_json_lines(path)
+        return
+    try:
+        with reading(path), _open(path) as file:
+            text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n")
+            lines = enumerate((line.removesuffix("\n") for line in text), start=1)
+            while part := list(itertools.islice(lines, size)):
+                yield _json_lines(part)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a file looks like text in UTF-8; False too where `read_text` says what is wrong."""
+    try:
+        with _open(path) as file:
+            head = file.read(4)
+    except (OSError, *_DAMAGE):
+        return False
+    is_text = not any(map(head.startswith, (*_ARCHIVES, _PARQUET)))
+    return is_text and json.detect_encoding(head).startswith("utf-8")
+
+
+def _open(path: Path) -> BufferedIOBase:
+    """Opens a file, plain or gzipped, for reading."""
+    with open(path, "rb") as file:
+        is_gzip = file.read(len(_GZIP)) == _GZIP
+    return gzip.open(path) if is_gzip else open(path, "rb")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is a damaged gzip file ({error}): copy it again")
 
 
 def read_json_file(path: Path) -> SourceRows:
@@ -136,7 +185,7 @@ def read_json_file(path: Path) -> SourceRows:
         except _NotJson:
             is_lines = False
         if is_lines:
-            return _json_lines(text)
+            return _json_lines(enumerate(text.split("\n"), start=1))
         raise UserError(f"{path}, line {error.line}, column {error.column}: {error}") from error
     return as_rows(value if isinstance(value, list) else [value], "item")
 
@@ -242,9 +291,10 @@ def _position(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
 
 
-def _json_lines(text: str) -> SourceRows:
+def _json_lines(lines: Iterable[tuple[int, str]]) -> SourceRows:
+    """The rows of numbered lines."""
     found = SourceRows()
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in lines:
         if not line.strip():
             continue
         try:

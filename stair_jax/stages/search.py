@@ -148,7 +148,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         progress is that of the first one. So are the metrics until the end, when `metrics.jsonl` is
         written anew, with a line a tree in the order of the prompts.
         """
-        parts = RecordShards(context.folder, self._read(context))
+        parts = RecordShards(context.folder, self.read_prompts(context))
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
@@ -160,7 +160,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
             order_samples(context.folder, list(rows))
             _report(context, whole)
 
-    def _read(self, context: StageContext) -> RowFile[Prompt]:
+    def read_prompts(self, context: StageContext) -> RowFile[Prompt]:
         """The prompts as they are searched, each of which is read when its turn comes."""
         counts, most = StartCounts(), self.num_prompts or math.inf
 
