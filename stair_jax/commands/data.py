@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stair_jax.commands import data_export
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
@@ -13,7 +14,11 @@ SUMMARY = "Builds the study's data (SFT, prompts, dev, evaluation, judge labels)
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `stair-jax data`."""
-    parser.add_argument("action", nargs="?", choices=("study",), help="study: build its data")
+    parser.add_argument(
+        "action", nargs="?", choices=("study", "export"), help="study: build its data; or export"
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="export: a file, or a run")
+    data_export.add_flags(parser.add_argument_group("data export"))
     parser.add_argument("--out", metavar="DIR", help="the folder to build; new, empty or a build")
     parser.add_argument(
         "--sources",
@@ -50,6 +55,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments, session: Session) -> int:
     """Builds, and prints what each file has; returns the exit status."""
     options = arguments.options
+    if options.action == "export":
+        return data_export.execute(options, session)
     if options.action != "study" or not options.out:
         raise UserError("say what to build and where: stair-jax data study --out=DIR")
     if options.max_tokens < 0:

@@ -1,18 +1,21 @@
 """Readers of data files, of `datasets` folders, and of data sets on the Hugging Face hub.
 
-JSON lines, JSON, CSV and TSV are read with the standard library (`text_files.py`). The rest goes
-through `datasets`, which takes seconds to import and is therefore imported only here and when
-needed; it neither runs code of a data set nor reads pickles.
+Text files are read with the standard library (`text_files.py`), Parquet and Arrow with pyarrow
+(`tables.py`). The rest goes through `datasets`, which takes seconds to import and is therefore
+imported only here and when needed; it neither runs code of a data set nor reads pickles.
 """
 
+import glob
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from stair_jax.data.tables import ARROW, PARQUET, read_arrow, read_parquet
 from stair_jax.data.text_files import (
+    Place,
     SourceRows,
+    Unreadable,
     as_rows,
     read_csv,
     read_json_file,
@@ -20,14 +23,15 @@ from stair_jax.data.text_files import (
     read_json_lines,
     read_tsv,
 )
+from stair_jax.data.unpacking import ENDINGS
 from stair_jax.errors import UserError
 
 _HUB_ID = re.compile(
-    r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)/(?P<split>[\w.-]+))?"
+    r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+)(/(?P<split>[\w.-]+))?)?"
     r"(@(?P<revision>[\w./-]+))?"
 )
 _SPLIT = "train"
-_PARQUET = ".parquet"
+_WILDCARDS = re.compile(r"[*?\[]")
 _PART = 10_000  # rows
 
 
@@ -35,12 +39,14 @@ def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows
     """Reads the rows of a data set, unconverted.
 
     Args:
-      source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.tsv`, `.parquet`, or
-        JSON lines with any other name; all but Parquet may be gzipped, with `.gz` behind their name
-        or without. A folder written by `save_to_disk`; or, if there is no such path, a data set on
-        the hub, `owner/name` or `owner/name:config/split`, of a commit, branch or tag with
-        `@revision` behind it. If there are several splits and none is named, "train" is read.
-      columns: of Parquet, of a folder and of the hub, those that are taken into memory, as far as
+      source: a file: `.json` (a list of objects, or JSON lines), `.csv`, `.tsv`, `.parquet`,
+        `.arrow`, `.feather` or `.ipc`, or JSON lines with any other name; all but tables may be
+        compressed by gzip or zstd, with `.gz` or `.zst` behind their name or without. A pattern
+        such as `data/part-*.jsonl`: its files, by name. A folder written by `save_to_disk`; or, if
+        there is no such path, a data set on the hub, `owner/name`, `owner/name:config` or
+        `owner/name:config/split`, of a commit, branch or tag with `@revision` behind it. If there
+        are several splits and none is named, "train" is read.
+      columns: of tables, of a folder and of the hub, those that are taken into memory, as far as
         they are there; (): all.
 
     Raises:
@@ -51,8 +57,10 @@ def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows
         return _read_folder(path, columns)
     if found := _hub_id(source):
         return _read_hub(**found.groupdict(), columns=columns)
-    if _ending(path) == _PARQUET:
-        return _read_parquet(path, columns)
+    if _is_pattern(source):
+        return _read_all(_matching(source), columns)
+    if read := _TABLES.get(path.suffix.lower()):
+        return read(path, columns)
     return _READERS.get(_ending(path), read_json_lines)(path)
 
 
@@ -65,7 +73,10 @@ def read_parts(source: str | Path) -> Iterator[SourceRows]:
       UserError: as `read_source`, when the part is reached that cannot be read.
     """
     path = Path(source).expanduser()
-    if path.is_file() and _ending(path) not in (*_READERS, _PARQUET):
+    if _is_pattern(source):
+        for each in _matching(source):
+            yield from (_within(each, part) for part in read_parts(each))
+    elif path.is_file() and _ending(path) not in (*_READERS, *_TABLES):
         yield from read_json_line_parts(path, _PART)
     else:
         yield read_source(source)
@@ -79,20 +90,24 @@ def source_name(source: str | Path) -> str:
 
 
 def check_source(source: str | Path) -> None:
-    """Checks that a source is an existing file or folder, or has the form of a hub id.
+    """Checks that a source is an existing file or folder, a pattern of some, or like a hub id.
 
     Does not access the hub.
 
     Raises:
-      UserError: it is neither.
+      UserError: it is none of these.
     """
-    if not Path(source).expanduser().exists() and not _hub_id(source):
+    if _is_pattern(source):
+        _matching(source)
+    elif not Path(source).expanduser().exists() and not _hub_id(source):
         raise UserError(f"there is no file {source}")
 
 
 def source_files(source: str | Path) -> list[Path]:
     """The files that a source is made of, as far as they are there; [] for a hub id."""
     path = Path(source).expanduser()
+    if _is_pattern(source):
+        return _matching(source)
     if not path.is_dir():
         return [path] if path.is_file() else []
     files = (file for file in path.rglob("*") if file.suffix in (".arrow", ".json"))
@@ -102,25 +117,45 @@ def source_files(source: str | Path) -> list[Path]:
 def _hub_id(source: str | Path) -> re.Match[str] | None:
     """The parts of the id of a data set on the hub; None if the source is a path."""
     named = Path(str(source).partition("@")[0])
-    if Path(source).expanduser().exists() or named.suffix in (*_READERS, _PARQUET, ".jsonl", ".gz"):
+    if Path(source).expanduser().exists() or named.suffix in _FILES:
         return None
     return _HUB_ID.fullmatch(str(source))
 
 
 def _ending(path: Path) -> str:
-    """The last ending of a name, in front of `.gz`; in lower case."""
-    return Path(path.stem if path.suffix == ".gz" else path).suffix.lower()
+    """The last ending of a name, in front of `.gz` or `.zst`; in lower case."""
+    return Path(path.stem if path.suffix.lower() in ENDINGS else path).suffix.lower()
 
 
-def _read_parquet(path: Path, columns: Collection[str]) -> SourceRows:
-    if not path.exists():
-        raise UserError(f"there is no file {path}")
+def _is_pattern(source: str | Path) -> bool:
+    return bool(_WILDCARDS.search(str(source))) and not Path(source).expanduser().exists()
 
-    def read(datasets: Any) -> Any:
-        with TemporaryDirectory() as folder:
-            return datasets.Dataset.from_parquet(str(path), cache_dir=folder, keep_in_memory=True)
 
-    return _through_datasets(read, str(path), _SPLIT, columns)
+def _matching(pattern: str | Path) -> list[Path]:
+    """The files of a pattern, by name; `**` stands for any folders."""
+    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+    files = [path for path in map(Path, sorted(found)) if path.is_file()]
+    if not files:
+        raise UserError(f"there is no file {pattern}: nothing matches this pattern")
+    return files
+
+
+def _read_all(paths: Sequence[Path], columns: Collection[str]) -> SourceRows:
+    """The rows of files one after another, each with its file in its place."""
+    every = SourceRows()
+    for path in paths:
+        found = _within(path, read_source(path, columns))
+        every.rows += found.rows
+        every.unreadable += found.unreadable
+    return every
+
+
+def _within(path: Path, found: SourceRows) -> SourceRows:
+    """Rows of a file, with the file in their places."""
+    rows = [Place(f"{path}, {place}", row) for place, row in found.rows]
+    return SourceRows(
+        rows, [Unreadable(f"{path}, {place}", reason) for place, reason in found.unreadable]
+    )
 
 
 def _read_folder(path: Path, columns: Collection[str]) -> SourceRows:
@@ -152,6 +187,8 @@ _READERS: dict[str, Callable[[Path], SourceRows]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
 }
+_TABLES = {PARQUET: read_parquet} | dict.fromkeys(ARROW, read_arrow)
+_FILES = (*_READERS, *_TABLES, *ENDINGS, ".jsonl")  # endings of what is never a hub id
 
 
 def _through_datasets(

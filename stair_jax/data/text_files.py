@@ -1,35 +1,33 @@
-"""Text files of rows: JSON lines, JSON, CSV and TSV, plain or gzipped, in UTF-8, UTF-16 or UTF-32.
+"""Text files of rows: JSON lines, JSON, CSV and TSV, plain or compressed by gzip or zstd.
 
-A row that cannot be read does not end the reading: it is listed with its place and the reason, and
-whoever asked decides how many of these are too many.
+Their text is UTF-8, UTF-16 or UTF-32. A row that cannot be read does not end the reading: it is
+listed with its place and the reason, and whoever asked decides how many of these are too many.
 """
 
 import csv
-import gzip
 import io
 import itertools
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stair_jax.data.cells import MOST_LEVELS, BadCell, clean_row, json_object
+from stair_jax.data.unpacking import open_unpacked
 from stair_jax.errors import UserError
 from stair_jax.storage import reading
 
-_GZIP = b"\x1f\x8b"
-_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "a bzip2 archive",
     b"\xfd7zXZ\x00": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
 }
-_PARQUET = b"PAR1"
+_TABLES = {
+    b"PAR1": "a Parquet file: give it a name that ends with .parquet",
+    b"ARROW1": "an Arrow file: give it a name that ends with .arrow",
+}
 _LONGEST_FIELD = 2**31 - 1  # the default of the csv module, 128 KiB, is too short for answers
 _BAD_BYTE = re.compile("[\udc80-\udcff]")  # as the error handler "surrogateescape" writes them
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
@@ -91,21 +89,18 @@ def read_text(path: Path) -> str:
       UserError: the file is missing or cannot be read or decoded.
     """
     try:
-        data = path.read_bytes()
+        with open_unpacked(path) as file:
+            data = file.read()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if data.startswith(_GZIP):
-        try:
-            data = gzip.decompress(data)
-        except _DAMAGE as error:
-            raise _damaged(path, error) from error
     for start, what in _ARCHIVES.items():
         if data.startswith(start):
             raise UserError(f"{path} is {what}: unpack it, and name the file that was in it")
-    if data.startswith(_PARQUET):
-        raise UserError(f"{path} is a Parquet file: give it a name that ends with .parquet")
+    for start, what in _TABLES.items():
+        if data.startswith(start):
+            raise UserError(f"{path} is {what}")
     encoding = json.detect_encoding(data)  # by the byte order mark, or by where zero bytes are
     try:
         return data.decode(
@@ -137,36 +132,22 @@ def read_json_line_parts(path: Path, size: int) -> Iterator[SourceRows]:
     if not _is_utf8(path):
         yield read_json_lines(path)
         return
-    try:
-        with reading(path), _open(path) as file:
-            text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n")
-            lines = enumerate((line.removesuffix("\n") for line in text), start=1)
-            while part := list(itertools.islice(lines, size)):
-                yield _json_lines(part)
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    with reading(path), open_unpacked(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n")
+        lines = enumerate((line.removesuffix("\n") for line in text), start=1)
+        while part := list(itertools.islice(lines, size)):
+            yield _json_lines(part)
 
 
 def _is_utf8(path: Path) -> bool:
     """Whether a file looks like text in UTF-8; False too where `read_text` says what is wrong."""
     try:
-        with _open(path) as file:
-            head = file.read(4)
-    except (OSError, *_DAMAGE):
+        with open_unpacked(path) as file:
+            head = file.read(8)
+    except (OSError, UserError):
         return False
-    is_text = not any(map(head.startswith, (*_ARCHIVES, _PARQUET)))
+    is_text = not head.startswith((*_ARCHIVES, *_TABLES))
     return is_text and json.detect_encoding(head).startswith("utf-8")
-
-
-def _open(path: Path) -> BufferedIOBase:
-    """Opens a file, plain or gzipped, for reading."""
-    with open(path, "rb") as file:
-        is_gzip = file.read(len(_GZIP)) == _GZIP
-    return gzip.open(path) if is_gzip else open(path, "rb")
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is a damaged gzip file ({error}): copy it again")
 
 
 def read_json_file(path: Path) -> SourceRows:

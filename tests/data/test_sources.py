@@ -78,7 +78,7 @@ def test_a_table_with_a_column_twice_is_one_line_that_says_so(tmp_path):
 
     table = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 2, names=["prompt", "prompt"])
     parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet through datasets \(.*prompt") as error:
+    with pytest.raises(UserError, match=r"a\.parquet as a Parquet file \(.*prompt") as error:
         read_source(tmp_path / "a.parquet")
     assert "\n" not in str(error.value)
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, monkeypatch):
             read_source(tmp_path / name)
     with pytest.raises(UserError, match="is a folder, but not of datasets' save_to_disk"):
         read_source(tmp_path)
-    with pytest.raises(UserError, match=r"cannot read .*b\.parquet through datasets"):
+    with pytest.raises(UserError, match=r"cannot read .*b\.parquet as a Parquet file"):
         read_source(write(tmp_path / "b.parquet", "no parquet"))
 
 
@@ -160,3 +160,36 @@ def test_json_lines_need_no_datasets(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+def test_a_pattern_is_its_files_by_name_whatever_their_formats(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([{"n": 2}]).to_parquet(tmp_path / "part-2.parquet")
+    write(tmp_path / "part-1.jsonl", '{"n": 1}\n[]\n')
+    (tmp_path / "part-0").mkdir()
+    write(tmp_path / "other.jsonl", '{"n": 3}\n')
+    pattern = tmp_path / "part-*"
+    found = sources.read_source(pattern)
+    assert found.rows == [
+        (f"{tmp_path}/part-1.jsonl, line 1", {"n": 1}),
+        (f"{tmp_path}/part-2.parquet, row 1", {"n": 2}),
+    ]
+    assert found.unreadable == [(f"{tmp_path}/part-1.jsonl, line 2", "is not a JSON object")]
+    assert [path.name for path in source_files(pattern)] == ["part-1.jsonl", "part-2.parquet"]
+    assert source_name(pattern) == "part-*"
+    assert len(read_source(str(tmp_path / "**" / "o*.jsonl"))) == 1
+    write(tmp_path / "a[1].jsonl", '{"n": 4}\n')  # a name, not a pattern
+    assert read_source(tmp_path / "a[1].jsonl") == [{"n": 4}]
+    for read in (sources.read_source, sources.check_source, source_files):
+        with pytest.raises(UserError, match=r"there is no file .*none\*: nothing matches"):
+            read(tmp_path / "none*")
+
+
+def test_a_config_of_the_hub_alone_is_its_train_split(monkeypatch):
+    import datasets
+
+    parts = {name: datasets.Dataset.from_list([{"s": name}]) for name in ("train", "test")}
+    made = datasets.DatasetDict(parts)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, revision: made)
+    assert read_source("owner/name:default@v1") == [{"s": "train"}]

@@ -2,13 +2,21 @@
 
 import csv
 import gzip
+import itertools
 import json
+import os
+import random
+import threading
+import tracemalloc
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stair_jax.data import unpacking
 from stair_jax.data.sources import read_source
+from stair_jax.data.text_files import read_json_line_parts, read_json_lines
 from stair_jax.errors import UserError
 
 ROWS = [{"prompt": 'a, "b"\nc', "n": "1"}, {"prompt": "ü 水", "n": "2"}]
@@ -161,3 +169,95 @@ def test_rows_of_a_table_with_other_fields_than_the_header_are_listed(tmp_path):
         "line 2: has 1 fields, and the header 2",
         "line 5: has 3 fields, and the header 2",
     ]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.json.zst", "a.csv.zstd", "a.jsonl"])
+def test_zstd_of_one_frame_or_several(tmp_path, name, frames):
+    texts = {"a.json.zst": json.dumps(ROWS), "a.csv.zstd": table(tmp_path / "t").read_text()}
+    data = texts.get(name, LINES).encode()
+    cuts = [len(data) * number // frames for number in range(frames + 1)]
+    parts = [data[start:end] for start, end in itertools.pairwise(cuts)]
+    packed = b"".join(map(zstandard.ZstdCompressor().compress, parts))
+    (tmp_path / name).write_bytes(packed)
+    assert rows_of(read_source(tmp_path / name)) == ROWS
+    (tmp_path / name).write_bytes(packed[:-5])
+    with pytest.raises(UserError, match=r"is a damaged zstd file .*: copy it again"):
+        read_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(level=19).compress])
+def test_what_unpacks_to_too_much_is_refused_before_it_is_in_memory(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(unpacking, "_ALWAYS", 2**22)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(pack(b" " * 2**24))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz unpacks to more than 4194304 bytes"):
+        read_source(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    path.write_bytes(pack(b"{}\n" + b" " * 2**21))
+    assert rows_of(read_source(path)) == [{}]
+
+
+def test_a_pipe_is_read_as_a_file_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for data in (LINES.encode(), gzip.compress(LINES.encode())):
+        writer = threading.Thread(target=path.write_bytes, args=(data,))
+        writer.start()
+        assert rows_of(read_source(path)) == ROWS
+        writer.join()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_of_json_lines_have_the_rows_and_places_of_the_whole(tmp_path, seed):
+    rng, path = random.Random(seed), tmp_path / "rows"
+    lines = [
+        '{"a": "é\u2028"}',
+        '{"a": 1}\r',
+        "",
+        " ",
+        "{",
+        "[1]",
+        '{"a": "\\ud800"}',
+        b"\xff",
+        "\ufeff{}",
+    ]
+    drawn = [rng.choice(lines) for _ in range(rng.randrange(40))]
+    data = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in drawn)
+    data = rng.choice([b"", b"\xef\xbb\xbf"]) + data + rng.choice([b"", b"\n"])
+    path.write_bytes(gzip.compress(data) if rng.random() < 0.5 else data)
+    whole = read_json_lines(path)
+    for size in (1, 3, 1000):
+        parts = list(read_json_line_parts(path, size))
+        assert all(0 <= len(part) <= size for part in parts)
+        assert [row for part in parts for row in part.rows] == whole.rows
+        assert [row for part in parts for row in part.unreadable] == whole.unreadable
+
+
+@pytest.mark.parametrize(
+    "data", [b"", '{"a": 1}\n'.encode("utf-16"), gzip.compress(b'{"a": 1}'), b"PK\x03\x04", None]
+)
+def test_files_that_are_not_read_in_parts_are_read_or_refused_as_a_whole(tmp_path, data):
+    path = tmp_path / "rows"
+    if data is not None:
+        path.write_bytes(data)
+
+    def outcome(read):
+        try:
+            return [found.rows for found in read() if len(found)]
+        except UserError as error:
+            return str(error)
+
+    assert outcome(lambda: read_json_line_parts(path, 2)) == outcome(
+        lambda: [read_json_lines(path)]
+    )
+
+
+def test_damage_in_the_middle_of_a_gzip_file_is_told_whichever_way_it_is_read(tmp_path):
+    path = tmp_path / "rows.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n' * 10)[:-6])
+    for read in (read_json_lines, lambda path: list(read_json_line_parts(path, 2))):
+        with pytest.raises(UserError, match="damaged gzip file"):
+            read(path)

@@ -1,0 +1,1 @@
+"""Rows as the files that other trainers read: `stair-jax data export`."""
