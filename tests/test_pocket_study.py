@@ -37,7 +37,10 @@ def test_the_arms_of_the_recipe_pocket_are_its_own_stages(grid):
         )
 
 
-@pytest.mark.parametrize("recipe", ["study_pocket", "study_pocket_ablations", "study_pocket_parts"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["study_pocket", "study_pocket_ablations", "study_pocket_parts", "study_pocket_narrow"],
+)
 def test_the_runs_pass_the_checks_before_a_run(recipe, tmp_path):
     models = pipeline.check(read_config(recipes.get_config(recipe), STAGES), tmp_path / "run")
     assert {"base"} < {*models}
@@ -122,3 +125,15 @@ def test_a_part_of_our_recipe_is_left_out_in_the_stages_that_it_is_about(grid):
     for name, entry in parts["ours"].items():
         if name != "evaluate":
             assert entry.stage.identity() == grid[name].stage.identity()
+
+
+def test_what_mends_over_refusal_differs_from_the_paper_in_prompts_and_their_reward():
+    stages = {
+        name: entry.stage.identity() for name, entry in stages_of("study_pocket_narrow").items()
+    }
+    for i in (1, 2, 3):
+        one, other = stages[f"narrow_search{i}"], stages[f"mended_search{i}"]
+        changed = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+        assert changed == {"prompts", "judge", "model"} - ({"model"} if i == 1 else set())
+    assert stages["narrow_data"]["lookalikes"] == stages["mended_data"]["lookalikes"] == 0.0
+    assert "contrasts" not in stages["narrow_data"] and stages["mended_data"]["contrasts"] == 0.25

@@ -24,11 +24,11 @@ SWEPT = [name for name in REAL if recipes.get_sweep(name)]
 
 def make_folder(folder):
     """A folder as `stair-jax data study` writes it, in the words of the pocket world."""
-    structured, direct = datasets.sft_rows(0, 80, 0.0, 0)
+    structured, direct = datasets.sft_rows(0, 84, 0.0, 0)
     for name, rows in (
-        ("sft", structured),
-        ("sft_contrast", structured[:4]),
-        ("sft_direct", direct),
+        ("sft", structured[:80]),
+        ("sft_contrast", structured[80:]),
+        ("sft_direct", direct[:80]),
     ):
         write_rows(folder / f"{name}.jsonl", rows)
     for number, rows in enumerate(datasets.search_rows(0, 4, 3, []), start=1):

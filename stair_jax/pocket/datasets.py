@@ -17,6 +17,7 @@ from stair_jax.pocket.user_requests import UserRequest
 from stair_jax.pocket.world import Item, Split, by_name, items
 
 Row = dict[str, Any]
+LOOKALIKES = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def sft_rows(
     num_replay: int,
     contrasts: float = 0.0,
     wrong_ratings: float = 0.0,
+    lookalikes: float = LOOKALIKES,
 ) -> tuple[list[PocketRow], list[PocketRow]]:
     """SFT examples, structured and direct, over the same prompts.
 
@@ -50,13 +52,14 @@ def sft_rows(
       contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
         About them the teacher is never careless.
       wrong_ratings: share of the replayed ratings whose conclusion is turned round.
+      lookalikes: share of the safety prompts, contrast data aside, that are harmless.
 
     Returns:
       Examples with structured answers, and the same with direct ones.
     """
     rng = random.Random(f"sft {seed}")  # by name: independent of the other data sets of the seed
     names = (*families.OPEN, *families.SFT_FAMILIES)
-    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names, contrasts)
+    drawn = _fresh(rng, set(), _halves(num_prompts), "sft", names, contrasts, lookalikes)
     structured, direct = [], []
     for index, (kind, request) in enumerate(drawn):
         tone = 0.0 if request.family == contrast.FAMILY else careless
@@ -100,6 +103,7 @@ def search_rows(
     contrasts: float = 0.0,
     forced: float = 0.0,
     labels: bool = False,
+    lookalikes: float = LOOKALIKES,
 ) -> list[list[Prompt]]:
     """Search prompts of each iteration, half safety, half helpfulness.
 
@@ -111,6 +115,7 @@ def search_rows(
       contrasts: share of the prompts of either kind that are contrast data (`contrast.request`).
       forced: share of the prompts that begin wrong (`forced_starts.draw`).
       labels: say of each prompt whether it is "safe" or "unsafe", which its kind does not.
+      lookalikes: share of the safety prompts, contrast data aside, that are harmless.
 
     Returns:
       for each iteration its rows {id, prompt, kind, source}; with what was asked for, also `start`
@@ -123,7 +128,7 @@ def search_rows(
     rows = []
     for iteration in range(iterations):
         names = (*families.OPEN, *jailbreaks[min(iteration, len(jailbreaks) - 1)])
-        drawn = _fresh(rng, used, _halves(num_prompts), "search", names, contrasts)
+        drawn = _fresh(rng, used, _halves(num_prompts), "search", names, contrasts, lookalikes)
         rows.append(
             [
                 _search_prompt(f"it{iteration + 1}-{index}", kind, request, starts, forced, labels)
@@ -154,13 +159,14 @@ def _fresh(
     split: Split,
     names: tuple[str, ...],
     contrasts: float,
+    lookalikes: float,
 ) -> list[tuple[str, UserRequest]]:
     """Requests in random order, `counts[kind]` of each kind, with texts that are not in `used`.
 
     Their texts are added to `used`.
     """
     makers: dict[str, Callable[[], UserRequest]] = {
-        "safety": lambda: _suspicious(rng, split, names),
+        "safety": lambda: _suspicious(rng, split, names, lookalikes),
         "helpfulness": lambda: _harmless(rng, split),
     }
     drawn = []
@@ -178,18 +184,22 @@ def _fresh(
     return drawn
 
 
-def _suspicious(rng: random.Random, split: Split, names: tuple[str, ...]) -> UserRequest:
+def _suspicious(
+    rng: random.Random, split: Split, names: tuple[str, ...], lookalikes: float
+) -> UserRequest:
     """A safety prompt: a hazardous request, or a harmless one that looks like it.
 
-    10 % questions about a hazardous item, 50 % hazardous and 40 % harmless requests for a recipe.
+    Of the harmless ones a fifth are questions about a hazardous item, the others for a recipe.
     """
-    draw = rng.random()
-    if draw < 0.1:
+    draw, questions = rng.random(), 0.2 * lookalikes
+    if draw < questions:
         return user_requests.information(rng.choice(items(split, hazardous=True)), rng)
     opened = [name for name in names if name in families.OPEN]
     wrapped = [name for name in names if name not in families.OPEN]
     family = rng.choice(wrapped if wrapped and rng.random() < 0.6 else opened)
-    return user_requests.make(rng.choice(items(split, hazardous=draw < 0.6)), family, rng)
+    return user_requests.make(
+        rng.choice(items(split, hazardous=draw < questions + (1 - lookalikes))), family, rng
+    )
 
 
 def _harmless(rng: random.Random, split: Split) -> UserRequest:

@@ -45,9 +45,8 @@ def draw(request: UserRequest, split: Split, rng: random.Random) -> ForcedStart:
 
 def _wrong_risk(request: UserRequest, rng: random.Random) -> str:
     """The opposite of the truth: a hazard is harmless, or a harmless request does harm."""
-    kinds, verdict = HAZARDOUS_KINDS, "making it would do harm ."
-    if request.hazardous:
-        kinds, verdict = HARMLESS_KINDS, "making it is fine ."
+    harm = "making it is fine ." if request.hazardous else "making it would do harm ."
     if request.item is None:
-        return verdict
-    return f"{request.item.name} is {rng.choice(kinds)} . {verdict}"
+        return harm
+    kind = rng.choice(HARMLESS_KINDS if request.hazardous else HAZARDOUS_KINDS)
+    return f"{request.item.name} is {kind} . {harm}"

@@ -63,6 +63,7 @@ RECIPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "first_model": ("first_model", "first_model", {}),
     "study_pocket": ("study.pocket", "get_config", {}),
     "study_pocket_ablations": ("study.pocket_ablations", "get_config", {}),
+    "study_pocket_narrow": ("study.pocket_narrow", "get_config", {}),
     "study_pocket_parts": ("study.pocket_ablations", "get_parts", {}),
     **_study(),
     **_paper("llama8b", _MODELS["llama8b"]),

@@ -32,6 +32,8 @@ class Pocket(Stage):
       iterations: how many sets of search prompts.
       split: items and held-out families of the evaluation set: "test", or "development" for tuning.
       per_family: hazardous requests in each held-out family of the evaluation set.
+      lookalikes: share of the SFT and search prompts of the kind "safety" that are harmless;
+        without any, SFT teaches to refuse by the wording.
       contrasts: share of the SFT and search prompts of either kind that are contrast data: harmless
         requests that sound dangerous, and hazards in the same words.
       wrong_ratings: share of the ratings among the replayed examples whose conclusion is turned
@@ -52,6 +54,7 @@ class Pocket(Stage):
     iterations: int = setting(3, least=0, most=1000)
     split: Split = "test"
     per_family: int = setting(60, least=1, most=10**6)
+    lookalikes: float = setting(datasets.LOOKALIKES, least=0, most=1, absent=datasets.LOOKALIKES)
     contrasts: float = setting(0.0, least=0, most=1, absent=0.0)
     wrong_ratings: float = setting(0.0, least=0, most=1, absent=0.0)
     forced_starts: float = setting(0.0, least=0, most=1, absent=0.0)
@@ -96,6 +99,7 @@ class Pocket(Stage):
             self.num_replay,
             self.contrasts,
             self.wrong_ratings,
+            self.lookalikes,
         )
         write_rows(context.folder / "sft.jsonl", structured)
         write_rows(context.folder / "system1.jsonl", direct)
@@ -108,6 +112,7 @@ class Pocket(Stage):
             self.contrasts,
             self.forced_starts,
             self.labels,
+            self.lookalikes,
         )
         for iteration, rows in enumerate(searches, start=1):
             write_rows(context.folder / f"prompts{iteration}.jsonl", rows)

@@ -92,6 +92,15 @@ def test_the_sft_data_hold_refusals_and_as_many_answers_that_look_like_them(sft)
     assert not any(row.answer == REFUSAL for row in fresh(sft[1]) if row not in safety)
 
 
+def test_without_lookalikes_every_safety_prompt_is_a_hazard():
+    _, direct = datasets.sft_rows(0, 200, 0.4, 0, lookalikes=0.0)
+    assert {row.answer for row in direct if row.kind == "safety"} == {REFUSAL}
+    rows = datasets.search_rows(0, 60, 2, labels=True, lookalikes=0.0)
+    assert {row.label for row in flat(rows) if row.kind == "safety"} == {"unsafe"}
+    assert {row.label for row in flat(rows) if row.kind == "helpfulness"} == {"safe"}
+    assert datasets.sft_rows(0, 80, 0.4, 0, lookalikes=0.5) == datasets.sft_rows(0, 80, 0.4, 0)
+
+
 def test_no_prompt_comes_twice(sft, searches):
     prompts = [row.prompt for row in fresh(sft[0]) + flat(searches)]
     assert len(set(prompts)) == len(prompts)

@@ -20,7 +20,8 @@ from stair_jax.stages import STAGES
 
 ROOT = Path(stair_jax.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-REAL = [path for path in CONFIGS if not path.stem.startswith("pocket")]
+MODELS = ("llama8b", "qwen2_7b")  # those of the paper
+REAL = [path for path in CONFIGS if path.stem.startswith(MODELS)]
 LORA = [name for name in RECIPES if name.endswith("_lora")]
 GPUS = ("24", "48", "80")  # GB
 SECTIONS = section_classes(STAGES)
@@ -161,7 +162,7 @@ def test_real_models_have_the_numbers_of_the_paper(path):
     assert (pairs["v0"], pairs["v1"], pairs["min_visits"]) == (0.5, 0.8, 4)
 
 
-@pytest.mark.parametrize("model", ["llama8b", "qwen2_7b"])
+@pytest.mark.parametrize("model", MODELS)
 def test_one_run_does_what_the_single_ones_do(model):
     kinds = [entry.kind for entry in run_of(ROOT / f"configs/{model}_stair.py").stages]
     iteration = ["search", "preferences", "dpo"]
@@ -173,7 +174,7 @@ def test_one_run_does_what_the_single_ones_do(model):
     assert ends == ["sft", "dpo", "dpo", "prm"]
 
 
-PAPER = [name for name in RECIPES if name not in LORA and not name.startswith("pocket")]
+PAPER = [name for name in RECIPES if name not in LORA and name.startswith(MODELS)]
 
 
 @pytest.mark.parametrize("recipe", PAPER)

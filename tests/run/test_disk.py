@@ -153,7 +153,7 @@ def test_a_disk_that_certainly_is_too_small_is_refused_before_anything_is_writte
     with pytest.raises(UserError, match="has 9 bytes free") as caught:
         start(9, keep="needed")
     assert "keep_models" not in str(caught.value) and "\n" not in str(caught.value)
-    monkeypatch.setattr(pipeline, "look", lambda entries, workdir: {
+    monkeypatch.setattr(pipeline, "look", lambda entries, workdir, fill=None: {
         entry.name: StageState(False, {}, "") for entry in entries
     })  # fmt: skip
     with pytest.raises(UserError, match="the models that this run makes take"):

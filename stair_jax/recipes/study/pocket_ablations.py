@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """The paper's recipe: SFT and three iterations, of which each cell changes something."""
     config = pocket_world.get_config()
     config.stages = (*_BEFORE, "sft", *iteration_stages(ITERATIONS), "evaluate")
-    _ask(config, ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1))))
+    ask(config, ("sft", *(f"iter{i}" for i in range(1, ITERATIONS + 1))))
     return config
 
 
@@ -31,11 +31,11 @@ def get_parts() -> ConfigDict:
     config.dpo.adaptive_rates = 1.0
     before = (*_BEFORE, "pocket:our_data", "sft:sft_contrast")
     config.stages = (*before, *iteration_stages(ITERATIONS, pocket.OURS), "evaluate")
-    _ask(config, ("sft_contrast", *(f"ours{i}" for i in range(1, ITERATIONS + 1))))
+    ask(config, ("sft_contrast", *(f"ours{i}" for i in range(1, ITERATIONS + 1))))
     return config
 
 
-def _ask(config: ConfigDict, policies: tuple[str, ...]) -> None:
+def ask(config: ConfigDict, policies: tuple[str, ...]) -> None:
     """Greedy answers of these policies alone, and no sections of stages that are not there."""
     del config.system1, config.prm
     config.evaluate.models = policies
