@@ -1,128 +1,73 @@
-"""Builds data sets: `stair-jax data study` makes those of the study out of public sets."""
+"""Data: what a file is, prompts shared out, rows for other trainers, the data of a study."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from stair_jax.commands import data_export
+from stair_jax.commands import data_check, data_export, data_split, data_study
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 
-SUMMARY = "Builds the study's data (SFT, prompts, dev, evaluation, judge labels): data study."
+SUMMARY = "Checks data files (check), splits prompts (split), exports rows, builds a study's data."
+
+# An action is a module with SHARED, the flags that it has of those below, add_flags for those of
+# its own, and execute(options, session).
+ACTIONS: dict[str, ModuleType] = {
+    "check": data_check,
+    "split": data_split,
+    "export": data_export,
+    "study": data_study,
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `stair-jax data`."""
+    parser.add_argument("action", nargs="?", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
-        "action", nargs="?", choices=("study", "export"), help="study: build its data; or export"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="check, split: a file, a folder or a hub id; export: one, or a run",
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="export: a file, or a run")
-    data_export.add_flags(parser.add_argument_group("data export"))
-    parser.add_argument("--out", metavar="DIR", help="the folder to build; new, empty or a build")
-    parser.add_argument(
-        "--sources",
-        metavar="DIR",
-        help="local copies of the sets, one folder a set; without it, all are fetched",
-    )
-    parser.add_argument(
-        "--fetch",
-        action="store_true",
-        help="with --sources: fetch what is not there from the hub and from GitHub",
-    )
-    parser.add_argument(
-        "--revisions",
-        metavar="LIST",
-        default="",
-        help="SET=REVISION,... to fetch; or the data.json of an earlier build",
-    )
-    parser.add_argument(
-        "--without", metavar="LIST", default="", help="sets to do without, e.g. for their licence"
-    )
-    parser.add_argument(
-        "--require", metavar="LIST", default="", help="sets whose absence is an error, or all"
-    )
-    parser.add_argument("--small", action="store_true", help="few and short rows: a first model")
-    parser.add_argument(
-        "--tokenizer", metavar="DIR", help="count tokens with this model's, not by an estimate"
-    )
-    parser.add_argument(
-        "--max-tokens", metavar="N", type=int, default=0, help="of an SFT row; default 700, or 120"
-    )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all orders")
+    _add_shared(parser)
+    for name, module in ACTIONS.items():
+        module.add_flags(parser.add_argument_group(f"data {name}"))
 
 
 def execute(arguments: Arguments, session: Session) -> int:
-    """Builds, and prints what each file has; returns the exit status."""
+    """Does what the action says; returns the exit status."""
     options = arguments.options
-    if options.action == "export":
-        return data_export.execute(options, session)
-    if options.action != "study" or not options.out:
-        raise UserError("say what to build and where: stair-jax data study --out=DIR")
-    if options.max_tokens < 0:
-        raise UserError("--max-tokens is negative: give the most tokens of a row")
-    from stair_jax.data.study.build import Options, build_study
-    from stair_jax.data.study.folder import check_folder
-    from stair_jax.data.study.needs import parse_required
-    from stair_jax.data.study.sources import Choice
+    if options.action is None:
+        raise UserError(f"say what to do: stair-jax data {', data '.join(ACTIONS)}")
+    _check_flags(options)
+    status: int = ACTIONS[options.action].execute(options, session)
+    return status
 
-    out = Path(options.out).expanduser()
-    check_folder(out)
-    choice = Choice(
-        folder=Path(options.sources).expanduser() if options.sources else None,
-        remote=options.fetch or not options.sources,
-        revisions=read_revisions(options.revisions),
-        without=parse_required(options.without),
+
+def _add_shared(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--out", metavar="DIR", help="the folder to build; new, empty or a build")
+    parser.add_argument(
+        "--tokenizer", metavar="DIR", help="count tokens with this model's, not by an estimate"
     )
-    session.on_interrupt = f"{out} is not complete"
-    record = build_study(
-        Options(
-            choice,
-            options.small,
-            Path(options.tokenizer).expanduser() if options.tokenizer else None,
-            options.max_tokens,
-            options.seed,
-            parse_required(options.require),
-        ),
-        out,
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all orders")
+    parser.add_argument(
+        "--against",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a file of held-out prompts, or a folder of such files; may be repeated",
     )
-    print(_format(record, out))
-    return 0
 
 
-def read_revisions(text: str) -> dict[str, str]:
-    """Revisions by the name of the set: of a list SET=REVISION,... or of a `data.json`.
-
-    Raises:
-      UserError: the text is neither, or the file is no record of a build.
-    """
-    if text.endswith(".json"):
-        from stair_jax.storage import read_json
-
-        record = read_json(Path(text).expanduser())
-        sources = record.get("sources") if isinstance(record, dict) else None
-        if not isinstance(sources, dict):
-            raise UserError(f"--revisions={text} is no data.json of an earlier build")
-        return {name: one["revision"] for name, one in sources.items() if one.get("revision")}
-    found = {}
-    for word in filter(None, text.split(",")):
-        name, _, revision = word.partition("=")
-        if not name.strip() or not revision.strip():
-            raise UserError(f"--revisions has {word!r}: write SET=REVISION, or name a data.json")
-        found[name.strip()] = revision.strip()
-    return found
-
-
-def _format(record: dict[str, Any], out: Path) -> str:
-    """The rows of each file, and how many prompts repeated a held-out one."""
-    width = max(map(len, record["rows"]))
-    lines = [f"{name:<{width}}  {count:>6} rows" for name, count in record["rows"].items()]
-    repeated = sum(
-        count
-        for counts in record["counts"].values()
-        for reason, count in counts.items()
-        if "repeats a prompt of" in reason
-    )
-    lines.append(f"{repeated} prompts left out that repeat held-out ones: {out}/left_out.jsonl")
-    lines.append(f"sources, licences, rules and counts: {out}/README.md and data.json")
-    return "\n".join(lines)
+def _check_flags(options: argparse.Namespace) -> None:
+    """Raises a UserError for a flag that another action has."""
+    module = ACTIONS[options.action]
+    own = argparse.ArgumentParser(add_help=False)
+    module.add_flags(own)
+    known = {"action", *module.SHARED, *(action.dest for action in own._actions)}
+    every = argparse.ArgumentParser(add_help=False)
+    add_flags(every)
+    for name, value in vars(options).items():
+        if name not in known and value != every.get_default(name) and value != []:
+            flag = f"--{name.replace('_', '-')}" if name != "files" else repr(value[0])
+            raise UserError(f"stair-jax data {options.action} takes no {flag}")

@@ -54,7 +54,7 @@ def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Argu
       UserError: a flag is unknown, lacks its value, or has one that cannot be.
     """
     overrides, rest = take_overrides(argv)
-    options, unknown = parser.parse_known_args(rest)
+    options, unknown = parser.parse_known_intermixed_args(rest)
     for name, value in vars(options).items():
         if isinstance(value, str):
             require_local(value, f"--{name}")

@@ -16,6 +16,8 @@ from stair_jax.data.schema import (
     make_prompt,
 )
 
+# Of JailbreakV-28k, the sources that the paper takes.
+JAILBREAK_SOURCES = ("GPT-Generate", "Handcraft", "HH-RLHF")
 # UltraFeedback's scores: the overall one is from 1 to 10, the mean of the fine-grained from 1 to 5.
 # Both as a share of their range differ by at most this; in rows where an overall "1" was read as
 # 10, they differ by more.

@@ -87,11 +87,11 @@ class Kinds:
         self.given, self._unknown = given, unknown
 
     def __call__(self, source: str) -> str:
-        """The kind of a source, which has to be known."""
+        """The kind of a source, which has to be known; "" where it is not."""
         kind = self.known(source)
         if kind is None:
             self._unknown.add(source)
-        return kind or KINDS[0]  # any kind will do: `unknown` becomes an error
+        return kind or ""
 
     def known(self, source: str) -> str | None:
         """The kind: as given for the source, else by its name, else that of "*", else None."""

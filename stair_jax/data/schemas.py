@@ -54,7 +54,12 @@ def common_columns(found: SourceRows) -> list[str]:
 
 
 def convert(
-    found: SourceRows, use: Use, options: ReadingOptions, where: str, name: str = ""
+    found: SourceRows,
+    use: Use,
+    options: ReadingOptions,
+    where: str,
+    name: str = "",
+    any_kind: bool = False,
 ) -> Converted:
     """Turns rows of a known format into records: `Prompt`, `SftRow`, or `StepPair` without path.
 
@@ -67,6 +72,7 @@ def convert(
       options: how they are read.
       where: name of the rows in messages, e.g. a file.
       name: of the source, by which `options.kinds` may give the kind of rows without a source.
+      any_kind: take rows of a kind that is not known, with "" for it.
 
     Raises:
       UserError: the columns are of no known format, or of one without this use; or the kind of a
@@ -74,7 +80,8 @@ def convert(
     """
     converter = Converter(common_columns(found), use, options, where, name)
     result = converter.convert(found)
-    converter.check_kinds()
+    if not any_kind:
+        converter.check_kinds()
     return result
 
 
@@ -104,8 +111,8 @@ class Converter:
         self._reading = Reading(options, name)
 
     def convert(self, found: SourceRows) -> Converted:
-        """The records of a part; its `notes` are of all parts so far."""
-        result = Converted(name=self.schema.name, notes=self._reading.notes)
+        """The records of the next part."""
+        result, before = Converted(name=self.schema.name), self._reading.notes.copy()
         for place, row in found.rows:
             try:
                 record = self._record(row)
@@ -115,6 +122,7 @@ class Converter:
                 result.unreadable.append(Unreadable(place, _reason(error, self.schema)))
             else:
                 result.rows.append((place, record))
+        result.notes = self._reading.notes - before
         return result
 
     def check_kinds(self) -> None:
@@ -182,7 +190,7 @@ def _check_texts(record: Record) -> None:
             continue
         if not isinstance(value, str):
             raise TypeError(f"{name} is {str(value)[:60]}, not text")
-        if name != "source" and not value.strip():
+        if name not in ("source", "kind") and not value.strip():
             raise LeftOut(f"{name} is empty")
 
 

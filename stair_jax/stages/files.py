@@ -1,16 +1,19 @@
 """The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from stair_jax.data.intake import Intake
 from stair_jax.data.left_out import LeftOutRows
 from stair_jax.data.prompts import RowCheck, read_prompts
-from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair
+from stair_jax.data.public import JAILBREAK_SOURCES
+from stair_jax.data.records import Record
 from stair_jax.data.schema import KEEPABLE, ReadingOptions
-from stair_jax.data.sources import check_source, source_files
+from stair_jax.data.sources import check_source, read_parts, source_files, source_name
+from stair_jax.data.taking import OWN, RECORDS, UNIQUE, Purpose, Taker, Tally
+from stair_jax.data.text_files import SourceRows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
@@ -81,7 +84,7 @@ class Files(Stage):
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
     max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
-    jailbreak_sources: tuple[str, ...] = ("GPT-Generate", "Handcraft", "HH-RLHF")
+    jailbreak_sources: tuple[str, ...] = JAILBREAK_SOURCES
 
     def __post_init__(self) -> None:
         """Raises a UserError when nothing is named."""
@@ -140,17 +143,22 @@ class Files(Stage):
 
 @dataclass(frozen=True)
 class _Artifact:
-    """A file of the stage: what it holds, and as what records its rows are checked.
-
-    `is_keyed`: the ids of its rows are unique, and there is at least one.
-    """
+    """A file of the stage, what it holds, and what its rows are wanted for."""
 
     name: str
     holds: Artifact
     sources: tuple[str, ...]
-    use: str
-    record: type[Record]
-    is_keyed: bool = True
+    purpose: Purpose
+
+    @property
+    def record(self) -> type[Record]:
+        """What its rows are checked as."""
+        return RECORDS[self.purpose]
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the ids of its rows are unique, and there is at least one."""
+        return self.record in UNIQUE
 
 
 def _read(
@@ -160,42 +168,48 @@ def _read(
     options = ReadingOptions(settings.kinds, settings.keep, settings.jailbreak_sources)
     check = RowCheck(artifact.record, " and ".join(artifact.sources), artifact.is_keyed)
     for source in artifact.sources:
-        intake = Intake(source, artifact.use, artifact.record, options, artifact.is_keyed)
-        for row in intake.rows():
-            check.add(row)
-            yield row
-        _tell(context, intake, left_out)
+        parts, tally = read_parts(source), Tally()
+        first = next(parts, SourceRows())
+        taker = Taker(first, artifact.purpose, options, source, source_name(source))
+        for part in itertools.chain([first], parts):
+            taken = taker.take(part)
+            tally.add(part, taken)
+            for _, row in taken.rows:
+                check.add(row)
+                yield row
+        taker.check_kinds()
+        _tell(context, source, taker.format, tally, left_out)
     if artifact.is_keyed:
         check.finish()
     sources = ", ".join(artifact.sources)
     say(f"{context.name}: {check.count} rows in {artifact.name}, from {sources}")
 
 
-def _tell(context: StageContext, intake: Intake, left_out: LeftOutRows) -> None:
+def _tell(
+    context: StageContext, source: str, format: str, tally: Tally, left_out: LeftOutRows
+) -> None:
     """Says what was left out of a source, and notes it."""
-    text = left_out.add(intake.source, intake.total, intake.dropped, intake.unreadable)
-    passed_over = "".join(f"; {count} {what}" for what, count in intake.notes.most_common())
-    if text or passed_over or intake.title != intake.source:
-        counts = f"{intake.kept} of {intake.total} rows"
-        say(f"{context.name}: {intake.title}: {counts}{text}{passed_over}")
-    if intake.total and not intake.kept:
-        raise UserError(f"{intake.source}: no row is left{text or ''}")
+    text = left_out.add(source, tally.total, tally.dropped, tally.unreadable)
+    passed_over = "".join(f"; {count} {what}" for what, count in tally.notes.most_common())
+    if text or passed_over or format != OWN:
+        title = source if format == OWN else f"{source} is {format}"
+        say(f"{context.name}: {title}: {tally.kept} of {tally.total} rows{text}{passed_over}")
+    if tally.total and not tally.kept:
+        raise UserError(f"{source}: no row is left{text or ''}")
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:
     sft, replay = map(_tuple, (settings.sft, settings.replay))
     dpo, prm = map(_tuple, (settings.dpo, settings.prm))
     named = [
-        _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft", SftRow),
-        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft", SftRow),
+        _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft"),
+        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft"),
         *(
-            _Artifact(
-                f"prompts{number}.jsonl", Artifact.PROMPTS, _tuple(sources), "prompts", Prompt
-            )
+            _Artifact(f"prompts{number}.jsonl", Artifact.PROMPTS, _tuple(sources), "prompts")
             for number, sources in enumerate(settings.prompts, start=1)
         ),
-        _Artifact("dpo.jsonl", Artifact.STEP_PAIRS, dpo, "dpo", StepPair, is_keyed=False),
-        _Artifact("prm.jsonl", Artifact.PATH_PAIRS, prm, "prm", PathPair, is_keyed=False),
+        _Artifact("dpo.jsonl", Artifact.STEP_PAIRS, dpo, "dpo"),
+        _Artifact("prm.jsonl", Artifact.PATH_PAIRS, prm, "prm"),
     ]
     return [artifact for artifact in named if artifact.sources]
 

@@ -6,7 +6,7 @@ import pytest
 
 from stair_jax import launch
 from stair_jax.commands.completion import words
-from stair_jax.commands.data import read_revisions
+from stair_jax.commands.data_study import read_revisions
 
 
 def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
@@ -35,9 +35,27 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "say what to build and where: stair-jax data study --out=DIR"),
+        ([], "say what to do: stair-jax data check, data split, data study"),
         (["study"], "say what to build and where"),
-        (["check"], "invalid choice: 'check'"),
+        (["study", "--out=OUT", "rows.jsonl"], "stair-jax data study takes no 'rows.jsonl'"),
+        (["check"], "name what to check: stair-jax data check FILE"),
+        (["check", "a.jsonl", "--seed=1"], "stair-jax data check takes no --seed"),
+        (["check", "a.jsonl"], "there is no file a.jsonl"),
+        (["check", "--json", "ROWS", "--against=EMPTY"], "the folder has no file of data in it"),
+        (["check", "ROWS", "--tokenizer=EMPTY"], "EMPTY has no tokenizer.json"),
+        (["check", "s3://bucket/a.jsonl"], "FILE is s3://bucket/a.jsonl"),
+        (["split", "ROWS", "--sft=2"], "say what to split and where to"),
+        (["split", "ROWS", "--out=OUT"], "nothing is split: set --sft, or --iterations"),
+        (["split", "ROWS", "--out=OUT", "--sft=2", "--small"], "data split takes no --small"),
+        (["split", "ROWS", "--out=OUT", "--sft=2", "--kinds=good"], "--kinds has 'good'"),
+        (["split", "ROWS", "--out=FULL", "--sft=2"], "FULL holds other files"),
+        (["split", "ROWS", "--out=STUDY", "--sft=2"], "STUDY holds a study: name a new"),
+        (["split", "ROWS", "--out=OUT", "--sft=2", "--jailbreaks=ROWS"], "or none of them"),
+        (
+            ["split", "ROWS", "--out=OUT", "--sft=2", "--jailbreaks-per-iteration=a,1"],
+            "--jailbreaks-per-iteration=a,1: write whole numbers",
+        ),
+        (["chek"], "invalid choice: 'chek'"),
         (["study", "--out=OUT", "--sources=none"], "--sources=none is no folder"),
         (["study", "--out=OUT", "--without=dolli"], "no data set 'dolli': did you mean dolly?"),
         (["study", "--out=OUT", "--require=dolli"], "no data set 'dolli': did you mean dolly?"),
@@ -60,11 +78,61 @@ def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, flags, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "FULL").mkdir()
+    (tmp_path / "STUDY").mkdir()
+    (tmp_path / "STUDY" / "data.json").write_text('{"sources": {}, "rows": {}}')
+    (tmp_path / "ROWS").write_text('{"id": "a", "prompt": "p", "kind": "safety", "source": ""}\n')
     (tmp_path / "FULL" / "mine").write_text("x")
     assert launch.main(["stair-jax", "data", *flags]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("stair_jax: error: ") and said in last
     assert not (tmp_path / "OUT").exists()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A file of two prompts of each kind."""
+    path = tmp_path / "rows.jsonl"
+    kinds = ("safety", "helpfulness", "safety", "helpfulness")
+    found = [
+        {"id": f"{n}", "prompt": f"prompt {n}", "kind": kind, "source": "s"}
+        for n, kind in enumerate(kinds)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in found))
+    return path
+
+
+def test_a_check_prints_a_report_as_text_or_as_json(rows, capsys):
+    command = ["stair-jax", "data", "check"]
+    assert launch.main([*command, str(rows), f"--against={rows}"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{rows}: JSON lines, 4 rows, ")
+    assert "kinds       safety 2, helpfulness 2" in text
+    assert "4 prompts repeat one of 4 held-out prompts of 1 files" in text
+    assert launch.main([*command, "--json", str(rows)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["uses"]["prompts"]["rows"] == 4 and report["overlaps"] is None
+
+
+def test_a_file_that_no_stage_reads_ends_with_2_behind_all_reports(rows, tmp_path, capsys):
+    odd = tmp_path / "odd.csv"
+    odd.write_text("target\nSure\n")
+    assert launch.main(["stair-jax", "data", "check", str(odd), str(rows)]) == 2
+    found = capsys.readouterr()
+    assert f"{odd}: CSV, 1 rows" in found.out and f"{rows}: JSON lines" in found.out
+    assert found.err.strip().endswith(
+        f"{odd}: no stage could read it: its columns (target) are none that a stage knows"
+    )
+
+
+def test_a_split_prints_the_rows_of_each_file_and_may_be_made_anew(rows, tmp_path, capsys):
+    flags = ["--sft=2", "--iterations=1", "--per-iteration=2", f"--out={tmp_path}/out"]
+    for _ in range(2):
+        assert launch.main(["stair-jax", "data", "split", *flags, str(rows)]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0].split() == ["sft_prompts", "1", "safety,", "1", "helpfulness"]
+        assert "prompts: 4 admitted" in out
+        assert "nothing was held out: name evaluation files with --against" in out
+    assert (tmp_path / "out/prompts1.jsonl").read_text().count("\n") == 2
 
 
 def test_revisions_are_a_list_or_those_of_an_earlier_build(tmp_path):

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stair_jax.data.built_folder import write_folder
 from stair_jax.data.decontamination import HeldOutTexts, Thresholds
 from stair_jax.data.study.admission import Admission
+from stair_jax.data.study.benchmark_files import benchmark_files
 from stair_jax.data.study.card import format_card
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.checking import check_files
@@ -15,7 +17,6 @@ from stair_jax.data.study.evaluation_rows import (
     make_development,
     make_reported,
 )
-from stair_jax.data.study.folder import write_folder
 from stair_jax.data.study.judge_rows import make_cases, make_labels
 from stair_jax.data.study.needs import check_found, check_not_empty, missing_lines
 from stair_jax.data.study.prompts import make_prompts
@@ -90,7 +91,9 @@ def build_study(options: Options, out: Path) -> dict[str, Any]:
     check_files(files)
     record = _record(options, shop, files)
     files |= development_benchmarks(files["dev"])
-    write_folder(out, files, admission.left_out, sources, record, format_card, options.small)
+    benches = () if options.small else benchmark_files(sources)
+    others = ((f"bench/{path}", data) for path, data in benches)
+    write_folder(out, files, admission.left_out, record, format_card, others)
     return record
 
 
