@@ -1,4 +1,7 @@
-"""Data: what a file is, prompts shared out, rows for other trainers, the data of a study."""
+"""Data: `check` says what a file is, `split` shares prompts out, `study` builds a study's.
+
+`export` writes rows for other trainers.
+"""
 
 import argparse
 from types import ModuleType
@@ -8,15 +11,15 @@ from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 
-SUMMARY = "Checks data files (check), splits prompts (split), exports rows, builds a study's data."
+SUMMARY = "Data files: check, split, build a study's (study), write for other trainers (export)."
 
 # An action is a module with SHARED, the flags that it has of those below, add_flags for those of
 # its own, and execute(options, session).
 ACTIONS: dict[str, ModuleType] = {
     "check": data_check,
     "split": data_split,
-    "export": data_export,
     "study": data_study,
+    "export": data_export,
 }
 
 
@@ -24,10 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `stair-jax data`."""
     parser.add_argument("action", nargs="?", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="check, split: a file, a folder or a hub id; export: one, or a run",
+        "files", nargs="*", metavar="FILE", help="a file, a folder or a hub id; export: or a run"
     )
     _add_shared(parser)
     for name, module in ACTIONS.items():

@@ -32,14 +32,15 @@ class Files(Stage):
     """Settings of `files`: where data are, one source or several whose rows follow one another.
 
     A source is a path, from where the command is run: JSON lines, `.json`, `.csv`, `.tsv`, each
-    gzipped or not, `.parquet`, or a folder of datasets' `save_to_disk`; or a data set of the
-    Hugging Face hub, `owner/name` or `owner/name:config/split`, with `@revision` behind it to fix a
-    commit. Rows have our columns, which are below, or those of a known format: a public data set
-    (PKU-SafeRLHF, UltraFeedback and its binarized form, JailbreakV-28k, STAIR-SFT, STAIR-Prompts,
-    what the released code reads and writes), pairs {prompt, chosen, rejected}, chat `messages` or
-    ShareGPT `conversations`, Alpaca's {instruction, input, output}, {question, answer} and
-    {prompt, response}. Of PKU-SafeRLHF the safer answer is taken, of UltraFeedback the one with the
-    highest score; the rejected one is the other, or the one with the lowest score. Of
+    plain or compressed by gzip or zstd, `.parquet`, `.arrow`, or a folder of datasets'
+    `save_to_disk`; a pattern of such files, `data/part-*.jsonl`; or a data set of the Hugging Face
+    hub, `owner/name`, `owner/name:config` or `owner/name:config/split`, with `@revision` behind it
+    to fix a commit. Rows have our columns, which are below, or those of a known format: a public
+    data set (PKU-SafeRLHF, UltraFeedback and its binarized form, JailbreakV-28k, STAIR-SFT,
+    STAIR-Prompts, what the released code reads and writes), pairs {prompt, chosen, rejected}, chat
+    `messages` or ShareGPT `conversations`, Alpaca's {instruction, input, output}, {question,
+    answer} and {prompt, response}. Of PKU-SafeRLHF the safer answer is taken, of UltraFeedback the
+    one with the highest score; the rejected one is the other, or the one with the lowest score. Of
     JailbreakV-28k the attacks in images are left out.
 
     Rows that are left out are in `left_out.jsonl`, with their source, line and reason.
@@ -58,6 +59,8 @@ class Files(Stage):
         stands for any other source. Sources whose name has SafeRLHF, JailbreakV, UltraFeedback,
         safety or helpfulness in it need none. For rows without a source, the name of their file
         without folders and endings, or of their data set, stands for it.
+      name_sources: whether prompts and examples without a `source` get the name of their file
+        (without folders and endings), or of their data set, so that `sft.rates` can name it.
       keep: rows that are otherwise left out. "ties": both answers have the same score; "scores":
         the chosen one has the lower score, or two scores of one answer contradict each other;
         "labels": the answer that is called safer is labelled unsafe, and the other safe; "unsafe":
@@ -81,6 +84,7 @@ class Files(Stage):
     prm: Sources = ()
     trees: Sources = ()
     kinds: Mapping[str, str] = setting(dict)
+    name_sources: bool = setting(False, absent=False)
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
     max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
@@ -170,11 +174,14 @@ def _read(
     for source in artifact.sources:
         parts, tally = read_parts(source), Tally()
         first = next(parts, SourceRows())
-        taker = Taker(first, artifact.purpose, options, source, source_name(source))
+        name = source_name(source)
+        taker = Taker(first, artifact.purpose, options, source, name)
         for part in itertools.chain([first], parts):
             taken = taker.take(part)
             tally.add(part, taken)
             for _, row in taken.rows:
+                if settings.name_sources and artifact.is_keyed:
+                    row = row | {"source": row.get("source") or name}
                 check.add(row)
                 yield row
         taker.check_kinds()

@@ -1,11 +1,15 @@
 """The user's files become artifacts of a run, or an error that names the line."""
 
+import gzip
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
+from pyarrow import Table, feather
 
 from stair_jax.data import sources
 from stair_jax.errors import UserError
@@ -111,6 +115,30 @@ def test_joined_examples_keep_the_sources_by_which_they_are_mixed(run, tmp_path)
     contrast = EXAMPLE | {"id": "b", "source": "contrast"}
     files = put(tmp_path / "sft", EXAMPLE), put(tmp_path / "sft_contrast", contrast)
     assert run(sft=files)["sft.jsonl"] == [EXAMPLE, contrast]
+
+
+def test_joined_files_name_the_sources_of_rows_that_have_none(run, tmp_path):
+    stated = EXAMPLE | {"id": "b", "source": "contrast"}
+    (tmp_path / "mine.sft.jsonl.gz").write_bytes(gzip.compress(json.dumps(EXAMPLE).encode()))
+    (tmp_path / "pairs-1.jsonl").write_text('{"prompt": "a?", "response": "b"}\n')
+    files = str(tmp_path / "mine.*"), put(tmp_path / "other", stated), str(tmp_path / "pairs-1.*")
+    made = run(sft=files, kinds={"*": "safety"}, name_sources=True)["sft.jsonl"]
+    assert [row["source"] for row in made] == ["mine", "contrast", "pairs-1"]
+    made = run(prompts=(put(tmp_path / "own", PROMPT, PROMPT | {"id": "b", "source": ""}),))
+    assert [row["source"] for row in made["prompts1.jsonl"]] == ["mine", ""]
+
+
+def test_parts_of_a_table_are_one_source(run, tmp_path):
+    rows = [EXAMPLE | {"id": f"{number}"} for number in range(4)]
+    put(tmp_path / "part-0.jsonl", rows[0])
+    for number, row in enumerate(rows[1:3], start=1):
+        feather.write_feather(Table.from_pylist([row]), str(tmp_path / f"part-{number}.arrow"))
+    packed = zstandard.compress(json.dumps(rows[3]).encode())
+    (tmp_path / "part-3.jsonl.zst").write_bytes(packed)
+    assert run(sft=str(tmp_path / "part-*"))["sft.jsonl"] == rows
+    bad = put(tmp_path / "part-4.jsonl", {"id": "5"})
+    with pytest.raises(UserError, match=rf"{re.escape(bad)}, line 1: "):
+        run(sft=str(tmp_path / "part-*"))
 
 
 def test_joined_sources_with_one_id_and_columns_of_no_use_are_errors(run, tmp_path):

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stair_jax.data.export.formats import RECORDS, Use
-from stair_jax.data.own_rows import check_own
 from stair_jax.data.records import KINDS, Record
 from stair_jax.data.schema import ReadingOptions
-from stair_jax.data.schemas import SCHEMAS, common_columns, convert
+from stair_jax.data.schemas import SCHEMAS, common_columns
 from stair_jax.data.sources import check_source, read_source, source_name
-from stair_jax.data.text_files import SourceRows
+from stair_jax.data.taking import take
 from stair_jax.errors import UserError
 
 _DATASETS = ("state.json", "dataset_dict.json")  # of a folder that datasets has written
@@ -99,30 +98,18 @@ def read_records(source: str, use: Use) -> Found:
       UserError: a row cannot be read, no row is left, or the columns are unknown.
     """
     found = read_source(source)
-    _check_readable(found, source)
     own = _own(common_columns(found))
     if own and use not in own:
-        raise UserError(
-            f"{source} has rows of {own[0]}, which cannot be exported as those of {use}"
-        )
-    if own or use == "prm":
-        rows, dropped, unreadable, _ = check_own(found, RECORDS[use], ())
-        records = [RECORDS[use].from_dict(row, place) for place, row in rows]
-        about = "rows of our columns"
-    else:
-        # Any kind will do: no format has a place for it.
-        options = ReadingOptions({"*": KINDS[0]}, ("turns",))
-        made = convert(found, use, options, source, source_name(source))
-        records = [record for _, record in made.rows]
-        dropped, unreadable, about = made.dropped, made.unreadable, made.name
-    _check_readable(SourceRows(unreadable=unreadable), source)
-    if not records:
-        raise UserError(f"{source}: no row is left of {len(found)}")
-    kinds = Counter(str(row["kind"]) for _, row in found.rows if row.get("kind") in KINDS)
-    return Found(records, Counter(reason for _, reason in dropped), kinds, about)
-
-
-def _check_readable(found: SourceRows, source: str) -> None:
-    if found.unreadable:
-        place, reason = found.unreadable[0]
+        raise UserError(f"{source} has rows of {own[0]}, which cannot be exported as {use}")
+    # Any kind will do: no format has a place for it.
+    options = ReadingOptions({"*": KINDS[0]}, ("turns",))
+    taken = take(found, use, options, source, source_name(source))
+    if taken.unreadable:
+        place, reason = taken.unreadable[0]
         raise UserError(f"{source}, {place}: {reason}")
+    if not taken.rows:
+        raise UserError(f"{source}: no row is left of {len(found)}")
+    records = [RECORDS[use].from_dict(row, place) for place, row in taken.rows]
+    left_out = Counter(reason for _, reason in taken.dropped)
+    kinds = Counter(str(row["kind"]) for _, row in found.rows if row.get("kind") in KINDS)
+    return Found(records, left_out, kinds, taken.format)
