@@ -106,7 +106,7 @@ def measure(folder: Path, fsdp: int, tensor: int, dtype: str) -> None:
     mesh = make_mesh(MeshShape(fsdp=fsdp, tensor=tensor))
     config = dataclasses.replace(huggingface.load_config(folder), param_dtype=dtype)
     config = fit_to_mesh(config, mesh, vocab_multiple=128)
-    before = _status("RssAnon"), _status("VmRSS")
+    before = status("RssAnon"), status("VmRSS")
     with AnonymousPeak() as anonymous:
         start = time.perf_counter()
         params = jax.block_until_ready(huggingface.load_params(folder, config, mesh))
@@ -116,7 +116,7 @@ def measure(folder: Path, fsdp: int, tensor: int, dtype: str) -> None:
     )
     sizes = [math.prod(found.shape) for found in tensor_names.tensors(config).values()]
     largest = max(sizes) * np.dtype(dtype).itemsize
-    peaks = anonymous.peak - before[0], _status("VmHWM") - before[1]
+    peaks = anonymous.peak - before[0], status("VmHWM") - before[1]
     above = max(peaks) - local
     figures = {
         "checkpoint": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
@@ -154,10 +154,10 @@ class AnonymousPeak:
 
     def _watch(self) -> None:
         while not self._is_over.wait(self._every):
-            self.peak = max(self.peak, _status("RssAnon"))
+            self.peak = max(self.peak, status("RssAnon"))
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """Bytes of a field of /proc/self/status."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None, f"/proc/self/status has no {field}"

@@ -14,8 +14,8 @@ from typing import Any
 from soak.result import Result
 from soak.usage import UsageSamples, peak_memory
 from stair_jax import pocket
-from stair_jax.data.prompts import read_prompts
-from stair_jax.data.records import KINDS
+from stair_jax.data.records import KINDS, Prompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.monitoring import Progress
 from stair_jax.search.prompt_queue import DUPLICATE, PromptQueue, QueuedPrompt
 from stair_jax.stages.search_parts import RecordShards
@@ -57,7 +57,7 @@ def _queue_all(
     taken: list[str] = []
     samples, seconds = UsageSamples(2), {}
     samples.take()
-    prompts, seconds["read_s"] = _timed(lambda: read_prompts(path, unique_ids=False))
+    prompts, seconds["read_s"] = _timed(lambda: RowFile(path, Prompt, unique_ids=False))
     parts, seconds["split_s"] = _timed(lambda: RecordShards(path.parent, prompts))
 
     def queue() -> PromptQueue:

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -203,28 +203,62 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Reads JSON lines; blank lines are skipped.
 
     Raises:
+      UserError: as `iterate_jsonl`.
+    """
+    return [line.row for line in iterate_jsonl(path)]
+
+
+class JsonLine(NamedTuple):
+    """A JSON object that is a line of a file: its first byte there, and the one after its last."""
+
+    start: int
+    end: int
+    row: dict[str, Any]
+
+
+def iterate_jsonl(path: str | Path) -> Iterator[JsonLine]:
+    """Iterates over JSON lines, one in memory at a time; blank lines are skipped.
+
+    Raises:
       UserError: the file is missing, or a line is not a JSON object or not valid Unicode; names the
         line.
     """
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}, is not a JSON object")
-        # Escapes can smuggle in lone surrogates, which no tokenizer accepts. Parsed again as text,
-        # since pairs of escapes are valid; only for the few lines that have escapes.
-        if "\\u" in line and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
-            raise UserError(
-                f"{path}, line {number}, contains a lone surrogate (\\ud800 to \\udfff), "
-                "which is not valid text: remove it"
-            )
-        rows.append(row)
-    return rows
+    number = end = 0
+    with reading(path):
+        check_regular(path)
+        with open(path, "rb") as file:
+            for block in file:
+                for line in block.splitlines(keepends=True):  # a lone "\r" ends a line too
+                    number, start, end = number + 1, end, end + len(line)
+                    text = line.decode().rstrip("\r\n")
+                    if text.strip():
+                        yield JsonLine(start, end, parse_row(text, f"{path}, line {number},"))
+
+
+def parse_row(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that a line is.
+
+    Args:
+      text: of the line.
+      where: file and line, for messages.
+
+    Raises:
+      UserError: it is none, or holds what is not valid Unicode.
+    """
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is not a JSON object")
+    # Escapes can smuggle in lone surrogates, which no tokenizer accepts. Parsed again as text,
+    # since pairs of escapes are valid; only for the few lines that have escapes.
+    if "\\u" in text and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
+        raise UserError(
+            f"{where} contains a lone surrogate (\\ud800 to \\udfff), "
+            "which is not valid text: remove it"
+        )
+    return row
 
 
 def _read_text(path: str | Path) -> str:

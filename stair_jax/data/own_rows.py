@@ -45,9 +45,13 @@ def check_own(
     return rows, dropped, unreadable, notes
 
 
-def repeated_ids(rows: list[Place]) -> list[Unreadable]:
-    """The rows whose id one before has."""
-    first: dict[Any, str] = {}
+def repeated_ids(rows: list[Place], first: dict[Any, str]) -> list[Unreadable]:
+    """The rows whose id one before has.
+
+    Args:
+      rows: in their order.
+      first: places of the rows before these by their ids, to which those of these are added.
+    """
     found = []
     for place, row in rows:
         if first.setdefault(row["id"], place) != place:

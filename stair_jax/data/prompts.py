@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from stair_jax.data.records import Prompt, Record, read_dicts
+from stair_jax.data.records import Prompt, Record
 from stair_jax.errors import UserError
 from stair_jax.storage import read_jsonl
 
@@ -41,15 +41,42 @@ def check_rows(
     Raises:
       UserError: as `read_prompts`.
     """
-    records = read_dicts(rows, record, path)
-    if not records:
-        raise UserError(f"{path} is empty: it needs at least one line")
-    first_lines: dict[str, int] = {}
-    for number, read in enumerate(records, start=1):
-        first = first_lines.setdefault(read.id, number)
-        if unique_ids and first != number:
-            raise UserError(
-                f"{path}, line {number}: id {read.id!r} is already used in line {first}: "
-                "ids must be unique"
-            )
+    check = RowCheck(record, path, unique_ids)
+    records = [check.add(row) for row in rows]
+    check.finish()
     return records
+
+
+class RowCheck(Generic[R]):
+    """Checks rows one after another, as `read_rows` says."""
+
+    def __init__(self, record: type[R], path: Any, unique_ids: bool = True):
+        """No row is checked yet; `path` is for messages."""
+        self._record, self._path, self._unique_ids = record, path, unique_ids
+        self._lines: dict[str, int] = {}
+        self.count = 0
+
+    def add(self, row: Mapping[str, Any]) -> R:
+        """The next row as a record.
+
+        Raises:
+          UserError: it is none, or repeats an id.
+        """
+        self.count += 1
+        where = f"{self._path}, line {self.count}"
+        read = self._record.from_dict(row, where)
+        first = self._lines.setdefault(read.id, self.count) if self._unique_ids else self.count
+        if first != self.count:
+            raise UserError(
+                f"{where}: id {read.id!r} is already used in line {first}: ids must be unique"
+            )
+        return read
+
+    def finish(self) -> None:
+        """Checks, behind the last row, that there was one.
+
+        Raises:
+          UserError: there was none.
+        """
+        if not self.count:
+            raise UserError(f"{self._path} is empty: it needs at least one line")

@@ -114,7 +114,7 @@ class Record:
 
     def _start_objection(self) -> str:
         """What is wrong with `start`; empty: nothing."""
-        return starts.objection(self.start or ())
+        return starts.objection(self.start) if self.start else ""
 
     @classmethod
     def not_numbers(cls, row: Mapping[str, Any]) -> list[str]:

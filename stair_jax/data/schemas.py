@@ -78,33 +78,73 @@ def convert(
       UserError: the columns are of no known format, or of one without this use; or the kind of a
         source is not known.
     """
-    schema = recognize(common_columns(found), use, where)
-    read = schema.uses[use]
-    result = Converted(name=schema.name)
-    seen: set[str] = set()
-    reading = Reading(options, name)
-    for place, row in found.rows:
-        try:
-            record = _read(schema, read, row, reading)
-        except LeftOut as reason:
-            result.dropped.append(Dropped(place, str(reason)))
-            continue
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            result.unreadable.append(Unreadable(place, _reason(error, schema)))
-            continue
+    converter = Converter(common_columns(found), use, options, where, name)
+    result = converter.convert(found)
+    if not any_kind:
+        converter.check_kinds()
+    return result
+
+
+class Converter:
+    """Turns rows of one source into records, as `convert` says, a part of them at a time.
+
+    Attributes:
+      schema: the format of the source.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        use: Use,
+        options: ReadingOptions,
+        where: str,
+        name: str = "",
+    ):
+        """For a source with these columns.
+
+        Raises:
+          UserError: as `recognize`.
+        """
+        self.schema = recognize(columns, use, where)
+        self._read, self._where, self._name = self.schema.uses[use], where, name
+        self._seen: set[bytes] = set()
+        self._reading = Reading(options, name)
+
+    def convert(self, found: SourceRows) -> Converted:
+        """The records of the next part."""
+        result, before = Converted(name=self.schema.name), self._reading.notes.copy()
+        for place, row in found.rows:
+            try:
+                record = self._record(row)
+            except LeftOut as reason:
+                result.dropped.append(Dropped(place, str(reason)))
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+                result.unreadable.append(Unreadable(place, _reason(error, self.schema)))
+            else:
+                result.rows.append((place, record))
+        result.notes = self._reading.notes - before
+        return result
+
+    def check_kinds(self) -> None:
+        """Checks, when all is read, that each row had a kind.
+
+        Raises:
+          UserError: names the sources whose kind is not known.
+        """
+        _check_kinds(self._reading.unknown, self._where, self._name)
+
+    def _record(self, row: Row) -> Record:
+        schema = self.schema
+        record = _read(schema, self._read, row, self._reading)
         content = _content(record)
-        if content in seen:
-            result.dropped.append(Dropped(place, "the same as a row before"))
-            continue
-        seen.add(content)
+        digest = bytes.fromhex(content)
+        if digest in self._seen:
+            raise LeftOut("the same as a row before")
+        self._seen.add(digest)
         own = row.get(schema.id_column) if schema.id_column else None
         is_missing = own is None or own == "" or own != own  # NaN, of tools for tables
         id = content[:_ID_LENGTH] if is_missing else own
-        result.rows.append((place, replace(record, id=f"{schema.name}:{id}")))
-    if not any_kind:
-        _check_kinds(reading.unknown, where, name)
-    result.notes = reading.notes
-    return result
+        return replace(record, id=f"{schema.name}:{id}")
 
 
 def _read(schema: Schema, read: Reader, row: Row, reading: Reading) -> Record:

@@ -7,7 +7,7 @@ imported only here and when needed; it neither runs code of a data set nor reads
 
 import glob
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from stair_jax.data.text_files import (
     as_rows,
     read_csv,
     read_json_file,
+    read_json_line_parts,
     read_json_lines,
     read_tsv,
 )
@@ -31,6 +32,7 @@ _HUB_ID = re.compile(
 )
 _SPLIT = "train"
 _WILDCARDS = re.compile(r"[*?\[]")
+_PART = 10_000  # rows
 
 
 def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows:
@@ -60,6 +62,24 @@ def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows
     if read := _TABLES.get(path.suffix.lower()):
         return read(path, columns)
     return _READERS.get(_ending(path), read_json_lines)(path)
+
+
+def read_parts(source: str | Path) -> Iterator[SourceRows]:
+    """The rows of `read_source`, in one part or more, of which one at a time is in memory.
+
+    JSON lines come in parts; of other formats there is one part, with all rows.
+
+    Raises:
+      UserError: as `read_source`, when the part is reached that cannot be read.
+    """
+    path = Path(source).expanduser()
+    if _is_pattern(source):
+        for each in _matching(source):
+            yield from (_within(each, part) for part in read_parts(each))
+    elif path.is_file() and _ending(path) not in (*_READERS, *_TABLES):
+        yield from read_json_line_parts(path, _PART)
+    else:
+        yield read_source(source)
 
 
 def source_name(source: str | Path) -> str:
@@ -124,12 +144,18 @@ def _read_all(paths: Sequence[Path], columns: Collection[str]) -> SourceRows:
     """The rows of files one after another, each with its file in its place."""
     every = SourceRows()
     for path in paths:
-        found = read_source(path, columns)
-        every.rows += [Place(f"{path}, {place}", row) for place, row in found.rows]
-        every.unreadable += [
-            Unreadable(f"{path}, {place}", reason) for place, reason in found.unreadable
-        ]
+        found = _within(path, read_source(path, columns))
+        every.rows += found.rows
+        every.unreadable += found.unreadable
     return every
+
+
+def _within(path: Path, found: SourceRows) -> SourceRows:
+    """Rows of a file, with the file in their places."""
+    rows = [Place(f"{path}, {place}", row) for place, row in found.rows]
+    return SourceRows(
+        rows, [Unreadable(f"{path}, {place}", reason) for place, reason in found.unreadable]
+    )
 
 
 def _read_folder(path: Path, columns: Collection[str]) -> SourceRows:

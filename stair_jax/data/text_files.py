@@ -6,9 +6,10 @@ listed with its place and the reason, and whoever asked decides how many of thes
 
 import csv
 import io
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from stair_jax.data.cells import MOST_LEVELS, BadCell, clean_row, json_object
 from stair_jax.data.unpacking import open_unpacked
 from stair_jax.errors import UserError
+from stair_jax.storage import reading
 
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
@@ -114,7 +116,38 @@ def read_json_lines(path: Path) -> SourceRows:
     Raises:
       UserError: as `read_text`.
     """
-    return _json_lines(read_text(path))
+    return _json_lines(enumerate(read_text(path).split("\n"), start=1))
+
+
+def read_json_line_parts(path: Path, size: int) -> Iterator[SourceRows]:
+    """Reads JSON lines as `read_json_lines` does, so many at a time; all at once if not in UTF-8.
+
+    Args:
+      path: of the file.
+      size: lines in memory.
+
+    Raises:
+      UserError: as `read_text`.
+    """
+    if not _is_utf8(path):
+        yield read_json_lines(path)
+        return
+    with reading(path), open_unpacked(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n")
+        lines = enumerate((line.removesuffix("\n") for line in text), start=1)
+        while part := list(itertools.islice(lines, size)):
+            yield _json_lines(part)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a file looks like text in UTF-8; False too where `read_text` says what is wrong."""
+    try:
+        with open_unpacked(path) as file:
+            head = file.read(8)
+    except (OSError, UserError):
+        return False
+    is_text = not head.startswith((*_ARCHIVES, *_TABLES))
+    return is_text and json.detect_encoding(head).startswith("utf-8")
 
 
 def read_json_file(path: Path) -> SourceRows:
@@ -133,7 +166,7 @@ def read_json_file(path: Path) -> SourceRows:
         except _NotJson:
             is_lines = False
         if is_lines:
-            return _json_lines(text)
+            return _json_lines(enumerate(text.split("\n"), start=1))
         raise UserError(f"{path}, line {error.line}, column {error.column}: {error}") from error
     return as_rows(value if isinstance(value, list) else [value], "item")
 
@@ -239,9 +272,10 @@ def _position(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
 
 
-def _json_lines(text: str) -> SourceRows:
+def _json_lines(lines: Iterable[tuple[int, str]]) -> SourceRows:
+    """The rows of numbered lines."""
     found = SourceRows()
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in lines:
         if not line.strip():
             continue
         try:

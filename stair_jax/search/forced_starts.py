@@ -10,7 +10,6 @@ train on an attack's own words would be to tune on it.
 """
 
 import random
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stair_jax.data.records import KINDS, Prompt
@@ -157,7 +156,8 @@ class ForcedStarts(Settings):
           prompt: of the file.
           seed: of the run.
         """
-        return self._forge(self._begin(prompt, seed), seed)
+        begun = self._begin(prompt, seed) if self.share else prompt
+        return self._forge(begun, seed) if self.forged_tags else begun
 
     def _begin(self, prompt: Prompt, seed: int) -> Prompt:
         draw = random.Random(f"{seed}/forced start/{prompt.id}")
@@ -179,10 +179,22 @@ class ForcedStarts(Settings):
         return [name for name in self.which if (name == REFUSE) == is_harmless]
 
 
-def describe(before: Iterable[Prompt], after: Sequence[Prompt]) -> str:
-    """How many prompts have a start, and how many were put into forged text; empty: none."""
-    started = sum(bool(prompt.start) for prompt in after)
-    forged = sum(old.prompt != new.prompt for old, new in zip(before, after, strict=True))
-    parts = [f"{started} answers begin with a given start"] if started else []
-    parts += [f"{forged} prompts hold forged reasoning"] if forged else []
-    return f"of {len(after)} prompts: {', '.join(parts)}" if parts else ""
+@dataclass
+class StartCounts:
+    """How many prompts of a search there are, have a start, and were put into forged text."""
+
+    prompts: int = 0
+    started: int = 0
+    forged: int = 0
+
+    def add(self, before: Prompt, after: Prompt) -> None:
+        """Counts a prompt of the file by what it is searched as."""
+        self.prompts += 1
+        self.started += bool(after.start)
+        self.forged += before.prompt != after.prompt
+
+    def describe(self) -> str:
+        """The counts in words; empty: no prompt has a start or forged text."""
+        parts = [f"{self.started} answers begin with a given start"] if self.started else []
+        parts += [f"{self.forged} prompts hold forged reasoning"] if self.forged else []
+        return f"of {self.prompts} prompts: {', '.join(parts)}" if parts else ""

@@ -1,20 +1,19 @@
 """The user's own data, or public data sets: checked, and copied into the run as JSON lines."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from stair_jax.data.left_out import LeftOutRows
-from stair_jax.data.own_rows import check_own, repeated_ids
-from stair_jax.data.prompts import check_rows, read_prompts
+from stair_jax.data.prompts import RowCheck, read_prompts
 from stair_jax.data.public import JAILBREAK_SOURCES
-from stair_jax.data.records import PathPair, Prompt, Record, SftRow, StepPair, read_dicts
-from stair_jax.data.schema import KEEPABLE, ReadingOptions, Use
-from stair_jax.data.schemas import common_columns, convert
-from stair_jax.data.sources import check_source, read_source, source_files, source_name
-from stair_jax.data.text_files import Place
+from stair_jax.data.records import Record
+from stair_jax.data.schema import KEEPABLE, ReadingOptions
+from stair_jax.data.sources import check_source, read_parts, source_files, source_name
+from stair_jax.data.taking import OWN, RECORDS, UNIQUE, Purpose, Taker, Tally
+from stair_jax.data.text_files import SourceRows
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.run.context import StageContext
@@ -24,7 +23,7 @@ from stair_jax.stages.search_parts import TREES_FILE
 from stair_jax.stages.tree_files import check_tree_files, copy_trees
 from stair_jax.storage import write_jsonl
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 Sources = str | tuple[str, ...]
 
 
@@ -120,14 +119,8 @@ class Files(Stage):
         """Writes each file into the folder of the stage, so that later stages know its bytes."""
         left_out = LeftOutRows(self.max_bad_share)
         for artifact in _artifacts(self):
-            parts = [
-                _read(context, self, artifact, source, left_out) for source in artifact.sources
-            ]
-            rows = [row for part in parts for row in part]
-            artifact.check(rows, " and ".join(artifact.sources))
+            rows = _read(context, self, artifact, left_out)
             write_jsonl(context.folder / artifact.name, rows)
-            sources = ", ".join(artifact.sources)
-            say(f"{context.name}: {len(rows)} rows in {artifact.name}, from {sources}")
         left_out.write(context.folder / "left_out.jsonl")
         if self.trees:
             self._copy_trees(context)
@@ -154,80 +147,76 @@ class Files(Stage):
 
 @dataclass(frozen=True)
 class _Artifact:
-    """A file of the stage: what it holds, and as what records its rows are checked, and how."""
+    """A file of the stage, what it holds, and what its rows are wanted for."""
 
     name: str
     holds: Artifact
     sources: tuple[str, ...]
-    use: str
-    record: type[Record]
-    check_records: Callable[[Rows, type[Record], Any], Any]
+    purpose: Purpose
 
-    def check(self, rows: Rows, where: str) -> None:
-        """Raises a UserError that names the line of a bad row."""
-        self.check_records(rows, self.record, where)
+    @property
+    def record(self) -> type[Record]:
+        """What its rows are checked as."""
+        return RECORDS[self.purpose]
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the ids of its rows are unique, and there is at least one."""
+        return self.record in UNIQUE
 
 
 def _read(
-    context: StageContext,
-    settings: Files,
-    artifact: _Artifact,
-    source: str,
-    left_out: LeftOutRows,
-) -> Rows:
-    """The rows of a source: our own as they are, whatever other columns they have; others as ours.
+    context: StageContext, settings: Files, artifact: _Artifact, left_out: LeftOutRows
+) -> Iterator[Row]:
+    """The rows of all sources, checked."""
+    options = ReadingOptions(settings.kinds, settings.keep, settings.jailbreak_sources)
+    check = RowCheck(artifact.record, " and ".join(artifact.sources), artifact.is_keyed)
+    for source in artifact.sources:
+        parts, tally = read_parts(source), Tally()
+        first = next(parts, SourceRows())
+        name = source_name(source)
+        taker = Taker(first, artifact.purpose, options, source, name)
+        for part in itertools.chain([first], parts):
+            taken = taker.take(part)
+            tally.add(part, taken)
+            for _, row in taken.rows:
+                if settings.name_sources and artifact.is_keyed:
+                    row = row | {"source": row.get("source") or name}
+                check.add(row)
+                yield row
+        taker.check_kinds()
+        _tell(context, source, taker.format, tally, left_out)
+    if artifact.is_keyed:
+        check.finish()
+    sources = ", ".join(artifact.sources)
+    say(f"{context.name}: {check.count} rows in {artifact.name}, from {sources}")
 
-    So rows of the user keep what no record knows, and the schema number that they have or lack.
-    """
-    found = read_source(source)
-    notes: Counter[str]
-    title = source
-    is_known = artifact.use in get_args(Use) and bool(found.rows)
-    if is_known and not set(artifact.record.required()) <= set(common_columns(found)):
-        options = ReadingOptions(settings.kinds, settings.keep, settings.jailbreak_sources)
-        use: Any = artifact.use
-        made = convert(found, use, options, source, source_name(source))
-        rows = [Place(place, record.to_dict()) for place, record in made.rows]
-        dropped, unreadable, notes = made.dropped, made.unreadable, made.notes
-        title = f"{source} is {made.name}"
-    else:
-        rows, dropped, unreadable, notes = check_own(found, artifact.record, settings.keep)
-    unreadable = [*found.unreadable, *unreadable]
-    if artifact.check_records is check_rows:
-        repeated = repeated_ids(rows)
-        places = {place for place, _ in repeated}
-        rows = [row for row in rows if row.place not in places]
-        unreadable += repeated
-    text = left_out.add(source, len(found), dropped, unreadable)
-    passed_over = "".join(f"; {count} {what}" for what, count in notes.most_common())
-    if text or passed_over or title != source:
-        say(f"{context.name}: {title}: {len(rows)} of {len(found)} rows{text}{passed_over}")
-    if len(found) and not rows:
+
+def _tell(
+    context: StageContext, source: str, format: str, tally: Tally, left_out: LeftOutRows
+) -> None:
+    """Says what was left out of a source, and notes it."""
+    text = left_out.add(source, tally.total, tally.dropped, tally.unreadable)
+    passed_over = "".join(f"; {count} {what}" for what, count in tally.notes.most_common())
+    if text or passed_over or format != OWN:
+        title = source if format == OWN else f"{source} is {format}"
+        say(f"{context.name}: {title}: {tally.kept} of {tally.total} rows{text}{passed_over}")
+    if tally.total and not tally.kept:
         raise UserError(f"{source}: no row is left{text or ''}")
-    if settings.name_sources and issubclass(artifact.record, SftRow | Prompt):
-        return [row | {"source": row.get("source") or source_name(source)} for _, row in rows]
-    return [row for _, row in rows]
 
 
 def _artifacts(settings: Files) -> list[_Artifact]:
     sft, replay = map(_tuple, (settings.sft, settings.replay))
     dpo, prm = map(_tuple, (settings.dpo, settings.prm))
     named = [
-        _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft", SftRow, check_rows),
-        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft", SftRow, check_rows),
+        _Artifact("sft.jsonl", Artifact.SFT_ROWS, sft, "sft"),
+        _Artifact("replay.jsonl", Artifact.SFT_ROWS, replay, "sft"),
         *(
-            _Artifact(
-                f"prompts{number}.jsonl",
-                Artifact.PROMPTS,
-                _tuple(sources),
-                "prompts",
-                Prompt,
-                check_rows,
-            )
+            _Artifact(f"prompts{number}.jsonl", Artifact.PROMPTS, _tuple(sources), "prompts")
             for number, sources in enumerate(settings.prompts, start=1)
         ),
-        _Artifact("dpo.jsonl", Artifact.STEP_PAIRS, dpo, "dpo", StepPair, read_dicts),
-        _Artifact("prm.jsonl", Artifact.PATH_PAIRS, prm, "prm", PathPair, read_dicts),
+        _Artifact("dpo.jsonl", Artifact.STEP_PAIRS, dpo, "dpo"),
+        _Artifact("prm.jsonl", Artifact.PATH_PAIRS, prm, "prm"),
     ]
     return [artifact for artifact in named if artifact.sources]
 

@@ -1,12 +1,14 @@
 """SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
-from stair_jax.data.prompts import read_prompts
+from stair_jax.data.records import Prompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
@@ -38,7 +40,7 @@ from stair_jax.run.engines import (
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
-from stair_jax.search.forced_starts import ForcedStarts, describe
+from stair_jax.search.forced_starts import ForcedStarts, StartCounts
 from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.more_pairs import MorePairs
@@ -146,13 +148,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         progress is that of the first one. So are the metrics until the end, when `metrics.jsonl` is
         written anew, with a line a tree in the order of the prompts.
         """
-        path = context.input("prompts") / self.file
-        # The search leaves repetitions of an id out itself, and says so.
-        given = read_prompts(path, unique_ids=False)[: self.num_prompts or None]
-        prompts = [self.forced_starts.apply(prompt, context.seed) for prompt in given]
-        if text := describe(given, prompts):
-            say(f"{context.name}: {text}")
-        parts = RecordShards(context.folder, prompts)
+        parts = RecordShards(context.folder, self.read_prompts(context))
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
         hf = context.input("model") / "hf"
@@ -163,6 +159,24 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
             write_metrics(context.folder, rows.values())
             order_samples(context.folder, list(rows))
             _report(context, whole)
+
+    def read_prompts(self, context: StageContext) -> RowFile[Prompt]:
+        """The prompts as they are searched, each of which is read when its turn comes."""
+        counts, most = StartCounts(), self.num_prompts or math.inf
+
+        def begin(prompt: Prompt) -> Prompt:
+            return self.forced_starts.apply(prompt, context.seed)
+
+        def count(place: int, prompt: Prompt) -> None:
+            if place < most:
+                counts.add(prompt, begin(prompt))
+
+        path = context.input("prompts") / self.file
+        # The search leaves repetitions of an id out itself, and says so.
+        prompts = RowFile(path, Prompt, unique_ids=False, visit=count)
+        if text := counts.describe():
+            say(f"{context.name}: {text}")
+        return prompts[: self.num_prompts or None].map(begin)
 
     def _search(self, context: StageContext, parts: RecordShards, judges: Judges) -> SearchReport:
         """Probes the judge, and searches what this process has to."""

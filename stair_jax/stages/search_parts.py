@@ -6,12 +6,15 @@ a search goes on with another number of processes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stair_jax.data.records import Prompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
@@ -32,14 +35,13 @@ class RecordShards:
         one part.
     """
 
-    def __init__(self, folder: Path, prompts: Sequence[Prompt]):
-        """Looks at nothing yet."""
-        self._folder, self._all = folder, prompts
-        owners: dict[str, int] = {}
-        for prompt in prompts:
-            owners.setdefault(prompt.id, len(owners) % collectives.num_processes())
-        own = collectives.process_index()
-        self.prompts = [prompt for prompt in prompts if owners[prompt.id] == own]
+    def __init__(self, folder: Path, prompts: RowFile[Prompt]):
+        """Looks at no record yet."""
+        self._folder, self._all, self.prompts = folder, prompts, prompts
+        if collectives.num_processes() > 1:
+            self.prompts = prompts.select(
+                np.flatnonzero(_owners(prompts) == collectives.process_index())
+            )
 
     @property
     def log(self) -> RecordLog:
@@ -54,7 +56,7 @@ class RecordShards:
 
         Damaged files are repaired before, and what was dropped is said.
         """
-        return self._finished & {prompt.id for prompt in self.prompts}
+        return {id for id in self._finished if self.prompts.ids.places(id)}
 
     @property
     def num_finished(self) -> int:
@@ -76,7 +78,7 @@ class RecordShards:
         """Those of each tree of the joined file by id, in the order of the prompts."""
         log = RecordLog(self._folder / TREES_FILE)
         rows = {record["id"]: tree_metrics(record) for record in log}
-        return {each.id: rows[each.id] for each in self._all if each.id in rows}
+        return {id: rows[id] for id in self._sorted(rows)}
 
     def join(self, report: SearchReport) -> SearchReport | None:
         """Puts the trees into one file, in the order of the prompts; one process has but one.
@@ -108,9 +110,8 @@ class RecordShards:
             for record, end in RecordLog(path).members():
                 places.setdefault(record["id"], (path, start, end))
                 start = end
-        ids = dict.fromkeys(prompt.id for prompt in self._all)
         with atomic_file(self._folder / TREES_FILE) as joined:
-            for id in (id for id in ids if id in places):
+            for id in self._sorted(places):
                 path, start, end = places[id]
                 with open(path, "rb") as file:
                     file.seek(start)
@@ -119,17 +120,27 @@ class RecordShards:
             if path.name != TREES_FILE:
                 path.unlink()
 
+    def _sorted(self, ids: Iterable[str]) -> list[str]:
+        """Those ids that a prompt has, in the order of the prompts."""
+        found = {id: self._all.ids.places(id)[:1] for id in ids}
+        return sorted(filter(found.get, found), key=found.__getitem__)
+
     def _in_order(self, skipped: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """By place among all prompts; those that repeat an id stand behind its first prompt."""
-        places: dict[str, list[int]] = {}
-        for place, prompt in enumerate(self._all):
-            places.setdefault(prompt.id, []).append(place)
+        places = {id: self._all.ids.places(id) for id in {id for id, _ in skipped}}
         repeated: Counter[str] = Counter()
         ordered = {}
         for id, reason in skipped:
             repeated[id] += reason == DUPLICATE
             ordered[places[id][repeated[id] if reason == DUPLICATE else 0]] = id, reason
         return [ordered[place] for place in sorted(ordered)]
+
+
+def _owners(prompts: RowFile[Prompt]) -> np.ndarray:
+    """The process that has each prompt, in turn by new ids, [prompts] int64."""
+    firsts = prompts.ids.firsts
+    numbers = np.cumsum(firsts == np.arange(len(firsts))) - 1
+    return numbers[firsts] % collectives.num_processes()
 
 
 def _read(values: dict[str, Any]) -> SearchReport:

@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import os
+import random
 import threading
 import tracemalloc
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from stair_jax.data import unpacking
 from stair_jax.data.sources import read_source
+from stair_jax.data.text_files import read_json_line_parts, read_json_lines
 from stair_jax.errors import UserError
 
 ROWS = [{"prompt": 'a, "b"\nc', "n": "1"}, {"prompt": "ü 水", "n": "2"}]
@@ -206,3 +208,56 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path):
         writer.start()
         assert rows_of(read_source(path)) == ROWS
         writer.join()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_of_json_lines_have_the_rows_and_places_of_the_whole(tmp_path, seed):
+    rng, path = random.Random(seed), tmp_path / "rows"
+    lines = [
+        '{"a": "é\u2028"}',
+        '{"a": 1}\r',
+        "",
+        " ",
+        "{",
+        "[1]",
+        '{"a": "\\ud800"}',
+        b"\xff",
+        "\ufeff{}",
+    ]
+    drawn = [rng.choice(lines) for _ in range(rng.randrange(40))]
+    data = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in drawn)
+    data = rng.choice([b"", b"\xef\xbb\xbf"]) + data + rng.choice([b"", b"\n"])
+    path.write_bytes(gzip.compress(data) if rng.random() < 0.5 else data)
+    whole = read_json_lines(path)
+    for size in (1, 3, 1000):
+        parts = list(read_json_line_parts(path, size))
+        assert all(0 <= len(part) <= size for part in parts)
+        assert [row for part in parts for row in part.rows] == whole.rows
+        assert [row for part in parts for row in part.unreadable] == whole.unreadable
+
+
+@pytest.mark.parametrize(
+    "data", [b"", '{"a": 1}\n'.encode("utf-16"), gzip.compress(b'{"a": 1}'), b"PK\x03\x04", None]
+)
+def test_files_that_are_not_read_in_parts_are_read_or_refused_as_a_whole(tmp_path, data):
+    path = tmp_path / "rows"
+    if data is not None:
+        path.write_bytes(data)
+
+    def outcome(read):
+        try:
+            return [found.rows for found in read() if len(found)]
+        except UserError as error:
+            return str(error)
+
+    assert outcome(lambda: read_json_line_parts(path, 2)) == outcome(
+        lambda: [read_json_lines(path)]
+    )
+
+
+def test_damage_in_the_middle_of_a_gzip_file_is_told_whichever_way_it_is_read(tmp_path):
+    path = tmp_path / "rows.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n' * 10)[:-6])
+    for read in (read_json_lines, lambda path: list(read_json_line_parts(path, 2))):
+        with pytest.raises(UserError, match="damaged gzip file"):
+            read(path)

@@ -10,7 +10,7 @@ from stair_jax.evaluation.attacks import forged_tags, many_shot, role_play
 from stair_jax.evaluation.attacks.settings import PrefillSettings
 from stair_jax.evaluation.attacks.suffix_settings import GcgSettings, RandomSearchSettings
 from stair_jax.evaluation.case import Case
-from stair_jax.search.forced_starts import WHICH, ForcedStarts, describe
+from stair_jax.search.forced_starts import WHICH, ForcedStarts, StartCounts
 from stair_jax.settings import build
 from stair_jax.text.starts import cut_start, num_steps
 from stair_jax.text.steps import format_output, format_step, is_well_formed
@@ -28,9 +28,16 @@ def started(seed=0, prompts=PROMPTS, **settings):
     return {prompt.id: prompt.start for prompt in made if prompt.start}
 
 
+def told(after):
+    counts = StartCounts()
+    for prompt, changed in zip(PROMPTS, after, strict=True):
+        counts.add(prompt, changed)
+    return counts.describe()
+
+
 def test_nothing_is_changed_at_first():
     assert [ForcedStarts().apply(prompt, 3) for prompt in PROMPTS] == PROMPTS
-    assert describe(PROMPTS, PROMPTS) == ""
+    assert told(PROMPTS) == ""
 
 
 def test_a_larger_share_has_the_prompts_of_a_smaller_one_with_the_same_starts():
@@ -93,7 +100,7 @@ def test_forged_reasoning_surrounds_prompts_of_both_kinds_and_stays_apart_from_s
         (bool(new.start), new.prompt != old.prompt) for old, new in zip(PROMPTS, both, strict=True)
     }
     assert len(counts) == 4
-    assert describe(PROMPTS, both).startswith("of 400 prompts: ")
+    assert told(both).startswith("of 400 prompts: ")
     only = [ForcedStarts(forged_tags=1.0, kinds=("safety",)).apply(p, 0) for p in PROMPTS]
     assert [new.prompt != old.prompt for old, new in zip(PROMPTS, only, strict=True)] == [
         prompt.kind == "safety" for prompt in PROMPTS

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 from pyarrow import Table, feather
 
+from stair_jax.data import sources
 from stair_jax.errors import UserError
 from stair_jax.run.stage_list import make_stage_list
 from stair_jax.search.tree_records import read_trees
@@ -350,3 +351,15 @@ def test_a_config_may_name_files_as_the_stage_of_its_trees():
     sections["files"] = {"prompts": ("p.jsonl",)}
     with pytest.raises(UserError, match="'files', a stage of the kind files, which does not make"):
         make_stage_list(sections, names, 0, STAGES)
+
+
+def test_the_size_of_the_parts_that_are_in_memory_changes_nothing(run, tmp_path, monkeypatch):
+    rows = [PROMPT | {"id": str(number % 70)} for number in range(90)]
+    own = put(tmp_path / "own.jsonl", *rows)
+    pairs = [{"instruction": f"Q{number % 40}?", "output": "So."} for number in range(60)]
+    alpaca = put(tmp_path / "alpaca.jsonl", *pairs)
+    settings = {"prompts": (own,), "sft": alpaca, "max_bad_share": 1.0, "kinds": {"*": "safety"}}
+    whole = run(**settings)
+    assert len(whole["sft.jsonl"]) == 40 and len(whole["prompts1.jsonl"]) == 70
+    monkeypatch.setattr(sources, "_PART", 7)
+    assert run(**settings) == whole

@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from stair_jax.data.records import Prompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.parallel.processes import collectives
 from stair_jax.record_log import RecordLog
 from stair_jax.search.prompt_queue import DUPLICATE
 from stair_jax.search.search_report import SearchReport
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
+from stair_jax.storage import write_jsonl
 
 IDS = ["a", "b", "c", "a", "d", "e", "b", "f", "a"]
 
@@ -36,13 +39,16 @@ def processes(monkeypatch):
     return act
 
 
-def prompts(ids):
-    return [SimpleNamespace(id=id, prompt=f"{place}") for place, id in enumerate(ids)]
+def prompts(folder, ids):
+    path = folder.with_name(f"{folder.name}.jsonl")
+    row = {"kind": "safety", "source": ""}
+    write_jsonl(path, [row | {"id": id, "prompt": f"{place}"} for place, id in enumerate(ids)])
+    return RowFile(path, Prompt, unique_ids=False)
 
 
 def work(folder, ids=IDS, limit=99):
     """What a search writes and reports: a record a new id, as many as `limit`."""
-    parts = RecordShards(folder, prompts(ids))
+    parts = RecordShards(folder, prompts(folder, ids))
     report = SearchReport()
     seen = set()
     for prompt in parts.prompts:
@@ -118,7 +124,7 @@ def test_damaged_parts_are_repaired_before_they_are_read(processes, tmp_path, ca
     whole = second.read_bytes()
     second.write_bytes(whole[:-3])
     first.write_bytes(b"\x00" * 40 + first.read_bytes()[40:])
-    assert len(processes(1, lambda: RecordShards(tmp_path, prompts(IDS)).done)) == 3
+    assert len(processes(1, lambda: RecordShards(tmp_path, prompts(tmp_path, IDS)).done)) == 3
     processes(2, lambda: join(tmp_path))
     said = capsys.readouterr().err
     assert f"{second}: its last record was incomplete" in said and f"{first}: it was dam" in said
