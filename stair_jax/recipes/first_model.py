@@ -67,6 +67,11 @@ def first_model(model: str = MODEL) -> ConfigDict:
     config.preferences.v1 = 0.0
     config.preferences.min_visits = 1  # of 16 iterations
     config.preferences.max_tokens = _CONTEXT
+    # Of 16 trees; all pairs would take DPO and the PRM a quarter of an hour.
+    config.preferences.max_pairs_per_tree = 6
+    config.preferences.prm = ConfigDict()
+    config.preferences.prm.max_pairs_per_tree = 4
+    config.preferences.prm.max_trajectory_pairs_per_tree = 2
 
     config.dpo = _training(learning_rate=2e-4, batch_size=8)
     config.dpo.model = "sft"
