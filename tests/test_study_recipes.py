@@ -93,7 +93,12 @@ def read(name, values=None, argument="pocket"):
 @pytest.mark.parametrize("name", REAL)
 def test_every_experiment_passes_the_checks_before_a_run(name, study, tmp_path, monkeypatch):
     monkeypatch.chdir(study)
-    pipeline.check(read(name), tmp_path / "run")
+    run = read(name)
+    models = pipeline.check(run, tmp_path / "run")
+    assert {entry.name for entry in run.stages if entry.kind in ("model", "sft", "dpo")} <= {
+        *models
+    }
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", SWEPT)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stair_jax import storage
 from stair_jax.commands.config_file import load_config
-from stair_jax.commands.flags import Arguments
+from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.session import Session
 from stair_jax.commands.settings_flags import add_settings_flags, read_settings
 from stair_jax.errors import UserError
@@ -46,7 +46,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     if arguments.overrides and not options.config:
         raise UserError(f"{arguments.overrides[0].flag} changes a config: name it with --config")
     settings, amounts = read_settings(options, EnergySettings), read_settings(options, Amounts)
-    devices = [name.strip() for name in options.devices.split(",") if name.strip()]
+    devices = listed([options.devices])
     runs = {str(Path(path)): run_costs(read_run(Path(path))) for path in options.runs}
     found = []
     if options.config:

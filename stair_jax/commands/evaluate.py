@@ -1,19 +1,13 @@
 """Evaluates models on benchmarks and attacks: one command, one table."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from stair_jax.commands.flags import Arguments
-from stair_jax.commands.model_flags import users_cache
-from stair_jax.commands.running import add_redo_flags, listed, run_config, sizes
+from stair_jax.commands.flags import Arguments, listed
+from stair_jax.commands.running import add_redo_flags, run_stages
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.evaluation.suites import SUITES
-from stair_jax.parallel.processes import cluster
-from stair_jax.run.run_config import read_config
-from stair_jax.run.show_config import format_config
-from stair_jax.stages import STAGES
 
 SUMMARY = "Evaluates models on benchmarks, under attacks, with judges; goes on where it stopped."
 _GREEDY, _PROMPTED = "greedy", "prompted"
@@ -63,23 +57,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments, session: Session) -> int:
     """Evaluates what is not evaluated yet; returns the exit status."""
-    options = arguments.options
-    processes = cluster.read_flags(options)
-    values = {
-        "stages": ("evaluate",),
-        "evaluate": _settings(options),
-        "runtime": {
-            "compilation_cache": str(users_cache()),
-            **sizes(is_alone=processes is None),
-        },
-    }
-    config = read_config(values, STAGES, arguments.overrides)
-    if options.show_config:
-        print(format_config(config))
-        return 0
-    if not options.out:
-        raise UserError("--out is missing: name the folder of the results, e.g. --out=results/a")
-    run_config(config, Path(options.out), options, session)
+    values = {"stages": ("evaluate",), "evaluate": _settings(arguments.options)}
+    run_stages(values, arguments, session)
     return 0
 
 

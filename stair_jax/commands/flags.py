@@ -96,3 +96,8 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
 
 def _is_value(word: str) -> bool:
     return not word.startswith("-") or bool(_NEGATIVE.match(word))
+
+
+def listed(values: Sequence[str]) -> list[str]:
+    """The entries of flags that may be repeated, and may hold several with commas."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from stair_jax.commands.config_file import load_config
-from stair_jax.commands.flags import Arguments
-from stair_jax.commands.running import add_redo_flags, listed, run_config
+from stair_jax.commands.flags import Arguments, listed
+from stair_jax.commands.running import add_redo_flags, run_config
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster

@@ -3,14 +3,18 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster, collectives
-from stair_jax.run.compilation_cache import use_compilation_cache
-from stair_jax.run.run_config import RunConfig
+from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
+from stair_jax.run.run_config import RunConfig, read_config
+from stair_jax.run.show_config import format_config
+from stair_jax.stages import STAGES
 
 _CPU_SLOTS = 8  # on a CPU every slot costs time and memory, whether it is in use or not
 
@@ -59,16 +63,34 @@ def agreement(options: argparse.Namespace) -> Callable[[Sequence[str]], bool]:
     return (lambda names: True) if options.yes else _ask
 
 
-def sizes(is_alone: bool) -> dict[str, int]:
+def _sizes(is_alone: bool) -> dict[str, int]:
     """Slots that suit a CPU. Several processes are joined before devices may be looked at."""
     import jax
 
     return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
 
 
-def listed(values: Sequence[str]) -> list[str]:
-    """The entries of flags that may be repeated, and may hold several with commas."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+def run_stages(values: Mapping[str, Any], arguments: Arguments, session: Session) -> None:
+    """Runs the stages of a command that makes a config of its flags, in the folder of `--out`.
+
+    Args:
+      values: the sections of the config, but for `runtime`.
+      arguments: with the flags `--out` and `--show-config`, and those of `add_redo_flags`.
+      session: of the command.
+
+    Raises:
+      UserError: as `run_config`; or `--out` is missing.
+    """
+    options = arguments.options
+    is_alone = cluster.read_flags(options) is None
+    runtime = {"compilation_cache": str(users_cache()), **_sizes(is_alone)}
+    config = read_config({**values, "runtime": runtime}, STAGES, arguments.overrides)
+    if options.show_config:
+        print(format_config(config))
+        return
+    if not options.out:
+        raise UserError("--out is missing: name the folder of the results, e.g. --out=results/a")
+    run_config(config, Path(options.out), options, session)
 
 
 def run_config(

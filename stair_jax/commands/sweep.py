@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from stair_jax.commands.config_file import load_config, load_sweep
-from stair_jax.commands.flags import Arguments
+from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import (
     add_redo_flags,
     agreement,
     join,
     keep_programs,
     leave,
-    listed,
 )
 from stair_jax.commands.seed_tables import TableSettings, write_tables
 from stair_jax.commands.session import Session

@@ -4,16 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stair_jax.commands.flags import Arguments
-from stair_jax.commands.model_flags import users_cache
-from stair_jax.commands.running import add_redo_flags, listed, run_config, sizes
+from stair_jax.commands.flags import Arguments, listed
+from stair_jax.commands.running import add_redo_flags, run_stages
 from stair_jax.commands.session import Session
 from stair_jax.data.records import KINDS
 from stair_jax.errors import UserError
-from stair_jax.parallel.processes import cluster
-from stair_jax.run.run_config import read_config
-from stair_jax.run.show_config import format_config
-from stair_jax.stages import STAGES
 from stair_jax.synthesis.templates import TEMPLATES, find_template, shows_answer
 
 SUMMARY = "Has a teacher, an endpoint or a local model, write SFT examples; goes on where it was."
@@ -59,21 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments, session: Session) -> int:
     """Writes what is not written yet; returns the exit status."""
-    options = arguments.options
-    processes = cluster.read_flags(options)
-    values = _config(options) | {
-        "runtime": {
-            "compilation_cache": str(users_cache()),
-            **sizes(is_alone=processes is None),
-        }
-    }
-    config = read_config(values, STAGES, arguments.overrides)
-    if options.show_config:
-        print(format_config(config))
-        return 0
-    if not options.out:
-        raise UserError("--out is missing: name the folder of the results, e.g. --out=results/a")
-    run_config(config, Path(options.out), options, session)
+    run_stages(_config(arguments.options), arguments, session)
     return 0
 
 

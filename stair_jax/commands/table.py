@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stair_jax import storage
-from stair_jax.commands.flags import Arguments, make_parser, read_arguments
-from stair_jax.commands.running import listed
+from stair_jax.commands.flags import Arguments, listed, make_parser, read_arguments
 from stair_jax.commands.seed_tables import TableSettings, make_markdown, write_tables
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError

@@ -48,6 +48,16 @@ def write_scaling(
     if sized := [one for one in found if one.has_sizes]:
         storage.write_text(folder / "equal_tokens.md", scaling_markdown(sized))
     drawn = [*_scaling_figures(found), *_tradeoff_figure(table), *_attack_figures(results)]
+    draw_all(folder, drawn)
+
+
+def draw_all(folder: Path, drawn: Sequence[tuple[str, Draw]]) -> None:
+    """Writes figures/*.svg and *.png; without matplotlib one line says how to install it.
+
+    Args:
+      folder: above that of the figures.
+      drawn: name and function of each.
+    """
     if not drawn:
         return
     try:

@@ -1,25 +1,20 @@
 """Figures of a table over seeds: a figure against a varied field, safety against over-refusal."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from stair_jax import storage
-from stair_jax.errors import UserError
 from stair_jax.evaluation.across_seeds import SeedCell
 from stair_jax.evaluation.cells import Cell
-from stair_jax.evaluation.figures import Series, line_figure, require_matplotlib, tradeoff_figure
+from stair_jax.evaluation.drawing import Draw, draw_all
+from stair_jax.evaluation.figures import Series, line_figure, tradeoff_figure
 from stair_jax.evaluation.file_names import slug
 from stair_jax.evaluation.seed_table import COSTS, Answers, SeedTable
 from stair_jax.evaluation.table import Column, RowKey, Table
 from stair_jax.evaluation.tradeoff import HELPFULNESS, OVER_REFUSAL, plane_of
-from stair_jax.monitoring import say
 
 _WIDE = 10.0  # largest value over smallest, from which the axis is logarithmic
-
-Draw = Callable[[Path], Any]  # writes a figure; the path has no ending
 
 
 def write_figures(folder: Path, table: SeedTable, answers: Answers) -> None:
@@ -30,17 +25,7 @@ def write_figures(folder: Path, table: SeedTable, answers: Answers) -> None:
       table: with the rows and columns that are shown.
       answers: of which it was made, with what a sweep varies.
     """
-    drawn = [*_planes(table, answers), *_fields(table, answers)]
-    if not drawn:
-        return
-    try:
-        require_matplotlib()
-    except UserError as error:
-        say(f"{folder.name}: no figures are drawn: {error}")
-        return
-    figures = storage.make_folder(folder / "figures")
-    for name, draw in drawn:
-        draw(figures / name)
+    draw_all(folder, [*_planes(table, answers), *_fields(table, answers)])
 
 
 def _planes(table: SeedTable, answers: Answers) -> Iterator[tuple[str, Draw]]:

@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stair_jax.errors import UserError
+from stair_jax.planning.program import Program
+from stair_jax.run.context import PlanContext
+from stair_jax.run.engines import EngineSettings, PlannedEngine, plan_engine
 from stair_jax.search.judging.probe_cases import read_cases
 from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.settings import setting
@@ -34,3 +38,20 @@ class ProbedStage(JudgingStage):
         path = Path(self.judge.probe).expanduser()
         is_used = self.judge.calibrate and path.is_file()
         return {**super().sources(), **({"judge.probe": [path]} if is_used else {})}
+
+    def plan_policy(
+        self, context: PlanContext, engine: EngineSettings
+    ) -> tuple[list[Program], Any, PlannedEngine]:
+        """Plans the engine of `model`, which a stage of this kind has, beside what judges.
+
+        Args:
+          context: of the stage.
+          engine: what the engine depends on.
+
+        Returns:
+          (programs of what judges, shapes of what it keeps on the devices, the engine).
+        """
+        devices, model = context.decoding_devices, context.model("model")
+        settings = self.planned_settings(context, "model", engine)
+        judging, beside = self.plan_judges(context, model, settings)
+        return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from stair_jax.data.records import Prompt
 from stair_jax.data.row_file import RowFile
@@ -33,9 +33,7 @@ from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
     DECODING_MEMORY,
     EngineSettings,
-    PlannedEngine,
     load_engine,
-    plan_engine,
 )
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.samples import Sample
@@ -229,7 +227,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
         devices = context.decoding_devices
-        judging, beside, engine = self._plan(context)
+        judging, beside, engine = self.plan_policy(context, self.engine)
         planned = [*engine.programs(beside), *judging]
         if context.runtime.tree_device == "host":
             return planned
@@ -242,7 +240,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         prompts = Figure(self.num_prompts)
         if not self.num_prompts:
             prompts = work.rows_of(self.prompts, self.file, work.amounts.prompts)
-        engine = self._plan(context)[2]
+        engine = self.plan_policy(context, self.engine)[2]
         needs = decoding_needs(engine, prompts * self.num_iterations, self.dtype, work)
         trees = engine.runtime.trees_in_flight * tree_bytes(self.search_settings.tree)
         disk = prompts * self._record_bytes
@@ -258,7 +256,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and the statistics of the trees fit."""
         devices = context.decoding_devices
-        engine = self._plan(context)[2]
+        engine = self.plan_policy(context, self.engine)[2]
         trees, each = engine.runtime.trees_in_flight, tree_bytes(self.search_settings.tree)
         room = memory_bytes(devices[0]) / 2
         if trees * each > room:
@@ -280,13 +278,6 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         """Prompts and iterations."""
         prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
         return f"{prompts}, {self.num_iterations} iterations each"
-
-    def _plan(self, context: PlanContext) -> tuple[list[Program], Any, PlannedEngine]:
-        """(programs of what judges, shapes of what it keeps on the devices, the engine)."""
-        devices, model = context.decoding_devices, context.model("model")
-        settings = self.planned_settings(context, "model", self.engine)
-        judging, beside = self.plan_judges(context, model, settings)
-        return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)
 
     def _part(self, cls: type[T]) -> T:
         """The settings of a base class, as an object of that class."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import KINDS, SynthesisPrompt
@@ -21,8 +21,6 @@ from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
     DECODING_MEMORY,
     EngineSettings,
-    PlannedEngine,
-    plan_engine,
 )
 from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
@@ -211,7 +209,7 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         """The engine's programs, and those of what judges."""
         if not self.model:
             return []
-        judging, beside, engine = self._plan(context)
+        judging, beside, engine = self.plan_policy(context, self.engine)
         return [*engine.programs(beside), *judging]
 
     def needs(self, context: PlanContext, work: Work) -> Needs:
@@ -222,7 +220,8 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         answers = prompts * self.num_candidates
         needs = plain_needs(0, 0)
         if self.model:
-            needs = decoding_needs(self._plan(context)[2], answers, self.dtype, work)
+            engine = self.plan_policy(context, self.engine)[2]
+            needs = decoding_needs(engine, answers, self.dtype, work)
         disk = answers * _ANSWER_BYTES
         most = min(self.max_per_prompt or self.num_candidates, self.num_candidates)
         rows = {
@@ -240,7 +239,7 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that the engine and what judges fit."""
         if self.model:
-            self._plan(context)
+            self.plan_policy(context, self.engine)
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The answers to `num_prompts`, where these are counted."""
@@ -250,13 +249,6 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         """Prompts and answers."""
         prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
         return f"{prompts}, {self.num_candidates} answers each"
-
-    def _plan(self, context: PlanContext) -> tuple[list[Program], Any, PlannedEngine]:
-        """(programs of what judges, shapes of what it keeps on the devices, the engine)."""
-        devices, model = context.decoding_devices, context.model("model")
-        settings = self.planned_settings(context, "model", self.engine)
-        judging, beside = self.plan_judges(context, model, settings)
-        return judging, beside, plan_engine(model, settings, context.runtime, devices, beside)
 
 
 def _check_answers(path: Path, rows: Sequence[SynthesisPrompt]) -> None:

@@ -102,7 +102,7 @@ def alone():
     return found
 
 
-def same_but_for_rounding(found, expected):
+def assert_same_but_for_rounding(found, expected):
     assert (found.tokens, found.finish) == (expected.tokens, expected.finish)
     np.testing.assert_allclose(found.logps, expected.logps, atol=1e-4)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
@@ -117,7 +117,7 @@ def test_each_row_is_of_its_own_model_and_the_base_is_exact(alone):
         if id[1] == 0:
             assert completion == alone[id]
         else:
-            same_but_for_rounding(completion, alone[id])
+            assert_same_but_for_rounding(completion, alone[id])
     assert len({found["", number, 6].tokens for number in MODELS}) == 3
 
 
@@ -126,7 +126,7 @@ def test_the_adapters_in_the_parameters_are_those_of_roots_that_name_none(alone)
     assert engine.adapter == 1
     unnamed = [dataclasses.replace(each, adapter=None) for each in requests(1)]
     for id, completion in run_all(engine, [*unnamed, *requests(0)]).items():
-        same_but_for_rounding(completion, alone[id])
+        assert_same_but_for_rounding(completion, alone[id])
 
 
 def test_models_share_no_keys_and_values_under_pressure():
@@ -161,7 +161,7 @@ def test_models_share_no_keys_and_values_under_pressure():
     for number in MODELS:
         expected = grow(make_engine(CONFIG, merged(number)), {number: None})
         for id, completion in expected.items():
-            same_but_for_rounding(found[id], completion)
+            assert_same_but_for_rounding(found[id], completion)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2), (2, 1, 4)])
@@ -176,7 +176,7 @@ def test_a_mesh_gives_the_samples_of_one_device(shape, alone):
     params = jax.device_put(params, shardings(logical_axes(config), mesh))
     engine = make_engine(config, params, mesh=mesh, prefill_rows=8)
     for id, completion in run_all(engine, [*requests(0), *requests(1)]).items():
-        same_but_for_rounding(completion, alone[id])
+        assert_same_but_for_rounding(completion, alone[id])
     planned = plan_engine_config(config, engine._engine_config, mesh)
     plan = EnginePlan(config, mesh, planned)
     shapes = jax.tree.map(

@@ -122,7 +122,7 @@ def test_sampled_frequencies_and_logps():
     assert stats.chisquare(observed, expected * draws / expected.sum()).pvalue > 1e-3
 
 
-def same_but_for_rounding(found, expected):
+def assert_same_but_for_rounding(found, expected):
     """Asserts equal tokens, and log-probabilities and scores equal up to rounding."""
     assert found.keys() == expected.keys()
     for id, completion in found.items():
@@ -161,7 +161,7 @@ def test_results_do_not_depend_on_company_slot_or_order():
 def test_results_do_not_depend_on_sizes(sizes):
     requests = mixed_requests()
     engine = make_engine(**sizes)
-    same_but_for_rounding(run_all(engine, requests), run_all(make_engine(), requests))
+    assert_same_but_for_rounding(run_all(engine, requests), run_all(make_engine(), requests))
     assert (engine.stats.preempted > 0) == ("cache_tokens" in sizes)
 
 
@@ -172,7 +172,7 @@ def test_a_round_has_as_many_full_prefills_as_are_wanted(monkeypatch):
     monkeypatch.setattr(EngineConfig, "prefill_sizes", (4, 2, 1))
     engine = make_engine()
     with noted_prefills(engine) as calls:
-        same_but_for_rounding(run_all(engine, requests), expected)
+        assert_same_but_for_rounding(run_all(engine, requests), expected)
     rows = [spans[:, 1] for _, spans, _ in calls]  # tokens of each row
     assert [len(tokens) for tokens in rows[:2]] == [4, 4]  # the maximum per round
     assert {len(tokens) for tokens in rows} == {4, 2, 1}
@@ -202,7 +202,7 @@ def test_eviction_and_preemption_change_cost_only():
     roomy, tight = make_engine(), make_engine(cache_tokens=60, num_slots=4)
     expected = grow_tree(roomy)
     assert len(expected) == 2 + 4 + 8
-    same_but_for_rounding(grow_tree(tight), expected)
+    assert_same_but_for_rounding(grow_tree(tight), expected)
     assert (roomy.stats.evicted, tight.stats.evicted > 0) == (0, True)
     assert tight.stats.prefilled > roomy.stats.prefilled
 
@@ -272,7 +272,7 @@ def test_a_child_is_its_parent_with_tokens_appended(sampling):
     assert handle.tokens[:5] == parent.tokens
     assert len(handle.tokens) == 17
     alone = complete(Request("b", whole, sampling=sampling, key=(3, 4)))
-    same_but_for_rounding({"b": child}, {"b": alone})
+    assert_same_but_for_rounding({"b": child}, {"b": alone})
     scored = Request("c", own, parent=handle, score_ids=(1, 2), keep=True)
     completion = complete(scored, engine)
     assert completion.handle.tokens == whole
@@ -378,7 +378,7 @@ def test_a_quick_call_leaves_what_it_cannot_sample(monkeypatch):
         return program(config, backend, num_steps, decode_mode, *rest)
 
     with wrapped_program(engine, "decode", decode):
-        same_but_for_rounding(run_all(engine, requests), expected)
+        assert_same_but_for_rounding(run_all(engine, requests), expected)
     assert {*modes} == {"quick", "full"}
 
 
@@ -397,7 +397,7 @@ def test_a_row_that_a_quick_call_could_not_sample_waits_for_the_next(monkeypatch
 
     monkeypatch.setattr(programs, "sample_quickly", unsteady)
     monkeypatch.setattr(EngineConfig, "decode_mode", "quick")
-    same_but_for_rounding(run_all(make_engine(steps_per_call=steps), requests), expected)
+    assert_same_but_for_rounding(run_all(make_engine(steps_per_call=steps), requests), expected)
 
 
 def test_handles_are_used_again_and_shortened():
@@ -411,7 +411,7 @@ def test_handles_are_used_again_and_shortened():
     child = Request("b", (), parent=short, sampling=GREEDY)
     found = complete(child, engine)
     assert engine.stats.prefilled == before
-    same_but_for_rounding(
+    assert_same_but_for_rounding(
         {"b": found}, {"b": complete(Request("b", short.tokens, sampling=GREEDY))}
     )
     with pytest.raises(ValueError, match="no handle"):

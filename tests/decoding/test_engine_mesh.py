@@ -128,7 +128,7 @@ def run_requests(engine):
     return run_all(engine, requests())
 
 
-def same_but_for_rounding(found, expected):
+def assert_same_but_for_rounding(found, expected):
     assert found.keys() == expected.keys()
     for id, completion in found.items():
         other = expected[id]
@@ -139,7 +139,7 @@ def same_but_for_rounding(found, expected):
 
 def test_a_mesh_gives_the_tokens_of_one_device(placed, make_engine, alone, caplog):
     (mesh, config, _), engine = placed, make_engine()
-    same_but_for_rounding(run_requests(engine), alone[0])
+    assert_same_but_for_rounding(run_requests(engine), alone[0])
     assert engine.stats.preempted > 0
     state = engine.device.state
     expected = shardings(programs.state_axes(config, state), mesh)
@@ -150,19 +150,19 @@ def test_a_mesh_gives_the_tokens_of_one_device(placed, make_engine, alone, caplo
         own = array.addressable_shards[0].data
         assert own.shape == (SHARD_TOKENS // 4 + 1, 4, heads, 8)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        same_but_for_rounding(run_requests(make_engine()), alone[0])
+        assert_same_but_for_rounding(run_requests(make_engine()), alone[0])
     assert "Compiling" not in caplog.text
 
 
 def test_kept_sequences_on_a_mesh(placed, make_engine, alone):
     """Which shard holds them, and whether they were evicted, affects their cost only."""
     engine = make_engine()
-    same_but_for_rounding(grow_trees(engine), alone[1])
+    assert_same_but_for_rounding(grow_trees(engine), alone[1])
     stats = engine.stats
     assert min(stats.reused, stats.evicted, stats.preempted) > 0
     assert engine.free == engine.capacity == batch_devices(placed[0]) * SHARD_TOKENS
     # Released handles leave nothing behind: the pages serve other requests.
-    same_but_for_rounding(run_requests(engine), alone[0])
+    assert_same_but_for_rounding(run_requests(engine), alone[0])
 
 
 @pytest.mark.parametrize("name", MESHES)

@@ -39,7 +39,7 @@ def anew():
     tpu_interpreter._interpreter.cache_clear()
 
 
-def refused(reason):
+def assert_refused(reason):
     with pytest.raises(RuntimeError, match=reason), tpu_interpreter.tpu_interpreter():
         pass
 
@@ -47,20 +47,20 @@ def refused(reason):
 def test_later_versions_of_jax_are_refused(monkeypatch, anew):
     monkeypatch.setattr(jax, "__version_info__", (0, 13, 0))
     assert not tpu_interpreter.problem()  # so that tests fail, and are not skipped
-    refused("outside of those known; adapt stair_jax.testing.tpu_interpreter")
+    assert_refused("outside of those known; adapt stair_jax.testing.tpu_interpreter")
 
 
 def test_earlier_versions_of_jax_are_a_reason_to_skip(monkeypatch, anew):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 0))
     assert "has another interpreter" in tpu_interpreter.problem()
-    refused("outside of those known")
+    assert_refused("outside of those known")
 
 
 def test_an_interpreter_with_other_parameters_is_refused(monkeypatch, anew):
     monkeypatch.setattr(interpret_pallas_call, "swap", lambda token, buffer: None)
-    refused("`swap` takes token, buffer")
+    assert_refused("`swap` takes token, buffer")
 
 
 def test_an_interpreter_without_the_fault_is_refused(monkeypatch, anew):
     monkeypatch.setattr(utils, "to_range", lambda transforms: ())
-    refused("`to_range` accepts reshaped references")
+    assert_refused("`to_range` accepts reshaped references")

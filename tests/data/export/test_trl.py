@@ -1,4 +1,4 @@
-"""TRL's own trainers prepare what is exported for them; trl is no dependency of the package."""
+"""TRL's own trainers prepare what is exported for them; its version 1 has none for steps."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import stair_jax
 from stair_jax.data.export.folder import Export, write_export
 
-trl = pytest.importorskip("trl", reason="trl is not installed: pip install trl")
+trl = pytest.importorskip("trl", reason="trl, of the extra dev, is not installed")
 BASE = Path(stair_jax.__file__).parent / "pocket/base"
 SYSTEM, ASKED = {"role": "system", "content": "be kind"}, {"role": "user", "content": "how?"}
 ROWS = {
@@ -77,21 +77,3 @@ def test_pairs(load, options, tokenizer, name):
         ids = row[f"{side}_ids"] if f"{side}_ids" in row else row[f"{side}_input_ids"]
         shown = tokenizer.decode([*prompt, *ids]).rstrip("\n")
         assert shown.startswith(rendered(tokenizer, ASKED, {"role": "assistant", "content": text}))
-
-
-def test_steps(load, tokenizer):
-    if not hasattr(trl, "PRMTrainer"):
-        pytest.skip(f"trl {trl.__version__} has no PRMTrainer")
-    better, other = load("trl-prm", "prm")
-    for row, last in ((better, 1), (other, 0)):
-        made = trl.PRMTrainer.tokenize_row(
-            row,
-            tokenizer,
-            step_separator="\n",
-            max_length=None,
-            max_prompt_length=None,
-            max_completion_length=None,
-            train_on_last_step_only=False,
-            is_eval=False,
-        )
-        assert [label for label in made["labels"] if label >= 0] == [1, last]

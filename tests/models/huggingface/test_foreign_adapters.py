@@ -61,7 +61,7 @@ def load(folder):
     return huggingface.load_params(folder, huggingface.load_config(folder))
 
 
-def refuse(folder, said):
+def assert_refused(folder, said):
     with pytest.raises(UserError, match=said) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
@@ -110,7 +110,7 @@ def refuse(folder, said):
     ],
 )
 def test_settings_that_change_results_are_refused(field, value, said, edit):
-    refuse(edit({field: value}), said)
+    assert_refused(edit({field: value}), said)
 
 
 ONE = np.ones((2, 24), np.float32)
@@ -145,13 +145,13 @@ def test_pickles_and_damaged_files_are_refused(edit):
     folder = edit()
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    refuse(folder, "adapter_model.safetensors is damaged")
+    assert_refused(folder, "adapter_model.safetensors is damaged")
     weights.rename(folder / "adapter_model.bin")
     for read in (load, lambda folder: hub.resolve(str(folder))):
         with pytest.raises(UserError, match=r"in a pickle .*, which is never opened"):
             read(folder)
     (folder / "adapter_config.json").write_text("[]")
-    refuse(folder, "is damaged: it holds no JSON object|does not say|never opened")
+    assert_refused(folder, "is damaged: it holds no JSON object|does not say|never opened")
 
 
 def test_ranks_that_would_be_filled_up_without_measure_are_refused(made, edit, monkeypatch):
@@ -162,11 +162,13 @@ def test_ranks_that_would_be_filled_up_without_measure_are_refused(made, edit, m
     folder = edit({"rank_pattern": {"layers.0.self_attn.q_proj": 99}}, wide)
     load(folder)
     monkeypatch.setattr(adapter_tensors, "_FILLING", 1.5)
-    refuse(folder, "adapters of ranks up to 99, which take .* filled up to one rank")
+    assert_refused(folder, "adapters of ranks up to 99, which take .* filled up to one rank")
 
 
 def test_adapters_of_adapters_are_refused(edit, made):
-    refuse(edit({"base_model_name_or_path": str(made)}), "which are adapters too: merge those")
+    assert_refused(
+        edit({"base_model_name_or_path": str(made)}), "which are adapters too: merge those"
+    )
 
 
 def test_what_has_no_effect_is_read_over(edit, made, capsys):
@@ -295,7 +297,7 @@ def test_adapters_with_another_shape_than_asked_for_are_refused(made):
 def test_a_damaged_record_of_the_base_is_refused(record, said, edit):
     folder = edit()
     (folder / "base.json").write_text(json.dumps(record))
-    refuse(folder, said)
+    assert_refused(folder, said)
 
 
 def test_adapters_of_a_quantised_base_are_refused(edit, make_checkpoint, tmp_path):
@@ -304,7 +306,7 @@ def test_adapters_of_a_quantised_base_are_refused(edit, make_checkpoint, tmp_pat
     values = json.loads((base / "config.json").read_text())
     quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (base / "config.json").write_text(json.dumps(values | {"quantization_config": quantised}))
-    refuse(edit({"base_model_name_or_path": str(base)}), "quantization_config")
+    assert_refused(edit({"base_model_name_or_path": str(base)}), "quantization_config")
 
 
 def test_a_classifier_of_peft_has_its_logits(make_checkpoint, tmp_path):
