@@ -36,6 +36,8 @@ def test_the_bill_is_hours_times_power_and_price():
     assert (spent.device_hours, spent.kwh, spent.dollars) == (80.0, 56.0, 240.0)  # 700 W
     own = EnergySettings(watts={"h100": 100.0}, utilization=1.0, overhead=1.0)
     assert bill(1.0, 1, "h100", own).kwh == 0.1
+    assert own.text("h100").startswith("h100: 100 W (given), ")
+    assert SETTINGS.text("v4").startswith("v4: 192 W (measured), ")
     unknown = bill(1.0, 1, "gh200", SETTINGS)
     assert (unknown.kwh, unknown.dollars) == (None, None)
 
