@@ -10,7 +10,14 @@ from stair_jax.errors import UserError
 from stair_jax.parallel.chips import TPU_KINDS, TPUS, gpu_chip
 from stair_jax.parallel.gpus import Gpu
 from stair_jax.planning.gpu_compiler import PER_HOST
-from stair_jax.planning.topology import LOCAL, Topology, parse_gpus, parse_slice, unknown_topology
+from stair_jax.planning.topology import (
+    LOCAL,
+    NAMED_FORMS,
+    Topology,
+    parse_gpus,
+    parse_slice,
+    unknown_topology,
+)
 
 _KINDS = {chip.name: kind for kind, chip in TPU_KINDS.items()}
 _FLAG = "--devices"
@@ -71,7 +78,7 @@ def counted_topology(name: str) -> Topology:
     if gpus := parse_gpus(name, _FLAG):
         gpu, count = gpus
         return Topology(name, gpu_chip(gpu), _gpus(gpu, count))
-    raise unknown_topology(name, _FLAG)
+    raise unknown_topology(name, _FLAG, NAMED_FORMS)
 
 
 def _tpus(generation: str, shape: list[int]) -> list[jax.Device]:

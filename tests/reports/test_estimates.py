@@ -6,6 +6,7 @@ import pytest
 
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import take_overrides
+from stair_jax.errors import UserError
 from stair_jax.planning.energy import EnergySettings, bill
 from stair_jax.planning.figures import Basis
 from stair_jax.planning.rates import Amounts
@@ -106,6 +107,13 @@ def test_moments_on_the_host_are_estimated_too():
     gpu, tpu = estimates(config, ["h200:1", "v5p:2x2x1"], Amounts(), SETTINGS)
     assert gpu.obstacles == {}
     assert "does not go with moments in int8 on TPUs" in tpu.obstacles["sft"]
+
+
+@pytest.mark.parametrize("name", ["local", "abacus:8"])
+def test_devices_of_no_name_are_refused_and_local_ones_not_offered(name):
+    with pytest.raises(UserError, match=rf"--devices={name}.*h100:8") as raised:
+        counted_topology(name)
+    assert "local" not in str(raised.value).removeprefix(f"--devices={name}")
 
 
 def test_counted_devices_make_a_mesh():
