@@ -46,7 +46,7 @@ TPUS = {
         Chip("v6e", 31.25 * GIB, 918 * _TERA, 1640 * _GIGA),
     )
 }
-_TPU_KINDS = {  # by prefix of `device_kind`
+TPU_KINDS = {  # by prefix of `device_kind`
     "TPU v4": TPUS["v4"],
     "TPU v5 lite": TPUS["v5e"],
     "TPU v5": TPUS["v5p"],
@@ -92,5 +92,5 @@ def device_chip(device: jax.Device) -> Chip:
     if gpu := gpu_of_kind(kind):
         return gpu_chip(gpu)
     # The longest prefix counts.
-    starts = sorted(filter(kind.startswith, _TPU_KINDS), key=len)
-    return _TPU_KINDS[starts[-1]] if starts else Chip(kind, float("inf"))
+    starts = sorted(filter(kind.startswith, TPU_KINDS), key=len)
+    return TPU_KINDS[starts[-1]] if starts else Chip(kind, float("inf"))

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from stair_jax.settings import Settings, setting
 
-# Watts of a board or chip: the data sheets' limits of GPUs (SXM modules); of v4 the largest that
-# was measured (Jouppi et al., arXiv 2304.01433, table 4).
-WATTS: Mapping[str, float] = {
+# Limits of GPUs (SXM modules).
+_DATA_SHEETS: Mapping[str, float] = {
     "a10g": 150,
     "a100-40gb": 400,
     "a100-80gb": 400,
@@ -22,10 +21,15 @@ WATTS: Mapping[str, float] = {
     "rtx4090": 450,
     "rtx5090": 575,
     "rtx6000-ada": 300,
-    "v4": 192,
 }
-# Google publishes no power of these: of the order of what is said of them in public.
-ASSUMED_WATTS: Mapping[str, float] = {"v5e": 200, "v5p": 350, "v6e": 300}
+# Watts of a board or chip, by what says so: of v4 the largest that was measured (Jouppi et al.,
+# arXiv 2304.01433, table 4). Google publishes no power of the other TPUs: of the order of what is
+# said of them in public.
+WATTS: Mapping[str, Mapping[str, float]] = {
+    "data sheet": _DATA_SHEETS,
+    "measured": {"v4": 192},
+    "assumed": {"v5e": 200, "v5p": 350, "v6e": 300},
+}
 
 PRICES_DATE = "2025"
 # US dollars an hour on demand, as lists had them in 2025; nobody has looked them up since.
@@ -45,7 +49,8 @@ class EnergySettings(Settings):
     """What energy and price rest on; devices by the names of `--devices`, such as "h100".
 
     Attributes:
-      watts: of a board or chip at its limit; of those that are not named, as data sheets say.
+      watts: of a board or chip at its limit; of those that are not named, as data sheets say; of
+        TPUs as measured (v4) or assumed.
       utilization: the share of that which it takes in the mean.
       overhead: what hosts, network and cooling take besides, as a factor of the boards' own.
       prices: US dollars of a device hour; of those that are not named, lists of 2025.
@@ -58,23 +63,26 @@ class EnergySettings(Settings):
 
     def power(self, name: str) -> float | None:
         """Watts of a device with what is around it; None: not known."""
-        board = {**WATTS, **ASSUMED_WATTS, **self.watts}.get(name)
-        return None if board is None else board * self.utilization * self.overhead
+        board = self._board(name)
+        return None if board is None else board[0] * self.utilization * self.overhead
 
     def price(self, name: str) -> float | None:
         """US dollars of a device hour; None: not known."""
         return {**PRICES, **self.prices}.get(name)
 
-    def texts(self, name: str) -> list[str]:
+    def text(self, name: str) -> str:
         """What is assumed of a device, in words."""
-        board = {**WATTS, **ASSUMED_WATTS, **self.watts}.get(name)
-        is_given, is_assumed = name in self.watts, name in ASSUMED_WATTS
-        source = "given" if is_given else "assumed" if is_assumed else "data sheet"
-        power = f"{board:g} W ({source})" if board is not None else "watts not known: --watts"
+        board = self._board(name)
+        power = f"{board[0]:g} W ({board[1]})" if board else "watts not known: --watts"
         price = self.price(name)
         listed = "given" if name in self.prices else f"a list price of {PRICES_DATE}"
         paid = f"${price:g} an hour ({listed})" if price is not None else "no price: --prices"
-        return [f"{name}: {power}, {paid}"]
+        return f"{name}: {power}, {paid}"
+
+    def _board(self, name: str) -> tuple[float, str] | None:
+        """Watts of a board, and what says so; None: not known."""
+        sources = {"given": self.watts, **WATTS}
+        return next(((of[name], source) for source, of in sources.items() if name in of), None)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,27 @@
 """Devices that are counted and not compiled for: estimates of time need no compiler."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import jax
 
 from stair_jax.errors import UserError
-from stair_jax.parallel.chips import TPUS, gpu_chip
+from stair_jax.parallel.chips import TPU_KINDS, TPUS, gpu_chip
 from stair_jax.parallel.gpus import Gpu
-from stair_jax.planning.topology import LOCAL, Topology, parse_gpus, parse_slice, unknown_topology
+from stair_jax.planning.gpu_compiler import PER_HOST
+from stair_jax.planning.topology import (
+    LOCAL,
+    NAMED_FORMS,
+    Topology,
+    parse_gpus,
+    parse_slice,
+    unknown_topology,
+)
 
-_KINDS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+_KINDS = {chip.name: kind for kind, chip in TPU_KINDS.items()}
 _FLAG = "--devices"
 _TPU_HOST = 4  # chips
-_GPU_HOST = 8
 
 
 class _Elsewhere:
@@ -70,7 +78,7 @@ def counted_topology(name: str) -> Topology:
     if gpus := parse_gpus(name, _FLAG):
         gpu, count = gpus
         return Topology(name, gpu_chip(gpu), _gpus(gpu, count))
-    raise unknown_topology(name, _FLAG)
+    raise unknown_topology(name, _FLAG, NAMED_FORMS)
 
 
 def _tpus(generation: str, shape: list[int]) -> list[jax.Device]:
@@ -86,10 +94,10 @@ def _tpus(generation: str, shape: list[int]) -> list[jax.Device]:
 def _gpus(gpu: Gpu, count: int) -> list[jax.Device]:
     capability = ".".join(map(str, gpu.capability))
     return _devices(
-        StandIn(number, "gpu", gpu.kind, number // _GPU_HOST, compute_capability=capability)
+        StandIn(number, "gpu", gpu.kind, number // PER_HOST, compute_capability=capability)
         for number in range(count)
     )
 
 
-def _devices(found: Any) -> list[jax.Device]:
+def _devices(found: Iterable[StandIn]) -> list[jax.Device]:
     return cast(list[jax.Device], list(found))

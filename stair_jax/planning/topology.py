@@ -18,10 +18,10 @@ from stair_jax.parallel.gpus import GPUS, Gpu, memory_fraction, most_fraction
 from stair_jax.planning.gpu_compiler import PER_HOST, gpu_devices
 
 LOCAL = "local"
-KNOWN_FORMS = (
-    "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too), or local, or GPUs as in h100:8: "
-    + ", ".join(GPUS)
-)
+_SLICES = "v4:2x2x1, v5p:2x2x1, v5e:4x4, v6e:4x4 (other shapes too)"
+_NAMES = f"GPUs as in h100:8: {', '.join(GPUS)}"
+NAMED_FORMS = f"{_SLICES}, or {_NAMES}"
+KNOWN_FORMS = f"{_SLICES}, or {LOCAL}, or {_NAMES}"
 _SLICE = re.compile(r"(v\w+):(\d+(?:x\d+)+)")
 _GPUS = re.compile(r"([\w-]+)(?::(\d{1,9}))?")
 _MOST_GPUS = 1024
@@ -106,9 +106,9 @@ def parse_gpus(name: str, flag: str = "--plan") -> tuple[Gpu, int] | None:
     return GPUS[match[1]], count
 
 
-def unknown_topology(name: str, flag: str = "--plan") -> UserError:
-    """An error about a name that no devices have, to be raised."""
-    known = f"known are {KNOWN_FORMS}"
+def unknown_topology(name: str, flag: str = "--plan", forms: str = KNOWN_FORMS) -> UserError:
+    """An error about a name that no devices have, to be raised; says which forms they have."""
+    known = f"known are {forms}"
     return UserError(f"{flag}={name} is not a known topology: {_nearest(name) or known}")
 
 

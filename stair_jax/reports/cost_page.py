@@ -171,7 +171,7 @@ def _takes(one: Estimate, name: str) -> bool:
 def _assumptions(found: Sequence[Estimate], settings: EnergySettings) -> str:
     """What all of it rests on, as a list."""
     work = [f"{markdown(name)}: {each.work}" for name, each in found[0].needs.items() if each.work]
-    devices = [text for one in found for text in settings.texts(one.device)]
+    devices = [settings.text(one.device) for one in found]
     lines = [
         f"- amounts: {'; '.join(work)}",
         *(f"- {one.devices}: {rate}" for one in found for rate in one.rates),

@@ -62,7 +62,7 @@ def dpo_margin(
 
     With `lengths`, the tokens `[B]` of the chosen and of the rejected steps, an implicit reward is
     beta times the mean over the tokens of a step and not the sum (length-normalised DPO of Tulu 3,
-    arXiv 2411.15124; without a reference it is SimPO, arXiv 2405.14734).
+    arXiv 2411.15124; without a reference it is the reward of SimPO, arXiv 2405.14734).
     """
     won, lost = chosen - ref_chosen, rejected - ref_rejected
     if lengths is not None:

@@ -42,7 +42,8 @@ class OptimizerSettings(Settings):
         "stochastic", up or down so that the mean is right, or "kahan", with a second bfloat16 for
         each that keeps what rounding takes away (arXiv 2010.06192).
       accumulate_dtype: of the gradient's sum over micro-batches, "float32" or "bfloat16".
-      offload: keep moments in the host's memory, and copy them to the device layer by layer.
+      offload: keep the moments of kernels in the host's memory, and copy them to the device layer
+        by layer.
     """
 
     learning_rate: float = setting(1e-6, above=0)

@@ -158,14 +158,11 @@ def in_host_memory(tx: Transformation, state: TrainState) -> Any:
     """What of a state is in host memory, also where devices are described and have no memories."""
     if not isinstance(tx, FrugalAdam) or not tx.offload:
         return ()
-    treedef: Any
-    paths, treedef = jax.tree_util.tree_flatten_with_path(state.params)
-    kept = treedef.flatten_up_to(state.opt_state.kept)
-    away = [
-        each if is_kernel(path, param) else ()
-        for (path, param), each in zip(paths, kept, strict=True)
-    ]
-    return treedef.unflatten(away)
+
+    def away(path: Any, param: Any, kept: Any) -> Any:
+        return kept if is_kernel(path, param) else ()
+
+    return jax.tree_util.tree_map_with_path(away, state.params, state.opt_state.kept)
 
 
 def _abstract(tree: Any, shardings: Any) -> Any:

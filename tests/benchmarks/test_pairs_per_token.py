@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from benchmarks.pairs_per_token import VARIANTS, Setup, World, path_of
-from stair_jax.search.more_pairs import MorePairs
+from stair_jax.search.settings import SearchSettings
 from stair_jax.settings import build
 from stair_jax.text import steps
 
@@ -43,5 +43,8 @@ def test_a_path_is_read_off_the_last_block():
 
 def test_variants_are_settings_of_the_search():
     for variant in VARIANTS.values():
-        settings = build(MorePairs, variant.more, "more_pairs")
-        assert all(getattr(settings, name) == value for name, value in variant.more.items())
+        settings = build(
+            SearchSettings, {"tree": variant.tree, "more_pairs": variant.more}, "search"
+        )
+        for part, values in ((settings.tree, variant.tree), (settings.more_pairs, variant.more)):
+            assert all(getattr(part, name) == value for name, value in values.items())

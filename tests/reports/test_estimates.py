@@ -6,6 +6,7 @@ import pytest
 
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import take_overrides
+from stair_jax.errors import UserError
 from stair_jax.planning.energy import EnergySettings, bill
 from stair_jax.planning.figures import Basis
 from stair_jax.planning.rates import Amounts
@@ -36,6 +37,8 @@ def test_the_bill_is_hours_times_power_and_price():
     assert (spent.device_hours, spent.kwh, spent.dollars) == (80.0, 56.0, 240.0)  # 700 W
     own = EnergySettings(watts={"h100": 100.0}, utilization=1.0, overhead=1.0)
     assert bill(1.0, 1, "h100", own).kwh == 0.1
+    assert own.text("h100").startswith("h100: 100 W (given), ")
+    assert SETTINGS.text("v4").startswith("v4: 192 W (measured), ")
     unknown = bill(1.0, 1, "gh200", SETTINGS)
     assert (unknown.kwh, unknown.dollars) == (None, None)
 
@@ -104,6 +107,13 @@ def test_moments_on_the_host_are_estimated_too():
     gpu, tpu = estimates(config, ["h200:1", "v5p:2x2x1"], Amounts(), SETTINGS)
     assert gpu.obstacles == {}
     assert "does not go with moments in int8 on TPUs" in tpu.obstacles["sft"]
+
+
+@pytest.mark.parametrize("name", ["local", "abacus:8"])
+def test_devices_of_no_name_are_refused_and_local_ones_not_offered(name):
+    with pytest.raises(UserError, match=rf"--devices={name}.*h100:8") as raised:
+        counted_topology(name)
+    assert "local" not in str(raised.value).removeprefix(f"--devices={name}")
 
 
 def test_counted_devices_make_a_mesh():
