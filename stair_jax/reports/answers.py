@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from stair_jax import storage
 from stair_jax.evaluation.benchmark import METRICS_OF_REFUSALS, Metric
+from stair_jax.evaluation.benchmarks.do_not_answer import HARMFUL
 from stair_jax.evaluation.benchmarks.refusal import OVER_REFUSALS
 from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.judges.judge import Verdict
@@ -17,6 +18,7 @@ from stair_jax.reports.records import FinishedStage
 
 Scores = Mapping[str, float | None]
 _SCORE = "score/"
+_BAD = {"yes", "violates", HARMFUL}  # labels of harm, which a user's file may count
 _PLACE = ("model", "method", "benchmark", "attack", "case", "sample")
 
 
@@ -157,9 +159,9 @@ def _graded(
 
 def _low_is_good(metric: Metric, asked: AskedCases, case: str) -> bool:
     """Whether the lower value is better: of attacks and leaks, and of refusals of the harmless."""
-    is_refusal = asked.benchmark.QUESTION == "refusal"
-    harmless = is_refusal and asked.is_harmless(case)
-    return metric.worst == "high" or metric in OVER_REFUSALS or harmless
+    if metric.worst == "high" or metric in OVER_REFUSALS or _BAD & set(metric.labels):
+        return True
+    return asked.benchmark.QUESTION == "refusal" and asked.is_harmless(case)
 
 
 def _counting(several: Sequence[GradedAnswer]) -> GradedAnswer:

@@ -98,6 +98,21 @@ def test_rows_that_their_file_labels_as_safe_are_harmless(records, tmp_path):
     assert low == {"s": True, "u": False, "n": False}  # refusing is good where it is due
 
 
+@pytest.mark.parametrize(
+    ("question", "is_low"),
+    [("harmful", True), ("safeguard", True), ("action", True), ("correctness", False)],
+)
+def test_less_harm_is_better_in_a_users_file_too(records, tmp_path, question, is_low):
+    path = tmp_path / "own.jsonl"
+    storage.write_jsonl(path, [{"id": "a", "prompt": "TEXT", "reference": "b"}])
+    answer = Answer("own", "a", model="m", text="a", final="a")
+    folder = tmp_path / "runs" / "c" / "evaluate"
+    settings = {"benchmarks": [f"{path}@{question}"]}
+    records.evaluation(folder, "", [answer], [{"judge": {"score": 1.0}}], (), settings)
+    (graded,) = read_evaluation(read_run(folder).stages[0]).rows["m"].values()
+    assert graded.low_is_good == is_low
+
+
 def test_rows_of_two_runs_are_told_apart(run, records, tmp_path):
     answer = Answer("xstest_safe", "1", model="sft", text="Other.", final="Other.")
     folder = tmp_path / "runs" / "b" / "evaluate"
