@@ -95,7 +95,7 @@ def _cases(table: SeedTable) -> list[str]:
 
 def _range(numbers: Iterator[int]) -> str:
     found = sorted(set(numbers))
-    return "-".join(map(str, found[:1] + found[1:][-1:])) or ""
+    return "-".join(map(str, found[:1] + found[1:][-1:]))
 
 
 def _notes(table: SeedTable) -> Iterator[str]:
