@@ -230,6 +230,14 @@ def test_a_mistake_is_one_line(run, capsys, monkeypatch, tmp_path, flags, messag
     assert not list(tmp_path.glob("*.md"))
 
 
+@pytest.mark.parametrize("flag", ["models", "benchmarks"])
+def test_what_a_run_without_evaluation_cannot_have_is_refused(run, flag):
+    runs = [read_run(run.workdir / "search1")]
+    assert "# Search trees" in cases_page(runs, CasesSettings(), harmless=False)
+    with pytest.raises(UserError, match=f"--{flag}: there is no 'x': none are known"):
+        cases_page(runs, CasesSettings(**{flag: ("x",)}), harmless=False)
+
+
 def test_a_run_without_evaluation_and_search_has_no_page(tmp_path):
     storage.write_json(tmp_path / "config.json", {"stages": ["sft"]})
     with pytest.raises(UserError, match="neither a finished evaluation nor a finished search"):
