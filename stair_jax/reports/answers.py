@@ -12,6 +12,7 @@ from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.graded_rows import GRADED_FILE, scores_of
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.runner import answer_key, key_of, read_verdicts
+from stair_jax.evaluation.statistics import correlation
 from stair_jax.evaluation.table import RowKey, row_label
 from stair_jax.reports.asked_cases import AskedCases, asked_cases
 from stair_jax.reports.records import FinishedStage
@@ -145,7 +146,7 @@ def _graded(
     case = asked.cases.get(answer.case)
     group = case.group if case else ""
     metric = next((one for one in known if one.key in first and one.group in ("", group)), None)
-    if metric is None:
+    if metric is None or metric.statistic is correlation:  # a rating is neither good nor bad
         return GradedAnswer(answer, scores, verdicts)
     low = _low_is_good(metric, asked, answer.case)
     return GradedAnswer(answer, scores, verdicts, metric.name, first[metric.key], low)

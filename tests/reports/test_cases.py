@@ -113,6 +113,17 @@ def test_less_harm_is_better_in_a_users_file_too(records, tmp_path, question, is
     assert graded.low_is_good == is_low
 
 
+def test_a_rating_of_which_a_correlation_is_made_is_no_gain(records, tmp_path):
+    answers = [Answer("confaide_1", "a", model=name, text="x", final="x") for name in "mn"]
+    folder = tmp_path / "runs" / "c" / "evaluate"
+    scores = [{"": {"rating": value}} for value in (1.0, 3.0)]
+    settings = {"benchmarks": ["confaide_1"]}
+    records.evaluation(folder, "", answers, scores, (), settings)
+    found = read_evaluation(read_run(folder).stages[0]).rows
+    first, last = (next(iter(found[name].values())) for name in "mn")
+    assert change_of(first, last) == "not graded" and last.scores == {"": {"rating": 3.0}}
+
+
 def test_rows_of_two_runs_are_told_apart(run, records, tmp_path):
     answer = Answer("xstest_safe", "1", model="sft", text="Other.", final="Other.")
     folder = tmp_path / "runs" / "b" / "evaluate"
