@@ -12,6 +12,7 @@ from stair_jax.errors import UserError
 from stair_jax.evaluation.benchmark import Benchmark
 from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.case import Answer, Case
+from stair_jax.evaluation.graded_rows import GRADED_FILE, scores_of
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.runner import answer_key, key_of, read_verdicts
 from stair_jax.evaluation.suites import Wanted, find_file, make_benchmark
@@ -19,8 +20,6 @@ from stair_jax.evaluation.table import RowKey, Table
 from stair_jax.evaluation.writers import read_table
 from stair_jax.monitoring import say
 from stair_jax.run.stage_records import COMPLETE_FILE, read_record
-
-_SCORE = "score/"  # begins the names of columns in graded.jsonl
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,9 @@ class Results:
             verdicts[storage.read_json(about)["judge"]] = read_verdicts(rows)
         names = ("model", "method", "benchmark", "attack", "case", "sample")
         found: dict[str, list[Grade]] = {}
-        for row in storage.read_jsonl(self._folder / "graded.jsonl"):
+        for row in storage.read_jsonl(self._folder / GRADED_FILE):
             key, judge = key_of(*(row[name] for name in names)), row["judge"]
-            scores = {
-                name.removeprefix(_SCORE): value
-                for name, value in row.items()
-                if name.startswith(_SCORE)
-            }
-            grade = Grade(judge, scores, verdicts.get(judge, {}).get(key))
+            grade = Grade(judge, scores_of(row), verdicts.get(judge, {}).get(key))
             found.setdefault(key, []).append(grade)
         return found
 

@@ -21,16 +21,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stair_jax.evaluation.benchmark import Metric
-from stair_jax.evaluation.bootstrap import Figure, extreme_samples, percentiles, resample
+from stair_jax.evaluation.bootstrap import Figure, percentiles, resample
 from stair_jax.evaluation.case import Graded
-from stair_jax.evaluation.cells import NUM_SAMPLES, mean_figure, paired
+from stair_jax.evaluation.cells import (
+    NUM_SAMPLES,
+    ONE_CLUSTER,
+    TOPS,
+    UNDEFINED,
+    extreme,
+    mean_figure,
+    paired,
+)
 from stair_jax.evaluation.per_case import PerCase, by_attack, is_about, joined
 
 BySeed = Mapping[str, Sequence[Graded]]  # the answers of each seed
 Parts = Sequence[Sequence[PerCase]]  # of each seed, under each attack
-_TOPS = {"share": 1.0, "percent": 100.0}  # what a figure of a unit is at most; at least it is 0
-_UNDEFINED = "undefined for these numbers"
-_ONE_CLUSTER = "no interval: all cases are of one cluster"
 _NORMAL = 1.959963984540054  # the .975 quantile
 _LARGE = 200.0  # degrees of freedom from which a series is exact to 1e-5
 
@@ -118,9 +123,13 @@ def seed_cell(
     values = figure(np.ones((1, len(clusters))))[0]
     none = replace(none, n=len(clusters))
     if np.isnan(values).any():
-        return replace(none, note=_UNDEFINED)
-    if (samples := _extreme(parts, metric, values, clusters, num_samples)) is None:
+        return replace(none, note=UNDEFINED)
+    every = [part for own in parts for part in own]
+    common = extreme(every, metric, float(values[0]), clusters, num_samples)
+    if common is None:
         samples = resample(figure, clusters, num_samples, seed)
+    else:  # the same of all seeds
+        samples = np.repeat(common[:, None], len(values), axis=1)
     return _with_interval(none, [_Side(values, samples)], clusters, seed)
 
 
@@ -158,7 +167,7 @@ def seed_difference(
     values = figure(np.ones((1, len(clusters))))[0]
     none = replace(none, n=len(clusters), cases=len(clusters))
     if np.isnan(values).any():
-        return replace(none, note=_UNDEFINED)
+        return replace(none, note=UNDEFINED)
     samples = resample(figure, clusters, num_samples, seed)
     one = _Side(values[: len(own)], samples[:, : len(own)])
     two = _Side(-values[len(own) :], -samples[:, len(own) :])
@@ -229,23 +238,6 @@ def _merged(seeds: Iterable[Mapping[str, PerCase]]) -> dict[str, PerCase]:
     return found
 
 
-def _extreme(
-    parts: Parts,
-    metric: Metric,
-    values: np.ndarray,
-    clusters: Sequence[Hashable],
-    num_samples: int,
-) -> np.ndarray | None:
-    """Samples of a share that is 0 or 1 in all answers of all seeds; None: it is not."""
-    top, value = _TOPS.get(metric.unit), float(values[0])
-    if not top or value not in (0.0, top):
-        return None
-    if not all((part.values == value).all() for own in parts for part in own):
-        return None
-    samples = top * extreme_samples(value / top, len(set(clusters)), num_samples)
-    return np.repeat(samples[:, None], len(values), axis=1)
-
-
 def _with_interval(
     none: SeedCell,
     sides: Sequence[_Side],
@@ -264,14 +256,14 @@ def _with_interval(
     drawn = np.sum([side.drawn(rng) for side in sides], axis=0)
     estimate = percentiles(value, drawn) if count > 1 else None
     if estimate is None:
-        return replace(cell, note=_ONE_CLUSTER if count < 2 else "no interval: too few cases")
+        return replace(cell, note=ONE_CLUSTER if count < 2 else "no interval: too few cases")
     of_cases = np.sum([side.samples.mean(axis=1) for side in sides], axis=0)
     parts = [(float(np.nanvar(of_cases)), count - 1.0)]
     parts += [(side.variance, len(side.values) - 1.0) for side in sides]
     ratio = t_quantile(_freedom(parts)) / _NORMAL if any(v for v, _ in parts[1:]) else 1.0
     low = value - ratio * (value - estimate.low)
     high = value + ratio * (estimate.high - value)
-    if top := _TOPS.get(none.unit):
+    if top := TOPS.get(none.unit):
         low, high = max(low, -top if is_difference else 0.0), min(high, top)
     return replace(cell, low=low, high=high)
 

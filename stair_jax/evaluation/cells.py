@@ -1,6 +1,6 @@
 """Cells of a table: a figure with its interval, and what it rests on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,7 +13,9 @@ from stair_jax.evaluation.case import Graded
 from stair_jax.evaluation.per_case import PerCase, by_attack, is_about, joined, score
 
 NUM_SAMPLES = 2000
-_ONE_CLUSTER = "no interval: all cases are of one cluster"
+TOPS = {"share": 1.0, "percent": 100.0}  # what a figure of a unit is at most; at least it is 0
+UNDEFINED = "undefined for these numbers"
+ONE_CLUSTER = "no interval: all cases are of one cluster"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def cell(
     estimate = None if note else percentiles(value, samples)
     has_interval = estimate is not None and len(set(clusters)) > 1
     if estimate is not None and not has_interval:
-        note = _ONE_CLUSTER
+        note = ONE_CLUSTER
     return Cell(
         value=estimate.value if estimate else None,
         low=estimate.low if estimate and has_interval else None,
@@ -127,10 +129,33 @@ def _figure(
         return mean_figure(parts, places, metric, weights)
 
     value = float(figure(np.ones((1, len(clusters))))[0])
-    top = {"share": 1.0, "percent": 100.0}.get(metric.unit)
-    if top and value in (0.0, top) and all((part.values == value).all() for part in parts):
-        return value, top * extreme_samples(value / top, len(set(clusters)), num_samples)
-    return value, resample(figure, clusters, num_samples, seed)
+    if (samples := extreme(parts, metric, value, clusters, num_samples)) is None:
+        samples = resample(figure, clusters, num_samples, seed)
+    return value, samples
+
+
+def extreme(
+    parts: Iterable[PerCase],
+    metric: Metric,
+    value: float,
+    clusters: Sequence[Hashable],
+    num_samples: int,
+) -> np.ndarray | None:
+    """Samples of a share that is 0 or 1 in all rows [num_samples]; None: it is not.
+
+    Args:
+      parts: the numbers.
+      metric: whose figure it is.
+      value: the figure.
+      clusters: of all cases.
+      num_samples: of the bootstrap.
+    """
+    top = TOPS.get(metric.unit)
+    if not top or value not in (0.0, top):
+        return None
+    if not all((part.values == value).all() for part in parts):
+        return None
+    return top * extreme_samples(value / top, len(set(clusters)), num_samples)
 
 
 def mean_figure(
@@ -232,7 +257,7 @@ def _no_figure(parts: Sequence[PerCase], value: float) -> str:
         return "no cases"
     if not all(part.rows for part in parts):
         return "no answer has a score"
-    return "undefined for these numbers" if np.isnan(value) else ""
+    return UNDEFINED if np.isnan(value) else ""
 
 
 def _no_correction(parts: Sequence[PerCase], metric: Metric) -> str:

@@ -45,6 +45,11 @@ def graded_rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
             }
 
 
+def scores_of(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scores in a line of the file, by name; None: missing."""
+    return {key.removeprefix(_SCORE): row[key] for key in row if key.startswith(_SCORE)}
+
+
 def read_results(folder: Path) -> tuple[list[Result], Table]:
     """The graded answers of a finished evaluation, and its table.
 
@@ -87,8 +92,7 @@ def _graded(row: Mapping[str, Any], cases: dict[tuple[str, str], Case]) -> Grade
     answer = Answer(
         row["benchmark"], row["case"], row["attack"], row["sample"], row["model"], row["method"]
     )
-    scores = {key.removeprefix(_SCORE): row[key] for key in row if key.startswith(_SCORE)}
-    return Graded(cases[name], answer, scores)
+    return Graded(cases[name], answer, scores_of(row))
 
 
 def _metrics(

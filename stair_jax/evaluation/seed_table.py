@@ -3,9 +3,8 @@
 Rows and columns have names without spaces, by which they are chosen. A row is ARM/MODEL/METHOD,
 without an arm where there is but one, without models where each of several arms has but one, and
 without the method where answers are greedy. A column is BENCHMARK:ATTACK.METRIC, with @JUDGE where
-there are several. A choice is a list of names, in which
-`*` stands for any text, each with a label in front if it is to be shown as another one:
-`base,ours=dpo/iter3`.
+there are several. A choice is a list of names, in which `*` stands for any text, each with a label
+in front if it is to be shown as another one: `base,ours=dpo/iter3`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,11 +21,8 @@ from stair_jax.evaluation.table import Column, RowKey
 from stair_jax.evaluation.tabulate import AttackMean, Result, mean_results
 
 SCHEMA = 1
-COSTS = {
-    "tokens": "tokens",
-    "generated_tokens": "tokens",
-    "steps": "steps",
-}  # unit by name in `Cost`
+# Unit by name in `Cost`.
+COSTS = {"tokens": "tokens", "generated_tokens": "tokens", "steps": "steps"}
 _MEAN = "mean of "  # begins the name of an `AttackMean`
 T = TypeVar("T")
 
@@ -180,8 +176,7 @@ def seed_table(
     def difference(row: Shown, column: Shown) -> SeedCell | None:
         if first is None or row.name == first.name or column.name in COSTS:
             return None
-        both = (answers.by_seed(each.name, column.name) for each in (row, first))
-        found, others = both
+        found, others = (answers.by_seed(each.name, column.name) for each in (row, first))
         metric = answers.columns[column.name][1]
         return (
             seed_difference(found, others, metric, num_samples, seed) if found and others else None

@@ -1,22 +1,24 @@
 """The answers of finished evaluations with all that was said of them, by case and by column."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stair_jax import storage
 from stair_jax.evaluation.benchmark import METRICS_OF_REFUSALS, Metric
+from stair_jax.evaluation.benchmarks.do_not_answer import HARMFUL
 from stair_jax.evaluation.benchmarks.refusal import OVER_REFUSALS
 from stair_jax.evaluation.case import Answer
+from stair_jax.evaluation.graded_rows import GRADED_FILE, scores_of
 from stair_jax.evaluation.judges.judge import Verdict
-from stair_jax.evaluation.runner import answer_key, read_verdicts
+from stair_jax.evaluation.runner import answer_key, key_of, read_verdicts
+from stair_jax.evaluation.statistics import correlation
 from stair_jax.evaluation.table import RowKey, row_label
 from stair_jax.reports.asked_cases import AskedCases, asked_cases
 from stair_jax.reports.records import FinishedStage
 
 Scores = Mapping[str, float | None]
-_SCORE = "score/"
+_BAD = {"yes", "violates", HARMFUL}  # labels of harm, which a user's file may count
 _PLACE = ("model", "method", "benchmark", "attack", "case", "sample")
 
 
@@ -115,15 +117,10 @@ def _answers(stage: FinishedStage) -> Iterator[Answer]:
 def _scores(stage: FinishedStage) -> dict[tuple[str, str], dict[str, Scores]]:
     """By row and answer, the scores by judge, in the order of the table."""
     found: dict[tuple[str, str], dict[str, Scores]] = {}
-    for row in storage.read_jsonl(stage.folder / "graded.jsonl"):
+    for row in storage.read_jsonl(stage.folder / GRADED_FILE):
         label = row_label(RowKey(row["model"], row["method"]))
-        key = json.dumps([str(row[name]) for name in _PLACE], ensure_ascii=False)
-        numbers = {
-            name.removeprefix(_SCORE): value
-            for name, value in row.items()
-            if name.startswith(_SCORE)
-        }
-        found.setdefault((label, key), {})[row["judge"]] = numbers
+        key = key_of(*(row[name] for name in _PLACE))
+        found.setdefault((label, key), {})[row["judge"]] = scores_of(row)
     return found
 
 
@@ -149,7 +146,7 @@ def _graded(
     case = asked.cases.get(answer.case)
     group = case.group if case else ""
     metric = next((one for one in known if one.key in first and one.group in ("", group)), None)
-    if metric is None:
+    if metric is None or metric.statistic is correlation:  # a rating is neither good nor bad
         return GradedAnswer(answer, scores, verdicts)
     low = _low_is_good(metric, asked, answer.case)
     return GradedAnswer(answer, scores, verdicts, metric.name, first[metric.key], low)
@@ -157,9 +154,9 @@ def _graded(
 
 def _low_is_good(metric: Metric, asked: AskedCases, case: str) -> bool:
     """Whether the lower value is better: of attacks and leaks, and of refusals of the harmless."""
-    is_refusal = asked.benchmark.QUESTION == "refusal"
-    harmless = is_refusal and asked.is_harmless(case)
-    return metric.worst == "high" or metric in OVER_REFUSALS or harmless
+    if metric.worst == "high" or metric in OVER_REFUSALS or _BAD & set(metric.labels):
+        return True
+    return asked.benchmark.QUESTION == "refusal" and asked.is_harmless(case)
 
 
 def _counting(several: Sequence[GradedAnswer]) -> GradedAnswer:

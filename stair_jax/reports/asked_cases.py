@@ -69,9 +69,9 @@ def asked_cases(stage: FinishedStage, files: str = "") -> dict[str, AskedCases]:
       UserError: a file cannot be read.
     """
     settings = stage.settings
-    folders = [Path(name).expanduser() for name in (files or settings.get("files", ""),) if name]
-    if data := settings.get("data"):
-        folders.insert(0, stage.folder.parent / data)
+    data, files = settings.get("data"), files or settings.get("files", "")
+    folders = [stage.folder.parent / data] if data else []
+    folders += [Path(files).expanduser()] if files else []
     found = (_read(name, folders, stage.record.get("sources", {})) for name in _named(settings))
     return {asked.benchmark.NAME: asked for asked in found if asked is not None}
 

@@ -34,6 +34,8 @@ def cases_page(runs: Sequence[RunRecords], settings: CasesSettings, harmless: bo
       UserError: the runs have neither evaluations nor searches, or what is named is not there.
     """
     every, asked = read_columns(runs, settings.files)
+    columns = chosen_columns(every, settings.models)
+    cases = joined_cases(columns, asked, settings, harmless)
     trees = choose_trees(runs, settings.trees, harmless)
     if not every and not trees.total:
         shown = ", ".join(str(run.folder) for run in runs)
@@ -42,8 +44,6 @@ def cases_page(runs: Sequence[RunRecords], settings: CasesSettings, harmless: bo
     if harmless:
         parts.append(_HARMLESS)
     if every:
-        columns = chosen_columns(every, settings.models)
-        cases = joined_cases(columns, asked, settings, harmless)
         open_cases = [case for case in cases if case.is_harmless or not harmless]
         withheld = [case for case in cases if harmless and not case.is_harmless]
         chosen = choose(open_cases, settings.number)

@@ -19,7 +19,7 @@ _ENTITIES = str.maketrans(
 _TAB = "    "
 _MOST_NAME = 200  # characters
 # Behind each of these stands a <wbr>, an element without any width.
-_LINKED = re.compile(r"[@#]|:(?=\S)|\bwww(?=\.)", re.IGNORECASE)
+_LINKED = re.compile(r"([@#]|:(?=\S)|\bwww(?=\.))", re.IGNORECASE)
 _INDENT = re.compile(r"(?m)^ +| {2,}")
 
 
@@ -33,10 +33,9 @@ def inline(text: str, most: int = 0) -> str:
     plain = text.replace("\r\n", "\n").replace("\t", _TAB).strip("\n")
     plain = printable(shorten(plain, most) if most else plain)
     spaced = _INDENT.sub(lambda found: "\N{NO-BREAK SPACE}" * len(found.group()), plain)
-    parts = re.split(f"({_LINKED.pattern})", spaced, flags=re.IGNORECASE)
     found = [
         part.translate(_ENTITIES) + ("<wbr>" if place % 2 else "")
-        for place, part in enumerate(parts)
+        for place, part in enumerate(_LINKED.split(spaced))
     ]
     return "".join(found).replace("\n", "<br>")
 

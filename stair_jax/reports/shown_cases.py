@@ -82,7 +82,7 @@ def joined_cases(
     """All cases that a page may show, in the order of the tables.
 
     Args:
-      columns: of the page, at least one.
+      columns: of the page.
       asked: the benchmarks.
       settings: of the page.
       harmless: whether prompts under an attack count as harmful.

@@ -129,18 +129,19 @@ def _training(stage: FinishedStage, speed: Sequence[Row]) -> dict[str, Any]:
 
 
 def _search(stage: FinishedStage, speed: Sequence[Row]) -> dict[str, Any]:
-    """Of a search; its seconds are those at its last tree, where they were not recorded."""
+    """Of a search; its seconds are those at its last tree, where they were not recorded.
+
+    The rate is that of the last start: of the first trees of a start, it is too low.
+    """
     trees = list(_tree_costs(stage.folder / TREES_FILE))
-    seconds = [
-        3600 * row["step"] / row["trees_per_hour"] for row in speed if row.get("trees_per_hour")
-    ]
+    rated = [row for row in speed if row.get("trees_per_hour")]
+    seconds = 3600 * rated[-1]["step"] / rated[-1]["trees_per_hour"] if rated else None
     generated = sum(made for made, _ in trees)
-    last = max(seconds, default=None)
     return {
-        "seconds": last,
+        "seconds": seconds,
         "generated": generated,
         "prefilled": sum(prefilled for _, prefilled in trees),
-        "tokens_per_second": generated / last if last else None,
+        "tokens_per_second": generated / seconds if seconds else None,
         "units": len(trees),
         "unit": "tree",
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stair_jax import storage
+from stair_jax.monitoring import SAMPLES_FILE
 from stair_jax.record_log import RecordLog
 from stair_jax.reports.choosing import in_hash_order
 from stair_jax.reports.records import FinishedStage, RunRecords
@@ -11,7 +12,6 @@ from stair_jax.search.tree_records import TreeRecord
 
 TREES_FILE = "trees.jsonl.gz"
 PAIRS_FILE = "dpo.jsonl"
-_SAMPLES_FILE = "samples.jsonl"
 TREES_RULE = (
     "Trees are taken in turn from those of which preference pairs were chosen and those of which "
     "none was, of each search and each kind of prompt; within these by the SHA-256 of their ids."
@@ -141,7 +141,7 @@ def _pairs(run: RunRecords, search: FinishedStage) -> dict[str, list[Pair]]:
 
 def _said(search: FinishedStage) -> dict[str, dict[str, str]]:
     """By tree, the replies of the judge that the samples of a search kept."""
-    path = search.folder / _SAMPLES_FILE
+    path = search.folder / SAMPLES_FILE
     rows = storage.read_jsonl(path) if path.is_file() else []
     return {
         str(row.get("id")): {

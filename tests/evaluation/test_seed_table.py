@@ -199,6 +199,13 @@ def test_notes_say_what_is_missing_and_what_one_seed_does_not_tell():
     assert "No answer has a score: m, xstest\\_unsafe.refusals" in text
 
 
+def test_notes_say_why_there_is_no_difference():
+    results = [result(SAFE, [1.0, None], "a"), result(SAFE, [None, 1.0], "b")]
+    table = seed_table(collect([SeedRun("", "0", results)]), [], ["*.over_refusal"], "b")
+    text = seed_markdown(table)
+    assert "No case has a number in both: a less b, xstest\\_safe.over\\_refusal." in text
+
+
 def test_csv_has_all_numbers_in_full():
     table = seed_table(collect(runs()), ["a/*"], ["xstest_safe.over_refusal"], "a/base")
     found = list(csv.DictReader(io.StringIO(seed_csv(table))))

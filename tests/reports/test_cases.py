@@ -98,6 +98,32 @@ def test_rows_that_their_file_labels_as_safe_are_harmless(records, tmp_path):
     assert low == {"s": True, "u": False, "n": False}  # refusing is good where it is due
 
 
+@pytest.mark.parametrize(
+    ("question", "is_low"),
+    [("harmful", True), ("safeguard", True), ("action", True), ("correctness", False)],
+)
+def test_less_harm_is_better_in_a_users_file_too(records, tmp_path, question, is_low):
+    path = tmp_path / "own.jsonl"
+    storage.write_jsonl(path, [{"id": "a", "prompt": "TEXT", "reference": "b"}])
+    answer = Answer("own", "a", model="m", text="a", final="a")
+    folder = tmp_path / "runs" / "c" / "evaluate"
+    settings = {"benchmarks": [f"{path}@{question}"]}
+    records.evaluation(folder, "", [answer], [{"judge": {"score": 1.0}}], (), settings)
+    (graded,) = read_evaluation(read_run(folder).stages[0]).rows["m"].values()
+    assert graded.low_is_good == is_low
+
+
+def test_a_rating_of_which_a_correlation_is_made_is_no_gain(records, tmp_path):
+    answers = [Answer("confaide_1", "a", model=name, text="x", final="x") for name in "mn"]
+    folder = tmp_path / "runs" / "c" / "evaluate"
+    scores = [{"": {"rating": value}} for value in (1.0, 3.0)]
+    settings = {"benchmarks": ["confaide_1"]}
+    records.evaluation(folder, "", answers, scores, (), settings)
+    found = read_evaluation(read_run(folder).stages[0]).rows
+    first, last = (next(iter(found[name].values())) for name in "mn")
+    assert change_of(first, last) == "not graded" and last.scores == {"": {"rating": 3.0}}
+
+
 def test_rows_of_two_runs_are_told_apart(run, records, tmp_path):
     answer = Answer("xstest_safe", "1", model="sft", text="Other.", final="Other.")
     folder = tmp_path / "runs" / "b" / "evaluate"
@@ -213,6 +239,14 @@ def test_a_mistake_is_one_line(run, capsys, monkeypatch, tmp_path, flags, messag
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
     assert not list(tmp_path.glob("*.md"))
+
+
+@pytest.mark.parametrize("flag", ["models", "benchmarks"])
+def test_what_a_run_without_evaluation_cannot_have_is_refused(run, flag):
+    runs = [read_run(run.workdir / "search1")]
+    assert "# Search trees" in cases_page(runs, CasesSettings(), harmless=False)
+    with pytest.raises(UserError, match=f"--{flag}: there is no 'x': none are known"):
+        cases_page(runs, CasesSettings(**{flag: ("x",)}), harmless=False)
 
 
 def test_a_run_without_evaluation_and_search_has_no_page(tmp_path):

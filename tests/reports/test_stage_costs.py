@@ -44,6 +44,14 @@ def test_costs_are_put_together_from_what_stages_recorded(costly):
     assert not search.is_exact and not dpo.is_exact
 
 
+def test_the_first_tree_of_a_search_that_went_on_does_not_stand_for_all(costly):
+    """Trees are searched side by side, so that the first one of a start takes as long as many."""
+    rates = [(1, 36.0), (2, 72.0), (3, 18.0), (4, 36.0)]  # 100, 100, 200 and 200 s of a start
+    rows = [{"step": step, "trees_per_hour": rate} for step, rate in rates]
+    storage.write_jsonl(costly / "search1" / "speed.jsonl", rows)
+    assert run_costs(read_run(costly))[0].seconds == 400.0  # 4 trees of 36 an hour
+
+
 def test_recorded_times_take_precedence_and_add_up(costly):
     """Of a stage that was stopped and went on."""
     times = [

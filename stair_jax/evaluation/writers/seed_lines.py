@@ -95,7 +95,7 @@ def _cases(table: SeedTable) -> list[str]:
 
 def _range(numbers: Iterator[int]) -> str:
     found = sorted(set(numbers))
-    return "-".join(map(str, found[:1] + found[1:][-1:])) or ""
+    return "-".join(map(str, found[:1] + found[1:][-1:]))
 
 
 def _notes(table: SeedTable) -> Iterator[str]:
@@ -106,15 +106,23 @@ def _notes(table: SeedTable) -> Iterator[str]:
     )
     yield f"Brackets: 95 % intervals, bootstrap over {over} ({table.num_samples} samples)."
     notes: dict[str, list[str]] = {}
-    for row, cells in zip(table.rows, table.cells, strict=True):
-        for column, cell in zip(table.columns, cells, strict=True):
-            if cell is not None and cell.note:
-                notes.setdefault(cell.note, []).append(f"{row.label}, {column.label}")
-            if cell is not None and cell.missing:
-                text = "answers without a score, left out"
-                notes.setdefault(text, []).append(f"{cell.missing} of {row.label}, {column.label}")
+    for place, cell in _places(table):
+        if cell.note:
+            notes.setdefault(cell.note, []).append(place)
+        if cell.missing:
+            text = "answers without a score, left out"
+            notes.setdefault(text, []).append(f"{cell.missing} of {place}")
     for note, places in notes.items():
         yield f"\n{note.capitalize()}: {markdown('; '.join(places))}."
+
+
+def _places(table: SeedTable) -> Iterator[tuple[str, SeedCell]]:
+    """The figures and the differences that there are, each with its place in words."""
+    for lines, less in ((table.cells, ""), (table.differences, f" less {table.against}")):
+        for row, cells in zip(table.rows, lines, strict=bool(lines)):
+            for column, cell in zip(table.columns, cells, strict=True):
+                if cell is not None:
+                    yield f"{row.label}{less}, {column.label}", cell
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
