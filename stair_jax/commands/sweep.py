@@ -69,13 +69,13 @@ def execute(arguments: Arguments, session: Session) -> int:
     """Runs what is not finished of all cells; returns the exit status."""
     options = arguments.options
     cluster.read_flags(options)
-    if not options.workdir and not options.list:
+    if not options.workdir and (options.tables or not options.list):
         raise UserError("--workdir is missing: name the folder of the sweep, e.g. --workdir=runs/b")
     if options.tables:
         _write_tables(Path(options.workdir))
         return 0
-    cells = _cells(options)
     config = load_config(options.config)
+    cells = _cells(options)
     from stair_jax.run import sweep
 
     folder = Path(options.workdir or ".")
@@ -129,7 +129,7 @@ def _cells(options: argparse.Namespace) -> dict[str, dict[str, str]]:
     """Those of the config file, each with all that the flags vary."""
     values = sweep_grid.parse_vary(options.vary)
     varied = (sweep_grid.pairs if options.pairs else sweep_grid.grid)(values)
-    own: Any = load_sweep(options.config) if options.config else None
+    own: Any = load_sweep(options.config)
     if own is None and not values:
         raise UserError(
             "nothing is varied: name a field and its values, e.g. --vary=dpo.beta=0.1,0.2, or "

@@ -201,6 +201,21 @@ def test_all_cells_are_checked_before_the_first_runs(sweep, tmp_path, work, caps
     assert work.runs == [] and not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--config=pockt", "--workdir=s"), "there is no config file pockt; of the recipes"),
+        (("--workdir=s",), "--config is missing"),
+        (("--config=pocket", "--vary=seed=0,1"), "--workdir is missing"),
+        (("--list", "--tables"), "--workdir is missing"),
+    ],
+)
+def test_what_a_sweep_needs_is_asked_for_in_one_line(flags, said, capsys):
+    assert launch.main(["stair-jax", "sweep", *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
 def test_a_cell_whose_name_has_other_values_is_refused(sweep, config, capsys):
     own = "\ndef get_sweep():\n    return {{'ours': {{'second.size': {size}}}}}\n"
     text = config.read_text()
