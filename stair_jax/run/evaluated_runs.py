@@ -104,7 +104,8 @@ def _runs_of(path: Path, arm: str, stage: str) -> Iterator[EvaluatedRun]:
             yield run
         return
     for name, values in manifest.cells.items():
-        own = _SEED_IN_NAME.sub("", name).strip("_")
+        # Another field may have that short name too.
+        own = _SEED_IN_NAME.sub("", name).strip("_") if SEED in values else name
         run = _run(path / name, "/".join(filter(None, (arm, own))), stage)
         if run is None:
             say(f"{path / name} has no finished evaluation yet, and is left out")
