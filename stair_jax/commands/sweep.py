@@ -86,11 +86,10 @@ def execute(arguments: Arguments, session: Session) -> int:
     join(options, session)
     from stair_jax.run.reuse import donor_folders
 
-    own = read_manifest(folder)
     written = tuple(map(_written, arguments.overrides))
     manifest = sweep.merged_manifest(folder, Manifest(options.config, written, cells))
     donors = donor_folders(listed(options.reuse), folder)
-    donors += [folder / name for name in (own.cells if own else ()) if name not in cells]
+    donors += [folder / name for name in manifest.cells if name not in cells]
     checked = sweep.check(found, options.redo)
     sweep.clear(checked, options.redo, agreement(options))
     sweep.save_manifest(folder, manifest)
