@@ -1,6 +1,7 @@
 """Runs a config with several values of some fields, each cell in a folder of its own."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,10 @@ def _write_tables(folder: Path) -> None:
 
 
 def format_cells(cells: Mapping[str, Mapping[str, str]]) -> str:
-    """The cells, a line each, with their values as flags of `run`."""
+    """The cells, a line each, with their values as flags of `run` in a shell."""
     width = max(map(len, cells))
     return "\n".join(
-        f"{name:<{width}}  " + " ".join(f"--config.{f}={text}" for f, text in values.items())
+        f"{name:<{width}}  " + shlex.join(f"--config.{f}={text}" for f, text in values.items())
         for name, values in cells.items()
     )
 

@@ -169,7 +169,7 @@ def test_a_config_file_may_have_cells_of_its_own(sweep, config, tmp_path, work, 
 
 
 def test_cells_of_the_config_file_with_each_seed(sweep, config, tmp_path, work, capsys):
-    own = '{"plain": {}, "ours": {"second.size": 9}}'
+    own = '{"plain": {}, "ours": {"second.size": 9}, "named": {"second.names": ("a", "b")}}'
     config.write_text(config.read_text() + f"\ndef get_sweep():\n    return {own}\n")
     assert sweep("--vary=seed=0,1", "--list") == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -177,6 +177,8 @@ def test_cells_of_the_config_file_with_each_seed(sweep, config, tmp_path, work, 
         "plain_seed-1  --config.seed=1",
         "ours_seed-0   --config.second.size=9 --config.seed=0",
         "ours_seed-1   --config.second.size=9 --config.seed=1",
+        """named_seed-0  '--config.second.names=('"'"'a'"'"', '"'"'b'"'"')' --config.seed=0""",
+        """named_seed-1  '--config.second.names=('"'"'a'"'"', '"'"'b'"'"')' --config.seed=1""",
     ]
     assert not (tmp_path / "s").exists() and work.runs == []
 
