@@ -9,6 +9,7 @@ from stair_jax import recipes
 from stair_jax.commands.config_file import load_config, load_sweep
 from stair_jax.data.records import write_rows
 from stair_jax.errors import UserError
+from stair_jax.evaluation import blocks
 from stair_jax.pocket import datasets
 from stair_jax.recipes.study.real import DATA
 from stair_jax.run import pipeline
@@ -201,3 +202,14 @@ def test_the_first_models_loss_of_held_out_rows_falls(first):
     rows = read_jsonl(first / "sft/metrics.jsonl")
     losses = [row["eval/loss"] for row in rows if "eval/loss" in row]
     assert len(losses) == 3 and losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("page", ["docs/study.md", "docs/pocket_study.md"])
+def test_each_table_of_a_page_holds_the_command_that_makes_it(page):
+    text = (ROOT / page).read_text()
+    names = blocks.block_names(text)
+    assert len(names) > 5
+    for name in names:
+        words = blocks.command_of(blocks.read_block(text, name, page))
+        assert words[:2] == ["stair-jax", "table"]
+        assert words[-2:] == [f"--into={page}", f"--block={name}"]

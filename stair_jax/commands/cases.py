@@ -29,6 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments, session: Session) -> int:
     """Writes the page; returns the exit status."""
+    arguments.refuse_overrides()
     options = arguments.options
     if not options.runs or not options.out:
         raise UserError("name runs and a page: stair-jax cases runs/a runs/b --out=cases.md")

@@ -46,7 +46,12 @@ def execute(arguments: Arguments, session: Session) -> int:
     if arguments.overrides and not options.config:
         raise UserError(f"{arguments.overrides[0].flag} changes a config: name it with --config")
     settings, amounts = read_settings(options, EnergySettings), read_settings(options, Amounts)
+    wanted = settings, amounts, options.devices
+    if wanted != (EnergySettings(), Amounts(), _DEVICES) and not options.config:
+        raise UserError("devices, energy and amounts are of an estimate: name a recipe (--config)")
     devices = listed([options.devices])
+    if options.config and not devices:
+        raise UserError("--devices names none: such as --devices=h100:8,v5p:2x2x2")
     runs = {str(Path(path)): run_costs(read_run(Path(path))) for path in options.runs}
     found = []
     if options.config:

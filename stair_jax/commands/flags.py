@@ -28,6 +28,18 @@ class Arguments:
     options: argparse.Namespace
     overrides: tuple[Override, ...]
 
+    def refuse_overrides(self) -> None:
+        """For a verb without a config.
+
+        Raises:
+          UserError: fields of a config are set.
+        """
+        if self.overrides:
+            raise UserError(
+                f"{self.overrides[0].flag} is a field of a run's config, which this command does "
+                "not have"
+            )
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and leaves the exit to the launcher."""

@@ -37,9 +37,7 @@ def read_model_settings(arguments: Arguments) -> AnswerSettings:
     Raises:
       UserError: a flag has a value that cannot be, or fields of a config are set.
     """
-    if arguments.overrides:
-        word = arguments.overrides[0].flag
-        raise UserError(f"{word} is a field of a run's config, which this command does not have")
+    arguments.refuse_overrides()
     return read_settings(arguments.options, AnswerSettings)
 
 

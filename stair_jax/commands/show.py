@@ -23,6 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments, session: Session) -> int:
     """Prints the state; returns the exit status."""
+    arguments.refuse_overrides()
     folder = arguments.options.folder or arguments.options.workdir
     if not folder:
         raise UserError("name the folder of a run: stair-jax show runs/a")

@@ -1,6 +1,7 @@
 """Runs a config with several values of some fields, each cell in a folder of its own."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,13 @@ def execute(arguments: Arguments, session: Session) -> int:
     """Runs what is not finished of all cells; returns the exit status."""
     options = arguments.options
     cluster.read_flags(options)
-    if not options.workdir and not options.list:
+    if not options.workdir and (options.tables or not options.list):
         raise UserError("--workdir is missing: name the folder of the sweep, e.g. --workdir=runs/b")
     if options.tables:
         _write_tables(Path(options.workdir))
         return 0
-    cells = _cells(options)
     config = load_config(options.config)
+    cells = _cells(options)
     from stair_jax.run import sweep
 
     folder = Path(options.workdir or ".")
@@ -85,11 +86,10 @@ def execute(arguments: Arguments, session: Session) -> int:
     join(options, session)
     from stair_jax.run.reuse import donor_folders
 
-    own = read_manifest(folder)
     written = tuple(map(_written, arguments.overrides))
     manifest = sweep.merged_manifest(folder, Manifest(options.config, written, cells))
     donors = donor_folders(listed(options.reuse), folder)
-    donors += [folder / name for name in (own.cells if own else ()) if name not in cells]
+    donors += [folder / name for name in manifest.cells if name not in cells]
     checked = sweep.check(found, options.redo)
     sweep.clear(checked, options.redo, agreement(options))
     sweep.save_manifest(folder, manifest)
@@ -116,10 +116,10 @@ def _write_tables(folder: Path) -> None:
 
 
 def format_cells(cells: Mapping[str, Mapping[str, str]]) -> str:
-    """The cells, a line each, with their values as flags of `run`."""
+    """The cells, a line each, with their values as flags of `run` in a shell."""
     width = max(map(len, cells))
     return "\n".join(
-        f"{name:<{width}}  " + " ".join(f"--config.{f}={text}" for f, text in values.items())
+        f"{name:<{width}}  " + shlex.join(f"--config.{f}={text}" for f, text in values.items())
         for name, values in cells.items()
     )
 
@@ -128,7 +128,7 @@ def _cells(options: argparse.Namespace) -> dict[str, dict[str, str]]:
     """Those of the config file, each with all that the flags vary."""
     values = sweep_grid.parse_vary(options.vary)
     varied = (sweep_grid.pairs if options.pairs else sweep_grid.grid)(values)
-    own: Any = load_sweep(options.config) if options.config else None
+    own: Any = load_sweep(options.config)
     if own is None and not values:
         raise UserError(
             "nothing is varied: name a field and its values, e.g. --vary=dpo.beta=0.1,0.2, or "

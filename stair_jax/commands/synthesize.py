@@ -121,8 +121,11 @@ def _judge(options: argparse.Namespace) -> dict[str, Any]:
         return {"judge": {"source": "endpoint", "endpoint": asked}}
     if options.judge_endpoint or options.judge_model:
         raise UserError("--judge-endpoint and --judge-model go with --judge=endpoint")
-    if not is_taught and any(getattr(options, limit) is not None for limit in _SPENT):
-        raise UserError("limits and prices are of an endpoint, and none is asked: leave them out")
+    limited = any(getattr(options, limit) is not None for limit in _SPENT)
+    if not is_taught and (limited or options.key_variable):
+        raise UserError(
+            "key, limits and prices are of an endpoint, and none is asked: leave them out"
+        )
     if name == "rule":
         return {
             "kinds": ("safety",),

@@ -65,8 +65,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments, session: Session) -> int:
     """Writes, prints or checks tables; returns the exit status."""
     options = arguments.options
-    if arguments.overrides:
-        raise UserError(f"{arguments.overrides[0].flag}: `stair-jax table` has no config")
+    arguments.refuse_overrides()
     if options.check and not options.into:
         raise UserError("--check is about the blocks of a file: name it with --into=FILE.md")
     if options.into:
@@ -100,6 +99,7 @@ def _of_blocks(options: argparse.Namespace) -> int:
         where = f"{options.into}: the table {name}"
         if not options.runs and not words:
             _say(f"{where} has no command yet")
+            status |= blocks.has_table(body)
             continue
         try:
             made = _made(_options(words) if words else options)

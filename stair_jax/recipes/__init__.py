@@ -5,7 +5,7 @@ the recipe: `--config=llama8b_lora:24`.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -78,11 +78,11 @@ _ARGUMENTS: Mapping[str, str] = {
 }
 
 
-# The recipes that have cells of a sweep: function, of the same module, and its arguments by name.
-_SWEEPS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "study_pocket_ablations": ("get_sweep", {}),
-    "study_pocket_parts": ("get_part_cells", {}),
-    **{name: (cells, {}) for name, (_, cells) in _STUDY_SWEEPS.items()},
+# The recipes that have cells of a sweep: the function of the same module that gives them.
+_SWEEPS: Mapping[str, str] = {
+    "study_pocket_ablations": "get_sweep",
+    "study_pocket_parts": "get_part_cells",
+    **{name: cells for name, (_, cells) in _STUDY_SWEEPS.items()},
 }
 
 
@@ -96,8 +96,11 @@ def get_config(name: str, argument: str = "") -> ConfigDict:
     Raises:
       UserError: the recipe has no argument, or another one than is given.
     """
+    _check_argument(name, argument)
     module, function, arguments = RECIPES[name]
-    return _call(name, module, function, arguments, argument)
+    given = {_ARGUMENTS[name]: argument} if argument else {}
+    config: ConfigDict = _function(module, function)(**arguments, **given)
+    return config
 
 
 def get_sweep(name: str, argument: str = "") -> Mapping[str, Any] | None:
@@ -105,22 +108,19 @@ def get_sweep(name: str, argument: str = "") -> Mapping[str, Any] | None:
 
     Args:
       name: one of `RECIPES`.
-      argument: of the recipe.
+      argument: of the recipe, for which the cells are the same.
 
     Raises:
-      UserError: as `get_config`.
+      UserError: the recipe has no argument.
     """
-    if name not in _SWEEPS:
-        return None
-    function, arguments = _SWEEPS[name]
-    return _call(name, RECIPES[name][0], function, arguments, argument)
+    _check_argument(name, argument)
+    return _function(RECIPES[name][0], _SWEEPS[name])() if name in _SWEEPS else None
 
 
-def _call(
-    name: str, module: str, function: str, arguments: Mapping[str, Any], argument: str
-) -> Any:
+def _check_argument(name: str, argument: str) -> None:
     if argument and name not in _ARGUMENTS:
         raise UserError(f"the recipe {name} has no argument: leave out :{argument}")
-    given = {_ARGUMENTS[name]: argument} if argument else {}
-    make = getattr(importlib.import_module(f"{__name__}.{module}"), function)
-    return make(**arguments, **given)
+
+
+def _function(module: str, function: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)

@@ -20,6 +20,13 @@ def iteration_stages(count: int, names: tuple[str, str, str] = _NAMES) -> tuple[
     )
 
 
+def unlink_iterations(config: ConfigDict, count: int) -> None:
+    """Takes the sections of iterations away that `link_iterations` has added."""
+    for i in range(1, count + 1):
+        for name in _NAMES:
+            del config[f"{name}{i}"]
+
+
 def link_iterations(
     config: ConfigDict,
     count: int,

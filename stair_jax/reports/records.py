@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stair_jax import storage
-from stair_jax.errors import UserError
 from stair_jax.run.stage_records import COMPLETE_FILE, read_record
-
-CONFIG_FILE = "config.json"
+from stair_jax.run.workdir import stage_labels
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,7 @@ def read_run(path: Path) -> RunRecords:
     """
     if (path / COMPLETE_FILE).is_file():
         return RunRecords(path.resolve().parent, (_read_stage(path),))
-    config = path / CONFIG_FILE
-    if not config.is_file():
-        raise UserError(f"{path} holds no run: it has no {CONFIG_FILE}")
-    try:
-        labels = [str(label) for label in storage.read_json(config)["stages"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{config} is damaged: it lists no stages") from error
-    folders = [path / label.rpartition(":")[2] for label in labels]
+    folders = [path / label.rpartition(":")[2] for label in stage_labels(path)]
     found = [_read_stage(folder) for folder in folders if (folder / COMPLETE_FILE).is_file()]
     return RunRecords(path, tuple(found))
 

@@ -14,7 +14,7 @@ from stair_jax.models.huggingface import adapter_base, load_config
 from stair_jax.run.context import PlanContext
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
-from stair_jax.run.stage import Artifact
+from stair_jax.run.stage import Artifact, names_of
 from stair_jax.run.stage_list import StageEntry
 from stair_jax.run.workdir import is_complete
 
@@ -182,11 +182,7 @@ def base_of(entry: StageEntry, bases: Mapping[str, str]) -> dict[str, str]:
 def input_models(entry: StageEntry, models: Models) -> dict[str, tuple[ModelConfig, ...]]:
     """For each field that names earlier stages, the models that these hand on."""
     return {
-        field: tuple(
-            models[name]
-            for name in ((names,) if isinstance(names, str) else names)
-            if name in models
-        )
+        field: tuple(models[name] for name in names_of(names) if name in models)
         for field, names in entry.stage.inputs().items()
     }
 

@@ -19,6 +19,7 @@ from stair_jax.monitoring import say
 from stair_jax.run.stage_records import COMPLETE_FILE, read_record
 from stair_jax.run.sweep_grid import SEED
 from stair_jax.run.sweep_manifest import read_manifest
+from stair_jax.run.workdir import CONFIG_FILE, stage_labels
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SEED_IN_NAME = re.compile(rf"(^|_){SEED}-\d+")
@@ -103,7 +104,8 @@ def _runs_of(path: Path, arm: str, stage: str) -> Iterator[EvaluatedRun]:
             yield run
         return
     for name, values in manifest.cells.items():
-        own = _SEED_IN_NAME.sub("", name).strip("_")
+        # Another field may have that short name too.
+        own = _SEED_IN_NAME.sub("", name).strip("_") if SEED in values else name
         run = _run(path / name, "/".join(filter(None, (arm, own))), stage)
         if run is None:
             say(f"{path / name} has no finished evaluation yet, and is left out")
@@ -116,10 +118,8 @@ def _run(path: Path, arm: str, stage: str) -> EvaluatedRun | None:
     """The evaluations in a working folder, or the one in the folder of a stage; None: none."""
     if (path / GRADED_FILE).is_file():
         workdir, names = path.parent, [path.name]
-    elif (path / "config.json").is_file():
-        config = storage.read_json(path / "config.json")
-        labels = config.get("stages", []) if isinstance(config, dict) else []
-        workdir, names = path, [str(label).rpartition(":")[2] for label in labels]
+    elif (path / CONFIG_FILE).is_file():
+        workdir, names = path, [label.rpartition(":")[2] for label in stage_labels(path)]
     else:
         return None
     folders = [workdir / name for name in names if stage in ("", name)]

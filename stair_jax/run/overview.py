@@ -4,8 +4,6 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stair_jax import storage
-from stair_jax.errors import UserError
 from stair_jax.run.disk import folder_bytes
 from stair_jax.run.lock import is_locked, lock_holder
 from stair_jax.run.stage_records import (
@@ -15,6 +13,7 @@ from stair_jax.run.stage_records import (
     read_record,
 )
 from stair_jax.run.sweep_manifest import Manifest, read_manifest
+from stair_jax.run.workdir import CONFIG_FILE, stage_labels
 
 _GIB = 2**30
 
@@ -33,7 +32,7 @@ def format_overview(
     """
     if (manifest := read_manifest(workdir)) is not None:
         return _format_sweep(workdir, manifest)
-    labels = _labels(workdir)
+    labels = stage_labels(workdir)
     names = [label.rpartition(":")[2] for label in labels]
     width = max(map(len, names), default=0)
     lines = [f"{workdir}: {_user(workdir)}"]
@@ -50,26 +49,14 @@ def format_overview(
     return "\n".join(lines)
 
 
-def _labels(workdir: Path) -> list[str]:
-    """The stages of a run, as its config has them."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no run: it has no config.json")
-    config = storage.read_json(path)
-    try:
-        return [str(label) for label in config["stages"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: it lists no stages") from error
-
-
 def _format_sweep(folder: Path, manifest: Manifest) -> str:
     """A line per cell: how many of its stages are done."""
     width = max(map(len, manifest.cells), default=0)
     lines = [f"{folder}: a sweep of {manifest.config}"]
     for name in manifest.cells:
         cell, said = folder / name, "to do"
-        if (cell / "config.json").is_file():
-            names = [label.rpartition(":")[2] for label in _labels(cell)]
+        if (cell / CONFIG_FILE).is_file():
+            names = [label.rpartition(":")[2] for label in stage_labels(cell)]
             done = sum((cell / each / COMPLETE_FILE).exists() for each in names)
             said = f"{done} of {len(names)} stages done"
             said += f", {_user(cell)}" if is_locked(cell) else ""

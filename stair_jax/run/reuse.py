@@ -28,7 +28,7 @@ from stair_jax.run.stage_records import (
 )
 from stair_jax.run.stage_times import TIMES_FILE
 from stair_jax.run.sweep_manifest import read_manifest
-from stair_jax.run.workdir import HISTORY, Fill
+from stair_jax.run.workdir import CONFIG_FILE, HISTORY, Fill
 
 
 def donor_folders(names: Sequence[str], workdir: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def donor_folders(names: Sequence[str], workdir: Path) -> list[Path]:
     for name in names:
         folder = Path(name).expanduser()
         manifest = read_manifest(folder)
-        if manifest is None and not (folder / "config.json").is_file():
+        if manifest is None and not (folder / CONFIG_FILE).is_file():
             raise UserError(f"--reuse={name}: there is no run in {folder}: name its --workdir")
         if folder.resolve() == workdir.resolve():
             raise UserError(f"--reuse={name} is the --workdir itself: name that of another run")

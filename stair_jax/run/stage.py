@@ -84,6 +84,11 @@ def stage_input(
     return setting(() if many else "", metadata={_INPUT: about})
 
 
+def names_of(value: str | Sequence[str]) -> Sequence[str]:
+    """The names that a field holds: one, or several."""
+    return (value,) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class Stage(Settings, ABC):
     """A stage of a run; its fields are its settings.

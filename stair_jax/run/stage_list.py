@@ -7,7 +7,7 @@ from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError, did_you_mean
-from stair_jax.run.stage import Input, Stage
+from stair_jax.run.stage import Input, Stage, names_of
 from stair_jax.settings import build
 
 RESERVED = ("stages", "seed", "runtime")  # fields of a config that are about no single stage
@@ -41,8 +41,7 @@ class StageEntry:
     def input_names(self) -> list[str]:
         """The stages whose artifacts it reads, each once."""
         named = self.stage.inputs().values()
-        names = [name for each in named for name in ([each] if isinstance(each, str) else each)]
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(name for each in named for name in names_of(each)))
 
     def identity(
         self, inputs: Mapping[str, str], sources: Mapping[str, str] | None = None
@@ -180,7 +179,7 @@ def _check_artifact(
             f"make {_artifacts(needed)}{hint}"
         )
     named = getattr(entry.stage, needed.file) if needed.file else ()
-    for wanted in (named,) if isinstance(named, str) else named:
+    for wanted in names_of(named):
         if wanted not in fitting:
             raise UserError(
                 f"config.{entry.name}.{needed.file} is {wanted!r}, and {_artifacts(needed)} of the "

@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stair_jax import storage
@@ -118,7 +118,7 @@ def check(cells: Iterable[Cell], redo: Sequence[str] = ()) -> list[Cell]:
             models = pipeline.check(cell.config, cell.workdir, Anew(_own(cell, redo)))
         except UserError as error:
             raise UserError(f"cell {cell.name}: {error}") from error
-        checked.append(Cell(cell.name, cell.config, cell.workdir, models))
+        checked.append(replace(cell, models=models))
     return checked
 
 

@@ -22,6 +22,7 @@ from stair_jax.run.stage_records import (
     write_record,
 )
 
+CONFIG_FILE = "config.json"  # the settings of the run
 HISTORY = "history"
 
 # (stage, fingerprints of its inputs, of the user's files): fills its folder, if it can
@@ -46,6 +47,22 @@ class StageState:
     def history(self) -> list[dict[str, Any]]:
         """The settings of earlier lengths of a stage that was lengthened, oldest first."""
         return self.identity.get(HISTORY, [])
+
+
+def stage_labels(workdir: Path) -> list[str]:
+    """The stages of a run, as its config has them.
+
+    Raises:
+      UserError: the folder holds no run, or its config is damaged.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run: it has no {CONFIG_FILE}")
+    config = storage.read_json(path)
+    try:
+        return [str(label) for label in config["stages"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it lists no stages") from error
 
 
 def is_complete(workdir: Path, name: str) -> bool:

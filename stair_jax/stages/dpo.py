@@ -36,7 +36,7 @@ from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
-from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.run.stage import Artifact, names_of, stage_input
 from stair_jax.search.pair_outcomes import read_regrets
 from stair_jax.settings import setting
 from stair_jax.stages.dpo_data import adapted, balanced, check_values, read_step_pairs
@@ -241,10 +241,9 @@ class Dpo(ObservedStage, PairLossSettings):
 
     def data_size(self, work: Work) -> DataSize:
         """The pairs of all epochs, and the pass of the reference over each once."""
-        amounts, names = work.amounts, self.preferences
+        amounts = work.amounts
         each = amounts.prompts * amounts.pairs
-        stages = (names,) if isinstance(names, str) else names
-        pairs = total_of(work.rows_of(name, self.file, each) for name in stages)
+        pairs = total_of(work.rows_of(name, self.file, each) for name in names_of(self.preferences))
         path, step = amounts.path_tokens, amounts.step_tokens
         length = path + 2 * step if self.layout == "tree" else 2 * (path + step)
         text = f"{pairs.text} pairs x {self.epochs:g} epochs"

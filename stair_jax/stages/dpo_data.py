@@ -111,7 +111,7 @@ def adapted(
     Raises:
       UserError: a kind has pairs and no regret, or no kind has any.
     """
-    kinds = [kind for kind in rates or dict.fromkeys(row.kind or "" for row in rows)]
+    kinds = list(rates or dict.fromkeys(row.kind or "" for row in rows))
     for kind in kinds:
         if kind not in regrets:
             raise UserError(

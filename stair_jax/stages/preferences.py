@@ -28,7 +28,6 @@ from stair_jax.search.pair_report import (
 from stair_jax.search.preference_pairs import (
     PrmPairSettings,
     StepPairSettings,
-    left_out,
     prm_pairs,
     sibling_pairs,
     thin,
@@ -197,7 +196,9 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
     are_answers = settings.variant == "trajectory"
     if are_answers:
         compared = candidates.within(candidates.terminals)
-    reasons = left_out(record, candidates, compared, settings, are_answers)
+    gap = candidates.gap(*compared)
+    thresholds = candidates.left_out(*compared, settings.v0, settings.v1, settings.min_visits)
+    filters = filtered(record, compared, gap, settings, are_answers)
     answers, sft_counts = (
         sft_answers(record, settings.sft) if settings.write_sft else ([], Counter())
     )
@@ -212,13 +213,8 @@ def _pairs_of(record: TreeRecord, settings: Preferences) -> _TreePairs:
         sft=answers,
         sft_counts=sft_counts,
         has_tokens=record.tokens(range(len(record.nodes))) is not None,
-        no_pairs="" if dpo else why_no_pairs(candidates.value, candidates.gap(*compared), reasons),
-        gaps=tree_gaps(
-            record,
-            candidates,
-            compared,
-            filtered(record, compared, candidates.gap(*compared), settings, are_answers),
-        ),
+        no_pairs="" if dpo else why_no_pairs(candidates.value, gap, thresholds | filters),
+        gaps=tree_gaps(record, candidates, compared, filters),
         regret=regret(record),
     )
 

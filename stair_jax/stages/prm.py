@@ -32,7 +32,7 @@ from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE, forward_pass
 from stair_jax.run.context import StageContext
-from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.run.stage import Artifact, names_of, stage_input
 from stair_jax.settings import setting
 from stair_jax.stages.observed_stage import ObservedStage
 from stair_jax.stages.training_samples import PairSamples, path_sample
@@ -175,10 +175,9 @@ class Prm(ObservedStage):
 
     def data_size(self, work: Work) -> DataSize:
         """The pairs of all epochs, both sides in full."""
-        amounts, names = work.amounts, self.preferences
+        amounts = work.amounts
         each = amounts.prompts * amounts.pairs
-        stages = (names,) if isinstance(names, str) else names
-        pairs = total_of(work.rows_of(name, self.file, each) for name in stages)
+        pairs = total_of(work.rows_of(name, self.file, each) for name in names_of(self.preferences))
         length = 2.0 * (amounts.path_tokens + amounts.step_tokens)
         text = f"{pairs.text} pairs x {self.epochs:g} epochs"
         return DataSize(pairs * self.epochs, pairs, length, 0.0, 0.0, text)

@@ -23,7 +23,7 @@ from stair_jax.planning.needs import DataSize, Work
 from stair_jax.planning.program import Program
 from stair_jax.planning.training import ANY_EXAMPLE
 from stair_jax.run.context import StageContext
-from stair_jax.run.stage import Artifact, stage_input
+from stair_jax.run.stage import Artifact, names_of, stage_input
 from stair_jax.search.judging.replay import judgement_examples
 from stair_jax.settings import setting
 from stair_jax.stages.observed_stage import ObservedStage
@@ -130,8 +130,8 @@ class Sft(ObservedStage):
         """The rows of all epochs; each is a sequence, of which a share is held out."""
         rows = total_of(
             work.rows_of(name, file, work.amounts.rows)
-            for name in _names(self.data)
-            for file in _names(self.file)
+            for name in names_of(self.data)
+            for file in names_of(self.file)
         )
         length = float(min(work.amounts.row_tokens, self.max_length))
         text = f"{rows.text} rows x {self.epochs:g} epochs"
@@ -218,13 +218,9 @@ def _encode(
     return [encoded[place][0] for place in draws.tolist()]
 
 
-def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
-
-
 def _paths(context: StageContext, settings: Sft) -> list[Path]:
     folders = context.input_list("data")
-    return [folder / file for folder in folders for file in _names(settings.file)]
+    return [folder / file for folder in folders for file in names_of(settings.file)]
 
 
 def _read_rows(context: StageContext, settings: Sft) -> tuple[list[SftRow], list[SftRow]]:

@@ -111,10 +111,10 @@ def _probed(
     judges: Judges,
 ) -> Judge:
     """The judge, calibrated where the settings say so."""
-    model = collectives.broadcast(
-        fingerprint_folder(hf) if hf is not None and collectives.is_main() else ""
-    )
     judge = Judge(tokenizer, stage.judge, judges.sources)
+    if not stage.judge.probe:
+        return judge
+    model = fingerprint_folder(hf) if hf is not None and collectives.is_main() else ""
     calibrate = probe_judge(
         context.folder, stage.judge, judge, driver, context.seed, model, "synthesize"
     )

@@ -169,7 +169,7 @@ def test_a_config_file_may_have_cells_of_its_own(sweep, config, tmp_path, work, 
 
 
 def test_cells_of_the_config_file_with_each_seed(sweep, config, tmp_path, work, capsys):
-    own = '{"plain": {}, "ours": {"second.size": 9}}'
+    own = '{"plain": {}, "ours": {"second.size": 9}, "named": {"second.names": ("a", "b")}}'
     config.write_text(config.read_text() + f"\ndef get_sweep():\n    return {own}\n")
     assert sweep("--vary=seed=0,1", "--list") == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -177,6 +177,8 @@ def test_cells_of_the_config_file_with_each_seed(sweep, config, tmp_path, work, 
         "plain_seed-1  --config.seed=1",
         "ours_seed-0   --config.second.size=9 --config.seed=0",
         "ours_seed-1   --config.second.size=9 --config.seed=1",
+        """named_seed-0  '--config.second.names=('"'"'a'"'"', '"'"'b'"'"')' --config.seed=0""",
+        """named_seed-1  '--config.second.names=('"'"'a'"'"', '"'"'b'"'"')' --config.seed=1""",
     ]
     assert not (tmp_path / "s").exists() and work.runs == []
 
@@ -199,6 +201,21 @@ def test_all_cells_are_checked_before_the_first_runs(sweep, tmp_path, work, caps
     last = capsys.readouterr().err.splitlines()[-1]
     assert said in last
     assert work.runs == [] and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--config=pockt", "--workdir=s"), "there is no config file pockt; of the recipes"),
+        (("--workdir=s",), "--config is missing"),
+        (("--config=pocket", "--vary=seed=0,1"), "--workdir is missing"),
+        (("--list", "--tables"), "--workdir is missing"),
+    ],
+)
+def test_what_a_sweep_needs_is_asked_for_in_one_line(flags, said, capsys):
+    assert launch.main(["stair-jax", "sweep", *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_a_cell_whose_name_has_other_values_is_refused(sweep, config, capsys):

@@ -158,7 +158,7 @@ def test_details_are_shown_in_place_of_figures(runs, capsys):
             "<!-- table: mian --> is not there: did you mean",
         ),
         (("r0", "--into=none.md", "--block=main"), "there is no file none.md"),
-        (("r0", "--config.seed=1"), "`stair-jax table` has no config"),
+        (("r0", "--config.seed=1"), "is a field of a run's config, which this"),
         (("r0", "--against=x"), "--against=x: there is no such row: known are base, sft"),
         (("x=r2",), "r2 has no finished evaluation"),
     ],
@@ -167,6 +167,13 @@ def test_mistakes_are_named(runs, capsys, words, said):
     assert table(*words) == 2
     assert said in capsys.readouterr().err
     assert (runs / "doc.md").read_text() == DOCUMENT
+
+
+def test_a_table_without_a_command_cannot_be_checked(runs, capsys):
+    start = "<!-- table: other -->\n"
+    (runs / "doc.md").write_text(DOCUMENT.replace(start, f"{start}| base | 0.375 |\n"))
+    assert table("--check", "--into=doc.md", "--block=other") == 1
+    assert "the table other has no command yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_of_a_large_tree_pairs_and_the_most_visited_steps_stay(records):
     [
         (["--out=x.md"], "name runs and a page"),
         (["{run}"], "name runs and a page"),
+        (["{run}", "--out=x.md", "--config.seed=1"], "is a field of a run's config, which this"),
         (["{run}", "--out=page.txt"], "name a file that ends with .md"),
         (["{run}/none", "--out=x.md"], "holds no run"),
         (["{run}", "--out=x.md", "--number=-1"], "--number"),

@@ -104,6 +104,8 @@ def test_a_stage_writes_down_how_long_it_took(tmp_path):
         ([], "name a run or a recipe"),
         (["--config.seed=1"], "name a run or a recipe"),
         (["{run}", "--config.seed=1"], "--config.seed=1 changes a config: name it with --config"),
+        (["{run}", "--utilization=0.5"], "are of an estimate: name a recipe (--config)"),
+        (["{run}", "--devices=h100:4"], "are of an estimate: name a recipe (--config)"),
         (["{run}/none"], "holds no run"),
         (["--config=llama8b_sft", "--devices=h1000"], "--devices=h1000 is not a known topology"),
         (["--config=llama8b_sft", "--devices=h100:9"], "--devices=h100:9: there can be 1 to 8"),

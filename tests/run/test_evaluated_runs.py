@@ -73,6 +73,16 @@ def test_cells_of_a_sweep_without_their_seeds_are_arms(tmp_path, capsys):
     assert one.arm == "x/beta-1"
 
 
+def test_another_field_with_the_name_of_the_seed_tells_arms_apart(tmp_path):
+    cells = {f"seed-{s}": {"evaluate.grading.seed": s} for s in "01"}
+    manifest = {"schema": 1, "config": "c", "overrides": [], "cells": cells}
+    storage.write_json(tmp_path / "s/sweep.json", manifest)
+    for name in cells:
+        run(tmp_path / "s" / name, grading=name)
+    found = find_runs([str(tmp_path / "s")])
+    assert shown(found) == [("seed-0", "seed-0", "0"), ("seed-1", "seed-1", "0")]
+
+
 def test_a_run_may_have_several_evaluations(tmp_path):
     name = run(tmp_path / "r", stages=("dpo", "evaluate", "evaluate_dev"))
     (both,) = find_runs([name])

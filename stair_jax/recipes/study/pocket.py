@@ -124,8 +124,9 @@ def _add_synthesis(config: ConfigDict) -> None:
     config.synthesize = ConfigDict()
     config.synthesize.model = ""
     config.synthesize.prompts = "data"
-    for name in ("max_answer_tokens", "context_tokens", "judge"):
+    for name in ("max_answer_tokens", "context_tokens"):
         config.synthesize[name] = config.search[name]
+    config.synthesize.judge = config.search.judge.copy_and_resolve_references()
     config.synthesize.max_prompt_tokens = 96
     answers, policy = _SELF_REWARDING
     previous = "system1"

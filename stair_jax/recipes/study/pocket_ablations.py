@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from stair_jax.recipes import pocket_world
-from stair_jax.recipes.iterations import iteration_stages
+from stair_jax.recipes.iterations import iteration_stages, unlink_iterations
 from stair_jax.recipes.pocket_world import ITERATIONS
 from stair_jax.recipes.study import pocket
 
@@ -23,9 +23,7 @@ def get_config() -> ConfigDict:
 def get_parts() -> ConfigDict:
     """Our recipe, of which each cell leaves out one part."""
     config = pocket_world.get_config()
-    for i in range(1, ITERATIONS + 1):
-        for name in ("search", "pairs", "iter"):
-            del config[f"{name}{i}"]
+    unlink_iterations(config, ITERATIONS)
     pocket.link_ours(config)
     config.search.judge.harmless_refusals = "unsafe"
     config.dpo.adaptive_rates = 1.0

@@ -7,7 +7,7 @@ data have none.
 from ml_collections import ConfigDict
 
 from stair_jax.recipes import pocket_world
-from stair_jax.recipes.iterations import iteration_stages, link_iterations
+from stair_jax.recipes.iterations import iteration_stages, link_iterations, unlink_iterations
 from stair_jax.recipes.pocket_world import ITERATIONS
 from stair_jax.recipes.study.pocket_ablations import ask
 
@@ -19,9 +19,7 @@ _CONTRAST = {"contrasts": 0.25, "labels": True}
 def get_config() -> ConfigDict:
     """From one SFT the paper's iterations, and the same with contrast prompts; SFT with them."""
     config = pocket_world.get_config()
-    for i in range(1, ITERATIONS + 1):
-        for name in ("search", "pairs", "iter"):
-            del config[f"{name}{i}"]
+    unlink_iterations(config, ITERATIONS)
     config.narrow_data = ConfigDict({"lookalikes": 0.0})
     config.mended_data = ConfigDict({"lookalikes": 0.0, **_CONTRAST})
     config.narrow_sft = ConfigDict({"data": "narrow_data"})

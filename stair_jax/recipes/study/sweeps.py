@@ -37,9 +37,8 @@ def shares(model: str = "") -> ConfigDict:
     return config
 
 
-def share_cells(model: str = "") -> Cells:
+def share_cells() -> Cells:
     """Shares of the draws; the file has about .4, and an epoch is as many draws as rows."""
-    del model
     return {
         f"safety_{percent}": {"sft.rates": {"safety": percent, "helpfulness": 100 - percent}}
         for percent in (10, 25, 50, 75, 90)
@@ -58,9 +57,8 @@ def one_iteration(model: str = "") -> ConfigDict:
     return config
 
 
-def reward_cells(model: str = "") -> Cells:
+def reward_cells() -> Cells:
     """Forms of R(H, S): F, and C2."""
-    del model
     return {
         "s": {},
         "2s": {"search.reward.family": "2s"},
@@ -69,9 +67,8 @@ def reward_cells(model: str = "") -> Cells:
     }
 
 
-def size_cells(model: str = "") -> Cells:
+def size_cells() -> Cells:
     """Iterations of a tree, n, and children of a node, m; prompts."""
-    del model
     return {
         **{f"n_{n}": {"search.num_iterations": n} for n in (8, 16, 32, 64)},
         **{f"m_{m}": {"search.num_children": m} for m in (2, 8)},
@@ -79,9 +76,8 @@ def size_cells(model: str = "") -> Cells:
     }
 
 
-def rate_cells(model: str = "") -> Cells:
+def rate_cells() -> Cells:
     """What is to be chosen on `dev`: rate and loss of DPO, thresholds of pairs, cheaper pairs."""
-    del model
     return {
         **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 2e-5, 5e-5, 1e-4)},
         **{f"beta_{beta:g}": {"dpo.beta": beta} for beta in (0.2, 0.4)},
@@ -102,9 +98,8 @@ def judges(model: str = "") -> ConfigDict:
     return config
 
 
-def judge_cells(model: str = "") -> Cells:
+def judge_cells() -> Cells:
     """The model itself, as it is or trained to judge too; the untouched base; rule, reference."""
-    del model
     expected = {"search.judge.mode": "expected", "search.judge.safety_score": "expected"}
     base = {"search.judge.source": "model", "search.judge_model": "base", **expected}
     calibrated = {"search.judge.calibrate": True}
@@ -129,9 +124,8 @@ def parts(model: str = "") -> ConfigDict:
     return config
 
 
-def part_cells(model: str = "") -> Cells:
+def part_cells() -> Cells:
     """Without one part of our recipe each, so that what a part brings is the difference."""
-    del model
     return {
         "ours": {},
         "no_contrast_rows": {"sft_contrast.data": "files"},
@@ -165,9 +159,8 @@ def iterations(model: str = "") -> ConfigDict:
     return config
 
 
-def iteration_cells(model: str = "") -> Cells:
+def iteration_cells() -> Cells:
     """K = 1..3; the pairs of one iteration for 3 epochs; all prompts in one iteration."""
-    del model
     cells: Cells = {f"k_{k}": _cut(k, iteration_stages(k)) for k in range(1, ITERATIONS + 1)}
     cells["epochs_3"] = {**cells["k_1"], "dpo.epochs": 3.0}
     cells["at_once"] = {
