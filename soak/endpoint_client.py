@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from soak.payments import CONCURRENCY
 from stair_jax.endpoints.chat import ChatRequest
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.endpoints.settings import ChatSampling, EndpointSettings
 from stair_jax.storage import write_jsonl
-
-CONCURRENCY = 8
 
 
 def settings(base_url: str) -> EndpointSettings:

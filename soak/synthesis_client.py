@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soak.payments import CONCURRENCY
 from stair_jax.run.context import StageContext
 from stair_jax.run.runtime import Runtime
 from stair_jax.settings import build
 from stair_jax.stages import Synthesize
-
-CONCURRENCY = 8
 
 
 def settings(base_url: str) -> dict[str, Any]:

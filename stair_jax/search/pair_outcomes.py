@@ -4,6 +4,7 @@ A step has no final answer. What it leads to is told by the answers that were ju
 share of them that refuse, by the rule of `judging/sources/refusals.py`.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Regret:
     Attributes:
       trees: in how many the answers have rewards.
       mean: over them, of the regret: the reward of the best answer in the tree less the value of
-        its root, which is the mean reward of what the policy itself says.
+        its root, the mean over the search's visits, which favour good answers a little.
     """
 
     trees: int
@@ -138,6 +139,9 @@ def _read(path: Path) -> dict[str, Regret]:
         )
     values: Any = read_json(path)
     try:
-        return {kind: Regret(int(each["trees"]), each["mean"]) for kind, each in values.items()}
+        found = {k: Regret(int(each["trees"]), float(each["mean"])) for k, each in values.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: it holds no regrets") from error
+    if any(each.trees < 1 or not math.isfinite(each.mean) for each in found.values()):
+        raise UserError(f"{path} is damaged: a kind has no tree, or its mean is no number")
+    return found

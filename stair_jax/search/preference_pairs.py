@@ -95,7 +95,7 @@ def sibling_pairs(
     )
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    refusals = refusal_shares(record)
+    refusals = refusal_shares(record) if chosen else []
     return [_sibling_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 
@@ -110,7 +110,7 @@ def trajectory_pairs(
     chosen = passed(*pairs, reasons, counts)
     chosen = _largest_gaps(record, chosen, settings.max_pairs_per_tree, counts)
     counts["pairs"] = len(chosen)
-    refusals = refusal_shares(record)
+    refusals = refusal_shares(record) if chosen else []
     return [_trajectory_pair(record, refusals, *pair) for pair in sorted(chosen)], counts
 
 

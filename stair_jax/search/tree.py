@@ -66,8 +66,8 @@ class SearchConfig(Settings):
     @property
     def num_nodes(self) -> int:
         """N: the capacity, or all that the budget can make (the first iteration makes none)."""
-        # The root may make M - num_children more, and the last expansion has to find room for M.
-        more = 2 * (self.width - self.num_children)
+        # The root may make M - num_children more, and each of the last W has to find room for M.
+        more = (1 + self.in_flight) * (self.width - self.num_children)
         return self.capacity or 1 + (self.num_iterations - 1) * self.num_children + more
 
 

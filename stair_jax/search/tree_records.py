@@ -130,8 +130,6 @@ class TreeRecord:
             for node in self.nodes
         ]
         own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
-        if self.start is not None:
-            own["start"] = list(self.start)
         for name in ("system", "history", "start", "start_tokens"):
             if own[name] is None:
                 del own[name]

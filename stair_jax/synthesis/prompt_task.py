@@ -175,7 +175,7 @@ def sift(
     Args:
       written: by number.
       settings: the format that they must have, and when they are alike.
-      malformed_reward: of answers that are cut or not of that format.
+      malformed_reward: of answers that are cut, empty or not of that format.
       start: what each of them was made to begin with.
     """
     found = {}

@@ -55,6 +55,9 @@ def read_base64(answer: str) -> str:
     text in UTF-8 stays as it is.
     """
     packed = "".join(answer.split("\n")).strip()
+    if _RUN.fullmatch(packed):
+        text = _read_run(packed)
+        return answer if text == packed else text
     if len(packed) % 4 == 0 and _BASE64.fullmatch(packed):
         try:
             return base64.b64decode(packed, validate=True).decode("utf-8")

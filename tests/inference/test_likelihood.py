@@ -7,10 +7,10 @@ import transformers
 from jax.sharding import Mesh
 
 from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.no_engine import NoEngine
 from stair_jax.errors import UserError
 from stair_jax.inference import likelihood
 from stair_jax.inference.likelihood import (
-    LIKELIHOOD_SERVICE,
     LikelihoodRequest,
     LikelihoodScorer,
     LikelihoodService,
@@ -132,12 +132,3 @@ def test_batches_hold_no_more_tokens_than_were_asked_for(folder):
 def test_a_request_needs_a_token_before_those_that_are_scored(start):
     with pytest.raises(UserError, match="at least one token to score, and one before it"):
         LikelihoodRequest((), (1, 2, 3), start)
-
-
-class NoEngine:
-    """An engine that nothing is asked of."""
-
-    pending = 0
-
-    def submit(self, requests):
-        raise AssertionError(LIKELIHOOD_SERVICE)

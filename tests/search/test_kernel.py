@@ -207,6 +207,24 @@ def test_a_wide_root_has_room_for_all_that_the_budget_makes():
     assert (width[:, 0] == 6).all() and width[:, 1:].max() == 2
 
 
+def test_several_expansions_under_way_find_room_beside_a_wide_root():
+    """With steps that never end the trees are those of a search without a limit."""
+    config = SearchConfig(40, 1, 40, 1.5, "ucb1", "first", in_flight=3, root_children=16)
+    scripts = [RandomActor(b, 1) for b in range(4)]
+    for script in scripts:
+        script.children = lambda path: [(False, 0.5)] * (1 if path else 16)
+    trees, _, _, _, served = drive_lanes(config, scripts, seed=0)
+    for b, lanes in enumerate(served):
+        actor = RandomActor(b, 1)
+        actor.children = scripts[b].children
+        expected = refer(config, actor, ReferenceLanes, lanes=config.in_flight)
+        expected.fill()
+        for lane in lanes:
+            expected.deliver(lane)
+            expected.fill()
+        assert trees.num_nodes[b] == len(expected.nodes)
+
+
 def test_one_lane_of_the_reference_is_the_sequential_search():
     for seed in range(6):
         config = SearchConfig(40, 3, 4)

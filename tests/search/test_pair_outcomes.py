@@ -122,9 +122,10 @@ def test_regrets_of_several_searches_are_weighted_by_their_trees(tmp_path):
     write_regrets(folders[0], {"safety": Regret(3, 1.0), "helpfulness": Regret(1, 0.5)})
     write_regrets(folders[1], {"safety": Regret(1, 2.0)})
     assert read_regrets(folders) == {"safety": Regret(4, 1.25), "helpfulness": Regret(1, 0.5)}
-    (folders[1] / "regret.json").write_text('{"safety": 3}')
-    with pytest.raises(UserError, match=r"regret\.json is damaged"):
-        read_regrets(folders)
+    for text in ("3", '{"trees": 0, "mean": 1}', '{"trees": 1, "mean": "x"}'):
+        (folders[1] / "regret.json").write_text(f'{{"safety": {text}}}')
+        with pytest.raises(UserError, match=r"regret\.json is damaged"):
+            read_regrets(folders)
     (folders[1] / "regret.json").unlink()
     with pytest.raises(UserError, match=r"no .*regret\.json.*--redo=pairs2"):
         read_regrets(folders)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from soak import endpoints
-from soak.endpoint_client import CONCURRENCY, requests, settings
+from soak.endpoint_client import requests, settings
+from soak.payments import CONCURRENCY
 from stair_jax.endpoints.chat import Usage, identity, request_body
 from stair_jax.endpoints.ledger import Ledger, reply_record
 from stair_jax.endpoints.replies import Reply
@@ -24,10 +25,10 @@ def test_a_client_that_is_killed_ends_with_the_right_results_and_pays_once(tmp_p
 @pytest.fixture
 def run(tmp_path):
     """A run that was killed before call 3, with the first request in the ledger; all is right."""
-    attacked = endpoints.Attacked(FakeEndpoint(), tmp_path, COUNT)
+    attacked = endpoints.Client(FakeEndpoint(), tmp_path, COUNT)
     own = settings(attacked.endpoint.base_url)
     bodies = [request_body(one, own) for one in requests(COUNT)]
-    ledger = Ledger(tmp_path / endpoints.LEDGER)
+    ledger = Ledger(tmp_path / attacked.LEDGER)
     first = identity(bodies[0], own.endpoint, 0)
     ledger.append([reply_record(first, Reply("a", "stop"), Usage(), 0.0)])
     attacked.endpoint.calls = bodies[:3] + bodies[1:]

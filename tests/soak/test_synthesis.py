@@ -5,7 +5,7 @@ import json
 import pytest
 
 from soak import synthesis
-from soak.synthesis_client import CONCURRENCY
+from soak.payments import CONCURRENCY
 from stair_jax.endpoints.chat import Usage, identity
 from stair_jax.endpoints.ledger import Ledger, reply_record
 from stair_jax.endpoints.replies import Reply
@@ -23,7 +23,7 @@ def test_a_stage_that_is_killed_ends_with_the_same_files_and_pays_once(tmp_path)
 @pytest.fixture
 def run(tmp_path):
     """A stage that was killed before call 3, with the first reply in the ledger; all is right."""
-    attacked = synthesis.Attacked(FakeEndpoint(), tmp_path, tmp_path / "stage")
+    attacked = synthesis.Stage(FakeEndpoint(), tmp_path / "stage", 6, tmp_path, {})
     bodies = [{"messages": [], "seed": number} for number in range(6)]
     ledger = Ledger(tmp_path / "replies")
     first = identity(bodies[0], attacked.endpoint.base_url, 0)
@@ -32,21 +32,21 @@ def run(tmp_path):
     attacked.endpoint.paid.update(json.dumps(body, sort_keys=True) for body in bodies)
     attacked.kept.append((3, ledger))
     attacked.folder.mkdir()
-    for name in synthesis._FILES:
+    for name in synthesis.FILES:
         (attacked.folder / name).write_text("right")
+    attacked.expected = attacked.made()
     return attacked
 
 
 def test_a_run_as_it_should_be_has_no_problem(run):
-    assert run.problems(run.made()) == []
+    assert run.problems() == []
 
 
 def test_each_fault_is_found(run):
-    expected = run.made()
     (run.folder / "sft.jsonl").write_text("wrong")
     run.endpoint.calls = [*run.endpoint.calls, run.endpoint.calls[0]]
     run.endpoint.paid.update(dict.fromkeys(run.endpoint.paid, CONCURRENCY))
-    assert run.problems(expected) == [
+    assert run.problems() == [
         "sft.jsonl differ from those of an undisturbed stage",
         "a reply that was on the disk was asked for again",
         "more was paid twice than was in flight",

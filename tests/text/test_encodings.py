@@ -54,11 +54,14 @@ def test_a_plain_answer_is_no_base64(text):
     assert read_base64(text) == text
 
 
-@pytest.mark.parametrize("cut", range(20, 28))
-def test_base64_that_was_cut_off_is_read_up_to_there(cut):
-    text = "Take a cup of tea, é, and sit down."
-    found = read_base64(to_base64(text)[:cut])
-    assert text.startswith(found) and len(found) >= cut * 3 // 4 - 3
+@pytest.mark.parametrize("width", [7, 76])
+@pytest.mark.parametrize("cut", range(20, 45))
+def test_base64_that_was_cut_off_is_read_up_to_there(cut, width):
+    """Also in the middle of a character, be it at the end of four digits or of a line."""
+    text = "Take a cup of tea , é, and é, sit."
+    code = to_base64(text)[:cut]
+    found = read_base64("\n".join(code[start : start + width] for start in range(0, cut, width)))
+    assert text.startswith(found) and len(found) >= cut * 3 // 4 - 4
 
 
 def test_runs_of_base64_inside_of_an_answer_are_read_in_their_place():

@@ -164,6 +164,7 @@ def _shown(judge: Judge, completion: Any) -> str:
         return ", ".join(f"P({label}) = {math.exp(score):.3f}" for label, score in pairs)
     text = getattr(completion, "text", None)
     if text is None:
-        text = judge.tokenizer.decode(getattr(completion, "tokens", ()))
+        tokenizer = judge.tokenizer_of(completion.id[-2])
+        text = tokenizer.decode(getattr(completion, "tokens", ()))
     text = " ".join(str(text).split())
     return repr(text if len(text) <= _LONGEST_REPLY else f"{text[:_LONGEST_REPLY]}...")

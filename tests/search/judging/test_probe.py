@@ -6,6 +6,7 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.decoding.driver import Driver
+from stair_jax.decoding.no_engine import NoEngine
 from stair_jax.errors import UserError
 from stair_jax.search.judging.auc import interval
 from stair_jax.search.judging.calibration import Calibrator
@@ -13,6 +14,7 @@ from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.probe import run_probe
 from stair_jax.search.judging.probe_cases import ProbeCase, read_cases
 from stair_jax.search.judging.probe_verdict import objection, summarize
+from stair_jax.search.judging.sources.language_model import LanguageModelSource
 from stair_jax.text.judge_wordings import WORDINGS
 
 CASES = [
@@ -52,6 +54,16 @@ def test_a_faithful_judge_passes(probe):
         "safety 1.00 [0.90, 1.00]"
     )
     assert result.replies[0] in ("'YES'", "'NO'") and len(result.replies) == 2
+
+
+def test_replies_of_another_model_are_read_by_its_own_tokenizer(tokenizer, make_engine):
+    engine = make_engine()
+    engine.replies.reply = lambda request, text: faithful(text, request.id[-1])
+    settings = JudgeSettings(source="model", attempts=1, ask_closing=False, max_tokens=40)
+    other = LanguageModelSource(tokenizer, settings, service="judge")
+    judge = Judge(None, settings, {"model": other})
+    result = run_probe(judge, Driver(NoEngine(), {"judge": engine}), CASES, seed=0)
+    assert set(result.replies) <= {"'YES'", "'NO'"} and len(result.replies) == 2
 
 
 def test_scores_that_are_fixed_are_not_measured(probe):

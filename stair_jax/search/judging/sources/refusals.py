@@ -9,6 +9,7 @@ what was asked for (a list, code, many paragraphs). The phrases of twelve langua
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 from importlib import resources
 
 _START = 240  # characters of the beginning that are looked at
@@ -21,6 +22,7 @@ _MARKS |= {ord(mark): "-" for mark in "\u2010\u2011\u2013\u2014"}
 # Steps, code and tables are what was asked for, not an introduction.
 _DELIVERS = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*\u2022]|step \d|```|\|)", re.MULTILINE)
 _LAST_LATIN = "\u024f"
+_EDGE = r"\b"
 
 
 def is_refusal(answer: str) -> bool:
@@ -59,10 +61,20 @@ def _refuses(text: str) -> bool:
 @functools.cache
 def _refusals(is_ascii: bool) -> re.Pattern[str]:
     """All phrases; of a text of ASCII characters those of the languages in Latin letters."""
-    groups = [
-        group for group in phrases().values() if not is_ascii or max("".join(group)) <= _LAST_LATIN
+    found = [
+        pattern
+        for group in phrases().values()
+        if not is_ascii or max("".join(group)) <= _LAST_LATIN
+        for pattern in group
     ]
-    return re.compile("|".join(f"(?:{pattern})" for group in groups for pattern in group))
+    # Most begin at an edge of a word: looked for once, and not by each of them at each character.
+    words = [pattern.removeprefix(_EDGE) for pattern in found if pattern.startswith(_EDGE)]
+    others = [pattern for pattern in found if not pattern.startswith(_EDGE)]
+    return re.compile(f"{_EDGE}{_any(words)}|{_any(others)}")
+
+
+def _any(patterns: Iterable[str]) -> str:
+    return f"(?:{'|'.join(f'(?:{pattern})' for pattern in patterns)})"
 
 
 def _folded(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from stair_jax.search.judging.judges import Judge, Judgement, JudgeSettings
+from stair_jax.search.judging.sources import refusals
 from stair_jax.search.judging.sources.refusals import is_refusal, phrases
 from stair_jax.search.judging.sources.rule import RuleSource
 from stair_jax.search.judging.sources.source import Case
@@ -61,6 +63,24 @@ def test_all_languages_are_tested():
 @pytest.mark.parametrize("text", ANSWERS)
 def test_answers_are_no_refusals(text):
     assert not is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for texts in REFUSALS.values() for text in texts),
+        *ANSWERS,
+        "I scan it.",
+        "Alien art.",
+    ],
+)
+def test_all_phrases_at_once_find_what_one_of_them_finds(text):
+    """Also from the middle of a word on, where the edge that most phrases begin at is none."""
+    patterns = [pattern for group in phrases().values() for pattern in group]
+    folded = refusals._folded(text)
+    for start in range(len(folded)):
+        rest = f"x{folded[start:]}"
+        assert refusals._refuses(rest) == any(re.search(each, rest) for each in patterns)
 
 
 def test_an_answer_that_was_given_is_no_refusal_for_its_last_words():
