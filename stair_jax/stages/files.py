@@ -178,13 +178,13 @@ def _read(
         taker = Taker(first, artifact.purpose, options, source, name)
         for part in itertools.chain([first], parts):
             taken = taker.take(part)
+            taker.check_kinds()
             tally.add(part, taken)
             for _, row in taken.rows:
                 if settings.name_sources and artifact.is_keyed:
                     row = row | {"source": row.get("source") or name}
                 check.add(row)
                 yield row
-        taker.check_kinds()
         _tell(context, source, taker.format, tally, left_out)
     if artifact.is_keyed:
         check.finish()
