@@ -262,6 +262,12 @@ def test_a_small_build_has_short_rows_and_no_benchmarks(tmp_path, write_sources,
     assert kinds == {"safety", "helpfulness"}
 
 
+def test_a_required_set_is_looked_for_in_a_small_build_too(tmp_path, write_sources, build):
+    write_sources(tmp_path / "sources")
+    with pytest.raises(UserError, match=r"sets that are absent: bring advglue/"):
+        build(tmp_path / "out", tmp_path / "sources", small=True, required=["advglue"])
+
+
 def test_a_bound_on_tokens_shortens_traces_and_leaves_out_long_rows(tmp_path, write_sources, build):
     trace = "\n\n".join(
         ["The first part.", *("A long check of rules. " * 9 for _ in range(6)), "So."]
