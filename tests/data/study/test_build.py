@@ -327,6 +327,28 @@ def test_absent_sets_are_told_by_role_unless_they_are_required(
         build(tmp_path / "other", tmp_path / "sources", required=["star1", "or_bench"])
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (
+            "strongreject/baseline_prompts.json",
+            '[{"x": "y"}]',
+            "forbidden_prompt or goal: it has x",
+        ),
+        (
+            "xstest/xstest_v2_completions_gpt4_gpteval.csv",
+            "id,prompt,completion,type\n1,a,b,homonyms\n",
+            "xstest_gpt4: a row has no text in the column final_label",
+        ),
+    ],
+)
+def test_a_file_without_its_columns_is_an_error(tmp_path, write_sources, build, file, text, said):
+    write_sources(tmp_path / "sources")
+    (tmp_path / "sources" / file).write_text(text)
+    with pytest.raises(UserError, match=said):
+        build(tmp_path / "out", tmp_path / "sources")
+
+
 def test_a_folder_with_other_files_is_not_touched(tmp_path, write_sources, build):
     write_sources(tmp_path / "sources")
     (tmp_path / "mine.txt").write_text("mine")
