@@ -1,4 +1,4 @@
-"""A folder of data that was built: its files, and `data.json` as the last one."""
+"""A folder of data that was built: its files, and `data.json`, which is complete last."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,10 +59,12 @@ def write_folder(
       card: makes `README.md` of the record.
       others: (path, bytes) of further files.
     """
-    check_folder(out, record.get("made", STUDY))
+    made = record.get("made", STUDY)
+    check_folder(out, made)
     make_folder(out)
     before = _earlier(out)
-    (out / DATA).unlink(missing_ok=True)
+    names = dict.fromkeys((*before, *(f"{name}.jsonl" for name in files), LEFT_OUT))
+    write_json(out / DATA, {"made": made, "files": names})  # a build that is cut off is known
     written: dict[str, dict[str, Any]] = {}
     for name, rows in {**files, LEFT_OUT.removesuffix(".jsonl"): left_out}.items():
         data = b"".join(map(json_line, rows))

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from stair_jax.data.built_folder import write_folder
 from stair_jax.data.decontamination import normalised
 from stair_jax.data.records import Prompt, SftRow
 from stair_jax.data.study import local, remote
@@ -325,6 +326,19 @@ def test_absent_sets_are_told_by_role_unless_they_are_required(
     assert "no training row is compared with these reported sets" in said[2]
     with pytest.raises(UserError, match=r"--require names sets that are absent: bring or_bench/"):
         build(tmp_path / "other", tmp_path / "sources", required=["star1", "or_bench"])
+
+
+def test_a_build_that_was_cut_off_may_be_made_anew(tmp_path):
+    def cut_off():
+        yield "bench/a", b"x"
+        raise KeyboardInterrupt
+
+    out, rows = tmp_path / "out", {"a": [{"id": "1"}], "b": [{"id": "2"}]}
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(out, rows, [], {}, lambda record: "card", cut_off())
+    write_folder(out, {"a": rows["a"]}, [], {}, lambda record: "card")
+    names = {path.name for path in out.iterdir() if path.is_file()}
+    assert names == {"a.jsonl", "left_out.jsonl", "data.json", "README.md"}
 
 
 @pytest.mark.parametrize(
