@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from stair_jax.data.left_out import LeftOutRows
+from stair_jax.data.left_out import MAX_BAD_SHARE, LeftOutRows
 from stair_jax.data.prompts import RowCheck, read_prompts
 from stair_jax.data.public import JAILBREAK_SOURCES
 from stair_jax.data.records import Record
@@ -87,7 +87,7 @@ class Files(Stage):
     name_sources: bool = setting(False, absent=False)
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
-    max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
+    max_bad_share: float = setting(MAX_BAD_SHARE, least=0, most=1, cost=True)
     jailbreak_sources: tuple[str, ...] = JAILBREAK_SOURCES
 
     def __post_init__(self) -> None:
