@@ -34,10 +34,7 @@ def _files(record: Mapping[str, Any]) -> str:
 
 def _rules(record: Mapping[str, Any]) -> str:
     limits = record["thresholds"]
-    near = (
-        " Prompts that nearly repeat another one are left out, but for jailbreaks, which share "
-        "their wrappers."
-    )
+    near = " Prompts that nearly repeat another one are left out; jailbreaks are not compared so."
     near = near if record["drop_near"] else ""
     return (
         "## Rules\n\n"

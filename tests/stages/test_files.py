@@ -117,7 +117,7 @@ def test_sources_whose_kind_is_not_known_are_named_all_at_once(run, tmp_path):
     with pytest.raises(UserError, match="kind of the sources 'mine', 'yours' is unknown: set file"):
         run(sft=str(tmp_path / "stair.json"))
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a?", "response": "b"}\n')
-    with pytest.raises(UserError, match="neither a kind nor a source: set files.kinds"):
+    with pytest.raises(UserError, match=r"neither a kind nor a source: set files\.kinds"):
         run(sft=str(tmp_path / "pairs.jsonl"))
 
 
