@@ -43,7 +43,7 @@ def add_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--drop-near",
         action="store_true",
-        help="leave out prompts that nearly repeat another one of the split",
+        help="leave out prompts that nearly repeat another one of the split, but for jailbreaks",
     )
 
 

@@ -46,6 +46,9 @@ def execute(options: argparse.Namespace, session: Session) -> int:
         raise UserError("say what to build and where: stair-jax data study --out=DIR")
     if options.max_tokens < 0:
         raise UserError("--max-tokens is negative: give the most tokens of a row")
+    is_remote = options.fetch or not options.sources
+    if options.revisions and not is_remote:
+        raise UserError("--revisions says what to fetch, and nothing is: add --fetch")
     from stair_jax.data.built_folder import check_folder
     from stair_jax.data.study.build import Options, build_study
     from stair_jax.data.study.needs import parse_required
@@ -55,7 +58,7 @@ def execute(options: argparse.Namespace, session: Session) -> int:
     check_folder(out)
     choice = Choice(
         folder=Path(options.sources).expanduser() if options.sources else None,
-        remote=options.fetch or not options.sources,
+        remote=is_remote,
         revisions=read_revisions(options.revisions),
         without=parse_required(options.without),
     )
@@ -88,7 +91,10 @@ def read_revisions(text: str) -> dict[str, str]:
         sources = record.get("sources") if isinstance(record, dict) else None
         if not isinstance(sources, dict):
             raise UserError(f"--revisions={text} is no data.json of an earlier build")
-        return {name: one["revision"] for name, one in sources.items() if one.get("revision")}
+        revisions = {name: one.get("revision") for name, one in sources.items()}
+        if not any(revisions.values()):
+            raise UserError(f"--revisions={text} has no revision: that build fetched nothing")
+        return {name: revision for name, revision in revisions.items() if revision}
     found = {}
     for word in filter(None, text.split(",")):
         name, _, revision = word.partition("=")

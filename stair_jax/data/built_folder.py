@@ -1,4 +1,4 @@
-"""A folder of data that was built: its files, and `data.json` as the last one."""
+"""A folder of data that was built: its files, and `data.json`, which is complete last."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,12 +28,17 @@ def check_folder(out: Path, made: str = STUDY) -> None:
       out: the folder.
       made: what is built, as the record of an earlier build has it in `made`.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file: name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / DATA).is_file():
-        raise UserError(f"--out={out} holds other files: name a new or an empty folder")
+    check_free(out, DATA)
     if (out / DATA).is_file() and (before := _record(out).get("made", STUDY)) != made:
         raise UserError(f"--out={out} holds a {before}: name a new or an empty folder")
+
+
+def check_free(out: Path, record: str) -> None:
+    """Raises a UserError unless a folder is new, empty, or has a file of this name."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file: name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / record).is_file():
+        raise UserError(f"--out={out} holds other files: name a new or an empty folder")
 
 
 def write_folder(
@@ -54,16 +59,18 @@ def write_folder(
       card: makes `README.md` of the record.
       others: (path, bytes) of further files.
     """
-    check_folder(out, record.get("made", STUDY))
+    made = record.get("made", STUDY)
+    check_folder(out, made)
     make_folder(out)
     before = _earlier(out)
-    (out / DATA).unlink(missing_ok=True)
+    names = dict.fromkeys((*before, *(f"{name}.jsonl" for name in files), LEFT_OUT))
+    write_json(out / DATA, {"made": made, "files": names})  # a build that is cut off is known
     written: dict[str, dict[str, Any]] = {}
     for name, rows in {**files, LEFT_OUT.removesuffix(".jsonl"): left_out}.items():
         data = b"".join(map(json_line, rows))
-        written[f"{name}.jsonl"] = _write(out / f"{name}.jsonl", data)
+        written[f"{name}.jsonl"] = write_bytes(out / f"{name}.jsonl", data)
     for path, data in others:
-        written[path] = _write(out / path, data)
+        written[path] = write_bytes(out / path, data)
     for path in before:
         if path not in written:
             (out / path).unlink(missing_ok=True)
@@ -86,7 +93,8 @@ def _record(out: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _write(path: Path, data: bytes) -> dict[str, Any]:
+def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
+    """Writes a file, and returns {"bytes", "sha256"}."""
     with atomic_file(path) as file:
         file.write(data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

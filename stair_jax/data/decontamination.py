@@ -44,9 +44,9 @@ def normalised(text: str) -> str:
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
-def content_words(text: str) -> frozenset[str]:
-    """The different words of a text without those that most prompts share."""
-    return frozenset(normalised(text).split()) - _COMMON
+def content_words(plain: str) -> frozenset[str]:
+    """The different words of a normalised text without those that most prompts share."""
+    return frozenset(plain.split()) - _COMMON
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -11,7 +11,8 @@ from stair_jax.data.held_out_files import HeldOutFiles, goal_of
 from stair_jax.data.near_duplicates import Repeat, find_repeats
 from stair_jax.data.public import JAILBREAK_SOURCES
 from stair_jax.data.schema import ReadingOptions
-from stair_jax.data.sources import check_source, read_source, source_name
+from stair_jax.data.sources import check_source, ending, is_pattern, read_source, source_name
+from stair_jax.data.tables import ARROW, PARQUET
 from stair_jax.data.taking import RECORDS, Purpose, Taken, take
 from stair_jax.data.text_files import Place, SourceRows
 from stair_jax.data.token_lengths import Lengths, TokenCounter, measure
@@ -25,10 +26,10 @@ _FORMS = {
     ".json": "JSON",
     ".csv": "CSV",
     ".tsv": "tab-separated values",
-    ".parquet": "Parquet",
-    ".arrow": "Arrow",
+    PARQUET: "Parquet",
+    **dict.fromkeys(ARROW, "Arrow"),
 }
-_PACKED = {".gz": ", gzipped", ".zst": ", zstd"}
+_PACKED = {".gz": ", gzipped", ".zst": ", zstd", ".zstd": ", zstd"}
 _TYPES = {bool: "true or false", str: "text", list: "list", dict: "object"}
 
 
@@ -156,10 +157,9 @@ def _use(taken: Taken) -> Use:
 def _repeats(found: SourceRows, rows: Sequence[Place], prompts: Sequence[str]) -> Repeats:
     repeats = find_repeats(prompts)
     near = {number: one for number, one in repeats.items() if not one.is_equal}
-    whole = [json_line(row) for _, row in found.rows]
     shown = list(near)
     return Repeats(
-        len(whole) - len(set(whole)),
+        len(found.rows) - len({json_line(row) for _, row in found.rows}),
         len(repeats) - len(near),
         len(near),
         [_example(rows, prompts, shown[n], near[shown[n]]) for n in _spread(len(near))],
@@ -218,7 +218,5 @@ def _form(path: Path) -> str:
     if path.is_dir():
         return "a folder of datasets"
     if not path.exists():
-        return "files of a pattern" if set("*?[") & set(str(path)) else "a data set of the hub"
-    packed = _PACKED.get(path.suffix.lower(), "")
-    ending = Path(path.stem).suffix if packed else path.suffix
-    return _FORMS.get(ending.lower(), "JSON lines") + packed
+        return "files of a pattern" if is_pattern(path) else "a data set of the hub"
+    return _FORMS.get(ending(path), "JSON lines") + _PACKED.get(path.suffix.lower(), "")

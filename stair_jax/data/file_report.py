@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stair_jax.data.left_out import MAX_BAD_SHARE
 from stair_jax.data.taking import Purpose
 from stair_jax.data.token_lengths import Lengths
-
-MAX_BAD_SHARE = 0.01  # of `files.max_bad_share`
 
 
 @dataclass(frozen=True)

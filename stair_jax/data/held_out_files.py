@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stair_jax.data.sources import check_source, read_source
+from stair_jax.data.sources import check_source, ending, is_saved, read_source
+from stair_jax.data.tables import ARROW, PARQUET
 from stair_jax.data.text_files import read_text
 from stair_jax.errors import UserError
 from stair_jax.text.plain import valid_unicode
@@ -17,7 +18,7 @@ _COLUMNS = (
     *("messages", "conversations", "input"),
 )
 _GOALS = ("goal", "redteam_query")
-_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", PARQUET, *ARROW, ".txt")
 _ASKING = ("user", "human")
 
 
@@ -50,7 +51,7 @@ def read_held_out(paths: Sequence[str], own: Sequence[str] = ()) -> HeldOutFiles
     skipped = {Path(path).expanduser().resolve() for path in own}
     for path in paths:
         folder = Path(path).expanduser()
-        if not folder.is_dir() or _is_data_set(folder):
+        if not folder.is_dir() or is_saved(folder):
             check_source(path)
             _add(found, path, path)
             if path in found.without:
@@ -110,13 +111,13 @@ def _add(found: HeldOutFiles, name: str, path: str | Path) -> None:
     if not texts:
         found.without[name] = "no column of it is known to hold prompts"
         return
-    found.counts[name] = len(texts)
+    found.counts[name] = found.counts.get(name, 0) + len(texts)  # two folders may have a name
     found.texts += [(name, text) for text in texts]
 
 
 def _rows(path: str | Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a source; of a text file, a row each line."""
-    if Path(path).suffix.lower() == ".txt":
+    if ending(Path(path)) == ".txt":
         lines = read_text(Path(path)).removeprefix("\ufeff").split("\n")
         yield from ({"prompt": valid_unicode(line)} for line in lines)
         return
@@ -128,10 +129,4 @@ def _rows(path: str | Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_data(path: Path) -> bool:
-    named = Path(path.stem) if path.suffix.lower() in (".gz", ".zst") else path
-    return path.is_file() and named.suffix.lower() in _ENDINGS
-
-
-def _is_data_set(folder: Path) -> bool:
-    """Whether a folder is one of datasets' `save_to_disk`."""
-    return any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
+    return path.is_file() and ending(path) in _ENDINGS

@@ -10,6 +10,8 @@ from stair_jax.data.text_files import Unreadable
 from stair_jax.errors import UserError
 from stair_jax.storage import write_jsonl
 
+MAX_BAD_SHARE = 0.01  # of a source's rows, where nobody says another
+
 
 class LeftOutRows:
     """The rows that are left out, of all sources."""

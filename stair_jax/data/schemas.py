@@ -126,7 +126,7 @@ class Converter:
         return result
 
     def check_kinds(self) -> None:
-        """Checks, when all is read, that each row had a kind.
+        """Checks that each row so far had a kind.
 
         Raises:
           UserError: names the sources whose kind is not known.

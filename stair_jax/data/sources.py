@@ -57,11 +57,11 @@ def read_source(source: str | Path, columns: Collection[str] = ()) -> SourceRows
         return _read_folder(path, columns)
     if found := _hub_id(source):
         return _read_hub(**found.groupdict(), columns=columns)
-    if _is_pattern(source):
+    if is_pattern(source):
         return _read_all(_matching(source), columns)
     if read := _TABLES.get(path.suffix.lower()):
         return read(path, columns)
-    return _READERS.get(_ending(path), read_json_lines)(path)
+    return _READERS.get(ending(path), read_json_lines)(path)
 
 
 def read_parts(source: str | Path) -> Iterator[SourceRows]:
@@ -73,10 +73,10 @@ def read_parts(source: str | Path) -> Iterator[SourceRows]:
       UserError: as `read_source`, when the part is reached that cannot be read.
     """
     path = Path(source).expanduser()
-    if _is_pattern(source):
+    if is_pattern(source):
         for each in _matching(source):
             yield from (_within(each, part) for part in read_parts(each))
-    elif path.is_file() and _ending(path) not in (*_READERS, *_TABLES):
+    elif path.is_file() and ending(path) not in (*_READERS, *_TABLES):
         yield from read_json_line_parts(path, _PART)
     else:
         yield read_source(source)
@@ -97,7 +97,7 @@ def check_source(source: str | Path) -> None:
     Raises:
       UserError: it is none of these.
     """
-    if _is_pattern(source):
+    if is_pattern(source):
         _matching(source)
     elif not Path(source).expanduser().exists() and not _hub_id(source):
         raise UserError(f"there is no file {source}")
@@ -106,12 +106,17 @@ def check_source(source: str | Path) -> None:
 def source_files(source: str | Path) -> list[Path]:
     """The files that a source is made of, as far as they are there; [] for a hub id."""
     path = Path(source).expanduser()
-    if _is_pattern(source):
+    if is_pattern(source):
         return _matching(source)
     if not path.is_dir():
         return [path] if path.is_file() else []
     files = (file for file in path.rglob("*") if file.suffix in (".arrow", ".json"))
     return sorted(file for file in files if file.is_file())
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is one of datasets' `save_to_disk`."""
+    return any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
 
 
 def _hub_id(source: str | Path) -> re.Match[str] | None:
@@ -122,12 +127,13 @@ def _hub_id(source: str | Path) -> re.Match[str] | None:
     return _HUB_ID.fullmatch(str(source))
 
 
-def _ending(path: Path) -> str:
-    """The last ending of a name, in front of `.gz` or `.zst`; in lower case."""
+def ending(path: Path) -> str:
+    """The last ending of a file's name, in front of `.gz` or `.zst`; in lower case."""
     return Path(path.stem if path.suffix.lower() in ENDINGS else path).suffix.lower()
 
 
-def _is_pattern(source: str | Path) -> bool:
+def is_pattern(source: str | Path) -> bool:
+    """Whether a source is a pattern, and no file of that name."""
     return bool(_WILDCARDS.search(str(source))) and not Path(source).expanduser().exists()
 
 
@@ -159,7 +165,7 @@ def _within(path: Path, found: SourceRows) -> SourceRows:
 
 
 def _read_folder(path: Path, columns: Collection[str]) -> SourceRows:
-    if not (path / "state.json").exists() and not (path / "dataset_dict.json").exists():
+    if not is_saved(path):
         raise UserError(f"{path} is a folder, but not of datasets' save_to_disk: name a file in it")
     return _through_datasets(
         lambda datasets: datasets.load_from_disk(str(path)), str(path), _SPLIT, columns

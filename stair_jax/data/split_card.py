@@ -34,7 +34,8 @@ def _files(record: Mapping[str, Any]) -> str:
 
 def _rules(record: Mapping[str, Any]) -> str:
     limits = record["thresholds"]
-    near = " Prompts that nearly repeat another one are left out." if record["drop_near"] else ""
+    near = " Prompts that nearly repeat another one are left out; jailbreaks are not compared so."
+    near = near if record["drop_near"] else ""
     return (
         "## Rules\n\n"
         f"- Orders are by sha256 of seed {record['seed']} and id, so that more iterations leave "

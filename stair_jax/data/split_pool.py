@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stair_jax.data.decontamination import HeldOutTexts, Match, normalised
-from stair_jax.data.file_report import MAX_BAD_SHARE
 from stair_jax.data.held_out_files import goal_of
+from stair_jax.data.left_out import MAX_BAD_SHARE
 from stair_jax.data.near_duplicates import find_repeats
 from stair_jax.data.public import JAILBREAK_SOURCES
 from stair_jax.data.schema import ReadingOptions

@@ -78,7 +78,7 @@ class Split:
       jailbreaks: sources of jailbreaks, all of which are of safety.
       sizes: of the files.
       kinds: kind by source, as of the stage `files`.
-      drop_near: leave out prompts that nearly repeat another one of the split.
+      drop_near: leave out prompts that nearly repeat another one of the split, but for jailbreaks.
       seed: of all orders.
     """
 

@@ -116,7 +116,7 @@ class Taker:
         return taken
 
     def check_kinds(self) -> None:
-        """Checks, behind the last part, that each row had a kind.
+        """Checks that each row so far had a kind.
 
         Raises:
           UserError: names the sources whose kind is not known.

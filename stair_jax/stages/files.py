@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from stair_jax.data.left_out import LeftOutRows
+from stair_jax.data.left_out import MAX_BAD_SHARE, LeftOutRows
 from stair_jax.data.prompts import RowCheck, read_prompts
 from stair_jax.data.public import JAILBREAK_SOURCES
 from stair_jax.data.records import Record
@@ -87,7 +87,7 @@ class Files(Stage):
     name_sources: bool = setting(False, absent=False)
     keep: tuple[str, ...] = setting((), choices=tuple(KEEPABLE))
     # Like a setting of cost: whatever the limit, the rows that a source gives are the same.
-    max_bad_share: float = setting(0.01, least=0, most=1, cost=True)
+    max_bad_share: float = setting(MAX_BAD_SHARE, least=0, most=1, cost=True)
     jailbreak_sources: tuple[str, ...] = JAILBREAK_SOURCES
 
     def __post_init__(self) -> None:
@@ -178,13 +178,13 @@ def _read(
         taker = Taker(first, artifact.purpose, options, source, name)
         for part in itertools.chain([first], parts):
             taken = taker.take(part)
+            taker.check_kinds()
             tally.add(part, taken)
             for _, row in taken.rows:
                 if settings.name_sources and artifact.is_keyed:
                     row = row | {"source": row.get("source") or name}
                 check.add(row)
                 yield row
-        taker.check_kinds()
         _tell(context, source, taker.format, tally, left_out)
     if artifact.is_keyed:
         check.finish()

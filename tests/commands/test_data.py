@@ -61,6 +61,8 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
         (["study", "--out=OUT", "--require=dolli"], "no data set 'dolli': did you mean dolly?"),
         (["study", "--out=OUT", "--revisions=star1"], "has 'star1': write SET=REVISION"),
         (["study", "--out=OUT", "--revisions=a=b"], "there is no data set 'a'"),
+        (["study", "--out=OUT", "--sources=EMPTY", "--revisions=star1=b"], "is: add --fetch"),
+        (["study", "--out=OUT", "--revisions=STUDY/data.json"], "that build fetched nothing"),
         (["study", "--out=OUT", "--max-tokens=-1"], "--max-tokens is negative"),
         (["study", "--out=FULL"], "FULL holds other files: name a new or an empty folder"),
         (

@@ -24,7 +24,8 @@ def test_case_punctuation_width_and_spaces_do_not_matter():
 
 
 def test_similarities_are_those_that_are_computed_by_hand():
-    one, other = content_words("Paint the fence blue"), content_words("Please paint a fence red")
+    one = content_words(normalised("Paint the fence blue"))
+    other = content_words(normalised("Please paint a fence red"))
     assert one == {"paint", "fence", "blue"} and other == {"paint", "fence", "red"}
     assert jaccard(one, other) == 2 / 4
     assert containment(one, other) == 2 / 3
@@ -70,10 +71,10 @@ def test_the_most_similar_prompt_is_told_whatever_the_order():
 @given(st.lists(TEXTS, max_size=6), TEXTS, st.sampled_from([0.5, 0.7]), st.sampled_from([0.6, 0.9]))
 def test_the_index_finds_what_comparing_with_each_prompt_does(held_out, text, low, share):
     limits = Thresholds(low, share, min_words=2, min_contained=3)
-    words = content_words(text)
+    words = content_words(normalised(text))
 
     def repeats(other):
-        theirs = content_words(other)
+        theirs = content_words(normalised(other))
         return (
             (bool(normalised(text)) and normalised(text) == normalised(other))
             or (min(len(words), len(theirs)) >= 2 and jaccard(words, theirs) >= low)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from stair_jax.data import file_check
 from stair_jax.data.file_check import Checker
 from stair_jax.data.held_out_files import HeldOutFiles
 from stair_jax.data.report_text import format_report, shown
@@ -42,6 +43,20 @@ def safer(number, prompt, safe=(True, False), id=0):
         "is_response_1_safe": safe[1],
         "safer_response_id": id,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.feather", "Arrow"),
+        ("a.PARQUET", "Parquet"),
+        ("a.csv.zst", "CSV, zstd"),
+        ("a.jsonl.gz", "JSON lines, gzipped"),
+    ],
+)
+def test_the_form_of_a_file_is_that_of_its_reader(tmp_path, name, form):
+    (tmp_path / name).touch()
+    assert file_check._form(tmp_path / name) == form
 
 
 def test_a_public_set_is_known_and_each_use_is_counted(write):

@@ -3,7 +3,9 @@
 import gzip
 import json
 
+import pyarrow
 import pytest
+from pyarrow import feather
 
 from stair_jax.data.held_out_files import goal_of, prompts_of, read_held_out
 from stair_jax.errors import UserError
@@ -40,15 +42,24 @@ def test_a_folder_gives_its_data_files_but_those_that_are_compared(tmp_path):
     (tmp_path / "own.jsonl").write_text('{"prompt": "mine"}\n')
     (tmp_path / "sub" / "a.csv").write_text("goal,target\nfirst,x\nsecond,y\n")
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps([{"question": "q"}]).encode()))
-    (tmp_path / "c.txt").write_text("one line\n\nanother\n")
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"one line\n\nanother\n"))
+    feather.write_feather(pyarrow.table({"prompt": ["d"]}), tmp_path / "d.feather")
     (tmp_path / "labels.csv").write_text("label\nsafe\n")
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "README.md").write_text("prompt")
     found = read_held_out([str(tmp_path)], [str(tmp_path / "own.jsonl")])
-    assert found.counts == {"b.json.gz": 1, "c.txt": 2, "sub/a.csv": 2}
+    assert found.counts == {"b.json.gz": 1, "c.txt.gz": 2, "d.feather": 1, "sub/a.csv": 2}
     assert found.texts[0] == ("b.json.gz", "q") and ("sub/a.csv", "second") in found.texts
     assert found.without.keys() == {"labels.csv", "broken.json"}
     assert "hold prompts" in found.without["labels.csv"]
+
+
+def test_files_of_one_name_are_counted_together(tmp_path):
+    for folder, text in (("a", "one\ntwo\n"), ("b", "three\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.txt").write_text(text)
+    found = read_held_out([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert found.counts == {"test.txt": 3} and len(found.texts) == 3
 
 
 def test_what_is_named_must_have_prompts(tmp_path):

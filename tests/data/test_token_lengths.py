@@ -15,7 +15,7 @@ def test_tokens_are_those_of_the_tokenizer_and_a_tag_is_one(tmp_path, chat_token
 
 def test_without_a_model_tokens_are_estimated():
     count = TokenCounter(None)
-    assert count(["how are you", f"{OUTPUT_OPEN}how{OUTPUT_CLOSE}.", ""]) == [3, 3, 0]
+    assert count(["how are you", f"{OUTPUT_OPEN}how{OUTPUT_CLOSE}.", ""]) == [3, 4, 0]
     assert count.name == "estimated"
 
 

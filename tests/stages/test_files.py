@@ -111,6 +111,16 @@ def test_public_data_become_rows_of_ours_and_may_be_joined(run, tmp_path, capsys
     ]
 
 
+def test_sources_whose_kind_is_not_known_are_named_all_at_once(run, tmp_path):
+    rows = [{"prompt": "a?", "answer": "b", "source": name} for name in ("mine", "yours")]
+    (tmp_path / "stair.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="kind of the sources 'mine', 'yours' is unknown: set file"):
+        run(sft=str(tmp_path / "stair.json"))
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a?", "response": "b"}\n')
+    with pytest.raises(UserError, match=r"neither a kind nor a source: set files\.kinds"):
+        run(sft=str(tmp_path / "pairs.jsonl"))
+
+
 def test_joined_examples_keep_the_sources_by_which_they_are_mixed(run, tmp_path):
     contrast = EXAMPLE | {"id": "b", "source": "contrast"}
     files = put(tmp_path / "sft", EXAMPLE), put(tmp_path / "sft_contrast", contrast)

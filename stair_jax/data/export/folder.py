@@ -1,19 +1,18 @@
 """The folder of an export: its files, the data card, and `export.json` as the last one."""
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stair_jax import __version__
+from stair_jax.data.built_folder import check_free, write_bytes
 from stair_jax.data.export.card import format_card
 from stair_jax.data.export.formats import FORMATS, RECORDS, Row, Use
 from stair_jax.data.export.found import Found, find_sources, read_records
 from stair_jax.data.schema import LeftOut
 from stair_jax.errors import UserError
 from stair_jax.storage import (
-    atomic_file,
     fingerprint_file,
     json_line,
     make_folder,
@@ -44,10 +43,7 @@ class Export:
 
 def check_folder(out: Path) -> None:
     """Raises a UserError unless a folder is new, empty, or has an earlier export."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file: name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
-        raise UserError(f"--out={out} holds other files: name a new or an empty folder")
+    check_free(out, RECORD)
 
 
 def write_export(asked: Export, out: Path) -> dict[str, Any]:
@@ -126,16 +122,13 @@ def _agreeing(rows: list[Row], left_out: Counter[str]) -> list[Row]:
 def _write(
     out: Path, use: Use, source: str, found: Found, rows: list[Row], left_out: Counter[str]
 ) -> dict[str, Any]:
-    data = b"".join(map(json_line, rows))
-    with atomic_file(out / f"{use}.jsonl") as file:
-        file.write(data)
+    written = write_bytes(out / f"{use}.jsonl", b"".join(map(json_line, rows)))
     path = Path(source).expanduser()
     return {
         "use": use,
         "rows": len(rows),
         "columns": list(rows[0]),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        **written,
         "source": path.name if path.exists() else source,
         "source_sha256": fingerprint_file(path) if path.is_file() else "",
         "about": found.about,

@@ -9,11 +9,10 @@ from stair_jax.data.export.formats import RECORDS, Use
 from stair_jax.data.records import KINDS, Record
 from stair_jax.data.schema import ReadingOptions
 from stair_jax.data.schemas import SCHEMAS, common_columns
-from stair_jax.data.sources import check_source, read_source, source_name
+from stair_jax.data.sources import check_source, is_saved, read_source, source_name
 from stair_jax.data.taking import take
 from stair_jax.errors import UserError
 
-_DATASETS = ("state.json", "dataset_dict.json")  # of a folder that datasets has written
 _COMPLETE = "complete.json"  # of a finished stage
 
 
@@ -46,7 +45,7 @@ def find_sources(place: str, uses: tuple[Use, ...], use: Use | None) -> dict[Use
     """
     folder = Path(place).expanduser()
     wanted = uses if use is None else (use,)
-    if not folder.is_dir() or any((folder / name).exists() for name in _DATASETS):
+    if not folder.is_dir() or is_saved(folder):
         check_source(place)
         return {use or _use_of(place, uses): place}
     found = {each: _file(folder, f"{each}.jsonl") for each in wanted}

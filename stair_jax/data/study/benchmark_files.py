@@ -8,6 +8,7 @@ from stair_jax.data.study import local
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.public_set import PublicSet
 from stair_jax.data.study.sources import Sources
+from stair_jax.data.unpacking import ENDINGS
 from stair_jax.storage import json_line
 
 
@@ -27,8 +28,9 @@ def benchmark_files(sources: Sources) -> Iterator[tuple[str, bytes]]:
         folder = one.files[0].partition("/")[0]
         beside = (found for pattern in one.beside for found in sorted(path.parent.glob(pattern)))
         for file in dict.fromkeys((path, *beside)):
-            below = file.relative_to(path.parent).as_posix().removesuffix(".gz")
-            yield f"{folder}/{below}", local.unpacked(file)
+            below = file.relative_to(path.parent)
+            below = below.with_suffix("") if below.suffix in ENDINGS else below
+            yield f"{folder}/{below.as_posix()}", local.unpacked(file)
 
 
 def _written(one: PublicSet, sources: Sources) -> bytes:

@@ -74,9 +74,9 @@ def build_study(options: Options, out: Path) -> dict[str, Any]:
     """
     count = token_counter(options.tokenizer)
     sources = Sources(options.sources)
-    names = [name for name, one in SETS.items() if one.prompt or not options.small]
-    for name in names:
-        sources.rows(name)
+    for name, one in SETS.items():
+        if one.prompt or not options.small or name in options.required:
+            sources.rows(name)
     check_found(sources, options.required)
     for line in missing_lines(sources):
         say(line)

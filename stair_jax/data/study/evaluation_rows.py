@@ -145,7 +145,7 @@ def _stored(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         rows = [row for _, row in read_source(table).rows]
         for attack in _ATTACKS:
             column = f"{_PREFIX}{attack}"
-            pairs = [(str(row["forbidden_prompt"]), str(row.get(column) or "")) for row in rows]
+            pairs = [(_goal(table, row), str(row.get(column) or "")) for row in rows]
             yield _SHORT.get(attack, attack), pairs
     for file in sorted(path.parent.glob("stored_attacks/*")):
         rows = [row for _, row in read_source(file).rows]
@@ -153,11 +153,16 @@ def _stored(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _stored_pair(file: Path, row: Row) -> tuple[str, str]:
-    goal = row.get("forbidden_prompt") or row.get("goal")
-    prompt = row.get("jailbroken_prompt") or row.get("prompt")
-    if not isinstance(goal, str) or not isinstance(prompt, str):
-        raise UserError(
-            f"{file}: a row needs forbidden_prompt or goal, and jailbroken_prompt or prompt: it "
-            f"has {', '.join(row)}"
-        )
-    return goal, prompt
+    return _goal(file, row), _text(file, row, ("jailbroken_prompt", "prompt"))
+
+
+def _goal(file: Path, row: Row) -> str:
+    return _text(file, row, ("forbidden_prompt", "goal"))
+
+
+def _text(file: Path, row: Row, columns: tuple[str, str]) -> str:
+    """The text in the first of two columns that has one."""
+    text = row.get(columns[0]) or row.get(columns[1])
+    if not isinstance(text, str):
+        raise UserError(f"{file}: a row needs {' or '.join(columns)}: it has {', '.join(row)}")
+    return text

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from stair_jax.data.study import reasoning
+from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.prompts import final_number
 from stair_jax.data.study.public_set import Row
 from stair_jax.data.study.texts import Item, hash_number, ordered, pick
 from stair_jax.data.study.workshop import TITLES, Workshop, answer_of
+from stair_jax.errors import UserError
 
 COMPLETIONS = ("xstest_gpt4", "xstest_llama2new")
+_COLUMNS = ("id", "prompt", "completion", "type", "final_label")  # of the completions
 # (safety, helpfulness) of each group; None: it does not matter.
 _LABELS: dict[str, tuple[int | None, int | None]] = {
     "harmful, refused": (1, None),
@@ -75,6 +78,12 @@ def make_labels(shop: Workshop) -> list[Row]:
 def _completions(shop: Workshop) -> Iterator[tuple[str, Row, str]]:
     """(set, row, label) of XSTest's completions, in an order of their own."""
     rows = [(name, row) for name in COMPLETIONS for row in shop.sources.rows(name)]
+    for name, row in rows:
+        if lacking := [column for column in _COLUMNS if not isinstance(row.get(column), str)]:
+            raise UserError(
+                f"the data set {name}: a row has no text in the column {', '.join(lacking)}: take "
+                f"the file from {SETS[name].page}"
+            )
     for name, row in ordered(rows, lambda pair: f"{pair[0]}:{pair[1]['id']}", shop.seed):
         yield name, row, _NUMBERED.sub("", row["final_label"].strip())
 

@@ -1,17 +1,13 @@
 """Local copies of public data sets: their rows, and the sha256 of what is in them."""
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 
 from stair_jax.data.sources import read_source
 from stair_jax.data.text_files import SourceRows, as_rows, read_text
-from stair_jax.errors import UserError
+from stair_jax.data.unpacking import open_unpacked
 from stair_jax.storage import reading
-
-_GZIP = b"\x1f\x8b"
 
 
 def find(folder: Path, files: tuple[str, ...]) -> Path | None:
@@ -37,19 +33,13 @@ def read_file(path: Path, columns: Collection[str] = ()) -> SourceRows:
 
 
 def unpacked(path: Path) -> bytes:
-    """The bytes of a file, out of gzip where they are in it.
+    """The bytes of a file, out of gzip or zstd where they are in it.
 
     Raises:
-      UserError: it cannot be read, or is damaged.
+      UserError: it cannot be read, is damaged, or holds more than a file of its size should.
     """
-    with reading(path):
-        data = path.read_bytes()
-    if not data.startswith(_GZIP):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is a damaged gzip file ({error}): copy it again") from error
+    with reading(path), open_unpacked(path) as file:
+        return file.read()
 
 
 def content_hash(data: bytes) -> str:

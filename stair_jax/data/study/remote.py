@@ -1,5 +1,6 @@
 """Public data sets that are not here yet: from the Hugging Face hub, and files on GitHub."""
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Collection
@@ -112,7 +113,7 @@ def _download(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_SECONDS) as reply:
             data: bytes = reply.read(_MOST_BYTES + 1)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: it was cut off
         if isinstance(error, urllib.error.HTTPError) and error.code in _NOT_GIVEN:
             raise NotThere(f"{address} answers {error.code} {error.reason}") from error
         raise UserError(f"cannot reach {address} ({error}): {_LOCAL}") from error

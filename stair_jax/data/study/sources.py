@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stair_jax.data.left_out import MAX_BAD_SHARE
 from stair_jax.data.study import local
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.public_set import PublicSet, Row
@@ -12,8 +13,6 @@ from stair_jax.data.study.remote import NotThere, Remote, fetch_beside, fetch_gi
 from stair_jax.data.text_files import SourceRows
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.monitoring import say
-
-_MOST_UNREADABLE = 0.01  # share of a training set's rows
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Sources:
         self, one: PublicSet, rows: SourceRows, place: str, revision: str, digest: str
     ) -> list[Row]:
         bad = rows.unreadable
-        most = _MOST_UNREADABLE * len(rows) if one.role == "training" else 0
+        most = MAX_BAD_SHARE * len(rows) if one.role == "training" else 0
         if len(bad) > most:
             raise UserError(
                 f"{place}, {bad[0].place}: {bad[0].reason}; {len(bad)} of {len(rows)} rows cannot "

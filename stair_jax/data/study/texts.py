@@ -5,17 +5,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+from stair_jax.data import token_lengths
 from stair_jax.data.decontamination import normalised
 from stair_jax.data.study.public_set import PublicSet, Row
-from stair_jax.text import steps
+from stair_jax.data.token_lengths import TokenCounter
 
 # How many tokens a row of (prompt, answer) has, without the chat template around it.
 CountTokens = Callable[[str, str], int]
 
-_PIECE = re.compile(r"[A-Z]?[a-z]+|\n+|\S")
-_LETTERS = 7  # of a token at most, in the estimate
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _T = TypeVar("_T")
 
@@ -82,13 +81,8 @@ def sentences(text: str) -> list[str]:
 
 
 def estimate_tokens(prompt: str, answer: str) -> int:
-    """About the tokens of a byte-pair encoding: of rows in English most often a few too many.
-
-    A word is a token for each 7 letters; a digit, a sign, a capital inside of a word, a letter of
-    another script, a line break and a tag are one token each.
-    """
-    text = steps.TAG_PATTERN.sub("\n", f"{prompt}\n{answer}")
-    return sum(-(-len(piece.strip() or " ") // _LETTERS) for piece in _PIECE.findall(text))
+    """About the tokens of a row, as `token_lengths.estimate_tokens`."""
+    return token_lengths.estimate_tokens(f"{prompt}\n{answer}")
 
 
 def token_counter(folder: Path | None) -> CountTokens:
@@ -99,13 +93,5 @@ def token_counter(folder: Path | None) -> CountTokens:
     """
     if folder is None:
         return estimate_tokens
-    from stair_jax.text.tokenizer import load_huggingface
-
-    backend: Any = load_huggingface(folder).backend_tokenizer
-
-    def count(prompt: str, answer: str) -> int:
-        pieces = [prompt, *steps.TAG_PATTERN.split(answer)]
-        found = backend.encode_batch(pieces, add_special_tokens=False)
-        return sum(len(one.ids) for one in found) + len(pieces) - 2  # a tag between two pieces
-
-    return count
+    counter = TokenCounter(folder)
+    return lambda prompt, answer: sum(counter([prompt, answer]))

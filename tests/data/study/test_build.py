@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from stair_jax.data.built_folder import write_folder
 from stair_jax.data.decontamination import normalised
 from stair_jax.data.records import Prompt, SftRow
 from stair_jax.data.study import local, remote
@@ -262,6 +263,12 @@ def test_a_small_build_has_short_rows_and_no_benchmarks(tmp_path, write_sources,
     assert kinds == {"safety", "helpfulness"}
 
 
+def test_a_required_set_is_looked_for_in_a_small_build_too(tmp_path, write_sources, build):
+    write_sources(tmp_path / "sources")
+    with pytest.raises(UserError, match=r"sets that are absent: bring advglue/"):
+        build(tmp_path / "out", tmp_path / "sources", small=True, required=["advglue"])
+
+
 def test_a_bound_on_tokens_shortens_traces_and_leaves_out_long_rows(tmp_path, write_sources, build):
     trace = "\n\n".join(
         ["The first part.", *("A long check of rules. " * 9 for _ in range(6)), "So."]
@@ -319,6 +326,41 @@ def test_absent_sets_are_told_by_role_unless_they_are_required(
     assert "no training row is compared with these reported sets" in said[2]
     with pytest.raises(UserError, match=r"--require names sets that are absent: bring or_bench/"):
         build(tmp_path / "other", tmp_path / "sources", required=["star1", "or_bench"])
+
+
+def test_a_build_that_was_cut_off_may_be_made_anew(tmp_path):
+    def cut_off():
+        yield "bench/a", b"x"
+        raise KeyboardInterrupt
+
+    out, rows = tmp_path / "out", {"a": [{"id": "1"}], "b": [{"id": "2"}]}
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(out, rows, [], {}, lambda record: "card", cut_off())
+    write_folder(out, {"a": rows["a"]}, [], {}, lambda record: "card")
+    names = {path.name for path in out.iterdir() if path.is_file()}
+    assert names == {"a.jsonl", "left_out.jsonl", "data.json", "README.md"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (
+            "strongreject/baseline_prompts.json",
+            '[{"x": "y"}]',
+            "forbidden_prompt or goal: it has x",
+        ),
+        (
+            "xstest/xstest_v2_completions_gpt4_gpteval.csv",
+            "id,prompt,completion,type\n1,a,b,homonyms\n",
+            "xstest_gpt4: a row has no text in the column final_label",
+        ),
+    ],
+)
+def test_a_file_without_its_columns_is_an_error(tmp_path, write_sources, build, file, text, said):
+    write_sources(tmp_path / "sources")
+    (tmp_path / "sources" / file).write_text(text)
+    with pytest.raises(UserError, match=said):
+        build(tmp_path / "out", tmp_path / "sources")
 
 
 def test_a_folder_with_other_files_is_not_touched(tmp_path, write_sources, build):

@@ -1,6 +1,7 @@
 """Where sets are read from: local copies, the hub, GitHub; what is said of absent ones."""
 
 import gzip
+import http.client
 import io
 import json
 import urllib.error
@@ -185,6 +186,12 @@ def test_a_server_that_cannot_be_reached_is_an_error_that_names_the_way_out(
     hub(ConnectionError("no\nroute"))
     with pytest.raises(UserError, match=f"cannot reach {what}.*no route.*: copy the sets into a"):
         Sources(Choice()).rows(name)
+
+
+def test_a_download_that_is_cut_off_is_an_error(github):
+    github(http.client.IncompleteRead(b"{", 10))
+    with pytest.raises(UserError, match=r"cannot reach https://raw.*IncompleteRead"):
+        Sources(Choice()).rows("gsm8k_train")
 
 
 def test_a_download_is_bounded(github, monkeypatch):
