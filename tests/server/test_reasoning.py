@@ -89,7 +89,9 @@ def test_where_the_text_is_cut_changes_nothing(text, places, mode, is_structured
 
 
 @given(
-    written=st.lists(st.tuples(st.just("A"), st.text("ab <\n", min_size=1)), min_size=1, max_size=3),
+    written=st.lists(
+        st.tuples(st.just("A"), st.text("ab <\n", min_size=1)), min_size=1, max_size=3
+    ),
     final=st.text("ab <\n"),
     length=st.integers(0, 400),
 )
