@@ -51,6 +51,7 @@ class ChatAnswers:
         self._sampling = sampling_of(body, body.most_tokens, serving)
         self._choices = [Choice(n, self._new_text()) for n in range(body.num_choices)]
         self._usage = Usage(prompt=len(prompt.tokens))
+        self._start, self._has_begun = time.monotonic(), False
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -113,8 +114,16 @@ class ChatAnswers:
     async def _deltas(self, stream: Stream) -> AsyncIterator[tuple[Choice, Delta]]:
         """Pieces of the answers as they come; the last one of an answer says why it ended."""
         async for event in stream:
+            if not self._has_begun:
+                self._has_begun = True
+                self._serving.metrics.count_first_token(self._seconds)
             choice = self._choices[event.choice]
             yield choice, self._take(choice, event, stream)
+        self._serving.metrics.count_answers(self._usage, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
 
     def _take(self, choice: Choice, event: Event, stream: Stream) -> Delta:
         """What an event adds to its answer."""
