@@ -55,9 +55,7 @@ class AnsweringThread:
     The model is loaded, and tasks are made, in the thread too: tokenizers are not made for several.
     """
 
-    def __init__(
-        self, load: Callable[[], Answerer], after_step: Callable[[], None] = lambda: None
-    ):
+    def __init__(self, load: Callable[[], Answerer], after_step: Callable[[], None] = lambda: None):
         """A thread that waits for something to do.
 
         Args:
