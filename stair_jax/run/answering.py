@@ -124,6 +124,11 @@ class Answerer:
         scorer = self._scorer(method) if is_search(method) else None
         return answering.task(method, question.to_prompt(), tokens, scorer)
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether a reward model can guide its searches."""
+        return self._prm is not None
+
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
         parsed = parse_method(method)

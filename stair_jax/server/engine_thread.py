@@ -9,6 +9,7 @@ from stair_jax.closing import Closing
 from stair_jax.decoding.task import Task
 from stair_jax.run.answering import Answerer
 from stair_jax.run.answering_thread import AnsweringThread, Asked, Make
+from stair_jax.server.errors import ApiError
 
 
 class Event(NamedTuple):
@@ -170,7 +171,7 @@ class _Choice(Asked):
         self._send(self._stream, Event(self._number, error=error))
 
     def drop(self) -> None:
-        self.fail(asyncio.CancelledError())
+        self.fail(ApiError(503, "the server ends", code="shutting_down"))
 
     def _hear(self, id: tuple[Hashable, ...], tokens: tuple[int, ...]) -> None:
         self._send(self._stream, Event(self._number, tokens))

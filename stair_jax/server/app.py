@@ -1,0 +1,33 @@
+"""The app: all routes over one served model."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from stair_jax.server import chat, health, models
+from stair_jax.server.errors import add_handlers
+from stair_jax.server.serving import Serving
+
+_ROUTERS = (chat.router, models.router, health.router)
+
+
+def make_app(serving: Serving) -> FastAPI:
+    """An app that answers by a model.
+
+    Args:
+      serving: the model; it is closed when the app ends.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        serving.close()
+
+    # Without pages of documentation: they would load scripts from elsewhere.
+    app = FastAPI(title="stair_jax", openapi_url=None, lifespan=lifespan)
+    app.state.serving = serving
+    add_handlers(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
