@@ -1,9 +1,10 @@
 """The answers to one request: what their tasks bring, as pieces of text and numbers of tokens."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stair_jax.decoding.requests import Completion
+from stair_jax.inference.prompt_logps import LogpsCompletion, LogpsTask
 from stair_jax.run.answering_thread import Make
 from stair_jax.server.choice_text import ChoiceText, num_reasoning_tokens
 from stair_jax.server.engine_thread import Event, Stream
@@ -64,6 +65,24 @@ class Answers:
         """
         return self._serving.thread.asking(makes, self._serving.next_priority(priority), streams)
 
+    async def score(
+        self, sequences: Mapping[int, tuple[tuple[int, ...], int]], priority: int
+    ) -> dict[int, LogpsCompletion]:
+        """Log-probabilities of tokens, with the likeliest in their places.
+
+        Args:
+          sequences: by the number of a choice, token ids and the place of the first that is scored.
+          priority: of the request.
+        """
+        numbers, found = list(sequences), {}
+        makes = [_scoring(*sequences[number]) for number in numbers]
+        with self.ask(makes, priority, streams=False) as stream:
+            async for event in stream:
+                if event.error is not None:
+                    raise event.error
+                found[numbers[event.choice]] = event.result
+        return found
+
     async def deltas(self, stream: Stream) -> AsyncIterator[tuple[Choice, Delta]]:
         """Pieces of the answers as they come; with the last one of an answer, its `finish` is set.
 
@@ -88,8 +107,9 @@ class Answers:
             return delta
         if result is None:
             stream.cancel(choice.number)
+        delta = joined(delta, choice.text.end())
         self._end(choice, result)
-        return joined(delta, choice.text.end())
+        return delta
 
     def _end(self, choice: Choice, completion: Completion | None) -> None:
         was_cut = completion is not None and completion.finish != "stop"
@@ -104,6 +124,10 @@ class Answers:
 def joined(first: Delta, second: Delta) -> Delta:
     """Two pieces as one."""
     return Delta(first.reasoning + second.reasoning, first.content + second.content)
+
+
+def _scoring(tokens: tuple[int, ...], start: int) -> Make:
+    return lambda answerer: LogpsTask(tokens, start)
 
 
 def _as_completion(found: Found) -> Completion:

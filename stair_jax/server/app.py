@@ -5,11 +5,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from stair_jax.server import chat, health, models
+from stair_jax.server import chat, completions, health, models, score, tokenizing
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.serving import Serving
 
-_ROUTERS = (chat.router, models.router, health.router)
+_ROUTERS = (
+    chat.router,
+    completions.router,
+    models.router,
+    score.router,
+    tokenizing.router,
+    health.router,
+)
 
 
 def make_app(serving: Serving) -> FastAPI:

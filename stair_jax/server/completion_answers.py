@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from stair_jax.inference.prompt_logps import LogpsCompletion, LogpsTask
+from stair_jax.inference.prompt_logps import LogpsCompletion
 from stair_jax.run.answering_thread import Make
 from stair_jax.server.answers import Answers, Choice, joined
 from stair_jax.server.choice_text import ChoiceText
@@ -28,9 +28,7 @@ class CompletionAnswers:
         """
         self._serving, self._body = serving, body
         self._prompts = [prompt for prompt in prompts for _ in range(body.num_choices)]
-        texts = [
-            ChoiceText(serving.tokenizer, body.stops, Reasoning("raw")) for _ in self._prompts
-        ]
+        texts = [ChoiceText(serving.tokenizer, body.stops, Reasoning("raw")) for _ in self._prompts]
         self._answers = Answers(serving, texts, sum(len(prompt.tokens) for prompt in prompts))
         self._makes = list(self._sampled(prompts)) if body.most_tokens else []
         self._head = {
@@ -85,20 +83,14 @@ class CompletionAnswers:
         """Log-probabilities of the completions, and of their prompts where these are echoed."""
         if self._body.logprobs is None:
             return {}
-        wanted = {
-            choice.number: self._sequence(choice)
-            for choice in self._answers.choices
-            if len(self._sequence(choice)) > self._start(choice)
-        }
-        makes = [self._scoring(self._answers.choices[number]) for number in wanted]
-        priority = self._serving.next_priority(self._body.priority)
-        numbers, found = list(wanted), {}
-        with self._serving.thread.asking(makes, priority) as stream:
-            async for event in stream:
-                if event.error is not None:
-                    raise event.error
-                found[numbers[event.choice]] = event.result
-        return found
+        wanted = {}
+        for choice in self._answers.choices:
+            prompt = self._prompts[choice.number].tokens
+            # The first token of all has nothing before it.
+            tokens, start = (*prompt, *choice.ids), 1 if self._body.echo else len(prompt)
+            if len(tokens) > start:
+                wanted[choice.number] = (tokens, start)
+        return await self._answers.score(wanted, self._body.priority)
 
     def _sampled(self, prompts: list[TextPrompt]) -> Iterator[Make]:
         body = self._body
@@ -115,17 +107,6 @@ class CompletionAnswers:
 
     def _echo(self, choice: Choice) -> str:
         return self._prompts[choice.number].text if self._body.echo else ""
-
-    def _sequence(self, choice: Choice) -> tuple[int, ...]:
-        return (*self._prompts[choice.number].tokens, *choice.ids)
-
-    def _start(self, choice: Choice) -> int:
-        """Position of the first token that is scored; the first of all has nothing before it."""
-        return 1 if self._body.echo else len(self._prompts[choice.number].tokens)
-
-    def _scoring(self, choice: Choice) -> Make:
-        tokens, start = self._sequence(choice), self._start(choice)
-        return lambda answerer: LogpsTask(tokens, start)
 
     def _choice(
         self, choice: Choice, text: str, scored: LogpsCompletion | None = None

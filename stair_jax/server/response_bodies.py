@@ -75,9 +75,10 @@ class ResponseBody(SamplingFields):
     """
 
     NEUTRAL: ClassVar[Mapping[str, _Neutral]] = {
-        **dict.fromkeys(("reasoning", "truncation", "store"), lambda value: True),
+        "reasoning": lambda value: True,
+        "truncation": lambda value: value in (None, "disabled"),
         **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _is_none),
-        **dict.fromkeys(("max_tool_calls", "stop", "n"), _is_none),
+        **dict.fromkeys(("max_tool_calls",), _is_none),
         "include": lambda value: value in (None, []),
         "text": _is_plain_text,
         "background": lambda value: value in (None, False),

@@ -63,7 +63,7 @@ class ScoreBody(Body):
     def answers(self) -> list[str]:
         """The texts that are scored."""
         if self.answer is None:
-            return [(self.messages or ())[-1].as_message()["content"]]
+            return [(self.messages or [])[-1].as_message()["content"]]
         return [self.answer] if isinstance(self.answer, str) else self.answer
 
 
@@ -98,9 +98,7 @@ def _encode(answerer: Answerer, body: ScoreBody) -> Scored:
     return Scored(prompt, answers)
 
 
-async def _score(
-    serving: Serving, body: ScoreBody, tokens: Scored
-) -> list[list[StepScore]]:
+async def _score(serving: Serving, body: ScoreBody, tokens: Scored) -> list[list[StepScore]]:
     def make(answer: tuple[int, ...]) -> Make:
         return lambda answerer: StepScores(answerer.files.tokenizer, tokens.prompt, answer)
 

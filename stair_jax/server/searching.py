@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_jax.decoding.task import GatherTask, Task, TaskGroup
+from stair_jax.errors import UserError
 from stair_jax.inference.answers import Answered
+from stair_jax.inference.methods import Method
 from stair_jax.inference.step_scores import StepScore, StepScores
 from stair_jax.run.answer_models import AnswerSettings
 from stair_jax.run.answering import Answerer
@@ -12,8 +14,9 @@ from stair_jax.run.answering_thread import Make
 from stair_jax.server.bodies import SamplingFields
 from stair_jax.server.errors import ApiError
 from stair_jax.server.prompts import ChatPrompt
-from stair_jax.server.search_names import Search
+from stair_jax.server.search_names import Search, SearchFields, choose_search
 from stair_jax.server.serving import Serving, new_seed
+from stair_jax.settings import build
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,39 @@ class SearchTask(Task[Found]):
         )
 
 
-def search_settings(body: SamplingFields, search: Search, serving: Serving) -> AnswerSettings:
+def chosen_search(
+    serving: Serving, named: Method | None, fields: dict[str, Any] | None
+) -> Search | None:
+    """The search that a request asks for; None: none.
+
+    Args:
+      serving: the model.
+      named: in the name of the model.
+      fields: the field `search` of the body.
+
+    Raises:
+      ApiError: name and field contradict each other, or there is no such search.
+    """
+    try:
+        written = None if fields is None else build(SearchFields, fields, "search")
+        return choose_search(named, written, serving.defaults)
+    except UserError as error:
+        raise ApiError(400, str(error), "search") from error
+
+
+def search_settings(
+    body: SamplingFields, most: int | None, search: Search, serving: Serving
+) -> AnswerSettings:
     """How a search samples: as the server does, but for what the request says.
 
     Temperature 0 says nothing here, as all candidates would be alike: clients that measure send it
     with each request, whatever the model's name is.
+
+    Args:
+      body: of the request.
+      most: tokens of an answer; None: those of the server.
+      search: that is asked for.
+      serving: the model.
     """
     settings: AnswerSettings = search.settings(serving.defaults)
     if body.temperature:
@@ -92,19 +123,9 @@ def search_settings(body: SamplingFields, search: Search, serving: Serving) -> A
         settings = replace(settings, top_p=body.top_p)
     if body.top_k is not None:
         settings = replace(settings, top_k=max(0, body.top_k))
-    return settings
-
-
-def limit_tokens(settings: AnswerSettings, most: int | None) -> AnswerSettings:
-    """The same for answers of at most so many tokens; None: those of the settings."""
-    if most is None:
-        return settings
-    answer = min(most, settings.max_answer_tokens)
-    return replace(
-        settings,
-        max_answer_tokens=answer,
-        max_step_tokens=min(settings.max_step_tokens, answer),
-    )
+    answer = min(most or settings.max_answer_tokens, serving.max_length)
+    step = min(settings.max_step_tokens, answer)
+    return replace(settings, max_answer_tokens=answer, max_step_tokens=step)
 
 
 def search_choices(
@@ -131,34 +152,27 @@ def search_choices(
 
 
 def check_search(
-    search: Search, settings: AnswerSettings, body: SamplingFields, prefill: str, serving: Serving
+    search: Search, body: SamplingFields, prompt: ChatPrompt, serving: Serving
 ) -> None:
-    """Raises an ApiError where a request cannot be answered by a search.
-
-    Args:
-      search: that is asked for.
-      settings: of `search_settings`.
-      body: of the request.
-      prefill: the beginning of the answer.
-      serving: the model.
-    """
-    serving.answerer.check_method(str(search.method))
-    if body.stops:
-        raise ApiError(400, f"stop would cut what {search.method} has chosen: leave it out", "stop")
-    if prefill:
+    """Raises an ApiError where a request cannot be answered by a search."""
+    try:
+        serving.answerer.check_method(str(search.method))
+    except UserError as error:
+        raise ApiError(400, str(error), "model") from error
+    if prompt.prefill:
         raise ApiError(
             400,
             f"{search.method} begins its answers itself: end messages with the user's",
             "messages",
         )
-    most, each = serving.settings.max_choices, search.method.num_candidates(settings)
-    if each * body.num_choices > most:
+    most = serving.settings.max_choices
+    count = search.method.num_candidates(serving.defaults) * body.num_choices
+    if count > most:
         raise ApiError(
             400,
-            f"{body.num_choices} x {search.method} samples {each * body.num_choices} answers side "
-            f"by side, and the server allows {most}: ask for less, or start it with a larger "
-            "--max-choices",
-            "n" if body.num_choices > 1 else "model",
+            f"n is {body.num_choices}, and {search.method} samples {count} answers side by side: "
+            f"the server allows {most}, by --max-choices",
+            "model",
         )
 
 

@@ -115,6 +115,4 @@ def _encode(answerer: Answerer, body: TokenizeBody) -> list[int]:
         return encode_plain(tokenizer, body.prompt, body.add_special_tokens)
     messages = [message.as_message() for message in body.messages or ()]
     turns = with_system(messages, answerer.settings.system)
-    return encode_chat(
-        tokenizer, turns, body.add_generation_prompt, body.continue_final_message
-    )
+    return encode_chat(tokenizer, turns, body.add_generation_prompt, body.continue_final_message)
