@@ -20,7 +20,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from stair_jax.adapters.answering_thread import AnsweringThread
+from stair_jax.run.answering_thread import AnsweringThread
 from stair_jax.adapters.inspect_config import Asking, read_config
 from stair_jax.adapters.inspect_errors import shown_by_inspect
 from stair_jax.adapters.inspect_messages import DETAILS, content_of, messages_of

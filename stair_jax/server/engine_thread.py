@@ -1,0 +1,181 @@
+"""The one thread that owns the model and its driver, as the coroutines of a server ask it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Self
+
+from stair_jax.closing import Closing
+from stair_jax.decoding.task import Task
+from stair_jax.run.answering import Answerer
+from stair_jax.run.answering_thread import AnsweringThread, Asked, Make
+
+
+class Event(NamedTuple):
+    """What came of one of the tasks of a stream.
+
+    Attributes:
+      choice: number of the task.
+      tokens: ids that were sampled since the last event of the task.
+      result: of the task, with which it ends; None: it goes on.
+      error: what made it fail; None: nothing.
+    """
+
+    choice: int
+    tokens: tuple[int, ...] = ()
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other event of the task follows."""
+        return self.result is not None or self.error is not None
+
+
+class EngineThread(Closing):
+    """Runs tasks for coroutines of one event loop."""
+
+    def __init__(self, answerer: Answerer, after_step: Callable[[], None] = lambda: None):
+        """A thread that waits for something to do.
+
+        Args:
+          answerer: the model; from now on it is used in the thread alone.
+          after_step: called in the thread after each step of the driver.
+        """
+        self._outbox: list[tuple[Stream, Event]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._report = after_step
+        self._thread = AnsweringThread(lambda: answerer, self._after_step)
+
+    def asking(self, makes: Sequence[Make], priority: int = 0, streams: bool = False) -> "Stream":
+        """Asks several tasks, side by side.
+
+        Args:
+          makes: of each task, how it is made; called in the thread.
+          priority: see `Driver.add`.
+          streams: whether tokens are wanted as they are sampled; else only the results.
+
+        Returns:
+          what they bring. Where its block ends, so do tasks that are not done.
+        """
+        self._loop = asyncio.get_running_loop()
+        stream = Stream(len(makes))
+        for number, make in enumerate(makes):
+            self._thread.put(_Choice(self, stream, number, make, priority, streams))
+        return stream
+
+    async def ask(self, make: Make, priority: int = 0) -> Any:
+        """The result of one task; where the coroutine is cancelled, so is the task."""
+        with self.asking([make], priority) as stream:
+            async for event in stream:
+                if event.error is not None:
+                    raise event.error
+                return event.result
+
+    def close(self) -> None:
+        """Ends the thread; what is not answered is cancelled."""
+        self._thread.close()
+
+    def send(self, stream: "Stream", event: Event) -> None:
+        """Called in the thread: what is delivered after this step."""
+        self._outbox.append((stream, event))
+
+    def _after_step(self) -> None:
+        """Delivers all that came at once: each call of the loop from elsewhere has its price."""
+        self._report()
+        outbox, self._outbox = self._outbox, []
+        if outbox and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_deliver, outbox)
+
+
+class Stream:
+    """What tasks bring, as an asynchronous iterator of events; to be used in a `with` block."""
+
+    def __init__(self, count: int):
+        """Made by `EngineThread.asking`."""
+        self._events: deque[Event] = deque()
+        self._has_come = asyncio.Event()
+        self._is_open = [True] * count
+
+    def is_cancelled(self, choice: int) -> bool:
+        """Whether nobody waits for a task any more."""
+        return not self._is_open[choice]
+
+    def cancel(self, choice: int) -> None:
+        """Ends a task; no event of it follows."""
+        self._is_open[choice] = False
+        self._events = deque(event for event in self._events if event.choice != choice)
+        self._has_come.set()
+
+    def put(self, event: Event) -> None:
+        """Called in the loop of the events: what a task brought."""
+        if not self._is_open[event.choice]:
+            return
+        if self._events and not event.is_last:
+            last = self._events[-1]
+            if last.choice == event.choice:  # nobody has looked meanwhile
+                event = event._replace(tokens=last.tokens + event.tokens)
+                self._events.pop()
+        self._events.append(event)
+        self._has_come.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_open = [False] * len(self._is_open)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if not any(self._is_open):
+                raise StopAsyncIteration
+            self._has_come.clear()
+            await self._has_come.wait()
+        event = self._events.popleft()
+        if event.is_last:
+            self._is_open[event.choice] = False
+        return event
+
+
+class _Choice(Asked):
+    """A task of a stream."""
+
+    def __init__(
+        self,
+        thread: EngineThread,
+        stream: Stream,
+        number: int,
+        make: Make,
+        priority: int,
+        streams: bool,
+    ):
+        self._send, self._stream, self._number, self._make = thread.send, stream, number, make
+        self.priority = priority
+        self.on_tokens = self._hear if streams else None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._stream.is_cancelled(self._number)
+
+    def make(self, answerer: Answerer) -> Task[Any]:
+        return self._make(answerer)
+
+    def finish(self, result: Any) -> None:
+        self._send(self._stream, Event(self._number, result=result))
+
+    def fail(self, error: BaseException) -> None:
+        self._send(self._stream, Event(self._number, error=error))
+
+    def drop(self) -> None:
+        self.fail(asyncio.CancelledError())
+
+    def _hear(self, id: tuple[Hashable, ...], tokens: tuple[int, ...]) -> None:
+        self._send(self._stream, Event(self._number, tokens))
+
+
+def _deliver(outbox: list[tuple[Stream, Event]]) -> None:
+    for stream, event in outbox:
+        stream.put(event)
