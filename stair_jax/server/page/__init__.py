@@ -1,4 +1,4 @@
-"""A page to talk to the model, served beside the API: static files, without anything from outside."""
+"""A page to talk to the model, served beside the API: static files, nothing from elsewhere."""
 
 import hashlib
 from importlib.resources import files
