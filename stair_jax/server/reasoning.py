@@ -10,7 +10,6 @@ from stair_jax.text.steps import (
     FINAL_PREFIX,
     OUTPUT_CLOSE,
     OUTPUT_OPEN,
-    REASONING_CLOSE,
     REASONING_OPEN,
     TAG_PATTERN,
     TAGS,

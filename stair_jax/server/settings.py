@@ -1,6 +1,7 @@
 """Settings of the server."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stair_jax.settings import Settings, setting
 
@@ -29,7 +30,7 @@ class ServerSettings(Settings):
     port: int = setting(8000, least=0, most=65535)
     api_key_file: str = ""
     served_name: str = ""
-    reasoning: str = setting("separate", choices=("separate", "hidden", "raw"))
+    reasoning: Literal["separate", "hidden", "raw"] = "separate"
     max_body_bytes: int = setting(2**22, least=1, most=2**40)
     max_choices: int = setting(128, least=1, most=2**16)
     max_queue: int = setting(1024, least=1, most=2**24)
