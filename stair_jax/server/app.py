@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from stair_jax.server import chat, completions, health, models, score, tokenizing
+from stair_jax.server import chat, completions, health, models, responses, score, tokenizing
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.serving import Serving
 
 _ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     models.router,
     score.router,
     tokenizing.router,
