@@ -19,6 +19,7 @@ VERBS = (
     "synthesize",
     "answer",
     "chat",
+    "serve",
     "judge",
     "data",
     "completion",

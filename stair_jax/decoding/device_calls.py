@@ -84,6 +84,19 @@ class DeviceCalls:
             consume=consume,
         )
 
+    def warm_up(self) -> None:
+        """Compiles all programs, by calls in which every row is idle; for an engine that is."""
+        sizes, shard = self.engine_config, self.engine_config.shard_sizes()
+        nothing: list[list[Any]] = [[] for _ in range(sizes.num_shards)]
+        self.copy_pages(*pack_copies(nothing, sizes))
+        for num_rows in sizes.prefill_sizes:
+            self.prefill(*pack_prefill(nothing, num_rows, sizes))
+        slots = [SlotTable(shard.num_slots, shard.table_width) for _ in nothing]
+        modes: set[programs.DecodeMode] = {"full", sizes.decode_mode}
+        for mode in sorted(modes):
+            packed = pack_decode(slots, nothing, shard.lookahead)
+            jax.block_until_ready(self.decode(*packed, mode=mode))
+
     def copy_pages(self, source: np.ndarray, target: np.ndarray) -> None:
         """Copies pages; the arguments are what `pack_copies` returns."""
         rows = self.placement.rows((source, target))

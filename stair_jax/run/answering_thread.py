@@ -53,6 +53,9 @@ class AnsweringThread:
     """Steps the driver of an answerer; what is asked meanwhile joins the batch of the engine.
 
     The model is loaded, and tasks are made, in the thread too: tokenizers are not made for several.
+
+    Attributes:
+      failure: what loading or the engine raised; nobody is answered any more then.
     """
 
     def __init__(self, load: Callable[[], Answerer], after_step: Callable[[], None] = lambda: None):
@@ -68,6 +71,7 @@ class AnsweringThread:
         self._running: dict[int, Asked] = {}
         self._thread = threading.Thread(target=self._run, name="stair_jax", daemon=True)
         self._is_closed = False
+        self.failure: BaseException | None = None
         self._thread.start()
 
     async def ask(self, make: Make) -> Any:
@@ -104,19 +108,18 @@ class AnsweringThread:
 
     def _run(self) -> None:
         answerer: Answerer | None = None
-        broken: BaseException | None = None
         while (asked := self._queue.get()) is not None:
-            if broken is None:
+            if self.failure is None:
                 try:
                     answerer = answerer or self._load()
                     if not self._answer(answerer, asked):
                         return
                 except BaseException as error:
                     # Of loading or of the engine, which is in no known state: nobody is answered.
-                    broken = error
-            if broken is not None:
+                    self.failure = error
+            if self.failure is not None:
                 for each in (*self._running.values(), asked):
-                    each.fail(broken)
+                    each.fail(self.failure)
                 self._running.clear()
                 self._after_step()
 

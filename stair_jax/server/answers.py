@@ -1,5 +1,6 @@
 """The answers to one request: what their tasks bring, as pieces of text and numbers of tokens."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -54,6 +55,7 @@ class Answers:
         self._serving = serving
         self.choices = [Choice(number, text) for number, text in enumerate(texts)]
         self.usage = Usage(prompt=prompt_tokens)
+        self._start = time.monotonic()
 
     def ask(self, makes: Sequence[Make], priority: int, streams: bool) -> Stream:
         """Starts the tasks; to be used in a `with` block.
@@ -89,11 +91,20 @@ class Answers:
         Raises:
           Exception: what made a task fail.
         """
+        metrics, has_begun = self._serving.metrics, False
         async for event in stream:
             if event.error is not None:
                 raise event.error
+            if not has_begun:
+                has_begun = True
+                metrics.count_first_token(self._seconds)
             choice = self.choices[event.choice]
             yield choice, self._take(choice, event, stream)
+        metrics.count_answers(self.usage, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
 
     def _take(self, choice: Choice, event: Event, stream: Stream) -> Delta:
         """What an event adds to its answer."""

@@ -3,13 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from stair_jax.closing import Closing
 from stair_jax.decoding.task import Task
 from stair_jax.run.answering import Answerer
 from stair_jax.run.answering_thread import AnsweringThread, Asked, Make
 from stair_jax.server.errors import ApiError
+
+T = TypeVar("T")
 
 
 class Event(NamedTuple):
@@ -18,34 +20,26 @@ class Event(NamedTuple):
     Attributes:
       choice: number of the task.
       tokens: ids that were sampled since the last event of the task.
-      result: of the task, with which it ends; None: it goes on.
+      is_last: whether no other event of the task follows: it has a result, or has failed.
+      result: of the task.
       error: what made it fail; None: nothing.
     """
 
     choice: int
     tokens: tuple[int, ...] = ()
+    is_last: bool = False
     result: Any = None
     error: BaseException | None = None
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no other event of the task follows."""
-        return self.result is not None or self.error is not None
 
 
 class EngineThread(Closing):
     """Runs tasks for coroutines of one event loop."""
 
-    def __init__(self, answerer: Answerer, after_step: Callable[[], None] = lambda: None):
-        """A thread that waits for something to do.
-
-        Args:
-          answerer: the model; from now on it is used in the thread alone.
-          after_step: called in the thread after each step of the driver.
-        """
+    def __init__(self, answerer: Answerer):
+        """A thread that waits for something to do; it alone uses the model from now on."""
         self._outbox: list[tuple[Stream, Event]] = []
+        self._streams: set[Stream] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._report = after_step
         self._thread = AnsweringThread(lambda: answerer, self._after_step)
 
     def asking(self, makes: Sequence[Make], priority: int = 0, streams: bool = False) -> "Stream":
@@ -60,7 +54,7 @@ class EngineThread(Closing):
           what they bring. Where its block ends, so do tasks that are not done.
         """
         self._loop = asyncio.get_running_loop()
-        stream = Stream(len(makes))
+        stream = Stream(len(makes), self._streams)
         for number, make in enumerate(makes):
             self._thread.put(_Choice(self, stream, number, make, priority, streams))
         return stream
@@ -73,6 +67,21 @@ class EngineThread(Closing):
                     raise event.error
                 return event.result
 
+    async def call(self, function: Callable[[Answerer], T]) -> T:
+        """What a function of the model returns, called in the thread between two steps."""
+        result: T = await self.ask(lambda answerer: _Known(function(answerer)))
+        return result
+
+    @property
+    def num_open(self) -> int:
+        """Tasks that are asked and not done."""
+        return sum(stream.num_open for stream in self._streams)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the engine raised, which is then in no known state; None: it works."""
+        return self._thread.failure
+
     def close(self) -> None:
         """Ends the thread; what is not answered is cancelled."""
         self._thread.close()
@@ -83,7 +92,6 @@ class EngineThread(Closing):
 
     def _after_step(self) -> None:
         """Delivers all that came at once: each call of the loop from elsewhere has its price."""
-        self._report()
         outbox, self._outbox = self._outbox, []
         if outbox and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_deliver, outbox)
@@ -92,11 +100,18 @@ class EngineThread(Closing):
 class Stream:
     """What tasks bring, as an asynchronous iterator of events; to be used in a `with` block."""
 
-    def __init__(self, count: int):
-        """Made by `EngineThread.asking`."""
+    def __init__(self, count: int, streams: "set[Stream]"):
+        """Made by `EngineThread.asking`; it is one of the `streams` up to its end."""
         self._events: deque[Event] = deque()
         self._has_come = asyncio.Event()
         self._is_open = [True] * count
+        self._streams = streams
+        streams.add(self)
+
+    @property
+    def num_open(self) -> int:
+        """Tasks that are not done."""
+        return sum(self._is_open)
 
     def is_cancelled(self, choice: int) -> bool:
         """Whether nobody waits for a task any more."""
@@ -125,6 +140,7 @@ class Stream:
 
     def __exit__(self, *exception: object) -> None:
         self._is_open = [False] * len(self._is_open)
+        self._streams.discard(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -139,6 +155,19 @@ class Stream:
         if event.is_last:
             self._is_open[event.choice] = False
         return event
+
+
+class _Known(Task[T]):
+    """A task that is done before it asks anything."""
+
+    def __init__(self, result: T):
+        self.result = result
+
+    def start(self) -> list[Any]:
+        return []
+
+    def receive(self, completion: Any) -> list[Any]:
+        raise AssertionError("nothing was asked")
 
 
 class _Choice(Asked):
@@ -165,10 +194,10 @@ class _Choice(Asked):
         return self._make(answerer)
 
     def finish(self, result: Any) -> None:
-        self._send(self._stream, Event(self._number, result=result))
+        self._send(self._stream, Event(self._number, is_last=True, result=result))
 
     def fail(self, error: BaseException) -> None:
-        self._send(self._stream, Event(self._number, error=error))
+        self._send(self._stream, Event(self._number, is_last=True, error=error))
 
     def drop(self) -> None:
         self.fail(ApiError(503, "the server ends", code="shutting_down"))

@@ -15,6 +15,7 @@ from stair_jax.inference.methods import Method
 from stair_jax.run.answer_models import AnswerSettings, ModelFiles
 from stair_jax.run.answering import Answerer
 from stair_jax.server.bodies import SamplingFields
+from stair_jax.server.counters import Metrics
 from stair_jax.server.engine_thread import EngineThread
 from stair_jax.server.errors import ApiError
 from stair_jax.server.search_names import UnknownModelError, read_model
@@ -33,13 +34,17 @@ class Serving:
       answerer: the model; what steps its engine is in `thread` alone.
       settings: of the server.
       thread: that owns the engine.
+      metrics: what is counted.
       is_draining: whether no new requests are taken.
+      num_requests: that are being answered.
     """
 
     answerer: Answerer
     settings: ServerSettings
     thread: EngineThread = field(init=False)
+    metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
+    num_requests: int = 0
 
     def __post_init__(self) -> None:
         self.thread = EngineThread(self.answerer)
@@ -77,6 +82,8 @@ class Serving:
     @property
     def state(self) -> str:
         """Whether requests are taken: "ready", or the reason why not."""
+        if self.thread.failure is not None:
+            return "failed"
         return "draining" if self.is_draining else "ready"
 
     @property
@@ -105,7 +112,26 @@ class Serving:
         most = self.settings.max_choices
         if body.num_choices > most:
             raise ApiError(400, f"n is {body.num_choices}: it may be up to {most}", "n")
+        self.check_room(body.num_choices)
         return method
+
+    def check_room(self, count: int) -> None:
+        """Raises an ApiError where so many more answers would have to wait too long."""
+        slots = self.answerer.engine.device.engine_config.num_slots
+        most = slots + self.settings.max_queue
+        under_way = self.thread.num_open
+        if under_way + count > most:
+            raise ApiError(
+                429,
+                f"{under_way} answers are under way, and {most} may be: come back later",
+                code="queue_full",
+                headers=self.retry_after,
+            )
+
+    @property
+    def retry_after(self) -> dict[str, str]:
+        """The header that says when to come back: about as long as an answer takes."""
+        return {"Retry-After": str(max(1, min(60, round(self.metrics.mean_seconds))))}
 
     def next_priority(self, priority: int = 0) -> int:
         """The priority of tasks of a request: first come, first served, among those of like one."""
