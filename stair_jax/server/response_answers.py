@@ -178,7 +178,7 @@ class _Items:
 
     @property
     def _id(self) -> str:
-        return f"{'rs' if self._kind == 'reasoning' else 'msg'}_{self._unique}"
+        return f"{'rs' if self._kind == 'reasoning' else 'msg'}_{self._unique}{self._index:02d}"
 
     def _about(self, **fields: Any) -> _Json:
         """Fields of an event about the part of the item that is open."""
