@@ -18,6 +18,7 @@ from stair_jax.server import (
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.gate import Gate
 from stair_jax.server.keys import Keys
+from stair_jax.server.page import page_router
 from stair_jax.server.serving import Serving
 
 _ROUTERS = (
@@ -50,6 +51,6 @@ def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:
     app.state.serving = serving
     add_handlers(app)
     app.add_middleware(Gate, serving=serving, keys=keys)
-    for router in _ROUTERS:
+    for router in (*_ROUTERS, page_router()):
         app.include_router(router)
     return app

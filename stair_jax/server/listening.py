@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -42,16 +43,19 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(serving: Serving, keys: Keys | None, bound: socket.socket) -> bool:
+def listen(
+    serving: Serving, keys: Keys | None, bound: socket.socket, on_ready: Callable[[], None]
+) -> int:
     """Answers requests until a signal comes, and what is under way is done.
 
     Args:
       serving: the model; it is closed at the end.
       keys: of clients; None: they need none.
       bound: of `bind`.
+      on_ready: called once requests are answered.
 
     Returns:
-      whether all that was under way was finished.
+      0; or the number of the signal, where something under way was not finished.
     """
     config = uvicorn.Config(
         make_app(serving, keys),
@@ -63,14 +67,14 @@ def listen(serving: Serving, keys: Keys | None, bound: socket.socket) -> bool:
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config, serving)
+    server = _Server(config, serving, on_ready)
     try:
         server.run(sockets=[bound])
     finally:
         serving.close()
     if serving.thread.failure is not None:
         raise serving.thread.failure
-    return not server.num_cut
+    return server.number if server.num_cut else 0
 
 
 class _Server(uvicorn.Server):
@@ -79,18 +83,25 @@ class _Server(uvicorn.Server):
     A second signal ends it at once, and so does an engine that has failed.
 
     Attributes:
+      number: of the last signal.
       num_cut: requests that were not finished.
     """
 
-    def __init__(self, config: uvicorn.Config, serving: Serving):
+    def __init__(self, config: uvicorn.Config, serving: Serving, on_ready: Callable[[], None]):
         """Listens when it is run."""
         super().__init__(config)
-        self._serving = serving
+        self._serving, self._on_ready = serving, on_ready
         self._deadline = float("inf")
-        self.num_cut = 0
+        self.number = self.num_cut = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called at a signal, wherever Python is."""
+        self.number = sig
         if self._serving.is_draining:
             self._deadline = 0.0
             return
