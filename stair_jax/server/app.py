@@ -5,7 +5,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from stair_jax.server import chat, completions, health, metrics, models, score, tokenizing
+from stair_jax.server import (
+    chat,
+    completions,
+    health,
+    metrics,
+    models,
+    responses,
+    score,
+    tokenizing,
+)
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.gate import Gate
 from stair_jax.server.keys import Keys
@@ -15,6 +24,7 @@ from stair_jax.server.serving import Serving
 _ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     models.router,
     score.router,
     tokenizing.router,
