@@ -20,6 +20,7 @@ class Event(NamedTuple):
     Attributes:
       choice: number of the task.
       tokens: ids that were sampled since the last event of the task.
+      logps: of these.
       is_last: whether no other event of the task follows: it has a result, or has failed.
       result: of the task.
       error: what made it fail; None: nothing.
@@ -27,6 +28,7 @@ class Event(NamedTuple):
 
     choice: int
     tokens: tuple[int, ...] = ()
+    logps: tuple[float, ...] = ()
     is_last: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -135,7 +137,7 @@ class Stream:
         if self._events and not event.is_last:
             last = self._events[-1]
             if last.choice == event.choice:  # nobody has looked meanwhile
-                event = event._replace(tokens=last.tokens + event.tokens)
+                event = Event(event.choice, last.tokens + event.tokens, last.logps + event.logps)
                 self._events.pop()
         self._events.append(event)
         self._has_come.set()
@@ -213,8 +215,10 @@ class _Choice(Asked):
     def drop(self) -> None:
         self.fail(ApiError(503, "the server ends", code="shutting_down"))
 
-    def _hear(self, id: tuple[Hashable, ...], tokens: tuple[int, ...]) -> None:
-        self._send(self._stream, Event(self._number, tokens))
+    def _hear(
+        self, id: tuple[Hashable, ...], tokens: tuple[int, ...], logps: tuple[float, ...]
+    ) -> None:
+        self._send(self._stream, Event(self._number, tokens, logps))
 
 
 def _deliver(outbox: list[tuple[Stream, Event]]) -> None:
