@@ -9,6 +9,7 @@ from stair_jax.server import chat, health, metrics, models
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.gate import Gate
 from stair_jax.server.keys import Keys
+from stair_jax.server.page import page_router
 from stair_jax.server.serving import Serving
 
 _ROUTERS = (chat.router, models.router, health.router, metrics.router)
@@ -34,4 +35,5 @@ def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:
     app.add_middleware(Gate, serving=serving, keys=keys)
     for router in _ROUTERS:
         app.include_router(router)
+    app.include_router(page_router())
     return app

@@ -13,7 +13,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from stair_jax.server.page import page_router
 
-USAGE = {"prompt_tokens": 7, "completion_tokens": 42, "total_tokens": 49}
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 42,
+    "total_tokens": 49,
+    "completion_tokens_details": {"reasoning_tokens": 5, "kept_tokens": 9},
+}
 REASONING = "Title: Look\nIt is a sum.\n\nTitle: Add\nTwo and two."
 
 
@@ -133,7 +138,7 @@ def test_an_answer_is_shown_with_its_steps_folded_and_what_it_cost(server, chat)
     assert answer.locator(".steps details[open]").count() == 0
     assert answer.locator(".content").inner_text() == "4"
     cost = answer.locator(".cost").inner_text()
-    assert cost.startswith("7 tokens read · 42 written · ")
+    assert cost.startswith("7 tokens read · 42 written, 9 of them kept · ")
     answer.locator("summary").first.click()
     assert answer.locator(".steps details[open] .text").inner_text() == "It is a sum."
 
