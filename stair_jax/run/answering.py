@@ -11,8 +11,10 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
+from stair_jax.decoding.task import Service
 from stair_jax.inference.answers import Answered, Answering, AnswerTask
 from stair_jax.inference.methods import is_search, parse_method
+from stair_jax.inference.prompt_logps import prompt_logps_services
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -43,6 +45,7 @@ class Answerer:
         files: ModelFiles,
         settings: AnswerSettings,
         prm: PrmScorer | None,
+        services: Mapping[str, Service] | None = None,
     ):
         """Made by `load_answerer`."""
         self.engine, self.files, self.settings = engine, files, settings
@@ -52,7 +55,7 @@ class Answerer:
         )
         self._prm = prm
         self._self_reward: SelfReward | None = None
-        self.driver = Driver(engine, prm.services if prm else {})
+        self.driver = Driver(engine, {**(services or {}), **(prm.services if prm else {})})
 
     def warm_up(self) -> None:
         """Compiles what plain answers need, so that the first one is as fast as the others."""
@@ -204,7 +207,8 @@ def load_answerer(
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
     engine = start_engine(files.folder, engine_settings, layout)
-    return Answerer(engine, files, settings, scorer)
+    services = prompt_logps_services(engine.device)
+    return Answerer(engine, files, settings, scorer, services)
 
 
 def answer(

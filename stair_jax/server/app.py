@@ -5,14 +5,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from stair_jax.server import chat, health, metrics, models
+from stair_jax.server import chat, completions, health, metrics, models, score, tokenizing
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.gate import Gate
 from stair_jax.server.keys import Keys
 from stair_jax.server.page import page_router
 from stair_jax.server.serving import Serving
 
-_ROUTERS = (chat.router, models.router, health.router, metrics.router)
+_ROUTERS = (
+    chat.router,
+    completions.router,
+    models.router,
+    score.router,
+    tokenizing.router,
+    health.router,
+    metrics.router,
+)
 
 
 def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:

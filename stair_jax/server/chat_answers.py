@@ -1,57 +1,48 @@
-"""The answers to one chat: what their tasks bring, as a whole response or as pieces of one."""
+"""The answers to one chat, as a whole response or as pieces of one."""
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
 from typing import Any
 
-from stair_jax.decoding.requests import Completion
+from stair_jax.inference.prompt_logps import LogpsCompletion
+from stair_jax.run.answering_thread import Make
+from stair_jax.server.answers import Answers, Choice, joined
 from stair_jax.server.chat_bodies import ChatBody
-from stair_jax.server.choice_text import ChoiceText, num_reasoning_tokens
-from stair_jax.server.engine_thread import Event, Stream
+from stair_jax.server.choice_text import ChoiceText
+from stair_jax.server.engine_thread import Stream
 from stair_jax.server.logprobs import chat_logprobs
 from stair_jax.server.prompts import ChatPrompt
 from stair_jax.server.reasoning import Delta, Reasoning
 from stair_jax.server.sampled import sampled_choices, sampling_of
+from stair_jax.server.search_names import Search
+from stair_jax.server.searching import search_choices, search_details, search_settings
 from stair_jax.server.serving import Serving
 from stair_jax.server.streaming import DONE, event_of
-from stair_jax.server.usage import Usage
-
-
-@dataclass
-class Choice:
-    """An answer as it comes.
-
-    Attributes:
-      number: among the answers to the request.
-      text: its text.
-      ids: of its tokens.
-      logps: of the same, where they are asked for.
-      finish: why it ended, in OpenAI's words; "": it has not.
-    """
-
-    number: int
-    text: ChoiceText
-    ids: list[int] = field(default_factory=list)
-    logps: tuple[float, ...] = ()
-    finish: str = ""
 
 
 class ChatAnswers:
-    """The answers to a chat."""
+    """The answers to a chat, sampled or found by searches."""
 
-    def __init__(self, serving: Serving, body: ChatBody, prompt: ChatPrompt):
+    def __init__(
+        self, serving: Serving, body: ChatBody, prompt: ChatPrompt, search: Search | None = None
+    ):
         """Nothing is asked yet.
 
+        Args:
+          serving: the model.
+          body: of the request.
+          prompt: its chat.
+          search: that finds the answers; None: they are sampled.
+
         Raises:
-          UserError: the model cannot be asked so.
+          ApiError: the model cannot be asked so.
         """
         self._serving, self._body, self._prompt = serving, body, prompt
-        self._sampling = sampling_of(body, body.most_tokens, serving)
-        self._choices = [Choice(n, self._new_text()) for n in range(body.num_choices)]
-        self._usage = Usage(prompt=len(prompt.tokens))
-        self._start, self._has_begun = time.monotonic(), False
+        self._search = search
+        self._makes = self._sampled() if search is None else self._searched(search)
+        texts = [self._new_text() for _ in range(body.num_choices)]
+        self._answers = Answers(serving, texts, len(prompt.tokens))
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -61,93 +52,71 @@ class ChatAnswers:
 
     async def whole(self) -> dict[str, Any]:
         """The response with all answers."""
-        found = [Delta() for _ in self._choices]
+        found = [Delta() for _ in self._answers.choices]
         with self._ask(streams=bool(self._body.stops)) as stream:
-            async for choice, delta in self._deltas(stream):
-                found[choice.number] = _joined(found[choice.number], delta)
+            async for choice, delta in self._answers.deltas(stream):
+                found[choice.number] = joined(found[choice.number], delta)
+        scored = await self._scored(self._answers.choices)
         choices = [
             {
                 "index": choice.number,
                 "message": {"role": "assistant", **self._texts(delta), "refusal": None},
-                "logprobs": self._logprobs(choice),
+                "logprobs": self._logprobs(choice, scored),
                 "finish_reason": choice.finish,
+                **self._details(choice),
             }
-            for choice, delta in zip(self._choices, found, strict=True)
+            for choice, delta in zip(self._answers.choices, found, strict=True)
         ]
         return {
             **self._head,
             "object": "chat.completion",
             "choices": choices,
-            "usage": self._usage.as_json(),
+            "usage": self._answers.usage.as_json(),
         }
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The response in pieces, as server-sent events."""
         begun = set()
         with self._ask(streams=True) as stream:
-            async for choice, delta in self._deltas(stream):
+            async for choice, delta in self._answers.deltas(stream):
                 if choice.number not in begun:
                     begun.add(choice.number)
                     yield self._piece(choice, {"role": "assistant", "content": ""})
-                logprobs = self._logprobs(choice)
+                scored = await self._scored([choice] if choice.finish else [])
+                logprobs = self._logprobs(choice, scored)
                 if delta.reasoning or delta.content or logprobs:
                     yield self._piece(choice, self._texts(delta, is_piece=True), logprobs)
                 if choice.finish:
                     yield self._piece(choice, {}, finish=choice.finish)
         if self._body.includes_usage:
-            yield event_of({**self._chunk, "choices": [], "usage": self._usage.as_json()})
+            usage = self._answers.usage.as_json()
+            yield event_of({**self._chunk, "choices": [], "usage": usage})
         yield DONE
 
     def _ask(self, streams: bool) -> Stream:
-        makes = sampled_choices(
-            self._prompt.tokens,
-            self._sampling,
-            self._prompt.question.id,
-            self._body.seed,
-            self._body.num_choices,
+        # Log-probabilities come with whole answers, and a search has no tokens before its end.
+        streams = streams and not self._body.logprobs and self._search is None
+        return self._answers.ask(self._makes, self._body.priority, streams)
+
+    def _sampled(self) -> list[Make]:
+        body, prompt = self._body, self._prompt
+        sampling = sampling_of(body, body.most_tokens, self._serving)
+        return sampled_choices(
+            prompt.tokens, sampling, prompt.question.id, body.seed, body.num_choices
         )
-        # Log-probabilities come with the whole answer.
-        streams = streams and not self._body.logprobs
-        priority = self._serving.next_priority(self._body.priority)
-        return self._serving.thread.asking(makes, priority, streams)
 
-    async def _deltas(self, stream: Stream) -> AsyncIterator[tuple[Choice, Delta]]:
-        """Pieces of the answers as they come; the last one of an answer says why it ended."""
-        async for event in stream:
-            if not self._has_begun:
-                self._has_begun = True
-                self._serving.metrics.count_first_token(self._seconds)
-            choice = self._choices[event.choice]
-            yield choice, self._take(choice, event, stream)
-        self._serving.metrics.count_answers(self._usage, self._seconds)
+    def _searched(self, search: Search) -> list[Make]:
+        body = self._body
+        settings = search_settings(body, body.most_tokens, search, self._serving)
+        return search_choices(self._prompt, search, settings, body.seed, body.num_choices)
 
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._start
-
-    def _take(self, choice: Choice, event: Event, stream: Stream) -> Delta:
-        """What an event adds to its answer."""
-        if event.error is not None:
-            raise event.error
-        completion = event.result
-        new = event.tokens if completion is None else completion.tokens[len(choice.ids) :]
-        choice.ids += new
-        delta = choice.text.add(new)
-        if completion is None and not choice.text.is_stopped:
-            return delta
-        if completion is None:
-            stream.cancel(choice.number)
-        self._end(choice, completion)
-        return _joined(delta, choice.text.end())
-
-    def _end(self, choice: Choice, completion: Completion | None) -> None:
-        was_cut = completion is not None and completion.finish != "stop"
-        choice.finish = "length" if was_cut and not choice.text.is_stopped else "stop"
-        if self._body.logprobs and completion is not None:
-            choice.logps = completion.logps
-        self._usage.generated += len(choice.ids)
-        self._usage.kept += len(choice.ids)
-        self._usage.reasoning += num_reasoning_tokens(self._serving.tokenizer, choice.ids)
+    async def _scored(self, choices: list[Choice]) -> dict[int, LogpsCompletion]:
+        """Of each answer the likeliest tokens in the places of its own, where they are wanted."""
+        if not self._body.logprobs or not self._body.top_logprobs:
+            return {}
+        tokens = self._prompt.tokens
+        wanted = {c.number: ((*tokens, *c.ids), len(tokens)) for c in choices if c.ids}
+        return await self._answers.score(wanted, self._body.priority)
 
     def _new_text(self) -> ChoiceText:
         serving = self._serving
@@ -169,10 +138,21 @@ class ChatAnswers:
         serving = self._serving
         return serving.files.is_structured and serving.settings.reasoning == "separate"
 
-    def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
+    def _logprobs(
+        self, choice: Choice, scored: dict[int, LogpsCompletion]
+    ) -> dict[str, Any] | None:
         if not self._body.logprobs or not choice.finish:
             return None
-        return chat_logprobs(self._serving.tokenizer, choice.ids, choice.logps)
+        tokenizer, found = self._serving.tokenizer, scored.get(choice.number)
+        if found is None:
+            return chat_logprobs(tokenizer, choice.ids, choice.logps)
+        top = [likeliest[: self._body.top_logprobs] for likeliest in found.top]
+        return chat_logprobs(tokenizer, choice.ids, found.logps, top)
+
+    def _details(self, choice: Choice) -> dict[str, Any]:
+        if self._search is None or not self._search.details or choice.found is None:
+            return {}
+        return {"search": search_details(choice.found, self._search, self._serving)}
 
     @property
     def _chunk(self) -> dict[str, Any]:
@@ -186,8 +166,6 @@ class ChatAnswers:
         finish: str | None = None,
     ) -> bytes:
         piece = {"index": choice.number, "delta": delta, "finish_reason": finish}
-        return event_of({**self._chunk, "choices": [{**piece, "logprobs": logprobs}]})
-
-
-def _joined(first: Delta, second: Delta) -> Delta:
-    return Delta(first.reasoning + second.reasoning, first.content + second.content)
+        details = self._details(choice) if finish else {}
+        choices = [{**piece, "logprobs": logprobs, **details}]
+        return event_of({**self._chunk, "choices": choices})

@@ -1,10 +1,11 @@
 """Bodies of chats: their turns, and how they are answered."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stair_jax.data.questions import Message
+from stair_jax.inference.prompt_logps import MOST_TOP
 from stair_jax.server.bodies import Body, SamplingFields, is_empty
 
 
@@ -49,11 +50,21 @@ class ChatBody(SamplingFields):
       messages: the turns; a last one of the assistant is gone on with.
       max_completion_tokens: the same as `max_tokens`.
       logprobs: whether the answer has the log-probabilities of its tokens.
+      top_logprobs: how many of the likeliest tokens are told in the place of each.
+      search: what the name of a model cannot say of a search, see `SearchFields`.
     """
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
+    search: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
 
     @property
     def most_tokens(self) -> int | None:

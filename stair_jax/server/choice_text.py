@@ -34,6 +34,8 @@ class UntilStop:
 class ChoiceText:
     """Token ids of an answer as pieces of reasoning and content.
 
+    Stop texts end the content; in the steps before it they end nothing.
+
     Attributes:
       num_tokens: that have come.
     """
@@ -52,13 +54,14 @@ class ChoiceText:
     def add(self, ids: Sequence[int]) -> Delta:
         """What became known by further ids."""
         self.num_tokens += len(ids)
-        return self._reasoning.add(self._until.add(self._text.add(ids)))
+        delta = self._reasoning.add(self._text.add(ids))
+        return delta._replace(content=self._until.add(delta.content))
 
     def end(self) -> Delta:
         """The rest."""
-        first = self._reasoning.add(self._until.add(self._text.end(), is_last=True))
-        last = self._reasoning.end()
-        return Delta(first.reasoning + last.reasoning, first.content + last.content)
+        first, last = self._reasoning.add(self._text.end()), self._reasoning.end()
+        content = self._until.add(first.content + last.content, is_last=True)
+        return Delta(first.reasoning + last.reasoning, content)
 
 
 def num_reasoning_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> int:

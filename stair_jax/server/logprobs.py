@@ -6,11 +6,14 @@ from typing import Any
 from stair_jax.text.tokenizer import Tokenizer
 
 # The most negative that JSON readers of all clients take: OpenAI's own for "never".
-_LEAST = -9999.0
+LEAST = -9999.0
 
 
 def chat_logprobs(
-    tokenizer: Tokenizer, ids: Sequence[int], logps: Sequence[float]
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    logps: Sequence[float],
+    top: Sequence[Sequence[tuple[int, float]]] = (),
 ) -> dict[str, Any]:
     """The field `logprobs` of a choice.
 
@@ -18,15 +21,19 @@ def chat_logprobs(
       tokenizer: of the model.
       ids: sampled tokens.
       logps: of each, in nats.
+      top: in the place of each, ids of the likeliest tokens with theirs; (): not asked for.
     """
-    entries = [token_entry(tokenizer, id, logp) for id, logp in zip(ids, logps, strict=True)]
-    return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}
+    content = []
+    for id, logp, likeliest in zip(ids, logps, top or [()] * len(ids), strict=True):
+        others = [token_entry(tokenizer, *pair) for pair in likeliest]
+        content.append({**token_entry(tokenizer, id, logp), "top_logprobs": others})
+    return {"content": content, "refusal": None}
 
 
 def token_entry(tokenizer: Tokenizer, id: int, logp: float) -> dict[str, Any]:
     """A token with its log-probability."""
     text = token_text(tokenizer, id)
-    return {"token": text, "logprob": max(logp, _LEAST), "bytes": list(text.encode())}
+    return {"token": text, "logprob": max(logp, LEAST), "bytes": list(text.encode())}
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> str:

@@ -91,16 +91,24 @@ class Serving:
         """Of what answers: clients see by it that the model has changed."""
         return self._fingerprint
 
+    def check_model(self, model: str | None) -> Method | None:
+        """The search in the name of a model; None: it has none, or no model is named.
+
+        Raises:
+          ApiError: there is no such model.
+        """
+        try:
+            return None if model is None else read_model(model, self.name)
+        except UnknownModelError as error:
+            raise ApiError(404, str(error), "model", "model_not_found") from error
+
     def check_request(self, body: SamplingFields) -> Method | None:
         """The search in the name of the model that a request asks; None: it has none.
 
         Raises:
           ApiError: there is no such model, or more is asked than is served.
         """
-        try:
-            method = read_model(body.model, self.name)
-        except UnknownModelError as error:
-            raise ApiError(404, str(error), "model", "model_not_found") from error
+        method = self.check_model(body.model)
         most = self.settings.max_choices
         if body.num_choices > most:
             raise ApiError(400, f"n is {body.num_choices}: it may be up to {most}", "n")
