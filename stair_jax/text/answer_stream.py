@@ -14,6 +14,8 @@ from stair_jax.text.steps import (
 from stair_jax.text.tokenizer import Tokenizer
 
 _UNFINISHED = "\ufffd"  # what bytes are decoded to that are no character yet
+# Ids that are decoded again when others come: all would take time by the square of their number.
+_MOST_IDS, _FEWEST_IDS = 64, 16
 PartKind = Literal["title", "step", "final", "outside", "end"]
 
 
@@ -37,13 +39,17 @@ class TokenText:
     def __init__(self, tokenizer: Tokenizer):
         """Nothing has come."""
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._given = 0  # characters
+        self._ids: list[int] = []  # the last ones
+        self._given = 0  # characters of their text
 
     def add(self, ids: Iterable[int]) -> str:
         """The text that became known by further ids: without a character that is incomplete."""
         self._ids += ids
-        return self._new(self._tokenizer.decode(self._ids).rstrip(_UNFINISHED))
+        text = self._tokenizer.decode(self._ids).rstrip(_UNFINISHED)
+        new = self._new(text)
+        if len(self._ids) > _MOST_IDS:
+            self._forget(text)
+        return new
 
     def end(self) -> str:
         """The rest."""
@@ -53,6 +59,13 @@ class TokenText:
         new = text[self._given :]
         self._given = max(self._given, len(text))
         return new
+
+    def _forget(self, text: str) -> None:
+        """Leaves out the first ids, where the text of the others is the same without them."""
+        kept = self._ids[-_FEWEST_IDS:]
+        end = self._tokenizer.decode(kept)
+        if text.endswith(end) and not end.startswith(_UNFINISHED):
+            self._ids, self._given = kept, len(end)
 
 
 class AnswerParts:

@@ -59,6 +59,38 @@ def test_pieces_of_tokens_are_the_text_of_all_of_them(chat_tokenizer, text, plac
     assert "".join(shown) + pieces.end() == chat_tokenizer.decode(ids)
 
 
+@given(text=st.text(max_size=150), places=st.lists(st.integers(0, 2000), max_size=60))
+def test_a_long_text_comes_whole_with_the_tokens_of_all_families(family, text, places):
+    ids = family.encode_text(text * 3)
+    pieces = TokenText(family)
+    shown = [pieces.add(ids_of_piece) for ids_of_piece in cut(ids, places)]
+    assert "".join(shown) + pieces.end() == family.decode(ids)
+
+
+@given(data=st.data())
+def test_any_ids_come_whole(chat_tokenizer, data):
+    """Also those of bytes that are no text."""
+    ids = data.draw(st.lists(st.integers(0, chat_tokenizer.vocab_size - 1), max_size=300))
+    pieces = TokenText(chat_tokenizer)
+    shown = [pieces.add([id]) for id in ids]
+    assert "".join(shown) + pieces.end() == chat_tokenizer.decode(ids)
+
+
+def test_a_long_answer_is_not_decoded_again_and_again(chat_tokenizer):
+    class Counting:
+        count = 0
+
+        def decode(self, ids):
+            self.count += len(ids)
+            return chat_tokenizer.decode(ids)
+
+    counting, ids = Counting(), chat_tokenizer.encode_text("a word " * 1000)
+    pieces = TokenText(counting)
+    shown = "".join(pieces.add([id]) for id in ids)
+    assert shown + pieces.end() == chat_tokenizer.decode(ids)
+    assert counting.count < 100 * len(ids)
+
+
 def test_a_character_is_shown_once_it_is_whole(chat_tokenizer):
     pieces = TokenText(chat_tokenizer)
     ids = chat_tokenizer.encode_text("é")
