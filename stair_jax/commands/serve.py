@@ -59,7 +59,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments, session: Session) -> int:
     """Serves until a signal comes; returns the exit status."""
     options = arguments.options
-    session.on_interrupt = "the server has ended"
+    session.on_interrupt = "not all requests were finished"
     server = read_settings(options, ServerSettings)
     settings = read_settings(options, ServedSettings)
     runtime = _runtime_fields(arguments.overrides)
@@ -78,10 +78,13 @@ def execute(arguments: Arguments, session: Session) -> int:
         answerer.warm_up()
         serving = Serving(answerer, server)
         guard = "" if keys else "; no API key is needed"
-        say(f"serve: {serving.name} is ready at {address_of(bound)}/v1{guard}")
-        is_whole = listen(serving, keys, bound)
+        ready = f"serve: {serving.name} is ready at {address_of(bound)}/v1{guard}"
+        number = listen(serving, keys, bound, lambda: say(ready))
+    if number:
+        session.signals.number = number
+        return session.end_by_signal()
     say("serve: ended")
-    return 0 if is_whole else session.end_by_signal()
+    return 0
 
 
 def _check_packages() -> None:

@@ -5,7 +5,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from stair_jax.server import chat, completions, health, metrics, models, score, tokenizing
+from stair_jax.server import (
+    chat,
+    completions,
+    health,
+    metrics,
+    models,
+    responses,
+    score,
+    tokenizing,
+)
 from stair_jax.server.errors import add_handlers
 from stair_jax.server.gate import Gate
 from stair_jax.server.keys import Keys
@@ -15,6 +24,7 @@ from stair_jax.server.serving import Serving
 _ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     models.router,
     score.router,
     tokenizing.router,
@@ -41,7 +51,7 @@ def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:
     app.state.serving = serving
     add_handlers(app)
     app.add_middleware(Gate, serving=serving, keys=keys)
-    for router in _ROUTERS:
+    for router in (*_ROUTERS, page_router()):
         app.include_router(router)
     app.include_router(page_router())
     return app

@@ -28,6 +28,7 @@ async def completions(request: Request) -> Response:
     most, count = serving.settings.max_choices, len(body.prompts) * body.num_choices
     if count > most:
         raise ApiError(400, f"prompt and n ask for {count} texts: it may be {most}", "prompt")
+    serving.check_room(count)
     prompts = await serving.in_text_thread(encode_prompts, serving.answerer, body)
     answers = CompletionAnswers(serving, body, prompts)
     if body.stream:

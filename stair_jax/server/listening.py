@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -9,12 +10,13 @@ import uvicorn
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.server.app import make_app
+from stair_jax.server.errors import ApiError
 from stair_jax.server.keys import Keys
 from stair_jax.server.serving import Serving
 from stair_jax.server.settings import ServerSettings
 
 _BACKLOG = 2048
-_GRACE_SECONDS = 1  # for connections without a request
+_GRACE_SECONDS = 1  # for clients to read why their requests were cut off
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -42,16 +44,19 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(serving: Serving, keys: Keys | None, bound: socket.socket) -> bool:
+def listen(
+    serving: Serving, keys: Keys | None, bound: socket.socket, on_ready: Callable[[], None]
+) -> int:
     """Answers requests until a signal comes, and what is under way is done.
 
     Args:
       serving: the model; it is closed at the end.
       keys: of clients; None: they need none.
       bound: of `bind`.
+      on_ready: called once requests are answered.
 
     Returns:
-      whether all that was under way was finished.
+      0; or the number of the signal, where something under way was not finished.
     """
     config = uvicorn.Config(
         make_app(serving, keys),
@@ -63,14 +68,14 @@ def listen(serving: Serving, keys: Keys | None, bound: socket.socket) -> bool:
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config, serving)
+    server = _Server(config, serving, on_ready)
     try:
         server.run(sockets=[bound])
     finally:
         serving.close()
     if serving.thread.failure is not None:
         raise serving.thread.failure
-    return not server.num_cut
+    return server.number if server.num_cut else 0
 
 
 class _Server(uvicorn.Server):
@@ -79,20 +84,27 @@ class _Server(uvicorn.Server):
     A second signal ends it at once, and so does an engine that has failed.
 
     Attributes:
+      number: of the last signal.
       num_cut: requests that were not finished.
     """
 
-    def __init__(self, config: uvicorn.Config, serving: Serving):
+    def __init__(self, config: uvicorn.Config, serving: Serving, on_ready: Callable[[], None]):
         """Listens when it is run."""
         super().__init__(config)
-        self._serving = serving
+        self._serving, self._on_ready = serving, on_ready
         self._deadline = float("inf")
-        self.num_cut = 0
+        self.number = self.num_cut = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called at a signal, wherever Python is."""
+        self.number = sig
         if self._serving.is_draining:
-            self._deadline = 0.0
+            self._deadline = min(self._deadline, time.monotonic())
             return
         self._serving.is_draining = True
         self._deadline = time.monotonic() + self._serving.settings.drain_seconds
@@ -100,11 +112,12 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: whether to end."""
         should_exit = await super().on_tick(counter)
-        serving = self._serving
-        is_late = time.monotonic() > self._deadline
-        if serving.is_draining and (is_late or not serving.num_requests):
+        serving, now = self._serving, time.monotonic()
+        if now > self._deadline and not self.num_cut and serving.num_requests:
             self.num_cut = serving.num_requests
-            if self.num_cut:
-                say(f"serve: {self.num_cut} requests were not finished")
-            return True
-        return should_exit or serving.thread.failure is not None
+            say(f"serve: {self.num_cut} requests were not finished")
+            serving.thread.abort(ApiError(503, "the server ends", code="shutting_down"))
+        is_over = not serving.num_requests or now > self._deadline + _GRACE_SECONDS
+        return (
+            should_exit or serving.thread.failure is not None or (serving.is_draining and is_over)
+        )

@@ -85,6 +85,7 @@ async def score(request: Request) -> JSONResponse:
     most = serving.settings.max_choices
     if len(body.answers) > most:
         raise ApiError(400, f"answer has {len(body.answers)} texts: it may have {most}", "answer")
+    serving.check_room(len(body.answers))
     tokens = await serving.in_text_thread(_encode, serving.answerer, body)
     found = await attended(request.receive, _score(serving, body, tokens))
     return JSONResponse(_response(serving, body, tokens, found))

@@ -13,9 +13,8 @@ from stair_jax.text.steps import (
 )
 from stair_jax.text.tokenizer import Tokenizer
 
+_CONTEXT = 32  # ids that are decoded with those that come
 _UNFINISHED = "\ufffd"  # what bytes are decoded to that are no character yet
-# Ids that are decoded again when others come: all would take time by the square of their number.
-_MOST_IDS, _FEWEST_IDS = 64, 16
 PartKind = Literal["title", "step", "final", "outside", "end"]
 
 
@@ -34,21 +33,26 @@ class Part(NamedTuple):
 
 
 class TokenText:
-    """Token ids, as they come, as pieces of text: joined, these are the text of all ids."""
+    """Token ids, as they come, as pieces of text: joined, these are the text of all ids.
+
+    The last ids alone are decoded anew with each piece, so that its cost does not grow with the
+    length of the answer.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         """Nothing has come."""
         self._tokenizer = tokenizer
-        self._ids: list[int] = []  # the last ones
-        self._given = 0  # characters of their text
+        self._ids: list[int] = []  # the last ones: what stands before them has its text
+        self._given = 0  # characters of these
 
     def add(self, ids: Iterable[int]) -> str:
         """The text that became known by further ids: without a character that is incomplete."""
         self._ids += ids
-        text = self._tokenizer.decode(self._ids).rstrip(_UNFINISHED)
-        new = self._new(text)
-        if len(self._ids) > _MOST_IDS:
-            self._forget(text)
+        whole = self._tokenizer.decode(self._ids)
+        known = whole.rstrip(_UNFINISHED)
+        new = self._new(known)
+        if len(self._ids) > 2 * _CONTEXT and known == whole:
+            self._forget(whole)
         return new
 
     def end(self) -> str:
@@ -60,12 +64,12 @@ class TokenText:
         self._given = max(self._given, len(text))
         return new
 
-    def _forget(self, text: str) -> None:
-        """Leaves out the first ids, where the text of the others is the same without them."""
-        kept = self._ids[-_FEWEST_IDS:]
-        end = self._tokenizer.decode(kept)
-        if text.endswith(end) and not end.startswith(_UNFINISHED):
-            self._ids, self._given = kept, len(end)
+    def _forget(self, whole: str) -> None:
+        """Keeps the last ids alone, unless their text depends on those before them."""
+        rest = self._ids[-_CONTEXT:]
+        text = self._tokenizer.decode(rest)
+        if text.strip() and whole.endswith(text):
+            self._ids, self._given = rest, len(text)
 
 
 class AnswerParts:

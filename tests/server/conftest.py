@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import httpx
+import jax
 import pytest
 
 from stair_jax.run.answer_models import AnswerSettings, find_files
@@ -82,3 +83,42 @@ def chat_body():
         return {"model": NAME, "messages": [{"role": "user", "content": text}], **fields}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def guided(served_files, tmp_path_factory, chat_tokenizer):
+    """The same model with a random reward model, and with other settings of search."""
+    from stair_jax.models import huggingface
+
+    config = huggingface.load_config(served_files)
+    params = huggingface.load_params(served_files, config)
+    head = {"kernel": jax.random.normal(jax.random.key(1), (config.hidden_size,))}
+    folder = tmp_path_factory.mktemp("prm") / "hf"
+    huggingface.save(folder, params, config, chat_tokenizer, head)
+    settings = AnswerSettings(
+        method="sample", temperature=1.0, max_answer_tokens=24, max_step_tokens=8, slots=4,
+        n=3, width=2, successors=2, max_depth=2,
+    )  # fmt: skip
+    files, prm = find_files(str(served_files), str(folder), settings)
+    return load_answerer(files, prm, settings, 4, steps=4)
+
+
+@pytest.fixture
+def ask_guided(guided):
+    """As `ask`, of the model with a reward model."""
+
+    def post(body, path="/v1/chat/completions", **settings):
+        async def run():
+            serving = Serving(guided, ServerSettings(served_name=NAME, **settings))
+            transport = httpx.ASGITransport(make_app(serving), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://tiny") as client:
+                response = await client.post(path, json=body)
+            await asyncio.to_thread(serving.close)
+            return response
+
+        response = asyncio.run(run())
+        engine = guided.engine
+        assert not engine.pending and engine.free == engine.capacity and not engine._handles
+        return response
+
+    return post
