@@ -53,5 +53,4 @@ def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:
     app.add_middleware(Gate, serving=serving, keys=keys)
     for router in (*_ROUTERS, page_router()):
         app.include_router(router)
-    app.include_router(page_router())
     return app

@@ -187,7 +187,7 @@ def test_a_search_shows_its_candidates_with_the_scores_of_their_steps(server, ch
     candidates = [
         {"text": text("5"), "score": 0.1, "step_scores": [0.5, 0.1]},
         {"text": text("4"), "score": 0.9, "step_scores": [0.5, 0.9]},
-        {"text": text("6"), "score": None, "step_scores": []},
+        {"text": text("6"), "score": None, "step_scores": [0.3, None]},
     ]
     search = {"candidates": candidates, "method": "best_of_n:8", "tokens": 42}
     server.deltas, server.last = structured(), {"search": search}
@@ -206,6 +206,7 @@ def test_a_search_shows_its_candidates_with_the_scores_of_their_steps(server, ch
     assert [best.nth(i).get_attribute("title") for i in (0, 1)] == ["Look", "Answer"]
     shares = [best.nth(i).evaluate("e => e.style.getPropertyValue('--share')") for i in (0, 1)]
     assert shares == ["50%", "100%"]
+    assert rows.last.locator("li").all_inner_texts() == ["0.300", "none"]
     assert rows.first.locator("summary").inner_text() == "4"
 
 
