@@ -13,7 +13,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from stair_jax.server.page import page_router
 
-USAGE = {"prompt_tokens": 7, "completion_tokens": 42, "total_tokens": 49}
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 42,
+    "total_tokens": 49,
+    "completion_tokens_details": {"reasoning_tokens": 5, "kept_tokens": 9},
+}
 REASONING = "Title: Look\nIt is a sum.\n\nTitle: Add\nTwo and two."
 
 
@@ -133,7 +138,7 @@ def test_an_answer_is_shown_with_its_steps_folded_and_what_it_cost(server, chat)
     assert answer.locator(".steps details[open]").count() == 0
     assert answer.locator(".content").inner_text() == "4"
     cost = answer.locator(".cost").inner_text()
-    assert cost.startswith("7 tokens read · 42 written · ")
+    assert cost.startswith("7 tokens read · 42 written, 9 of them kept · ")
     answer.locator("summary").first.click()
     assert answer.locator(".steps details[open] .text").inner_text() == "It is a sum."
 
@@ -182,7 +187,7 @@ def test_a_search_shows_its_candidates_with_the_scores_of_their_steps(server, ch
     candidates = [
         {"text": text("5"), "score": 0.1, "step_scores": [0.5, 0.1]},
         {"text": text("4"), "score": 0.9, "step_scores": [0.5, 0.9]},
-        {"text": text("6"), "score": None, "step_scores": []},
+        {"text": text("6"), "score": None, "step_scores": [0.3, None]},
     ]
     search = {"candidates": candidates, "method": "best_of_n:8", "tokens": 42}
     server.deltas, server.last = structured(), {"search": search}
@@ -201,6 +206,7 @@ def test_a_search_shows_its_candidates_with_the_scores_of_their_steps(server, ch
     assert [best.nth(i).get_attribute("title") for i in (0, 1)] == ["Look", "Answer"]
     shares = [best.nth(i).evaluate("e => e.style.getPropertyValue('--share')") for i in (0, 1)]
     assert shares == ["50%", "100%"]
+    assert rows.last.locator("li").all_inner_texts() == ["0.300", "none"]
     assert rows.first.locator("summary").inner_text() == "4"
 
 

@@ -70,6 +70,14 @@ def test_pieces_of_many_tokens_are_the_text_of_all_of_them(chat_tokenizer, text,
         assert "".join(shown) + pieces.end() == chat_tokenizer.decode(ids)
 
 
+@given(text=st.text(max_size=150), places=st.lists(st.integers(0, 2000), max_size=60))
+def test_a_long_text_comes_whole_with_the_tokens_of_all_families(family, text, places):
+    ids = family.encode_text(text * 3)
+    pieces = TokenText(family)
+    shown = [pieces.add(ids_of_piece) for ids_of_piece in cut(ids, places)]
+    assert "".join(shown) + pieces.end() == family.decode(ids)
+
+
 def test_a_piece_costs_the_same_however_long_the_answer_is(chat_tokenizer, monkeypatch):
     lengths = []
     decode = chat_tokenizer.decode

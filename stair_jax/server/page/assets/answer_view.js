@@ -73,8 +73,12 @@ function costLine(answer) {
   return parts.join(" · ");
 }
 
-function tokens({ prompt_tokens, completion_tokens, kept_tokens }, seconds) {
-  const kept = kept_tokens === undefined ? "" : ` (${kept_tokens} of them kept)`;
-  const rate = Math.round(completion_tokens / Math.max(seconds, 0.001));
-  return [`${prompt_tokens} tokens read`, `${completion_tokens} written${kept}`, `${rate} a second`];
+function tokens(usage, seconds) {
+  const { prompt_tokens: read, completion_tokens: written } = usage;
+  const kept = usage.completion_tokens_details?.kept_tokens ?? written;
+  return [
+    `${read} tokens read`,
+    `${written} written` + (kept === written ? "" : `, ${kept} of them kept`),
+    `${Math.round(written / Math.max(seconds, 0.001))} a second`,
+  ];
 }

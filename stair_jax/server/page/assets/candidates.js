@@ -50,12 +50,16 @@ function text(candidate) {
 
 // How far each score lies between the least and the greatest of them, in percent.
 function shareOf(candidates) {
-  const scores = candidates.flatMap((candidate) => candidate.step_scores ?? []);
+  const scores = candidates.flatMap(({ step_scores = [] }) => step_scores).filter(isKnown);
   const least = scores.reduce((a, b) => Math.min(a, b), Infinity);
   const range = scores.reduce((a, b) => Math.max(a, b), -Infinity) - least;
-  return (score) => (range > 0 ? `${(100 * (score - least)) / range}%` : "0%");
+  return (score) => (isKnown(score) && range > 0 ? `${(100 * (score - least)) / range}%` : "0%");
+}
+
+function isKnown(score) {
+  return typeof score === "number";
 }
 
 function shown(score) {
-  return typeof score === "number" ? score.toFixed(3) : "none";
+  return isKnown(score) ? score.toFixed(3) : "none";
 }
