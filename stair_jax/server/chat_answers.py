@@ -111,11 +111,15 @@ class ChatAnswers:
         return search_choices(self._prompt, search, settings, body.seed, body.num_choices)
 
     async def _scored(self, choices: list[Choice]) -> dict[int, LogpsCompletion]:
-        """Of each answer the likeliest tokens in the places of its own, where they are wanted."""
-        if not self._body.logprobs or not self._body.top_logprobs:
+        """Log-probabilities of answers that come without them, or not with the likeliest tokens."""
+        if not self._body.logprobs:
             return {}
-        tokens = self._prompt.tokens
-        wanted = {c.number: ((*tokens, *c.ids), len(tokens)) for c in choices if c.ids}
+        tokens, has_top = self._prompt.tokens, bool(self._body.top_logprobs)
+        wanted = {
+            choice.number: ((*tokens, *choice.ids), len(tokens))
+            for choice in choices
+            if choice.ids and (has_top or not choice.logps)
+        }
         return await self._answers.score(wanted, self._body.priority)
 
     def _new_text(self) -> ChoiceText:
@@ -146,7 +150,7 @@ class ChatAnswers:
         tokenizer, found = self._serving.tokenizer, scored.get(choice.number)
         if found is None:
             return chat_logprobs(tokenizer, choice.ids, choice.logps)
-        top = [likeliest[: self._body.top_logprobs] for likeliest in found.top]
+        top = [likeliest[: self._body.top_logprobs or 0] for likeliest in found.top]
         return chat_logprobs(tokenizer, choice.ids, found.logps, top)
 
     def _details(self, choice: Choice) -> dict[str, Any]:
