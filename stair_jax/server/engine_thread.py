@@ -77,6 +77,11 @@ class EngineThread(Closing):
         """Tasks that are asked and not done."""
         return sum(stream.num_open for stream in self._streams)
 
+    def abort(self, error: Exception) -> None:
+        """Makes all that is asked fail; to be called in the loop."""
+        for stream in self._streams:
+            stream.abort(error)
+
     @property
     def failure(self) -> BaseException | None:
         """What the engine raised, which is then in no known state; None: it works."""
@@ -134,6 +139,12 @@ class Stream:
                 self._events.pop()
         self._events.append(event)
         self._has_come.set()
+
+    def abort(self, error: Exception) -> None:
+        """Makes the tasks that are not done fail."""
+        for choice, is_open in enumerate(self._is_open):
+            if is_open:
+                self.put(Event(choice, is_last=True, error=error))
 
     def __enter__(self) -> Self:
         return self

@@ -10,12 +10,13 @@ import uvicorn
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.server.app import make_app
+from stair_jax.server.errors import ApiError
 from stair_jax.server.keys import Keys
 from stair_jax.server.serving import Serving
 from stair_jax.server.settings import ServerSettings
 
 _BACKLOG = 2048
-_GRACE_SECONDS = 1  # for connections without a request
+_GRACE_SECONDS = 1  # for clients to read why their requests were cut off
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -103,7 +104,7 @@ class _Server(uvicorn.Server):
         """Called at a signal, wherever Python is."""
         self.number = sig
         if self._serving.is_draining:
-            self._deadline = 0.0
+            self._deadline = min(self._deadline, time.monotonic())
             return
         self._serving.is_draining = True
         self._deadline = time.monotonic() + self._serving.settings.drain_seconds
@@ -111,11 +112,12 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: whether to end."""
         should_exit = await super().on_tick(counter)
-        serving = self._serving
-        is_late = time.monotonic() > self._deadline
-        if serving.is_draining and (is_late or not serving.num_requests):
+        serving, now = self._serving, time.monotonic()
+        if now > self._deadline and not self.num_cut and serving.num_requests:
             self.num_cut = serving.num_requests
-            if self.num_cut:
-                say(f"serve: {self.num_cut} requests were not finished")
-            return True
-        return should_exit or serving.thread.failure is not None
+            say(f"serve: {self.num_cut} requests were not finished")
+            serving.thread.abort(ApiError(503, "the server ends", code="shutting_down"))
+        is_over = not serving.num_requests or now > self._deadline + _GRACE_SECONDS
+        return (
+            should_exit or serving.thread.failure is not None or (serving.is_draining and is_over)
+        )
