@@ -144,6 +144,11 @@ class Engine:
         return sum(scheduler.free_tokens for scheduler in self._schedulers)
 
     @property
+    def num_handles(self) -> int:
+        """Number of handles that have not been released."""
+        return len(self._handles)
+
+    @property
     def max_length(self) -> int:
         """Maximum number of tokens per sequence, prompt and sampled tokens together."""
         return self._engine_config.max_length

@@ -113,7 +113,7 @@ class ChatAnswers:
         return search_choices(self._prompt, search, settings, body.seed, body.num_choices)
 
     async def _scored(self, choices: list[Choice]) -> dict[int, LogpsCompletion]:
-        """Of each answer the likeliest tokens in the places of its own, where they are wanted."""
+        """Log-probabilities of answers that come without them, or not with the likeliest tokens."""
         if not self._is_scored:
             return {}
         tokens = self._prompt.tokens
