@@ -58,6 +58,14 @@ def keep_programs(config: RunConfig, folder: Path) -> None:
         use_compilation_cache(place)  # makes the folder: not before all is checked
 
 
+def report(config: RunConfig, workdir: Path) -> None:
+    """Writes the report of a run that is done, in its first process, where the config wants it."""
+    if config.runtime.report and collectives.is_main():
+        from stair_jax.reports.html.at_end import report_at_end
+
+        report_at_end(workdir)
+
+
 def agreement(options: argparse.Namespace) -> Callable[[Sequence[str]], bool]:
     """Who is asked before anything is deleted: nobody, or the user."""
     return (lambda names: True) if options.yes else _ask
@@ -130,6 +138,7 @@ def run_config(
         models = pipeline.check(config, workdir, anew)
     keep_programs(config, workdir)
     pipeline.run(config, workdir, anew, models, pipeline.Others(donors))
+    report(config, workdir)
     leave(session)
 
 

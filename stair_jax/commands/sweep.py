@@ -14,6 +14,7 @@ from stair_jax.commands.running import (
     join,
     keep_programs,
     leave,
+    report,
 )
 from stair_jax.commands.seed_tables import TableSettings, write_tables
 from stair_jax.commands.session import Session
@@ -96,6 +97,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     keep_programs(checked[0].config, folder)
     failed = sweep.run(checked, donors)
     done = [cell for cell in checked if cell.name not in failed]
+    for cell in done:
+        report(cell.config, cell.workdir)
     if collectives.is_main() and any(e.kind == "evaluate" for c in done for e in c.config.stages):
         _write_tables(folder)
     leave(session)
