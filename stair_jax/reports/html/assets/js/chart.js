@@ -2,11 +2,12 @@
 
 const CHART = { width: 380, height: 190, left: 46, right: 8, top: 8, bottom: 24 };
 
-/** About so many round numbers in a range. */
+/** About so many round numbers in a range; whole ones where its ends lie between such. */
 function ticksOf([least, most], wanted = 4) {
   const span = most - least || 1;
   const size = 10 ** Math.floor(Math.log10(span / wanted));
-  const step = [1, 2, 5, 10].map((one) => one * size).find((one) => span / one <= wanted) ?? size * 10;
+  const fine = [1, 2, 5, 10].map((one) => one * size).find((one) => span / one <= wanted) ?? size * 10;
+  const step = Math.abs(least % 1) === 0.5 ? Math.max(1, fine) : fine;
   const found = [];
   for (let tick = Math.ceil(least / step - 1e-9); tick * step <= most + step * 1e-9; tick++) {
     found.push(tick * step);
@@ -32,7 +33,7 @@ function axes(ranges, { width, height, left, right, top, bottom } = CHART) {
     svg("text", { x: x(tick), y: height - 8, "text-anchor": "middle" }, figure(tick)));
   const down = ticksOf(ranges[1]).map((tick) => [
     svg("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "rule" }),
-    svg("text", { x: left - 6, y: y(tick) + 3.5, "text-anchor": "end" }, figure(tick)),
+    svg("text", { x: left - 6, y: y(tick) + 3.5, "text-anchor": "end" }, figure(tick, 2)),
   ]);
   return [[...down.flat(), ...across], x, y];
 }
@@ -58,6 +59,7 @@ function lineChart(title, lines, weight = 0) {
   const drawn = shown.flatMap((line, index) => [
     weight > 0 && svg("path", { d: pathOf(line.x, line.y, x, y), class: `curve faint series${index}` }),
     svg("path", { d: pathOf(line.x, line.smooth, x, y), class: `curve series${index}` }),
+    line.x.length === 1 && svg("circle", { cx: x(line.x[0]), cy: y(line.y[0]), r: 3, class: `dot series${index}` }),
   ]);
   const readout = el("output.readout");
   const cursor = svg("line", { class: "cursor", y1: CHART.top, y2: CHART.height - CHART.bottom });

@@ -14,6 +14,11 @@ function visible(text) {
   });
 }
 
+/** A child of an element: nodes as they are, all else as text. */
+function childOf(value) {
+  return value instanceof Node ? value : visible(value);
+}
+
 function filled(node, properties, children) {
   for (const [key, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
@@ -22,7 +27,7 @@ function filled(node, properties, children) {
   }
   for (const child of children.flat(2)) {
     if (child === undefined || child === null || child === false) continue;
-    node.append(child instanceof Node ? child : visible(child));
+    node.append(childOf(child));
   }
   return node;
 }

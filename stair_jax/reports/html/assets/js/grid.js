@@ -18,7 +18,7 @@ function sortingHead(columns, kind, onsort) {
   const state = { column: null, isDown: false };
   const cells = columns.map((column) => {
     const cell = el(`${kind}${column.number ? ".number" : ""}`, { title: column.title, scope: kind === "th" && "col" });
-    if (!column.sort) cell.append(visible(column.name));
+    if (!column.sort) cell.append(childOf(column.name));
     else cell.append(button(column.name, () => turn(column)));
     return cell;
   });

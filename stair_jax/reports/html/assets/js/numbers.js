@@ -9,9 +9,14 @@ function figure(value, digits = 3) {
   if (!Number.isFinite(value)) return value > 0 ? "\u221e" : `${MINUS}\u221e`;
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e15) return whole(value);
-  if (size >= 1e6 || (size > 0 && size < 1e-3)) return value.toExponential(digits - 1).replace("-", MINUS);
+  if (size >= 1e6 || (size > 0 && size < 1e-3)) return trimmedPower(value.toExponential(digits - 1));
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
   return trimmed(value.toFixed(Math.min(places, 6))).replace("-", MINUS);
+}
+
+function trimmedPower(text) {
+  const [digits, power] = text.split("e");
+  return `${trimmed(digits)}e${power.replace("+", "")}`.replaceAll("-", MINUS);
 }
 
 function trimmed(text) {

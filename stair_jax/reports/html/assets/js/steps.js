@@ -21,6 +21,12 @@ function shortStep(text, most = 160) {
   return said.length > most ? `${said.slice(0, most - 1)}\u2026` : said;
 }
 
+/** A step without its tags, for a comparison; as it is where they stand elsewhere. */
+function plainStep(text) {
+  const { kind, title, body } = stepOf(text);
+  return kind === "raw" ? body.trim() : [title, body].filter(Boolean).join("\n");
+}
+
 function stepBlock(text, isRaw = false) {
   const { kind, title, body } = isRaw ? { kind: "raw", title: "", body: text } : stepOf(text);
   return el(

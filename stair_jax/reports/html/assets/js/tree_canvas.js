@@ -2,7 +2,9 @@
 
 const ROW = 36; // pixels at full size
 const COLUMN = 230;
-const MOST_SCALE = 1.5;
+const MOST_DOWN = 1.5;
+const MOST_ACROSS = 2.2;
+const LEAST_ACROSS = 0.15;
 const EDGE = 24; // pixels around the tree when it fits
 
 class TreeCanvas {
@@ -65,7 +67,8 @@ class TreeCanvas {
   start() {
     this.fit();
     if (this.down >= 0.5) return;
-    this.across = this.down = 0.9;
+    this.down = 0.9;
+    this.across = clamp(this.across, 0.9, MOST_ACROSS);
     this.x = EDGE;
     this.y = this.height / 2 - this.layout.row[0] * ROW * this.down;
     if (this.selected) this.reveal(this.selected);
@@ -74,7 +77,7 @@ class TreeCanvas {
   fit() {
     const { columns, least, most } = this.layout;
     this.down = Math.min((this.height - 2 * EDGE) / ((most - least + 1) * ROW), 1);
-    this.across = clamp((this.width - 2 * EDGE) / (columns.length * COLUMN), 0.15, 1);
+    this.across = clamp((this.width - 2 * EDGE) / (columns.length * COLUMN), LEAST_ACROSS, MOST_ACROSS);
     this.x = EDGE;
     const middle = ((least + most) / 2) * ROW * this.down;
     this.y = this.height / 2 - middle;
@@ -87,8 +90,8 @@ class TreeCanvas {
   }
 
   zoom(by, atX = this.width / 2, atY = this.height / 2) {
-    const down = clamp(this.down * by, this.leastScale(), MOST_SCALE);
-    const across = clamp(this.across * by, 0.15, MOST_SCALE);
+    const down = clamp(this.down * by, this.leastScale(), MOST_DOWN);
+    const across = clamp(this.across * by, LEAST_ACROSS, MOST_ACROSS);
     this.y = atY - (atY - this.y) * (down / this.down);
     this.x = atX - (atX - this.x) * (across / this.across);
     [this.down, this.across] = [down, across];

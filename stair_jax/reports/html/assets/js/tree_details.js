@@ -60,7 +60,7 @@ function pairBlocks(view, node) {
 
 /** The two steps of a pair beside one another. */
 function pairSides(tree, [chosen, rejected]) {
-  const texts = [chosen, rejected].map((node) => tree.nodes.text[node]);
+  const texts = [chosen, rejected].map((node) => plainStep(tree.nodes.text[node]));
   const said = (node) => `value ${figure(tree.nodes.value[node])}, ${plural(tree.nodes.visits[node], "visit")}`;
   return sidesBlock(texts, [said(chosen), said(rejected)]);
 }

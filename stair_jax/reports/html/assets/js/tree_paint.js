@@ -175,8 +175,8 @@ function cut(text, letters) {
 }
 
 function figuresOf(tree, node) {
-  const { visits, value, reward } = tree.nodes;
+  const { visits, value, reward, terminal } = tree.nodes;
   const said = [`n ${visits[node]}`, `v ${fixed(value[node])}`];
-  if (reward[node] !== null && reward[node] !== undefined) said.push(`r ${fixed(reward[node])}`);
+  if (terminal[node] && reward[node] !== null) said.push(`r ${fixed(reward[node])}`);
   return said.join("  ");
 }

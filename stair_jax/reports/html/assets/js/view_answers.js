@@ -30,11 +30,15 @@ function changeOf(list, row, { a, b }) {
 }
 
 function caseFilters(list, sides) {
-  const column = (key, label) => ({ key, label, options: optionsOf(list[key]), keeps: (row, value) => list[key][row] === value });
+  const column = (key) => {
+    const options = optionsOf(list[key], (value) => value || "none");
+    const label = key[0].toUpperCase() + key.slice(1);
+    return options.length > 1 ? [{ key, label, options, keeps: (row, value) => list[key][row] === value }] : [];
+  };
   const changes = ["better", "worse", "same", "not graded"];
   const yesNo = (key, label) => ({ key, label, options: [["yes", "yes"], ["no", "no"]], keeps: (row, value) => list[key][row] === (value === "yes") });
   return [
-    column("benchmark", "Benchmark"), column("attack", "Attack"), column("group", "Group"),
+    ...["benchmark", "attack", "group"].flatMap(column),
     { key: "change", label: "B against A", options: changes.map((name) => [name, name]), keeps: (row, value) => changeOf(list, row, sides) === value },
     ...(list.judges.length > 1 ? [yesNo("judges_differ", "Judges disagree")] : []),
     yesNo("rows_differ", "Models differ"),
@@ -49,8 +53,10 @@ function caseColumns(list, sides) {
     name, number: true, width: "4em", title: list.rows[sides[side]], of: (row) => figure(list.values[sides[side]][row]), sort: (row) => list.values[sides[side]][row],
   });
   const text = (name, key, width) => ({ name, width, of: (row) => list[key][row], sort: (row) => list[key][row] });
+  const several = (key, make) => (new Set(list[key]).size > 1 ? [make()] : []);
   return [
-    text("Benchmark", "benchmark", "7em"), text("Attack", "attack", "7em"), text("Case", "case", "7em"),
+    ...several("benchmark", () => text("Benchmark", "benchmark", "7em")), ...several("attack", () => text("Attack", "attack", "7em")),
+    text("Case", "case", "7em"),
     { name: "Prompt", width: "minmax(8em, 1fr)", of: (row) => list.prompt[row] || el("span.dim", {}, list.group[row]) },
     value("A", "a"), value("B", "b"),
     { name: "", width: "1.6em", title: "B against A", of: (row) => signOf(changeOf(list, row, sides)), sort: (row) => changeOf(list, row, sides) },
@@ -77,7 +83,7 @@ async function caseDetails(list, row, sides, number) {
     el("section", {}, found.turns.length ? turnsBlock(found.turns) : el("p.dim", {}, "The prompt is not known any more.")),
     found.reference && facts([["Right answer", found.reference]]),
     metric && el("p.dim", {}, metric),
-    el("div.sides", {}, [...new Set(first)].map((side) => el("div.side", {}, of(side).map(block)))),
+    el(`div.sides${sides.a === sides.b ? ".one" : ""}`, {}, [...new Set(first)].map((side) => el("div.side", {}, of(side).map(block)))),
     others.length > 0 && el("section", {}, el("h3", {}, "Other models"), others.map((answer) =>
       folded(`${list.rows[answer.row]}: ${figure(list.values[answer.row][row])}`, () => block(answer)))),
   );
@@ -100,7 +106,7 @@ function answerDetails(list, row, answer) {
 function gradeBlock(grade, all) {
   const labels = new Set(all.map(({ label }) => label).filter((label) => label !== null));
   const scores = Object.entries(grade.scores).map(([name, value]) => `${name} ${figure(value)}`).join(", ");
-  const head = [grade.judge || "No judge", grade.label !== null && el("b", {}, ` ${grade.label}`), labels.size > 1 && grade.label !== null && el("span.differs", {}, "\u2260 judges disagree"), el("small", {}, scores)];
+  const head = [grade.judge || "Without a judge", grade.label !== null && el("b", {}, ` ${grade.label}`), labels.size > 1 && grade.label !== null && el("span.differs", {}, "\u2260 judges disagree"), el("small", {}, scores)];
   const summary = el("span", {}, head);
   return el("div.grade", {}, grade.text ? folded(summary, () => el("div.text.words", {}, grade.text)) : summary);
 }

@@ -12,6 +12,10 @@ async function bothView({ rest: [kind = "figures", row] }) {
   return el("div.page", {}, head, el("h1", {}, `${names[0]} and ${names[1]}`), settingsOfBoth(), await figuresOfBoth());
 }
 
+function nothingInCommon(what) {
+  return { node: el("div.fill", {}, el("p.note", {}, `The runs have no ${what} in common.`)) };
+}
+
 function withHead(head, shown) {
   shown.node.prepend(head);
   return shown;
@@ -69,6 +73,7 @@ async function figuresOfBoth() {
 }
 
 async function bothTrees({ trees }) {
+  if (!trees.length) return nothingInCommon("trees of the same prompt");
   const lists = await Promise.all([0, 1].map((run) => readOr(`trees/${run}`, null)));
   const of = (key, run) => (row) => lists[run][key][trees[row][run]];
   const pair = (name, key, shown) => [0, 1].map((run) => ({
@@ -90,7 +95,7 @@ async function bothTrees({ trees }) {
     onopen: (row) => go({ path: ["both", "tree", row] }),
   });
   const fields = [
-    { key: "stage", label: "Search", options: trees.length ? optionsOf(trees.map((_, row) => search(0)(row))) : [], keeps: (row, value) => search(0)(row) === value },
+    { key: "stage", label: "Search", options: optionsOf(trees.map((_, row) => search(0)(row))), keeps: (row, value) => search(0)(row) === value },
     { key: "q", label: "Prompt", keeps: (row, value) => hasText(of("prompt", 0)(row), value) },
   ];
   const filters = new Filters(fields, [...trees.keys()], (rows) => grid.show(rows));
@@ -106,7 +111,7 @@ async function bothTree({ trees }, row, head) {
     const record = await textsOf(list, `trees/${run}`, trees[row][run]);
     const open = link(treePlace(run, list, trees[row][run]), `${report.head.runs[run].name}, ${list.stages[list.stage[trees[row][run]]]}, ${list.id[trees[row][run]]}`);
     if (!record) return el("div.half", {}, open, el("p.note", {}, NOT_HERE));
-    const view = new TreeView(record);
+    const view = new TreeView(record, false);
     views.push(view);
     return el("div.half", {}, open, view.node);
   }));
@@ -118,6 +123,7 @@ async function bothTree({ trees }, row, head) {
 }
 
 async function bothCases({ cases }) {
+  if (!cases.length) return nothingInCommon("cases");
   const lists = await Promise.all([0, 1].map((run) => readOr(`cases/${run}`, [])));
   const ofFirst = (row) => [lists[0][cases[row][0]], cases[row][1]];
   const ofSecond = (row) => [lists[1][cases[row][2]], cases[row][3]];

@@ -34,8 +34,8 @@ async function evaluationView({ number, rest: [stage] }) {
   showColumn(clamp(Number(here().query.column ?? 0) || 0, 0, columns.length - 1));
   return el(
     "div.page", {},
-    el("h1", {}, "Evaluation"),
-    tabs(all.map((one) => [one.stage, { path: ["evaluation", number, one.stage] }]), evaluation.stage),
+    el("h1", {}, all.length > 1 ? "Evaluation" : evaluation.stage),
+    all.length > 1 && tabs(all.map((one) => [one.stage, { path: ["evaluation", number, one.stage] }]), evaluation.stage),
     filters.node, table, chart,
     comparedBlock(evaluation), judgesBlock(evaluation), costsBlock(evaluation), figuresBlock(evaluation),
   );

@@ -54,7 +54,7 @@ async function pairDetails(list, row, number) {
 }
 
 function stepSides(pair, ofBetter, ofWorse) {
-  const text = (steps) => steps.map((step) => step.trim()).join("\n\n");
+  const text = (steps) => steps.map(plainStep).join("\n\n");
   return sidesBlock([text(pair.chosen), text(pair.rejected)], [ofBetter, ofWorse]);
 }
 

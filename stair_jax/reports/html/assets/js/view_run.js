@@ -27,18 +27,19 @@ async function runView({ run, number }) {
 
 function stageTable(stages) {
   const longest = Math.max(...stages.map((stage) => stage.seconds ?? 0), 1);
+  const any = (of) => stages.some((stage) => Boolean(of(stage)));
   const columns = [
     { name: "Stage", of: (stage) => stage.name, sort: (stage) => stage.name },
     { name: "Kind", of: (stage) => stage.kind, sort: (stage) => stage.kind },
     { name: "State", of: (stage) => STATES[stage.state] ?? stage.state, sort: (stage) => stage.state },
     { name: "Time", number: true, of: (stage) => duration(stage.seconds), sort: (stage) => stage.seconds },
-    { name: "", of: (stage) => barOf((stage.seconds ?? 0) / longest) },
-    { name: "Compiling", number: true, of: (stage) => duration(stage.compile_seconds), sort: (stage) => stage.compile_seconds },
-    { name: "Devices", of: (stage) => (stage.device ? `${stage.devices} \u00d7 ${stage.device}` : NO_FIGURE) },
+    { name: "", of: (stage) => stage.seconds !== null && barOf(stage.seconds / longest) },
+    ...(any((stage) => stage.compile_seconds) ? [{ name: "Compiling", number: true, of: (stage) => duration(stage.compile_seconds), sort: (stage) => stage.compile_seconds }] : []),
+    ...(any((stage) => stage.device) ? [{ name: "Devices", of: (stage) => stage.device && `${stage.devices} \u00d7 ${stage.device}` }] : []),
     { name: "Size", number: true, of: (stage) => sizeOf(stage.bytes), sort: (stage) => stage.bytes },
     { name: "Reads", of: (stage) => el("span.dim", {}, stage.inputs.join(", ")) },
   ];
-  return el("div.scroll", {}, table(columns, stages));
+  return el("div.scroll", {}, table(columns, stages, { classes: ".stages" }));
 }
 
 function barOf(share) {

@@ -1,13 +1,15 @@
 // A tree: canvas or outline on the left, the chosen node on the right.
 
 class TreeView {
-  constructor(record) {
+  /** `isKept`: whether the address keeps the chosen node and how the tree is shown. */
+  constructor(record, isKept = true) {
+    this.isKept = isKept;
     this.tree = new Tree(record);
     this.node = el("div.treeview");
     this.shown = el("div.shown");
     this.panel = el("aside.panel", { "aria-label": "Chosen node" });
     this.hits = [];
-    const { query } = here();
+    const query = isKept ? here().query : {};
     const start = Number(query.node);
     this.selected = Number.isInteger(start) && start > 0 && start < this.tree.size ? start : 0;
     this.node.append(this.toolbar(query.as === "outline" ? "outline" : "canvas"), this.shown, this.panel);
@@ -15,14 +17,14 @@ class TreeView {
 
   /** Called once the view is in the page. */
   opened() {
-    this.as(here().query.as === "outline" ? "outline" : "canvas", false);
+    this.show(this.isKept && here().query.as === "outline" ? "outline" : "canvas");
     this.select(this.selected);
   }
 
   toolbar(as) {
     const kinds = [["canvas", "Canvas"], ["outline", "Outline"]];
     this.kinds = kinds.map(([name, label]) =>
-      button(label, () => this.as(name), { "aria-pressed": String(name === as), "data-kind": name }),
+      button(label, () => this.change(name), { "aria-pressed": String(name === as), "data-kind": name }),
     );
     const depths = Array.from({ length: Math.min(8, this.depth()) }, (_, index) => index + 1);
     const fold = el(
@@ -51,15 +53,23 @@ class TreeView {
     return this.tree.depth.reduce((most, depth) => Math.max(most, depth), 0);
   }
 
-  as(kind, isKept = true) {
+  change(kind) {
+    this.show(kind);
+    this.keep({ as: kind === "outline" ? kind : "" });
+    this.view.select(this.selected, false);
+  }
+
+  keep(changes) {
+    if (this.isKept) remember(changes);
+  }
+
+  show(kind) {
     this.view?.close();
     this.view = new (kind === "outline" ? TreeOutline : TreeCanvas)(this.tree, (node) => this.chosen(node));
     this.view.found = new Set(this.hits);
     this.view.selected = this.selected;
     this.shown.replaceChildren(this.view.node);
     this.kinds.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.kind === kind)));
-    if (isKept) remember({ as: kind === "outline" ? kind : "" });
-    if (isKept) this.view.select(this.selected, false);
   }
 
   select(node) {
@@ -72,7 +82,7 @@ class TreeView {
     this.view.pair = pair;
     this.panel.replaceChildren(nodeDetails(this, node));
     this.panel.scrollTop = 0;
-    remember({ node: node || "" });
+    this.keep({ node: node || "" });
     say(`${node ? `Node ${node}` : "Prompt"}, ${figuresOf(this.tree, node)}. ${this.tree.line(node)}`);
   }
 
