@@ -91,7 +91,7 @@ class TreeCanvas {
       [atX, atY] = [this.xOf(this.tree.depth[this.selected]), this.yOf(this.selected)];
     }
     const down = clamp(this.down * by, this.leastScale(), MOST_DOWN);
-    const across = clamp(this.across * by, LEAST_ACROSS, MOST_ACROSS);
+    const across = clamp(this.across * by, LEAST_ACROSS, Math.max(1.2, this.across));
     this.y = atY - (atY - this.y) * (down / this.down);
     this.x = atX - (atX - this.x) * (across / this.across);
     [this.down, this.across] = [down, across];
