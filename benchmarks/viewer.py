@@ -30,6 +30,14 @@ BARS = {"first_paint_ms": 1000, "pan_p95_ms": 25, "requests": 0}
 _WIDTH, _HEIGHT = 1440, 900
 _DEEPEST = 12
 _WORDS = ("the", "user", "asks", "how", "to", "make", "it", "safe", "risk", "harm", "then", "why")
+# When the page first said that it had drawn this.
+_DRAWN = """(name) => new Promise((done) => {
+  const look = () => {
+    const [found] = performance.getEntriesByName(name);
+    found ? done(found.startTime) : setTimeout(look, 5);
+  };
+  look();
+})"""
 # Times between frames, of each of which the browser tells when it began.
 _WATCH = """() => {
   window.frameTimes = [];
@@ -148,13 +156,7 @@ def measure(path: Path, kind: str, repeats: int) -> None:
 
 def _first_paint(view: Any, kind: str) -> float:
     """Milliseconds from the start of the navigation until the tree is drawn."""
-    mark = "tree painted" if kind == "canvas" else "page shown"
-    view.wait_for_function("name => performance.getEntriesByName(name).length", arg=mark)
-    found: float = view.evaluate(
-        """name => new Promise((done) => requestAnimationFrame(() => setTimeout(() =>
-          done(performance.getEntriesByName(name)[0].startTime))))""",
-        mark,
-    )
+    found: float = view.evaluate(_DRAWN, "tree painted" if kind == "canvas" else "page shown")
     return found
 
 
