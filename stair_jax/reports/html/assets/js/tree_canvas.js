@@ -63,15 +63,10 @@ class TreeCanvas {
     this.paint();
   }
 
-  /** All of it where its texts can be read so; else from the root on. */
+  /** All of it; around the selected node where texts are too small so. */
   start() {
     this.fit();
-    if (this.down >= 0.5) return;
-    this.down = 0.9;
-    this.across = clamp(this.across, 0.9, MOST_ACROSS);
-    this.x = EDGE;
-    this.y = this.height / 2 - this.layout.row[0] * ROW * this.down;
-    if (this.selected) this.reveal(this.selected);
+    if (this.down < 0.5 && this.selected) this.zoom(0.9 / this.down);
   }
 
   fit() {
@@ -89,9 +84,14 @@ class TreeCanvas {
     return Math.min(0.2, (this.height - 2 * EDGE) / (rows * ROW));
   }
 
-  zoom(by, atX = this.width / 2, atY = this.height / 2) {
+  /** Without a point it zooms around the selected node. */
+  zoom(by, atX, atY) {
+    if (atX === undefined) {
+      this.reveal(this.selected);
+      [atX, atY] = [this.xOf(this.tree.depth[this.selected]), this.yOf(this.selected)];
+    }
     const down = clamp(this.down * by, this.leastScale(), MOST_DOWN);
-    const across = clamp(this.across * by, LEAST_ACROSS, MOST_ACROSS);
+    const across = clamp(this.across * by, LEAST_ACROSS, Math.max(1.2, this.across));
     this.y = atY - (atY - this.y) * (down / this.down);
     this.x = atX - (atX - this.x) * (across / this.across);
     [this.down, this.across] = [down, across];

@@ -8,11 +8,12 @@ class Windowed {
   constructor({ height, make, label, role = "listbox", onselect = () => {}, onopen = () => {} }) {
     Object.assign(this, { height, make, onselect, onopen });
     this.count = 0;
+    this.drawn = [0, 0];
     this.selected = -1;
     this.rows = el("div.rows", { role: "presentation" });
     this.space = el("div.space", { role: "presentation" }, this.rows);
     this.node = el("div.windowed", { tabindex: 0, role, "aria-label": label }, this.space);
-    this.node.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.node.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.node.addEventListener("keydown", (event) => this.key(event));
     this.node.addEventListener("click", (event) => this.click(event));
     this.sizes = new ResizeObserver(() => this.draw());
@@ -36,13 +37,19 @@ class Windowed {
     this.draw();
   }
 
-  draw() {
+  /** [first, last) of the rows that are elements. */
+  range() {
     const first = Math.floor(this.node.scrollTop / this.height) - BEYOND;
     const last = Math.ceil((this.node.scrollTop + this.node.clientHeight) / this.height) + BEYOND;
-    this.drawRange(Math.max(0, first), Math.min(this.count, last));
+    return [Math.max(0, first), Math.min(this.count, last)];
+  }
+
+  draw() {
+    this.drawRange(...this.range());
   }
 
   drawRange(first, last) {
+    this.drawn = [first, last];
     this.rows.style.transform = `translateY(${first * this.height}px)`;
     const made = [];
     for (let row = first; row < last; row++) made.push(this.drawRow(row));
@@ -50,6 +57,21 @@ class Windowed {
     const active = made.find((node) => node.id && node.classList.contains("selected"));
     if (active) this.node.setAttribute("aria-activedescendant", active.id);
     else this.node.removeAttribute("aria-activedescendant");
+  }
+
+  /** Makes the rows that have come into sight alone. */
+  scrolled() {
+    const [first, last] = this.range();
+    const [from, to] = this.drawn;
+    if (first === from && last === to) return;
+    if (last <= from || first >= to) return this.drawRange(first, last);
+    const made = (start, end) => Array.from({ length: Math.max(0, end - start) }, (_, at) => this.drawRow(start + at));
+    for (let row = from; row < first; row++) this.rows.firstChild.remove();
+    for (let row = last; row < to; row++) this.rows.lastChild.remove();
+    this.rows.prepend(...made(first, from));
+    this.rows.append(...made(to, last));
+    this.rows.style.transform = `translateY(${first * this.height}px)`;
+    this.drawn = [first, last];
   }
 
   drawRow(row) {
