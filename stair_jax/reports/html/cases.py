@@ -8,7 +8,6 @@ from stair_jax.evaluation.benchmark import text_of
 from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation
 from stair_jax.reports.html import schema_cases as schema
 from stair_jax.reports.html.parts import Columns, Part, in_turn
-from stair_jax.reports.html.tables import evaluated
 from stair_jax.reports.html.texts import as_turns, brief
 from stair_jax.reports.records import RunRecords
 
@@ -46,7 +45,7 @@ def read_cases(run: RunRecords) -> list[EvaluatedCases]:
       UserError: a file is missing or damaged.
     """
     found = []
-    for stage in evaluated(run):
+    for stage in run.of_kind("evaluate"):
         answers = read_evaluation(stage)
         places = dict.fromkeys(place for row in answers.rows.values() for place in row)
         found.append(EvaluatedCases(stage.name, answers, tuple(places)))

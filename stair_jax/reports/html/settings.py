@@ -19,4 +19,4 @@ class ReportSettings(Settings):
     trees: int = setting(2000, least=0)
     pairs: int = setting(4000, least=0)
     cases: int = setting(4000, least=0)
-    size: float = setting(8.0, above=0)
+    size: float = setting(16.0, above=0)
