@@ -6,9 +6,8 @@ from pathlib import Path
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
-from stair_jax.reports.html.contents import contents_of
+from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.serving import ReportServer
-from stair_jax.reports.records import read_run
 from stair_jax.settings_text import parse_text
 
 SUMMARY = "Shows a run, or two side by side, in a browser: the report, with all of its trees."
@@ -36,7 +35,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     port = parse_text(options.port, int, "--port")
     if not 0 <= port <= _MOST_PORT:
         raise UserError(f"--port={port}: a port is 0 to {_MOST_PORT}")
-    contents = contents_of([read_run(Path(run)) for run in options.runs])
+    contents = read_contents([Path(run) for run in options.runs])
     session.on_interrupt = "the page is not there any more"
     with ReportServer(contents, port) as server:
         print(f"{server.address} (Ctrl-C ends it)", flush=True)

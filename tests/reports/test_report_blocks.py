@@ -13,13 +13,14 @@ from stair_jax.evaluation.cells import Cell
 from stair_jax.evaluation.costs import Cost
 from stair_jax.evaluation.table import Column, RowKey, Table
 from stair_jax.reports.html import schema, schema_cases, schema_tables, schema_trees
-from stair_jax.reports.html.contents import contents_of
+from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.curves import read_curves
 from stair_jax.reports.records import read_run
+from stair_jax.run.sweep_manifest import Manifest, write_manifest
 
 
 def contents(*folders):
-    return contents_of([read_run(folder) for folder in folders])
+    return read_contents(folders)
 
 
 @pytest.fixture
@@ -222,8 +223,13 @@ def test_runs_of_one_name_are_told_apart(run, tmp_path):
     assert names == [str(run.workdir), str(other)]
 
 
-def test_a_folder_without_a_run_is_said(tmp_path):
+def test_a_folder_that_is_no_run_is_said(run, tmp_path):
     with pytest.raises(UserError, match="holds no run"):
+        contents(tmp_path)
+    with pytest.raises(UserError, match=r"is a stage of a run: name the run, .*/a$"):
+        contents(run.workdir / "search1")
+    write_manifest(tmp_path, Manifest("pocket", (), {"beta-1": {}}))
+    with pytest.raises(UserError, match=r"is a sweep: name a cell of it, such as .*/beta-1"):
         contents(tmp_path)
 
 

@@ -10,15 +10,14 @@ import pytest
 from stair_jax import launch
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog
-from stair_jax.reports.html.contents import contents_of
+from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.serving import ReportServer
-from stair_jax.reports.records import read_run
 
 
 @pytest.fixture
 def served(run):
     """A server of a run, with `get(path, host)` -> (status, headers, text)."""
-    with ReportServer(contents_of([read_run(run.workdir)]), 0) as server:
+    with ReportServer(read_contents([run.workdir]), 0) as server:
         port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -95,7 +94,7 @@ def test_other_names_of_this_machine_and_other_methods_are_refused(served):
 
 def test_a_port_that_is_taken_is_said(served):
     with pytest.raises(UserError, match=rf"--port={served.port}: .*in use"):
-        ReportServer(contents_of([read_run(served.run.workdir)]), served.port)
+        ReportServer(read_contents([served.run.workdir]), served.port)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_a_port_that_is_taken_is_said(served):
     [
         (("report",), "name the folder of a run"),
         (("report", "a", "b"), "--out=both.html"),
-        (("report", "a", "b", "c", "--out=x.html"), "holds no run"),
+        (("report", "a", "b", "c", "--out=x.html"), "of one run, or of two"),
         (("report", "a", "--out=x.txt"), "ends with .html"),
         (("report", "a", "--trees=-1"), "--trees"),
         (("report", "a", "--config.seed=1"), "is a field of a run's config"),

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stair_jax.errors import UserError
-from stair_jax.reports.html.contents import PARTS, Contents, RunContents, contents_of
+from stair_jax.reports.html.contents import PARTS, Contents, RunContents, read_contents
 from stair_jax.reports.html.page import page, read_assets
 from stair_jax.reports.html.parts import Packed, encode_text, pack, to_json
 from stair_jax.reports.html.settings import ReportSettings
-from stair_jax.reports.records import read_run
 from stair_jax.storage import atomic_file
 
 REPORT_FILE = "report.html"
@@ -32,7 +31,7 @@ def write_report(
     Raises:
       UserError: there is no run, a record is damaged, or the file cannot be written.
     """
-    contents = contents_of([read_run(folder) for folder in folders])
+    contents = read_contents(folders)
     path = out or folders[0] / REPORT_FILE
     with atomic_file(path) as file:
         for text in page(read_assets(), _blocks(contents, settings), live=False):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from stair_jax.errors import UserError
@@ -19,7 +20,9 @@ from stair_jax.reports.html.schema import SCHEMA, Head, Run
 from stair_jax.reports.html.searches import search_statistics
 from stair_jax.reports.html.tables import read_evaluations
 from stair_jax.reports.html.trees import read_searches, trees_part
-from stair_jax.reports.records import RunRecords
+from stair_jax.reports.records import RunRecords, read_run
+from stair_jax.run.stage_records import COMPLETE_FILE
+from stair_jax.run.sweep_manifest import read_manifest
 
 _MOST_RUNS = 2
 PARTS = ("trees", "pairs", "cases")
@@ -113,19 +116,29 @@ class Contents:
         return both_block((first["trees"], second["trees"]), (first["cases"], second["cases"]))
 
 
-def contents_of(runs: Sequence[RunRecords]) -> Contents:
+def read_contents(folders: Sequence[Path]) -> Contents:
     """The contents of a report.
 
     Args:
-      runs: one or two.
+      folders: of one run, or of two.
 
     Raises:
-      UserError: these are more, or the same run twice.
+      UserError: these are more, no runs, or one run twice; or a record is damaged.
     """
-    if not 1 <= len(runs) <= _MOST_RUNS:
-        raise UserError(f"{len(runs)} runs are named: a report is of one run, or of two")
-    if len({run.folder.resolve() for run in runs}) < len(runs):
-        raise UserError(f"{runs[0].folder} is named twice: name another run, or this one once")
+    if not 1 <= len(folders) <= _MOST_RUNS:
+        raise UserError(f"{len(folders)} runs are named: a report is of one run, or of two")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"{folders[0]} is named twice: name another run, or this one once")
+    runs = [_read(folder) for folder in folders]
     times = Counter(run.name for run in runs)
     names = [run.name if times[run.name] == 1 else str(run.folder) for run in runs]
     return Contents(tuple(map(RunContents, runs, names)))
+
+
+def _read(folder: Path) -> RunRecords:
+    if (folder / COMPLETE_FILE).is_file():
+        raise UserError(f"{folder} is a stage of a run: name the run, {folder.resolve().parent}")
+    if (manifest := read_manifest(folder)) is not None:
+        cell = next(iter(manifest.cells), "CELL")
+        raise UserError(f"{folder} is a sweep: name a cell of it, such as {folder / cell}, or two")
+    return read_run(folder)

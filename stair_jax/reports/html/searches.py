@@ -37,12 +37,12 @@ def _statistics(run: RunRecords, search: SearchTrees) -> schema.Search:
         "kinds": dict(Counter(search.columns["kind"])),
         "counts": {
             name.removeprefix(_EVENTS): number
-            for name, number in search.totals.items()
+            for name, number in search.index.totals.items()
             if name.startswith(_EVENTS)
         },
-        "iterations": search.totals.get("iterations", 0),
-        "generated_tokens": search.totals.get("generated_tokens", 0),
-        "prefilled_tokens": search.totals.get("prefilled_tokens", 0),
+        "iterations": search.index.totals.get("iterations", 0),
+        "generated_tokens": search.index.totals.get("generated_tokens", 0),
+        "prefilled_tokens": search.index.totals.get("prefilled_tokens", 0),
         "probe": _probes(probe),
         "replies": [str(reply) for reply in probe.get("replies", ())[:_MOST_REPLIES]],
         "histograms": list(_histograms(search.columns)),

@@ -1,5 +1,6 @@
 """The report over a local port: the same page, which asks for what it shows, one row at a time."""
 
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -90,9 +91,16 @@ class ReportServer(ThreadingHTTPServer):
         """Where a browser finds the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says a fault of ours; a browser that has gone is none."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers one request."""
+
+    timeout = 60.0  # seconds that a browser has for its request
 
     def do_GET(self) -> None:
         """The page, or the JSON of a block."""

@@ -17,6 +17,6 @@ class ReportSettings(Settings):
     """
 
     trees: int = setting(2000, least=0)
-    pairs: int = setting(4000, least=0)
-    cases: int = setting(4000, least=0)
+    pairs: int = setting(10_000, least=0)
+    cases: int = setting(10_000, least=0)
     size: float = setting(16.0, above=0)

@@ -1,68 +1,47 @@
 """The trees of a run: a line for each, and one tree with its nodes, by its place in the file."""
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.record_log import RecordLog
 from stair_jax.reports.choosing import in_hash_order
 from stair_jax.reports.html import schema_trees as schema
 from stair_jax.reports.html.parts import Part, in_turn
-from stair_jax.reports.html.texts import brief, chat_before
+from stair_jax.reports.html.texts import chat_before
+from stair_jax.reports.html.tree_index import COLUMNS, TreeIndex, tree_index
 from stair_jax.reports.records import FinishedStage, RunRecords
 from stair_jax.reports.trees import TREES_FILE, judge_words
 from stair_jax.search.tree_records import Node, TreeRecord
 
 TreePairs = Mapping[str, Sequence[list[int]]]  # by tree, [better node, worse node]
-_COLUMNS = tuple(
-    name
-    for name in schema.TreeList.__annotations__
-    if name not in ("stages", "stage", "block", "slot")
-)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SearchTrees:
     """The trees of a search.
 
     Attributes:
       stage: the search.
+      index: of its file.
       pairs: for DPO that were chosen from them.
-      columns: of `TreeList`.
-      totals: events and tokens, summed over the trees.
       said: words of the judge by tree.
     """
 
     stage: FinishedStage
+    index: TreeIndex
     pairs: TreePairs
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
-    totals: dict[str, int] = field(default_factory=dict)
-    said: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    _places: "array[int]" = field(default_factory=lambda: array("q"))
+    said: Mapping[str, Mapping[str, str]]
 
     def __len__(self) -> int:
         """Number of trees."""
-        return len(self.columns["id"])
+        return len(self.index)
 
     @property
-    def path(self) -> Path:
-        """The file of the trees."""
-        return self.stage.folder / TREES_FILE
-
-    def add(self, record: TreeRecord, start: int, end: int) -> None:
-        """Adds the line of a tree that stands between two places of the file."""
-        for name, value in _line(record, len(self.pairs.get(record.id, ()))).items():
-            self.columns[name].append(value)
-        totals = {
-            "iterations": record.iterations,
-            "generated_tokens": record.generated_tokens,
-            "prefilled_tokens": record.prefilled_tokens,
-        } | {f"counts/{name}": count for name, count in record.counts.items()}
-        for name, number in totals.items():
-            self.totals[name] = self.totals.get(name, 0) + number
-        self._places.extend((start, end))
+    def columns(self) -> dict[str, list[Any]]:
+        """Those of `TreeList` that each tree has by itself."""
+        pairs = [len(self.pairs.get(tree, ())) for tree in self.index.columns["id"]]
+        return self.index.columns | {"pairs": pairs}
 
     def read(self, row: int) -> schema.Tree:
         """A tree of the file; no other is read.
@@ -70,9 +49,9 @@ class SearchTrees:
         Raises:
           UserError: the file was changed meanwhile.
         """
-        start, end = self._places[2 * row : 2 * row + 2]
-        record = TreeRecord.from_dict(RecordLog(self.path).at(start, end), f"{self.path}, a record")
-        return _tree(self, record)
+        path = self.stage.folder / TREES_FILE
+        found = RecordLog(path).at(*self.index.place(row))
+        return _tree(self, TreeRecord.from_dict(found, f"{path}, a record"))
 
 
 def read_searches(
@@ -88,7 +67,7 @@ def read_searches(
       UserError: a file is damaged, or of a newer schema.
     """
     return [
-        _search(stage, (pairs or {}).get(stage.name, {}))
+        SearchTrees(stage, tree_index(stage), (pairs or {}).get(stage.name, {}), judge_words(stage))
         for stage in run.stages
         if (stage.folder / TREES_FILE).is_file()
     ]
@@ -100,8 +79,9 @@ def trees_part(searches: Sequence[SearchTrees]) -> Part:
         "stages": [search.stage.name for search in searches],
         "stage": [number for number, search in enumerate(searches) for _ in range(len(search))],
     }
-    for name in _COLUMNS:
-        columns[name] = [value for search in searches for value in search.columns[name]]
+    own = [search.columns for search in searches]
+    for name in (*COLUMNS, "pairs"):
+        columns[name] = [value for each in own for value in each[name]]
     places = [(search, row) for search in searches for row in range(len(search))]
 
     def read(row: int) -> schema.Tree:
@@ -119,37 +99,6 @@ def _order(columns: Mapping[str, Sequence[Any]]) -> list[int]:
         key = (not columns["pairs"][row], columns["stage"][row], columns["kind"][row])
         strata.setdefault(key, []).append(row)
     return in_turn({key: strata[key] for key in sorted(strata)})
-
-
-def _search(stage: FinishedStage, pairs: TreePairs) -> SearchTrees:
-    search = SearchTrees(stage, pairs, said=judge_words(stage))
-    start = 0
-    for number, (row, end) in enumerate(RecordLog(search.path).members(), start=1):
-        search.add(TreeRecord.from_dict(row, f"{search.path}, record {number}"), start, end)
-        start = end
-    return search
-
-
-def _line(record: TreeRecord, pairs: int) -> dict[str, Any]:
-    rewards, root = record.rewards(), record.nodes[0]
-    return {
-        "id": record.id,
-        "kind": record.kind,
-        "source": record.source,
-        "prompt": brief(record.prompt),
-        "nodes": len(record.nodes),
-        "depth": max(node.depth for node in record.nodes),
-        "visits": root.visits,
-        "value": root.value,
-        "low": min(rewards, default=None),
-        "high": max(rewards, default=None),
-        "pairs": pairs,
-        "missing": root.missing,
-        "unreadable": record.counts.get("unreadable", 0),
-        "malformed": record.counts.get("malformed", 0),
-        "tokens": record.generated_tokens,
-        "seconds": record.seconds,
-    }
 
 
 def _tree(search: SearchTrees, record: TreeRecord) -> schema.Tree:
