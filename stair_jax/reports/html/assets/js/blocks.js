@@ -40,7 +40,7 @@ async function unpacked(node) {
 async function served(name) {
   if (!location.protocol.startsWith("http")) throw new Error(`This file does not have ${name}.`);
   const answer = await fetch(`data/${name}`);
-  if (!answer.ok) throw new Error(`${name} could not be read: ${answer.status}.`);
+  if (!answer.ok) throw new Error(`${name} could not be read: ${(await answer.text()).slice(0, 500)}`);
   return answer.json();
 }
 

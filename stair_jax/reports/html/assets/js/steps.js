@@ -9,7 +9,7 @@ function stepOf(text) {
   const output = OUTPUT.exec(text);
   if (output && !TAG.test(output[1])) return { kind: "output", title: "Final answer", body: output[1].trim() };
   const step = STEP.exec(text);
-  if (step && !TAG.test(step[2])) return { kind: "step", title: step[1] ?? "", body: step[2].trim() };
+  if (step && !TAG.test(`${step[1]}${step[2]}`)) return { kind: "step", title: step[1] ?? "", body: step[2].trim() };
   return { kind: "raw", title: "", body: text };
 }
 
