@@ -64,6 +64,19 @@ def test_one_tree_is_read_without_the_others(served):
     assert status == 500 and "was changed while it was read" in text
 
 
+def test_the_answers_to_one_case_are_read_without_the_others(served):
+    columns = json.loads(served.get("/data/cases/0")[2])[0]
+    path = served.run.workdir / "evaluate" / "answers" / "sft.greedy.jsonl"
+    first = path.read_bytes().index(b"\n")
+    path.write_bytes(b"x" * first + path.read_bytes()[first:])
+    kept = columns["benchmark"].index("xstest_unsafe")
+    case = json.loads(served.get(f"/data/cases/0/{kept}")[2])[0]
+    assert [answer["final"] for answer in case["answers"]] == ["No: SECRET1", "No: SECRET2"]
+    assert case["answers"][0]["grades"][0]["text"] == "said of No: SECRET1"
+    status, _, text = served.get(f"/data/cases/0/{1 - kept}")
+    assert status == 500 and "was changed while it was read" in text
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.evaluation.benchmark import text_of
-from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation
+from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation, with_texts
 from stair_jax.reports.html import schema_cases as schema
 from stair_jax.reports.html.parts import Columns, Part, in_turn
 from stair_jax.reports.html.texts import as_turns, brief
@@ -46,7 +46,7 @@ def read_cases(run: RunRecords) -> list[EvaluatedCases]:
     """
     found = []
     for stage in run.of_kind("evaluate"):
-        answers = read_evaluation(stage)
+        answers = read_evaluation(stage, light=True)
         places = dict.fromkeys(place for row in answers.rows.values() for place in row)
         found.append(EvaluatedCases(stage.name, answers, tuple(places)))
     return found
@@ -146,7 +146,7 @@ def _case(evaluation: EvaluatedCases, place: Place) -> schema.Case:
         "turns": as_turns(case.messages) if case else [],
         "reference": text_of(case.reference) if case and not case.choices else "",
         "answers": [
-            _answer(evaluation.rows.index(row), reply)
+            _answer(evaluation.rows.index(row), with_texts(reply))
             for row, reply in evaluation.replies(place).items()
         ],
     }

@@ -11,7 +11,7 @@ from stair_jax.reports.html import schema_trees as schema
 from stair_jax.reports.html.parts import Part, in_turn
 from stair_jax.reports.html.texts import brief, chat_before
 from stair_jax.reports.records import FinishedStage, RunRecords
-from stair_jax.storage import iterate_jsonl, parse_row, reading
+from stair_jax.storage import iterate_jsonl, read_row
 
 _FILES: Mapping[str, type[PreferencePair]] = {"dpo": StepPair, "prm": PathPair}
 _COLUMNS = tuple(
@@ -65,11 +65,8 @@ class PairFile:
           UserError: the file was changed meanwhile.
         """
         start, end = self._places[2 * row : 2 * row + 2]
-        where = f"{self.path}, a row"
-        with reading(self.path), open(self.path, "rb") as file:
-            file.seek(start)
-            text = file.read(end - start).decode()
-        return _texts(_FILES[self.name].from_dict(parse_row(text, where), where))
+        found = read_row(self.path, start, end)
+        return _texts(_FILES[self.name].from_dict(found, f"{self.path}, a row"))
 
     def _form(self, pair: PreferencePair, tree: str) -> str:
         if not tree:
