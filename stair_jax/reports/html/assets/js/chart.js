@@ -59,7 +59,8 @@ function lineChart(title, lines, weight = 0) {
   const drawn = shown.flatMap((line, index) => [
     weight > 0 && svg("path", { d: pathOf(line.x, line.y, x, y), class: `curve faint series${index}` }),
     svg("path", { d: pathOf(line.x, line.smooth, x, y), class: `curve series${index}` }),
-    line.x.length === 1 && svg("circle", { cx: x(line.x[0]), cy: y(line.y[0]), r: 3, class: `dot series${index}` }),
+    lonely(line.smooth).map((at) =>
+      svg("circle", { cx: x(line.x[at]), cy: y(line.smooth[at]), r: 3, class: `dot series${index}` })),
   ]);
   const readout = el("output.readout");
   const cursor = svg("line", { class: "cursor", y1: CHART.top, y2: CHART.height - CHART.bottom });
@@ -96,6 +97,12 @@ function readingOf(lines, at, x) {
       return `${lines.length > 1 ? `${name} ` : ""}${figure(smooth[best])} at ${figure(steps[best])}`;
     })
     .join("  ");
+}
+
+/** Places of values without a neighbour, of which no line is drawn. */
+function lonely(values) {
+  const isThere = (at) => values[at] !== null && values[at] !== undefined;
+  return [...values.keys()].filter((at) => isThere(at) && !isThere(at - 1) && !isThere(at + 1));
 }
 
 /** A path that is broken where values are missing. */

@@ -65,6 +65,15 @@ class Grid {
     }));
     this.head.style.gridTemplateColumns = tracks;
     this.node = el("div.grid", {}, this.head, this.list.node);
+    this.list.node.addEventListener("scroll", () => (this.head.scrollLeft = this.list.node.scrollLeft), { passive: true });
+    this.sizes = new ResizeObserver(() => this.widen());
+    this.sizes.observe(this.head);
+  }
+
+  /** Where the columns need more than there is, lines are as wide as the head, and scroll. */
+  widen() {
+    this.list.space.style.minWidth = "";
+    this.list.space.style.minWidth = `${this.head.scrollWidth}px`;
   }
 
   line(row, tracks) {
@@ -85,6 +94,7 @@ class Grid {
   }
 
   close() {
+    this.sizes.disconnect();
     this.list.close();
   }
 }

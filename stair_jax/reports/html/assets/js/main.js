@@ -14,7 +14,7 @@ const VIEWS = [
 const KEYS = [
   ["1 to 9", "the pages at the top"], ["/", "search"], ["[ and ]", "previous and next tree"],
   ["Arrows", "along a list or a tree"], ["Enter", "open"], ["Space", "fold or unfold a node"],
-  ["+ and \u2212", "zoom"], ["F", "fit the tree"], ["n, v, r", "in a tree: visits, value, reward"], ["Home, End", "first and last; the root"],
+  ["+ and \u2212", "zoom"], ["F", "fit the tree"], ["Home, End", "first and last; the root"],
   ["Esc", "up, from a tree to the list"], ["?", "this list"],
 ];
 const SCHEMA = 1; // of the blocks of data

@@ -1,5 +1,7 @@
 // What is known of a node: figures, the answer down to it, the judge's words, its pairs.
 
+const OPEN_PAIRS = 3; // of a node, whose texts are shown at once
+
 function nodeDetails(view, node) {
   const { tree } = view;
   const name = node === 0 ? "Prompt" : `Node ${node}`;
@@ -48,11 +50,11 @@ function judgeBlock(tree, node) {
 }
 
 function pairBlocks(view, node) {
-  return view.tree.pairsOf(node).map((pair) => {
+  return view.tree.pairsOf(node).map((pair, index) => {
     const [chosen, rejected] = pair;
     const other = node === chosen ? rejected : chosen;
     const summary = `${node === chosen ? "Chosen over" : "Rejected for"} node ${other}`;
-    const block = folded(summary, () => pairSides(view.tree, pair), true);
+    const block = folded(summary, () => pairSides(view.tree, pair), index < OPEN_PAIRS);
     const jump = button(`Go to node ${other}`, () => view.select(other));
     return el("section.pair", {}, block, jump);
   });

@@ -105,16 +105,17 @@ function forest(evaluation, index) {
   return intervalChart(`${columnName(evaluation.columns[index])}, with 95 % intervals`, rows);
 }
 
-function comparedBlock({ compared, rows, columns }) {
+function comparedBlock({ compared, rows, columns, cells }) {
   if (!compared.length) return null;
+  const shown = ({ row, column }, value) => inUnit(value, cells[row][column]?.unit);
   const isClear = ({ low, high }) => low !== null && (low > 0 || high < 0);
   const make = () =>
     el("div.scroll", {}, table([
       { name: "Row", of: ({ row }) => rows[row], sort: ({ row }) => rows[row] },
       { name: "minus", of: ({ other }) => rows[other], sort: ({ other }) => rows[other] },
       { name: "Figure", of: ({ column }) => columnName(columns[column]), sort: ({ column }) => columnName(columns[column]) },
-      { name: "Difference", number: true, of: (one) => (isClear(one) ? el("b", {}, figure(one.value)) : figure(one.value)), sort: ({ value }) => value },
-      { name: "95 % interval", number: true, of: ({ low, high }) => `${figure(low)} to ${figure(high)}` },
+      { name: "Difference", number: true, of: (one) => el(isClear(one) ? "b" : "span", {}, shown(one, one.value)), sort: ({ value }) => value },
+      { name: "95 % interval", number: true, of: (one) => `${shown(one, one.low)} to ${shown(one, one.high)}` },
       { name: "Cases", number: true, of: ({ n }) => whole(n), sort: ({ n }) => n },
     ], compared));
   return el("section", {}, folded(`Rows compared on the same cases (${compared.length})`, make));

@@ -15,15 +15,15 @@ function gapOf(list, row) {
 }
 
 function pairColumns(list) {
-  const column = (name, of, title) => ({ name, title, number: true, width: "4.2em", of: (row) => fixed(of(row)), sort: of });
+  const column = (name, of, title) => ({ name, title, number: true, width: "3.8em", of: (row) => fixed(of(row)), sort: of });
   return [
-    { name: "File", width: "8em", of: (row) => list.files[list.file[row]], sort: (row) => list.files[list.file[row]] },
-    { name: "Kind", width: "6.5em", of: (row) => list.kind[row], sort: (row) => list.kind[row] },
+    { name: "File", width: "7em", of: (row) => list.files[list.file[row]], sort: (row) => list.files[list.file[row]] },
+    { name: "Kind", width: "5.8em", of: (row) => list.kind[row], sort: (row) => list.kind[row] },
     { name: "Prompt", width: "minmax(8em, 1fr)", of: (row) => list.prompt[row], sort: (row) => list.prompt[row] },
     column("+", (row) => list.chosen_value[row], "Value of the chosen side"),
     column(MINUS, (row) => list.rejected_value[row], "Value of the rejected side"),
     column("Gap", (row) => gapOf(list, row), "Difference of the values"),
-    { name: "Depth", number: true, width: "4em", of: (row) => figure(list.depth[row]), sort: (row) => list.depth[row] },
+    { name: "Depth", number: true, width: "3em", of: (row) => figure(list.depth[row]), sort: (row) => list.depth[row] },
   ];
 }
 

@@ -118,6 +118,6 @@ class TreeView {
 function legend(tree) {
   const [least, most] = tree.range;
   const shades = Array.from({ length: 7 }, (_, index) => el(`span.chip.shade${index * 2}`));
-  const said = "Colour: value of a node. Size: visits. Ring: ends an answer. + and \u2212: sides of pairs.";
-  return el("span.legend", { title: said }, figure(least), el("span.scale", {}, shades), figure(most));
+  const said = "n: visits, which is the size; v: value, which is the colour; r: reward; ring: ends the answer; + and \u2212: chosen and rejected.";
+  return el("span.legend", { title: said }, "value ", figure(least), el("span.scale", {}, shades), figure(most));
 }
