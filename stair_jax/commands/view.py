@@ -6,6 +6,7 @@ from pathlib import Path
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
+from stair_jax.monitoring import say
 from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.serving import ReportServer
 from stair_jax.settings_text import parse_text
@@ -38,6 +39,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     contents = read_contents([Path(run) for run in options.runs])
     session.on_interrupt = "the page is not there any more"
     with ReportServer(contents, port) as server:
+        say("reading the records")
+        server.blocks.head()  # here, where what is wrong with them ends the command
         print(f"{server.address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()
     return 0

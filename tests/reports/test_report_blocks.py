@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stair_jax import storage
-from stair_jax.data.records import PathPair
+from stair_jax.data.records import PathPair, StepPair
 from stair_jax.errors import UserError
 from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.cells import Cell
@@ -17,6 +17,7 @@ from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.curves import read_curves
 from stair_jax.reports.records import read_run
 from stair_jax.run.sweep_manifest import Manifest, write_manifest
+from stair_jax.text.steps import format_output, format_step
 
 
 def contents(*folders):
@@ -130,6 +131,17 @@ def test_pairs_of_paths_are_split_where_they_part(run, records):
     assert columns["form"] == ["step", "step", "answer"] and columns["tree"] == [0, 0, None]
     texts = pairs.read(1)
     assert (texts["path"], texts["chosen"], texts["rejected"]) == (["a"], ["b", "c"], ["x"])
+
+
+def test_whole_answers_are_split_into_their_steps(run):
+    first = format_step("A", "the same")
+    sides = [first + "\n\n" + format_output(text) for text in ("yes", "no")]
+    pair = StepPair("t1:1:2", "p", path=(), chosen=sides[0], rejected=sides[1])
+    storage.write_jsonl(run.workdir / "pairs1" / "dpo.jsonl", [pair.to_dict()])
+    texts = contents(run.workdir).runs[0].parts["pairs"].read(0)
+    assert texts["path"] == [first]
+    assert texts["chosen"] == ["\n\n" + format_output("yes")]
+    assert texts["rejected"] == ["\n\n" + format_output("no")]
 
 
 def test_cases_have_values_labels_and_answers_of_each_row(parts):

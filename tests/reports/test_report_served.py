@@ -136,3 +136,11 @@ def test_the_command_writes_the_page(run, tmp_path, capsys):
     assert launch.main(["stair-jax", "report", str(run.workdir), f"--out={out}"]) == 0
     assert out.read_text().startswith("<!doctype html>")
     assert capsys.readouterr().out == f"{out} is written\n"
+
+
+def test_damaged_records_end_the_command_before_it_listens(run, capsys):
+    trees = run.workdir / "search1" / "trees.jsonl.gz"
+    trees.write_bytes(b"x" + trees.read_bytes()[1:])
+    assert launch.main(["stair-jax", "view", str(run.workdir), "--port=0"]) == 2
+    said = capsys.readouterr()
+    assert "is damaged at record 1" in said.err and not said.out

@@ -18,6 +18,7 @@ def report_at_end(workdir: Path) -> None:
     try:
         path = workdir / REPORT_FILE
         if not _is_newest(path):
+            say("writing the report of the run")
             write_report([workdir])
         say(f"report: {path} (open it in a browser)")
     except Exception as error:

@@ -1,8 +1,10 @@
 """The preference pairs of a run: a line for each; the texts of one, by its place in the file."""
 
+import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from stair_jax.reports.html.parts import Part, in_turn
 from stair_jax.reports.html.texts import brief, chat_before
 from stair_jax.reports.records import FinishedStage, RunRecords
 from stair_jax.storage import iterate_jsonl, read_row
+from stair_jax.text.steps import REASONING_CLOSE
 
 _FILES: Mapping[str, type[PreferencePair]] = {"dpo": StepPair, "prm": PathPair}
+_STEP_END = re.compile(f"(?<={re.escape(REASONING_CLOSE)})")
 _COLUMNS = tuple(
     name
     for name in schema.PairList.__annotations__
@@ -162,20 +166,24 @@ def _texts(pair: PreferencePair) -> schema.Pair:
     return {
         "turns": chat_before(pair.system, pair.history),
         "prompt": pair.prompt,
-        "path": list(path),
-        "chosen": list(chosen),
-        "rejected": list(rejected),
+        "path": path,
+        "chosen": chosen,
+        "rejected": rejected,
     }
 
 
-def _sides(pair: PreferencePair) -> Iterator[Sequence[str]]:
+def _sides(pair: PreferencePair) -> tuple[list[str], list[str], list[str]]:
     """The steps that both sides share, then those of each side behind them."""
     if isinstance(pair, PathPair):
-        better, worse = pair.chosen_path, pair.rejected_path
+        better, worse = _steps(pair.chosen_path), _steps(pair.rejected_path)
     else:
         assert isinstance(pair, StepPair)
-        better, worse = (*pair.path, pair.chosen), (*pair.path, pair.rejected)
-    shared = 0
-    while shared < min(len(better), len(worse)) and better[shared] == worse[shared]:
-        shared += 1
-    yield from (better[:shared], better[shared:], worse[shared:])
+        better, worse = _steps([*pair.path, pair.chosen]), _steps([*pair.path, pair.rejected])
+    both = zip(better, worse, strict=False)
+    shared = sum(1 for _ in takewhile(lambda steps: steps[0] == steps[1], both))
+    return better[:shared], better[shared:], worse[shared:]
+
+
+def _steps(texts: Sequence[str]) -> list[str]:
+    """The steps of a path, of which one text may have several: those of a whole answer."""
+    return [step for text in texts for step in _STEP_END.split(text) if step]
