@@ -23,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--stage", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
-        run_stage(Path(arguments.stage), os.environ["BASE_URL"])
+        taught(os.environ["BASE_URL"], Path(arguments.stage))()
         return
     for text in arguments.rates.split(","):
         rate, latency = map(float, text.split(":"))
@@ -141,8 +142,8 @@ def _wait(process: "subprocess.Popen[bytes]", bucket: Bucket, seconds: float) ->
         time.sleep(0.05)
 
 
-def run_stage(folder: Path, base_url: str) -> None:
-    """The stage, with a teacher at `base_url` and a rule that judges."""
+def taught(base_url: str, folder: Path) -> Callable[[], None]:
+    """A stage whose teacher is at `base_url`, over the prompts of a folder; a rule judges."""
     values = {
         "prompts": "data",
         "template": "steps",
@@ -152,7 +153,7 @@ def run_stage(folder: Path, base_url: str) -> None:
         "teacher_endpoint": {
             "base_url": base_url,
             "model": "fake",
-            "max_requests": 10**6,
+            "max_requests": 10**7,
             "concurrency": 256,
             "sampling": {"max_tokens": 64},
         },
@@ -160,7 +161,8 @@ def run_stage(folder: Path, base_url: str) -> None:
     stage, runtime = build(Synthesize, values, "config"), build(Runtime, {}, "runtime")
     place = folder / "synthesize"
     place.mkdir()
-    stage.run(StageContext("synthesize", runtime, 0, place, {"prompts": folder}))
+    context = StageContext("synthesize", runtime, 0, place, {"prompts": folder})
+    return partial(stage.run, context)
 
 
 if __name__ == "__main__":
