@@ -25,10 +25,10 @@ def make(**settings):
     return build(Synthesize, base | settings, "config")
 
 
-def write(path, count, **columns):
+def write(path, count):
     text = "x" * LONG
     rows = (
-        {"id": f"p{i}", "prompt": f"{i} {text}", "kind": KINDS[i % 3 == 0], **columns}
+        {"id": f"p{i}", "prompt": f"{i} {text}", "kind": KINDS[i % 3 == 0]}
         for i in range(count)
     )
     storage.write_jsonl(path, rows)
@@ -46,17 +46,17 @@ def test_they_are_the_first_so_many_of_the_kinds(num_prompts, kinds, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "settings", "message"),
+    ("settings", "message"),
     [
-        ({}, {"template": "rewrite"}, "the row 'p1' has no answer, which the template shows"),
-        ({}, {"pairs": "given_own"}, "has no column 'answer', which pairs 'given_own' need"),
-        ({}, {"policies": {"x": "X: y."}, "template": "{policy} {prompt}"}, "'p1' has no column"),
+        ({"template": "rewrite"}, "the row 'p1' has no answer, which the template shows"),
+        ({"pairs": "given_own"}, "has no column 'answer', which pairs 'given_own' need"),
+        ({"policies": {"x": "X: y."}, "template": "{policy} {prompt}"}, "'p1' has no column"),
     ],
 )
 def test_what_a_prompt_lacks_is_said_of_the_first_one_that_is_answered(
-    columns, settings, message, tmp_path
+    settings, message, tmp_path
 ):
-    path = write(tmp_path / "prompts.jsonl", 5, **columns)
+    path = write(tmp_path / "prompts.jsonl", 5)
     with pytest.raises(UserError, match=message) as error:
         read_prompts(make(kinds=("safety",), **settings), path)
     assert "\n" not in str(error.value)
