@@ -15,6 +15,7 @@ SUMMARY = "Has a teacher, an endpoint or a local model, write SFT examples; goes
 _REPLIES = "replies"  # folder of what endpoints replied
 _SPENT = ("max_requests", "budget", "input_price", "output_price")
 _MAX_TOKENS, _CONTEXT = 2048, 4096
+_BATCH = 50_000  # requests of a batch, as many as OpenAI takes
 _TEACHER, _JUDGE = "teacher", "judge"  # stages of local models
 
 
@@ -43,6 +44,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--limit", "N", "prompts; 0: all", type=int, default=0)
     add("--max-tokens", "N", "of an answer", type=int, default=_MAX_TOKENS)
     add("--out", "DIR", "folder of the results")
+    parser.add_argument(
+        "--batch", action="store_true", help="ask endpoints through their batch API, within a day"
+    )
     parser.add_argument("--show-config", action="store_true", help="print all settings, and end")
     add_redo_flags(parser)
     parser.epilog = (
@@ -122,9 +126,9 @@ def _judge(options: argparse.Namespace) -> dict[str, Any]:
     if options.judge_endpoint or options.judge_model:
         raise UserError("--judge-endpoint and --judge-model go with --judge=endpoint")
     limited = any(getattr(options, limit) is not None for limit in _SPENT)
-    if not is_taught and (limited or options.key_variable):
+    if not is_taught and (limited or options.key_variable or options.batch):
         raise UserError(
-            "key, limits and prices are of an endpoint, and none is asked: leave them out"
+            "key, --batch, limits and prices are of an endpoint, and none is asked: leave them out"
         )
     if name == "rule":
         return {
@@ -142,7 +146,9 @@ def _endpoint(options: argparse.Namespace, url: str, model: str, flag: str) -> d
         lacking = flag if url else "--judge-endpoint"
         raise UserError(f"{lacking} is missing: an endpoint needs its address and a model's name")
     limits = {name: getattr(options, name) for name in _SPENT}
-    return {"base_url": url, "model": model, "key_variable": options.key_variable, **limits}
+    batch = {"batch": {"size": _BATCH}} if options.batch else {}
+    named = {"base_url": url, "model": model, "key_variable": options.key_variable}
+    return named | limits | batch
 
 
 def _is_taught(options: argparse.Namespace) -> bool:

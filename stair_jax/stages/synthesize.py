@@ -47,6 +47,7 @@ from stair_jax.synthesis.settings import AcceptSettings, PairSettings, WritingSe
 from stair_jax.synthesis.teacher_settings import TeacherSettings, check_teacher
 from stair_jax.text.policies import POLICIES
 
+_IN_FLIGHT = 4096  # prompts that are begun and not done
 _ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while they are joined
 
 
@@ -174,11 +175,16 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
             left = ((key, prompts.ids.places(key)[0]) for key in shards.left())
             tasks = ((key, PromptTask(opened.means, prompts[place])) for key, place in left)
             with AnswerLog(context, self, prompts, shards, opened) as log:
-                for finished in run_as_finished(opened.driver, tasks):
+                for finished in run_as_finished(opened.driver, tasks, self._in_flight):
                     log.write([found for _, found in finished])
             opened.means.prefixes.close_all()
             for name, endpoint in opened.endpoints.items():
                 say(f"{context.name}: {name} at the {endpoint.report()}")
+
+    @property
+    def _in_flight(self) -> int:
+        """Prompts that are begun and not done, of which a teacher's batches are made."""
+        return max(_IN_FLIGHT, self.teacher_endpoint.batch.size // self.num_candidates)
 
     def summary(self, folder: Path) -> str:
         """What was kept."""

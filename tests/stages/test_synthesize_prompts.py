@@ -28,8 +28,7 @@ def make(**settings):
 def write(path, count):
     text = "x" * LONG
     rows = (
-        {"id": f"p{i}", "prompt": f"{i} {text}", "kind": KINDS[i % 3 == 0]}
-        for i in range(count)
+        {"id": f"p{i}", "prompt": f"{i} {text}", "kind": KINDS[i % 3 == 0]} for i in range(count)
     )
     storage.write_jsonl(path, rows)
     return path
@@ -53,9 +52,7 @@ def test_they_are_the_first_so_many_of_the_kinds(num_prompts, kinds, tmp_path):
         ({"policies": {"x": "X: y."}, "template": "{policy} {prompt}"}, "'p1' has no column"),
     ],
 )
-def test_what_a_prompt_lacks_is_said_of_the_first_one_that_is_answered(
-    settings, message, tmp_path
-):
+def test_what_a_prompt_lacks_is_said_of_the_first_one_that_is_answered(settings, message, tmp_path):
     path = write(tmp_path / "prompts.jsonl", 5)
     with pytest.raises(UserError, match=message) as error:
         read_prompts(make(kinds=("safety",), **settings), path)
