@@ -94,6 +94,11 @@ class AnsweringThread:
         self.put(asked)
         return await asyncio.wrap_future(asked.answer)
 
+    @property
+    def num_running(self) -> int:
+        """Tasks of the driver."""
+        return len(self._running)
+
     def put(self, asked: Asked) -> None:
         """Asks something, from any thread."""
         assert not self._is_closed, "the thread was closed"

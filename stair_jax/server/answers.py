@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stair_jax.decoding.requests import Completion
-from stair_jax.inference.prompt_logps import LogpsCompletion, LogpsTask
+from stair_jax.inference.prompt_logps import LogpsCompletion
 from stair_jax.run.answering_thread import Make
-from stair_jax.server.choice_text import ChoiceText, num_reasoning_tokens
+from stair_jax.server.choice_text import ChoiceText, joined, num_reasoning_tokens
 from stair_jax.server.engine_thread import Event, Stream
 from stair_jax.server.reasoning import Delta
 from stair_jax.server.searching import Found
@@ -44,15 +44,22 @@ class Answers:
       usage: tokens of those that have ended.
     """
 
-    def __init__(self, serving: Serving, texts: Sequence[ChoiceText], prompt_tokens: int):
+    def __init__(
+        self,
+        serving: Serving,
+        texts: Sequence[ChoiceText],
+        prompt_tokens: int,
+        begun: str = "",
+    ):
         """Nothing is asked yet.
 
         Args:
           serving: the model.
           texts: of each answer, without any token.
           prompt_tokens: of the prompts, each once.
+          begun: text of the prompt that the answers go on with.
         """
-        self._serving = serving
+        self._serving, self._begun = serving, begun
         self.choices = [Choice(number, text) for number, text in enumerate(texts)]
         self.usage = Usage(prompt=prompt_tokens)
         self._start = time.monotonic()
@@ -111,9 +118,12 @@ class Answers:
         result = event.result
         if isinstance(result, Found):
             choice.found, result = result, _as_completion(result)
-        new = event.tokens if result is None else result.tokens[len(choice.ids) :]
-        choice.ids += new
+        known = len(choice.ids)
+        new = event.tokens if result is None else result.tokens[known:]
         delta = choice.text.add(new)
+        used = new[: choice.text.num_tokens - known]  # up to a stop text
+        choice.ids += used
+        choice.logps += (event.logps if result is None else result.logps[known:])[: len(used)]
         if result is None and not choice.text.is_stopped:
             return delta
         if result is None:
@@ -125,20 +135,15 @@ class Answers:
     def _end(self, choice: Choice, completion: Completion | None) -> None:
         was_cut = completion is not None and completion.finish != "stop"
         choice.finish = "length" if was_cut and not choice.text.is_stopped else "stop"
-        choice.logps = () if completion is None else completion.logps
         found, kept = choice.found, len(choice.ids)
         self.usage.generated += kept if found is None else found.answered.generated_tokens
         self.usage.kept += kept
-        self.usage.reasoning += num_reasoning_tokens(self._serving.tokenizer, choice.ids)
-
-
-def joined(first: Delta, second: Delta) -> Delta:
-    """Two pieces as one."""
-    return Delta(first.reasoning + second.reasoning, first.content + second.content)
+        tokenizer = self._serving.tokenizer
+        self.usage.reasoning += num_reasoning_tokens(tokenizer, choice.ids, self._begun)
 
 
 def _scoring(tokens: tuple[int, ...], start: int) -> Make:
-    return lambda answerer: LogpsTask(tokens, start)
+    return lambda answerer: answerer.logps_task(tokens, start)
 
 
 def _as_completion(found: Found) -> Completion:

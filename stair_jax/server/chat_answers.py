@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -42,7 +43,7 @@ class ChatAnswers:
         self._search = search
         self._makes = self._sampled() if search is None else self._searched(search)
         texts = [self._new_text() for _ in range(body.num_choices)]
-        self._answers = Answers(serving, texts, len(prompt.tokens))
+        self._answers = Answers(serving, texts, len(prompt.tokens), prompt.prefill)
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -76,14 +77,15 @@ class ChatAnswers:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The response in pieces, as server-sent events."""
-        begun = set()
+        begun, told = set(), Counter[int]()
         with self._ask(streams=True) as stream:
             async for choice, delta in self._answers.deltas(stream):
                 if choice.number not in begun:
                     begun.add(choice.number)
                     yield self._piece(choice, {"role": "assistant", "content": ""})
                 scored = await self._scored([choice] if choice.finish else [])
-                logprobs = self._logprobs(choice, scored)
+                logprobs = self._logprobs(choice, scored, told[choice.number])
+                told[choice.number] = len(choice.ids)
                 if delta.reasoning or delta.content or logprobs:
                     yield self._piece(choice, self._texts(delta, is_piece=True), logprobs)
                 if choice.finish:
@@ -94,8 +96,8 @@ class ChatAnswers:
         yield DONE
 
     def _ask(self, streams: bool) -> Stream:
-        # Log-probabilities come with whole answers, and a search has no tokens before its end.
-        streams = streams and not self._body.logprobs and self._search is None
+        # The likeliest tokens are known of whole answers, and a search has none before its end.
+        streams = streams and not self._is_scored and self._search is None
         return self._answers.ask(self._makes, self._body.priority, streams)
 
     def _sampled(self) -> list[Make]:
@@ -111,8 +113,8 @@ class ChatAnswers:
         return search_choices(self._prompt, search, settings, body.seed, body.num_choices)
 
     async def _scored(self, choices: list[Choice]) -> dict[int, LogpsCompletion]:
-        """Of each answer the likeliest tokens in the places of its own, where they are wanted."""
-        if not self._body.logprobs or not self._body.top_logprobs:
+        """Log-probabilities of answers that come without them, or not with the likeliest tokens."""
+        if not self._is_scored:
             return {}
         tokens = self._prompt.tokens
         wanted = {c.number: ((*tokens, *c.ids), len(tokens)) for c in choices if c.ids}
@@ -138,15 +140,22 @@ class ChatAnswers:
         serving = self._serving
         return serving.files.is_structured and serving.settings.reasoning == "separate"
 
+    @property
+    def _is_scored(self) -> bool:
+        """Whether log-probabilities are wanted that sampling does not bring."""
+        is_more = bool(self._body.top_logprobs) or self._search is not None
+        return bool(self._body.logprobs) and is_more
+
     def _logprobs(
-        self, choice: Choice, scored: dict[int, LogpsCompletion]
+        self, choice: Choice, scored: dict[int, LogpsCompletion], start: int = 0
     ) -> dict[str, Any] | None:
-        if not self._body.logprobs or not choice.finish:
+        """Those of the tokens from `start` on."""
+        if not self._body.logprobs or (start == len(choice.ids) and not choice.finish):
             return None
         tokenizer, found = self._serving.tokenizer, scored.get(choice.number)
         if found is None:
-            return chat_logprobs(tokenizer, choice.ids, choice.logps)
-        top = [likeliest[: self._body.top_logprobs] for likeliest in found.top]
+            return chat_logprobs(tokenizer, choice.ids[start:], choice.logps[start:])
+        top = [likeliest[: self._body.top_logprobs or 0] for likeliest in found.top]
         return chat_logprobs(tokenizer, choice.ids, found.logps, top)
 
     def _details(self, choice: Choice) -> dict[str, Any]:

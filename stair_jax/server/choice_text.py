@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from stair_jax.server.reasoning import Delta, Reasoning
 from stair_jax.text.answer_stream import TokenText
+from stair_jax.text.steps import OUTPUT_OPEN, REASONING_OPEN
 from stair_jax.text.tokenizer import Tokenizer
 
 
@@ -37,12 +38,13 @@ class ChoiceText:
     Stop texts end the content; in the steps before it they end nothing.
 
     Attributes:
-      num_tokens: that have come.
+      num_tokens: that have come; what comes behind a stop text is not counted.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], reasoning: Reasoning):
         """The beginning of an answer; `reasoning` may have read one that it goes on with."""
         self._text, self._until = TokenText(tokenizer), UntilStop(stops)
+        self._has_stops = bool(stops)
         self._reasoning = reasoning
         self.num_tokens = 0
 
@@ -52,7 +54,17 @@ class ChoiceText:
         return self._until.was_met
 
     def add(self, ids: Sequence[int]) -> Delta:
-        """What became known by further ids."""
+        """What became known by further ids; with stop texts, one by one up to the first of them."""
+        if not self._has_stops:
+            return self._add(ids)
+        found = Delta()
+        for id in ids:
+            if self.is_stopped:
+                break
+            found = joined(found, self._add([id]))
+        return found
+
+    def _add(self, ids: Sequence[int]) -> Delta:
         self.num_tokens += len(ids)
         delta = self._reasoning.add(self._text.add(ids))
         return delta._replace(content=self._until.add(delta.content))
@@ -64,12 +76,25 @@ class ChoiceText:
         return Delta(first.reasoning + last.reasoning, content)
 
 
-def num_reasoning_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    """Tokens of an answer up to its output block, or all where a step is open."""
+def joined(first: Delta, second: Delta) -> Delta:
+    """Two pieces as one."""
+    return Delta(first.reasoning + second.reasoning, first.content + second.content)
+
+
+def num_reasoning_tokens(tokenizer: Tokenizer, ids: Sequence[int], begun: str = "") -> int:
+    """Tokens of an answer up to its output block, or all where a step is open.
+
+    Args:
+      tokenizer: of the model.
+      ids: of the answer.
+      begun: text that it goes on with.
+    """
     tags = tokenizer.tags
+    if OUTPUT_OPEN in begun:
+        return 0
     if tags.output_open in ids:
         return ids.index(tags.output_open)
-    return len(ids) if tags.reasoning_open in ids else 0
+    return len(ids) if REASONING_OPEN in begun or tags.reasoning_open in ids else 0
 
 
 def _overlap(text: str, stop: str) -> int:

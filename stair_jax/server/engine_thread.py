@@ -1,6 +1,7 @@
 """The one thread that owns the model and its driver, as the coroutines of a server ask it."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
@@ -12,6 +13,8 @@ from stair_jax.run.answering_thread import AnsweringThread, Asked, Make
 from stair_jax.server.errors import ApiError
 
 T = TypeVar("T")
+# Between two deliveries, for each task that runs: sending a piece takes Python about a third of it.
+_SECONDS_A_TASK = 0.0004
 
 
 class Event(NamedTuple):
@@ -20,6 +23,7 @@ class Event(NamedTuple):
     Attributes:
       choice: number of the task.
       tokens: ids that were sampled since the last event of the task.
+      logps: of these.
       is_last: whether no other event of the task follows: it has a result, or has failed.
       result: of the task.
       error: what made it fail; None: nothing.
@@ -27,6 +31,7 @@ class Event(NamedTuple):
 
     choice: int
     tokens: tuple[int, ...] = ()
+    logps: tuple[float, ...] = ()
     is_last: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -38,6 +43,7 @@ class EngineThread(Closing):
     def __init__(self, answerer: Answerer):
         """A thread that waits for something to do; it alone uses the model from now on."""
         self._outbox: list[tuple[Stream, Event]] = []
+        self._delivered = 0.0
         self._streams: set[Stream] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = AnsweringThread(lambda: answerer, self._after_step)
@@ -96,9 +102,13 @@ class EngineThread(Closing):
         self._outbox.append((stream, event))
 
     def _after_step(self) -> None:
-        """Delivers all that came at once: each call of the loop from elsewhere has its price."""
+        """Delivers what came, but not so often that sending it would keep the engine waiting."""
+        running, now = self._thread.num_running, time.monotonic()
+        if not self._outbox or (running and now - self._delivered < running * _SECONDS_A_TASK):
+            return
+        self._delivered = now
         outbox, self._outbox = self._outbox, []
-        if outbox and self._loop is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_deliver, outbox)
 
 
@@ -135,7 +145,7 @@ class Stream:
         if self._events and not event.is_last:
             last = self._events[-1]
             if last.choice == event.choice:  # nobody has looked meanwhile
-                event = event._replace(tokens=last.tokens + event.tokens)
+                event = Event(event.choice, last.tokens + event.tokens, last.logps + event.logps)
                 self._events.pop()
         self._events.append(event)
         self._has_come.set()
@@ -213,8 +223,10 @@ class _Choice(Asked):
     def drop(self) -> None:
         self.fail(ApiError(503, "the server ends", code="shutting_down"))
 
-    def _hear(self, id: tuple[Hashable, ...], tokens: tuple[int, ...]) -> None:
-        self._send(self._stream, Event(self._number, tokens))
+    def _hear(
+        self, id: tuple[Hashable, ...], tokens: tuple[int, ...], logps: tuple[float, ...]
+    ) -> None:
+        self._send(self._stream, Event(self._number, tokens, logps))
 
 
 def _deliver(outbox: list[tuple[Stream, Event]]) -> None:

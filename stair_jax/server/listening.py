@@ -1,6 +1,7 @@
 """From a socket to the end of the server: what is under way at a signal may still be finished."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -16,6 +17,7 @@ from stair_jax.server.serving import Serving
 from stair_jax.server.settings import ServerSettings
 
 _BACKLOG = 2048
+_SWITCH_SECONDS = 0.0005
 _GRACE_SECONDS = 1  # for clients to read why their requests were cut off
 
 
@@ -45,7 +47,10 @@ def address_of(bound: socket.socket) -> str:
 
 
 def listen(
-    serving: Serving, keys: Keys | None, bound: socket.socket, on_ready: Callable[[], None]
+    serving: Serving,
+    keys: Keys | None,
+    bound: socket.socket,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Answers requests until a signal comes, and what is under way is done.
 
@@ -69,6 +74,8 @@ def listen(
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, serving, on_ready)
+    # The engine's thread waits for Python's lock no longer than this, which the event loop has.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         server.run(sockets=[bound])
     finally:

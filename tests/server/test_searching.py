@@ -58,6 +58,14 @@ def test_a_stream_brings_the_answer_of_a_search_too(ask_guided, chat_body):
         assert own[-1]["search"] == expected["search"]
 
 
+def test_the_answer_of_a_search_has_log_probabilities(ask_guided, chat_body):
+    body = chat_body(seed=1, logprobs=True) | {"model": "tiny:best-of-2"}
+    found = ask_guided(body).json()
+    entries = found["choices"][0]["logprobs"]["content"]
+    assert len(entries) == found["usage"]["completion_tokens_details"]["kept_tokens"]
+    assert all(entry["logprob"] <= 0 and entry["top_logprobs"] == [] for entry in entries)
+
+
 def test_a_greedy_request_leaves_the_candidates_unlike(ask_guided, chat_body):
     body = chat_body(seed=1, temperature=0) | {"model": "tiny:best-of-3"}
     found = ask_guided(body | {"search": {"details": True}}).json()
