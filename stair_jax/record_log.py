@@ -124,6 +124,25 @@ class RecordLog:
             if _holds_whole_member(file.read()[1:]):
                 raise self._damaged(count + 1)
 
+    def at(self, start: int, end: int) -> dict[str, Any]:
+        """The record between two places, as `members` or `extend` gave them; reads no other.
+
+        Raises:
+          UserError: there is no record: the file was changed meanwhile.
+        """
+        with reading(self.path):
+            check_regular(self.path)
+            with open(self.path, "rb") as file:
+                file.seek(start)
+                member = file.read(end - start)
+        try:
+            record: dict[str, Any] = json.loads(zlib.decompress(member, _GZIP))
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self.path} was changed while it was read: run the same command again"
+            ) from error
+        return record
+
     def _damaged(self, number: int) -> UserError:
         return UserError(
             f"{self.path} is damaged at record {number}: "

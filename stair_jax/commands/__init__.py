@@ -12,6 +12,8 @@ VERBS = (
     "sweep",
     "plan",
     "show",
+    "report",
+    "view",
     "cases",
     "cost",
     "evaluate",

@@ -14,6 +14,7 @@ from stair_jax.commands.running import (
     join,
     keep_programs,
     leave,
+    report,
 )
 from stair_jax.commands.seed_tables import TableSettings, write_tables
 from stair_jax.commands.session import Session
@@ -104,6 +105,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     keep_programs(checked[0].config, folder)
     failed = sweep.run(checked, donors)
     done = [cell for cell in checked if cell.name not in failed]
+    for cell in done:
+        report(cell.config, cell.workdir)
     if collectives.is_main() and not options.only and sweep.evaluate_something(done):
         _write_tables(folder)
     leave(session)
