@@ -236,7 +236,7 @@ def test_what_the_server_refuses_is_shown_in_its_own_words(server, chat):
     server.failure = (429, "the queue is full", {"Retry-After": "3"})
     answered(chat.page)
     problem = chat.page.locator("#problem")
-    assert problem.inner_text() == "the queue is full Ask again in 3 s."
+    assert problem.inner_text() == "the queue is full; ask again in 3 s"
     server.failure, server.deltas = None, structured()
     chat.page.locator("button", has_text="Again").click()
     chat.page.wait_for_selector(".content >> text=4")

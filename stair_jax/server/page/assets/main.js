@@ -18,6 +18,7 @@ function say(text) {
 function showProblem(text) {
   find("problem").textContent = text;
   find("problem").hidden = !text;
+  if (text) place.scrollTop = place.scrollHeight; // there is less room now
 }
 
 function showState() {
@@ -40,7 +41,7 @@ async function loadModels() {
 // Says what went wrong; asks for the key where the server wants one, and waits until it is ready.
 async function explain(error) {
   if (!(error instanceof ServerError)) throw error;
-  const again = error.retryAfter ? ` Ask again in ${error.retryAfter} s.` : "";
+  const again = error.retryAfter ? `; ask again in ${error.retryAfter} s` : "";
   showProblem(error.message + again);
   if (error.status === 401) settings.open("key");
   if ((error.status !== 503 && error.status !== 0) || models.chosen) return;
