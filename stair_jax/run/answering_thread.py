@@ -132,6 +132,7 @@ class AnsweringThread:
         """Answers until nothing is left; returns whether the thread goes on."""
         driver = answerer.driver
         self._add(answerer, first)
+        self._after_step()
         while self._running or not self._queue.empty():
             while not self._queue.empty():
                 asked = self._queue.get()
