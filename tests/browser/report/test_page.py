@@ -241,7 +241,7 @@ def test_the_keys_are_listed(open_report):
     page.keyboard.press("?")
     assert "fit the tree" in page.text_content("dialog")
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0
+    page.wait_for_selector("dialog", state="detached")
 
 
 def test_numbers_lead_to_the_pages(open_report):

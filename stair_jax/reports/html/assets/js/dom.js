@@ -70,5 +70,9 @@ function folded(summary, make, open = false) {
 /** Terms with what belongs to them; those without are left out. */
 function facts(entries) {
   const known = entries.filter(([, value]) => value !== null && value !== undefined);
-  return el("dl.facts", {}, known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl.facts",
+    {},
+    known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 }

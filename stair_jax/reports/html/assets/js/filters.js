@@ -22,13 +22,21 @@ class Filters {
     const value = this.values[field.key];
     const changed = (event) => this.change(field.key, event.target.value);
     if (!field.options) {
-      return el("input", { type: "search", value, oninput: changed, name: field.key, spellcheck: "false" });
+      return el("input", {
+        type: "search",
+        value,
+        oninput: changed,
+        name: field.key,
+        spellcheck: "false",
+      });
     }
     const options = [["", "all"], ...field.options];
     return el(
       "select",
       { onchange: changed, name: field.key },
-      options.map(([name, label]) => el("option", { value: name, selected: name === value }, label)),
+      options.map(([name, label]) =>
+        el("option", { value: name, selected: name === value }, label),
+      ),
     );
   }
 
@@ -41,7 +49,9 @@ class Filters {
   /** The rows that all fields keep. */
   kept() {
     const set = this.fields.filter(({ key }) => this.values[key] !== "");
-    const found = this.rows.filter((row) => set.every(({ key, keeps }) => keeps(row, this.values[key])));
+    const found = this.rows.filter((row) =>
+      set.every(({ key, keeps }) => keeps(row, this.values[key])),
+    );
     this.count.textContent = `${whole(found.length)} of ${whole(this.rows.length)}`;
     return found;
   }
@@ -51,7 +61,10 @@ class Filters {
 function optionsOf(values, labelOf = (value) => value) {
   const counts = new Map();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-  return [...counts].map(([value, count]) => [String(value), `${labelOf(value)} (${whole(count)})`]);
+  return [...counts].map(([value, count]) => [
+    String(value),
+    `${labelOf(value)} (${whole(count)})`,
+  ]);
 }
 
 function hasText(text, wanted) {

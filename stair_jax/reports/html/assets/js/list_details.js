@@ -39,6 +39,11 @@ function listWithDetails({ label, key, columns, fields, rows, show }) {
 
 /** Links of which one is where the reader is. */
 function tabs(entries, current) {
-  return el("nav.tabs", {}, entries.map(([name, place]) =>
-    el("a", { href: hrefOf(place), "aria-current": name === current ? "page" : null }, name)));
+  return el(
+    "nav.tabs",
+    {},
+    entries.map(([name, place]) =>
+      el("a", { href: hrefOf(place), "aria-current": name === current ? "page" : null }, name),
+    ),
+  );
 }

@@ -9,7 +9,8 @@ function turnsBlock(turns, prompt) {
   );
 }
 
-const BLOCKS = /<\|Reasoning_step\|>[\s\S]*?(?:<\|\/Reasoning_step\|>|(?=<\|Reasoning_step\|>|<\|Output\|>)|$)|<\|Output\|>[\s\S]*?(?:<\|\/Output\|>|$)/g;
+const BLOCKS =
+  /<\|Reasoning_step\|>[\s\S]*?(?:<\|\/Reasoning_step\|>|(?=<\|Reasoning_step\|>|<\|Output\|>)|$)|<\|Output\|>[\s\S]*?(?:<\|\/Output\|>|$)/g;
 
 /** Steps of a whole answer; a plain one is one step. */
 function splitSteps(text) {
@@ -18,5 +19,9 @@ function splitSteps(text) {
 }
 
 function answerBlock(text) {
-  return el("div.answer", {}, splitSteps(text).map((step) => stepBlock(step)));
+  return el(
+    "div.answer",
+    {},
+    splitSteps(text).map((step) => stepBlock(step)),
+  );
 }
