@@ -117,6 +117,19 @@ def test_a_pair_knows_its_place_in_its_tree(parts):
     )
 
 
+def test_whole_answers_are_no_pairs_of_a_tree_that_has_pairs_of_steps(run, records):
+    def pairs_of_first_tree(*stages):
+        storage.write_json(run.workdir / "config.json", {"stages": ["search:search1", *stages]})
+        return contents(run.workdir).runs[0].parts["trees"].read(0)["pairs"]
+
+    pair = StepPair("t1:2:1", "p", path=(), chosen="a", rejected="b")
+    storage.write_jsonl(run.workdir / "full" / "dpo.jsonl", [pair.to_dict()])
+    settings = {"trees": "search1", "variant": "trajectory"}
+    records.finish(run.workdir / "full", "preferences", settings)
+    assert pairs_of_first_tree("preferences:full") == [[2, 1]]
+    assert pairs_of_first_tree("preferences:full", "preferences:pairs1") == [[1, 2]]
+
+
 def test_pairs_of_paths_are_split_where_they_part(run, records):
     pair = PathPair("t1:1:2", "p", chosen_path=("a", "b", "c"), rejected_path=("a", "x"))
     storage.write_jsonl(run.workdir / "pairs1" / "prm.jsonl", [pair.to_dict()])
