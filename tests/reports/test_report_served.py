@@ -6,6 +6,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from stair_jax import launch
 from stair_jax.errors import UserError
@@ -30,7 +32,7 @@ def served(run):
             connection.close()
             return answer.status, answer.headers, text
 
-        yield SimpleNamespace(get=get, run=run, port=port)
+        yield SimpleNamespace(get=get, run=run, port=port, server=server)
         server.shutdown()
         thread.join()
 
@@ -96,6 +98,14 @@ def test_the_answers_to_one_case_are_read_without_the_others(served):
 )
 def test_there_is_nothing_else(served, path):
     assert served.get(path)[0] == 404
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text("/0123456789-. traespicdh²٣", max_size=20))
+@example("trees/0/٣")
+def test_any_name_is_a_block_or_none(served, name):
+    found = served.server.blocks.read(name)
+    assert found is None or isinstance(json.loads(found), dict | list)
 
 
 def test_other_names_of_this_machine_and_other_methods_are_refused(served):
