@@ -1,6 +1,6 @@
 """Time and memory from a file of very many prompts to the first request of their search.
 
-    python -m benchmarks.many_prompts [--prompts 1000000] [--folder /tmp] [--processes 1]
+    python -m benchmarks.many_prompts [--prompts 1000000] [--folder /tmp] [--stage search]
 
 Makes a file of prompts of 20 to 90 words in a temporary folder, about 500 bytes each, and does in
 processes of their own what a run does before its search begins. For each there is a JSON line:
@@ -9,6 +9,10 @@ processes of their own what a run does before its search begins. For each there 
     files   it is checked and copied by the stage `files`
     search  the copy is checked and indexed by the stage `search`, split among as many processes as
             --processes says, and searched up to the first request, over an engine without a model
+
+With --stage=synthesize the last one is
+
+    synthesize  the same by the stage `synthesize`, up to the first request to a teacher
 
     wall_s, cpu_s  seconds; on a busy machine those of the processor say more
     peak_mb        the most memory of the process, in MB
@@ -25,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +38,7 @@ from typing import Any
 from benchmarks.import_memory import status
 
 SECONDS, MEGABYTES = 60.0, 500.0
-_STEPS = ("hash", "files", "search")
+_STAGES = {"search": ("safety", "helpfulness"), "synthesize": ("safety",)}  # kinds of prompts
 _WORDS = [f"word{number}" for number in range(500)]
 
 
@@ -43,14 +48,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=10**6)
     parser.add_argument("--folder", type=Path, default=None, help="where to make the file")
     parser.add_argument("--processes", type=int, default=1, help="of the search")
+    parser.add_argument("--stage", default="search", choices=_STAGES, help="that has the prompts")
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
         measure(arguments.step, arguments.folder, arguments.processes)
         return
+    steps = ("hash", "files", arguments.stage)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        make_prompts(Path(folder) / "given.jsonl", arguments.prompts)
-        lines = [_take(step, folder, arguments.processes) for step in _STEPS]
+        kinds = _STAGES[arguments.stage]
+        make_prompts(Path(folder) / "given.jsonl", arguments.prompts, kinds)
+        lines = [_take(step, folder, arguments.processes) for step in steps]
     total = {name: round(sum(line[name] for line in lines), 1) for name in ("wall_s", "cpu_s")}
     most = max(line["above_mb"] for line in lines)
     bars = {"bar_s": SECONDS, "bar_mb": MEGABYTES}
@@ -59,13 +67,13 @@ def main() -> None:
     )
 
 
-def make_prompts(path: Path, count: int) -> None:
-    """Writes so many prompts, always the same."""
+def make_prompts(path: Path, count: int, kinds: Sequence[str]) -> None:
+    """Writes so many prompts, of these kinds in turn, always the same."""
     rng = random.Random(0)
     with open(path, "w", encoding="utf-8") as file:
         for number in range(count):
             text = " ".join(rng.choices(_WORDS, k=rng.randrange(20, 90)))
-            kind = ("safety", "helpfulness")[number % 2]
+            kind = kinds[number % len(kinds)]
             row = {"id": f"prompt-{number:07d}", "prompt": text, "kind": kind, "source": "made"}
             file.write(json.dumps(row) + "\n")
 
@@ -82,7 +90,8 @@ def _take(step: str, folder: str, processes: int) -> dict[str, Any]:
 
 def measure(step: str, folder: Path, processes: int) -> None:
     """Takes a step and prints what it took."""
-    act = {"hash": _hash, "files": _copy, "search": _search}[step](folder, processes)
+    steps = {"hash": _hash, "files": _copy, "search": _search, "synthesize": _synthesize}
+    act = steps[step](folder, processes)
     before, start, cpu = status("VmRSS"), time.perf_counter(), time.process_time()
     act()
     line = {
@@ -111,7 +120,7 @@ def _copy(folder: Path, processes: int) -> Callable[[], Any]:
 
 
 class _Begun(Exception):
-    """The search has made its first request."""
+    """The first request was made."""
 
 
 def _search(folder: Path, processes: int) -> Callable[[], Any]:
@@ -137,6 +146,20 @@ def _search(folder: Path, processes: int) -> Callable[[], Any]:
             run_search(parts.prompts, engine, tokenizer, settings, 0, print, reward=stage.reward)
         except _Begun:
             print(f"{len(parts.prompts)} prompts", file=sys.stderr)
+
+    return act
+
+
+def _synthesize(folder: Path, processes: int) -> Callable[[], Any]:
+    from benchmarks.teacher_rate import taught
+    from stair_jax.endpoints.service import EndpointService
+
+    stage = taught("http://127.0.0.1:9/v1", folder)
+    EndpointService.submit = lambda *arguments: _begin()  # type: ignore[method-assign]
+
+    def act() -> None:
+        with suppress(_Begun):
+            stage()
 
     return act
 

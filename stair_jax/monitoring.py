@@ -182,11 +182,12 @@ def _start_wandb(folder: Path, is_new: bool) -> Any:
 
 def write_metrics(folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
     """Writes `metrics.jsonl` anew, in the form of `Metrics`, with one row for each step from 1."""
-    lines = [_line(step, values) for step, values in enumerate(rows, start=1)]
-    storage.write_text(folder / METRICS_FILE, "".join(lines))
+    with storage.atomic_file(folder / METRICS_FILE) as file:
+        for step, values in enumerate(rows, start=1):
+            file.write(_line(step, values).encode())
 
 
-def order_samples(folder: Path, ids: Sequence[str]) -> None:
+def order_samples(folder: Path, ids: Iterable[str]) -> None:
     """Sorts the lines of `samples.jsonl`, where there is one, by the rows that they belong to.
 
     Args:
@@ -195,8 +196,11 @@ def order_samples(folder: Path, ids: Sequence[str]) -> None:
         Of two lines of a row that have the same "sample" the later one stays.
     """
     path = folder / SAMPLES_FILE
-    steps = {id: step for step, id in enumerate(ids, start=1)}
     rows = [json.loads(line) for line in _whole_lines(path, None)]
+    if not rows:
+        return
+    known = {row.get("id") for row in rows}
+    steps = {id: step for step, id in enumerate(ids, start=1) if id in known}
     latest = {
         (row["id"], row["sample"]): row | {"step": steps[row["id"]]}
         for row in rows

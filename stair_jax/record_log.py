@@ -138,7 +138,9 @@ class RecordLog:
         try:
             record: dict[str, Any] = json.loads(zlib.decompress(member, _GZIP))
         except (zlib.error, ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} was changed while it was read: start again") from error
+            raise UserError(
+                f"{self.path} was changed while it was read: run the same command again"
+            ) from error
         return record
 
     def _damaged(self, number: int) -> UserError:

@@ -185,7 +185,7 @@ def read_json(path: str | Path) -> Any:
       UserError: the file is missing, no regular file, or not JSON.
     """
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is damaged (not JSON: {error})") from error
     except RecursionError as error:
@@ -247,7 +247,9 @@ def read_row(path: str | Path, start: int, end: int) -> dict[str, Any]:
     try:
         return parse_row(line.decode(), f"{path}, a line")
     except (UserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} was changed while it was read: start again") from error
+        raise UserError(
+            f"{path} was changed while it was read: run the same command again"
+        ) from error
 
 
 def parse_row(text: str, where: str) -> dict[str, Any]:
@@ -276,7 +278,12 @@ def parse_row(text: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _read_text(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """The text of a file, in UTF-8.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     with reading(path):
         check_regular(path)
         return Path(path).read_text(encoding="utf-8")

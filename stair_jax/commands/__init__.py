@@ -21,6 +21,7 @@ VERBS = (
     "synthesize",
     "answer",
     "chat",
+    "serve",
     "judge",
     "data",
     "completion",

@@ -1,22 +1,25 @@
 """Data: `check` says what a file is, `split` shares prompts out, `study` builds a study's.
 
-`export` writes rows for other trainers.
+`filter` keeps what a judge keeps, `export` writes rows for other trainers.
 """
 
 import argparse
 from types import ModuleType
 
-from stair_jax.commands import data_check, data_export, data_split, data_study
+from stair_jax.commands import data_check, data_export, data_filter, data_split, data_study
 from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 
-SUMMARY = "Data files: check, split, build a study's (study), write for other trainers (export)."
+SUMMARY = (
+    "Data files: check, filter, split, build a study's (study), write for other trainers (export)."
+)
 
 # An action is a module with SHARED, the flags that it has of those below, add_flags for those of
 # its own, and execute(options, session).
 ACTIONS: dict[str, ModuleType] = {
     "check": data_check,
+    "filter": data_filter,
     "split": data_split,
     "study": data_study,
     "export": data_export,

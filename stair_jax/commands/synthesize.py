@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stair_jax.commands.endpoint_flags import SPENT, add_endpoint_flags, endpoint_values
 from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import add_redo_flags, run_stages
 from stair_jax.commands.session import Session
@@ -13,7 +14,6 @@ from stair_jax.synthesis.templates import TEMPLATES, find_template, shows_answer
 
 SUMMARY = "Has a teacher, an endpoint or a local model, write SFT examples; goes on where it was."
 _REPLIES = "replies"  # folder of what endpoints replied
-_SPENT = ("max_requests", "budget", "input_price", "output_price")
 _MAX_TOKENS, _CONTEXT = 2048, 4096
 _TEACHER, _JUDGE = "teacher", "judge"  # stages of local models
 
@@ -28,11 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--prompts", "FILE", "what `files` reads: a file or hub data set; may be repeated", **many)
     add("--teacher", "NAME", "the address of an endpoint, or a local model: a folder or hub id")
     add("--model", "NAME", "of the model at the endpoint")
-    add("--key-variable", "NAME", "environment variable that holds the endpoint's key")
-    add("--max-requests", "N", "most paid calls of an endpoint", type=int, default=None)
-    add("--budget", "MONEY", "most that an endpoint may cost", type=float, default=None)
-    add("--input-price", "MONEY", "of a million prompt tokens", type=float, default=None)
-    add("--output-price", "MONEY", "of a million sampled tokens", type=float, default=None)
+    add_endpoint_flags(parser)
     names = ", ".join(TEMPLATES)
     add("--template", "TEXT", f"{names}, or a text with {{prompt}}", default="steps")
     add("--candidates", "N", "answers to a prompt; the best is kept", type=int, default=1)
@@ -121,10 +117,10 @@ def _judge(options: argparse.Namespace) -> dict[str, Any]:
         return {"judge": {"source": "endpoint", "endpoint": asked}}
     if options.judge_endpoint or options.judge_model:
         raise UserError("--judge-endpoint and --judge-model go with --judge=endpoint")
-    limited = any(getattr(options, limit) is not None for limit in _SPENT)
-    if not is_taught and (limited or options.key_variable):
+    limited = any(getattr(options, limit) is not None for limit in SPENT)
+    if not is_taught and (limited or options.key_variable or options.batch):
         raise UserError(
-            "key, limits and prices are of an endpoint, and none is asked: leave them out"
+            "key, --batch, limits and prices are of an endpoint, and none is asked: leave them out"
         )
     if name == "rule":
         return {
@@ -141,8 +137,7 @@ def _endpoint(options: argparse.Namespace, url: str, model: str, flag: str) -> d
     if not url or not model:
         lacking = flag if url else "--judge-endpoint"
         raise UserError(f"{lacking} is missing: an endpoint needs its address and a model's name")
-    limits = {name: getattr(options, name) for name in _SPENT}
-    return {"base_url": url, "model": model, "key_variable": options.key_variable, **limits}
+    return endpoint_values(options, url, model)
 
 
 def _is_taught(options: argparse.Namespace) -> bool:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.errors import UserError
 
 _INSTALL = "pip install -e '.[endpoints]' in the clone"
+_LARGEST_FILE = 2**32  # bytes of the results of a batch, which are not held in memory
 _NO_KEY = "none"  # openai insists on one; it is not sent
 _SHOWN = 200  # characters of what the endpoint says, in a message
 _FILTERED = frozenset(("content_filter", "content_policy_violation"))
@@ -122,22 +123,33 @@ class ChatClient:
           UserError: the endpoint will not answer, however often it is asked (400, 401, 404, ...).
         """
         rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        found = await self._call(
+            self._client.chat.completions.with_raw_response.create(
+                model=body["model"],
+                messages=body["messages"],
+                extra_body=rest,
+                extra_headers=self._headers,
+            ),
+            self._settings.timeout,
+        )
+        if isinstance(found, Reply | RateLimited | Fault):
+            return found
         try:
-            # httpx's time-outs are for each read: a reply that drips would never end.
-            async with asyncio.timeout(self._settings.timeout):
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=body["model"],
-                    messages=body["messages"],
-                    extra_body=rest,
-                    extra_headers=self._headers,
-                )
-            return read_reply(raw.content)
+            return read_reply(found.content)
         except BadReply as error:
             return Fault(str(error), is_paid=True)
+
+    async def _call(self, sent: Awaitable[Any], seconds: float) -> Any | Outcome:
+        """What a call of `openai` returns, or what came of it in its place."""
+        try:
+            # httpx's time-outs are for each read: a reply that drips would never end.
+            async with asyncio.timeout(seconds):
+                return await sent
         except self._openai.APIStatusError as error:
-            return self._of_status(error.status_code, error.response)
+            response = error.response
+            return self._of_status(response.status_code, response.content, response.headers)
         except TimeoutError:
-            return Fault(f"no reply within {self._settings.timeout:g} s", is_paid=True)
+            return Fault(f"no reply within {seconds:g} s", is_paid=True)
         except (self._openai.OpenAIError, self._http.HTTPError, _TooLargeError, OSError) as error:
             return self._of_transport(error)
 
@@ -158,9 +170,9 @@ class ChatClient:
 
     async def _limit_body(self, response: Any) -> None:
         """Hook of httpx before a body is read."""
-        response.stream = _limited(self._http.AsyncByteStream)(
-            response.stream, self._settings.max_reply_bytes
-        )
+        is_file = response.request.url.path.endswith("/content")
+        most = _LARGEST_FILE if is_file else self._settings.max_reply_bytes
+        response.stream = _limited(self._http.AsyncByteStream)(response.stream, most)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _TooLargeError("a compressed reply, which was not asked for")
 
@@ -177,9 +189,9 @@ class ChatClient:
             return Fault(f"no connection ({why})", is_paid=False)
         return Fault(f"the connection broke ({why})", is_paid=True)
 
-    def _of_status(self, status: int, response: Any) -> Outcome:
-        code, message = error_of(response.content)
-        wait = _retry_after(response.headers)
+    def _of_status(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        code, message = error_of(body)
+        wait = _retry_after(headers)
         said = f"{status}{': ' if message else ''}{self._shown(message)}"
         if code in _NO_MONEY or status == 402:
             raise UserError(f"{self._host}: the account has no credit left ({said})")

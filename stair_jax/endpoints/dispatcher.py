@@ -37,7 +37,7 @@ class Client(Protocol):
 
 
 @dataclass(eq=False)
-class _Job:
+class Job:
     """One call to make, for all requests of the same content.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Entry:
     """A record that is to be written, its job and its reply (None: the call was lost)."""
 
     record: dict[str, Any]
-    job: _Job
+    job: Job
     cost: float
     usage: Usage = field(default_factory=Usage)
     reply: Reply | None = None
@@ -100,12 +100,13 @@ class Dispatcher:
         self._throttle = Throttle(settings.concurrency)
         self._cap = Cap(settings, ledger.calls, ledger.cost)
         self._loop = asyncio.get_running_loop()
-        self._ready: list[tuple[tuple[int, int], _Job]] = []  # a heap
-        self._jobs: dict[str, _Job] = {}  # by identity: ready, waiting, or under way
-        self._job_of: dict[int, _Job] = {}  # by ticket
+        self._ready: list[tuple[tuple[int, int], Job]] = []  # a heap
+        self._jobs: dict[str, Job] = {}  # by identity: ready, waiting, or under way
+        self._job_of: dict[int, Job] = {}  # by ticket
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._unwritten: list[_Entry] = []
+        self._num_unwritten = 0  # with those that are being written
         self._to_write = asyncio.Event()
         self._is_stopped = self._is_closing = False
         self._missing_in_a_row = 0
@@ -124,12 +125,14 @@ class Dispatcher:
             reply, cost = self._ledger.get(key)
             self._give(ticket, reply, reply.usage or Usage(), cost, from_log=True)
             return
-        if key in self._jobs:
-            self._jobs[key].tickets.append(ticket)
-            self._job_of[ticket] = self._jobs[key]
+        if (job := self._jobs.get(key)) is not None:
+            job.tickets.append(ticket)
+            self._job_of[ticket] = job
+            # In a batch of an earlier start these were not known.
+            job.body, job.wants_logprobs = body, request.top_logprobs > 0
             return
         most, order = most_usage(request, self._settings), (request.priority, ticket)
-        job = _Job(key, body, most, order, request.top_logprobs > 0, [ticket])
+        job = Job(key, body, most, order, request.top_logprobs > 0, [ticket])
         self._jobs[key] = self._job_of[ticket] = job
         self._queue(job)
         self._pump()
@@ -160,7 +163,7 @@ class Dispatcher:
             self._is_stopped = True
             self._fail(error)
 
-    def _queue(self, job: _Job) -> None:
+    def _queue(self, job: Job) -> None:
         heapq.heappush(self._ready, (job.order, job))
 
     def _pump(self) -> None:
@@ -199,13 +202,13 @@ class Dispatcher:
         self._timer = None
         self._pump()
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         self._cap.reserve(job.most)
         task = self._loop.create_task(self._call(job, self._throttle.start()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call(self, job: _Job, start: int) -> None:
+    async def _call(self, job: Job, start: int) -> None:
         try:
             outcome = await self._client.ask(job.body)
         except asyncio.CancelledError:
@@ -223,7 +226,7 @@ class Dispatcher:
         except Exception as error:
             self.stop(error)
 
-    def _handle(self, job: _Job, start: int, outcome: Outcome) -> None:
+    def _handle(self, job: Job, start: int, outcome: Outcome) -> None:
         if isinstance(outcome, Reply):
             self._throttle.succeed()
             self._missing_in_a_row, self._refused_since = 0, None
@@ -234,7 +237,7 @@ class Dispatcher:
             self._throttle.fail()
             self._retry(job, outcome)
 
-    def _keep(self, job: _Job, reply: Reply) -> None:
+    def _keep(self, job: Job, reply: Reply) -> None:
         """Hands a reply to the writer."""
         if not reply.date:
             reply = replace(reply, date=datetime.datetime.now(datetime.UTC).date().isoformat())
@@ -244,13 +247,13 @@ class Dispatcher:
         record = reply_record(job.identity, reply, usage, cost)
         self._write(_Entry(record, job, cost, usage, reply))
 
-    def _lose(self, job: _Job, why: str) -> None:
+    def _lose(self, job: Job, why: str) -> None:
         """Hands the record of a call without a reply, which may have been paid, to the writer."""
         cost = self._cap.most(job.most)
         self._stats.lost += 1
         self._write(_Entry(lost_record(job.identity, why, cost), job, cost))
 
-    def _refuse(self, job: _Job, start: int, wait: float | None) -> None:
+    def _refuse(self, job: Job, start: int, wait: float | None) -> None:
         """A refusal for the rate: the request waits for its turn again, and no try is counted."""
         now = self._loop.time()
         self._throttle.refuse(start, now, wait, self._jitter.uniform(0.5, 1.5))
@@ -272,7 +275,7 @@ class Dispatcher:
             self._said_at = now
             say(f"endpoint: asked to wait for {duration(pause)} (429)")
 
-    def _retry(self, job: _Job, fault: Fault) -> None:
+    def _retry(self, job: Job, fault: Fault) -> None:
         """A fault: the request is asked again later, or its completion is missing."""
         self._stats.faults += 1
         job.tries += 1
@@ -299,11 +302,11 @@ class Dispatcher:
                 )
             )
 
-    def _queue_again(self, job: _Job) -> None:
+    def _queue_again(self, job: Job) -> None:
         self._queue(job)
         self._pump()
 
-    def _close(self, job: _Job) -> list[int]:
+    def _close(self, job: Job) -> list[int]:
         """Forgets a job that is done; returns the tickets of its requests."""
         del self._jobs[job.identity]
         for ticket in job.tickets:
@@ -312,6 +315,7 @@ class Dispatcher:
 
     def _write(self, entry: _Entry) -> None:
         self._unwritten.append(entry)
+        self._num_unwritten += 1
         self._to_write.set()
 
     async def _write_down(self) -> None:
@@ -324,6 +328,7 @@ class Dispatcher:
                 await asyncio.to_thread(self._ledger.append, [entry.record for entry in entries])
                 for entry in entries:
                     self._count(entry)
+                self._num_unwritten -= len(entries)
                 self._pump()
             except Exception as error:
                 self.stop(error)

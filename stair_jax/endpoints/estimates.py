@@ -30,6 +30,8 @@ def forecast(
     parts = [f"{'a request' if expected is None else f'{left:,} requests'}: {size}"]
     if settings.input_price is not None and settings.output_price is not None:
         parts.append(f"at most about {money:.4g} in money")
+    if settings.batch.size:
+        parts.append(f"in batches, at {settings.batch.price_factor:g} of the prices")
     if len(ledger):
         parts.append(f"{len(ledger):,} are answered already")
     cap = Cap(settings, ledger.calls, ledger.cost)

@@ -1,7 +1,5 @@
 """The replies that were paid for, on the disk: a record log with an index by identity."""
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,6 @@ from stair_jax.endpoints.chat import Usage
 from stair_jax.endpoints.replies import Reply
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog
-from stair_jax.storage import reading
 
 _SCHEMA = 1
 _TOLD = ("model", "date")  # of a reply, where they are known
@@ -66,17 +63,8 @@ class Ledger:
         Raises:
           UserError: the file cannot be read, or was changed since it was opened.
         """
-        begin, end = self._places[identity]
-        with reading(self._log.path), open(self._log.path, "rb") as file:
-            file.seek(begin)
-            data = file.read(end - begin)
-        try:
-            record = json.loads(gzip.decompress(data))
-            return _reply(record), float(record["cost"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self._log.path} was changed while it is in use: run the same command again"
-            ) from error
+        record = self._log.at(*self._places[identity])
+        return _reply(record), float(record["cost"])
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes records of `reply_record` and `lost_record`, and waits until they are on the disk.

@@ -54,7 +54,11 @@ def read_reply(body: bytes) -> Reply:
     Raises:
       BadReply: it is not JSON, or has no choice with a message and a reason why it ended.
     """
-    value = _read_json(body)
+    return reply_of(read_json(body))
+
+
+def reply_of(value: Mapping[str, Any]) -> Reply:
+    """As `read_reply`, of a body that is read."""
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise BadReply("a reply without a choice")
@@ -76,9 +80,13 @@ def read_reply(body: bytes) -> Reply:
 def error_of(body: bytes) -> tuple[str, str]:
     """(code, message) of the body of an error; "" for what it does not say."""
     try:
-        value = _read_json(body)
+        return error_in(read_json(body))
     except BadReply:
         return "", ""
+
+
+def error_in(value: Mapping[str, Any]) -> tuple[str, str]:
+    """As `error_of`, of a body that is read."""
     error = value.get("error", value)
     if isinstance(error, str):
         return "", clean_text(error)
@@ -92,7 +100,12 @@ def error_of(body: bytes) -> tuple[str, str]:
     )
 
 
-def _read_json(body: bytes) -> Mapping[str, Any]:
+def read_json(body: bytes) -> Mapping[str, Any]:
+    """The JSON object that a body is.
+
+    Raises:
+      BadReply: it is none.
+    """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

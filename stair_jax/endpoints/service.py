@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stair_jax.closing import Closing
+from stair_jax.endpoints.batch_client import BatchClient
+from stair_jax.endpoints.batch_dispatcher import BatchDispatcher
+from stair_jax.endpoints.batch_log import BatchLog
 from stair_jax.endpoints.chat import ChatCompletion, ChatRequest
 from stair_jax.endpoints.client import ChatClient, require_openai
 from stair_jax.endpoints.dispatcher import Dispatcher
@@ -16,6 +19,7 @@ from stair_jax.endpoints.estimates import forecast
 from stair_jax.endpoints.ledger import Ledger
 from stair_jax.endpoints.settings import EndpointSettings
 from stair_jax.endpoints.stats import EndpointStats
+from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 from stair_jax.stopping import heed
 
@@ -59,7 +63,13 @@ class EndpointService(Closing):
         settings.check(where)
         require_openai()
         self.settings, self.stats = settings, EndpointStats()
-        self._ledger = Ledger(ledger)
+        self._ledger, self._batches = Ledger(ledger), BatchLog(Path(ledger))
+        if self._batches.open and not settings.batch.size:
+            raise UserError(
+                f"{where}.batch.size is 0, and a batch of an earlier start is under way: set it as "
+                f"it was, and the same command waits for the results; or, if they are not wanted, "
+                f"remove {self._batches.path}"
+            )
         self._expected, self._examples = expected, examples
         self._tickets: dict[Hashable, int] = {}
         self._ids: dict[int, Hashable] = {}  # by ticket
@@ -227,15 +237,23 @@ class EndpointService(Closing):
             self._loop.close()
 
     async def _serve(self) -> None:
-        client = ChatClient(self.settings)
         self._leave = asyncio.Event()
-        self._dispatcher = Dispatcher(
-            self.settings, self._ledger, client, self._deliver, self._arrived.put, self.stats
-        )
+        client, self._dispatcher = self._make_dispatcher()
         self._is_ready.set()
         await self._leave.wait()
         await self._dispatcher.close(_GRACE)
         await client.close()
+
+    def _make_dispatcher(self) -> tuple[ChatClient, Dispatcher]:
+        """What asks, by calls or by batches; to be made in the loop."""
+        own, ledger, fail = self.settings, self._ledger, self._arrived.put
+        if own.batch.size:
+            batches = BatchClient(own)
+            return batches, BatchDispatcher(
+                own, ledger, batches, self._deliver, fail, self.stats, self._batches
+            )
+        client = ChatClient(own)
+        return client, Dispatcher(own, ledger, client, self._deliver, fail, self.stats)
 
     def _deliver(self, ticket: int, completion: ChatCompletion) -> None:
         self._arrived.put((ticket, completion))

@@ -42,6 +42,25 @@ class ChatSampling(Settings):
 
 
 @dataclass(frozen=True)
+class BatchSettings(Settings):
+    """Requests that are sent as files, through the provider's batch API (`/v1/batches`).
+
+    They cost less, and are answered within a day.
+
+    Attributes:
+      size: the most requests of a batch, of which OpenAI takes 50,000; 0: each request is a call.
+      price_factor: of the prices, for requests in a batch.
+      gather_seconds: without a new request, after which a batch that is not full is sent.
+      poll_seconds: between two looks at a batch.
+    """
+
+    size: int = setting(0, least=0, most=50_000)
+    price_factor: float = setting(0.5, least=0, most=1)
+    gather_seconds: float = setting(5.0, above=0, most=3600)
+    poll_seconds: float = setting(30.0, above=0, most=3600)
+
+
+@dataclass(frozen=True)
 class EndpointSettings(Settings):
     """An OpenAI-compatible endpoint (chat completions) and what may be spent on it.
 
@@ -71,6 +90,8 @@ class EndpointSettings(Settings):
       give_up_after: requests in a row without a reply after which the run stops; 0: never.
       max_reply_bytes: a longer body counts as unreadable.
       max_tokens_field: the name under which `max_tokens` is sent; older servers know the second.
+      batch: whether and how requests are sent in batches; they are the same requests, and a reply
+        that came either way is not asked for again.
       sampling: of requests that bring none of their own.
       extra_body: other fields of the body, as the endpoint names them.
     """
@@ -92,6 +113,7 @@ class EndpointSettings(Settings):
     max_tokens_field: str = setting(
         "max_completion_tokens", choices=("max_completion_tokens", "max_tokens")
     )
+    batch: BatchSettings = setting(BatchSettings, cost=True)
     sampling: ChatSampling = setting(ChatSampling)
     extra_body: Mapping[str, Any] = setting(dict)
 
@@ -166,10 +188,11 @@ class EndpointSettings(Settings):
         return key
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """Money for so many tokens; 0 where the prices are unknown."""
-        return (
-            input_tokens * (self.input_price or 0.0) + output_tokens * (self.output_price or 0.0)
-        ) / 1e6
+        """Money for so many tokens, in batches where these are sent; 0: prices are unknown."""
+        factor = self.batch.price_factor if self.batch.size else 1.0
+        money_in = input_tokens * (self.input_price or 0.0)
+        money_out = output_tokens * (self.output_price or 0.0)
+        return factor * (money_in + money_out) / 1e6
 
 
 def _check_address(base_url: str) -> None:

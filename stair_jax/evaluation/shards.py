@@ -5,7 +5,7 @@ lines, in the order of the keys, and removes the logs. What a log holds is never
 however many processes the work is gone on with.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,11 @@ class Shards:
         collectives.barrier(f"the end of {self.path.name}", collectives.PATIENCE)
         if collectives.is_main():
             logs = self._logs()
-            rows = {record["id"]: record["rows"] for path in logs for record in RecordLog(path)}
+            places = {id: place for path in logs for id, place in _places(RecordLog(path))}
             with atomic_file(self.path) as file:
                 for key in self._keys:
-                    for row in rows[key]:
-                        file.write(json_line(row))
+                    log, begin, end = places[key]
+                    file.writelines(map(json_line, log.at(begin, end)["rows"]))
             for path in logs:
                 path.unlink()
         collectives.barrier(f"the file {self.path.name}", _WAIT)
@@ -97,3 +97,11 @@ class Shards:
 
     def _log_path(self, part: str) -> Path:
         return self.path.with_name(f".{self.path.stem}.part{part}.jsonl.gz")
+
+
+def _places(log: RecordLog) -> Iterator[tuple[str, tuple[RecordLog, int, int]]]:
+    """Where the records of a log stand, by their keys."""
+    begin = 0
+    for record, end in log.members():
+        yield record["id"], (log, begin, end)
+        begin = end

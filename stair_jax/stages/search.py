@@ -115,6 +115,11 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
             f"forced_starts have {most} steps, and max_depth is {self.max_depth}: raise it, or "
             "nothing is left to search",
         )
+        require(
+            not self.judge.endpoint.batch.size or "endpoint" not in self.judge.used_sources,
+            "judge.endpoint.batch.size is set, and a search waits for its judge at each iteration, "
+            "of a batch up to a day: leave it at 0",
+        )
 
     @property
     def search_settings(self) -> SearchSettings:

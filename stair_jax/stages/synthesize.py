@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from stair_jax.data.prompts import read_rows
 from stair_jax.data.records import KINDS, SynthesisPrompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.decoding.driver import run_as_finished
 from stair_jax.errors import UserError
 from stair_jax.evaluation.shards import Shards
@@ -36,17 +36,18 @@ from stair_jax.stages.synthesize_parts import (
     summarize,
     write_results,
 )
+from stair_jax.stages.synthesize_prompts import read_prompts
 from stair_jax.stages.synthesize_teacher import write_ledger
 from stair_jax.storage import writing
-from stair_jax.synthesis.categories import KnownCategories, check_kinds
+from stair_jax.synthesis.categories import check_kinds
 from stair_jax.synthesis.policies import policies_of, policy_files
 from stair_jax.synthesis.prompt_task import PromptTask
 from stair_jax.synthesis.selection import check_scored
 from stair_jax.synthesis.settings import AcceptSettings, PairSettings, WritingSettings
 from stair_jax.synthesis.teacher_settings import TeacherSettings, check_teacher
-from stair_jax.synthesis.templates import shows_answer
 from stair_jax.text.policies import POLICIES
 
+_IN_FLIGHT = 4096  # prompts that are begun and not done
 _ANSWER_BYTES = 8000  # of an answer on the disk: text and tokens, twice while they are joined
 
 
@@ -153,7 +154,7 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         Raises:
           UserError: a prompt has no category; or no pair was made, or no answer kept.
         """
-        prompts = self._read(context)
+        prompts = read_prompts(self, context.input("prompts") / self.file)
         shards = Shards(context.folder / ANSWERS_FILE, [prompt.id for prompt in prompts])
         if not collectives.broadcast(shards.is_finished()):
             self._answer(context, prompts, shards)
@@ -162,44 +163,28 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
             write_ledger(context.folder, self)
             write_results(context, self, prompts, read_answers(context.folder))
 
-    def _read(self, context: StageContext) -> list[SynthesisPrompt]:
-        """The prompts, each of which has what the settings need of it."""
-        path = context.input("prompts") / self.file
-        rows = read_rows(path, SynthesisPrompt)
-        wanted = [row for row in rows if row.kind in (self.kinds or KINDS)]
-        wanted = wanted[: self.num_prompts or None]
-        if not wanted:
-            raise UserError(f"{path} has no prompt of the kind {' or '.join(self.kinds)}")
-        if self.pairs == "given_own" and all(row.answer is None for row in wanted):
-            raise UserError(
-                f"{path} has no column 'answer', which pairs 'given_own' need: name a file of SFT "
-                "examples, or pairs='best_worst'"
-            )
-        if shows_answer(self.template):
-            _check_answers(path, wanted)
-        if not self.chooses_categories:
-            known = KnownCategories(self.categories, policies_of(self))
-            for row in wanted:
-                known.of(row)
-        return wanted
-
     def _answer(
-        self, context: StageContext, prompts: Sequence[SynthesisPrompt], shards: Shards
+        self, context: StageContext, prompts: RowFile[SynthesisPrompt], shards: Shards
     ) -> None:
         """Answers what this process has to."""
         place = self.replies_in(context.folder)
         with writing(place):
             place.mkdir(parents=True, exist_ok=True)
-        by_id = {prompt.id: prompt for prompt in prompts}
         with ExitStack() as stack:
             opened = open_means(context, self, prompts, stack)
-            tasks = ((key, PromptTask(opened.means, by_id[key])) for key in shards.left())
-            with AnswerLog(context, self, by_id, shards, opened) as log:
-                for finished in run_as_finished(opened.driver, tasks):
+            left = ((key, prompts.ids.places(key)[0]) for key in shards.left())
+            tasks = ((key, PromptTask(opened.means, prompts[place])) for key, place in left)
+            with AnswerLog(context, self, prompts, shards, opened) as log:
+                for finished in run_as_finished(opened.driver, tasks, self._in_flight):
                     log.write([found for _, found in finished])
             opened.means.prefixes.close_all()
             for name, endpoint in opened.endpoints.items():
                 say(f"{context.name}: {name} at the {endpoint.report()}")
+
+    @property
+    def _in_flight(self) -> int:
+        """Prompts that are begun and not done, of which a teacher's batches are made."""
+        return max(_IN_FLIGHT, self.teacher_endpoint.batch.size // self.num_candidates)
 
     def summary(self, folder: Path) -> str:
         """What was kept."""
@@ -249,13 +234,3 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         """Prompts and answers."""
         prompts = f"{self.num_prompts} prompts" if self.num_prompts else f"prompts of {self.file}"
         return f"{prompts}, {self.num_candidates} answers each"
-
-
-def _check_answers(path: Path, rows: Sequence[SynthesisPrompt]) -> None:
-    """Raises a UserError if a row has no answer, which the template would show."""
-    for row in rows:
-        if not (row.answer or "").strip():
-            raise UserError(
-                f"{path}: the row {row.id!r} has no answer, which the template shows: name a file "
-                "of SFT examples, or a template without {answer}"
-            )

@@ -1,10 +1,11 @@
 """What `synthesize` writes down while it runs: answers, metrics, samples, progress."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stair_jax.data.records import SynthesisPrompt
+from stair_jax.data.row_file import RowFile
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Metrics, Progress
 from stair_jax.parallel.compile_clock import compile_seconds
@@ -25,13 +26,12 @@ class AnswerLog:
         self,
         context: StageContext,
         stage: "Synthesize",
-        prompts: Mapping[str, SynthesisPrompt],
+        prompts: RowFile[SynthesisPrompt],
         shards: Shards,
         opened: "Opened",
     ):
         """Looks at what is there; `shards` and `prompts` have the same ids."""
         self._stage, self._prompts, self._shards = stage, prompts, shards
-        self._places = {id: place for place, id in enumerate(prompts)}
         self._stats, self._endpoints = opened.engine.stats, opened.endpoints.values()
         self._first = self._done = len(shards.done) // collectives.num_processes()
         self._kept = 0
@@ -55,20 +55,21 @@ class AnswerLog:
 
     def write(self, found: Sequence[PromptAnswers]) -> None:
         """Samples first: those of answers that a kill then loses are dropped."""
-        for number, each in enumerate(found, start=self._done + 1):
-            self._sample(number, each)
+        places = [self._prompts.ids.places(each.id)[0] for each in found]
+        for number, (place, each) in enumerate(zip(places, found, strict=True), self._done + 1):
+            self._sample(number, place, each)
         self._shards.extend((each.id, [each.to_dict()]) for each in found)
-        for each in found:
+        for place, each in zip(places, found, strict=True):
             self._done += 1
-            values = prompt_metrics(self._stage, self._prompts[each.id], each)
+            values = prompt_metrics(self._stage, self._prompts[place], each)
             self._kept += int(values["kept"])
             self._metrics.write(self._done, values, clock=self._clock())
         self._progress.update(self._done, kept=self._kept, **self._spent())
 
-    def _sample(self, step: int, found: PromptAnswers) -> None:
+    def _sample(self, step: int, place: int, found: PromptAnswers) -> None:
         every = self._stage.samples_every
-        if every and self._places[found.id] % every == 0:
-            sample = answer_sample(self._stage, self._prompts[found.id], found)
+        if every and place % every == 0:
+            sample = answer_sample(self._stage, self._prompts[place], found)
             self._metrics.write_samples(step, [sample] if sample else [])
 
     def _spent(self) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """What `synthesize` makes of judged answers: files, counts, metrics and samples."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stair_jax.data.records import SftRow, StepPair, SynthesisPrompt, write_rows
+from stair_jax.data.records import SftRow, StepPair, SynthesisPrompt
 from stair_jax.errors import UserError
 from stair_jax.monitoring import order_samples, write_metrics
 from stair_jax.run.context import StageContext
 from stair_jax.samples import Sample
-from stair_jax.storage import read_json, read_jsonl, write_json, write_jsonl
+from stair_jax.storage import atomic_file, iterate_jsonl, json_line, read_json, write_json
 from stair_jax.synthesis.pairs import make_pair
 from stair_jax.synthesis.prompt_task import REPAIRS
 from stair_jax.synthesis.records import JudgedAnswer, PromptAnswers
@@ -27,11 +28,10 @@ _KEPT = "kept"
 
 @dataclass
 class _Made:
-    """What is made of all prompts, in their order."""
+    """What is made of all prompts, in their order: files that are being written, and counts."""
 
-    sft: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    pairs: list[StepPair] = field(default_factory=list)
+    files: Mapping[str, BinaryIO]
+    pairs: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -41,12 +41,16 @@ class _Made:
     repairs: int = 0
     tokens: int = 0
 
+    def write(self, file: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows to a file."""
+        self.files[file].writelines(map(json_line, rows))
+
 
 def read_answers(folder: Path) -> Iterator[PromptAnswers]:
     """The answers to all prompts, in the order of these."""
     path = folder / ANSWERS_FILE
-    for number, row in enumerate(read_jsonl(path), start=1):
-        yield PromptAnswers.from_dict(row, f"{path}, line {number}")
+    for number, line in enumerate(iterate_jsonl(path), start=1):
+        yield PromptAnswers.from_dict(line.row, f"{path}, line {number}")
 
 
 def write_results(
@@ -60,38 +64,45 @@ def write_results(
     Raises:
       UserError: no pair is made, or where none are wanted no answer kept; says why.
     """
-    folder, made, metrics = context.folder, _Made(), []
-    for prompt, found in zip(prompts, answers, strict=True):
-        _add(made, stage, prompt, found)
-        metrics.append(prompt_metrics(stage, prompt, found))
-    write_jsonl(folder / SFT_FILE, made.sft)
-    write_jsonl(folder / REJECTED_FILE, made.rejected)
-    if stage.pairs:
-        write_rows(folder / PAIRS_FILE, made.pairs)
+    folder, names = context.folder, [SFT_FILE, REJECTED_FILE, *[PAIRS_FILE] * bool(stage.pairs)]
+    with ExitStack() as stack:
+        made = _Made({name: stack.enter_context(atomic_file(folder / name)) for name in names})
+        write_metrics(folder, _sort(made, stage, prompts, answers))
     counts = {
         "prompts": len(prompts),
         "skipped": _sorted(made.skipped),
         "answers": _sorted(made.answers),
         "kinds": _sorted(made.kinds),
         "categories": _sorted(made.categories),
-        **({"pairs": len(made.pairs), "no_pair": _sorted(made.no_pair)} if stage.pairs else {}),
+        **({"pairs": made.pairs, "no_pair": _sorted(made.no_pair)} if stage.pairs else {}),
         **({"repairs": made.repairs} if stage.repair else {}),
         "judge": _sorted(made.judge),
         "generated_tokens": made.tokens,
     }
     write_json(folder / COUNTS_FILE, counts)
-    write_metrics(folder, metrics)
-    order_samples(folder, [prompt.id for prompt in prompts])
+    order_samples(folder, (prompt.id for prompt in prompts))
     if stage.pairs and not made.pairs:
         raise UserError(
             f"no prompt gave a pair ({_told(made.no_pair)}): raise temperature or num_candidates, "
             "lower v0 or v1, or see the judge's scores in answers.jsonl"
         )
-    if not stage.pairs and not made.sft:
+    if not stage.pairs and not made.answers[_KEPT]:
         raise UserError(
             f"no answer was kept ({_told(made.answers + made.skipped)}): see {REJECTED_FILE}, and "
             "change template, judge, min_safety, min_helpfulness or min_reward"
         )
+
+
+def _sort(
+    made: _Made,
+    stage: "Synthesize",
+    prompts: Sequence[SynthesisPrompt],
+    answers: Iterator[PromptAnswers],
+) -> Iterator[dict[str, float]]:
+    """Writes what each prompt gives; the metrics of the prompts."""
+    for prompt, found in zip(prompts, answers, strict=True):
+        _add(made, stage, prompt, found)
+        yield prompt_metrics(stage, prompt, found)
 
 
 def summarize(folder: Path) -> str:
@@ -144,13 +155,12 @@ def _add(made: _Made, stage: "Synthesize", prompt: SynthesisPrompt, found: Promp
     counts = dict(found.counts)
     made.repairs += counts.pop(REPAIRS, 0)
     made.judge.update(counts)
-    made.sft += [_sft_row(prompt, found, answer) for answer in selection.kept]
-    made.rejected += [
-        _rejected_row(prompt, answer, reason) for answer, reason in selection.rejected
-    ]
+    made.write(SFT_FILE, (_sft_row(prompt, found, answer) for answer in selection.kept))
+    rejected = (_rejected_row(prompt, answer, reason) for answer, reason in selection.rejected)
+    made.write(REJECTED_FILE, rejected)
     if found.skipped:
         made.skipped[found.skipped] += 1
-        made.rejected.append(_rejected_row(prompt, None, found.skipped))
+        made.write(REJECTED_FILE, [_rejected_row(prompt, None, found.skipped)])
     made.answers.update(reason for _, reason in selection.rejected)
     made.answers[_KEPT] += len(selection.kept)
     made.kinds[prompt.kind] += len(selection.kept)
@@ -159,7 +169,8 @@ def _add(made: _Made, stage: "Synthesize", prompt: SynthesisPrompt, found: Promp
     if stage.pairs:
         pair = make_pair(prompt, found, stage, stage.max_similarity)
         if isinstance(pair, StepPair):
-            made.pairs.append(pair)
+            made.write(PAIRS_FILE, [pair.to_dict()])
+            made.pairs += 1
         else:
             made.no_pair[pair] += 1
 

@@ -6,61 +6,23 @@
 Its replies depend on the body alone, so that runs can be compared.
 """
 
-import hashlib
 import json
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from stair_jax.closing import Closing
+from stair_jax.testing.fake_act import Act, reply_of
+from stair_jax.testing.fake_batches import FakeBatches
 
-
-@dataclass(frozen=True)
-class Act:
-    """What the server does with one call.
-
-    Attributes:
-      status: of HTTP.
-      body: bytes or a JSON value; None: the reply of `reply_of`.
-      headers: beside those of a JSON body.
-      seconds: before the answer.
-      hold: waited for before the answer, at most a minute; the client may be gone by then.
-      drip: seconds before each byte of the body.
-      cut: bytes of the body after which the connection is closed; None: none is missing.
-    """
-
-    status: int = 200
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    hold: threading.Event | None = None
-    drip: float = 0.0
-    cut: int | None = None
+__all__ = ["Act", "FakeEndpoint", "Script", "reply_of"]
 
 
 Script = Callable[[int, Mapping[str, Any]], Act]
-
-
-def reply_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The chat completion of a body: its text is a hash of the body."""
-    canonical = json.dumps(body, sort_keys=True)
-    text = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    choice: dict[str, Any] = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text},
-        "finish_reason": "stop",
-    }
-    if body.get("top_logprobs"):
-        tops = [{"token": f"t{i}", "logprob": -1.0 - i} for i in range(body["top_logprobs"])]
-        place = {"token": "t0", "logprob": -1.0, "top_logprobs": tops}
-        choice["logprobs"] = {"content": [place]}
-    usage = {"prompt_tokens": len(canonical) // 4, "completion_tokens": 4}
-    return {"id": "fake", "model": "fake", "choices": [choice], "usage": usage}
 
 
 class FakeEndpoint(Closing):
@@ -72,6 +34,7 @@ class FakeEndpoint(Closing):
       paid: complete replies with status 200, by the canonical JSON of the body.
       under_way: calls that are being answered.
       most_at_once: the largest number of them so far.
+      batches: its batch API, whose requests count as calls too.
     """
 
     def __init__(self, script: Script | None = None):
@@ -81,6 +44,7 @@ class FakeEndpoint(Closing):
         self.headers: list[Mapping[str, str]] = []
         self.paid: Counter[str] = Counter()
         self.under_way = self.most_at_once = 0
+        self.batches = FakeBatches(self._of_batch)
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
 
@@ -117,6 +81,11 @@ class FakeEndpoint(Closing):
             if sent and act.status == 200 and act.cut is None:
                 self.paid[json.dumps(body, sort_keys=True)] += 1
 
+    def _of_batch(self, body: Mapping[str, Any]) -> Act:
+        act = self.act(body, {})
+        self.end(body, act, sent=True)
+        return act
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -135,19 +104,31 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             super().setup()
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+        def do_GET(self) -> None:
+            self._serve_batches(b"")
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if not self.path.endswith("/chat/completions"):
+                self._serve_batches(data)
+                return
+            body = json.loads(data)
             act, sent = endpoint.act(body, dict(self.headers)), False
             try:
-                time.sleep(act.seconds)
-                if act.hold is not None:
-                    act.hold.wait(60)
                 self._answer(act, reply_of(body) if act.body is None else act.body)
                 sent = True
             finally:
                 endpoint.end(body, act, sent)
 
+        def _serve_batches(self, data: bytes) -> None:
+            path = self.path.partition("/v1/")[2]
+            act = endpoint.batches.serve(self.command, path, data, self.headers)
+            self._answer(act, act.body)
+
         def _answer(self, act: Act, body: Any) -> None:
+            time.sleep(act.seconds)
+            if act.hold is not None:
+                act.hold.wait(60)
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(act.status)
             self.send_header("Content-Type", "application/json")

@@ -35,7 +35,7 @@ def test_a_build_prints_the_rows_of_each_file(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "say what to do: stair-jax data check, data split, data study, data export"),
+        ([], "say what to do: stair-jax data check, data filter, data split, "),
         (["study"], "say what to build and where"),
         (["study", "--out=OUT", "rows.jsonl"], "stair-jax data study takes no 'rows.jsonl'"),
         (["check"], "name what to check: stair-jax data check FILE"),

@@ -122,6 +122,7 @@ def test_a_local_teacher_is_a_model_that_judges_itself(command, prompts):
         (["--prompts=a", "--teacher=pocket", "--model=m"], "--model is of an endpoint"),
         (["--prompts=a", "--teacher=pocket", "--judge=endpoint"], "--judge-endpoint is missing"),
         (["--prompts=a", "--teacher=pocket", "--budget=3"], "limits and prices are of an endpoint"),
+        (["--prompts=a", "--teacher=pocket", "--batch"], "key, --batch, limits"),
         (["--prompts=a", "--teacher=pocket", "--key-variable=K"], "are of an endpoint, and none"),
         (["--prompts=a", "--teacher=pocket", "--judge-model=m"], "go with --judge=endpoint"),
         (["--prompts=a", "--teacher=pocket", "--kind=bad"], "it must be safety or helpfulness"),

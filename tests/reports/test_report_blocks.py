@@ -12,7 +12,7 @@ from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.cells import Cell
 from stair_jax.evaluation.costs import Cost
 from stair_jax.evaluation.table import Column, RowKey, Table
-from stair_jax.reports.html import schema, schema_cases, schema_tables, schema_trees
+from stair_jax.reports.html import pairs, schema, schema_cases, schema_tables, schema_trees
 from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.curves import read_curves
 from stair_jax.reports.records import read_run
@@ -131,6 +131,23 @@ def test_pairs_of_paths_are_split_where_they_part(run, records):
     assert columns["form"] == ["step", "step", "answer"] and columns["tree"] == [0, 0, None]
     texts = pairs.read(1)
     assert (texts["path"], texts["chosen"], texts["rejected"]) == (["a"], ["b", "c"], ["x"])
+
+
+def test_of_very_many_pairs_some_are_listed_evenly(run, records, monkeypatch):
+    monkeypatch.setattr(pairs, "_MOST_LISTED", 3)
+    pair = StepPair("t1:1:2", "p", path=(), chosen="yes", rejected="no")
+    rows = [replace(pair, chosen=f"yes {number}").to_dict() for number in range(7)]
+    storage.write_jsonl(run.workdir / "pairs1" / "dpo.jsonl", rows)
+    found = contents(run.workdir)
+    part = found.runs[0].parts["pairs"]
+    assert [part.read(row)["chosen"] for row in range(len(part))] == [
+        ["yes 0"],
+        ["yes 3"],
+        ["yes 6"],
+    ]
+    head = found.head(["more"], live=True)
+    assert head["notes"] == ["Of pairs1/dpo 3 of 7 pairs are listed, evenly spread.", "more"]
+    assert head["runs"][0]["pairs"] == 7
 
 
 def test_whole_answers_are_split_into_their_steps(run):

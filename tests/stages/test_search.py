@@ -414,6 +414,12 @@ def test_cases_that_cannot_be_read_are_found_before_anything_runs(tmp_path):
             stage.check_environment(tmp_path)
 
 
+def test_a_judge_in_batches_is_refused_as_each_iteration_would_wait_a_day():
+    judge = {"source": "endpoint", "endpoint": {"batch": {"size": 10}}}
+    with pytest.raises(UserError, match=r"judge.endpoint.batch.size is set, and a search waits"):
+        build(Search, SETTINGS | {"judge": judge}, "config.search")
+
+
 def test_a_prompt_without_an_id_is_named(run_stage, inputs, tmp_path):
     storage.write_jsonl(
         tmp_path / "prompts.jsonl", [{"prompt": "1", "kind": "safety", "source": ""}]

@@ -272,6 +272,44 @@ def test_after_kills_the_bytes_are_the_same_and_nothing_is_asked_twice_but_what_
     assert len(endpoint.calls) <= 21 + CONCURRENCY * len(kept)
 
 
+BATCH = {"batch": {"size": 4, "gather_seconds": 0.05, "poll_seconds": 0.01}}
+
+
+def test_in_batches_the_files_are_the_same_and_cost_their_share(taught, capsys):
+    prices = {"input_price": 5e5, "output_price": 1e6, "budget": 1e9}
+    with FakeEndpoint(teacher) as endpoint:
+        live = taught(endpoint, prices, name="live")
+    with FakeEndpoint(teacher) as endpoint:
+        folder = taught(endpoint, prices | BATCH, name="batches")
+        assert len(endpoint.batches.batches) >= 2  # the one to be repaired comes later
+        assert len(endpoint.calls) == 7
+    assert contents(folder) == contents(live)
+    cost, half = (
+        storage.read_json(each / "ledger.json")["teacher"]["cost"] for each in (live, folder)
+    )
+    assert half == cost / 2
+    assert "batch batch-1 is completed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["POST files", "POST batches", "GET batch", "GET content"])
+def test_a_stage_that_ended_in_a_batch_goes_on_with_it(name, taught):
+    """The stage ends as the endpoint has done what was asked, and says that it cannot answer."""
+    with FakeEndpoint(teacher) as endpoint:
+        live = taught(endpoint, name="live")
+
+    def broken(called, number):
+        return Act(cut=1) if called == name else None
+
+    with FakeEndpoint(teacher) as endpoint:
+        endpoint.batches.script = broken
+        with pytest.raises(UserError, match="does not answer for its batches"):
+            taught(endpoint, BATCH | {"tries": 1}, name="batches")
+        endpoint.batches.script = lambda called, number: None
+        folder = taught(endpoint, BATCH, name="batches")
+        assert set(endpoint.paid.values()) == {1} and len(endpoint.calls) == 7
+    assert contents(folder) == contents(live)
+
+
 def test_replies_kept_elsewhere_outlive_the_folder_of_the_stage(taught, tmp_path):
     with FakeEndpoint(teacher) as endpoint:
         first = taught(endpoint, name="first", replies_folder=str(tmp_path / "replies"))
