@@ -113,7 +113,8 @@ function readingOf(lines, at, x) {
       steps.forEach((step, index) => {
         if (Math.abs(x(step) - at) < Math.abs(x(steps[best]) - at)) best = index;
       });
-      return `${lines.length > 1 ? `${name} ` : ""}${figure(smooth[best])} at ${figure(steps[best])}`;
+      const said = `${figure(smooth[best])} at ${figure(steps[best])}`;
+      return lines.length > 1 ? `${name} ${said}` : said;
     })
     .join("  ");
 }
@@ -159,7 +160,8 @@ function histogram({ name, edges, counts }) {
         x: x(edges[bin]) + 0.5,
         width: Math.max(0.5, x(edges[bin + 1]) - x(edges[bin]) - 1),
       };
-      const label = `${figure(edges[bin])} to ${figure(edges[bin + 1])}, ${kind}: ${whole(to - from)}`;
+      const ends = `${figure(edges[bin])} to ${figure(edges[bin + 1])}`;
+      const label = `${ends}, ${kind}: ${whole(to - from)}`;
       return svg(
         "rect",
         { ...box, y: y(to), height: y(from) - y(to), class: `bar series${index}` },

@@ -1,6 +1,6 @@
 // Tables: small ones as they are, and grids of many rows with columns that sort.
 
-/** A small table; a column is {name, of: (row) => cell, number, title, sort: (row) => figure or text}. */
+/** A small table; a column is {name, of(row): cell, number, title, sort(row): figure or text}. */
 function table(columns, rows, { caption, classes = "" } = {}) {
   const body = el("tbody");
   const fill = (order) =>

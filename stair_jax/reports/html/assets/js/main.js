@@ -76,7 +76,8 @@ async function showPlace() {
   const main = document.getElementById("main");
   main.replaceChildren(shown.node);
   main.scrollTop = 0;
-  shown.opened?.();
+  if (shown.opened) shown.opened();
+  else main.focus({ preventScroll: true });
   performance.mark("page shown");
 }
 

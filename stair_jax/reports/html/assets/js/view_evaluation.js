@@ -53,23 +53,15 @@ async function evaluationView({ number, rest: [stage] }) {
 }
 
 function evaluationFilters(columns) {
-  const field = (key, label) => ({
-    key,
-    label,
-    options: optionsOf(
-      columns.map((column) => column[key]),
-      (value) => value || "none",
-    ),
-    keeps: (column, value) => column[key] === value,
-  });
-  const one = (key, label) =>
-    new Set(columns.map((column) => column[key])).size > 1 ? [field(key, label)] : [];
+  const fields = [
+    ["benchmark", "Benchmark"],
+    ["attack", "Attack"],
+    ["judge", "Judge"],
+    ["role", "Role"],
+  ];
   return [
-    ...one("benchmark", "Benchmark"),
-    ...one("attack", "Attack"),
-    ...one("judge", "Judge"),
-    ...one("role", "Role"),
-    { key: "q", label: "Metric", keeps: (column, value) => hasText(column.metric, value) },
+    ...fields.flatMap(([key, label]) => choiceField(key, label, columns, (column) => column[key])),
+    textField("Metric", (column) => column.metric),
   ];
 }
 

@@ -1,30 +1,16 @@
 // Preference pairs: a list, and a pair as a diff over the path that both sides share, in its tree.
 
 function pairFilters(list) {
+  const rows = rowsOf(list, "id");
   return [
-    {
-      key: "file",
-      label: "File",
-      options: list.files.map((name) => [name, name]),
-      keeps: (row, value) => list.files[list.file[row]] === value,
-    },
-    {
-      key: "kind",
-      label: "Kind",
-      options: optionsOf(list.kind),
-      keeps: (row, value) => list.kind[row] === value,
-    },
-    {
-      key: "form",
-      label: "Form",
-      options: optionsOf(list.form),
-      keeps: (row, value) => list.form[row] === value,
-    },
-    {
-      key: "q",
-      label: "Prompt or id",
-      keeps: (row, value) => hasText(list.prompt[row], value) || hasText(list.id[row], value),
-    },
+    ...choiceField("file", "File", rows, (row) => list.files[list.file[row]]),
+    ...choiceField("kind", "Kind", rows, (row) => list.kind[row]),
+    ...choiceField("form", "Form", rows, (row) => list.form[row]),
+    textField(
+      "Prompt or id",
+      (row) => list.prompt[row],
+      (row) => list.id[row],
+    ),
   ];
 }
 

@@ -10,31 +10,25 @@ class TreeView {
     this.panel = el("aside.panel", { "aria-label": "Chosen node" });
     this.hits = [];
     const query = isKept ? here().query : {};
+    this.kind = query.as === "outline" ? "outline" : "canvas";
     const start = Number(query.node);
     this.selected = Number.isInteger(start) && start > 0 && start < this.tree.size ? start : 0;
-    this.node.append(
-      this.toolbar(query.as === "outline" ? "outline" : "canvas"),
-      this.shown,
-      this.panel,
-    );
+    this.node.append(this.toolbar(), this.shown, this.panel);
   }
 
   /** Called once the view is in the page. */
   opened() {
-    this.show(this.isKept && here().query.as === "outline" ? "outline" : "canvas");
+    this.show(this.kind);
     this.select(this.selected);
   }
 
-  toolbar(as) {
+  toolbar() {
     const kinds = [
       ["canvas", "Canvas"],
       ["outline", "Outline"],
     ];
     this.kinds = kinds.map(([name, label]) =>
-      button(label, () => this.change(name), {
-        "aria-pressed": String(name === as),
-        "data-kind": name,
-      }),
+      button(label, () => this.change(name), { "data-kind": name }),
     );
     const depths = Array.from({ length: Math.min(8, this.depth()) }, (_, index) => index + 1);
     const fold = el(
@@ -106,6 +100,7 @@ class TreeView {
     this.panel.replaceChildren(nodeDetails(this, node));
     this.panel.scrollTop = 0;
     this.keep({ node: node || "" });
+    this.onchosen?.(node);
     say(
       `${node ? `Node ${node}` : "Prompt"}, ${figuresOf(this.tree, node)}. ${this.tree.line(node)}`,
     );
@@ -144,7 +139,7 @@ function legend(tree) {
   const [least, most] = tree.range;
   const shades = Array.from({ length: 7 }, (_, index) => el(`span.chip.shade${index * 2}`));
   const said =
-    "n: visits, which is the size; v: value, which is the colour; r: reward; ring: ends the answer; + and \u2212: chosen and rejected.";
+    "n: visits, the size; v: value, the colour; r: reward; ring: an end; + and \u2212: of pairs";
   return el(
     "span.legend",
     { title: said },

@@ -2,8 +2,9 @@
 
 const SPREADS = [
   ["0", "none", (spread) => spread === 0],
-  ["low", "up to 1", (spread) => spread > 0 && spread <= 1],
-  ["high", "above 1", (spread) => spread > 1],
+  ["1", "up to 1", (spread) => spread > 0 && spread <= 1],
+  ["3", "1 to 3", (spread) => spread > 1 && spread <= 3],
+  ["more", "above 3", (spread) => spread > 3],
 ];
 
 function spreadOf(list, row) {
@@ -11,50 +12,33 @@ function spreadOf(list, row) {
   return low === null || high === null ? null : high - low;
 }
 
+/** Judgements of a tree that gave no reward, or could not be read. */
+function missingOf(list, row) {
+  return list.missing[row] + list.unreadable[row];
+}
+
 function treeFilters(list) {
-  const yesNo = (key, label, count) => ({
-    key,
-    label,
-    options: [
-      ["yes", "some"],
-      ["no", "none"],
-    ],
-    keeps: (row, value) => count(row) > 0 === (value === "yes"),
-  });
+  const rows = rowsOf(list, "id");
+  const some = (key, label, of) => switchField(key, label, of, "some", "none");
+  const isSpread = Object.fromEntries(SPREADS.map(([name, , keeps]) => [name, keeps]));
   return [
-    {
-      key: "stage",
-      label: "Search",
-      options: list.stages.map((name) => [name, name]),
-      keeps: (row, value) => list.stages[list.stage[row]] === value,
-    },
-    {
-      key: "kind",
-      label: "Kind",
-      options: optionsOf(list.kind),
-      keeps: (row, value) => list.kind[row] === value,
-    },
-    {
-      key: "source",
-      label: "Source",
-      options: optionsOf(list.source),
-      keeps: (row, value) => list.source[row] === value,
-    },
+    ...choiceField("stage", "Search", rows, (row) => list.stages[list.stage[row]]),
+    ...choiceField("kind", "Kind", rows, (row) => list.kind[row]),
+    ...choiceField("source", "Source", rows, (row) => list.source[row]),
     {
       key: "spread",
       label: "Spread of rewards",
-      options: SPREADS.map(([value, label]) => [value, label]),
-      keeps: (row, value) =>
-        SPREADS.find(([name]) => name === value)?.[2](spreadOf(list, row) ?? NaN) ?? true,
+      options: SPREADS,
+      keeps: (row, value) => isSpread[value](spreadOf(list, row) ?? NaN),
     },
-    yesNo("pairs", "Pairs", (row) => list.pairs[row]),
-    yesNo("missing", "Missing judgements", (row) => list.missing[row] + list.unreadable[row]),
-    yesNo("malformed", "Malformed", (row) => list.malformed[row]),
-    {
-      key: "q",
-      label: "Prompt or id",
-      keeps: (row, value) => hasText(list.prompt[row], value) || hasText(list.id[row], value),
-    },
+    some("pairs", "Pairs", (row) => list.pairs[row]),
+    some("missing", "Missing judgements", (row) => missingOf(list, row)),
+    some("malformed", "Malformed", (row) => list.malformed[row]),
+    textField(
+      "Prompt or id",
+      (row) => list.prompt[row],
+      (row) => list.id[row],
+    ),
   ];
 }
 
@@ -107,8 +91,8 @@ function treeColumns(list) {
       name: "Missing",
       title: "Judgements that are missing or could not be read",
       number: true,
-      sort: (row) => list.missing[row] + list.unreadable[row],
-      of: (row) => whole(list.missing[row] + list.unreadable[row]),
+      sort: (row) => missingOf(list, row),
+      of: (row) => whole(missingOf(list, row)),
     },
     number("Tokens", "tokens", "Sampled for it"),
     number("Seconds", "seconds", "From its start to its end, beside others", 1),
@@ -190,7 +174,12 @@ function treeHead(list, row, number) {
     el(
       "span.dim",
       {},
-      `${list.stages[list.stage[row]]}, ${list.kind[row]}, ${plural(list.nodes[row], "node")}, ${plural(list.pairs[row], "pair")}`,
+      [
+        list.stages[list.stage[row]],
+        list.kind[row],
+        plural(list.nodes[row], "node"),
+        plural(list.pairs[row], "pair"),
+      ].join(", "),
     ),
     el("span.promptline", { title: list.prompt[row] }, list.prompt[row]),
     step(-1, "Previous", "["),
