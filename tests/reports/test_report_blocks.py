@@ -245,6 +245,19 @@ def test_long_curves_are_means_of_equal_parts(tmp_path, records):
     assert "name" not in curve["series"]
 
 
+def test_curves_of_a_stage_under_way_go_as_far_as_they_are_written(tmp_path, records):
+    path = tmp_path / "sft" / "metrics.jsonl"
+    storage.write_jsonl(path, [{"step": 1, "loss": 2.0}])
+    with open(path, "a") as file:
+        file.write('{"step": 2, "lo')
+    storage.write_json(tmp_path / "config.json", {"stages": ["sft"]})
+    (curve,) = read_curves(read_run(tmp_path))
+    assert (curve["x"], curve["series"]) == ([1.0], {"loss": [2.0]})
+    records.finish(tmp_path / "sft", "sft")
+    with pytest.raises(UserError, match="line 2"):
+        read_curves(read_run(tmp_path))
+
+
 def test_two_runs_are_joined_by_what_they_asked(run, tmp_path, records):
     other = tmp_path / "runs" / "b"
     records.search(other, [records.tree("t9"), records.tree("t2", "safety", "A harmful question.")])
