@@ -199,6 +199,15 @@ def test_judges_that_differ_are_marked(tmp_path, records):
     assert part.order[0] == 1  # where not all fit, those that differ come first
 
 
+def test_what_an_attack_asked_is_shown_with_its_prefill(tmp_path, records):
+    asked = {"messages": [{"role": "user", "content": "Q"}], "prefill": "Sure"}
+    answer = Answer("mine", "1", "prefill", model="m", text="Sure!", final="Sure!", asked=asked)
+    records.evaluation(tmp_path / "evaluate", tmp_path, [answer], [{"rule": {"refused": 0.0}}])
+    storage.write_json(tmp_path / "config.json", {"stages": ["evaluate"]})
+    (found,) = contents(tmp_path).runs[0].parts["cases"].read(0)["answers"]
+    assert found["asked"] == [["user", "Q"], ["assistant", "Sure"]]
+
+
 def test_a_table_keeps_its_figures_and_names_rows_by_number(run):
     rows = (RowKey("sft", "greedy"), RowKey("sft", "best_of_n"))
     column = Column("xstest_safe", "none", "refused", "rule")

@@ -161,11 +161,17 @@ def _answer(row: int, reply: GradedAnswer) -> schema.Answer:
         "finish": answer.finish,
         "tokens": answer.tokens,
         "generated_tokens": answer.generated_tokens,
-        "asked": as_turns(answer.asked.get("messages", ())),
+        "asked": _asked(answer.asked),
         "grades": [
             _grade(judge, reply) for judge in dict.fromkeys([*reply.scores, *reply.verdicts])
         ],
     }
+
+
+def _asked(asked: Mapping[str, Any]) -> list[list[str]]:
+    """The turns as an attack has them; what it puts into the model's mouth is the last one."""
+    prefill = [["assistant", str(asked["prefill"])]] if asked.get("prefill") else []
+    return [*as_turns(asked.get("messages", ())), *prefill]
 
 
 def _grade(judge: str, reply: GradedAnswer) -> schema.Grade:
