@@ -201,11 +201,13 @@ def test_judges_that_differ_are_marked(tmp_path, records):
 
 def test_what_an_attack_asked_is_shown_with_its_prefill(tmp_path, records):
     asked = {"messages": [{"role": "user", "content": "Q"}], "prefill": "Sure"}
-    answer = Answer("mine", "1", "prefill", model="m", text="Sure!", final="Sure!", asked=asked)
+    texts = {"text": "Sure!", "final": "Sure!", "reasoning": "told apart"}
+    answer = Answer("mine", "1", "prefill", model="m", asked=asked, **texts)
     records.evaluation(tmp_path / "evaluate", tmp_path, [answer], [{"rule": {"refused": 0.0}}])
     storage.write_json(tmp_path / "config.json", {"stages": ["evaluate"]})
     (found,) = contents(tmp_path).runs[0].parts["cases"].read(0)["answers"]
     assert found["asked"] == [["user", "Q"], ["assistant", "Sure"]]
+    assert found["text"] == "told apart\n\nSure!"
 
 
 def test_a_table_keeps_its_figures_and_names_rows_by_number(run):

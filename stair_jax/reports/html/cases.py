@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.evaluation.benchmark import text_of
+from stair_jax.evaluation.case import Answer
 from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation, with_texts
 from stair_jax.reports.html import schema_cases as schema
 from stair_jax.reports.html.parts import Columns, Part, in_turn
@@ -156,7 +157,7 @@ def _answer(row: int, reply: GradedAnswer) -> schema.Answer:
     answer = reply.answer
     return {
         "row": row,
-        "text": answer.text,
+        "text": _whole_text(answer),
         "final": answer.final,
         "finish": answer.finish,
         "tokens": answer.tokens,
@@ -166,6 +167,12 @@ def _answer(row: int, reply: GradedAnswer) -> schema.Answer:
             _grade(judge, reply) for judge in dict.fromkeys([*reply.scores, *reply.verdicts])
         ],
     }
+
+
+def _whole_text(answer: Answer) -> str:
+    """The answer behind its reasoning, which endpoints tell apart from it."""
+    is_apart = answer.reasoning and answer.reasoning not in answer.text
+    return f"{answer.reasoning}\n\n{answer.text}" if is_apart else answer.text
 
 
 def _asked(asked: Mapping[str, Any]) -> list[list[str]]:
