@@ -117,6 +117,19 @@ def test_a_pair_knows_its_place_in_its_tree(parts):
     )
 
 
+def test_whole_answers_are_no_pairs_of_a_tree_that_has_pairs_of_steps(run, records):
+    def pairs_of_first_tree(*stages):
+        storage.write_json(run.workdir / "config.json", {"stages": ["search:search1", *stages]})
+        return contents(run.workdir).runs[0].parts["trees"].read(0)["pairs"]
+
+    pair = StepPair("t1:2:1", "p", path=(), chosen="a", rejected="b")
+    storage.write_jsonl(run.workdir / "full" / "dpo.jsonl", [pair.to_dict()])
+    settings = {"trees": "search1", "variant": "trajectory"}
+    records.finish(run.workdir / "full", "preferences", settings)
+    assert pairs_of_first_tree("preferences:full") == [[2, 1]]
+    assert pairs_of_first_tree("preferences:full", "preferences:pairs1") == [[1, 2]]
+
+
 def test_pairs_of_paths_are_split_where_they_part(run, records):
     pair = PathPair("t1:1:2", "p", chosen_path=("a", "b", "c"), rejected_path=("a", "x"))
     storage.write_jsonl(run.workdir / "pairs1" / "prm.jsonl", [pair.to_dict()])
@@ -230,6 +243,19 @@ def test_long_curves_are_means_of_equal_parts(tmp_path, records):
     assert curve["series"]["eval/loss"][-2:] == [None, 7.0]
     assert len(curve["x"]) == len(curve["series"]["loss"]) == 834
     assert "name" not in curve["series"]
+
+
+def test_curves_of_a_stage_under_way_go_as_far_as_they_are_written(tmp_path, records):
+    path = tmp_path / "sft" / "metrics.jsonl"
+    storage.write_jsonl(path, [{"step": 1, "loss": 2.0}])
+    with open(path, "a") as file:
+        file.write('{"step": 2, "lo')
+    storage.write_json(tmp_path / "config.json", {"stages": ["sft"]})
+    (curve,) = read_curves(read_run(tmp_path))
+    assert (curve["x"], curve["series"]) == ([1.0], {"loss": [2.0]})
+    records.finish(tmp_path / "sft", "sft")
+    with pytest.raises(UserError, match="line 2"):
+        read_curves(read_run(tmp_path))
 
 
 def test_two_runs_are_joined_by_what_they_asked(run, tmp_path, records):

@@ -19,6 +19,7 @@ from stair_jax.text.steps import REASONING_CLOSE
 
 _FILES: Mapping[str, type[PreferencePair]] = {"dpo": StepPair, "prm": PathPair}
 _STEP_END = re.compile(f"(?<={re.escape(REASONING_CLOSE)})")
+_STEP = "step"
 _MOST_LISTED = 100_000  # pairs of a file
 _COLUMNS = tuple(
     name
@@ -57,6 +58,11 @@ class PairFile:
         """The file."""
         return self.stage.folder / f"{self.name}.jsonl"
 
+    @property
+    def variant(self) -> str:
+        """Of pairs for DPO: "step", or "trajectory" for whole answers."""
+        return str(self.stage.settings.get("variant", _STEP))
+
     def add(self, pair: PreferencePair, start: int, end: int) -> None:
         """Adds the line of a pair that stands between two places of the file."""
         tree, chosen, rejected = _place(pair.id) if self.search else ("", None, None)
@@ -80,8 +86,8 @@ class PairFile:
         if not tree:
             return "answer"
         if isinstance(pair, PathPair):
-            return pair.form or "step"
-        return str(self.stage.settings.get("variant", "step"))
+            return pair.form or _STEP
+        return self.variant
 
 
 def read_pairs(run: RunRecords) -> list[PairFile]:
@@ -109,9 +115,16 @@ def not_listed(files: Sequence[PairFile]) -> list[str]:
 
 
 def pairs_of_trees(files: Sequence[PairFile]) -> dict[str, dict[str, list[list[int]]]]:
-    """By search and tree, the nodes of the pairs for DPO, each once."""
+    """By search and tree, the nodes of the pairs for DPO, each once.
+
+    Where some are of steps and others of whole answers, they are those of steps.
+    """
+    of_trees = [file for file in files if file.name == "dpo" and file.search]
+    with_steps = {file.search for file in of_trees if file.variant == _STEP}
     found: dict[str, dict[str, list[list[int]]]] = {}
-    for file in (each for each in files if each.name == "dpo" and each.search):
+    for file in of_trees:
+        if file.variant != _STEP and file.search in with_steps:
+            continue
         nodes = zip(file.columns["chosen"], file.columns["rejected"], strict=True)
         for tree, pair in zip(file.trees, nodes, strict=True):
             own = found.setdefault(file.search, {}).setdefault(tree, [])
