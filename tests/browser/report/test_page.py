@@ -140,6 +140,43 @@ def test_the_address_keeps_the_node_and_how_the_tree_is_shown(open_report):
     assert page.text_content(".panel h2").startswith("Node 3")
 
 
+@pytest.mark.parametrize("kind", ["canvas", "outline"])
+def test_a_tree_of_a_prompt_alone_is_shown(made, open_report, kind):
+    tree = made.tree(pairs=())
+    tree["nodes"] = {name: column[:1] for name, column in tree["nodes"].items()}
+    tree["nodes"]["value"] = [None]  # no answer was rewarded
+    page = open_report(f"/tree/0/search1/t0?as={kind}", made.report(trees=[tree])).page
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft", " ", "End", "f", "+", "-"):
+        page.keyboard.press(key)
+    assert page.text_content(".panel h2").startswith("Prompt")
+    assert "Value\u2013" in page.text_content(".panel .facts")
+
+
+def test_a_chain_of_many_steps_is_shown(made, open_report):
+    size = 3000
+    tree = made.tree(pairs=((2, 3),))
+    texts_of_steps = ["", *(made.step(f"step {node}", "and so on") for node in range(1, size))]
+    tree["nodes"] = made.nodes(texts_of_steps, list(range(-1, size - 1)))
+    page = open_report(f"/tree/0/search1/t0?node={size - 1}", made.report(trees=[tree])).page
+    assert page.text_content(".panel h2").startswith(f"Node {size - 1}")
+    page.get_by_role("button", name="Outline").click()
+    assert f"step {size - 1}" in page.text_content(".outline .selected")
+
+
+def test_a_list_without_rows_says_so(made, open_report, show):
+    blocks = made.report()
+    for name in ("trees/0", "pairs/0"):
+        blocks[name] = {
+            key: value if key in ("stages", "files") else [] for key, value in blocks[name].items()
+        }
+    page = open_report("/trees/0", blocks).page
+    assert texts(page, ".count") == ["0 of 0"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    show(page, "/pairs/0")
+    assert texts(page, ".count") == ["0 of 0"]
+
+
 def test_a_click_on_the_canvas_chooses_a_node(open_report):
     page = open_report("/tree/0/search1/t0").page
     page.keyboard.press("ArrowRight")

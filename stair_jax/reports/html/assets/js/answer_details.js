@@ -71,7 +71,7 @@ function answerDetails(list, row, answer) {
     "article.answers",
     {},
     el(
-      "h4",
+      "h3",
       {},
       list.rows[answer.row],
       " ",

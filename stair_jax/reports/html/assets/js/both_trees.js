@@ -80,6 +80,7 @@ async function treeSide(run, at) {
   const open = link(treePlace(run, list, at), names.join(", "));
   if (!record) return { node: el("div.half", {}, open, el("p.note", {}, NOT_HERE)) };
   const view = new TreeView(record, false);
+  view.panel.setAttribute("aria-label", visible(`Chosen node, ${names[0]}`));
   return { view, node: el("div.half", {}, open, view.node) };
 }
 

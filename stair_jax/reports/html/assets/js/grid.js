@@ -34,7 +34,12 @@ function sortingHead(columns, kind, onsort) {
       scope: kind === "th" && "col",
     });
     if (!column.sort) cell.append(childOf(column.name));
-    else cell.append(button(column.name, () => turn(column)));
+    else
+      cell.append(
+        button(column.name, () => turn(column), {
+          "aria-label": column.name ? null : column.title,
+        }),
+      );
     return cell;
   });
   const turn = (column) => {

@@ -114,7 +114,7 @@ function showBar(view, number) {
   document.title = visible(title);
   document.getElementById("bar").replaceChildren(
     button("Skip to content", () => document.getElementById("main").focus(), { class: "skip" }),
-    el("span.title", {}, title),
+    el("h1.title", {}, title),
     el("nav", { "aria-label": "Pages" }, pages),
     chooser || "",
     button("?", showKeys, { title: "Keys", "aria-label": "Keys", class: "keysbutton" }),

@@ -88,7 +88,7 @@ function sidesBlock([better, worse], [ofBetter, ofWorse]) {
     el(
       "div.side",
       {},
-      el("h4", {}, markOf(kind), name, el("small", {}, said)),
+      el("h3", {}, markOf(kind), name, el("small", {}, said)),
       el("div.text", {}, diffNodes(parts, name)),
     );
   return el(

@@ -47,7 +47,10 @@ function stageTable(stages) {
       of: (stage) => duration(stage.seconds),
       sort: (stage) => stage.seconds,
     },
-    { name: "", of: (stage) => stage.seconds !== null && barOf(stage.seconds / longest) },
+    {
+      name: el("span.unseen", {}, "Share of the longest"),
+      of: (stage) => stage.seconds !== null && barOf(stage.seconds / longest),
+    },
     ...(any((stage) => stage.compile_seconds)
       ? [
           {
