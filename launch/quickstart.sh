@@ -3,7 +3,8 @@
 #
 #   bash launch/quickstart.sh [--config.FIELD=VALUE ...]
 #
-# The same command again goes on where it stopped.
+# The same command again goes on where it stopped. The last line says where the run's report is: one
+# HTML file for a browser.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

@@ -39,6 +39,9 @@ SOAKS = {
     "endpoints": Soak(100, "kills", "a process that asks an endpoint is killed, and pays once"),
     "synthesis": Soak(100, "kills", "a stage with a teacher is killed, and pays once"),
     "evaluations": Soak(50, "kills", "an evaluation that is killed asks nothing twice"),
+    "serving": Soak(
+        100_000, "requests", "no fuzzed request gets a 500, and clients that leave free it all"
+    ),
     "prompts": Soak(100_000, "prompts", "many prompts are read and queued in linear time"),
 }
 

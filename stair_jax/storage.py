@@ -235,6 +235,23 @@ def iterate_jsonl(path: str | Path) -> Iterator[JsonLine]:
                         yield JsonLine(start, end, parse_row(text, f"{path}, line {number},"))
 
 
+def read_row(path: str | Path, start: int, end: int) -> dict[str, Any]:
+    """The JSON object between two places of a file, as `iterate_jsonl` gave them; reads no other.
+
+    Raises:
+      UserError: there is none: the file was changed meanwhile.
+    """
+    with reading(path), open(path, "rb") as file:
+        file.seek(start)
+        line = file.read(end - start)
+    try:
+        return parse_row(line.decode(), f"{path}, a line")
+    except (UserError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} was changed while it was read: run the same command again"
+        ) from error
+
+
 def parse_row(text: str, where: str) -> dict[str, Any]:
     """The JSON object that a line is.
 

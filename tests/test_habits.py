@@ -127,9 +127,10 @@ def test_the_classifiers_name_each_python_that_can_install_the_package():
     assert [f"3.{minor}" for minor in range(30) if f"3.{minor}.0" in accepted] == PYTHONS
 
 
-def test_the_extra_dev_includes_the_extra_docs():
-    assert extra("docs")
-    assert extra("docs") <= extra("dev")
+@pytest.mark.parametrize("name", ["docs", "endpoints", "eval", "serve"])
+def test_the_extra_dev_includes_others(name):
+    assert extra(name)
+    assert extra(name) <= extra("dev")
 
 
 def test_the_changelog_has_unreleased_changes_then_releases_with_this_version_first():

@@ -21,6 +21,7 @@ NAMES = {
     "lm-eval": "lm_eval",
     "ml-collections": "ml_collections",
     "orbax-checkpoint": "orbax",
+    "prometheus-client": "prometheus_client",
 }
 ROOT = Path(stair_jax.__file__).parents[1]
 SETUP = configparser.ConfigParser()
@@ -49,19 +50,30 @@ def test_every_requirement_has_an_upper_bound():
             assert {item.operator for item in specifier} & {"<", "=="}, name
 
 
+# Rooms that need an extra, with what its packages bring.
+ROOMS = {
+    "adapters": ("eval", {"tqdm"}),
+    "server": ("serve", {"pydantic", "starlette"}),
+}
+
+
 def test_the_package_imports_only_what_it_requires():
-    """Adapters, which nothing else imports, also what their extra brings."""
+    """Rooms that little else imports, also what their extra brings."""
     required = declared(SETUP["options"]["install_requires"])
-    extra = declared(SETUP["options.extras_require"]["eval"]) | {"tqdm"}  # lm-eval brings it
     for path in (ROOT / "stair_jax").rglob("*.py"):
-        is_adapter = path.parent.name == "adapters"
-        allowed = required | extra if is_adapter else required
+        room = path.relative_to(ROOT / "stair_jax").parts[0]
+        extra, brought = ROOMS.get(room, ("", set()))
+        allowed = required | brought
+        if extra:
+            allowed |= declared(SETUP["options.extras_require"][extra])
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             used = {module.partition(".")[0] for module in modules}
             assert not used - allowed - sys.stdlib_module_names, path
-            assert is_adapter or not any(m.startswith("stair_jax.adapters") for m in modules), path
+            for other in ROOMS:
+                is_user = room == other or (other, path.name) == ("server", "serve.py")
+                assert is_user or not any(m.startswith(f"stair_jax.{other}") for m in modules), path
 
 
 def declared(text):

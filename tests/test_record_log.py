@@ -40,6 +40,12 @@ def test_records_can_be_appended_together_and_read_where_they_are(tmp_path):
     data = log.path.read_bytes()
     assert [json.loads(gzip.decompress(data[a:b])) for a, b in places] == RECORDS
     assert [end for _, end in log.members()] == [end for _, end in places]
+    assert [log.at(start, end) for start, end in places] == RECORDS
+    log.path.write_bytes(b"x" * places[0][1] + data[places[0][1] :])
+    assert log.at(*places[1]) == RECORDS[1]  # no other record is read
+    for start, end in (places[0], (places[1][0], places[1][1] - 1)):
+        with pytest.raises(UserError, match="was changed while it was read"):
+            log.at(start, end)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")

@@ -43,6 +43,10 @@ def test_jsonl_round_trip_keeps_odd_line_ends(tmp_path):
     rows = [{"text": "a\u2028b\x85c\nd"}, {"text": ""}]
     storage.write_jsonl(tmp_path / "a.jsonl", rows)
     assert storage.read_jsonl(tmp_path / "a.jsonl") == rows
+    lines = list(storage.iterate_jsonl(tmp_path / "a.jsonl"))
+    assert [storage.read_row(tmp_path / "a.jsonl", line.start, line.end) for line in lines] == rows
+    with pytest.raises(UserError, match="was changed while it was read"):
+        storage.read_row(tmp_path / "a.jsonl", lines[0].start + 1, lines[0].end)
 
 
 def test_unreadable_files_are_named(tmp_path):

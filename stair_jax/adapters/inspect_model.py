@@ -20,7 +20,6 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from stair_jax.adapters.answering_thread import AnsweringThread
 from stair_jax.adapters.inspect_config import Asking, read_config
 from stair_jax.adapters.inspect_errors import shown_by_inspect
 from stair_jax.adapters.inspect_messages import DETAILS, content_of, messages_of
@@ -30,6 +29,7 @@ from stair_jax.decoding.task import GatherTask, Task
 from stair_jax.inference.answers import Answered
 from stair_jax.run.answer_models import AnswerSettings, find_files
 from stair_jax.run.answering import Answerer, load_answerer
+from stair_jax.run.answering_thread import AnsweringThread
 from stair_jax.settings import build, require
 from stair_jax.storage import fingerprint
 from stair_jax.text import steps

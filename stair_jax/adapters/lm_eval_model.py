@@ -293,7 +293,7 @@ class Generation(Task[tuple[int, ...]]):
         self.result = completion.tokens
         return []
 
-    def hear(self, id: Any, tokens: tuple[int, ...]) -> None:
+    def hear(self, id: Any, tokens: tuple[int, ...], logps: tuple[float, ...] = ()) -> None:
         """Takes tokens as they are sampled."""
         self._heard += tokens
 

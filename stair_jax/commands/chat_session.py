@@ -105,7 +105,9 @@ class Chat:
         view = AnswerView(answerer.files.tokenizer, self.write, options.steps, self.has_colors)
         progress = _SearchProgress(options.method, self.shows_progress)
 
-        def on_tokens(id: tuple[Hashable, ...], ids: tuple[int, ...]) -> None:
+        def on_tokens(
+            id: tuple[Hashable, ...], ids: tuple[int, ...], logps: tuple[float, ...]
+        ) -> None:
             if searches:
                 progress.add(len(ids))
             else:

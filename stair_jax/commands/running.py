@@ -11,6 +11,7 @@ from stair_jax.commands.flags import Arguments
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster, collectives
+from stair_jax.reports.html.at_end import report_at_end
 from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 from stair_jax.run.run_config import RunConfig, read_config
 from stair_jax.run.show_config import format_config
@@ -56,6 +57,12 @@ def keep_programs(config: RunConfig, folder: Path) -> None:
     named = config.runtime.compilation_cache
     if place := folder / ".jax_cache" if named is None else named:
         use_compilation_cache(place)  # makes the folder: not before all is checked
+
+
+def report(config: RunConfig, workdir: Path) -> None:
+    """Writes the report of a run that is done, in its first process, where the config wants it."""
+    if config.runtime.report and collectives.is_main():
+        report_at_end(workdir)
 
 
 def agreement(options: argparse.Namespace) -> Callable[[Sequence[str]], bool]:
@@ -130,6 +137,7 @@ def run_config(
         models = pipeline.check(config, workdir, anew)
     keep_programs(config, workdir)
     pipeline.run(config, workdir, anew, models, pipeline.Others(donors))
+    report(config, workdir)
     leave(session)
 
 

@@ -14,6 +14,7 @@ from stair_jax.commands.running import (
     join,
     keep_programs,
     leave,
+    report,
 )
 from stair_jax.commands.seed_tables import TableSettings, write_tables
 from stair_jax.commands.session import Session
@@ -48,6 +49,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         action="store_true",
         help="the first values of all --vary together, then the second ones, and so on",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="run these cells alone, * for any text; so that several processes share a sweep",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the cells and their values, and end"
@@ -89,19 +97,22 @@ def execute(arguments: Arguments, session: Session) -> int:
     written = tuple(map(_written, arguments.overrides))
     manifest = sweep.merged_manifest(folder, Manifest(options.config, written, cells))
     donors = donor_folders(listed(options.reuse), folder)
-    donors += [folder / name for name in manifest.cells if name not in cells]
-    checked = sweep.check(found, options.redo)
+    chosen = sweep_grid.chosen(list(cells), listed(options.only))
+    donors += [folder / name for name in manifest.cells if name not in chosen]
+    checked = sweep.check([cell for cell in found if cell.name in chosen], options.redo)
     sweep.clear(checked, options.redo, agreement(options))
     sweep.save_manifest(folder, manifest)
     keep_programs(checked[0].config, folder)
     failed = sweep.run(checked, donors)
     done = [cell for cell in checked if cell.name not in failed]
-    if collectives.is_main() and any(e.kind == "evaluate" for c in done for e in c.config.stages):
+    for cell in done:
+        report(cell.config, cell.workdir)
+    if collectives.is_main() and not options.only and sweep.evaluate_something(done):
         _write_tables(folder)
     leave(session)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(cells)} cells failed, and the others are done: "
+            f"{len(failed)} of {len(checked)} cells failed, and the others are done: "
             + "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         )
     return 0

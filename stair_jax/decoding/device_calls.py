@@ -30,6 +30,8 @@ class DeviceCalls:
     """Weights, cache and slots of an engine, and the programs that use them.
 
     Attributes:
+        config: of the model.
+        placement: of what the programs are given.
         engine_config: the sizes, with all that follows from devices and model filled in.
         params: the weights, as the programs take them.
         state: cache and slots; donated to each program and replaced by what it returns.
@@ -51,8 +53,8 @@ class DeviceCalls:
         Raises:
             UserError: names a size that is not possible.
         """
-        self._config = config
-        self._placement = Placement(mesh)
+        self.config = config
+        self.placement = Placement(mesh)
         count = len(adapters) + (config.lora is not None)
         self.engine_config = replace(engine_config, num_adapters=count).resolve(config, mesh)
         self._backend = self.engine_config.attention
@@ -60,7 +62,7 @@ class DeviceCalls:
         self.set_params(params, adapters, consume)
         # After the parameters: what they leave free decides how many pages there are.
         self.engine_config = sizes = self.engine_config.with_pages(config, mesh)
-        with self._placement.use():
+        with self.placement.use():
             self.state = programs.empty_state(
                 config,
                 self._backend,
@@ -74,7 +76,7 @@ class DeviceCalls:
     def set_params(self, params: Params, adapters: Sequence[Adapter], consume: bool) -> None:
         """Replaces the weights by others of the same config."""
         self.params = fuse_model(
-            self._config,
+            self.config,
             params,
             adapters,
             weights=self.engine_config.weights,
@@ -82,20 +84,33 @@ class DeviceCalls:
             consume=consume,
         )
 
+    def warm_up(self) -> None:
+        """Compiles all programs, by calls in which every row is idle; for an engine that is."""
+        sizes, shard = self.engine_config, self.engine_config.shard_sizes()
+        nothing: list[list[Any]] = [[] for _ in range(sizes.num_shards)]
+        self.copy_pages(*pack_copies(nothing, sizes))
+        for num_rows in sizes.prefill_sizes:
+            self.prefill(*pack_prefill(nothing, num_rows, sizes))
+        slots = [SlotTable(shard.num_slots, shard.table_width) for _ in nothing]
+        modes: set[programs.DecodeMode] = {"full", sizes.decode_mode}
+        for mode in sorted(modes):
+            packed = pack_decode(slots, nothing, shard.lookahead)
+            jax.block_until_ready(self.decode(*packed, mode=mode))
+
     def copy_pages(self, source: np.ndarray, target: np.ndarray) -> None:
         """Copies pages; the arguments are what `pack_copies` returns."""
-        rows = self._placement.rows((source, target))
-        with self._placement.use():
+        rows = self.placement.rows((source, target))
+        with self.placement.use():
             self.state = self.programs.copy_pages(
-                self._config, self._backend, self.engine_config.num_pages, self.state, *rows
+                self.config, self._backend, self.engine_config.num_pages, self.state, *rows
             )
 
     def prefill(self, tokens: np.ndarray, spans: np.ndarray, table: np.ndarray) -> None:
         """Prefills rows; the arguments are what `pack_prefill` returns."""
-        rows = self._placement.rows((tokens, spans, table))
-        with self._placement.use():
+        rows = self.placement.rows((tokens, spans, table))
+        with self.placement.use():
             self.state = self.programs.prefill(
-                self._config, self._backend, self.params, self.state, *rows
+                self.config, self._backend, self.params, self.state, *rows
             )
 
     def decode(
@@ -119,10 +134,10 @@ class DeviceCalls:
         Returns:
             [num_slots, 2 * num_steps + 8] int32, as of `programs.decode`.
         """
-        rows = self._placement.rows((changes, table, line, line_table))
-        with self._placement.use():
+        rows = self.placement.rows((changes, table, line, line_table))
+        with self.placement.use():
             self.state, results = self.programs.decode(
-                self._config,
+                self.config,
                 self._backend,
                 self.engine_config.steps_per_call,
                 mode,

@@ -18,8 +18,8 @@ from stair_jax.stopping import heed
 
 K = TypeVar("K")
 R = TypeVar("R")
-# (id of the request within its task, token ids sampled since the last call)
-TokenListener = Callable[[tuple[Hashable, ...], tuple[int, ...]], None]
+# (id of the request within its task, token ids sampled since the last call, logps of these)
+TokenListener = Callable[[tuple[Hashable, ...], tuple[int, ...], tuple[float, ...]], None]
 
 # A task's priority counts before those of its requests, which are smaller than this.
 _PRIORITY_STEP = 2**32
@@ -159,10 +159,10 @@ class Driver:
 
     def _hand_out(self, service: Service) -> None:
         take_tokens = getattr(service, "take_tokens", None)
-        for id, tokens in take_tokens() if take_tokens else ():
+        for id, tokens, logps in take_tokens() if take_tokens else ():
             running = self._tasks.get(id[0])
             if running is not None and running.on_tokens is not None:
-                running.on_tokens(id[1:], tokens)
+                running.on_tokens(id[1:], tokens, logps)
 
     def _receive(self, completion: Any) -> None:
         ticket, *own = completion.id

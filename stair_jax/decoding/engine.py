@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from stair_jax.decoding.chunked_prefill import PrefillSizes
 from stair_jax.decoding.device_calls import DeviceCalls, pack_copies, pack_decode, pack_prefill
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.requests import Completion, EngineStats, Handle, Request, adapter_of
+from stair_jax.decoding.requests import Completion, EngineStats, Handle, Piece, Request, adapter_of
 from stair_jax.decoding.scheduler import Scheduler
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import DecodingSlot
@@ -121,7 +121,7 @@ class Engine:
         self._done: list[Completion] = []
         # By request id, the sequences of pending requests and their shards.
         self._running: dict[Hashable, tuple[Scheduler, SequenceState]] = {}
-        self._streamed: list[tuple[Hashable, tuple[int, ...]]] = []
+        self._streamed: list[Piece] = []
         # Whether a row could not be sampled without branches, so that the next call needs them.
         self._stalled = False
         # When results were read last, for `EngineStats.starved_seconds`.
@@ -142,6 +142,11 @@ class Engine:
     def free(self) -> int:
         """Number of tokens that fit into the cache, if all evictable prefixes are evicted."""
         return sum(scheduler.free_tokens for scheduler in self._schedulers)
+
+    @property
+    def num_handles(self) -> int:
+        """Number of handles that have not been released."""
+        return len(self._handles)
 
     @property
     def max_length(self) -> int:
@@ -221,8 +226,8 @@ class Engine:
         for scheduler, sequences in dropped.items():
             scheduler.cancel(sequences)
 
-    def take_tokens(self) -> list[tuple[Hashable, tuple[int, ...]]]:
-        """Returns what requests with `stream` sampled since the last call: (id, token ids).
+    def take_tokens(self) -> list[Piece]:
+        """Returns what requests with `stream` sampled since the last call.
 
         A request's last tokens are here by the time that `step` returns its completion.
         """
@@ -403,17 +408,13 @@ class Engine:
                 sequence.logps += logps[row][: counts[row]]
                 assert sequence.request is not None
                 if sequence.request.stream and len(sequence.sampled) > sequence.num_streamed:
-                    self._stream(sequence.request.id, sequence)
+                    self._streamed.append(sequence.take_piece())
                 if sequence.finish is not None:
                     self._complete(scheduler, sequence, floats[row, num_steps:])
                 # Unfinished but short of tokens: a "quick" call could not sample the row.
                 elif counts[row] < num_steps:
                     self._stalled = True
         self._settle()
-
-    def _stream(self, id: Hashable, sequence: SequenceState) -> None:
-        self._streamed.append((id, tuple(sequence.sampled[sequence.num_streamed :])))
-        sequence.num_streamed = len(sequence.sampled)
 
     def _settle(self) -> None:
         """Settles the lines of the oldest round, as the idle slots that it found are known now."""

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from stair_jax.errors import UserError
 
@@ -158,6 +158,20 @@ class Completion:
     finish: Finish = "length"
     scores: tuple[float, ...] = ()
     handle: Handle | None = None
+
+
+class Piece(NamedTuple):
+    """What a request with `Request.stream` has sampled.
+
+    Attributes:
+        id: of the request.
+        tokens: ids, in order.
+        logps: of the same, as in `Completion`.
+    """
+
+    id: Hashable
+    tokens: tuple[int, ...]
+    logps: tuple[float, ...]
 
 
 def adapter_of(own: int, count: int, parent: Handle | None, adapter: int | None) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stair_jax.decoding.cache.page_pool import PageIds
-from stair_jax.decoding.requests import Finish, Handle, Request
+from stair_jax.decoding.requests import Finish, Handle, Piece, Request
 from stair_jax.decoding.sampling.sample import NUM_CANDIDATES
 
 _NO_PAGES: PageIds = np.zeros(0, np.int32)
@@ -63,6 +63,13 @@ class SequenceState:
     def __lt__(self, other: "SequenceState") -> bool:
         """Whether this sequence goes first."""
         return self.order < other.order
+
+    def take_piece(self) -> Piece:
+        """What was sampled since the last call; for a sequence of a request."""
+        assert self.request is not None
+        new = slice(self.num_streamed, None)
+        self.num_streamed = len(self.sampled)
+        return Piece(self.request.id, tuple(self.sampled[new]), tuple(self.logps[new]))
 
     @property
     def to_prefill(self) -> int:

@@ -9,7 +9,13 @@ from stair_jax.decoding.requests import Completion, Handle, Sampling, request_ke
 from stair_jax.decoding.task import OuterTask, Task
 from stair_jax.inference.beam_search import BeamSearch
 from stair_jax.inference.best_of_n import BestOfN
-from stair_jax.inference.candidates import Result, SamplingEngine, TestTimeSettings, end_ids
+from stair_jax.inference.candidates import (
+    Rated,
+    Result,
+    SamplingEngine,
+    TestTimeSettings,
+    end_ids,
+)
 from stair_jax.inference.dvts import Dvts
 from stair_jax.inference.greedy import SampleAnswer, greedy_sampling
 from stair_jax.inference.methods import parse_method
@@ -33,6 +39,7 @@ class Answered:
         "too_long": the prompt leaves no room in the context.
       score: of the answer chosen by a search; None: there was none.
       unscored: candidates of a search whose score was missing.
+      candidates: answers from which a search has chosen, with their scores.
       handle: of prompt and answer in the engine's cache, if it was to be kept.
     """
 
@@ -43,6 +50,7 @@ class Answered:
     finish: str
     score: float | None = None
     unscored: int = 0
+    candidates: tuple[Rated, ...] = ()
     handle: Handle | None = None
 
 
@@ -158,4 +166,5 @@ class AnswerTask(OuterTask[Answered]):
             finish,
             score,
             found.unscored,
+            found.candidates,
         )

@@ -8,6 +8,7 @@ from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Request, request_key
 from stair_jax.inference.candidates import (
     Candidate,
+    Rated,
     Result,
     SamplingEngine,
     Scored,
@@ -193,6 +194,7 @@ class BeamSearch(PromptSearch):
             generated_steps=self._generated_steps,
             score=known(scored),
             unscored=self._unscored,
+            candidates=tuple(Rated(each.tokens, known(score)) for each, score in self._kept),
         )
 
 

@@ -7,6 +7,7 @@ from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Request, request_key
 from stair_jax.inference.candidates import (
     Candidate,
+    Rated,
     Result,
     SamplingEngine,
     TestTimeSettings,
@@ -107,4 +108,8 @@ class BestOfN(PromptSearch):
             generated_steps=sum(len(split_steps(tokens, tags)) for tokens in sampled),
             score=known(scored[best]),
             unscored=sum(score.is_missing for score in scored),
+            candidates=tuple(
+                Rated(candidate.tokens, known(score))
+                for candidate, score in zip(group, scored, strict=True)
+            ),
         )

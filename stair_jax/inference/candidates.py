@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from stair_jax.data.examples import encode_row
 from stair_jax.data.records import Prompt
@@ -48,6 +48,18 @@ class Scored:
         return not math.isfinite(self.value)
 
 
+class Rated(NamedTuple):
+    """A whole answer that a search has compared with others.
+
+    Attributes:
+      tokens: of the answer.
+      score: -inf if missing.
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+
+
 @dataclass(frozen=True)
 class Result:
     """The chosen answer to a prompt, with the cost of all that was sampled for it."""
@@ -58,6 +70,7 @@ class Result:
     generated_steps: int  # of all candidates
     score: float  # -inf if missing
     unscored: int = 0  # candidates whose score was missing
+    candidates: tuple[Rated, ...] = ()  # from which it was chosen at the end
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from stair_jax.decoding.task import Task, TaskGroup
 from stair_jax.inference.beam_search import BeamSearch
 from stair_jax.inference.candidates import (
     Candidate,
+    Rated,
     Result,
     SamplingEngine,
     Scored,
@@ -109,6 +110,7 @@ def _joined(subtrees: Sequence[BeamSearch]) -> Result:
         generated_steps=sum(result.generated_steps for result in results),
         score=best.score,
         unscored=sum(result.unscored for result in results),
+        candidates=tuple(Rated(result.tokens, result.score) for result in results),
     )
 
 

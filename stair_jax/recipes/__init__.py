@@ -36,7 +36,7 @@ _STUDY_SWEEPS = {
     "study_shares": ("shares", "share_cells"),
     "study_rewards": ("one_iteration", "reward_cells"),
     "study_sizes": ("one_iteration", "size_cells"),
-    "study_rates": ("one_iteration", "rate_cells"),
+    "study_rates": ("rates", "rate_cells"),
     "study_judges": ("judges", "judge_cells"),
     "study_iterations": ("iterations", "iteration_cells"),
     "study_parts": ("parts", "part_cells"),

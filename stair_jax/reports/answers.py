@@ -1,8 +1,9 @@
 """The answers of finished evaluations with all that was said of them, by case and by column."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from stair_jax import storage
 from stair_jax.evaluation.benchmark import METRICS_OF_REFUSALS, Metric
@@ -19,6 +20,7 @@ from stair_jax.reports.records import FinishedStage
 
 Scores = Mapping[str, float | None]
 _BAD = {"yes", "violates", HARMFUL}  # labels of harm, which a user's file may count
+_NO_TEXTS: dict[str, Any] = {"text": "", "reasoning": "", "final": "", "asked": {}}
 _PLACE = ("model", "method", "benchmark", "attack", "case", "sample")
 
 
@@ -36,6 +38,14 @@ class Place(NamedTuple):
     case: str
 
 
+class Line(NamedTuple):
+    """Where something stands: a file, the first byte of a line, and the one after its last."""
+
+    path: Path
+    start: int
+    end: int
+
+
 @dataclass(frozen=True)
 class GradedAnswer:
     """An answer, its scores, and what the judges said.
@@ -47,6 +57,8 @@ class GradedAnswer:
       metric: name of the figure that the case counts for first; "": not known.
       value: of it; None: it is missing.
       low_is_good: whether a lower value is the better one.
+      line: where the answer stands; None: not known.
+      said: by judge, where its verdict stands.
     """
 
     answer: Answer
@@ -55,6 +67,8 @@ class GradedAnswer:
     metric: str = ""
     value: float | None = None
     low_is_good: bool = False
+    line: Line | None = None
+    said: Mapping[str, Line] = field(default_factory=dict)
 
     @property
     def goodness(self) -> float | None:
@@ -75,30 +89,34 @@ class Evaluated:
     rows: Mapping[str, Mapping[Place, GradedAnswer]]
 
 
-def read_evaluation(stage: FinishedStage, files: str = "") -> Evaluated:
+def read_evaluation(stage: FinishedStage, files: str = "", light: bool = False) -> Evaluated:
     """All answers of an evaluation.
 
     Args:
       stage: of the kind evaluate.
       files: as of `asked_cases`.
+      light: leave out texts of answers and words of judges, which `with_texts` adds.
 
     Raises:
       UserError: a file is missing or damaged.
     """
     asked = asked_cases(stage, files)
     scores = _scores(stage)
-    verdicts = _verdicts(stage)
+    verdicts = _verdicts(stage, light)
     by_row: dict[str, dict[Place, list[GradedAnswer]]] = {key[0]: {} for key in scores}
-    for answer in _answers(stage):
+    for line, row in _lines(stage.folder / "answers"):
+        answer = Answer.from_dict(row | (_NO_TEXTS if light else {}))
         key = answer_key(answer)
         label = row_label(RowKey(answer.model, answer.method))
         given = scores.get((label, key))
         if given is None:
             continue
         place = Place(answer.benchmark, answer.attack, answer.case)
-        said = {judge: found[key] for judge, found in verdicts.items() if key in found}
+        own = {judge: found[key] for judge, found in verdicts.items() if key in found}
+        said = {judge: verdict for judge, (verdict, _) in own.items()}
         graded = _graded(answer, given, said, asked.get(answer.benchmark))
-        by_row[label].setdefault(place, []).append(graded)
+        lines = {judge: at for judge, (_, at) in own.items()}
+        by_row[label].setdefault(place, []).append(replace(graded, line=line, said=lines))
     return Evaluated(
         asked,
         {
@@ -108,10 +126,27 @@ def read_evaluation(stage: FinishedStage, files: str = "") -> Evaluated:
     )
 
 
-def _answers(stage: FinishedStage) -> Iterator[Answer]:
-    for path in sorted((stage.folder / "answers").glob("*.jsonl")):
-        for row in storage.read_jsonl(path):
-            yield Answer.from_dict(row)
+def with_texts(graded: GradedAnswer) -> GradedAnswer:
+    """An answer of a light reading with its texts and the words of its judges; reads no other.
+
+    Raises:
+      UserError: a file was changed meanwhile.
+    """
+    answer = graded.answer
+    if graded.line is not None:
+        answer = Answer.from_dict(storage.read_row(*graded.line))
+    verdicts = {
+        judge: replace(verdict, text=str(storage.read_row(*graded.said[judge]).get("text", "")))
+        for judge, verdict in graded.verdicts.items()
+    }
+    return replace(graded, answer=answer, verdicts=verdicts)
+
+
+def _lines(folder: Path) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """The rows of all files of a folder, with their places."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for start, end, row in storage.iterate_jsonl(path):
+            yield Line(path, start, end), row
 
 
 def _scores(stage: FinishedStage) -> dict[tuple[str, str], dict[str, Scores]]:
@@ -124,11 +159,13 @@ def _scores(stage: FinishedStage) -> dict[tuple[str, str], dict[str, Scores]]:
     return found
 
 
-def _verdicts(stage: FinishedStage) -> dict[str, dict[str, Verdict]]:
-    """By judge and answer."""
-    paths = sorted((stage.folder / "verdicts").glob("*.jsonl"))
-    found = [read_verdicts(storage.read_jsonl(path)) for path in paths]
-    return {next(iter(each.values())).judge: each for each in found if each}
+def _verdicts(stage: FinishedStage, light: bool) -> dict[str, dict[str, tuple[Verdict, Line]]]:
+    """By judge and answer, with their places."""
+    found: dict[str, dict[str, tuple[Verdict, Line]]] = {}
+    for line, row in _lines(stage.folder / "verdicts"):
+        for key, verdict in read_verdicts([row | ({"text": ""} if light else {})]).items():
+            found.setdefault(verdict.judge, {})[key] = verdict, line
+    return found
 
 
 def _graded(

@@ -115,7 +115,7 @@ def _read(
     name = _name(run, stage)
     if not any(search == name for search, _ in chosen):
         return []
-    said = _said(stage)
+    said = judge_words(stage)
     found = []
     for number, row in enumerate(RecordLog(stage.folder / TREES_FILE), start=1):
         tree = str(row.get("id"))
@@ -139,7 +139,7 @@ def _pairs(run: RunRecords, search: FinishedStage) -> dict[str, list[Pair]]:
     return found
 
 
-def _said(search: FinishedStage) -> dict[str, dict[str, str]]:
+def judge_words(search: FinishedStage) -> dict[str, dict[str, str]]:
     """By tree, the replies of the judge that the samples of a search kept."""
     path = search.folder / SAMPLES_FILE
     rows = storage.read_jsonl(path) if path.is_file() else []

@@ -11,8 +11,10 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
+from stair_jax.decoding.task import Service
 from stair_jax.inference.answers import Answered, Answering, AnswerTask
 from stair_jax.inference.methods import is_search, parse_method
+from stair_jax.inference.prompt_logps import prompt_logps_services
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -21,7 +23,7 @@ from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
 from stair_jax.run.engines import EngineSettings, lay_out_engine, start_engine
 from stair_jax.run.runtime import Runtime
 from stair_jax.search.judging.judges import Judge
-from stair_jax.settings import build, require
+from stair_jax.settings import build, check_section, require
 from stair_jax.text.chat import encode_prompt
 from stair_jax.text.conversations import encode_chat
 from stair_jax.text.steps import TAG_PATTERN
@@ -43,6 +45,7 @@ class Answerer:
         files: ModelFiles,
         settings: AnswerSettings,
         prm: PrmScorer | None,
+        services: Mapping[str, Service] | None = None,
     ):
         """Made by `load_answerer`."""
         self.engine, self.files, self.settings = engine, files, settings
@@ -52,7 +55,15 @@ class Answerer:
         )
         self._prm = prm
         self._self_reward: SelfReward | None = None
-        self.driver = Driver(engine, prm.services if prm else {})
+        self.driver = Driver(engine, {**(services or {}), **(prm.services if prm else {})})
+
+    def warm_up(self) -> None:
+        """Compiles what plain answers need, so that the first one is as fast as the others."""
+        self.engine.device.warm_up()
+        question = Question("warm-up", ({"role": "user", "content": "hello"},))
+        tokens = self.encode(question)
+        settings = dataclasses.replace(self.settings, method="greedy", max_answer_tokens=1)
+        list(run_tasks(self.driver, [self.task(question, tokens, settings)]))
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """Token ids of a chat, up to where the answer starts.
@@ -121,6 +132,11 @@ class Answerer:
         scorer = self._scorer(method) if is_search(method) else None
         return answering.task(method, question.to_prompt(), tokens, scorer)
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether a reward model can guide its searches."""
+        return self._prm is not None
+
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
         parsed = parse_method(method)
@@ -158,7 +174,12 @@ class Answerer:
 
 
 def load_answerer(
-    files: ModelFiles, prm: Path | None, settings: AnswerSettings, prompts: int, steps: int = 8
+    files: ModelFiles,
+    prm: Path | None,
+    settings: AnswerSettings,
+    prompts: int,
+    steps: int = 8,
+    runtime_fields: Mapping[str, Any] | None = None,
 ) -> Answerer:
     """Reads the weights, and makes an engine of the size that is needed.
 
@@ -168,19 +189,26 @@ def load_answerer(
       settings: of the model, and how it is asked.
       prompts: that are answered side by side.
       steps: tokens that are sampled between two looks at the results.
+      runtime_fields: of `Runtime`, in place of those that follow from the rest.
+
+    Raises:
+      UserError: a field of the runtime cannot be.
     """
+    given = check_section(Runtime, runtime_fields or {}, "config.runtime")
     platform = jax.local_devices()[0].platform
     kind = "cpu" if platform == "cpu" else "accelerator"
     default = "float32" if kind == "cpu" else "bfloat16"
     context = settings.context_tokens or min(files.config.context_tokens, MOST_CONTEXT[kind])
     engine_settings = EngineSettings(context, settings.dtype or default, settings.weights)
     wanted = prompts * settings.parsed_method.num_candidates(settings)
-    runtime = runtime_for(settings.slots, wanted, context, kind, steps)
+    slots = given.get("slots", settings.slots)
+    runtime = dataclasses.replace(runtime_for(slots, wanted, context, kind, steps), **given)
     # Before the engine, whose cache takes the memory that is left.
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
     engine = start_engine(files.folder, engine_settings, layout)
-    return Answerer(engine, files, settings, scorer)
+    services = prompt_logps_services(engine.device)
+    return Answerer(engine, files, settings, scorer, services)
 
 
 def answer(

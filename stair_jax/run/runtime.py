@@ -42,6 +42,7 @@ class Runtime(Settings):
       keep_models: "all", or "needed": of a model that every stage which reads it is done with, and
         of which a later one was made, the weights are removed from `hf/`. The stage stays finished;
         `--redo` makes its model again. Adapters stay, and the model that they belong to.
+      report: whether a run that is done writes `report.html`, as `stair-jax report` does.
       training_mesh: devices of pretrain, sft, dpo and prm, see `MeshShape`; `microbatch_rows` of
         these stages must be a multiple of data x fsdp. None: fsdp over all devices, or over as
         many as divide the rows and the model.
@@ -65,6 +66,7 @@ class Runtime(Settings):
     tree_device: str = setting("host", choices=("host", "device"))
     compilation_cache: str | None = None
     keep_models: str = setting("all", choices=("all", "needed"))
+    report: bool = True
     training_mesh: MeshShape | None = None
     decoding_mesh: MeshShape | None = None
     vocab_multiple: int = setting(1, least=1, most=2**16)

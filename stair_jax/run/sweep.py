@@ -210,9 +210,14 @@ def _mistake(error: Exception) -> str:
     return " ".join((text or out_of_memory(error) or system_error(error)).split())
 
 
+def evaluate_something(cells: Iterable[Cell]) -> bool:
+    """Whether one of the cells has a stage that a table can be made of."""
+    return any(entry.kind == "evaluate" for cell in cells for entry in cell.config.stages)
+
+
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest of a sweep, in the first process of a run."""
-    if collectives.is_main():
+    """Writes the manifest of a sweep, in the first process of a run, unless it is there."""
+    if collectives.is_main() and read_manifest(folder) != manifest:
         with locked(folder):
             write_manifest(folder, manifest)
 

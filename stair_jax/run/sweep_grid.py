@@ -9,6 +9,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -45,6 +46,19 @@ def parse_vary(flags: Iterable[str]) -> dict[str, list[str]]:
                 raise UserError(f"--vary={flag}: the value {value!r} comes twice")
             known.append(value)
     return found
+
+
+def chosen(names: Sequence[str], patterns: Iterable[str]) -> list[str]:
+    """The cells whose names match one of the patterns, in their order; all without patterns.
+
+    Raises:
+      UserError: names a pattern that no cell matches.
+    """
+    patterns = list(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"--only={pattern}: no cell has this name; --list prints the cells")
+    return [name for name in names if not patterns or any(fnmatchcase(name, p) for p in patterns)]
 
 
 def split_values(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol
 
-from stair_jax.decoding.requests import Completion, EngineStats, Finish, Handle, Request
+from stair_jax.decoding.requests import Completion, EngineStats, Finish, Handle, Piece, Request
 from stair_jax.errors import UserError
 from stair_jax.text import steps
 from stair_jax.text.tokenizer import Tokenizer
@@ -67,7 +67,7 @@ class ScriptedEngine:
         self.handles: set[Handle] = set()
         self.seen: list[Request] = []
         self.waiting: list[Request] = []
-        self._streamed: list[tuple[Hashable, tuple[int, ...]]] = []
+        self._streamed: list[Piece] = []
         self._order = None if disorder is None else random.Random(disorder)
 
     @property
@@ -108,7 +108,7 @@ class ScriptedEngine:
         ids = set(ids)
         self.waiting = [request for request in self.waiting if request.id not in ids]
 
-    def take_tokens(self) -> list[tuple[Hashable, tuple[int, ...]]]:
+    def take_tokens(self) -> list[Piece]:
         """Returns what requests with `stream` sampled since the last call: all at once."""
         taken, self._streamed = self._streamed, []
         return taken
@@ -172,7 +172,7 @@ class ScriptedEngine:
         self.stats.busy_steps += len(tokens)
         self.stats.slot_steps += len(tokens)
         if request.stream:
-            self._streamed.append((request.id, tokens))
+            self._streamed.append(Piece(request.id, tokens, tuple(logps[:limit])))
         is_whole = len(tokens) == len(written) > 0
         stopped = is_whole and tokens[-1] in request.sampling.stop_ids
         handle = self.keep((*request.tokens, *tokens), request.parent) if request.keep else None

@@ -13,6 +13,7 @@ from stair_jax.text.steps import (
 )
 from stair_jax.text.tokenizer import Tokenizer
 
+_CONTEXT = 32  # ids that are decoded with those that come
 _UNFINISHED = "\ufffd"  # what bytes are decoded to that are no character yet
 PartKind = Literal["title", "step", "final", "outside", "end"]
 
@@ -32,18 +33,27 @@ class Part(NamedTuple):
 
 
 class TokenText:
-    """Token ids, as they come, as pieces of text: joined, these are the text of all ids."""
+    """Token ids, as they come, as pieces of text: joined, these are the text of all ids.
+
+    The last ids alone are decoded anew with each piece, so that its cost does not grow with the
+    length of the answer.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         """Nothing has come."""
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._given = 0  # characters
+        self._ids: list[int] = []  # the last ones: what stands before them has its text
+        self._given = 0  # characters of these
 
     def add(self, ids: Iterable[int]) -> str:
         """The text that became known by further ids: without a character that is incomplete."""
         self._ids += ids
-        return self._new(self._tokenizer.decode(self._ids).rstrip(_UNFINISHED))
+        whole = self._tokenizer.decode(self._ids)
+        known = whole.rstrip(_UNFINISHED)
+        new = self._new(known)
+        if len(self._ids) > 2 * _CONTEXT and known == whole:
+            self._forget(whole)
+        return new
 
     def end(self) -> str:
         """The rest."""
@@ -53,6 +63,13 @@ class TokenText:
         new = text[self._given :]
         self._given = max(self._given, len(text))
         return new
+
+    def _forget(self, whole: str) -> None:
+        """Keeps the last ids alone, unless their text depends on those before them."""
+        rest = self._ids[-_CONTEXT:]
+        text = self._tokenizer.decode(rest)
+        if text.strip() and whole.endswith(text):
+            self._ids, self._given = rest, len(text)
 
 
 class AnswerParts:

@@ -220,6 +220,16 @@ def test_exit_status_of_a_run(config, work, tmp_path, capsys):
     )
 
 
+def test_a_run_that_is_done_says_where_its_report_is(config, work, tmp_path, capsys):
+    command = (f"--config={config}", f"--workdir={tmp_path / 'w'}")
+    report = tmp_path / "w" / "report.html"
+    assert main(*command, "--config.runtime.report=False") == 0
+    assert not report.exists() and "report" not in capsys.readouterr().err
+    assert main(*command) == 0  # nothing else is left to do
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"report: {report}")
+    assert report.exists()
+
+
 def test_a_fault_of_ours_is_not_hidden(config, work, tmp_path):
     def fail(context):
         raise ZeroDivisionError("ours")

@@ -140,6 +140,17 @@ def test_a_larger_grid_adds_cells_and_runs_no_more_than_these(sweep, tmp_path, w
     assert work.runs == []
 
 
+def test_some_cells_alone_take_over_what_others_have_done(sweep, tmp_path, work, capsys):
+    grid = "--vary=second.size=3,4,5"
+    assert sweep(grid, "--only=size-4") == 0
+    assert work.runs == ["size-4/first", "size-4/second"]
+    assert list(cells_of(tmp_path / "s")) == ["size-3", "size-4", "size-5"]
+    assert sweep(grid, "--only=size-[35]") == 0
+    assert work.runs[2:] == ["size-3/second", "size-5/second"]
+    assert sweep(grid, "--only=size-3,rate-*") == 2
+    assert "--only=rate-*: no cell has this name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("sweep_of", "cells"),
     [

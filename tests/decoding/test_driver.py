@@ -152,8 +152,8 @@ def test_tokens_come_as_they_are_sampled(cache_tokens):
     parts: dict[int, int] = dict.fromkeys(heard, 0)
 
     def listen(seed):
-        def on_tokens(id, tokens):
-            assert id == (0,) and tokens
+        def on_tokens(id, tokens, logps):
+            assert id == (0,) and len(tokens) == len(logps) > 0
             heard[seed] += tokens
             parts[seed] += 1
 

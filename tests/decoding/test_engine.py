@@ -489,3 +489,20 @@ def test_sizes_must_be_positive():
 def test_a_cache_must_hold_a_sequence():
     with pytest.raises(UserError, match=r"raise runtime\.cache_tokens"):
         make_engine(cache_tokens=40)
+
+
+def test_a_warm_engine_compiles_nothing_more_and_answers_the_same():
+    requests = [
+        Request(n, random_tokens(3 + 9 * n, n), sampling=PAPER, key=(n, 0)) for n in range(4)
+    ]
+    cold = run_all(make_engine(), requests)
+    warm = make_engine()
+    warm.device.warm_up()
+    device = warm.device.programs
+    compiled = [device.copy_pages, device.prefill, device.decode]
+    before = [program._cache_size() for program in compiled]
+    shared = warm.keep(random_tokens(6, 9))  # no whole page: its last one is copied
+    children = [Request(("c", n), (n,), shared, PAPER, key=(n, 1)) for n in range(2)]
+    found = run_all(warm, [*requests, *children])
+    assert [program._cache_size() for program in compiled] == before
+    assert {id: found[id] for id in cold} == cold

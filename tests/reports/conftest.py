@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from stair_jax import storage
+from stair_jax.data.records import StepPair
 from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.runner import answer_key
 from stair_jax.run.stage_records import write_complete
@@ -116,11 +117,30 @@ def tree(tree_id="t1", kind="helpfulness", prompt=SAFE_PROMPT, text="Use the tas
     )
 
 
+def pair_row(trees, pair):
+    """A line of `dpo.jsonl`: two nodes of a tree, named as TREE:BETTER:WORSE."""
+    name, better, worse = pair.split(":")
+    record = next(tree for tree in trees if tree.id == name)
+    chosen, rejected = record.nodes[int(better)], record.nodes[int(worse)]
+    return StepPair(
+        pair,
+        record.prompt,
+        path=tuple(record.texts(record.path(chosen.parent))),
+        chosen=chosen.text,
+        rejected=rejected.text,
+        kind=record.kind,
+        chosen_value=chosen.value,
+        rejected_value=rejected.value,
+        depth=chosen.depth,
+    ).to_dict()
+
+
 def write_search(workdir, trees, pairs=()):
     """A finished search and its finished pairs."""
     write_trees(workdir / "search1" / "trees.jsonl.gz", trees)
     finish(workdir / "search1", "search")
-    storage.write_jsonl(workdir / "pairs1" / "dpo.jsonl", [{"id": pair} for pair in pairs])
+    rows = [pair_row(trees, pair) for pair in pairs]
+    storage.write_jsonl(workdir / "pairs1" / "dpo.jsonl", rows)
     finish(workdir / "pairs1", "preferences", {"trees": "search1"})
 
 

@@ -1,6 +1,7 @@
 """An answer that comes in pieces reads as the whole one does."""
 
 import itertools
+import random
 
 import pytest
 from hypothesis import assume, given
@@ -57,6 +58,36 @@ def test_pieces_of_tokens_are_the_text_of_all_of_them(chat_tokenizer, text, plac
     pieces = TokenText(chat_tokenizer)
     shown = [pieces.add(ids_of_piece) for ids_of_piece in cut(ids, places)]
     assert "".join(shown) + pieces.end() == chat_tokenizer.decode(ids)
+
+
+@given(text=st.text(min_size=200, max_size=400), seed=st.integers(0, 99))
+def test_pieces_of_many_tokens_are_the_text_of_all_of_them(chat_tokenizer, text, seed):
+    """Of texts, and of ids that no text has: characters that are cut off, and hidden tokens."""
+    drawn = random.Random(seed).choices(range(chat_tokenizer.vocab_size), k=400)
+    for ids in (chat_tokenizer.encode_answer(text + ANSWER), drawn):
+        pieces = TokenText(chat_tokenizer)
+        shown = [pieces.add([id]) for id in ids]
+        assert "".join(shown) + pieces.end() == chat_tokenizer.decode(ids)
+
+
+@given(text=st.text(max_size=150), places=st.lists(st.integers(0, 2000), max_size=60))
+def test_a_long_text_comes_whole_with_the_tokens_of_all_families(family, text, places):
+    ids = family.encode_text(text * 3)
+    pieces = TokenText(family)
+    shown = [pieces.add(ids_of_piece) for ids_of_piece in cut(ids, places)]
+    assert "".join(shown) + pieces.end() == family.decode(ids)
+
+
+def test_a_piece_costs_the_same_however_long_the_answer_is(chat_tokenizer, monkeypatch):
+    lengths = []
+    decode = chat_tokenizer.decode
+    monkeypatch.setattr(
+        chat_tokenizer, "decode", lambda ids: lengths.append(len(ids)) or decode(ids)
+    )
+    pieces = TokenText(chat_tokenizer)
+    for _ in range(1000):
+        pieces.add(chat_tokenizer.encode_text("It is a sum"))
+    assert max(lengths) < 100
 
 
 def test_a_character_is_shown_once_it_is_whole(chat_tokenizer):

@@ -76,16 +76,23 @@ def size_cells() -> Cells:
     }
 
 
+def rates(model: str = "") -> ConfigDict:
+    """One iteration of our recipe, asked the development rows alone."""
+    config = parts(model)
+    config.stages = tuple(stage for stage in config.stages if stage != "evaluate")
+    return config
+
+
 def rate_cells() -> Cells:
-    """What is to be chosen on `dev`: rate and loss of DPO, thresholds of pairs, cheaper pairs."""
+    """What is to be chosen on `dev`: rate and loss of DPO, thresholds of pairs."""
     return {
-        **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 2e-5, 5e-5, 1e-4)},
-        **{f"beta_{beta:g}": {"dpo.beta": beta} for beta in (0.2, 0.4)},
+        **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (2e-5, 5e-5, 1e-4, 2e-4)},
+        "epochs_3": {"dpo.epochs": 3.0},
+        **{f"beta_{beta:g}": {"dpo.beta": beta} for beta in (0.05, 0.2, 0.4)},
         **{f"v0_{v0:g}": {"preferences.v0": v0} for v0 in (0.25, 1.0)},
         **{f"visits_{visits}": {"preferences.min_visits": visits} for visits in (1, 4)},
-        **{f"length_{alpha:g}": {"dpo.length_penalty": alpha} for alpha in (0.01, 0.03)},
+        "length_0.03": {"dpo.length_penalty": 0.03},
         "value_margin": {"dpo.value_margin": 0.1},
-        "shared_rollouts": {"search.more_pairs.share_rollouts": True},
         "colder": {"search.temperature": 0.9},
     }
 

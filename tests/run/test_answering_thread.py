@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from stair_jax.adapters.answering_thread import AnsweringThread
 from stair_jax.decoding.driver import Driver
 from stair_jax.errors import UserError
+from stair_jax.run.answering_thread import AnsweringThread
 from stair_jax.testing.scripted_target import CallTask, ScriptedService
 
 

@@ -1,0 +1,221 @@
+"""Log-probabilities of given tokens, and of the likeliest in their places, by an engine's weights.
+
+A service of the driver beside the engine, which needs no memory for weights of its own: the serving
+forward pass runs over whole sequences, without the cache.
+"""
+
+import functools
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stair_jax.decoding.device_calls import DeviceCalls
+from stair_jax.decoding.task import Service, Task
+from stair_jax.errors import UserError
+from stair_jax.inference.batch_service import BatchService
+from stair_jax.models.attention.backends import get_backend
+from stair_jax.models.config import ModelConfig
+from stair_jax.models.paged.backends import get_paged_backend
+from stair_jax.models.paged.view import PagedBackend, View
+from stair_jax.models.serving.fused_params import FusedParams
+from stair_jax.models.serving.paged_forward import forward, logits
+
+PROMPT_LOGPS_SERVICE = "prompt_logps"
+MOST_TOP = 20  # of the likeliest tokens, as many as clients may ask for
+
+# Sequences are padded to a power of two, this one or more.
+_SHORTEST = 64
+# Tokens of a batch, padding included, on CPUs and elsewhere.
+_BATCH_TOKENS = {"cpu": 2048, "accelerator": 16384}
+# Most bytes of the logits of one chunk of positions.
+_LOGITS_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class LogpsRequest:
+    """A sequence whose end is to be scored.
+
+    Attributes:
+      id: identifies the completion.
+      tokens: token ids of the whole sequence.
+      start: position of the first token that is scored, given all before it; at least 1.
+      service: name of the service.
+    """
+
+    id: Hashable
+    tokens: tuple[int, ...]
+    start: int = 1
+    service: str = PROMPT_LOGPS_SERVICE
+
+    def __post_init__(self) -> None:
+        """Raises a UserError if no token would be scored, or one that nothing stands before."""
+        if not 1 <= self.start < len(self.tokens):
+            raise UserError(
+                f"request {self.id!r} scores from token {self.start} of {len(self.tokens)}: give "
+                "it at least one token to score, and one before it"
+            )
+
+
+@dataclass(frozen=True)
+class LogpsCompletion:
+    """What was scored of a sequence.
+
+    Attributes:
+      id: of the request.
+      logps: in nats, one a token from the start on, before temperature and filters.
+      top: in the place of each, (token id, log-probability) of the likeliest tokens, best first.
+    """
+
+    id: Hashable
+    logps: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+
+
+class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
+    """Scores sequences of like length in batches; each shape is compiled on first use."""
+
+    def __init__(self, device: DeviceCalls):
+        """A service without requests.
+
+        Args:
+          device: of an engine without adapters.
+        """
+        super().__init__()
+        self._device = device
+        kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+        self._batch_tokens = _BATCH_TOKENS[kind]
+
+    def bucket(self, request: LogpsRequest) -> int:
+        """Length to which the sequence is padded: a power of two, or the window.
+
+        Raises:
+          UserError: the sequence is longer than a sliding window of the model.
+        """
+        length = len(request.tokens)
+        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
+        return self._device.config.padded_length(length, bucket)
+
+    def rows(self, bucket: int) -> int:
+        """Fewer where sequences are longer."""
+        return self._device.placement.round_up(max(1, self._batch_tokens // bucket))
+
+    def dispatch(self, requests: Sequence[LogpsRequest], bucket: int) -> jax.Array:
+        """Starts to score: `[rows, bucket, 1 + 2 * MOST_TOP]` int32, see `prompt_logps`."""
+        tokens = np.zeros((self.rows(bucket), bucket), np.int32)
+        for row, request in enumerate(requests):
+            tokens[row, : len(request.tokens)] = request.tokens
+        targets = np.roll(tokens, -1, axis=1)
+        device = self._device
+        arrays = device.placement.rows((tokens, targets))
+        stacked = get_paged_backend(device.engine_config.attention).stacked
+        with device.placement.use():
+            return prompt_logps(
+                device.config, stacked, self._num_chunks(bucket), device.params, *arrays
+            )
+
+    def completion(self, request: LogpsRequest, row: int, results: np.ndarray) -> LogpsCompletion:
+        """What was scored of a row."""
+        own = results[row, request.start - 1 : len(request.tokens) - 1]
+        count = (own.shape[1] - 1) // 2
+        values = np.ascontiguousarray(own[:, : count + 1]).view(np.float32)
+        pairs = zip(own[:, count + 1 :].tolist(), values[:, 1:].tolist(), strict=True)
+        top = tuple(tuple(zip(ids, logps, strict=True)) for ids, logps in pairs)
+        return LogpsCompletion(request.id, tuple(values[:, 0].tolist()), top)
+
+    def _num_chunks(self, bucket: int) -> int:
+        """Chunks of positions, few enough that the logits of one fit into `_LOGITS_BYTES`."""
+        wanted = self.rows(bucket) * bucket * self._device.config.padded_vocab_size * 4
+        chunks = 1
+        # Powers of two, as buckets are, so that all chunks are of one size.
+        while chunks < bucket and wanted > chunks * _LOGITS_BYTES:
+            chunks *= 2
+        return chunks if bucket % chunks == 0 else bucket
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def prompt_logps(
+    config: ModelConfig,
+    stacked: bool,
+    num_chunks: int,
+    params: FusedParams,
+    tokens: jax.Array,
+    targets: jax.Array,
+) -> jax.Array:
+    """Log-probabilities of targets and of the likeliest tokens, as bits.
+
+    Padding at the end needs no mask: attention is causal.
+
+    Args:
+      config: of the model.
+      stacked: whether the layers in `params` are.
+      num_chunks: of positions, whose logits are in memory one after another; divides T.
+      params: of an engine.
+      tokens: `[B, T]` int32.
+      targets: `[B, T]` int32, the token behind each.
+
+    Returns:
+      `[B, T, 1 + 2 K]` int32: the bits of the target's log-probability in float32, of those of the
+      K likeliest tokens, best first, and their ids. K is `MOST_TOP`, or the size of the vocabulary.
+    """
+    batch, length = tokens.shape
+    zeros = jnp.zeros((batch,), jnp.int32)
+    layers = config.num_hidden_layers
+    pages: Any = jnp.zeros((layers * batch,), jnp.int8) if stacked else (None,) * layers
+    view = View(jnp.zeros((batch, 1), jnp.int32), zeros, zeros + length)
+    hidden, _ = forward(config, params, _whole_sequences(config, stacked), tokens, pages, view)
+
+    def read(piece: tuple[jax.Array, jax.Array]) -> jax.Array:
+        states, wanted = piece
+        found = logits(config, params, states.reshape(-1, states.shape[-1]))
+        found = jax.nn.log_softmax(found, axis=-1)
+        own = jnp.take_along_axis(found, wanted.reshape(-1, 1), axis=-1)
+        top, ids = jax.lax.top_k(found, min(MOST_TOP, config.vocab_size))
+        bits = jax.lax.bitcast_convert_type(jnp.concatenate([own, top], axis=-1), jnp.int32)
+        return jnp.concatenate([bits, ids.astype(jnp.int32)], axis=-1).reshape(*wanted.shape, -1)
+
+    def chunks(array: jax.Array) -> jax.Array:
+        return jnp.moveaxis(array.reshape(batch, num_chunks, -1, *array.shape[2:]), 1, 0)
+
+    found = jax.lax.map(read, (chunks(hidden), chunks(targets)))
+    return jnp.moveaxis(found, 0, 1).reshape(batch, length, -1)
+
+
+def _whole_sequences(config: ModelConfig, stacked: bool) -> PagedBackend:
+    """Attention over the sequences of the call alone: nothing is written, and no page is read."""
+    whole = get_backend(config.attention)
+
+    def attend(
+        query: jax.Array, key: jax.Array, value: jax.Array, pages: Any, view: View
+    ) -> tuple[jax.Array, Any]:
+        return whole(query, key, value), pages
+
+    def empty(*sizes: Any) -> Any:
+        raise NotImplementedError("nothing is cached")
+
+    return PagedBackend(stacked, empty, attend)
+
+
+class LogpsTask(Task[LogpsCompletion]):
+    """The completion of one request."""
+
+    def __init__(self, tokens: Sequence[int], start: int = 1):
+        """A task that has asked nothing yet; see `LogpsRequest`."""
+        self._request = LogpsRequest((), tuple(tokens), start)
+
+    def start(self) -> list[LogpsRequest]:
+        """The only request."""
+        return [self._request]
+
+    def receive(self, completion: LogpsCompletion) -> list[LogpsRequest]:
+        """Takes the result."""
+        self.result = completion
+        return []
+
+
+def prompt_logps_services(device: DeviceCalls) -> Mapping[str, Service]:
+    """A new service over the weights of an engine."""
+    return {PROMPT_LOGPS_SERVICE: PromptLogps(device)}

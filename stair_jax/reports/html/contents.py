@@ -1,0 +1,144 @@
+"""All that a report has of its runs: blocks by name, each made when it is asked for."""
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stair_jax.errors import UserError
+from stair_jax.reports.html.both import both_block
+from stair_jax.reports.html.cases import cases_part, read_cases
+from stair_jax.reports.html.curves import read_curves
+from stair_jax.reports.html.pairs import pairs_of_trees, pairs_part, read_pairs
+from stair_jax.reports.html.parts import Part
+from stair_jax.reports.html.runs import read_stages, run_head
+from stair_jax.reports.html.schema import SCHEMA, Head, Run
+from stair_jax.reports.html.searches import search_statistics
+from stair_jax.reports.html.tables import read_evaluations
+from stair_jax.reports.html.trees import read_searches, trees_part
+from stair_jax.reports.records import RunRecords, read_run
+from stair_jax.run.stage_records import COMPLETE_FILE
+from stair_jax.run.sweep_manifest import read_manifest
+
+_MOST_RUNS = 2
+PARTS = ("trees", "pairs", "cases")
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run.
+
+    Attributes:
+      records: of its finished stages.
+      name: that it has on the page.
+    """
+
+    records: RunRecords
+    name: str
+
+    @cached_property
+    def _pair_files(self) -> Any:
+        return read_pairs(self.records)
+
+    @cached_property
+    def _searches(self) -> Any:
+        return read_searches(self.records, pairs_of_trees(self._pair_files))
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """The lists of which each row has texts, by name."""
+        trees = trees_part(self._searches)
+        columns = trees.lists[0]
+        names = [columns["stages"][number] for number in columns["stage"]]
+        places = {key: row for row, key in enumerate(zip(names, columns["id"], strict=True))}
+        cases = cases_part(read_cases(self.records))
+        return {"trees": trees, "pairs": pairs_part(self._pair_files, places), "cases": cases}
+
+    @property
+    def head(self) -> Run:
+        """The run in short."""
+        counts = {name: len(part) for name, part in self.parts.items()}
+        return run_head(self.records, self.name, counts)
+
+    def blocks(self) -> dict[str, Callable[[], Any]]:
+        """What makes each block without texts."""
+        return {
+            "stages": lambda: read_stages(self.records),
+            "curves": lambda: read_curves(self.records),
+            "evaluations": lambda: read_evaluations(self.records),
+            "searches": lambda: search_statistics(self.records, self._searches),
+        }
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One run, or two side by side."""
+
+    runs: tuple[RunContents, ...]
+
+    def blocks(self) -> dict[str, Callable[[], Any]]:
+        """What makes each block, but for the lists of parts and their texts."""
+        found = {
+            f"{name}/{number}": make
+            for number, run in enumerate(self.runs)
+            for name, make in run.blocks().items()
+        }
+        if len(self.runs) == _MOST_RUNS:
+            found["both"] = self._both
+        return found
+
+    def head(self, notes: Sequence[str], live: bool) -> Head:
+        """What the page knows first.
+
+        Args:
+          notes: what is left out.
+          live: whether the page is served.
+        """
+        lists = [f"{name}/{number}" for number in range(len(self.runs)) for name in PARTS]
+        now = datetime.datetime.now(datetime.UTC)
+        return {
+            "schema": SCHEMA,
+            "title": " and ".join(run.name for run in self.runs),
+            "version": version("stair_jax"),
+            "written": f"{now:%Y-%m-%d %H:%M} UTC",
+            "live": live,
+            "runs": [run.head for run in self.runs],
+            "notes": list(notes),
+            "blocks": [*self.blocks(), *lists],
+        }
+
+    def _both(self) -> Any:
+        first, second = (run.parts for run in self.runs)
+        return both_block((first["trees"], second["trees"]), (first["cases"], second["cases"]))
+
+
+def read_contents(folders: Sequence[Path]) -> Contents:
+    """The contents of a report.
+
+    Args:
+      folders: of one run, or of two.
+
+    Raises:
+      UserError: these are more, no runs, or one run twice; or a record is damaged.
+    """
+    if not 1 <= len(folders) <= _MOST_RUNS:
+        raise UserError(f"{len(folders)} runs are named: a report is of one run, or of two")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"{folders[0]} is named twice: name another run, or this one once")
+    runs = [_read(folder) for folder in folders]
+    times = Counter(run.name for run in runs)
+    names = [run.name if times[run.name] == 1 else str(run.folder) for run in runs]
+    return Contents(tuple(map(RunContents, runs, names)))
+
+
+def _read(folder: Path) -> RunRecords:
+    if (folder / COMPLETE_FILE).is_file():
+        raise UserError(f"{folder} is a stage of a run: name the run, {folder.resolve().parent}")
+    if (manifest := read_manifest(folder)) is not None:
+        cell = next(iter(manifest.cells), "CELL")
+        raise UserError(f"{folder} is a sweep: name a cell of it, such as {folder / cell}, or two")
+    return read_run(folder)

@@ -1,0 +1,1 @@
+"""The server: a trained model behind the API that clients speak."""

@@ -1,0 +1,41 @@
+"""Log-probabilities of sampled tokens, as chat completions have them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stair_jax.text.tokenizer import Tokenizer
+
+# The most negative that JSON readers of all clients take: OpenAI's own for "never".
+LEAST = -9999.0
+
+
+def chat_logprobs(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    logps: Sequence[float],
+    top: Sequence[Sequence[tuple[int, float]]] = (),
+) -> dict[str, Any]:
+    """The field `logprobs` of a choice.
+
+    Args:
+      tokenizer: of the model.
+      ids: sampled tokens.
+      logps: of each, in nats.
+      top: in the place of each, ids of the likeliest tokens with theirs; (): not asked for.
+    """
+    content = []
+    for id, logp, likeliest in zip(ids, logps, top or [()] * len(ids), strict=True):
+        others = [token_entry(tokenizer, *pair) for pair in likeliest]
+        content.append({**token_entry(tokenizer, id, logp), "top_logprobs": others})
+    return {"content": content, "refusal": None}
+
+
+def token_entry(tokenizer: Tokenizer, id: int, logp: float) -> dict[str, Any]:
+    """A token with its log-probability."""
+    text = token_text(tokenizer, id)
+    return {"token": text, "logprob": max(logp, LEAST), "bytes": list(text.encode())}
+
+
+def token_text(tokenizer: Tokenizer, id: int) -> str:
+    """The text of one token; special ones show their names."""
+    return tokenizer.hf.backend_tokenizer.decode([id], skip_special_tokens=False)

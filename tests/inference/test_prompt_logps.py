@@ -1,0 +1,93 @@
+"""Log-probabilities by the weights of an engine are those of the model, whatever its layout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.task import GatherTask
+from stair_jax.errors import UserError
+from stair_jax.inference import prompt_logps
+from stair_jax.inference.prompt_logps import (
+    LogpsRequest,
+    LogpsTask,
+    PromptLogps,
+    prompt_logps_services,
+)
+from stair_jax.models import transformer
+from stair_jax.models.layout import fit_to_mesh
+from stair_jax.parallel.mesh import MeshShape, make_mesh
+from stair_jax.testing.tiny_models import tiny_model
+
+RNG = np.random.default_rng(0)
+SEQUENCES = [tuple(RNG.integers(0, 40, n).tolist()) for n in (2, 7, 63, 64, 65, 100)]
+STARTS = [1, 3, 1, 40, 64, 99]
+
+
+def expected(config, params, tokens):
+    """[T - 1, V] log-probabilities behind each token."""
+    ids = jnp.asarray([tokens])
+    hidden = transformer.apply(config, params, ids, jnp.arange(len(tokens))[None])
+    logits = hidden @ transformer.output_embedding(params, config).T
+    return np.asarray(jax.nn.log_softmax(logits[0, :-1], axis=-1))
+
+
+def scored(engine, sequences=SEQUENCES, starts=STARTS):
+    driver = Driver(engine, prompt_logps_services(engine.device))
+    task = GatherTask(LogpsTask(*pair) for pair in zip(sequences, starts, strict=True))
+    (found,) = run_tasks(driver, [task])
+    return found
+
+
+def check(config, params, found):
+    for tokens, start, completion in zip(SEQUENCES, STARTS, found, strict=True):
+        table = expected(config, params, tokens)[start - 1 :]
+        own = table[np.arange(len(table)), tokens[start:]]
+        np.testing.assert_allclose(completion.logps, own, atol=1e-5)
+        best = -np.sort(-table, axis=-1)[:, : prompt_logps.MOST_TOP]
+        np.testing.assert_allclose([[p for _, p in top] for top in completion.top], best, atol=1e-5)
+        for row, top in zip(table, completion.top, strict=True):
+            np.testing.assert_allclose([row[id] for id, _ in top], [p for _, p in top], atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"model_type": "qwen3"}])
+def test_log_probabilities_are_those_of_the_model(changes, monkeypatch):
+    monkeypatch.setattr(prompt_logps, "_LOGITS_BYTES", 2**15)  # several chunks
+    config, params = tiny_model(**changes)
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    check(config, params, scored(engine))
+
+
+def test_they_are_those_of_sampled_tokens_too():
+    from stair_jax.decoding.driver import run_all
+    from stair_jax.decoding.requests import Request, Sampling
+
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    request = Request(0, SEQUENCES[1], sampling=Sampling(max_tokens=20))
+    completion = run_all(engine, [request])[0]
+    (found,) = scored(engine, [SEQUENCES[1] + completion.tokens], [len(SEQUENCES[1])])
+    np.testing.assert_allclose(found.logps, completion.logps, atol=1e-5)
+
+
+def test_a_mesh_changes_nothing():
+    mesh = make_mesh(MeshShape(data=2, tensor=2), jax.devices()[:4])
+    config, params = tiny_model()
+    own = fit_to_mesh(config, mesh, 16)
+    engine = Engine(own, params, num_slots=2, max_length=128, page_size=16, mesh=mesh)
+    check(config, params, scored(engine))
+
+
+def test_what_cannot_be_scored_is_refused():
+    for start in (0, 2):
+        with pytest.raises(UserError, match="at least one token"):
+            LogpsRequest((), (1, 2), start)
+
+
+def test_few_shapes_are_compiled():
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    service = PromptLogps(engine.device)
+    assert {service.bucket(LogpsRequest(0, (1,) * n)) for n in range(2, 129)} == {64, 128}
