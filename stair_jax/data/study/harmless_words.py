@@ -18,6 +18,7 @@ from stair_jax.errors import UserError
 
 NAME = "harmless_words"
 SOURCE = "harmless words"  # in the rows
+PLACE = "the package"  # where they come from, in records
 _FILE = "harmless_frames.txt"
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -57,7 +58,7 @@ def harmless_words_record() -> dict[str, Any]:
         "role": "training",
         "licence": "Apache-2.0",
         "page": f"stair_jax/data/study/{_FILE}",
-        "place": "comes with the package",
+        "place": PLACE,
         "revision": "",
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "rows": len(read_frames(text)),
