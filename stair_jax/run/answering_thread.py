@@ -159,7 +159,12 @@ class AnsweringThread:
         except Exception as error:  # of this one alone, such as a chat that the template refuses
             asked.fail(error)
             return
-        self._running[answerer.driver.add(task, asked.priority, asked.on_tokens)] = asked
+        try:
+            ticket = answerer.driver.add(task, asked.priority, asked.on_tokens)
+        except UserError as error:  # the engine refuses a request of it
+            asked.fail(error)
+            return
+        self._running[ticket] = asked
 
 
 class _Awaited(Asked):

@@ -123,6 +123,18 @@ def test_a_task_that_cannot_be_made_fails_alone(serve):
     assert len(events[1].result.tokens) == 2
 
 
+def test_what_the_engine_refuses_fails_alone(serve, answerer):
+    async def use(serving):
+        beyond = makes(2, tokens=(1, 10**6))  # no token of the vocabulary
+        with serving.thread.asking([*beyond, *makes(1, Sampling(max_tokens=2))]) as stream:
+            return {event.choice: event async for event in stream}
+
+    events = in_thread(serve, use)
+    assert isinstance(events[0].error, UserError) and isinstance(events[1].error, UserError)
+    assert len(events[2].result.tokens) == 2
+    assert not answerer.driver.pending
+
+
 def test_tasks_that_are_aborted_fail_with_the_reason(serve):
     async def use(serving):
         with serving.thread.asking(makes(2), streams=True) as stream:
