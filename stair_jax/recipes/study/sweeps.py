@@ -87,7 +87,7 @@ def rate_cells() -> Cells:
     All but the temperatures are tried at 0.9.
     """
     cells: Cells = {f"temperature_{t:g}": {"search.temperature": t} for t in (1.2, 0.9, 0.7, 0.5)}
-    at_09 = {
+    at_09: Cells = {
         **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 5e-5)},
         "visits_1": {"preferences.min_visits": 1},
         "sft_weight_1": {"dpo.sft_weight": 1.0},
