@@ -84,8 +84,9 @@ export class Chat {
   }
 
   #addActions(turn, view) {
-    if (turn.content) {
-      view.actions.append(button("Copy", () => navigator.clipboard?.writeText(turn.content)));
+    // Browsers have a clipboard for pages of this machine and of https alone.
+    if (turn.content && navigator.clipboard) {
+      view.actions.append(button("Copy", () => navigator.clipboard.writeText(turn.content)));
     }
     view.actions.append(button("Again", () => this.#redo(turn, this.#onAgain)));
   }
