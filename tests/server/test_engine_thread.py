@@ -156,3 +156,18 @@ def test_a_thread_that_is_closed_says_so_to_who_waits(serve):
 
     event = in_thread(serve, use)
     assert event.is_last and (event.result is not None or event.error.status == 503)
+
+
+def test_a_warm_model_compiles_nothing_for_its_answers(serve, answerer):
+    answerer.warm_up()
+    programs = answerer.engine.device.programs
+    compiled = [programs.copy_pages, programs.prefill, programs.decode]
+    before = [program._cache_size() for program in compiled]
+
+    async def use(serving):
+        for count, length in ((1, 3), (3, 60), (6, 17)):
+            with serving.thread.asking(makes(count, ENDLESS, tuple(range(length)))) as stream:
+                assert len([event async for event in stream]) == count
+
+    in_thread(serve, use)
+    assert [program._cache_size() for program in compiled] == before
