@@ -24,6 +24,7 @@ from stair_jax.monitoring import say
 T = TypeVar("T")
 
 _MOST_BYTES = 100_000_000  # of a file of requests; OpenAI takes 200 MB
+_LINES = 20  # that say how far a batch is, about
 _ROWS = 500  # results that are written down at once
 _LOOK = 0.01  # seconds between two looks at the writer
 
@@ -154,7 +155,12 @@ class BatchDispatcher(Dispatcher):
     async def _made(self, batch: Batch, lines: bytes | None) -> str:
         """The id of a batch that was begun; "": an earlier start was killed before it sent it."""
         if lines is None:
-            return await self._patiently(partial(self._batches.find, batch))
+            find = partial(self._batches.find, batch)
+            if found := await self._patiently(find):
+                return found
+            # What was under way at the kill may arrive yet.
+            await asyncio.sleep(self._settings.batch.poll_seconds)
+            return await self._patiently(find)
         await asyncio.to_thread(self._log.begin, batch)
         tries = 0
 
@@ -169,11 +175,11 @@ class BatchDispatcher(Dispatcher):
 
     async def _wait(self, batch: Batch) -> BatchState:
         """The state of a batch at its end."""
-        said = (-1, -1)
+        said, part = -1, max(1, len(batch.most) // _LINES)
         while True:
             state = await self._patiently(partial(self._batches.look, batch))
-            if state.is_ended or said != (state.done, state.failed):
-                said = (state.done, state.failed)
+            if state.is_ended or said != (state.done + state.failed) // part:
+                said = (state.done + state.failed) // part
                 failed = f", {state.failed:,} failed" if state.failed else ""
                 say(
                     f"endpoint: batch {batch.id} is {state.status}: {state.done:,} of "

@@ -11,13 +11,12 @@ from stair_jax.data.questions import Message, Question, with_system
 from stair_jax.decoding.driver import Driver, TokenListener, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle
-from stair_jax.decoding.task import Service, Task
+from stair_jax.decoding.task import Service
 from stair_jax.inference.answers import Answered, Answering, AnswerTask
 from stair_jax.inference.methods import is_search, parse_method
 from stair_jax.inference.prompt_logps import PROMPT_LOGPS_SERVICE, LogpsTask, PromptLogps
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
-from stair_jax.inference.step_scores import StepScores
 from stair_jax.models import huggingface
 from stair_jax.parallel.mesh import MeshShape
 from stair_jax.run.answer_models import AnswerSettings, ModelFiles, find_files
@@ -68,14 +67,12 @@ class Answerer:
         question = Question("warm-up", ({"role": "user", "content": "hello"},))
         tokens = self.encode(question)
         settings = dataclasses.replace(self.settings, method="greedy", max_answer_tokens=1)
-        tasks: list[Task[Any]] = [self.task(question, tokens, settings)]
-        if self._prm is not None:  # a program for each length
-            length = _PRM_BUCKET
-            while length < 2 * self.max_length:
-                whole = tokens[:1] * min(length, self.max_length)
-                tasks.append(StepScores(self.files.tokenizer, whole[1:], whole[:1]))
-                length *= 2
-        list(run_tasks(self.driver, tasks))
+        list(run_tasks(self.driver, [self.task(question, tokens, settings)]))
+        if self._prm is not None:
+            lengths = [_PRM_BUCKET]  # a program for each
+            while lengths[-1] < self.max_length:
+                lengths.append(2 * lengths[-1])
+            self._prm.score([tokens[:1] * min(length, self.max_length) for length in lengths])
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """Token ids of a chat, up to where the answer starts.
