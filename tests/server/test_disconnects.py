@@ -79,6 +79,18 @@ def test_a_client_that_leaves_frees_its_pages(serve, chat_body, answerer, fields
     assert asyncio.run(run()) == answerer.engine.capacity
 
 
+def test_a_client_that_leaves_before_its_body_is_there_is_no_fault_of_ours(serve):
+    async def run():
+        async with serve() as (_, serving):
+            client = Client({})
+            client._is_read = True  # nothing comes but the end
+            client.leave()
+            await client.run(make_app(serving))
+            return client.sent[0]["status"], serving.num_requests
+
+    assert asyncio.run(run()) == (499, 0)
+
+
 def test_a_client_that_stays_gets_all(serve, chat_body):
     async def run():
         async with serve() as (_, serving):
