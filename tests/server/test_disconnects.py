@@ -74,6 +74,8 @@ def test_a_client_that_leaves_frees_its_pages(serve, chat_body, answerer, fields
             engine = answerer.engine
             while await serving.thread.call(lambda _: engine.pending or len(engine._handles)):
                 await asyncio.sleep(0.001)
+            # A shared prompt that was begun is computed to its end, with what is asked next.
+            await Client(chat_body("x", temperature=0, max_tokens=20)).run(make_app(serving))
             return engine.free
 
     assert asyncio.run(run()) == answerer.engine.capacity

@@ -28,10 +28,11 @@ def makes(count=1, sampling=ENDLESS, tokens=(1, 2, 3)):
 
 
 async def until_nothing_is_left(serving):
-    """Waits for the thread to see what was cancelled."""
+    """Waits for the thread to see what was cancelled, and for a prompt that was begun."""
     engine = serving.answerer.engine
     while await serving.thread.call(lambda answerer: engine.pending or len(engine._handles)):
         await asyncio.sleep(0.001)
+    await serving.thread.ask(makes(sampling=Sampling(temperature=0, max_tokens=20))[0])
 
 
 def test_what_streams_is_the_result(serve):
