@@ -10,18 +10,11 @@ from typing import Any, TypeVar
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from stair_jax.server.errors import ApiError, as_api_error
+from stair_jax.server.errors import ApiError, ClientGoneError, as_api_error
 
 T = TypeVar("T")
 LOG = logging.getLogger("stair_jax.server")
 DONE = b"data: [DONE]\n\n"
-
-
-class ClientGoneError(ApiError):
-    """The client has closed the connection: nobody reads the response."""
-
-    def __init__(self) -> None:
-        super().__init__(499, "the client has gone")
 
 
 async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
