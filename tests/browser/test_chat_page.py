@@ -169,6 +169,19 @@ def test_an_answer_is_shown_while_it_comes_and_escape_stops_it(server, chat):
     assert not chat.page.locator("#stop").is_visible()
 
 
+def test_a_new_chat_may_begin_while_an_answer_comes(server, chat):
+    server.deltas, page = [*structured("so far"), None], chat.page
+    ask(page)
+    page.wait_for_selector("text=so far")
+    page.keyboard.press("Alt+n")
+    assert page.locator("article").count() == 0
+    assert server.was_left.wait(5)
+    page.wait_for_selector("#stop", state="hidden")
+    server.deltas = structured()
+    assert answered(page, "Anew").locator(".content").inner_text() == "4"
+    assert server.bodies[1]["messages"] == [{"role": "user", "content": "Anew"}]
+
+
 def test_an_answer_that_was_cut_off_says_so_and_is_left_out_of_what_follows(server, chat):
     server.deltas, server.last = structured()[:1], {"finish_reason": "length"}
     answer = answered(chat.page)

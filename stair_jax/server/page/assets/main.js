@@ -9,7 +9,7 @@ const box = find("box"), send = find("send"), stop = find("stop"), place = find(
 
 const models = new Models(find("model"));
 const settings = new Settings(find("settings"), loadModels);
-const chat = new Chat(place, settings, edit);
+const chat = new Chat(place, settings, { edit, askAgain: ask });
 
 function say(text) {
   find("status").textContent = text;
@@ -110,6 +110,5 @@ find("ask").addEventListener("submit", (event) => {
 stop.addEventListener("click", () => chat.stop());
 find("new").addEventListener("click", startAnew);
 find("open-settings").addEventListener("click", () => settings.open());
-place.addEventListener("again", (event) => ask(event.detail));
 document.addEventListener("keydown", onKey);
 loadModels();
