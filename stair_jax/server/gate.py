@@ -39,10 +39,12 @@ class Gate:
 
     def _check(self, scope: Scope) -> int:
         """The number of the key that a request brings; raises an ApiError where it may not pass."""
-        path, serving = scope["path"], self._serving
+        serving, headers = self._serving, Headers(scope=scope)
+        if is_of_another_site(headers):
+            raise ApiError(403, "pages of other sites may not ask this server", code="cross_site")
         key: int | None = 0
-        if self._keys is not None and not is_open(path):
-            key = self._keys.find(Headers(scope=scope))
+        if self._keys is not None and not is_open(scope["path"]):
+            key = self._keys.find(headers)
             if key is None:
                 raise ApiError(
                     401,
@@ -103,6 +105,15 @@ class Gate:
             raise ApiError(413, f"the body has more than {most} bytes", code="body_too_large")
 
         return limited
+
+
+def is_of_another_site(headers: Headers) -> bool:
+    """Whether a browser sends a request for a page that is not ours.
+
+    Such a page could use a server that only its reader can reach.
+    """
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def is_open(path: str) -> bool:

@@ -90,6 +90,9 @@ def test_a_server_finishes_what_is_under_way_and_takes_nothing_new(start, tmp_pa
     assert server.read("GET", "/v1/models")[0] == 401
     status, text = server.read("POST", "/v1/chat/completions", body(max_tokens=2), allowed)
     assert status == 200 and json.loads(text)["usage"]["completion_tokens"] == 2
+    searched = body(max_tokens=4) | {"model": "tiny:best-of-2-self-reward"}
+    status, text = server.read("POST", "/v1/chat/completions", searched, allowed)
+    assert status == 200 and json.loads(text)["model"] == "tiny:best-of-2-self-reward"
 
     # 40 answers in 2 slots: long enough.
     many = body(n=40, stream=True, temperature=1, max_tokens=100)

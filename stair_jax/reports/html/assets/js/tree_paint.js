@@ -106,7 +106,8 @@ function radiusOf(view, node) {
 
 function traceNode(view, node) {
   const [x, y] = [view.xOf(view.tree.depth[node]), view.yOf(node)];
-  if (ROW * view.down < CURVED) return view.pen.rect(x - 3, y - 0.5, 6, Math.max(1, ROW * view.down));
+  if (ROW * view.down < CURVED)
+    return view.pen.rect(x - 3, y - 0.5, 6, Math.max(1, ROW * view.down));
   const radius = radiusOf(view, node);
   view.pen.moveTo(x + radius, y);
   view.pen.arc(x, y, radius, 0, 2 * Math.PI);
