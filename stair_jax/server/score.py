@@ -12,7 +12,7 @@ from stair_jax.data.questions import Message
 from stair_jax.inference.step_scores import StepScore, StepScores
 from stair_jax.run.answering import Answerer
 from stair_jax.run.answering_thread import Make
-from stair_jax.server.bodies import Body, read_body
+from stair_jax.server.bodies import Body, Choices, Items, read_body
 from stair_jax.server.chat_bodies import ChatMessage
 from stair_jax.server.errors import ApiError
 from stair_jax.server.prompts import check_length, encode_messages
@@ -37,9 +37,9 @@ class ScoreBody(Body):
     """
 
     model: str
-    messages: list[ChatMessage] | None = Field(None, min_length=1)
+    messages: Items[ChatMessage] | None = Field(None, min_length=1)
     prompt: str | None = None
-    answer: str | list[str] | None = None
+    answer: str | Choices[str] | None = None
     priority: int = Field(0, ge=-(2**20), le=2**20)
 
     @model_validator(mode="after")
