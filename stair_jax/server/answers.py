@@ -71,8 +71,12 @@ class Answers:
           makes: of each answer, whose result is a `Completion` or `Found`.
           priority: of the request.
           streams: whether tokens are wanted as they are sampled.
+
+        Raises:
+          ApiError: too many others have come since the request was looked at.
         """
-        return self._serving.thread.asking(makes, self._serving.next_priority(priority), streams)
+        self._serving.check_room(len(makes))
+        return self._asking(makes, priority, streams)
 
     async def score(
         self, sequences: Mapping[int, tuple[tuple[int, ...], int]], priority: int
@@ -85,7 +89,7 @@ class Answers:
         """
         numbers, found = list(sequences), {}
         makes = [_scoring(*sequences[number]) for number in numbers]
-        with self.ask(makes, priority, streams=False) as stream:
+        with self._asking(makes, priority, streams=False) as stream:
             async for event in stream:
                 if event.error is not None:
                     raise event.error
@@ -108,6 +112,9 @@ class Answers:
             choice = self.choices[event.choice]
             yield choice, self._take(choice, event, stream)
         metrics.count_answers(self.usage, self._seconds)
+
+    def _asking(self, makes: Sequence[Make], priority: int, streams: bool) -> Stream:
+        return self._serving.thread.asking(makes, self._serving.next_priority(priority), streams)
 
     @property
     def _seconds(self) -> float:

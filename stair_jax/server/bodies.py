@@ -18,6 +18,7 @@ B = TypeVar("B", bound="Body")
 T = TypeVar("T")
 _Neutral = Callable[[Any], bool]
 _LARGEST_INT = 2**63 - 1
+_SHORT_BODY = 2**16  # bytes: what is longer is read beside the event loop
 MOST_STOPS = 16
 MOST_CHOICES = 2**16  # as in the settings
 
@@ -189,7 +190,11 @@ async def read_body(request: Request, cls: type[B]) -> B:
       ApiError: it is no JSON, or a field cannot be; names the first one. Or the client has gone.
     """
     try:
-        return cls.model_validate_json(await request.body())
+        text = await request.body()
+        if len(text) <= _SHORT_BODY:
+            return cls.model_validate_json(text)
+        read: B = await request.app.state.serving.in_text_thread(cls.model_validate_json, text)
+        return read
     except ValidationError as error:
         raise _refusal(error) from None
     except ClientDisconnect:

@@ -105,6 +105,7 @@ async def _score(serving: Serving, body: ScoreBody, tokens: Scored) -> list[list
 
     found: dict[int, list[StepScore]] = {}
     makes = [make(answer) for answer in tokens.answers]
+    serving.check_room(len(makes))  # others have come meanwhile
     with serving.thread.asking(makes, serving.next_priority(body.priority)) as stream:
         async for event in stream:
             if event.error is not None:

@@ -117,16 +117,19 @@ class Serving:
 
     def check_room(self, count: int) -> None:
         """Raises an ApiError where so many more answers would have to wait too long."""
-        slots = self.answerer.engine.device.engine_config.num_slots
-        most = slots + self.settings.max_queue
-        under_way = self.thread.num_open
+        under_way, most = self.thread.num_open, self.most_answers
         if under_way + count > most:
-            raise ApiError(
-                429,
-                f"{under_way} answers are under way, and {most} may be: come back later",
-                code="queue_full",
-                headers=self.retry_after,
-            )
+            raise self.queue_full(f"{under_way} answers are under way, and {most} may be")
+
+    @property
+    def most_answers(self) -> int:
+        """That are sampled or wait; a request asks for one at least."""
+        return self.answerer.engine.device.engine_config.num_slots + self.settings.max_queue
+
+    def queue_full(self, why: str) -> ApiError:
+        """What a client is told who is to come back."""
+        message = f"{why}: come back later"
+        return ApiError(429, message, code="queue_full", headers=self.retry_after)
 
     @property
     def retry_after(self) -> dict[str, str]:
