@@ -1,5 +1,6 @@
 """The answers to one chat, as a whole response or as pieces of one."""
 
+import copy
 import time
 import uuid
 from collections import Counter
@@ -42,7 +43,12 @@ class ChatAnswers:
         self._serving, self._body, self._prompt = serving, body, prompt
         self._search = search
         self._makes = self._sampled() if search is None else self._searched(search)
-        texts = [self._new_text() for _ in range(body.num_choices)]
+        reasoning = Reasoning(serving.settings.reasoning, serving.files.is_structured)
+        reasoning.add(prompt.prefill)  # it goes on from there; what it said is not repeated
+        texts = [
+            ChoiceText(serving.tokenizer, body.stops, copy.copy(reasoning))
+            for _ in range(body.num_choices)
+        ]
         self._answers = Answers(serving, texts, len(prompt.tokens), prompt.prefill)
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -119,12 +125,6 @@ class ChatAnswers:
         tokens = self._prompt.tokens
         wanted = {c.number: ((*tokens, *c.ids), len(tokens)) for c in choices if c.ids}
         return await self._answers.score(wanted, self._body.priority)
-
-    def _new_text(self) -> ChoiceText:
-        serving = self._serving
-        reasoning = Reasoning(serving.settings.reasoning, serving.files.is_structured)
-        reasoning.add(self._prompt.prefill)  # it goes on from there; what it said is not repeated
-        return ChoiceText(serving.tokenizer, self._body.stops, reasoning)
 
     def _texts(self, delta: Delta, is_piece: bool = False) -> dict[str, Any]:
         """Fields of a message; steps are in two, as clients look for either."""
