@@ -164,6 +164,9 @@ class AnsweringThread:
         except UserError as error:  # the engine refuses a request of it
             asked.fail(error)
             return
+        except BaseException as error:  # it is none of those that run: they fail after it
+            asked.fail(error)
+            raise
         self._running[ticket] = asked
 
 

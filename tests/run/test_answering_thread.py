@@ -94,6 +94,28 @@ def test_an_error_of_the_engine_is_raised_in_all_that_ask_then_and_later(make_th
     assert [str(error) for error in found] == ["the device is full"] * 4
 
 
+def test_who_breaks_the_engine_as_he_asks_is_told_as_all_others_are(make_thread):
+    gate = threading.Event()
+
+    class Full(CountingService):
+        def submit(self, requests):
+            if self.waiting:
+                raise MemoryError("the device is full")
+            super().submit(requests)
+
+    thread = make_thread(Full(gate))
+
+    async def ask_all():
+        asked = [asyncio.create_task(thread.ask(calling(lambda: 1, set()))) for _ in range(3)]
+        await asyncio.sleep(0)  # all are in the queue
+        gate.set()
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    # The first may have been answered before the second came.
+    assert [str(error) for error in asyncio.run(ask_all())][1:] == ["the device is full"] * 2
+
+
 def test_a_model_that_cannot_be_loaded_is_loaded_once():
     loaded = []
 
