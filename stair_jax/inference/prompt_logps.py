@@ -78,6 +78,8 @@ class LogpsCompletion:
 class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
     """Scores sequences of like length in batches; each shape is compiled on first use."""
 
+    MOST_RUNNING = 2  # results are large: a megabyte or more each
+
     def __init__(self, device: DeviceCalls):
         """A service without requests.
 
@@ -87,11 +89,12 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         super().__init__()
         self._device = device
         self._programs: dict[int, Any] = {}  # by bucket, compiled
+        self._fitting: set[int] = set()  # buckets for which there was memory
         kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         self._batch_tokens = _BATCH_TOKENS[kind]
 
     def check(self, length: int) -> None:
-        """Compiles what scores sequences of a length, unless it has been.
+        """Compiles what scores sequences of a length, unless it has been, and looks for memory.
 
         Raises:
           UserError: the sequences are longer than a sliding window of the model, or it would take
@@ -99,9 +102,10 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         """
         bucket = self._bucket(length)
         if bucket not in self._programs:
-            compiled = self._compile(bucket)
-            self._check_memory(compiled, bucket)
-            self._programs[bucket] = compiled
+            self._programs[bucket] = self._compile(bucket)
+        if bucket not in self._fitting:
+            self._check_memory(self._programs[bucket], bucket)
+            self._fitting.add(bucket)
 
     def bucket(self, request: LogpsRequest) -> int:
         """Length to which the sequence is padded: a power of two, or the window."""
@@ -151,7 +155,7 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         free, stats = self._device.free_bytes, compiled.memory_analysis()
         if free is None or stats is None:
             return
-        needed = stats.temp_size_in_bytes + stats.output_size_in_bytes
+        needed = stats.temp_size_in_bytes + self.MOST_RUNNING * stats.output_size_in_bytes
         if needed > free:
             raise UserError(
                 f"log-probabilities of {bucket} tokens need {needed / 2**30:.1f} GiB, and "

@@ -97,8 +97,25 @@ def test_what_does_not_fit_beside_the_cache_is_refused_before_it_is_computed(mon
     config, params = tiny_model()
     engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
     service = PromptLogps(engine.device)
+    compiled, compile = [], service._compile
+    monkeypatch.setattr(service, "_compile", lambda bucket: compiled.append(1) or compile(bucket))
     monkeypatch.setattr(type(engine.device), "free_bytes", 2**16)
-    with pytest.raises(UserError, match=r"of 128 tokens need .* lower runtime.cache_tokens"):
-        service.check(100)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"of 128 tokens need .* lower runtime.cache_tokens"):
+            service.check(100)
     monkeypatch.setattr(type(engine.device), "free_bytes", 2**30)
     service.check(100)
+    assert len(compiled) == 1
+
+
+def test_few_results_are_on_the_device_at_once():
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    service = PromptLogps(engine.device)
+    service._batch_tokens = 128  # a sequence a batch
+    service.submit(LogpsRequest(number, SEQUENCES[-1]) for number in range(7))
+    found, most = [], 0
+    while service.pending:
+        found += service.step()
+        most = max(most, len(service._running))
+    assert [completion.id for completion in found] == [*range(7)] and most <= 2
