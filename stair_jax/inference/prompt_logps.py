@@ -43,12 +43,14 @@ class LogpsRequest:
       id: identifies the completion.
       tokens: token ids of the whole sequence.
       start: position of the first token that is scored, given all before it; at least 1.
+      top: how many of the likeliest tokens are told in each place, up to `MOST_TOP`.
       service: name of the service.
     """
 
     id: Hashable
     tokens: tuple[int, ...]
     start: int = 1
+    top: int = MOST_TOP
     service: str = PROMPT_LOGPS_SERVICE
 
     def __post_init__(self) -> None:
@@ -127,9 +129,11 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         """What was scored of a row."""
         own = results[row, request.start - 1 : len(request.tokens) - 1]
         count = (own.shape[1] - 1) // 2
-        values = np.ascontiguousarray(own[:, : count + 1]).view(np.float32)
-        pairs = zip(own[:, count + 1 :].tolist(), values[:, 1:].tolist(), strict=True)
-        top = tuple(tuple(zip(ids, logps, strict=True)) for ids, logps in pairs)
+        told = min(count, request.top)
+        values = np.ascontiguousarray(own[:, : told + 1]).view(np.float32)
+        ids = own[:, count + 1 : count + 1 + told]
+        pairs = zip(ids.tolist(), values[:, 1:].tolist(), strict=True)
+        top = tuple(tuple(zip(*each, strict=True)) for each in pairs)
         return LogpsCompletion(request.id, tuple(values[:, 0].tolist()), top)
 
     def _bucket(self, length: int) -> int:
@@ -239,9 +243,9 @@ def _whole_sequences(config: ModelConfig, stacked: bool) -> PagedBackend:
 class LogpsTask(Task[LogpsCompletion]):
     """The completion of one request."""
 
-    def __init__(self, tokens: Sequence[int], start: int = 1):
+    def __init__(self, tokens: Sequence[int], start: int = 1, top: int = MOST_TOP):
         """A task that has asked nothing yet; see `LogpsRequest`."""
-        self._request = LogpsRequest((), tuple(tokens), start)
+        self._request = LogpsRequest((), tuple(tokens), start, top)
 
     def start(self) -> list[LogpsRequest]:
         """The only request."""

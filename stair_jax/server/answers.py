@@ -79,16 +79,17 @@ class Answers:
         return self._asking(makes, priority, streams)
 
     async def score(
-        self, sequences: Mapping[int, tuple[tuple[int, ...], int]], priority: int
+        self, sequences: Mapping[int, tuple[tuple[int, ...], int]], top: int, priority: int
     ) -> dict[int, LogpsCompletion]:
         """Log-probabilities of tokens, with the likeliest in their places.
 
         Args:
           sequences: by the number of a choice, token ids and the place of the first that is scored.
+          top: how many of the likeliest are told.
           priority: of the request.
         """
         numbers, found = list(sequences), {}
-        makes = [_scoring(*sequences[number]) for number in numbers]
+        makes = [_scoring(*sequences[number], top) for number in numbers]
         with self._asking(makes, priority, streams=False) as stream:
             async for event in stream:
                 if event.error is not None:
@@ -149,8 +150,8 @@ class Answers:
         self.usage.reasoning += num_reasoning_tokens(tokenizer, choice.ids, self._begun)
 
 
-def _scoring(tokens: tuple[int, ...], start: int) -> Make:
-    return lambda answerer: answerer.logps_task(tokens, start)
+def _scoring(tokens: tuple[int, ...], start: int, top: int) -> Make:
+    return lambda answerer: answerer.logps_task(tokens, start, top)
 
 
 def _as_completion(found: Found) -> Completion:

@@ -72,6 +72,16 @@ def test_they_are_those_of_sampled_tokens_too():
     np.testing.assert_allclose(found.logps, completion.logps, atol=1e-5)
 
 
+def test_no_more_of_the_likeliest_tokens_are_told_than_are_asked_for():
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    driver = Driver(engine, {PROMPT_LOGPS_SERVICE: PromptLogps(engine.device)})
+    task = GatherTask(LogpsTask(SEQUENCES[1], 3, count) for count in (0, 2, 20))
+    ((none, two, all_),) = run_tasks(driver, [task])
+    assert none.logps == two.logps == all_.logps and none.top == ((),) * 4
+    assert two.top == tuple(top[:2] for top in all_.top) and len(all_.top[0]) == 20
+
+
 def test_a_mesh_changes_nothing():
     mesh = make_mesh(MeshShape(data=2, tensor=2), jax.devices()[:4])
     config, params = tiny_model()
