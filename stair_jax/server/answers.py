@@ -23,7 +23,7 @@ class Choice:
       number: among the answers to the request.
       text: its text.
       ids: of its tokens.
-      logps: of the same, before temperature and filters; (): they are not known.
+      logps: of the same, before temperature and filters; []: they are not known.
       finish: why it ended, in OpenAI's words; "": it has not.
       found: what a search has found; None: it was sampled.
     """
@@ -31,7 +31,7 @@ class Choice:
     number: int
     text: ChoiceText
     ids: list[int] = field(default_factory=list)
-    logps: tuple[float, ...] = ()
+    logps: list[float] = field(default_factory=list)
     finish: str = ""
     found: Found | None = None
 

@@ -99,6 +99,7 @@ def test_a_key_file_may_have_comments_and_blank_lines(tmp_path):
         ("# nothing\n", "has no keys"),
         (f"{FIRST}\nshort\n", "line 2 is no key"),
         ("sk-with a space 0123\n", "line 1 is no key"),
+        ("sk-with\x00zero-0123\n", "line 1 is no key"),
         (
             "sk-\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9",
             "line 1 is no key",
