@@ -194,7 +194,7 @@ def test_a_batch_that_did_not_run_stops_and_the_same_command_asks_for_the_rest(
     with FakeEndpoint() as endpoint:
         endpoint.batches.status, endpoint.batches.most_rows = status, 0
         with pytest.raises(UserError, match=message) as error:
-            ask(endpoint, 3)
+            ask(endpoint, 3, tries=1, give_up_after=1)
         assert "\n" not in str(error.value)
         assert not endpoint.calls
         endpoint.batches.status, endpoint.batches.most_rows = "", None
