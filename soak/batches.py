@@ -1,7 +1,8 @@
 """A process that asks an endpoint in batches is killed again and again (`payments.py`).
 
-The batch API refuses, fails or cuts an eighth of its calls, and a fifth of the requests in a batch.
-Nothing at all is paid twice: a batch that was made is found again, whenever the process was killed.
+The batch API refuses, fails or cuts an eighth of its calls, and a quarter of the requests in a
+batch. Nothing at all is paid twice: a batch that was made is found again, whenever the process was
+killed.
 """
 
 import random

@@ -60,6 +60,7 @@ class BatchDispatcher(Dispatcher):
         super().__init__(settings, ledger, client, deliver, fail, stats)
         self._batches, self._log = client, log
         self._added = 0.0  # time of the last request
+        self._is_due = False  # nothing has come in for a while
         self._collecting: set[asyncio.Task[None]] = set()  # those that read results
         for batch in tuple(log.open.values()):
             say(f"endpoint: a batch of {len(batch.most):,} requests of an earlier start is there")
@@ -91,9 +92,11 @@ class BatchDispatcher(Dispatcher):
         """Sends what is ready, once a batch is full or nothing has come in for a while."""
         own = self._settings.batch
         while self._ready and not self._is_stopped and not self._collecting:
-            until = self._added + own.gather_seconds
-            if len(self._ready) < own.size and self._loop.time() < until:
-                self._wake(until)
+            if len(self._ready) < own.size and not self._is_due:
+                # By the timer alone: requests that come together stay together.
+                if self._timer is None:
+                    until = self._added + own.gather_seconds
+                    self._timer = self._loop.call_at(until, self._on_timer)
                 return
             jobs, lines = self._take()
             if not jobs:
@@ -102,6 +105,11 @@ class BatchDispatcher(Dispatcher):
                 return
             batch = Batch({job.identity: job.most for job in jobs})
             self._follow(batch, jobs, b"".join(lines))
+
+    def _on_timer(self) -> None:
+        self._is_due = self._loop.time() >= self._added + self._settings.batch.gather_seconds
+        super()._on_timer()
+        self._is_due = False
 
     def _take(self) -> tuple[list[Job], list[bytes]]:
         """The next requests that fit into a batch and under the cap, and their lines."""

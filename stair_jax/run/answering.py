@@ -62,14 +62,17 @@ class Answerer:
         self.driver = Driver(engine, services)
 
     def warm_up(self) -> None:
-        """Compiles what answers and short scores need: the first is as fast as the others."""
+        """Compiles what answers and their scores need: the first one is as fast as the others."""
         self.engine.device.warm_up()
         question = Question("warm-up", ({"role": "user", "content": "hello"},))
         tokens = self.encode(question)
         settings = dataclasses.replace(self.settings, method="greedy", max_answer_tokens=1)
         list(run_tasks(self.driver, [self.task(question, tokens, settings)]))
         if self._prm is not None:
-            self._prm.score([tokens])
+            lengths = [_PRM_BUCKET]  # a program for each
+            while lengths[-1] < self.max_length:
+                lengths.append(2 * lengths[-1])
+            self._prm.score([tokens[:1] * min(length, self.max_length) for length in lengths])
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """Token ids of a chat, up to where the answer starts.

@@ -39,22 +39,30 @@ class Gate:
 
     def _check(self, scope: Scope) -> int:
         """The number of the key that a request brings; raises an ApiError where it may not pass."""
-        serving, headers = self._serving, Headers(scope=scope)
+        headers = Headers(scope=scope)
         if is_of_another_site(headers):
             raise ApiError(403, "pages of other sites may not ask this server", code="cross_site")
-        key: int | None = 0
-        if self._keys is not None and not is_open(scope["path"]):
-            key = self._keys.find(headers)
-            if key is None:
-                raise ApiError(
-                    401,
-                    "this server needs an API key: send the header 'Authorization: Bearer KEY'",
-                    code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-        assert key is not None
-        if scope["method"] != "POST":
-            return key
+        key = self._find_key(scope["path"], headers)
+        if scope["method"] == "POST":
+            self._check_load(key)
+        return key
+
+    def _find_key(self, path: str, headers: Headers) -> int:
+        if self._keys is None or is_open(path):
+            return 0
+        key = self._keys.find(headers)
+        if key is None:
+            raise ApiError(
+                401,
+                "this server needs an API key: send the header 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return key
+
+    def _check_load(self, key: int) -> None:
+        """Raises an ApiError where no more is taken, or no more of this key."""
+        serving = self._serving
         if serving.state != "ready":
             wait = {"Retry-After": str(_DRAIN_SECONDS)}
             raise ApiError(503, f"the server is {serving.state}", code=serving.state, headers=wait)
@@ -66,7 +74,6 @@ class Gate:
                 code="too_many_requests",
                 headers=serving.retry_after,
             )
-        return key
 
     async def _let_through(self, key: int, scope: Scope, receive: Receive, send: Send) -> None:
         start, status = time.monotonic(), 500

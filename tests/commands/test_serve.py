@@ -112,6 +112,18 @@ def test_a_server_finishes_what_is_under_way_and_takes_nothing_new(start, tmp_pa
     assert code == 0 and "ended" in said and "Traceback" not in said
 
 
+def test_a_reward_model_brings_searches_and_scores(start, tiny_models):
+    server = start(f"--prm={tiny_models.prm}")
+    names = [entry["id"] for entry in json.loads(server.read("GET", "/v1/models")[1])["data"]]
+    assert "tiny:best-of-8" in names
+    asked = {"model": "tiny", "prompt": "hello", "answer": ["<|Output|>yes<|/Output|>", "no"]}
+    status, text = server.read("POST", "/v1/score", asked)
+    assert status == 200 and len(json.loads(text)["data"]) == 2
+    server.process.send_signal(signal.SIGINT)
+    code, said = server.end()
+    assert code == 0 and "Traceback" not in said
+
+
 def test_what_takes_too_long_is_cut_off_and_the_exit_status_says_so(start):
     server = start("--drain-seconds=0", "--config.runtime.steps_per_call=1")
     many = body(n=100, stream=True, temperature=1, max_tokens=100)

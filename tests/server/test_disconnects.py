@@ -74,9 +74,23 @@ def test_a_client_that_leaves_frees_its_pages(serve, chat_body, answerer, fields
             engine = answerer.engine
             while await serving.thread.call(lambda _: engine.pending or len(engine._handles)):
                 await asyncio.sleep(0.001)
+            # A shared prompt that was begun is computed to its end, with what is asked next.
+            await Client(chat_body("x", temperature=0, max_tokens=20)).run(make_app(serving))
             return engine.free
 
     assert asyncio.run(run()) == answerer.engine.capacity
+
+
+def test_a_client_that_leaves_before_its_body_is_there_is_no_fault_of_ours(serve):
+    async def run():
+        async with serve() as (_, serving):
+            client = Client({})
+            client._is_read = True  # nothing comes but the end
+            client.leave()
+            await client.run(make_app(serving))
+            return client.sent[0]["status"], serving.num_requests
+
+    assert asyncio.run(run()) == (499, 0)
 
 
 def test_a_client_that_stays_gets_all(serve, chat_body):

@@ -28,10 +28,11 @@ def makes(count=1, sampling=ENDLESS, tokens=(1, 2, 3)):
 
 
 async def until_nothing_is_left(serving):
-    """Waits for the thread to see what was cancelled."""
+    """Waits for the thread to see what was cancelled, and for a prompt that was begun."""
     engine = serving.answerer.engine
     while await serving.thread.call(lambda answerer: engine.pending or len(engine._handles)):
         await asyncio.sleep(0.001)
+    await serving.thread.ask(makes(sampling=Sampling(temperature=0, max_tokens=20))[0])
 
 
 def test_what_streams_is_the_result(serve):
@@ -156,3 +157,18 @@ def test_a_thread_that_is_closed_says_so_to_who_waits(serve):
 
     event = in_thread(serve, use)
     assert event.is_last and (event.result is not None or event.error.status == 503)
+
+
+def test_a_warm_model_compiles_nothing_for_its_answers(serve, answerer):
+    answerer.warm_up()
+    programs = answerer.engine.device.programs
+    compiled = [programs.copy_pages, programs.prefill, programs.decode]
+    before = [program._cache_size() for program in compiled]
+
+    async def use(serving):
+        for count, length in ((1, 3), (3, 60), (6, 17)):
+            with serving.thread.asking(makes(count, ENDLESS, tuple(range(length)))) as stream:
+                assert len([event async for event in stream]) == count
+
+    in_thread(serve, use)
+    assert [program._cache_size() for program in compiled] == before

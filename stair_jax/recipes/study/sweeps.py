@@ -87,11 +87,11 @@ def rate_cells() -> Cells:
     All but the temperatures are tried at 0.9.
     """
     cells: Cells = {f"temperature_{t:g}": {"search.temperature": t} for t in (1.2, 0.9, 0.7, 0.5)}
-    at_09 = {
+    at_09: Cells = {
         **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 5e-5)},
         "visits_1": {"preferences.min_visits": 1},
         "sft_weight_1": {"dpo.sft_weight": 1.0},
-        "balanced": {"dpo.adaptive_rates": 0.0, "dpo.balance": "outcome"},
+        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
         "no_length_control": {"dpo.length_penalty": 0.0},
         "n_64": {"search.num_iterations": 64, "search.num_prompts": 128},
     }
@@ -143,8 +143,8 @@ def part_cells() -> Cells:
         "no_shared_rollouts": {"search.more_pairs.share_rollouts": False},
         "malformed_too": {"preferences.well_formed": False},
         "no_length_control": {"dpo.length_penalty": 0.0},
-        "no_adaptive_rates": {"dpo.adaptive_rates": 0.0},
-        "balanced": {"dpo.adaptive_rates": 0.0, "dpo.balance": "outcome"},
+        "no_balance": {"dpo.balance": "none"},
+        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
         "c2_zero": {"search.reward.c2": 0.0, "search.reward.allow_unsafe": True},
     }
 

@@ -293,6 +293,12 @@ def test_a_step_of_one_tree_is_chosen_in_the_other_too(made, open_report, show):
     second.focus()
     page.keyboard.press("Home")
     assert texts(page, ".half .panel h2") == ["Prompt", "Prompt"]
+    for way in page.get_by_role("button", name="Outline").all():
+        way.click()
+    own = [texts(half, ".own .what") for half in page.locator(".half").all()]
+    assert own == [["\u21d2 boil water ."], ["another end"]]
+    page.keyboard.press("Escape")
+    page.locator(".gridhead", has_text="Nodes 1").wait_for()
 
 
 def test_cases_are_counted_by_benchmark_attack_and_judge(open_report):

@@ -1,5 +1,7 @@
 // Trees of the same prompts in two runs.
 
+const lastBoth = { row: 0 }; // that was opened last
+
 async function bothTrees({ trees }) {
   if (!trees.length) return nothingInCommon("trees of the same prompt");
   const lists = await Promise.all([0, 1].map((run) => readOr(`trees/${run}`, null)));
@@ -44,56 +46,66 @@ async function bothTrees({ trees }) {
   ];
   const filters = new Filters(fields, rows, (rows) => grid.show(rows));
   grid.show(filters.kept());
-  return { node: el("div.fill", {}, filters.node, grid.node), close: () => grid.close() };
+  return {
+    node: el("div.fill", {}, filters.node, grid.node),
+    opened: () => grid.enter(lastBoth.row),
+    close: () => grid.close(),
+  };
 }
 
 /** Two trees; a step that is chosen in one is chosen in the other too, where it is there. */
 async function bothTree({ trees }, row, head) {
   if (!trees[row]) return el("div.page", {}, head, el("p.note", {}, "There are no such trees."));
-  const sides = await Promise.all(trees[row].map((at, run) => treeSide(run, at)));
-  const views = sides.flatMap(({ view }) => (view ? [view] : []));
-  if (views.length > 1) {
-    views.forEach(
-      (view, index) => (view.onchosen = (node) => follow(view, node, views[1 - index])),
-    );
-  }
+  lastBoth.row = row;
+  const sides = await Promise.all(trees[row].map(treeSide));
+  const found = sides.flatMap(({ tree }) => (tree ? [tree] : []));
+  const range = extent(found.flatMap((tree) => tree.range));
+  for (const tree of found) tree.range = range; // the same colours in both
+  const views = found.map((tree) => new TreeView(tree, false));
+  if (views.length > 1) views.forEach((view, index) => compareWith(view, views[1 - index]));
+  const left = [...views];
+  const halves = sides.map(({ tree, name, place }) => {
+    const view = tree && left.shift();
+    view?.panel.setAttribute("aria-label", visible(`Chosen node, ${name}`));
+    return el("div.half", {}, link(place, name), view ? view.node : el("p.note", {}, NOT_HERE));
+  });
+  const said = el("p.own.legend", {}, "In this colour: steps that the other tree does not have.");
   return {
-    node: el(
-      "div.fill",
-      {},
-      head,
-      el(
-        "div.halves",
-        {},
-        sides.map(({ node }) => node),
-      ),
-    ),
-    opened: () => views.forEach((view) => view.opened()),
+    node: el("div.fill", {}, head, said, el("div.halves", {}, halves)),
+    opened: () => {
+      views.forEach((view) => view.opened());
+      views[0]?.focus();
+    },
     close: () => views.forEach((view) => view.close()),
   };
 }
 
-async function treeSide(run, at) {
+/** A tree of a run with its name and place; without the tree where it is not in this file. */
+async function treeSide(at, run) {
   const list = await read(`trees/${run}`);
   const record = await textsOf(list, `trees/${run}`, at);
-  const names = [report.head.runs[run].name, list.stages[list.stage[at]], list.id[at]];
-  const open = link(treePlace(run, list, at), names.join(", "));
-  if (!record) return { node: el("div.half", {}, open, el("p.note", {}, NOT_HERE)) };
-  const view = new TreeView(record, false);
-  view.panel.setAttribute("aria-label", visible(`Chosen node, ${names[0]}`));
-  return { view, node: el("div.half", {}, open, view.node) };
+  const name = [report.head.runs[run].name, list.stages[list.stage[at]], list.id[at]].join(", ");
+  return { tree: record && new Tree(record), name, place: treePlace(run, list, at) };
 }
 
-function follow(view, node, other) {
-  const same = sameNode(view.tree, node, other.tree);
-  if (same >= 0 && same !== other.selected) other.select(same);
+/** Marks the nodes that the other tree does not have, and chooses there what is chosen here. */
+function compareWith(view, other) {
+  const same = sameNodes(view.tree, other.tree);
+  view.tree.own = same.map((node) => node < 0);
+  view.onchosen = (node) => {
+    if (same[node] >= 0 && same[node] !== other.selected) other.select(same[node]);
+  };
 }
 
-/** The node of another tree to which the same steps lead; -1: there is none. */
-function sameNode(tree, node, other) {
-  return tree.path(node).reduce((at, step) => {
-    if (at < 0) return -1;
-    const text = tree.nodes.text[step];
-    return other.children(at).find((child) => other.nodes.text[child] === text) ?? -1;
-  }, 0);
+/** Of each node the one of another tree to which the same steps lead; -1: there is none. */
+function sameNodes(tree, other) {
+  const found = new Int32Array(tree.size).fill(-1);
+  found[0] = 0;
+  for (let node = 1; node < tree.size; node++) {
+    const above = found[tree.parent[node]];
+    if (above < 0) continue;
+    const text = tree.nodes.text[node];
+    found[node] = other.children(above).find((child) => other.nodes.text[child] === text) ?? -1;
+  }
+  return found;
 }

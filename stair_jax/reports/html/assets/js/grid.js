@@ -119,6 +119,12 @@ class Grid {
     if (this.list.selected >= 0) this.list.reveal(this.list.selected);
   }
 
+  /** Chooses a row, or the first one, for the keys to begin at. */
+  enter(row) {
+    this.show(this.rows, this.rows.includes(row) ? row : this.rows[0]);
+    this.list.node.focus({ preventScroll: true });
+  }
+
   chosen() {
     return this.rows[this.list.selected];
   }

@@ -27,8 +27,7 @@ function listWithDetails({ label, key, columns, fields, rows, show, above = "" }
     node: el("div.fill", {}, filters.node, above, el("div.split", {}, grid.node, panel)),
     opened: () => {
       if (grid.rows.length) choose(grid.chosen() ?? grid.rows[0]);
-      grid.show(grid.rows, grid.chosen() ?? grid.rows[0]);
-      grid.list.node.focus({ preventScroll: true });
+      grid.enter(grid.chosen());
     },
     close: () => {
       close();

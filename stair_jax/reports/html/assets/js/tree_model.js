@@ -13,6 +13,7 @@ class Tree {
     this.depth = new Int32Array(this.size);
     this.folded = new Uint8Array(this.size);
     this.marks = new Uint8Array(this.size);
+    this.own = new Int32Array(this.size); // 1: a tree that this one is compared with has it not
     this.pairs = record.pairs.filter((pair) => pair.every((node) => node < this.size));
     this.lines = new Array(this.size);
     this.linkChildren();

@@ -92,6 +92,7 @@ class TreeOutline {
       ),
     );
     line.classList.toggle("ends", Boolean(terminal[node]));
+    line.classList.toggle("own", Boolean(tree.own[node]));
     return line;
   }
 

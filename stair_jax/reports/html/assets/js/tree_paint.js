@@ -161,7 +161,7 @@ function paintTexts(view, seen) {
     const x = view.xOf(tree.depth[node]) + radiusOf(view, node) + 9;
     const y = view.yOf(node);
     pen.font = `${node === view.selected ? 600 : 400} ${size}px ${colours.font}`;
-    pen.fillStyle = colours.text;
+    pen.fillStyle = tree.own[node] ? colours.accent : colours.text;
     pen.fillText(cut(tree.line(node), letters), x, y - size * 0.62 - 1);
     if (!hasTwo) continue;
     pen.font = `${size * 0.9}px ${colours.font}`;

@@ -13,7 +13,10 @@ async function bothView({ rest: [kind = "figures", row] }) {
     BOTH_TABS.find(([, path]) => path === kind || path === `${kind}s`)?.[0],
   );
   if (kind === "trees") return withHead(head, await bothTrees(both));
-  if (kind === "tree") return bothTree(both, Number(row), head);
+  if (kind === "tree") {
+    head.querySelector("[aria-current]").classList.add("up");
+    return bothTree(both, Number(row), head);
+  }
   if (kind === "cases") return withHead(head, await bothCases(both));
   const names = report.head.runs.map((run) => run.name);
   return el(

@@ -1,10 +1,10 @@
 // A tree: canvas or outline on the left, the chosen node on the right.
 
 class TreeView {
-  /** `isKept`: whether the address keeps the chosen node and how the tree is shown. */
-  constructor(record, isKept = true) {
+  /** `isKept`: whether the address keeps the chosen node and how `tree` is shown. */
+  constructor(tree, isKept = true) {
     this.isKept = isKept;
-    this.tree = new Tree(record);
+    this.tree = tree;
     this.node = el("div.treeview");
     this.shown = el("div.shown");
     this.panel = el("aside.panel", { "aria-label": "Chosen node" });
@@ -64,6 +64,10 @@ class TreeView {
 
   depth() {
     return this.tree.depth.reduce((most, depth) => Math.max(most, depth), 0);
+  }
+
+  focus() {
+    (this.view.canvas ?? this.view.list.node).focus({ preventScroll: true });
   }
 
   change(kind) {

@@ -115,16 +115,11 @@ async function treesView({ number }) {
   };
   showRows(filters.kept());
   const node = el("div.fill", {}, filters.node, grid.node);
-  return { node, close: () => grid.close(), opened: () => focusList(grid, list, number) };
+  return { node, close: () => grid.close(), opened: () => grid.enter(lastOpened.get(number)) };
 }
 
 const lastShown = new Map(); // by run, the list of trees as it was shown last
 const lastOpened = new Map(); // by run, the row of the tree that was opened last
-
-function focusList(grid, list, number) {
-  grid.show(grid.rows, lastOpened.get(number) ?? grid.rows[0]);
-  grid.list.node.focus({ preventScroll: true });
-}
 
 function treePlace(number, list, row, query = {}) {
   return { path: ["tree", number, list.stages[list.stage[row]], list.id[row]], query };
@@ -143,13 +138,12 @@ async function treePage({ number, rest: [stage, id] }) {
   const record = await textsOf(list, `trees/${number}`, row);
   const head = treeHead(list, row, number);
   if (!record) return el("div.fill", {}, head, el("p.note", {}, NOT_HERE));
-  const view = new TreeView(record);
+  const view = new TreeView(new Tree(record));
   return {
     node: el("div.fill", {}, head, view.node),
     opened: () => {
       view.opened();
-      view.view.canvas?.focus({ preventScroll: true });
-      view.view.list?.node.focus({ preventScroll: true });
+      view.focus();
     },
     close: () => view.close(),
   };
