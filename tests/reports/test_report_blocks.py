@@ -228,7 +228,8 @@ def test_a_table_keeps_its_figures_and_names_rows_by_number(run):
 
 def test_a_search_says_what_its_trees_come_to(run):
     folder = run.workdir / "search1"
-    storage.write_json(folder / "skipped.json", [["p9", "too long"], ["p8", "too long"]])
+    skipped = [{"id": id, "reason": "too long"} for id in ("p9", "p8")]
+    storage.write_json(folder / "skipped.json", skipped)
     storage.write_json(folder / "probe.json", {"auc": {"safety": {"value": 0.9}}, "replies": ["x"]})
     (found,) = contents(run.workdir).blocks()["searches/0"]()
     assert found["kinds"] == {"helpfulness": 1, "safety": 1}
