@@ -304,5 +304,6 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path):
     storage.write_json(tmp_path / "config.json", {"seed": 0, "stages": ["sft"]})
     found = contents(tmp_path)
     blocks = {name: make() for name, make in found.blocks().items()}
-    assert blocks["curves/0"] == blocks["evaluations/0"] == blocks["searches/0"] == []
+    assert set(blocks) == {"stages/0", "curves/0"} == set(found.head([], live=True)["blocks"])
+    assert blocks["curves/0"] == []
     assert json.loads(json.dumps(found.runs[0].parts["trees"].live_block()))["id"] == []

@@ -24,14 +24,13 @@ from stair_jax.reports.html.parts import Part
 from stair_jax.reports.html.runs import read_stages, run_head
 from stair_jax.reports.html.schema import SCHEMA, Both, Head, Run
 from stair_jax.reports.html.searches import search_statistics
-from stair_jax.reports.html.tables import read_evaluations
-from stair_jax.reports.html.trees import SearchTrees, read_searches, trees_part
+from stair_jax.reports.html.tables import read_evaluations, with_table
+from stair_jax.reports.html.trees import SearchTrees, read_searches, trees_part, with_trees
 from stair_jax.reports.records import RunRecords, read_run
 from stair_jax.run.stage_records import COMPLETE_FILE
 from stair_jax.run.sweep_manifest import read_manifest
 
 _MOST_RUNS = 2
-PARTS = ("trees", "pairs", "cases")
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,22 @@ class RunContents:
         counts["pairs"] = sum(file.total for file in self._pair_files)
         return run_head(self.records, self.name, counts)
 
+    @property
+    def lists(self) -> dict[str, Part]:
+        """Those of its parts that have rows."""
+        return {name: part for name, part in self.parts.items() if len(part)}
+
     def blocks(self) -> dict[str, Callable[[], Any]]:
-        """What makes each block without texts."""
-        return {
+        """What makes each block without texts; what the run does not have is no block."""
+        found: dict[str, Callable[[], Any]] = {
             "stages": lambda: read_stages(read_run(self.records.folder)),  # some may end meanwhile
             "curves": lambda: read_curves(self.records),
-            "evaluations": lambda: read_evaluations(self.records),
-            "searches": lambda: search_statistics(self.records, self._searches),
         }
+        if with_table(self.records):
+            found["evaluations"] = lambda: read_evaluations(self.records)
+        if with_trees(self.records):
+            found["searches"] = lambda: search_statistics(self.records, self._searches)
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Contents:
           notes: what is left out of the file.
           live: whether the page is served.
         """
-        lists = [f"{name}/{number}" for number in range(len(self.runs)) for name in PARTS]
+        lists = [f"{name}/{number}" for number, run in enumerate(self.runs) for name in run.lists]
         now = datetime.datetime.now(datetime.UTC)
         return {
             "schema": SCHEMA,

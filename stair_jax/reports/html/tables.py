@@ -19,7 +19,12 @@ def read_evaluations(run: RunRecords) -> list[schema.Evaluation]:
     Raises:
       UserError: a table is damaged, or of a newer schema.
     """
-    return [_evaluation(stage) for stage in run.stages if (stage.folder / _TABLE_FILE).is_file()]
+    return [_evaluation(stage) for stage in with_table(run)]
+
+
+def with_table(run: RunRecords) -> list[FinishedStage]:
+    """The finished stages that have a table."""
+    return [stage for stage in run.stages if (stage.folder / _TABLE_FILE).is_file()]
 
 
 def _evaluation(stage: FinishedStage) -> schema.Evaluation:

@@ -68,9 +68,13 @@ def read_searches(
     """
     return [
         SearchTrees(stage, tree_index(stage), (pairs or {}).get(stage.name, {}), judge_words(stage))
-        for stage in run.stages
-        if (stage.folder / TREES_FILE).is_file()
+        for stage in with_trees(run)
     ]
+
+
+def with_trees(run: RunRecords) -> list[FinishedStage]:
+    """The finished stages that have trees."""
+    return [stage for stage in run.stages if (stage.folder / TREES_FILE).is_file()]
 
 
 def trees_part(searches: Sequence[SearchTrees]) -> Part:
