@@ -269,14 +269,15 @@ class BatchDispatcher(Dispatcher):
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks until there is an answer, as often as `tries`."""
-        wait, why = self._settings.retry_seconds, ""
+        wait, pause, why = self._settings.retry_seconds, 0.0, ""
         for _ in range(self._settings.tries):
+            await asyncio.sleep(pause)
             try:
                 return await ask()
             except (Unreachable, BadReply) as error:
                 why = str(error)
                 asked = error.wait if isinstance(error, Unreachable) else None
-            await asyncio.sleep(max(wait, min(asked or 0.0, self._settings.patience)))
+            pause = max(wait, min(asked or 0.0, self._settings.patience))
             wait = min(2.0 * wait, 60.0)
         raise UserError(
             f"{self._settings.endpoint} does not answer for its batches ({why}): see base_url and "

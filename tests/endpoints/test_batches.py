@@ -269,6 +269,8 @@ def test_an_endpoint_without_batches_or_answers_is_one_line(ask):
         endpoint.batches.script = lambda name, number: Act(503, {})
         with pytest.raises(UserError, match=r"does not answer for its batches \(503\)"):
             ask(endpoint, 1, tries=2)
+        with pytest.raises(UserError, match="does not answer"):  # and is not waited for in vain
+            ask(endpoint, 1, tries=1, retry_seconds=1000.0)
         assert not endpoint.calls
 
 
