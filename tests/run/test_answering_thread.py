@@ -94,6 +94,30 @@ def test_an_error_of_the_engine_is_raised_in_all_that_ask_then_and_later(make_th
     assert [str(error) for error in found] == ["the device is full"] * 4
 
 
+def test_an_engine_that_breaks_as_a_task_is_added_leaves_nobody_waiting(make_thread):
+    class Breaking(ScriptedService):
+        def submit(self, requests):
+            if self.waiting:
+                raise MemoryError("the device is full")
+            super().submit(requests)
+
+    gate = threading.Event()
+    thread = make_thread(Breaking())
+
+    def wait_first(answerer):
+        gate.wait()  # so that the second one finds the first one running
+        return CallTask(lambda: 1, set())
+
+    async def ask_both():
+        first = asyncio.create_task(thread.ask(wait_first))
+        second = asyncio.create_task(thread.ask(calling(lambda: 2, set())))
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), 30)
+
+    assert [str(error) for error in asyncio.run(ask_both())] == ["the device is full"] * 2
+
+
 def test_a_model_that_cannot_be_loaded_is_loaded_once():
     loaded = []
 
