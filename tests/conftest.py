@@ -5,6 +5,7 @@ import gc
 import os
 import resource
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Many tests start processes: each would otherwise compile the package's modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _IS_QUICK = jax.config.read("jax_disable_most_optimizations")
 if _IS_QUICK and jax.__version_info__[:2] == (0, 10):  # later ones have no such choice

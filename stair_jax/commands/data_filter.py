@@ -52,7 +52,9 @@ def execute(options: argparse.Namespace, session: Session) -> int:
     from stair_jax.storage import read_text
     from stair_jax.synthesis.prompt_filter import HARMFUL, PromptFilter, filter_prompts
 
-    template = read_text(options.template) if options.template else HARMFUL
+    template = HARMFUL
+    if options.template:
+        template = read_text(Path(options.template).expanduser())
     wanted = PromptFilter(template, options.keep)
     values = endpoint_values(options, options.endpoint, options.model)
     sampling = {"max_tokens": options.reply_tokens}

@@ -144,7 +144,7 @@ class BatchClient(ChatClient):
         self._expect(await self._call(copy(), _FILE_SECONDS))
         place.seek(0)
 
-    def outcome(self, line: bytes) -> tuple[str, Outcome | UserError]:
+    def outcome(self, line: bytes) -> tuple[str, Reply | Fault | UserError]:
         """(identity of a request, what came of it), from a line of results.
 
         A UserError is that of `ask`.
@@ -165,7 +165,7 @@ class BatchClient(ChatClient):
         except BadReply as error:
             return id, Fault(str(error), is_paid=True)
 
-    def _of_row(self, status: int, body: bytes) -> Outcome | UserError:
+    def _of_row(self, status: int, body: bytes) -> Reply | Fault | UserError:
         try:
             found = self._of_status(status, body, {})
         except UserError as error:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from stair_jax.endpoints.batch_client import BatchClient, BatchState, Unreachable, request_line
 from stair_jax.endpoints.batch_log import Batch, BatchLog
 from stair_jax.endpoints.chat import ChatCompletion, ChatRequest
-from stair_jax.endpoints.client import Fault, RateLimited
+from stair_jax.endpoints.client import Fault
 from stair_jax.endpoints.dispatcher import Dispatcher, Job
 from stair_jax.endpoints.ledger import Ledger
 from stair_jax.endpoints.replies import BadReply, Reply
@@ -60,6 +60,7 @@ class BatchDispatcher(Dispatcher):
         super().__init__(settings, ledger, client, deliver, fail, stats)
         self._batches, self._log = client, log
         self._added = 0.0  # time of the last request
+        self._is_due = False  # nothing has come in for a while
         self._collecting: set[asyncio.Task[None]] = set()  # those that read results
         for batch in tuple(log.open.values()):
             say(f"endpoint: a batch of {len(batch.most):,} requests of an earlier start is there")
@@ -91,9 +92,11 @@ class BatchDispatcher(Dispatcher):
         """Sends what is ready, once a batch is full or nothing has come in for a while."""
         own = self._settings.batch
         while self._ready and not self._is_stopped and not self._collecting:
-            until = self._added + own.gather_seconds
-            if len(self._ready) < own.size and self._loop.time() < until:
-                self._wake(until)
+            if len(self._ready) < own.size and not self._is_due:
+                # By the timer alone: requests that come together stay together.
+                if self._timer is None:
+                    until = self._added + own.gather_seconds
+                    self._timer = self._loop.call_at(until, self._on_timer)
                 return
             jobs, lines = self._take()
             if not jobs:
@@ -102,6 +105,11 @@ class BatchDispatcher(Dispatcher):
                 return
             batch = Batch({job.identity: job.most for job in jobs})
             self._follow(batch, jobs, b"".join(lines))
+
+    def _on_timer(self) -> None:
+        self._is_due = self._loop.time() >= self._added + self._settings.batch.gather_seconds
+        super()._on_timer()
+        self._is_due = False
 
     def _take(self) -> tuple[list[Job], list[bytes]]:
         """The next requests that fit into a batch and under the cap, and their lines."""
@@ -127,9 +135,9 @@ class BatchDispatcher(Dispatcher):
         left = {job.identity: job for job in jobs}
         task = self._loop.create_task(self._run(batch, left, lines))
         self._tasks.add(task)
-        task.add_done_callback(self._leave)
+        task.add_done_callback(self._on_end)
 
-    def _leave(self, task: asyncio.Task[None]) -> None:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
         """A batch is over; what was waiting for its results to be read may start."""
         self._tasks.discard(task)
         self._collecting.discard(task)
@@ -191,7 +199,7 @@ class BatchDispatcher(Dispatcher):
 
     async def _collect(self, batch: Batch, jobs: dict[str, Job], state: BatchState) -> None:
         """Writes the results down; what has none is asked again, in another batch."""
-        refusals: list[UserError] = []
+        without: dict[str, Fault | UserError] = {}  # by identity, why there is no reply
         if (task := asyncio.current_task()) is not None:
             self._collecting.add(task)
         for id in state.files:
@@ -200,33 +208,44 @@ class BatchDispatcher(Dispatcher):
                 lines = iter(partial(place.readline, self._settings.max_reply_bytes), b"")
                 while rows := list(islice(lines, _ROWS)):
                     for row in rows:
-                        self._take_row(row, jobs, refusals)
+                        self._take_row(row, jobs, without)
                     await self._flush()
-        for job in jobs.values():
-            was_done = state.status == "completed"
-            self._retry(job, Fault("no result in the batch", is_paid=was_done))
+        nothing = Fault("no result in the batch", is_paid=state.status == "completed")
+        left = [(job, without.get(id, nothing)) for id, job in jobs.items()]
+        refusals = [why for _, why in left if isinstance(why, UserError)]
+        errors = [*refusals, *_objections(state, self._settings)]
+        for job, why in left:
+            if errors or isinstance(why, UserError):
+                self._leave(job, why)
+            else:
+                self._retry(job, why)
         await self._flush()
         if self._num_unwritten == 0:
             await self._end(batch, state.status)
-        for error in [*refusals, *_objections(state, self._settings)][:1]:
+        for error in errors[:1]:
             self.stop(error)
 
-    def _take_row(self, row: bytes, jobs: dict[str, Job], refusals: list[UserError]) -> None:
+    def _take_row(
+        self, row: bytes, jobs: dict[str, Job], without: dict[str, Fault | UserError]
+    ) -> None:
         """What a line of results says of its job."""
         with suppress(BadReply):
             id, outcome = self._batches.outcome(row)
-            if (job := jobs.pop(id, None)) is None:
+            if id not in jobs:
                 return
             if isinstance(outcome, Reply):
                 self._missing_in_a_row = 0
-                self._keep(job, outcome)
-            elif isinstance(outcome, UserError):
-                refusals.append(outcome)
-                self._cap.release(job.most)
-                self._close(job)
+                self._keep(jobs.pop(id), outcome)
             else:
-                assert not isinstance(outcome, RateLimited)
-                self._retry(job, outcome)
+                without[id] = outcome
+
+    def _leave(self, job: Job, why: Fault | UserError) -> None:
+        """A request that waits for the next start, as this one stops."""
+        if isinstance(why, Fault) and why.is_paid:
+            self._lose(job, why.why)
+        else:
+            self._cap.release(job.most)
+        self._close(job)
 
     async def _flush(self) -> None:
         """Waits until all that has come is on the disk."""
@@ -250,14 +269,15 @@ class BatchDispatcher(Dispatcher):
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks until there is an answer, as often as `tries`."""
-        wait, why = self._settings.retry_seconds, ""
+        wait, pause, why = self._settings.retry_seconds, 0.0, ""
         for _ in range(self._settings.tries):
+            await asyncio.sleep(pause)
             try:
                 return await ask()
             except (Unreachable, BadReply) as error:
                 why = str(error)
                 asked = error.wait if isinstance(error, Unreachable) else None
-            await asyncio.sleep(max(wait, min(asked or 0.0, self._settings.patience)))
+            pause = max(wait, min(asked or 0.0, self._settings.patience))
             wait = min(2.0 * wait, 60.0)
         raise UserError(
             f"{self._settings.endpoint} does not answer for its batches ({why}): see base_url and "

@@ -57,8 +57,8 @@ class EndpointService(Closing):
             those that come first.
 
         Raises:
-          UserError: no cap, address, model or key is given, the package openai is missing, or the
-            ledger cannot be read.
+          UserError: no cap, address, model or key is given, the package openai is missing, the
+            ledger cannot be read, or a batch is under way and the settings send none.
         """
         settings.check(where)
         require_openai()

@@ -1,15 +1,17 @@
 """Which cases a page shows: by a rule, evenly over what changed and over sets."""
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stair_jax.reports.answers import GradedAnswer, Place
 from stair_jax.settings import Settings, setting
 
 T = TypeVar("T")
+_NOTHING: Any = object()
 CHANGES = ("gained", "lost", "unchanged", "not graded")
 RULE = (
     "A case counts as gained, lost or unchanged by what the last model got against the first. "
@@ -113,6 +115,12 @@ def in_hash_order(items: Sequence[T], parts: Callable[[T], Sequence[str]]) -> li
         return hashlib.sha256("\n".join(parts(item)).encode(errors="replace")).hexdigest()
 
     return sorted(items, key=key)
+
+
+def in_turn(strata: Iterable[Sequence[T]]) -> list[T]:
+    """All items, one of each stratum at a time, in the order of these."""
+    rounds = itertools.zip_longest(*strata, fillvalue=_NOTHING)
+    return [item for each in rounds for item in each if item is not _NOTHING]
 
 
 def _any_left(sets: Mapping[str, Sequence[ShownCase]]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from stair_jax import storage
 from stair_jax.monitoring import SAMPLES_FILE
 from stair_jax.record_log import RecordLog
-from stair_jax.reports.choosing import in_hash_order
+from stair_jax.reports.choosing import in_hash_order, in_turn
 from stair_jax.reports.records import FinishedStage, RunRecords
 from stair_jax.search.tree_records import TreeRecord
 
@@ -79,7 +79,7 @@ def choose_trees(runs: Sequence[RunRecords], wanted: int, harmless: bool) -> Cho
             tree = str(record.get("id"))
             stratum = (name, str(record.get("kind")), tree not in pairs[name])
             strata.setdefault(stratum, []).append((name, tree))
-    chosen = _in_turn(strata, wanted)
+    chosen = _chosen(strata, wanted)
     found = [tree for run, stage in _searches(runs) for tree in _read(run, stage, chosen, pairs)]
     return ChosenTrees(tuple(found), total, withheld)
 
@@ -92,17 +92,12 @@ def _name(run: RunRecords, stage: FinishedStage) -> str:
     return f"{run.name}/{stage.name}"
 
 
-def _in_turn(
+def _chosen(
     strata: Mapping[tuple[str, str, bool], Sequence[tuple[str, str]]], wanted: int
 ) -> set[tuple[str, str]]:
     """So many trees, one of each stratum at a time, those with pairs first."""
     order = sorted(strata, key=lambda stratum: (stratum[2], stratum[:2]))
-    left = [in_hash_order(strata[stratum], lambda tree: tree) for stratum in order]
-    chosen: set[tuple[str, str]] = set()
-    while len(chosen) < wanted and any(left):
-        for trees in [each for each in left if each][: wanted - len(chosen)]:
-            chosen.add(trees.pop(0))
-    return chosen
+    return set(in_turn([in_hash_order(strata[one], lambda tree: tree) for one in order])[:wanted])
 
 
 def _read(
@@ -133,10 +128,18 @@ def _pairs(run: RunRecords, search: FinishedStage) -> dict[str, list[Pair]]:
         if stage.settings.get("trees") != search.name:
             continue
         for row in storage.read_jsonl(stage.folder / PAIRS_FILE):
-            tree, *nodes = str(row.get("id")).rsplit(":", 2)
-            if len(nodes) == 2 and all(node.isdecimal() for node in nodes):
-                found.setdefault(tree, []).append((int(nodes[0]), int(nodes[1])))
+            if (place := pair_place(str(row.get("id")))) is not None:
+                tree, pair = place
+                found.setdefault(tree, []).append(pair)
     return found
+
+
+def pair_place(id: str) -> tuple[str, Pair] | None:
+    """The tree and its nodes that the id of a pair names; None: it names none."""
+    tree, *nodes = id.rsplit(":", 2)
+    if len(nodes) != 2 or not all(node.isdecimal() for node in nodes):
+        return None
+    return tree, (int(nodes[0]), int(nodes[1]))
 
 
 def judge_words(search: FinishedStage) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ import asyncio
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -114,19 +114,27 @@ class AnsweringThread:
     def _run(self) -> None:
         answerer: Answerer | None = None
         while (asked := self._queue.get()) is not None:
-            if self.failure is None:
-                try:
-                    answerer = answerer or self._load()
-                    if not self._answer(answerer, asked):
-                        return
-                except BaseException as error:
-                    # Of loading or of the engine, which is in no known state: nobody is answered.
-                    self.failure = error
             if self.failure is not None:
-                for each in (*self._running.values(), asked):
-                    each.fail(self.failure)
+                self._fail(self.failure, [asked])
+                continue
+            try:
+                answerer = answerer or self._load()
+            except BaseException as error:
+                self._fail(error, [asked])
+                continue
+            try:
+                if not self._answer(answerer, asked):
+                    return
+            except BaseException as error:
+                # Of the engine, which is in no known state: nobody is answered.
+                self._fail(error, self._running.values())
                 self._running.clear()
-                self._after_step()
+
+    def _fail(self, error: BaseException, several: Iterable[Asked]) -> None:
+        self.failure = error
+        for asked in several:
+            asked.fail(error)
+        self._after_step()
 
     def _answer(self, answerer: Answerer, first: Asked) -> bool:
         """Answers until nothing is left; returns whether the thread goes on."""
@@ -164,7 +172,7 @@ class AnsweringThread:
         except UserError as error:  # the engine refuses a request of it
             asked.fail(error)
             return
-        except BaseException as error:  # it is none of those that run: they fail after it
+        except BaseException as error:
             asked.fail(error)
             raise
         self._running[ticket] = asked

@@ -93,7 +93,7 @@ class ChatAnswers:
                 if choice.number not in begun:
                     begun.add(choice.number)
                     yield self._piece(choice, {"role": "assistant", "content": ""})
-                scored = await self._scored([choice] if choice.finish else [])
+                scored = await self._scored([choice]) if choice.finish else {}
                 arguments = choice, scored, told[choice.number]
                 if scored:
                     logprobs = await self._serving.in_text_thread(self._logprobs, *arguments)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from stair_jax.server.errors import ApiError, ClientGoneError, as_api_error
 
 T = TypeVar("T")
+_JSON = json.JSONEncoder(separators=(",", ":"))
 LOG = logging.getLogger("stair_jax.server")
 DONE = b"data: [DONE]\n\n"
 _READ_SECONDS = 120  # that a client may read nothing
@@ -49,7 +50,7 @@ async def _until_gone(receive: Receive) -> None:
 def event_of(value: Any, name: str = "") -> bytes:
     """A server-sent event with a JSON value."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {_JSON.encode(value)}\n\n".encode()
 
 
 class Streamed(Response):

@@ -66,6 +66,8 @@ class PromptFilter:
 
     def __post_init__(self) -> None:
         """Raises a UserError if there is no place for the prompt, or no such verdict."""
+        if _VERDICT.findall(f"[{self.keep}]") != [self.keep]:  # as it is read from replies
+            raise UserError(f"--keep={self.keep}: a verdict is a word, or a few")
         if self.template.count("{prompt}") != 1:
             raise UserError("--template must hold {prompt} once")
         if f"[{self.keep}]".casefold() not in self.template.casefold():
@@ -119,7 +121,7 @@ def filter_prompts(
       what `data.json` says.
 
     Raises:
-      UserError: a source cannot be read, no prompt is kept, or as of `EndpointService`.
+      UserError: a source cannot be read or has no prompts, or as of `EndpointService`.
     """
     check_folder(out, MADE)
     found = _read(sources)

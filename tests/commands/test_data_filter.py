@@ -132,6 +132,8 @@ def test_the_last_verdict_of_a_complete_reply_counts(text, finish, objection):
     [
         (["--endpoint="], "say what to filter, where to and who judges"),
         (["--keep=bad"], "--template does not ask for the verdict [bad]: see --keep"),
+        (["--keep=[bad]"], "--keep=[bad]: a verdict is a word"),
+        (["--keep="], "--keep=: a verdict is a word"),
         (["--template=none.txt"], "none.txt"),
         (["--budget=3"], "endpoint.budget needs endpoint.input_price"),
         (["--seed=3"], "stair-jax data filter takes no --seed"),

@@ -194,7 +194,7 @@ def test_a_batch_that_did_not_run_stops_and_the_same_command_asks_for_the_rest(
     with FakeEndpoint() as endpoint:
         endpoint.batches.status, endpoint.batches.most_rows = status, 0
         with pytest.raises(UserError, match=message) as error:
-            ask(endpoint, 3)
+            ask(endpoint, 3, tries=1, give_up_after=1)
         assert "\n" not in str(error.value)
         assert not endpoint.calls
         endpoint.batches.status, endpoint.batches.most_rows = "", None
@@ -269,6 +269,8 @@ def test_an_endpoint_without_batches_or_answers_is_one_line(ask):
         endpoint.batches.script = lambda name, number: Act(503, {})
         with pytest.raises(UserError, match=r"does not answer for its batches \(503\)"):
             ask(endpoint, 1, tries=2)
+        with pytest.raises(UserError, match="does not answer"):  # and is not waited for in vain
+            ask(endpoint, 1, tries=1, retry_seconds=1000.0)
         assert not endpoint.calls
 
 

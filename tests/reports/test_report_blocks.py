@@ -228,7 +228,8 @@ def test_a_table_keeps_its_figures_and_names_rows_by_number(run):
 
 def test_a_search_says_what_its_trees_come_to(run):
     folder = run.workdir / "search1"
-    storage.write_json(folder / "skipped.json", [["p9", "too long"], ["p8", "too long"]])
+    skipped = [{"id": id, "reason": "too long"} for id in ("p9", "p8")]
+    storage.write_json(folder / "skipped.json", skipped)
     storage.write_json(folder / "probe.json", {"auc": {"safety": {"value": 0.9}}, "replies": ["x"]})
     (found,) = contents(run.workdir).blocks()["searches/0"]()
     assert found["kinds"] == {"helpfulness": 1, "safety": 1}
@@ -303,5 +304,6 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path):
     storage.write_json(tmp_path / "config.json", {"seed": 0, "stages": ["sft"]})
     found = contents(tmp_path)
     blocks = {name: make() for name, make in found.blocks().items()}
-    assert blocks["curves/0"] == blocks["evaluations/0"] == blocks["searches/0"] == []
+    assert set(blocks) == {"stages/0", "curves/0"} == set(found.head([], live=True)["blocks"])
+    assert blocks["curves/0"] == []
     assert json.loads(json.dumps(found.runs[0].parts["trees"].live_block()))["id"] == []

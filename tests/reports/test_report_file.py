@@ -11,9 +11,10 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.errors import UserError
+from stair_jax.reports.choosing import in_turn
 from stair_jax.reports.html import at_end, page
 from stair_jax.reports.html.build import write_report
-from stair_jax.reports.html.parts import Part, encode_text, in_turn, pack, to_json
+from stair_jax.reports.html.parts import Part, encode_text, pack, to_json
 from stair_jax.reports.html.settings import ReportSettings
 
 HOSTILE = [
@@ -150,7 +151,7 @@ def test_packed_texts_keep_to_the_size_and_come_in_their_order():
 
 
 def test_rows_are_taken_in_turn():
-    assert in_turn({"a": [1, 2, 3], "b": [], "c": [4]}) == [1, 4, 2, 3]
+    assert in_turn([[1, 2, 3], [], [4]]) == [1, 4, 2, 3]
 
 
 def test_blocks_hold_no_character_that_html_knows():

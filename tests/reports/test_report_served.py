@@ -77,6 +77,21 @@ def test_curves_grow_while_a_stage_is_under_way(served):
         assert (curve["stage"], len(curve["x"])) == ("iter1", number)
 
 
+def test_a_stage_that_ends_meanwhile_has_its_record(served, records):
+    workdir = served.run.workdir
+    config = storage.read_json(workdir / "config.json")
+    storage.write_json(workdir / "config.json", {"stages": [*config["stages"], "dpo:iter1"]})
+
+    def newest():
+        stage = json.loads(served.get("/data/stages/0")[2])[-1]
+        return stage["state"], stage["bytes"] > 0, stage["settings"]
+
+    assert newest() == ("to do", False, {})
+    storage.write_jsonl(workdir / "iter1" / "metrics.jsonl", [{"step": 1}])
+    records.finish(workdir / "iter1", "dpo", {"epochs": 1})
+    assert newest() == ("done", True, {"epochs": 1})
+
+
 def test_the_answers_to_one_case_are_read_without_the_others(served):
     columns = json.loads(served.get("/data/cases/0")[2])[0]
     path = served.run.workdir / "evaluate" / "answers" / "sft.greedy.jsonl"

@@ -94,26 +94,28 @@ def test_an_error_of_the_engine_is_raised_in_all_that_ask_then_and_later(make_th
     assert [str(error) for error in found] == ["the device is full"] * 4
 
 
-def test_who_breaks_the_engine_as_he_asks_is_told_as_all_others_are(make_thread):
-    gate = threading.Event()
-
-    class Full(CountingService):
+def test_an_engine_that_breaks_as_a_task_is_added_leaves_nobody_waiting(make_thread):
+    class Breaking(ScriptedService):
         def submit(self, requests):
             if self.waiting:
                 raise MemoryError("the device is full")
             super().submit(requests)
 
-    thread = make_thread(Full(gate))
+    gate = threading.Event()
+    thread = make_thread(Breaking())
 
-    async def ask_all():
-        asked = [asyncio.create_task(thread.ask(calling(lambda: 1, set()))) for _ in range(3)]
-        await asyncio.sleep(0)  # all are in the queue
+    def wait_first(answerer):
+        gate.wait()  # so that the second one finds the first one running
+        return CallTask(lambda: 1, set())
+
+    async def ask_both():
+        first = asyncio.create_task(thread.ask(wait_first))
+        second = asyncio.create_task(thread.ask(calling(lambda: 2, set())))
+        await asyncio.sleep(0)
         gate.set()
-        async with asyncio.timeout(30):
-            return await asyncio.gather(*asked, return_exceptions=True)
+        return await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), 30)
 
-    # The first may have been answered before the second came.
-    assert [str(error) for error in asyncio.run(ask_all())][1:] == ["the device is full"] * 2
+    assert [str(error) for error in asyncio.run(ask_both())] == ["the device is full"] * 2
 
 
 def test_a_model_that_cannot_be_loaded_is_loaded_once():

@@ -16,9 +16,9 @@ KEYS = [key_of("xstest_unsafe", "none", number) for number in range(4)]
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_an_evaluation_that_is_killed_ends_like_an_undisturbed_one_and_asks_nothing_twice(tmp_path):
-    result = evaluations.run(3, 0, tmp_path, prompts=16)
+    result = evaluations.run(2, 0, tmp_path, prompts=16)
     assert result.failures == []
-    assert result.counts["kills"] == 3
+    assert result.counts["kills"] == 2
     rows = storage.read_jsonl(tmp_path / "undisturbed/evaluate/answers/tiny.greedy.jsonl")
     assert {row["attack"] for row in rows} == set(evaluations.ATTACKS)
     assert len({(row["attack"], row["case"]) for row in rows}) == 3 * 16

@@ -1,7 +1,6 @@
 """What two runs have in common: trees of the same prompts, the same cases."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
 
 from stair_jax.reports.html.parts import Columns, Part
 from stair_jax.reports.html.schema import Both
@@ -37,5 +36,5 @@ def _joined(first: Keys, second: Keys) -> list[list[int]]:
     return [place + _chosen(others[key], stage) for key, stage, place in first if key in others]
 
 
-def _chosen(places: Mapping[str, list[int]], stage: str) -> list[Any]:
+def _chosen(places: Mapping[str, list[int]], stage: str) -> list[int]:
     return places[stage] if stage in places else next(iter(places.values()))

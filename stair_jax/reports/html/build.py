@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stair_jax.errors import UserError
-from stair_jax.reports.html.contents import PARTS, Contents, RunContents, read_contents
+from stair_jax.reports.html.contents import Contents, RunContents, read_contents
 from stair_jax.reports.html.page import page, read_assets
 from stair_jax.reports.html.parts import Packed, encode_text, pack, to_json
 from stair_jax.reports.html.settings import ReportSettings
@@ -67,7 +67,7 @@ def _blocks(contents: Contents, settings: ReportSettings) -> Iterator[tuple[str,
 
 def _packed(run: RunContents, settings: ReportSettings) -> dict[str, Packed]:
     size = int(settings.size * _MIB)
-    return {name: pack(run.parts[name], getattr(settings, name), size) for name in PARTS}
+    return {name: pack(part, getattr(settings, name), size) for name, part in run.lists.items()}
 
 
 def _notes(run: RunContents, packed: dict[str, Packed]) -> Iterator[str]:

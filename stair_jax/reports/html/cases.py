@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.evaluation.benchmark import text_of
-from stair_jax.evaluation.case import Answer
+from stair_jax.evaluation.case import Answer, Case
 from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation, with_texts
+from stair_jax.reports.choosing import in_turn
 from stair_jax.reports.html import schema_cases as schema
-from stair_jax.reports.html.parts import Columns, Part, in_turn
+from stair_jax.reports.html.parts import Columns, Part
 from stair_jax.reports.html.texts import as_turns, brief
 from stair_jax.reports.records import RunRecords
 
@@ -33,6 +34,11 @@ class EvaluatedCases:
     def rows(self) -> list[str]:
         """Labels of the models and methods."""
         return list(self.found.rows)
+
+    def case(self, place: Place) -> Case | None:
+        """What was asked; None: not known any more."""
+        asked = self.found.asked.get(place.benchmark)
+        return asked.cases.get(place.case) if asked else None
 
     def replies(self, place: Place) -> Replies:
         """The answers to a case by row; a row without one is not there."""
@@ -70,7 +76,7 @@ def cases_part(evaluations: Sequence[EvaluatedCases]) -> Part:
     def read(row: int) -> schema.Case:
         return _case(*places[row])
 
-    order = in_turn({key: strata[key] for key in sorted(strata)})
+    order = in_turn(strata[key] for key in sorted(strata))
     return Part("cases", lists, [len(each.places) for each in evaluations], read, order, False)
 
 
@@ -81,11 +87,7 @@ def _columns(evaluation: EvaluatedCases) -> Columns:
     judges = list(dict.fromkeys(name for each in answers for name in _judges(each)))
     metrics = [_metric(each) for each in answers]
     values = [[_value(each.get(row)) for each in answers] for row in rows]
-    asked = evaluation.found.asked
-    known = [
-        asked[place.benchmark].cases.get(place.case) if place.benchmark in asked else None
-        for place in places
-    ]
+    known = [evaluation.case(place) for place in places]
     return {
         "stage": evaluation.stage,
         "rows": rows,
@@ -141,8 +143,7 @@ def _judges_differ(reply: GradedAnswer) -> bool:
 
 
 def _case(evaluation: EvaluatedCases, place: Place) -> schema.Case:
-    asked = evaluation.found.asked.get(place.benchmark)
-    case = asked.cases.get(place.case) if asked else None
+    case = evaluation.case(place)
     return {
         "turns": as_turns(case.messages) if case else [],
         "reference": text_of(case.reference) if case and not case.choices else "",

@@ -13,19 +13,24 @@ from stair_jax.errors import UserError
 from stair_jax.reports.html.both import both_block
 from stair_jax.reports.html.cases import cases_part, read_cases
 from stair_jax.reports.html.curves import read_curves
-from stair_jax.reports.html.pairs import not_listed, pairs_of_trees, pairs_part, read_pairs
+from stair_jax.reports.html.pairs import (
+    PairFile,
+    not_listed,
+    pairs_of_trees,
+    pairs_part,
+    read_pairs,
+)
 from stair_jax.reports.html.parts import Part
 from stair_jax.reports.html.runs import read_stages, run_head
-from stair_jax.reports.html.schema import SCHEMA, Head, Run
+from stair_jax.reports.html.schema import SCHEMA, Both, Head, Run
 from stair_jax.reports.html.searches import search_statistics
-from stair_jax.reports.html.tables import read_evaluations
-from stair_jax.reports.html.trees import read_searches, trees_part
+from stair_jax.reports.html.tables import read_evaluations, with_table
+from stair_jax.reports.html.trees import SearchTrees, read_searches, trees_part, with_trees
 from stair_jax.reports.records import RunRecords, read_run
 from stair_jax.run.stage_records import COMPLETE_FILE
 from stair_jax.run.sweep_manifest import read_manifest
 
 _MOST_RUNS = 2
-PARTS = ("trees", "pairs", "cases")
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class RunContents:
     name: str
 
     @cached_property
-    def _pair_files(self) -> Any:
+    def _pair_files(self) -> list[PairFile]:
         return read_pairs(self.records)
 
     @cached_property
-    def _searches(self) -> Any:
+    def _searches(self) -> list[SearchTrees]:
         return read_searches(self.records, pairs_of_trees(self._pair_files))
 
     @cached_property
@@ -70,14 +75,22 @@ class RunContents:
         counts["pairs"] = sum(file.total for file in self._pair_files)
         return run_head(self.records, self.name, counts)
 
+    @property
+    def lists(self) -> dict[str, Part]:
+        """Those of its parts that have rows."""
+        return {name: part for name, part in self.parts.items() if len(part)}
+
     def blocks(self) -> dict[str, Callable[[], Any]]:
-        """What makes each block without texts."""
-        return {
-            "stages": lambda: read_stages(self.records),
+        """What makes each block without texts; what the run does not have is no block."""
+        found: dict[str, Callable[[], Any]] = {
+            "stages": lambda: read_stages(read_run(self.records.folder)),  # some may end meanwhile
             "curves": lambda: read_curves(self.records),
-            "evaluations": lambda: read_evaluations(self.records),
-            "searches": lambda: search_statistics(self.records, self._searches),
         }
+        if with_table(self.records):
+            found["evaluations"] = lambda: read_evaluations(self.records)
+        if with_trees(self.records):
+            found["searches"] = lambda: search_statistics(self.records, self._searches)
+        return found
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ class Contents:
           notes: what is left out of the file.
           live: whether the page is served.
         """
-        lists = [f"{name}/{number}" for number in range(len(self.runs)) for name in PARTS]
+        lists = [f"{name}/{number}" for number, run in enumerate(self.runs) for name in run.lists]
         now = datetime.datetime.now(datetime.UTC)
         return {
             "schema": SCHEMA,
@@ -117,7 +130,7 @@ class Contents:
             "blocks": [*self.blocks(), *lists],
         }
 
-    def _both(self) -> Any:
+    def _both(self) -> Both:
         first, second = (run.parts for run in self.runs)
         return both_block((first["trees"], second["trees"]), (first["cases"], second["cases"]))
 

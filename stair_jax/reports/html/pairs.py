@@ -5,15 +5,17 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
 from stair_jax.data.records import PathPair, PreferencePair, StepPair
+from stair_jax.reports.choosing import in_turn
 from stair_jax.reports.html import schema_trees as schema
-from stair_jax.reports.html.parts import Part, in_turn
+from stair_jax.reports.html.parts import Part
 from stair_jax.reports.html.texts import brief, chat_before
 from stair_jax.reports.records import FinishedStage, RunRecords
+from stair_jax.reports.trees import pair_place
 from stair_jax.storage import parse_row, read_row, reading
 from stair_jax.text.steps import REASONING_CLOSE
 
@@ -65,7 +67,8 @@ class PairFile:
 
     def add(self, pair: PreferencePair, start: int, end: int) -> None:
         """Adds the line of a pair that stands between two places of the file."""
-        tree, chosen, rejected = _place(pair.id) if self.search else ("", None, None)
+        place = pair_place(pair.id) if self.search else None
+        tree, (chosen, rejected) = place or ("", (None, None))
         line = _line(pair, self._form(pair, tree)) | {"chosen": chosen, "rejected": rejected}
         for name in _COLUMNS:
             self.columns[name].append(line[name])
@@ -148,9 +151,8 @@ def pairs_part(files: Sequence[PairFile], trees: Mapping[tuple[str, str], int]) 
     for name in _COLUMNS:
         columns[name] = [value for file in files for value in file.columns[name]]
     places = [(file, row) for file in files for row in range(len(file))]
-    strata: dict[int, list[int]] = {}
-    for row, number in enumerate(columns["file"]):
-        strata.setdefault(number, []).append(row)
+    starts = accumulate(map(len, files), initial=0)
+    strata = [range(start, start + len(file)) for start, file in zip(starts, files, strict=False)]
 
     def read(row: int) -> schema.Pair:
         file, place = places[row]
@@ -173,14 +175,6 @@ def _read(stage: FinishedStage, name: str) -> PairFile:
                 row = parse_row(line.decode(), f"{where},")
                 file.add(_FILES[name].from_dict(row, where), start, end)
     return file
-
-
-def _place(pair: str) -> tuple[str, int | None, int | None]:
-    """Tree and nodes that the id of a pair names; "": it names none."""
-    tree, *nodes = pair.rsplit(":", 2)
-    if len(nodes) != 2 or not all(node.isdecimal() for node in nodes):
-        return "", None, None
-    return tree, int(nodes[0]), int(nodes[1])
 
 
 def _line(pair: PreferencePair, form: str) -> dict[str, Any]:

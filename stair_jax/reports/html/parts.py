@@ -118,12 +118,3 @@ def to_json(value: Any) -> str:
 def encode_text(text: str) -> str:
     """Base64 of gzip, the same for the same text."""
     return base64.b64encode(gzip.compress(text.encode(), _LEVEL, mtime=0)).decode()
-
-
-def in_turn(strata: Mapping[Any, Sequence[int]]) -> list[int]:
-    """All rows, one of each stratum at a time, in the order of these."""
-    left = [list(reversed(rows)) for rows in strata.values()]
-    found = []
-    while left := [rows for rows in left if rows]:
-        found += [rows.pop() for rows in left]
-    return found

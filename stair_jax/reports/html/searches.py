@@ -33,7 +33,9 @@ def _statistics(run: RunRecords, search: SearchTrees) -> schema.Search:
     return {
         "stage": search.stage.name,
         "trees": len(search),
-        "skipped": dict(Counter(_reason(one) for one in skipped)),
+        "skipped": dict(
+            Counter(str(one.get("reason", "")) for one in skipped if isinstance(one, Mapping))
+        ),
         "kinds": dict(Counter(search.columns["kind"])),
         "counts": {
             name.removeprefix(_EVENTS): number
@@ -59,13 +61,6 @@ def _read(path: Path, otherwise: Any) -> Any:
     """The JSON of a file of the type of `otherwise`, which stands for one that is not there."""
     found = storage.read_json(path) if path.is_file() else otherwise
     return found if isinstance(found, type(otherwise)) else otherwise
-
-
-def _reason(skipped: Any) -> str:
-    """Why a prompt has no tree."""
-    if isinstance(skipped, Mapping):
-        return str(skipped.get("reason", ""))
-    return str(skipped[-1]) if isinstance(skipped, Sequence) and skipped else str(skipped)
 
 
 def _probes(probe: Mapping[str, Any]) -> list[schema.Probe]:

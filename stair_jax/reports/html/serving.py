@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 from stair_jax.errors import UserError
-from stair_jax.reports.html.contents import PARTS, Contents
+from stair_jax.reports.html.contents import Contents
 from stair_jax.reports.html.page import Assets, page, read_assets
 from stair_jax.reports.html.parts import encode_text, to_json
 
@@ -44,7 +44,7 @@ class LiveBlocks:
                 make = self._makers[name]
                 return to_json(make()) if name.startswith(_FRESH) else self._keep(name, make)
             part, *numbers = name.split("/")
-            return self._of_part(part, numbers) if part in PARTS else None
+            return self._of_part(part, numbers)
 
     def _of_part(self, name: str, numbers: list[str]) -> str | None:
         """The list of a part, or the texts of one of its rows."""
@@ -53,7 +53,9 @@ class LiveBlocks:
             return None
         if places[0] >= len(self._contents.runs):
             return None
-        part = self._contents.runs[places[0]].parts[name]
+        part = self._contents.runs[places[0]].lists.get(name)
+        if part is None:
+            return None
         if len(places) == 1:
             return self._keep(f"{name}/{places[0]}", part.live_block)
         return to_json([part.read(places[1])]) if places[1] < len(part) else None

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from stair_jax.evaluation.table import Table, row_label
+from stair_jax.evaluation.cells import Cell
+from stair_jax.evaluation.table import Column, Table, row_label
 from stair_jax.evaluation.writers import read_table
 from stair_jax.reports.html import schema_tables as schema
 from stair_jax.reports.records import FinishedStage, RunRecords
-from stair_jax.storage import check_regular, reading
+from stair_jax.storage import read_text
 
 _TABLE_FILE = "table.json"
 _MOST_FIGURE = 1 << 20  # bytes of a figure that is shown
@@ -18,7 +19,12 @@ def read_evaluations(run: RunRecords) -> list[schema.Evaluation]:
     Raises:
       UserError: a table is damaged, or of a newer schema.
     """
-    return [_evaluation(stage) for stage in run.stages if (stage.folder / _TABLE_FILE).is_file()]
+    return [_evaluation(stage) for stage in with_table(run)]
+
+
+def with_table(run: RunRecords) -> list[FinishedStage]:
+    """The finished stages that have a table."""
+    return [stage for stage in run.stages if (stage.folder / _TABLE_FILE).is_file()]
 
 
 def _evaluation(stage: FinishedStage) -> schema.Evaluation:
@@ -26,8 +32,8 @@ def _evaluation(stage: FinishedStage) -> schema.Evaluation:
     return {
         "stage": stage.name,
         "rows": [row_label(row) for row in table.rows],
-        "columns": [_column(table, number) for number in range(len(table.columns))],
-        "cells": [_cells(table, row) for row in range(len(table.rows))],
+        "columns": [_column(column) for column in table.columns],
+        "cells": [[_cell(cell) for cell in row] for row in table.cells],
         "costs": _costs(table),
         "compared": _compared(table),
         "pairs": _pairs(table),
@@ -35,8 +41,7 @@ def _evaluation(stage: FinishedStage) -> schema.Evaluation:
     }
 
 
-def _column(table: Table, number: int) -> schema.Column:
-    column = table.columns[number]
+def _column(column: Column) -> schema.Column:
     return {
         "benchmark": column.benchmark,
         "attack": column.attack,
@@ -47,23 +52,20 @@ def _column(table: Table, number: int) -> schema.Column:
     }
 
 
-def _cells(table: Table, row: int) -> list[schema.Cell | None]:
-    return [
-        None
-        if cell is None
-        else {
-            "value": cell.value,
-            "low": cell.low,
-            "high": cell.high,
-            "n": cell.n,
-            "cases": cell.cases,
-            "missing": cell.missing,
-            "cut": cell.cut,
-            "unit": cell.unit,
-            "note": cell.note,
-        }
-        for cell in table.cells[row]
-    ]
+def _cell(cell: Cell | None) -> schema.Cell | None:
+    if cell is None:
+        return None
+    return {
+        "value": cell.value,
+        "low": cell.low,
+        "high": cell.high,
+        "n": cell.n,
+        "cases": cell.cases,
+        "missing": cell.missing,
+        "cut": cell.cut,
+        "unit": cell.unit,
+        "note": cell.note,
+    }
 
 
 def _costs(table: Table) -> list[schema.Cost]:
@@ -114,13 +116,7 @@ def _pairs(table: Table) -> list[schema.JudgePair]:
 def _figures(folder: Path) -> list[schema.Figure]:
     """The figures as vectors; one that is very large is left to its file."""
     return [
-        {"name": path.stem, "svg": _text(path)}
+        {"name": path.stem, "svg": read_text(path)}
         for path in sorted(folder.glob("*.svg"))
         if path.is_file() and path.stat().st_size <= _MOST_FIGURE
     ]
-
-
-def _text(path: Path) -> str:
-    with reading(path):
-        check_regular(path)
-        return path.read_text(encoding="utf-8")

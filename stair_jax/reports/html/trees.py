@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.record_log import RecordLog
-from stair_jax.reports.choosing import in_hash_order
+from stair_jax.reports.choosing import in_hash_order, in_turn
 from stair_jax.reports.html import schema_trees as schema
-from stair_jax.reports.html.parts import Part, in_turn
+from stair_jax.reports.html.parts import Part
 from stair_jax.reports.html.texts import chat_before
 from stair_jax.reports.html.tree_index import COLUMNS, TreeIndex, tree_index
 from stair_jax.reports.records import FinishedStage, RunRecords
@@ -68,9 +68,13 @@ def read_searches(
     """
     return [
         SearchTrees(stage, tree_index(stage), (pairs or {}).get(stage.name, {}), judge_words(stage))
-        for stage in run.stages
-        if (stage.folder / TREES_FILE).is_file()
+        for stage in with_trees(run)
     ]
+
+
+def with_trees(run: RunRecords) -> list[FinishedStage]:
+    """The finished stages that have trees."""
+    return [stage for stage in run.stages if (stage.folder / TREES_FILE).is_file()]
 
 
 def trees_part(searches: Sequence[SearchTrees]) -> Part:
@@ -98,7 +102,7 @@ def _order(columns: Mapping[str, Sequence[Any]]) -> list[int]:
     for row in rows:
         key = (not columns["pairs"][row], columns["stage"][row], columns["kind"][row])
         strata.setdefault(key, []).append(row)
-    return in_turn({key: strata[key] for key in sorted(strata)})
+    return in_turn(strata[key] for key in sorted(strata))
 
 
 def _tree(search: SearchTrees, record: TreeRecord) -> schema.Tree:

@@ -197,6 +197,18 @@ def test_an_outline_folds_by_keys_and_by_the_sign(open_report):
     assert rows.count() == 6
 
 
+@pytest.mark.parametrize("kind", ["canvas", "outline"])
+def test_what_folding_hides_is_not_chosen_any_more(open_report, kind):
+    page = open_report(f"/tree/0/search1/t0?node=4&as={kind}").page
+    page.select_option("select[aria-label=Fold]", "1")
+    assert page.text_content(".panel h2").startswith("Node 1")
+    page.select_option("select[aria-label=Fold]", "-1")
+    if kind == "outline":
+        page.locator(".outline .row", has_text="poison").click()
+        page.get_by_role("button", name="Fold").nth(1).click()
+        assert page.text_content(".panel h2").startswith("Node 1")
+
+
 def test_a_search_in_a_tree_finds_nodes(open_report):
     page = open_report("/tree/0/search1/t0?as=outline").page
     page.keyboard.press("/")
@@ -299,6 +311,37 @@ def test_a_step_of_one_tree_is_chosen_in_the_other_too(made, open_report, show):
     assert own == [["\u21d2 boil water ."], ["another end"]]
     page.keyboard.press("Escape")
     page.locator(".gridhead", has_text="Nodes 1").wait_for()
+
+
+def test_two_steps_of_one_text_can_both_be_chosen_beside_another_tree(made, open_report, show):
+    blocks = made.report(runs=2)
+    texts_of_nodes = blocks["trees/0/0"][0]["nodes"]["text"]
+    texts_of_nodes[3] = texts_of_nodes[2]
+    blocks["trees/1/0"][0]["nodes"]["text"][:4] = texts_of_nodes[:4]
+    page = open_report("/both/tree/0", blocks).page
+    page.get_by_role("button", name="Outline").first.click()
+    page.locator(".outline .row").nth(4).click()
+    assert [text[:6] for text in texts(page, ".half .panel h2")] == ["Node 3", "Node 2"]
+
+
+def test_lists_that_are_left_do_not_hear_of_printing(made, open_report, show):
+    page = open_report("/run/0", made.report(runs=2)).page
+    page.evaluate("""() => {
+      const seen = new Set();
+      const [add, remove] = [window.addEventListener, window.removeEventListener];
+      window.addEventListener = function (kind, listener) {
+        if (kind === "beforeprint") seen.add(listener);
+        return add.apply(window, arguments);
+      };
+      window.removeEventListener = function (kind, listener) {
+        seen.delete(listener);
+        return remove.apply(window, arguments);
+      };
+      window.printing = () => seen.size;
+    }""")
+    for place in ("/both/figures", "/trees/0", "/both/figures", "/run/0"):
+        show(page, place)
+    assert page.evaluate("printing()") == 0
 
 
 def test_cases_are_counted_by_benchmark_attack_and_judge(open_report):

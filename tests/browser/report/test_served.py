@@ -27,7 +27,7 @@ def contents_of(blocks):
         if name != "head" and not name.startswith(("trees", "pairs", "cases"))
     }
     return SimpleNamespace(
-        runs=[SimpleNamespace(parts={name: part(name) for name in ("trees", "pairs", "cases")})],
+        runs=[SimpleNamespace(lists={name: part(name) for name in ("trees", "pairs", "cases")})],
         blocks=lambda: plain,
         head=lambda notes, live: blocks["head"] | {"notes": notes, "live": live},
     )

@@ -61,11 +61,11 @@ async function bothTree({ trees }, row, head) {
   const found = sides.flatMap(({ tree }) => (tree ? [tree] : []));
   const range = extent(found.flatMap((tree) => tree.range));
   for (const tree of found) tree.range = range; // the same colours in both
-  const views = found.map((tree) => new TreeView(tree, false));
+  const shown = new Map(found.map((tree) => [tree, new TreeView(tree, false)]));
+  const views = [...shown.values()];
   if (views.length > 1) views.forEach((view, index) => compareWith(view, views[1 - index]));
-  const left = [...views];
   const halves = sides.map(({ tree, name, place }) => {
-    const view = tree && left.shift();
+    const view = shown.get(tree);
     view?.panel.setAttribute("aria-label", visible(`Chosen node, ${name}`));
     return el("div.half", {}, link(place, name), view ? view.node : el("p.note", {}, NOT_HERE));
   });
@@ -93,7 +93,10 @@ function compareWith(view, other) {
   const same = sameNodes(view.tree, other.tree);
   view.tree.own = same.map((node) => node < 0);
   view.onchosen = (node) => {
-    if (same[node] >= 0 && same[node] !== other.selected) other.select(same[node]);
+    if (view.isLed || same[node] < 0 || same[node] === other.selected) return;
+    other.isLed = true; // and does not lead back, to another step of the same text
+    other.select(same[node]);
+    other.isLed = false;
   };
 }
 

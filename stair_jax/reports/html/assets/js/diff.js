@@ -56,5 +56,5 @@ function joined(parts) {
 
 /** A side of a diff as elements; `kind`: the class of what it has alone. */
 function diffNodes(parts, kind) {
-  return parts.map(([text, isOwn]) => (isOwn ? el(`mark.${kind}`, {}, text) : visible(text)));
+  return parts.map(([text, isOwn]) => (isOwn ? el(`mark.${kind}`, {}, text) : text));
 }

@@ -13,10 +13,11 @@ function listWithDetails({ label, key, columns, fields, rows, show, above = "" }
     chosen = row;
     remember({ [key]: row });
     const details = await show(row).catch((error) => el("p.note", {}, error.message));
-    if (chosen !== row) return;
+    const found = [...details.querySelectorAll("section")].filter((node) => node.close);
+    if (chosen !== row) return found.forEach((node) => node.close());
     close();
+    closing = found;
     panel.replaceChildren(details);
-    closing = [...details.querySelectorAll("section")].filter((node) => node.close);
     panel.scrollTop = 0;
   };
   const grid = new Grid({ columns, label, onselect: choose, onopen: choose });
@@ -30,6 +31,7 @@ function listWithDetails({ label, key, columns, fields, rows, show, above = "" }
       grid.enter(grid.chosen());
     },
     close: () => {
+      chosen = null; // details that are still being read come too late
       close();
       grid.close();
     },

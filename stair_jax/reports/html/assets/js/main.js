@@ -64,7 +64,6 @@ async function showPlace() {
       number,
       run: report.head.runs[number],
       rest: isBoth ? rest : rest.slice(1),
-      withOther,
     });
     shown = found instanceof Node ? { node: found } : found;
   } catch (error) {

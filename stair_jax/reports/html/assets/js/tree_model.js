@@ -74,11 +74,16 @@ class Tree {
     return (this.lines[node] ??= shortStep(this.nodes.text[node]) || "(empty)");
   }
 
-  /** Whether a node is shown: nothing above it is folded. */
-  isShown(node) {
+  /** The node, or the folded one above it that is shown in its place. */
+  shownFor(node) {
+    let found = node;
     for (let at = this.parent[node]; at >= 0; at = this.parent[at])
-      if (this.folded[at]) return false;
-    return true;
+      if (this.folded[at]) found = at;
+    return found;
+  }
+
+  isShown(node) {
+    return this.shownFor(node) === node;
   }
 
   unfoldTo(node) {

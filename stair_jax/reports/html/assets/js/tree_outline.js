@@ -47,6 +47,7 @@ class TreeOutline {
     if (!this.tree.childCount(node)) return;
     this.tree.folded[node] ^= 1;
     this.relayout();
+    if (!this.tree.isShown(this.selected)) this.select(node);
   }
 
   /** Left and right as in outlines everywhere: they fold, then move. */

@@ -19,14 +19,16 @@ async function bothView({ rest: [kind = "figures", row] }) {
   }
   if (kind === "cases") return withHead(head, await bothCases(both));
   const names = report.head.runs.map((run) => run.name);
-  return el(
+  const figures = await figuresOfBoth();
+  const node = el(
     "div.page",
     {},
     head,
     el("h1", {}, `${names[0]} and ${names[1]}`),
     settingsOfBoth(),
-    await figuresOfBoth(),
+    el("section", {}, el("h2", {}, "Figures"), figures.node),
   );
+  return { node, close: figures.close };
 }
 
 function nothingInCommon(what) {
@@ -82,12 +84,7 @@ async function figuresOfBoth() {
     ...(await Promise.all([0, 1].map((run) => readOr(`evaluations/${run}`, [])))),
   );
   if (!figures.length)
-    return el(
-      "section",
-      {},
-      el("h2", {}, "Figures"),
-      el("p.dim", {}, "The runs have no figure in common."),
-    );
+    return { node: el("p.dim", {}, "The runs have no figure in common.") };
   const gap = ({ a, b }) => (a.value === null || b.value === null ? null : b.value - a.value);
   const grid = new Grid({
     label: "Figures of both runs",
@@ -125,5 +122,5 @@ async function figuresOfBoth() {
   });
   grid.show(figures);
   grid.node.classList.add("short");
-  return el("section", {}, el("h2", {}, "Figures"), grid.node);
+  return { node: grid.node, close: () => grid.close() };
 }

@@ -1,6 +1,6 @@
 // Training curves, and those of searches over their trees; two runs in one chart.
 
-async function curvesView({ number, withOther }) {
+async function curvesView({ number }) {
   const all = await Promise.all(
     withOther(number).map(async (run) => ({ run, curves: await readOr(`curves/${run}`, []) })),
   );

@@ -3,7 +3,7 @@
 const STATES = { done: "\u2713 done", "under way": "\u25d0 under way", "to do": "\u25cb to do" };
 
 async function runView({ run, number }) {
-  const stages = hasBlock(`stages/${number}`) ? await read(`stages/${number}`) : [];
+  const stages = await readOr(`stages/${number}`, []);
   const seconds = stages.reduce((sum, stage) => sum + (stage.seconds ?? 0), 0);
   return el(
     "div.page",

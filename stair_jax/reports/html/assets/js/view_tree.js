@@ -87,6 +87,7 @@ class TreeView {
     );
     this.view.found = new Set(this.hits);
     this.view.selected = this.selected;
+    [this.view.pair = null] = this.tree.pairsOf(this.selected);
     this.shown.replaceChildren(this.view.node);
     this.kinds.forEach((one) =>
       one.setAttribute("aria-pressed", String(one.dataset.kind === kind)),
@@ -99,8 +100,7 @@ class TreeView {
 
   chosen(node) {
     this.selected = node;
-    const [pair = null] = this.tree.pairsOf(node);
-    this.view.pair = pair;
+    [this.view.pair = null] = this.tree.pairsOf(node);
     this.panel.replaceChildren(nodeDetails(this, node));
     this.panel.scrollTop = 0;
     this.keep({ node: node || "" });
@@ -114,6 +114,7 @@ class TreeView {
     this.tree.foldBelow(depth);
     this.view.relayout();
     this.view.fit?.();
+    if (!this.tree.isShown(this.selected)) this.select(this.tree.shownFor(this.selected));
   }
 
   find(wanted) {

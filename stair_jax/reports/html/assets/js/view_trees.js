@@ -110,7 +110,7 @@ async function treesView({ number }) {
   });
   const filters = new Filters(treeFilters(list), rowsOf(list, "id"), (rows) => showRows(rows));
   const showRows = (rows) => {
-    lastShown.set(number, { grid });
+    lastShown.set(number, grid);
     grid.show(rows);
   };
   showRows(filters.kept());
@@ -150,7 +150,7 @@ async function treePage({ number, rest: [stage, id] }) {
 }
 
 function treeHead(list, row, number) {
-  const rows = lastShown.get(number)?.grid.rows ?? rowsOf(list, "id");
+  const rows = lastShown.get(number)?.rows ?? rowsOf(list, "id");
   const at = rows.indexOf(row);
   const step = (by, label, key) => {
     const next = at < 0 ? undefined : rows[at + by];

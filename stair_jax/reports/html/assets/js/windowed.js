@@ -2,11 +2,13 @@
 
 const BEYOND = 6; // rows made on each side of those in sight
 const MOST_PRINTED = 1000;
+let numWindowed = 0;
 
 class Windowed {
   /** `make(row)`: the element of a row; `height`: of it in pixels; `label`: for screen readers. */
   constructor({ height, make, label, role = "listbox", onselect = () => {}, onopen = () => {} }) {
     Object.assign(this, { height, make, onselect, onopen });
+    this.selectedId = `selected${++numWindowed}`;
     this.count = 0;
     this.drawn = [0, 0];
     this.selected = -1;
@@ -83,7 +85,7 @@ class Windowed {
     node.setAttribute("aria-selected", row === this.selected);
     if (row === this.selected) {
       node.classList.add("selected");
-      node.id = "selected-row";
+      node.id = this.selectedId;
     }
     return node;
   }
