@@ -1,8 +1,9 @@
 """Services of the driver that compute batches of fixed shape: scores and log-likelihoods."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,7 +25,12 @@ class BatchService(ABC, Generic[Q, C]):
 
     A batch is dispatched when it is full, or after a few steps in which nothing was added to it;
     its results are read in a later step, so that a device that also decodes never waits.
+
+    Attributes:
+      MOST_RUNNING: batches whose results are on the device at once.
     """
+
+    MOST_RUNNING: ClassVar[float] = math.inf
 
     def __init__(self) -> None:
         """A service without requests."""
@@ -68,7 +74,9 @@ class BatchService(ABC, Generic[Q, C]):
         for bucket, waiting in list(self._waiting.items()):
             self._waited[bucket] += 1
             rows = self.rows(bucket)
-            while len(waiting) >= rows or (waiting and self._waited[bucket] > _PATIENCE):
+            while len(self._running) < self.MOST_RUNNING and (
+                len(waiting) >= rows or (waiting and self._waited[bucket] > _PATIENCE)
+            ):
                 batch, waiting = waiting[:rows], waiting[rows:]
                 results = self.dispatch(batch, bucket)
                 results.copy_to_host_async()

@@ -43,12 +43,14 @@ class LogpsRequest:
       id: identifies the completion.
       tokens: token ids of the whole sequence.
       start: position of the first token that is scored, given all before it; at least 1.
+      top: how many of the likeliest tokens are told in each place, up to `MOST_TOP`.
       service: name of the service.
     """
 
     id: Hashable
     tokens: tuple[int, ...]
     start: int = 1
+    top: int = MOST_TOP
     service: str = PROMPT_LOGPS_SERVICE
 
     def __post_init__(self) -> None:
@@ -78,6 +80,8 @@ class LogpsCompletion:
 class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
     """Scores sequences of like length in batches; each shape is compiled on first use."""
 
+    MOST_RUNNING = 2  # results are large: a megabyte or more each
+
     def __init__(self, device: DeviceCalls):
         """A service without requests.
 
@@ -87,11 +91,12 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         super().__init__()
         self._device = device
         self._programs: dict[int, Any] = {}  # by bucket, compiled
+        self._fitting: set[int] = set()  # buckets for which there was memory
         kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         self._batch_tokens = _BATCH_TOKENS[kind]
 
     def check(self, length: int) -> None:
-        """Compiles what scores sequences of a length, unless it has been.
+        """Compiles what scores sequences of a length, unless it has been, and looks for memory.
 
         Raises:
           UserError: the sequences are longer than a sliding window of the model, or it would take
@@ -99,9 +104,10 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         """
         bucket = self._bucket(length)
         if bucket not in self._programs:
-            compiled = self._compile(bucket)
-            self._check_memory(compiled, bucket)
-            self._programs[bucket] = compiled
+            self._programs[bucket] = self._compile(bucket)
+        if bucket not in self._fitting:
+            self._check_memory(self._programs[bucket], bucket)
+            self._fitting.add(bucket)
 
     def bucket(self, request: LogpsRequest) -> int:
         """Length to which the sequence is padded: a power of two, or the window."""
@@ -123,9 +129,11 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         """What was scored of a row."""
         own = results[row, request.start - 1 : len(request.tokens) - 1]
         count = (own.shape[1] - 1) // 2
-        values = np.ascontiguousarray(own[:, : count + 1]).view(np.float32)
-        pairs = zip(own[:, count + 1 :].tolist(), values[:, 1:].tolist(), strict=True)
-        top = tuple(tuple(zip(ids, logps, strict=True)) for ids, logps in pairs)
+        told = min(count, request.top)
+        values = np.ascontiguousarray(own[:, : told + 1]).view(np.float32)
+        ids = own[:, count + 1 : count + 1 + told]
+        pairs = zip(ids.tolist(), values[:, 1:].tolist(), strict=True)
+        top = tuple(tuple(zip(*each, strict=True)) for each in pairs)
         return LogpsCompletion(request.id, tuple(values[:, 0].tolist()), top)
 
     def _bucket(self, length: int) -> int:
@@ -151,7 +159,7 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         free, stats = self._device.free_bytes, compiled.memory_analysis()
         if free is None or stats is None:
             return
-        needed = stats.temp_size_in_bytes + stats.output_size_in_bytes
+        needed = stats.temp_size_in_bytes + self.MOST_RUNNING * stats.output_size_in_bytes
         if needed > free:
             raise UserError(
                 f"log-probabilities of {bucket} tokens need {needed / 2**30:.1f} GiB, and "
@@ -235,9 +243,9 @@ def _whole_sequences(config: ModelConfig, stacked: bool) -> PagedBackend:
 class LogpsTask(Task[LogpsCompletion]):
     """The completion of one request."""
 
-    def __init__(self, tokens: Sequence[int], start: int = 1):
+    def __init__(self, tokens: Sequence[int], start: int = 1, top: int = MOST_TOP):
         """A task that has asked nothing yet; see `LogpsRequest`."""
-        self._request = LogpsRequest((), tuple(tokens), start)
+        self._request = LogpsRequest((), tuple(tokens), start, top)
 
     def start(self) -> list[LogpsRequest]:
         """The only request."""

@@ -146,15 +146,20 @@ class Answerer:
         """Whether a reward model can guide its searches."""
         return self._prm is not None
 
-    def logps_task(self, tokens: Sequence[int], start: int) -> LogpsTask:
+    def logps_task(self, tokens: Sequence[int], start: int, top: int) -> LogpsTask:
         """The task of scoring a sequence from a token on, for who steps the driver himself.
+
+        Args:
+          tokens: of the sequence.
+          start: position of the first token that is scored.
+          top: how many of the likeliest tokens are told in each place.
 
         Raises:
           UserError: there is too little memory for sequences of this length.
         """
         assert self._prompt_logps is not None
         self._prompt_logps.check(len(tokens))
-        return LogpsTask(tokens, start)
+        return LogpsTask(tokens, start, top)
 
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""

@@ -23,7 +23,7 @@ class Choice:
       number: among the answers to the request.
       text: its text.
       ids: of its tokens.
-      logps: of the same, before temperature and filters; (): they are not known.
+      logps: of the same, before temperature and filters; []: they are not known.
       finish: why it ended, in OpenAI's words; "": it has not.
       found: what a search has found; None: it was sampled.
     """
@@ -31,7 +31,7 @@ class Choice:
     number: int
     text: ChoiceText
     ids: list[int] = field(default_factory=list)
-    logps: tuple[float, ...] = ()
+    logps: list[float] = field(default_factory=list)
     finish: str = ""
     found: Found | None = None
 
@@ -71,21 +71,26 @@ class Answers:
           makes: of each answer, whose result is a `Completion` or `Found`.
           priority: of the request.
           streams: whether tokens are wanted as they are sampled.
+
+        Raises:
+          ApiError: too many others have come since the request was looked at.
         """
-        return self._serving.thread.asking(makes, self._serving.next_priority(priority), streams)
+        self._serving.check_room(len(makes))
+        return self._asking(makes, priority, streams)
 
     async def score(
-        self, sequences: Mapping[int, tuple[tuple[int, ...], int]], priority: int
+        self, sequences: Mapping[int, tuple[tuple[int, ...], int]], top: int, priority: int
     ) -> dict[int, LogpsCompletion]:
         """Log-probabilities of tokens, with the likeliest in their places.
 
         Args:
           sequences: by the number of a choice, token ids and the place of the first that is scored.
+          top: how many of the likeliest are told.
           priority: of the request.
         """
         numbers, found = list(sequences), {}
-        makes = [_scoring(*sequences[number]) for number in numbers]
-        with self.ask(makes, priority, streams=False) as stream:
+        makes = [_scoring(*sequences[number], top) for number in numbers]
+        with self._asking(makes, priority, streams=False) as stream:
             async for event in stream:
                 if event.error is not None:
                     raise event.error
@@ -108,6 +113,9 @@ class Answers:
             choice = self.choices[event.choice]
             yield choice, self._take(choice, event, stream)
         metrics.count_answers(self.usage, self._seconds)
+
+    def _asking(self, makes: Sequence[Make], priority: int, streams: bool) -> Stream:
+        return self._serving.thread.asking(makes, self._serving.next_priority(priority), streams)
 
     @property
     def _seconds(self) -> float:
@@ -142,8 +150,8 @@ class Answers:
         self.usage.reasoning += num_reasoning_tokens(tokenizer, choice.ids, self._begun)
 
 
-def _scoring(tokens: tuple[int, ...], start: int) -> Make:
-    return lambda answerer: answerer.logps_task(tokens, start)
+def _scoring(tokens: tuple[int, ...], start: int, top: int) -> Make:
+    return lambda answerer: answerer.logps_task(tokens, start, top)
 
 
 def _as_completion(found: Found) -> Completion:

@@ -5,7 +5,8 @@ do are accepted, and so are those of which a value changes nothing (`tools: []`)
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,9 +15,29 @@ from starlette.requests import ClientDisconnect
 from stair_jax.server.errors import ApiError, ClientGoneError
 
 B = TypeVar("B", bound="Body")
+T = TypeVar("T")
 _Neutral = Callable[[Any], bool]
 _LARGEST_INT = 2**63 - 1
+_SHORT_BODY = 2**16  # bytes: what is longer is read beside the event loop
 MOST_STOPS = 16
+MOST_CHOICES = 2**16  # as in the settings
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    """Says how far a list is read: up to its first error, as no other is told.
+
+    One for each item would take a thousand times the memory of the body.
+    """
+
+    most: int = 2**32
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return {**handler(source), "fail_fast": True, "max_length": self.most}
+
+
+Items = Annotated[list[T], _Bounded()]
+Choices = Annotated[list[T], _Bounded(MOST_CHOICES)]  # of which each has an answer of its own
 
 
 def _one_of(*values: Any) -> _Neutral:
@@ -82,11 +103,11 @@ class Body(BaseModel):
         if not isinstance(value, dict):
             return value
         neutral = {**_NEUTRAL, **cls.NEUTRAL}
-        return {
-            name: given
-            for name, given in value.items()
-            if name in cls.model_fields or name not in neutral or not neutral[name](given)
-        }
+        known = {name: given for name, given in value.items() if name in cls.model_fields}
+        for name, given in value.items():
+            if name not in known and not (name in neutral and neutral[name](given)):
+                return {**known, name: given}  # it is refused: the others need no error too
+        return known
 
 
 class StreamOptions(Body):
@@ -125,9 +146,9 @@ class SamplingFields(Body):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=2**24)
     max_tokens: int | None = Field(None, ge=1, le=_LARGEST_INT)
-    n: int | None = Field(None, ge=1, le=2**16)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     seed: int | None = Field(None, ge=-_LARGEST_INT, le=_LARGEST_INT)
-    stop: str | list[str] | None = None
+    stop: str | Items[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     priority: int = Field(0, ge=-(2**20), le=2**20)
@@ -169,7 +190,11 @@ async def read_body(request: Request, cls: type[B]) -> B:
       ApiError: it is no JSON, or a field cannot be; names the first one. Or the client has gone.
     """
     try:
-        return cls.model_validate_json(await request.body())
+        text = await request.body()
+        if len(text) <= _SHORT_BODY:
+            return cls.model_validate_json(text)
+        read: B = await request.app.state.serving.in_text_thread(cls.model_validate_json, text)
+        return read
     except ValidationError as error:
         raise _refusal(error) from None
     except ClientDisconnect:

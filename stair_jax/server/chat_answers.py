@@ -1,5 +1,6 @@
 """The answers to one chat, as a whole response or as pieces of one."""
 
+import copy
 import time
 import uuid
 from collections import Counter
@@ -42,7 +43,15 @@ class ChatAnswers:
         self._serving, self._body, self._prompt = serving, body, prompt
         self._search = search
         self._makes = self._sampled() if search is None else self._searched(search)
-        texts = [self._new_text() for _ in range(body.num_choices)]
+        if body.logprobs:
+            tokens = body.num_choices * serving.most_tokens(body.most_tokens)
+            serving.check_logprobs(tokens, body.top_logprobs or 0)
+        reasoning = Reasoning(serving.settings.reasoning, serving.files.is_structured)
+        reasoning.add(prompt.prefill)  # it goes on from there; what it said is not repeated
+        texts = [
+            ChoiceText(serving.tokenizer, body.stops, copy.copy(reasoning))
+            for _ in range(body.num_choices)
+        ]
         self._answers = Answers(serving, texts, len(prompt.tokens), prompt.prefill)
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -58,11 +67,12 @@ class ChatAnswers:
             async for choice, delta in self._answers.deltas(stream):
                 found[choice.number] = joined(found[choice.number], delta)
         scored = await self._scored(self._answers.choices)
+        logprobs = await self._all_logprobs(scored)
         choices = [
             {
                 "index": choice.number,
                 "message": {"role": "assistant", **self._texts(delta), "refusal": None},
-                "logprobs": self._logprobs(choice, scored),
+                "logprobs": logprobs.get(choice.number),
                 "finish_reason": choice.finish,
                 **self._details(choice),
             }
@@ -83,8 +93,12 @@ class ChatAnswers:
                 if choice.number not in begun:
                     begun.add(choice.number)
                     yield self._piece(choice, {"role": "assistant", "content": ""})
-                scored = await self._scored([choice]) if choice.finish else {}
-                logprobs = self._logprobs(choice, scored, told[choice.number])
+                scored = await self._scored([choice] if choice.finish else [])
+                arguments = choice, scored, told[choice.number]
+                if scored:
+                    logprobs = await self._serving.in_text_thread(self._logprobs, *arguments)
+                else:
+                    logprobs = self._logprobs(*arguments)
                 told[choice.number] = len(choice.ids)
                 if delta.reasoning or delta.content or logprobs:
                     yield self._piece(choice, self._texts(delta, is_piece=True), logprobs)
@@ -118,13 +132,7 @@ class ChatAnswers:
             return {}
         tokens = self._prompt.tokens
         wanted = {c.number: ((*tokens, *c.ids), len(tokens)) for c in choices if c.ids}
-        return await self._answers.score(wanted, self._body.priority)
-
-    def _new_text(self) -> ChoiceText:
-        serving = self._serving
-        reasoning = Reasoning(serving.settings.reasoning, serving.files.is_structured)
-        reasoning.add(self._prompt.prefill)  # it goes on from there; what it said is not repeated
-        return ChoiceText(serving.tokenizer, self._body.stops, reasoning)
+        return await self._answers.score(wanted, self._body.top_logprobs or 0, self._body.priority)
 
     def _texts(self, delta: Delta, is_piece: bool = False) -> dict[str, Any]:
         """Fields of a message; steps are in two, as clients look for either."""
@@ -155,8 +163,13 @@ class ChatAnswers:
         tokenizer, found = self._serving.tokenizer, scored.get(choice.number)
         if found is None:
             return chat_logprobs(tokenizer, choice.ids[start:], choice.logps[start:])
-        top = [likeliest[: self._body.top_logprobs or 0] for likeliest in found.top]
-        return chat_logprobs(tokenizer, choice.ids, found.logps, top)
+        return chat_logprobs(tokenizer, choice.ids, found.logps, found.top)
+
+    async def _all_logprobs(self, scored: dict[int, LogpsCompletion]) -> dict[int, Any]:
+        """By the number of the choice; {}: they are not wanted."""
+        choices = self._answers.choices if self._body.logprobs else ()
+        run = self._serving.in_text_thread
+        return {choice.number: await run(self._logprobs, choice, scored) for choice in choices}
 
     def _details(self, choice: Choice) -> dict[str, Any]:
         if self._search is None or not self._search.details or choice.found is None:

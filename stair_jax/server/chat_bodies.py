@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from stair_jax.data.questions import Message
 from stair_jax.inference.prompt_logps import MOST_TOP
-from stair_jax.server.bodies import Body, SamplingFields, is_empty
+from stair_jax.server.bodies import Body, Items, SamplingFields, is_empty
 
 
 class TextPart(Body):
@@ -30,7 +30,7 @@ class ChatMessage(Body):
         ("name", "refusal", "audio", "annotations", "tool_calls", "function_call"), is_empty
     )
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Items[TextPart]
     reasoning: str | None = None
     reasoning_content: str | None = None
 
@@ -54,7 +54,7 @@ class ChatBody(SamplingFields):
       search: what the name of a model cannot say of a search, see `SearchFields`.
     """
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)

@@ -24,13 +24,19 @@ class CompletionAnswers:
         """Nothing is asked yet.
 
         Raises:
-          UserError: the model cannot be asked so.
+          ApiError: the model cannot be asked so, or too much is.
         """
         self._serving, self._body = serving, body
         self._prompts = [prompt for prompt in prompts for _ in range(body.num_choices)]
         texts = [ChoiceText(serving.tokenizer, body.stops, Reasoning("raw")) for _ in self._prompts]
         self._answers = Answers(serving, texts, sum(len(prompt.tokens) for prompt in prompts))
         self._makes = list(self._sampled(prompts)) if body.most_tokens else []
+        if body.logprobs is not None:
+            most = serving.most_tokens(body.most_tokens) if body.most_tokens else 0
+            tokens = len(self._prompts) * most
+            if body.echo:
+                tokens += sum(len(prompt.tokens) for prompt in self._prompts)
+            serving.check_logprobs(tokens, body.logprobs)
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -47,10 +53,13 @@ class CompletionAnswers:
                 async for choice, delta in self._answers.deltas(stream):
                     found[choice.number] = joined(found[choice.number], delta)
         scored = await self._scored()
-        choices = [
-            self._choice(choice, self._echo(choice) + delta.content, scored.get(choice.number))
-            for choice, delta in zip(self._answers.choices, found, strict=True)
-        ]
+        choices = []
+        for choice, delta in zip(self._answers.choices, found, strict=True):
+            arguments = choice, self._echo(choice) + delta.content, scored.get(choice.number)
+            if self._body.logprobs is None:
+                choices.append(self._choice(*arguments))
+            else:  # their texts take long
+                choices.append(await self._serving.in_text_thread(self._choice, *arguments))
         return {**self._head, "choices": choices, "usage": self._answers.usage.as_json()}
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -90,7 +99,7 @@ class CompletionAnswers:
             tokens, start = (*prompt, *choice.ids), 1 if self._body.echo else len(prompt)
             if len(tokens) > start:
                 wanted[choice.number] = (tokens, start)
-        return await self._answers.score(wanted, self._body.priority)
+        return await self._answers.score(wanted, self._body.logprobs, self._body.priority)
 
     def _sampled(self, prompts: list[TextPrompt]) -> Iterator[Make]:
         body = self._body
@@ -129,6 +138,5 @@ class CompletionAnswers:
             self._serving.tokenizer,
             (*echoed, *choice.ids),
             scored,
-            self._body.logprobs,
             len(text) if choice.text.is_stopped else None,
         )

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from stair_jax.inference.prompt_logps import MOST_TOP
 from stair_jax.run.answering import Answerer
-from stair_jax.server.bodies import SamplingFields
+from stair_jax.server.bodies import Choices, Items, SamplingFields
 from stair_jax.server.errors import ApiError
 from stair_jax.server.prompts import check_length
 from stair_jax.server.tokenizing import check_ids, encode_plain, plain_text
@@ -34,7 +34,7 @@ class CompletionBody(SamplingFields):
         "best_of": lambda value: value is None or value == 1,
         "suffix": lambda value: value in (None, ""),
     }
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Choices[str] | Items[int] | Choices[Items[int]]
     max_tokens: int | None = Field(None, ge=0, le=2**62)
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP)

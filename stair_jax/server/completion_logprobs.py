@@ -13,7 +13,6 @@ def completion_logprobs(
     tokenizer: Tokenizer,
     ids: Sequence[int],
     scored: LogpsCompletion | None,
-    count: int,
     length: int | None = None,
 ) -> dict[str, Any]:
     """The field `logprobs` of a choice.
@@ -22,7 +21,6 @@ def completion_logprobs(
       tokenizer: of the model.
       ids: of the text, with those of the prompt where it is echoed.
       scored: of the last of them; None: none is scored. What nothing stands before has none.
-      count: of the likeliest tokens that are told in the place of each, beside the token itself.
       length: characters of the text, where it was cut before a stop text; None: all count.
     """
     tokens = [token_text(tokenizer, id) for id in ids]
@@ -33,7 +31,7 @@ def completion_logprobs(
     if scored is not None:
         logps += [max(logp, LEAST) for logp in scored.logps]
         for token, logp, likeliest in zip(tokens[unscored:], scored.logps, scored.top, strict=True):
-            top.append(_top(tokenizer, token, logp, likeliest[:count]))
+            top.append(_top(tokenizer, token, logp, likeliest))
     kept = len(ids)
     if length is not None:
         kept = sum(offset < length for offset in offsets)

@@ -1,5 +1,6 @@
 """What each request passes before its route: key, drain, requests at once, size of the body."""
 
+import asyncio
 import time
 from collections import Counter
 
@@ -11,6 +12,7 @@ from stair_jax.server.keys import Keys
 from stair_jax.server.serving import Serving
 
 _DRAIN_SECONDS = 1  # after which another server may have taken over
+_BODY_SECONDS = 120  # that a client may take to send a body
 
 
 class Gate:
@@ -66,6 +68,8 @@ class Gate:
         if serving.state != "ready":
             wait = {"Retry-After": str(_DRAIN_SECONDS)}
             raise ApiError(503, f"the server is {serving.state}", code=serving.state, headers=wait)
+        if serving.num_requests >= serving.most_answers:  # before their bodies take memory
+            raise serving.queue_full(f"{serving.num_requests} requests are under way")
         most = serving.settings.max_requests_per_key
         if most and self._under_way[key] >= most:
             raise ApiError(
@@ -97,15 +101,26 @@ class Gate:
             self._serving.metrics.count_request(path, status, seconds)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` for a body of limited size; it raises an ApiError where the body is larger."""
+        """`receive` for a body of limited size, that comes in limited time.
+
+        It raises an ApiError where the body is larger, or takes longer.
+        """
         most, size = self._serving.settings.max_body_bytes, 0
+        until: float | None = asyncio.get_running_loop().time() + _BODY_SECONDS
         declared = Headers(scope=scope).get("content-length", "")
         is_declared_larger = declared.isascii() and declared.isdigit() and int(declared) > most
 
         async def limited() -> Message:
-            nonlocal size
+            nonlocal size, until
             if not is_declared_larger:
-                message = await receive()
+                try:
+                    async with asyncio.timeout_at(until):
+                        message = await receive()
+                except TimeoutError:
+                    text = f"the body did not come within {_BODY_SECONDS} seconds"
+                    raise ApiError(408, text, code="body_too_slow") from None
+                if not message.get("more_body"):
+                    until = None  # from now on a client is waited for as long as it stays
                 size += len(message.get("body", b""))
                 if size <= most:
                     return message

@@ -53,7 +53,8 @@ def read_keys(path: str) -> Keys | None:
     keys = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if line and not line.startswith("#"):
-            if len(line) < _SHORTEST or not line.isascii() or " " in line or "\t" in line:
+            is_printable = line.isascii() and line.isprintable() and " " not in line
+            if len(line) < _SHORTEST or not is_printable:
                 raise UserError(f"--api-key-file={path}, line {number} is no key: {_FORM}")
             keys.append(line)
     if not keys:

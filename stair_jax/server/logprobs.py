@@ -42,8 +42,9 @@ def token_entry(tokenizer: Tokenizer, id: int, logp: float) -> dict[str, Any]:
 
 def token_bytes(tokenizer: Tokenizer, id: int) -> list[int]:
     """The bytes of one token, which may be a part of a character: its text cannot be told then."""
-    text, piece = token_text(tokenizer, id), tokenizer.hf.backend_tokenizer.id_to_token(id) or ""
+    text = token_text(tokenizer, id)
     if "\ufffd" in text:
+        piece = tokenizer.hf.backend_tokenizer.id_to_token(id) or ""
         if found := _BYTE_PIECE.fullmatch(piece):
             return [int(found[1], 16)]
         if set(piece) <= _BYTES.keys():

@@ -68,13 +68,15 @@ class Reasoning:
         if self._is_raw:
             return Delta(content=text)
         self._pending += text
-        while tag := TAG_PATTERN.search(self._pending):
-            self._take(self._pending[: tag.start()])
-            self._pending = self._pending[tag.end() :]
+        place = 0
+        for tag in TAG_PATTERN.finditer(self._pending):
+            self._take(self._pending[place : tag.start()])
             self._turn(tag.group())
-        known = len(self._pending) - _possible_tag(self._pending)
-        self._take(self._pending[:known])
-        self._pending = self._pending[known:]
+            place = tag.end()
+        rest = self._pending[place:]
+        known = len(rest) - _possible_tag(rest)
+        self._take(rest[:known])
+        self._pending = rest[known:]
         return self._taken()
 
     def end(self) -> Delta:

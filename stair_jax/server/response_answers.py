@@ -38,7 +38,7 @@ class ResponseAnswer:
         reasoning = Reasoning(serving.settings.reasoning, serving.files.is_structured)
         reasoning.add(prompt.prefill)
         text = ChoiceText(serving.tokenizer, (), reasoning)
-        self._answers = Answers(serving, [text], len(prompt.tokens))
+        self._answers = Answers(serving, [text], len(prompt.tokens), prompt.prefill)
         self._created, self._unique = int(time.time()), uuid.uuid4().hex
         self._numbers = 0
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from stair_jax.data.questions import Message
-from stair_jax.server.bodies import Body, SamplingFields
+from stair_jax.server.bodies import Body, Items, SamplingFields
 
 _Neutral = Callable[[Any], bool]
 
@@ -44,7 +44,7 @@ class InputMessage(Body):
     )
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputPart]
+    content: str | Items[InputPart]
 
     def as_message(self) -> Message:
         """The turn as the rest of the package has it."""
@@ -84,7 +84,7 @@ class ResponseBody(SamplingFields):
         "background": lambda value: value in (None, False),
         "top_logprobs": lambda value: value in (None, 0),
     }
-    input: str | list[InputMessage | ReasoningItem]
+    input: str | Items[InputMessage | ReasoningItem]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1, le=2**62)
     search: dict[str, Any] | None = None

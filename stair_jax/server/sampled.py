@@ -23,7 +23,7 @@ def sampling_of(body: SamplingFields, max_tokens: int | None, serving: Serving) 
       serving: the model.
     """
     defaults, tokenizer = serving.defaults, serving.tokenizer
-    most = min(max_tokens or defaults.max_answer_tokens, serving.max_length)
+    most = serving.most_tokens(max_tokens)
     if body.says_nothing_of_sampling:
         if defaults.method == "greedy":
             return greedy_sampling(tokenizer, most)

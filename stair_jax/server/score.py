@@ -1,7 +1,9 @@
 """/v1/score: what the reward model gives to an answer, step by step."""
 
+import itertools
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -12,7 +14,7 @@ from stair_jax.data.questions import Message
 from stair_jax.inference.step_scores import StepScore, StepScores
 from stair_jax.run.answering import Answerer
 from stair_jax.run.answering_thread import Make
-from stair_jax.server.bodies import Body, read_body
+from stair_jax.server.bodies import Body, Choices, Items, read_body
 from stair_jax.server.chat_bodies import ChatMessage
 from stair_jax.server.errors import ApiError
 from stair_jax.server.prompts import check_length, encode_messages
@@ -20,6 +22,7 @@ from stair_jax.server.searching import finite
 from stair_jax.server.serving import Serving, serving_of
 from stair_jax.server.streaming import attended
 from stair_jax.text.scoring import encode_scored
+from stair_jax.text.steps import split_steps
 from stair_jax.text.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -37,9 +40,9 @@ class ScoreBody(Body):
     """
 
     model: str
-    messages: list[ChatMessage] | None = Field(None, min_length=1)
+    messages: Items[ChatMessage] | None = Field(None, min_length=1)
     prompt: str | None = None
-    answer: str | list[str] | None = None
+    answer: str | Choices[str] | None = None
     priority: int = Field(0, ge=-(2**20), le=2**20)
 
     @model_validator(mode="after")
@@ -86,17 +89,42 @@ async def score(request: Request) -> JSONResponse:
     if len(body.answers) > most:
         raise ApiError(400, f"answer has {len(body.answers)} texts: it may have {most}", "answer")
     serving.check_room(len(body.answers))
-    tokens = await serving.in_text_thread(_encode, serving.answerer, body)
+    tokens = await serving.in_text_thread(_encode, serving.answerer, body, most)
     found = await attended(request.receive, _score(serving, body, tokens))
     return JSONResponse(_response(serving, body, tokens, found))
 
 
-def _encode(answerer: Answerer, body: ScoreBody) -> Scored:
+def _encode(answerer: Answerer, body: ScoreBody, most_texts: int) -> Scored:
     prompt = encode_messages(answerer, body.chat).tokens
     answers = [tuple(encode_scored(answerer.files.tokenizer, text)) for text in body.answers]
     for answer in answers:
         check_length((*prompt, *answer[:-1]), answerer.max_length, "answer")
+    _check_work(answerer, prompt, answers, most_texts)
     return Scored(prompt, answers)
+
+
+def _check_work(
+    answerer: Answerer,
+    prompt: tuple[int, ...],
+    answers: Sequence[tuple[int, ...]],
+    most_texts: int,
+) -> None:
+    """Raises an ApiError where more is read than so many texts that fill the context.
+
+    The reward model reads an answer anew for each of its steps, of which a text may have thousands.
+    """
+    tags, read = answerer.files.tokenizer.tags, 0
+    for answer in answers:
+        ends = itertools.accumulate(map(len, split_steps(answer, tags)))
+        read += sum(len(prompt) + end for end in ends)
+    most = most_texts * answerer.max_length
+    if read > most:
+        raise ApiError(
+            400,
+            f"the steps of the answers, each with all before it, have {read} tokens: a request may "
+            f"have {most}, so send fewer answers, or shorter ones",
+            "answer",
+        )
 
 
 async def _score(serving: Serving, body: ScoreBody, tokens: Scored) -> list[list[StepScore]]:
@@ -105,6 +133,7 @@ async def _score(serving: Serving, body: ScoreBody, tokens: Scored) -> list[list
 
     found: dict[int, list[StepScore]] = {}
     makes = [make(answer) for answer in tokens.answers]
+    serving.check_room(len(makes))  # others have come meanwhile
     with serving.thread.asking(makes, serving.next_priority(body.priority)) as stream:
         async for event in stream:
             if event.error is not None:

@@ -123,7 +123,7 @@ def search_settings(
         settings = replace(settings, top_p=body.top_p)
     if body.top_k is not None:
         settings = replace(settings, top_k=max(0, body.top_k))
-    answer = min(most or settings.max_answer_tokens, serving.max_length)
+    answer = serving.most_tokens(most)
     step = min(settings.max_step_tokens, answer)
     return replace(settings, max_answer_tokens=answer, max_step_tokens=step)
 

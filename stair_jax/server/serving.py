@@ -23,6 +23,7 @@ from stair_jax.server.settings import ServerSettings
 from stair_jax.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
+_MOST_LOGPROBS = 2**20  # of one response, whose text then has some 100 MB
 _PRIORITY_STEP = 2**40  # a request's priority counts before its place in the queue
 
 
@@ -117,16 +118,39 @@ class Serving:
 
     def check_room(self, count: int) -> None:
         """Raises an ApiError where so many more answers would have to wait too long."""
-        slots = self.answerer.engine.device.engine_config.num_slots
-        most = slots + self.settings.max_queue
-        under_way = self.thread.num_open
+        under_way, most = self.thread.num_open, self.most_answers
         if under_way + count > most:
+            raise self.queue_full(f"{under_way} answers are under way, and {most} may be")
+
+    def most_tokens(self, asked: int | None) -> int:
+        """Of an answer; `asked` are those that the request names."""
+        return min(asked or self.defaults.max_answer_tokens, self.max_length)
+
+    def check_logprobs(self, tokens: int, top: int) -> None:
+        """Raises an ApiError where a response would have too many log-probabilities.
+
+        Args:
+          tokens: of all texts of the response, at most.
+          top: how many of the likeliest are told in the place of each.
+        """
+        count = tokens * (1 + top)
+        if count > _MOST_LOGPROBS:
             raise ApiError(
-                429,
-                f"{under_way} answers are under way, and {most} may be: come back later",
-                code="queue_full",
-                headers=self.retry_after,
+                400,
+                f"the request asks for up to {count} log-probabilities, and {_MOST_LOGPROBS} may "
+                "be: ask for fewer texts, fewer tokens, or fewer of the likeliest",
+                "logprobs",
             )
+
+    @property
+    def most_answers(self) -> int:
+        """That are sampled or wait; a request asks for one at least."""
+        return self.answerer.engine.device.engine_config.num_slots + self.settings.max_queue
+
+    def queue_full(self, why: str) -> ApiError:
+        """What a client is told who is to come back."""
+        message = f"{why}: come back later"
+        return ApiError(429, message, code="queue_full", headers=self.retry_after)
 
     @property
     def retry_after(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ T = TypeVar("T")
 _JSON = json.JSONEncoder(separators=(",", ":"))
 LOG = logging.getLogger("stair_jax.server")
 DONE = b"data: [DONE]\n\n"
+_READ_SECONDS = 120  # that a client may read nothing
 
 
 async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -86,13 +87,20 @@ class Streamed(Response):
             await _send_body(send, event)
             async for event in self._events:
                 await _send_body(send, event)
+        except ClientGoneError:
+            raise
         except Exception as error:
             await _send_body(send, event_of(_told(error).body))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    """Sends a piece; who reads none for long has gone, so that its answers wait for nobody."""
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    except TimeoutError:
+        raise ClientGoneError from None
 
 
 def _told(error: Exception) -> ApiError:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from stair_jax.data.questions import with_system
 from stair_jax.run.answering import Answerer
-from stair_jax.server.bodies import Body, read_body
+from stair_jax.server.bodies import Body, Items, read_body
 from stair_jax.server.chat_bodies import ChatMessage
 from stair_jax.server.errors import ApiError
 from stair_jax.server.logprobs import token_text
@@ -34,7 +34,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(None, min_length=1)
+    messages: Items[ChatMessage] | None = Field(None, min_length=1)
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -56,7 +56,7 @@ class DetokenizeBody(Body):
     """
 
     model: str | None = None
-    tokens: list[int]
+    tokens: Items[int]
 
 
 @router.post("/tokenize")

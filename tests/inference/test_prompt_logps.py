@@ -72,6 +72,16 @@ def test_they_are_those_of_sampled_tokens_too():
     np.testing.assert_allclose(found.logps, completion.logps, atol=1e-5)
 
 
+def test_no_more_of_the_likeliest_tokens_are_told_than_are_asked_for():
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    driver = Driver(engine, {PROMPT_LOGPS_SERVICE: PromptLogps(engine.device)})
+    task = GatherTask(LogpsTask(SEQUENCES[1], 3, count) for count in (0, 2, 20))
+    ((none, two, all_),) = run_tasks(driver, [task])
+    assert none.logps == two.logps == all_.logps and none.top == ((),) * 4
+    assert two.top == tuple(top[:2] for top in all_.top) and len(all_.top[0]) == 20
+
+
 def test_a_mesh_changes_nothing():
     mesh = make_mesh(MeshShape(data=2, tensor=2), jax.devices()[:4])
     config, params = tiny_model()
@@ -97,8 +107,25 @@ def test_what_does_not_fit_beside_the_cache_is_refused_before_it_is_computed(mon
     config, params = tiny_model()
     engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
     service = PromptLogps(engine.device)
+    compiled, compile = [], service._compile
+    monkeypatch.setattr(service, "_compile", lambda bucket: compiled.append(1) or compile(bucket))
     monkeypatch.setattr(type(engine.device), "free_bytes", 2**16)
-    with pytest.raises(UserError, match=r"of 128 tokens need .* lower runtime.cache_tokens"):
-        service.check(100)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"of 128 tokens need .* lower runtime.cache_tokens"):
+            service.check(100)
     monkeypatch.setattr(type(engine.device), "free_bytes", 2**30)
     service.check(100)
+    assert len(compiled) == 1
+
+
+def test_few_results_are_on_the_device_at_once():
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    service = PromptLogps(engine.device)
+    service._batch_tokens = 128  # a sequence a batch
+    service.submit(LogpsRequest(number, SEQUENCES[-1]) for number in range(7))
+    found, most = [], 0
+    while service.pending:
+        found += service.step()
+        most = max(most, len(service._running))
+    assert [completion.id for completion in found] == [*range(7)] and most <= 2

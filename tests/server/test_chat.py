@@ -4,6 +4,9 @@ import asyncio
 import json
 
 import pytest
+from pydantic import ValidationError
+
+from stair_jax.server.chat_bodies import ChatBody
 
 
 def events_of(response):
@@ -207,6 +210,21 @@ def test_another_model_is_not_found(ask, chat_body):
 def test_what_is_no_json_object_is_refused(ask, body):
     response = ask(body)
     assert response.status_code == 400 and response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [1] * 10**5},
+        {"messages": [{"role": "user", "content": [1] * 10**5}]},
+        {"messages": [], **{f"field{number}": 1 for number in range(10**4)}},
+        {"messages": [], "stop": [1] * 10**5},
+    ],
+)
+def test_of_many_errors_the_first_alone_is_looked_for(body):
+    with pytest.raises(ValidationError) as raised:
+        ChatBody.model_validate_json(json.dumps({"model": "tiny", **body}))
+    assert raised.value.error_count() <= 4
 
 
 def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_form(serve):

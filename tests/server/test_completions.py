@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stair_jax.server import serving
+
 PATH = "/v1/completions"
 
 
@@ -17,6 +19,15 @@ def complete(ask):
         return ask({"model": "tiny", "prompt": prompt, **fields}, PATH)
 
     return post
+
+
+def test_more_log_probabilities_than_a_response_can_have_are_refused(complete, monkeypatch):
+    monkeypatch.setattr(serving, "_MOST_LOGPROBS", 63)
+    fields = {"max_tokens": 3, "logprobs": 2, "echo": True}
+    assert complete([[5] * 4] * 3, **fields).status_code == 200
+    refused = complete([[5] * 5] * 3, **fields)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "logprobs"
+    assert complete([[5] * 5] * 3, **fields | {"logprobs": None}).status_code == 200
 
 
 @pytest.fixture(scope="session")

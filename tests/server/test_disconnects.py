@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from stair_jax.server import streaming
 from stair_jax.server.app import make_app
 
 CHAT = "/v1/chat/completions"
@@ -104,3 +105,22 @@ def test_a_client_that_stays_gets_all(serve, chat_body):
     assert first["type"] == "http.response.start" and first["status"] == 200
     assert (b"content-type", b"text/event-stream; charset=utf-8") in first["headers"]
     assert pieces[-1]["body"] == b"data: [DONE]\n\n" and not last["more_body"]
+
+
+def test_a_client_that_stays_and_reads_nothing_frees_its_place(serve, chat_body, monkeypatch):
+    monkeypatch.setattr(streaming, "_READ_SECONDS", 0.01)
+
+    class Deaf(Client):
+        async def send(self, message):
+            await super().send(message)
+            if len(self.sent) > 2:
+                await asyncio.Event().wait()
+
+    async def run():
+        async with serve() as (_, serving):
+            client = Deaf(chat_body(seed=1, stream=True))
+            await client.run(make_app(serving))
+            assert serving.num_requests == 0 and serving.thread.num_open == 0
+            return client.sent
+
+    assert len(asyncio.run(run())) == 3

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from stair_jax.errors import UserError
+from stair_jax.server import gate
 from stair_jax.server.app import make_app
 from stair_jax.server.keys import Keys, read_keys
 
@@ -98,6 +99,7 @@ def test_a_key_file_may_have_comments_and_blank_lines(tmp_path):
         ("# nothing\n", "has no keys"),
         (f"{FIRST}\nshort\n", "line 2 is no key"),
         ("sk-with a space 0123\n", "line 1 is no key"),
+        ("sk-with\x00zero-0123\n", "line 1 is no key"),
         (
             "sk-\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9",
             "line 1 is no key",
@@ -163,6 +165,67 @@ def test_a_full_queue_is_told_with_when_to_come_back(ask, chat_body):
     assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1
     assert response.json()["error"]["code"] == "queue_full"
     assert ask(chat_body(n=7, max_tokens=1), max_queue=3).status_code == 200
+
+
+def test_requests_that_come_at_once_do_not_overfill_the_queue(serve, chat_body):
+    """All of them pass the gate before the first is asked; the tiny model has 4 slots."""
+
+    async def run():
+        async with serve(max_queue=3) as (client, serving):
+            asked, most = serving.thread.asking, []
+
+            def counted(*arguments, **options):
+                stream = asked(*arguments, **options)
+                most.append(serving.thread.num_open)
+                return stream
+
+            serving.thread.asking = counted
+            body = chat_body(n=2, max_tokens=4)
+            found = await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(9)))
+            return [response.status_code for response in found], max(most)
+
+    statuses, most = asyncio.run(run())
+    assert set(statuses) == {200, 429} and most <= 7
+
+
+def test_no_more_bodies_are_read_than_answers_may_be_asked(serve):
+    """The tiny model has 4 slots."""
+
+    async def run():
+        goes_on = asyncio.Event()
+
+        async def slow():
+            await goes_on.wait()
+            yield b"{}"
+
+        async with serve(max_queue=1) as (client, serving):
+            posts = [asyncio.create_task(client.post(CHAT, content=slow())) for _ in range(5)]
+            while serving.num_requests < 5:
+                await asyncio.sleep(0)
+            refused = await client.post(CHAT, json={})
+            goes_on.set()
+            return refused, [(await post).status_code for post in posts]
+
+    refused, others = asyncio.run(run())
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "queue_full"
+    assert others == [400] * 5
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
+    monkeypatch.setattr(gate, "_BODY_SECONDS", 0.01)
+
+    async def never():
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async def run():
+        async with serve() as (client, serving):
+            response = await client.post(CHAT, content=never())
+            return response, serving.num_requests
+
+    response, left = asyncio.run(run())
+    assert response.status_code == 408 and left == 0
+    assert response.json()["error"]["code"] == "body_too_slow"
 
 
 def test_more_answers_than_may_be_are_refused(ask, chat_body):

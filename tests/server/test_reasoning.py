@@ -1,5 +1,6 @@
 """A structured answer as reasoning and content, whole or as it is sampled."""
 
+import copy
 import itertools
 
 import pytest
@@ -44,6 +45,14 @@ def test_raw_text_is_content_with_its_tags():
 
 def test_all_that_a_model_without_tags_says_is_content():
     assert split(ANSWER, is_structured=False) == Delta("", ANSWER)
+
+
+def test_what_goes_on_with_a_copy_leaves_the_first_as_it_is():
+    first = Reasoning()
+    first.add("<|Reasoning_step|>a")
+    second = copy.copy(first)
+    second.add(" b<|/Reasoning_step|><|Output|>c")
+    assert first.add(" d") == Delta(" d")
 
 
 def test_an_answer_cut_off_inside_of_a_step_has_no_content():

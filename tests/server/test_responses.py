@@ -104,6 +104,13 @@ def test_an_earlier_answer_is_a_turn_and_its_reasoning_is_not_read(ask):
     )
 
 
+def test_reasoning_that_a_last_turn_has_begun_is_counted_as_such(ask):
+    begun = {"role": "assistant", "content": "<|Reasoning_step|>Title: Look\nIt is"}
+    turns = [{"role": "user", "content": "hello"}, begun]
+    usage = ask(body(turns, seed=1, max_output_tokens=4), PATH).json()["usage"]
+    assert usage["output_tokens_details"]["reasoning_tokens"] == usage["output_tokens"] == 4
+
+
 def test_a_search_answers_too(ask_guided):
     fields = {"model": "tiny:best-of-2", "search": {"details": True}}
     found = ask_guided(body(seed=1) | fields, PATH).json()

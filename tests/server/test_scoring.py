@@ -51,6 +51,15 @@ def test_what_cannot_be_scored_is_refused(ask_guided, body):
     assert response.status_code == 400 and response.json()["error"]["message"]
 
 
+def test_an_answer_of_countless_steps_is_not_read_anew_for_each(ask_guided):
+    """The context has 128 tokens."""
+    body = {"model": "tiny", "prompt": "why?", "answer": steps.REASONING_CLOSE * 40}
+    response = ask_guided(body, "/v1/score", max_choices=2)
+    assert response.status_code == 400
+    assert "a request may have 256" in response.json()["error"]["message"]
+    assert ask_guided(body, "/v1/score", max_choices=100).status_code == 200
+
+
 def test_without_a_reward_model_nothing_is_scored(ask):
     response = ask({"model": "tiny", "prompt": "a", "answer": "b"}, "/v1/score")
     assert response.status_code == 400 and "--prm" in response.json()["error"]["message"]
