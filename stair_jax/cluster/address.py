@@ -63,7 +63,7 @@ def guard(address: ClusterAddress) -> None:
     """
     if address.is_local:
         os.environ[AUTH_MODE] = "token"
-        os.environ[AUTH_TOKEN] = secrets.token_hex(32)
+        os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))  # Ray reads it once a process
     elif os.environ.get(AUTH_MODE) != "token":
         raise UserError(
             f"--cluster={address.text}: whoever reaches a Ray cluster without a token can run "

@@ -76,7 +76,7 @@ class WorkQueue(Generic[T]):
             most = min(most, -(-left // max(workers, 1)) - len(held))
         if self.is_dealt and not held:
             return [self._give(given, worker) for given in self._singles(worker, most)]
-        taken = []
+        taken: list[T] = []
         while self._waiting and len(taken) < most:
             item = heapq.heappop(self._waiting)[-1]
             self._read()

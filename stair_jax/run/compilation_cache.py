@@ -24,6 +24,15 @@ def use_compilation_cache(folder: str | Path) -> None:
     compilation_cache.reset_cache()  # what was compiled before had none
 
 
+def cache_folder() -> Path | None:
+    """The folder that `use_compilation_cache` was called with; None: it was not."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_compilation_cache_dir:
+        return None
+    return Path(jax.config.jax_compilation_cache_dir).parent
+
+
 def users_cache() -> Path:
     """The user's folder of caches, for compiled programs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair_jax"

@@ -120,7 +120,11 @@ class PromptQueue:
 
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
         """Records that a prompt gets no tree."""
-        self._skipped[place] = prompt.id, reason
+        self.skip_id(place, prompt.id, reason)
+
+    def skip_id(self, place: int, id: str, reason: str) -> None:
+        """As `skip`, of a prompt by its id."""
+        self._skipped[place] = id, reason
 
     @property
     def skipped(self) -> list[tuple[str, str]]:

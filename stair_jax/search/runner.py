@@ -17,7 +17,14 @@ from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.tokenizer import Tokenizer
 
-__all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "make_queue", "run_search"]
+__all__ = [
+    "EngineProtocol",
+    "ProgressListener",
+    "SearchReport",
+    "SearchSettings",
+    "make_queue",
+    "run_search",
+]
 
 
 def run_search(
