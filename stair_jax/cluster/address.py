@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from stair_jax.errors import UserError
 
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"  # environment variables of Ray
+# Whether Ray lets other machines in; where not, it listens at 127.0.0.1 alone. Despite its name it
+# counts on Linux too.
+_OTHER_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _MOST_WORKERS = 1024
 _LOCAL, _RAY = re.compile(r"local:(\d{1,9})", re.ASCII), re.compile(r"ray://(\S+:\d{1,5})")
 
@@ -56,13 +59,16 @@ def read_address(text: str) -> ClusterAddress:
 
 
 def guard(address: ClusterAddress) -> None:
-    """Has Ray ask each peer for a token, which a cluster of this machine alone draws for itself.
+    """Has Ray ask each peer for a token; to be called before Ray is imported.
+
+    A cluster of this machine alone draws a token for itself, and listens at 127.0.0.1.
 
     Raises:
       UserError: the cluster is open to anybody who reaches it.
     """
     if address.is_local:
         os.environ[AUTH_MODE] = "token"
+        os.environ[_OTHER_MACHINES] = "0"
         os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))  # Ray reads it once a process
     elif os.environ.get(AUTH_MODE) != "token":
         raise UserError(
