@@ -74,13 +74,12 @@ class TreeWorker:
         A worker that has room asks for more at once only where it got some just now: else there is
         nothing to get at the moment.
         """
-        while not self._queue.has_outcomes and time.monotonic() < deadline:
-            if not task.num_trees and self._queue.next is None:
-                time.sleep(_IDLE_SECONDS)
-                return
+        while task.num_trees or self._queue.next is not None:
             self._driver.step()
-            if is_fed and self._wants(task):
+            is_hungry = is_fed and self._wants(task)
+            if self._queue.has_outcomes or is_hungry or time.monotonic() >= deadline:
                 return
+        time.sleep(_IDLE_SECONDS)
 
     def _wants(self, task: SearchTask) -> int:
         if self._queue.next is not None or not task.has_room:
