@@ -1,5 +1,6 @@
 """`--cluster`: which workers there are, and whether strangers could be among them."""
 
+import importlib.util
 import os
 import re
 import secrets
@@ -58,21 +59,32 @@ def read_address(text: str) -> ClusterAddress:
     return ClusterAddress(head=match[1])
 
 
+def check(address: ClusterAddress) -> None:
+    """Checks what can be known before the first stage.
+
+    Raises:
+      UserError: Ray is not installed, or the cluster is open to anybody who reaches it.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError('--cluster needs Ray: pip install "stair_jax[ray]"')
+    if not address.is_local and os.environ.get(AUTH_MODE) != "token":
+        raise UserError(
+            f"--cluster={address.text}: whoever reaches a Ray cluster without a token can run "
+            f"anything on its machines: start it with {AUTH_MODE}=token and a secret {AUTH_TOKEN}, "
+            "and set both here too"
+        )
+
+
 def guard(address: ClusterAddress) -> None:
     """Has Ray ask each peer for a token; to be called before Ray is imported.
 
     A cluster of this machine alone draws a token for itself, and listens at 127.0.0.1.
 
     Raises:
-      UserError: the cluster is open to anybody who reaches it.
+      UserError: as `check`.
     """
+    check(address)
     if address.is_local:
         os.environ[AUTH_MODE] = "token"
         os.environ[_OTHER_MACHINES] = "0"
         os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))  # Ray reads it once a process
-    elif os.environ.get(AUTH_MODE) != "token":
-        raise UserError(
-            f"--cluster={address.text}: whoever reaches a Ray cluster without a token can run "
-            f"anything on its machines: start it with {AUTH_MODE}=token and a secret {AUTH_TOKEN}, "
-            "and set both here too"
-        )

@@ -139,10 +139,8 @@ def _connect(address: ClusterAddress) -> ModuleType:
     """Ray, connected to a cluster."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError('--cluster needs Ray: pip install "stair_jax[ray]"') from error
+    import ray
+
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         ray.init(**_arguments(address), log_to_driver=False, logging_level=logging.ERROR)

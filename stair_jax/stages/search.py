@@ -84,6 +84,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
 
     VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
+    DEALS: ClassVar[bool] = True
 
     model: str = stage_input(Artifact.MODEL)
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
