@@ -89,6 +89,11 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[s
 
 def workers_below(parent: int) -> list[int]:
     """Process ids of the workers that a process has started, itself or through others."""
+    return [child for child in descendants(parent) if _is_worker(child)]
+
+
+def descendants(parent: int) -> list[int]:
+    """Process ids of the children of a process, and of theirs."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -100,7 +105,7 @@ def workers_below(parent: int) -> list[int]:
     found, front = [], {parent}
     while front := {child for child, own in parents.items() if own in front}:
         found += sorted(front)
-    return [child for child in found if _is_worker(child)]
+    return found
 
 
 def _is_worker(process: int) -> bool:

@@ -36,6 +36,7 @@ class _Running:
     place: Place
     actor: Any
     answer: Any
+    is_ready: bool = False
 
 
 class RayPool(Closing):
@@ -108,6 +109,9 @@ class RayPool(Closing):
             if value.is_users:
                 raise UserError(value.text)
             raise RuntimeError(f"worker {name} failed:\n{value.text}")
+        if not running.is_ready:
+            running.is_ready = True
+            say(f"worker {name} is ready")
         return Came(name, value)
 
     def _start_missing(self) -> None:

@@ -28,9 +28,8 @@ def cache_folder() -> Path | None:
     """The folder that `use_compilation_cache` was called with; None: it was not."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_compilation_cache_dir:
-        return None
-    return Path(jax.config.jax_compilation_cache_dir).parent
+    used = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return Path(used).parent if used and "JAX_COMPILATION_CACHE_DIR" not in os.environ else None
 
 
 def users_cache() -> Path:
