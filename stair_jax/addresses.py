@@ -11,7 +11,9 @@ from stair_jax.errors import UserError
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 # A path keeps one slash of an address. Only these schemes are known by it: "a:/b" may be a folder.
-_FLATTENED = re.compile(r"(gs|gcs|s3|s3a|s3n|hf|az|abfss?|wasbs?|adl|r2|oss|hdfs|dbfs|file|ray):/[^/]")
+_FLATTENED = re.compile(
+    r"(gs|gcs|s3|s3a|s3n|hf|az|abfss?|wasbs?|adl|r2|oss|hdfs|dbfs|file|ray):/[^/]"
+)
 _MOUNTS = {
     "gs": "gcsfuse",
     "gcs": "gcsfuse",

@@ -8,15 +8,17 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from stair_jax.closing import Closing
 from stair_jax.cluster.address import ClusterAddress, guard
+from stair_jax.cluster.carried import CarriedFolder, carry
 from stair_jax.cluster.places import Place, find_places
 from stair_jax.cluster.pool import Came, Lost
 from stair_jax.cluster.work import Order
-from stair_jax.cluster.worker_process import Failure, MakeWorker, WorkerProcess
+from stair_jax.cluster.worker_process import Absent, Failure, MakeWorker, WorkerProcess
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 
@@ -60,6 +62,7 @@ class RayPool(Closing):
         self._address, self._make = address, make
         self._actor_class = self._ray.remote(WorkerProcess)
         self._running: dict[str, _Running] = {}
+        self._carried: dict[Path, CarriedFolder] = {}
         self._numbers = itertools.count(1)
         self._looked = -_LOOK_SECONDS
         self._had_places = True
@@ -88,14 +91,15 @@ class RayPool(Closing):
         ready, _ = self._ray.wait(list(answers), num_returns=1, timeout=seconds)
         if ready:  # and what else is there by now
             ready, _ = self._ray.wait(list(answers), num_returns=len(answers), timeout=0)
-        return [self._event(answers[answer]) for answer in ready]
+        events = [self._event(answers[answer]) for answer in ready]
+        return [event for event in events if event is not None]
 
     def send(self, worker: str, order: Order) -> None:
         """Sends an order to a worker that has come."""
         running = self._running[worker]
         running.answer = running.actor.exchange.remote(order, _EXCHANGE_SECONDS)
 
-    def _event(self, name: str) -> Came | Lost:
+    def _event(self, name: str) -> Came | Lost | None:
         running = self._running[name]
         try:
             value = self._ray.get(running.answer)
@@ -103,16 +107,26 @@ class RayPool(Closing):
             del self._running[name]
             with suppress(Exception):  # of one that is out of reach, and would hold its place
                 self._ray.kill(running.actor)
-            return Lost(name, type(error).__name__)
+            return Lost(name, _reason(error))
         running.answer = None
         if isinstance(value, Failure):
             if value.is_users:
                 raise UserError(value.text)
             raise RuntimeError(f"worker {name} failed:\n{value.text}")
+        if isinstance(value, Absent):
+            carried = [self._carry(folder) for folder in value.folders]
+            running.answer = running.actor.start.remote(self._make, carried, self._ray.get)
+            return None
         if not running.is_ready:
             running.is_ready = True
             say(f"worker {name} is ready")
         return Came(name, value)
+
+    def _carry(self, folder: Path) -> CarriedFolder:
+        if folder not in self._carried:
+            say(f"{folder} cannot be read by all workers: it is sent to them")
+            self._carried[folder] = carry(folder, self._ray.put)
+        return self._carried[folder]
 
     def _start_missing(self) -> None:
         """Starts a worker in each place that has none."""
@@ -130,6 +144,13 @@ class RayPool(Closing):
         if not places and self._had_places:
             say(f"--cluster={self._address.text} has no machine for a worker; waits for some")
         self._had_places = bool(places)
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says of the end of a worker: its kind, or the last line of a traceback."""
+    lines = str(error).strip().splitlines()
+    kind = type(error).__name__
+    return f"{kind}: {lines[-1].strip()[:200]}" if kind.startswith("RayTaskError") else kind
 
 
 def _on(node: str) -> Any:

@@ -8,13 +8,14 @@ it is the same whichever worker grows it, and however often it was begun.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stair_jax.cluster.address import read_address
+from stair_jax.cluster.carried import AbsentFolders
 from stair_jax.cluster.dispatch import Dispatcher
 from stair_jax.cluster.ray_pool import RayPool
 from stair_jax.cluster.work_queue import WorkQueue
@@ -44,6 +45,8 @@ from stair_jax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from stair_jax.stages.search import Search
+
+_MODELS = ("model", "judge_model", "judge_prm")  # fields that name stages with models
 
 
 def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards) -> SearchReport:
@@ -91,7 +94,7 @@ class WorkerOfSearch:
 
     Attributes:
       stage: the search.
-      context: of the stage; its folders are on storage that the worker can read.
+      context: of the stage.
       model: fingerprint of the folder of the model.
       programs: folder of compiled programs; None: none are kept.
     """
@@ -105,7 +108,7 @@ class WorkerOfSearch:
         """Loads the model and what judges."""
         stage, context = self.stage, self.context
         hf = context.input("model") / "hf"
-        self._check(hf)
+        self._check()
         if self.programs is not None:
             use_compilation_cache(self.programs)
         judges = stage.load_judges(context, hf, stage.engine)
@@ -133,15 +136,29 @@ class WorkerOfSearch:
         judge = Judge(tokenizer, stage.judge, judges.sources)
         return TreeWorker(Driver(engine, judges.services), judge, context.seed, make_task)
 
-    def _check(self, hf: Path) -> None:
-        """Checks that the worker sees the very model that the driver sees."""
-        if not hf.is_dir():
-            raise UserError(
-                f"{hf} is not there: --workdir must be a folder that all machines of the cluster "
-                "share"
-            )
-        if fingerprint_folder(hf) != self.model:
-            raise UserError(f"{hf} holds another model than on the machine of the driver")
+    def moved(self, places: Mapping[Path, Path]) -> WorkerOfSearch:
+        """The same with models in other places."""
+        stages = {hf.parent: place.parent for hf, place in places.items()}
+        inputs = {
+            name: stages.get(folder, folder) if isinstance(folder, Path) else folder
+            for name, folder in self.context.inputs.items()
+        }
+        return replace(self, context=replace(self.context, inputs=inputs))
+
+    def _check(self) -> None:
+        """Checks that the worker sees the very model that the driver sees.
+
+        Raises:
+          AbsentFolders: it sees none.
+          UserError: it sees another one.
+        """
+        inputs = self.context.inputs
+        folders = [inputs[name] for name in _MODELS if name in inputs]
+        models = [folder / "hf" for folder in folders if isinstance(folder, Path)]
+        if absent := [hf for hf in models if not hf.is_dir()]:
+            raise AbsentFolders(absent)
+        if fingerprint_folder(models[0]) != self.model:
+            raise UserError(f"{models[0]} holds another model than on the machine of the driver")
 
 
 class _Totals:
