@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 OVERRIDES = workers.OVERRIDES | {
     "stages": ("pocket:data", "model:base", "search:search1"),
     "search1.model": "base",
-    "pocket.num_search": 40,
+    "search.num_iterations": 24,
+    "pocket.num_search": 120,
 }
 _UP = "ip link set lo up"
 _SECONDS = 240
@@ -135,7 +136,7 @@ def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
 
     head, first = cluster.head(), cluster.join()
     run = cluster.run(alone.arguments, workdir)
-    wait_for(lambda: len(trees()) >= 2, run)
+    wait_for(trees, run)
     cluster.join()
     wait_for(lambda: len(set(trees().values())) == 2, run)
     cluster.kill(first)
