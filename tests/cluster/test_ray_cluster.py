@@ -21,8 +21,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 OVERRIDES = workers.OVERRIDES | {
     "stages": ("pocket:data", "model:base", "search:search1"),
     "search1.model": "base",
-    "search.num_iterations": 24,
-    "pocket.num_search": 120,
+    "pocket.num_search": 500,
 }
 _UP = "ip link set lo up"
 _SECONDS = 240
