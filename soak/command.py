@@ -143,6 +143,11 @@ class Started(Closing):
         """Number of processes."""
         return len(self._processes)
 
+    @property
+    def process_id(self) -> int:
+        """Of process 0, in the operating system."""
+        return self._processes[0].pid
+
     def seconds_since(self, text: str = "") -> float:
         """Seconds since `text` was first found in the output of process 0; "": since the start."""
         if text not in self._seen_at and text in self.output():

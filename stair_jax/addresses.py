@@ -11,7 +11,9 @@ from stair_jax.errors import UserError
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 # A path keeps one slash of an address. Only these schemes are known by it: "a:/b" may be a folder.
-_FLATTENED = re.compile(r"(gs|gcs|s3|s3a|s3n|hf|az|abfss?|wasbs?|adl|r2|oss|hdfs|dbfs|file):/[^/]")
+_FLATTENED = re.compile(
+    r"(gs|gcs|s3|s3a|s3n|hf|az|abfss?|wasbs?|adl|r2|oss|hdfs|dbfs|file|ray):/[^/]"
+)
 _MOUNTS = {
     "gs": "gcsfuse",
     "gcs": "gcsfuse",
@@ -24,7 +26,8 @@ _MOUNTS = {
     "wasb": "blobfuse2",
     "wasbs": "blobfuse2",
 }
-_WEB = ("http", "https")  # may stand in a text, such as a system turn
+# May stand in a text, such as a system turn, or name a cluster.
+_NO_STORAGE = ("http", "https", "ray")
 
 
 def require_local(value: str | os.PathLike[str], where: str) -> None:
@@ -36,7 +39,7 @@ def require_local(value: str | os.PathLike[str], where: str) -> None:
     """
     text = os.fspath(value)
     match = _ADDRESS.fullmatch(text)
-    if match is not None and match["scheme"].lower() not in _WEB:
+    if match is not None and match["scheme"].lower() not in _NO_STORAGE:
         raise UserError(f"{where} is {text}: {_instead(match['scheme'].lower(), match['rest'])}")
     if _FLATTENED.match(text):
         scheme, _, rest = text.partition(":/")

@@ -45,6 +45,7 @@ def test_an_address_is_refused_by_what_works_instead(address, works):
         "a:/b",
         "Qwen/Qwen2-7B",
         "https://a.b/c",
+        "ray://head:6379",
         "v5p:2x2x1",
         "",
         "gs:",

@@ -8,9 +8,12 @@ from types import MappingProxyType
 import jax
 
 from stair_jax.adapter_folders import is_adapter_folder, recorded_place
+from stair_jax.cluster.address import check, read_address
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import adapter_base, load_config
+from stair_jax.monitoring import say
+from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import PlanContext
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
@@ -33,12 +36,29 @@ def check_environment(config: RunConfig, workdir: Path, redone: Collection[str] 
     Raises:
       UserError: names the stage and what it lacks.
     """
+    is_dealt = bool(config.runtime.cluster)
+    if is_dealt:
+        _check_cluster(config)
     for entry in config.stages:
         if entry.name in redone or not is_complete(workdir, entry.name):
             try:
                 entry.stage.check_environment(workdir / entry.name)
+                if is_dealt:
+                    entry.stage.check_cluster()
             except UserError as error:
                 raise UserError(f"stage {entry.name}: {error}") from error
+
+
+def _check_cluster(config: RunConfig) -> None:
+    """Checks that there can be workers, and something for them to do."""
+    if collectives.num_processes() > 1:
+        raise UserError(
+            "--cluster is of a run of one process, which deals its work to workers: leave out the "
+            "flags of several processes"
+        )
+    check(read_address(config.runtime.cluster))
+    if not any(entry.stage.DEALS for entry in config.stages):
+        say(f"--cluster={config.runtime.cluster}: this run has no stage that searches")
 
 
 def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> Models:

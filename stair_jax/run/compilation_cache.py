@@ -24,6 +24,14 @@ def use_compilation_cache(folder: str | Path) -> None:
     compilation_cache.reset_cache()  # what was compiled before had none
 
 
+def cache_folder() -> Path | None:
+    """The folder that `use_compilation_cache` was called with; None: it was not."""
+    import jax
+
+    used = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return Path(used).parent if used and "JAX_COMPILATION_CACHE_DIR" not in os.environ else None
+
+
 def users_cache() -> Path:
     """The user's folder of caches, for compiled programs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair_jax"

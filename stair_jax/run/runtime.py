@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
+from stair_jax.cluster.address import read_address
 from stair_jax.models.paged.backends import BACKENDS
 from stair_jax.parallel.mesh import MeshShape, batch_devices
 from stair_jax.settings import Settings, require, setting
@@ -49,6 +50,9 @@ class Runtime(Settings):
       decoding_mesh: devices of search and evaluate: `data` splits the slots, `tensor` the heads;
         `fsdp` would put the weights together anew for each token. None: `tensor` just large enough
         that the weights take at most half of a device's memory, `data` over the rest.
+      cluster: workers to whom a search deals its prompts: "local:N", N processes on this machine,
+        or "ray://HOST:PORT", those of a Ray cluster; "": none, this process searches. The flag
+        --cluster sets it.
       vocab_multiple: embedding and head get rows of padding up to a multiple of it, so that
         `tensor` may split them; 128 suits all meshes. The exported model has none. It must stay as
         it is while a stage is under way.
@@ -69,7 +73,14 @@ class Runtime(Settings):
     report: bool = True
     training_mesh: MeshShape | None = None
     decoding_mesh: MeshShape | None = None
+    cluster: str = ""
     vocab_multiple: int = setting(1, least=1, most=2**16)
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names a field that cannot be."""
+        super().__post_init__()
+        if self.cluster:
+            read_address(self.cluster)
 
     def sized(self, platform: str, mesh: Mesh | None) -> "Runtime":
         """The same with a number in place of each size that is 0.

@@ -101,6 +101,7 @@ class Stage(Settings, ABC):
       MEMORY: the fields to lower where memory runs out; those of `runtime` behind "runtime.".
       KEEPS: whether a start goes on with what an earlier one made of its `sources`, which may then
         not change in between. Otherwise it reads them from the start again.
+      DEALS: whether it deals its work to the workers of `runtime.cluster`.
     """
 
     VERSION: ClassVar[int] = 1
@@ -108,6 +109,7 @@ class Stage(Settings, ABC):
     LENGTH: ClassVar[str] = ""
     MEMORY: ClassVar[tuple[str, ...]] = ()
     KEEPS: ClassVar[bool] = False
+    DEALS: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, context: StageContext) -> None:
@@ -141,6 +143,13 @@ class Stage(Settings, ABC):
 
         Raises:
           UserError: something does not fit; says what would.
+        """
+
+    def check_cluster(self) -> None:
+        """Of a stage that `DEALS`, checks that its settings let workers do its work.
+
+        Raises:
+          UserError: they do not.
         """
 
     def programs(self, context: PlanContext) -> "list[Program]":

@@ -1,12 +1,15 @@
 """Prompts of a search: rendered, filtered, and the reasons why some are skipped."""
 
+import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from stair_jax.data.examples import encode_row, start_ids
 from stair_jax.data.records import Prompt
 from stair_jax.errors import UserError
+from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text import starts
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -23,8 +26,40 @@ class QueuedPrompt:
     start: list[int]  # token ids of what its answer begins with
 
 
+class TreeQueue(Protocol):
+    """Where a search takes its prompts from, and where its trees go."""
+
+    @property
+    def next(self) -> QueuedPrompt | None:
+        """What `take` returns next; None: nothing now."""
+
+    @property
+    def is_dealt(self) -> bool:
+        """Whether nothing waits, here or where the prompts come from."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is nothing to take, and nothing will come: the search then ends."""
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(prompt id, reason), in the order of the prompts."""
+
+    def take(self) -> QueuedPrompt | None:
+        """Returns `next` and advances."""
+
+    def finish(self, id: str, record: TreeRecord) -> None:
+        """Hands in the tree of a prompt that was taken."""
+
+    def give_back(self, queued: QueuedPrompt) -> None:
+        """Hands back a prompt that was taken and gets no tree here."""
+
+    def skip(self, place: int, prompt: Prompt, reason: str) -> None:
+        """Records that a prompt gets no tree anywhere."""
+
+
 class PromptQueue:
-    """Iterates over the prompts that remain to be searched, with a look-ahead of one.
+    """The prompts that remain to be searched, with a look-ahead of one: a `TreeQueue`.
 
     Prompts are rendered lazily, so that a search of many prompts starts at once.
 
@@ -39,6 +74,7 @@ class PromptQueue:
         max_tokens: int,
         done: Collection[str],
         start_limits: tuple[float, float] = (math.inf, math.inf),
+        on_tree: Callable[[TreeRecord], None] = lambda record: None,
     ):
         """Reads no prompt but the first.
 
@@ -49,22 +85,46 @@ class PromptQueue:
           done: ids of prompts that are passed over.
           start_limits: (tokens, steps) that a start has to be below, so that there is something
             left to search.
+          on_tree: called with each tree that is finished.
         """
         self._tokenizer, self._max_tokens, self._done = tokenizer, max_tokens, frozenset(done)
-        self._start_limits = start_limits
+        self._start_limits, self._on_tree = start_limits, on_tree
         self._skipped: dict[int, tuple[str, str]] = {}
         self._usable = self._read(prompts)
         self.next = next(self._usable, None)
 
-    def take(self) -> QueuedPrompt:
+    @property
+    def is_dealt(self) -> bool:
+        """Whether no prompt is left."""
+        return self.next is None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no prompt is left."""
+        return self.next is None
+
+    def take(self) -> QueuedPrompt | None:
         """Returns `next` and advances."""
         queued, self.next = self.next, next(self._usable, None)
-        assert queued is not None
         return queued
+
+    def finish(self, id: str, record: TreeRecord) -> None:
+        """Passes a tree on."""
+        self._on_tree(record)
+
+    def give_back(self, queued: QueuedPrompt) -> None:
+        """Makes a prompt the next one again."""
+        if self.next is not None:
+            self._usable = itertools.chain([self.next], self._usable)
+        self.next = queued
 
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
         """Records that a prompt gets no tree."""
-        self._skipped[place] = prompt.id, reason
+        self.skip_id(place, prompt.id, reason)
+
+    def skip_id(self, place: int, id: str, reason: str) -> None:
+        """As `skip`, of a prompt by its id."""
+        self._skipped[place] = id, reason
 
     @property
     def skipped(self) -> list[tuple[str, str]]:

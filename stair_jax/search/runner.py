@@ -1,10 +1,11 @@
 """Runs SI-MCTS for many prompts at once, over one rollout engine with continuous batching."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver, run_tasks
+from stair_jax.search.prompt_queue import PromptQueue
 from stair_jax.search.search_report import SearchReport
 from stair_jax.search.search_task import (
     EngineProtocol,
@@ -16,7 +17,14 @@ from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.text.tokenizer import Tokenizer
 
-__all__ = ["EngineProtocol", "ProgressListener", "SearchReport", "SearchSettings", "run_search"]
+__all__ = [
+    "EngineProtocol",
+    "ProgressListener",
+    "SearchReport",
+    "SearchSettings",
+    "make_queue",
+    "run_search",
+]
 
 
 def run_search(
@@ -51,6 +59,19 @@ def run_search(
       UserError: `device` is unknown or not available; or as `watch`.
     """
     chosen = SearchOptions(**options)
-    task = SearchTask(prompts, engine, tokenizer, settings, seed, on_tree, progress, chosen)
+    queue = make_queue(prompts, tokenizer, settings, chosen.done, on_tree)
+    task = SearchTask(queue, engine, tokenizer, settings, seed, progress, chosen)
     (report,) = run_tasks(Driver(engine, chosen.services), [task])
     return report
+
+
+def make_queue(
+    prompts: Iterable[Prompt],
+    tokenizer: Tokenizer,
+    settings: SearchSettings,
+    done: Collection[str] = (),
+    on_tree: Callable[[TreeRecord], None] = lambda record: None,
+) -> PromptQueue:
+    """The prompts of a search that get a tree; arguments as of `run_search`."""
+    limits = settings.sampling.max_answer_tokens, settings.tree.max_depth
+    return PromptQueue(prompts, tokenizer, settings.max_prompt_tokens, done, limits, on_tree)

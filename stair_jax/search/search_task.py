@@ -12,11 +12,10 @@ tree would depend on which result happened to be ready first.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, EngineStats, Request, request_key
 from stair_jax.decoding.task import Service, Task
 from stair_jax.parallel.compile_clock import compile_seconds
@@ -28,12 +27,11 @@ from stair_jax.search.judging.judges import Judge
 from stair_jax.search.judging.prefixes import JudgePrefixes, Keeper
 from stair_jax.search.judging.sources.source import Source
 from stair_jax.search.judging.watch import JudgeWatch
-from stair_jax.search.prompt_queue import PromptQueue
+from stair_jax.search.prompt_queue import TreeQueue
 from stair_jax.search.search_report import SearchReport, since
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree import ROOT, Need
 from stair_jax.search.tree_in_flight import TreeInFlight
-from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import TreeSamples, tree_samples
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -98,12 +96,11 @@ class SearchTask(Task[SearchReport]):
 
     def __init__(
         self,
-        prompts: Iterable[Prompt],
+        queue: TreeQueue,
         engine: EngineProtocol,
         tokenizer: Tokenizer,
         settings: SearchSettings,
         seed: int,
-        on_tree: Callable[[TreeRecord], None],
         progress: ProgressListener | None,
         options: SearchOptions,
     ):
@@ -128,16 +125,9 @@ class SearchTask(Task[SearchReport]):
         )
         batch = max(1, options.trees_in_flight)
         self.report = options.report or SearchReport()
-        self._engine, self._on_tree, self._progress = engine, on_tree, progress
+        self._engine, self._queue, self._progress = engine, queue, progress
         self._batched_trees = BatchedTrees(settings.tree, batch, find_device(options.device))
         self._admission = Admission(engine.capacity, settings.expected_tokens)
-        self._queue = PromptQueue(
-            prompts,
-            tokenizer,
-            settings.max_prompt_tokens,
-            options.done,
-            (settings.sampling.max_answer_tokens, settings.tree.max_depth),
-        )
         self._budget, self._samples = settings.tree.num_iterations, options.samples
         self._give_up_after = settings.give_up_after
         self._num_done_before = len(options.done)
@@ -179,7 +169,7 @@ class SearchTask(Task[SearchReport]):
             self._start_trees()
             self._advance_trees()
             self._show()
-        if not self._trees and self._queue.next is None:
+        if not self._trees and self._queue.is_exhausted:
             self._show()
             self.report.skipped = self._queue.skipped
             self.result = self.report
@@ -187,8 +177,9 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot in list(self._trees):
+        for slot, tree in list(self._trees.items()):
             self._remove(slot, finished=False)
+            self._queue.give_back(tree.queued)
         self._context.judge_prefixes.close_all()
 
     def _show(self) -> None:
@@ -208,11 +199,25 @@ class SearchTask(Task[SearchReport]):
         requests, self._requests = self._requests, []
         return requests
 
-    def _may_start(self) -> bool:
-        """Whether another tree may start now; one tree is always admitted, so that all finish."""
-        if self._queue.next is None or not self._free_slots:
+    @property
+    def num_trees(self) -> int:
+        """Number of trees in flight."""
+        return len(self._trees)
+
+    @property
+    def num_free(self) -> int:
+        """Number of trees that may still start, as far as the slots go."""
+        return len(self._free_slots)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another tree fits now; one tree is always admitted, so that all finish."""
+        if not self._free_slots:
             return False
         return not self._trees or self._admission.has_room(self._engine.free)
+
+    def _may_start(self) -> bool:
+        return self._queue.next is not None and self.has_room
 
     @property
     def _is_last_wave(self) -> bool:
@@ -224,13 +229,14 @@ class SearchTask(Task[SearchReport]):
         has been large enough.
         """
         evicted = self._engine.stats.evicted - self._stats_before.evicted
-        return self._queue.next is None and not evicted
+        return self._queue.is_dealt and not evicted
 
     def _start_trees(self) -> None:
         """Starts as many trees as are admitted."""
         keys = {}
         while self._may_start():
             slot, queued = self._free_slots.pop(), self._queue.take()
+            assert queued is not None
             actor = Actor(
                 self._context, queued.prompt, queued.tokens, slot, self._num_started, queued.start
             )
@@ -349,7 +355,7 @@ class SearchTask(Task[SearchReport]):
         self._num_iterations += record.iterations
         if self._samples is not None and tree.actor.replies is not None:
             self._samples.write(tree_samples(record, tree.actor.replies))
-        self._on_tree(record)
+        self._queue.finish(record.id, record)
 
     def _remove(self, slot: int, finished: bool) -> None:
         """Frees the slot of a tree that has no request in flight."""

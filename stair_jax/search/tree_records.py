@@ -39,7 +39,7 @@ class Node:
 class TreeRecord:
     """A finished search tree.
 
-    Two runs of the same search give equal records, except for `seconds`.
+    Two runs of the same search give equal records, except for `seconds` and `worker`.
 
     `prefilled_tokens` counts the tokens that were in no kept sequence when they were requested: the
     prompt, and what each judgement adds to its kept prefix. An engine that never evicts prefills
@@ -64,6 +64,7 @@ class TreeRecord:
     history: Turns | None = None
     start: Texts | None = None
     start_tokens: int | None = None  # how many of the root's tokens, its last ones, are the start's
+    worker: str | None = None  # of a cluster, that searched it
 
     @property
     def is_chat(self) -> bool:
@@ -130,7 +131,7 @@ class TreeRecord:
             for node in self.nodes
         ]
         own = vars(self) | {"nodes": nodes, "counts": dict(self.counts)}
-        for name in ("system", "history", "start", "start_tokens"):
+        for name in ("system", "history", "start", "start_tokens", "worker"):
             if own[name] is None:
                 del own[name]
         return {SCHEMA_COLUMN: self.SCHEMA} | own

@@ -1,8 +1,7 @@
 """SI-MCTS with self-reward: one search tree per prompt, into `trees.jsonl.gz`."""
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, TypeVar
@@ -10,11 +9,9 @@ from typing import ClassVar, TypeVar
 from stair_jax.data.records import Prompt
 from stair_jax.data.row_file import RowFile
 from stair_jax.decoding.driver import Driver
-from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.models.config import DTYPES, ModelConfig
 from stair_jax.monitoring import (
-    Metrics,
     Progress,
     num_rows,
     order_samples,
@@ -28,7 +25,6 @@ from stair_jax.planning.decoding import tree_round
 from stair_jax.planning.figures import Figure
 from stair_jax.planning.needs import Needs, Work
 from stair_jax.planning.program import Program
-from stair_jax.record_log import RecordLog
 from stair_jax.run.context import PlanContext, StageContext
 from stair_jax.run.engines import (
     DECODING_MEMORY,
@@ -36,7 +32,6 @@ from stair_jax.run.engines import (
     load_engine,
 )
 from stair_jax.run.stage import Artifact, stage_input
-from stair_jax.samples import Sample
 from stair_jax.search.batched_trees import tree_bytes
 from stair_jax.search.forced_starts import ForcedStarts, StartCounts
 from stair_jax.search.judging.judges import Judge
@@ -44,17 +39,16 @@ from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.more_pairs import MorePairs
 from stair_jax.search.runner import SearchReport, SearchSettings, run_search
 from stair_jax.search.search_context import PRIORS, SamplingSettings
-from stair_jax.search.search_report import engine_metrics, tree_metrics
 from stair_jax.search.tree import SearchConfig
-from stair_jax.search.tree_records import TreeRecord
-from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import require, setting
 from stair_jax.stages.judging_stage import Judges
 from stair_jax.stages.probed_stage import ProbedStage
+from stair_jax.stages.search_cluster import search_on_cluster
 from stair_jax.stages.search_parts import TREES_FILE, RecordShards
 from stair_jax.stages.search_probe import probe_judge
+from stair_jax.stages.search_writer import TreeWriter, say_report
 from stair_jax.stages.stage_needs import decoding_needs
-from stair_jax.storage import fingerprint_folder, write_json
+from stair_jax.storage import fingerprint_folder
 
 __all__ = ["TREES_FILE", "Search"]
 
@@ -90,6 +84,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
 
     VERSION: ClassVar[int] = 2  # 2: conclusions are read in the last line alone, one output block
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
+    DEALS: ClassVar[bool] = True
 
     model: str = stage_input(Artifact.MODEL)
     prompts: str = stage_input(Artifact.PROMPTS, file="file")
@@ -154,14 +149,17 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         parts = RecordShards(context.folder, self.read_prompts(context))
         if (lost := num_rows(context.folder) - parts.num_finished) > 0:
             say(f"{context.name}: {lost} trees that were finished are gone, and are searched again")
-        hf = context.input("model") / "hf"
-        with closing(self.load_judges(context, hf, self.engine)) as judges:
-            report = self._search(context, parts, judges)
+        if context.runtime.cluster:
+            report = search_on_cluster(self, context, parts)
+        else:
+            hf = context.input("model") / "hf"
+            with closing(self.load_judges(context, hf, self.engine)) as judges:
+                report = self._search(context, parts, judges)
         if (whole := parts.join(report)) is not None:
             rows = parts.metrics()
             write_metrics(context.folder, rows.values())
             order_samples(context.folder, list(rows))
-            _report(context, whole)
+            say_report(context, whole)
 
     def read_prompts(self, context: StageContext) -> RowFile[Prompt]:
         """The prompts as they are searched, each of which is read when its turn comes."""
@@ -190,21 +188,12 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         model = collectives.broadcast(fingerprint_folder(hf) if collectives.is_main() else None)
         judge = Judge(tokenizer, self.judge, judges.sources)
         is_silent = not collectives.is_main()
-        progress = Progress(
-            context.name,
-            len(parts.prompts),
-            "trees",
-            len(done),
-            is_silent,
-            compile_seconds,
-            ("iterations", self.num_iterations),
-        )
+        progress = self.progress(context, parts, is_silent)
         report = SearchReport()
-        resume_step = len(done) if done else -1
-        with Metrics(context.folder, resume_step, silent=is_silent) as metrics:
+        with parts.open_metrics(is_silent) as metrics:
             driver = Driver(engine, judges.services)
             calibrate = probe_judge(context.folder, self.judge, judge, driver, context.seed, model)
-            writer = _Writer(parts.log, metrics, len(done), engine.stats, report)
+            writer = TreeWriter(parts.log, metrics, len(done), engine.stats, report)
             run_search(
                 parts.prompts,
                 engine,
@@ -228,6 +217,26 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
             )
         progress.close()
         return report
+
+    def progress(self, context: StageContext, parts: RecordShards, silent: bool) -> Progress:
+        """The line that says how far the search is."""
+        return Progress(
+            context.name,
+            len(parts.prompts),
+            "trees",
+            len(parts.done),
+            silent,
+            compile_seconds,
+            ("iterations", self.num_iterations),
+        )
+
+    def check_cluster(self) -> None:
+        """Checks that workers of a cluster can do the work of the stage."""
+        if "endpoint" in self.judge.used_sources:
+            raise UserError(
+                "an endpoint judges in a run of one process, as it alone can keep to the cap: "
+                "leave --cluster out, or name another judge.source"
+            )
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""
@@ -288,60 +297,3 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
         """The settings of a base class, as an object of that class."""
         names = [info.name for info in fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: getattr(self, name) for name in names})
-
-
-class _Writer:
-    """Puts finished trees on the disk, and a line of metrics beside each.
-
-    The rates of a line, and the counts of the engine, are those since this start of the stage.
-    """
-
-    def __init__(
-        self,
-        log: RecordLog,
-        metrics: Metrics,
-        done: int,
-        stats: EngineStats,
-        report: SearchReport,
-    ):
-        self._log, self._metrics, self._stats, self._report = log, metrics, stats, report
-        self._done = done
-        self._start, self._compiled = time.monotonic(), compile_seconds()
-
-    def samples(self, every: int) -> TreeSamples | None:
-        """Writes samples of trees; 0: of none."""
-        return TreeSamples(every, self._write_samples) if every else None
-
-    def _write_samples(self, samples: Sequence[Sample]) -> None:
-        # Before the tree: what a search that was killed has of a tree that is lost is dropped.
-        self._metrics.write_samples(self._done + 1, samples)
-
-    def write(self, record: TreeRecord) -> None:
-        row = record.to_dict()
-        self._log.append(row)
-        self._done += 1
-        seconds = time.monotonic() - self._start - (compile_seconds() - self._compiled)
-        rates = engine_metrics(self._report, self._stats, max(seconds, 1e-9))
-        self._metrics.write(
-            self._done, tree_metrics(row), clock={"seconds": record.seconds} | rates
-        )
-
-
-def _report(context: StageContext, report: SearchReport) -> None:
-    """Writes down and says which prompts were left out, and what the trees came to."""
-    write_json(
-        context.folder / "skipped.json",
-        [{"id": id, "reason": reason} for id, reason in report.skipped],
-    )
-    for id, reason in report.skipped[:5]:
-        say(f"{context.name}: prompt {id} left out: {reason}")
-    if len(report.skipped) > 5:
-        say(f"{context.name}: {len(report.skipped)} prompts left out in all (skipped.json)")
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(report.counts.items()))
-    say(f"{context.name}: {report.trees} trees, {report.generated_tokens} tokens; {counts}")
-    engine = report.engine
-    say(
-        f"{context.name}: {engine.hit_rate:.1%} of the prompts' tokens were in the cache, "
-        f"{engine.occupancy:.1%} of the slots busy; {engine.evicted} sequences evicted, "
-        f"{engine.preempted} requests put back"
-    )

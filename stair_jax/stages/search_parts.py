@@ -16,7 +16,7 @@ import numpy as np
 from stair_jax.data.records import Prompt
 from stair_jax.data.row_file import RowFile
 from stair_jax.decoding.requests import EngineStats
-from stair_jax.monitoring import say
+from stair_jax.monitoring import Metrics, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.record_log import RecordLog
 from stair_jax.search.prompt_queue import DUPLICATE
@@ -73,6 +73,10 @@ class RecordShards:
         finished = {record["id"] for path in self._files() for record in RecordLog(path)}
         collectives.barrier("the start of the search", 3600.0)  # now the files may grow
         return finished
+
+    def open_metrics(self, silent: bool = False) -> Metrics:
+        """The metrics of the stage, as far as the trees go that were finished at the start."""
+        return Metrics(self._folder, len(self.done) if self.done else -1, silent=silent)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Those of each tree of the joined file by id, in the order of the prompts."""

@@ -1,6 +1,7 @@
 """The probe of a stage's judge: made once, recorded beside what it judges, and used again."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stair_jax.search.judging.probe_verdict import objection, summarize
 from stair_jax.storage import fingerprint, plain, read_json, write_json
 
 PROBE_FILE = "probe.json"
+Ask = Callable[[list[ProbeCase]], ProbeResult]
 
 
 def probe_judge(
@@ -48,11 +50,22 @@ def probe_judge(
     Raises:
       UserError: the judge is of no use to the stage; says what was seen and what to try.
     """
+
+    def ask(cases: list[ProbeCase]) -> ProbeResult:
+        return run_probe(judge, driver, cases, seed)
+
+    return probe_by(ask, folder, settings, seed, model, section)
+
+
+def probe_by(
+    ask: Ask, folder: Path, settings: SearchJudge, seed: int, model: str, section: str = "search"
+) -> Calibrator | None:
+    """As `probe_judge`, of a judge that `ask` puts the cases to, wherever it is."""
     if not settings.probe:
         return None
     record: dict[str, Any] = {}
     if collectives.is_main():
-        record = _probe(folder, settings, judge, driver, seed, model, section)
+        record = _probe(ask, folder, settings, seed, model, section)
     record = collectives.broadcast(record)
     if not settings.calibrate:
         return None
@@ -60,22 +73,16 @@ def probe_judge(
 
 
 def _probe(
-    folder: Path,
-    settings: SearchJudge,
-    judge: Judge,
-    driver: Driver,
-    seed: int,
-    model: str,
-    section: str,
+    ask: Ask, folder: Path, settings: SearchJudge, seed: int, model: str, section: str
 ) -> dict[str, Any]:
     cases = read_cases(settings.probe)
     of = fingerprint(plain([cases, settings.judging, seed, model]))
-    result = _recorded(folder / PROBE_FILE, of, cases, judge)
+    result = _recorded(folder / PROBE_FILE, of, cases, settings)
     is_new = result is None
     start = time.monotonic()
     if result is None:
         say(f"{folder.name}: judging {len(cases)} labelled cases beforehand")
-        result = run_probe(judge, driver, cases, seed)
+        result = ask(cases)
     curves = result.fit()
     seconds = f" ({time.monotonic() - start:.1f} s)" if is_new else " (as recorded)"
     say(f"{folder.name}: {summarize(result)}{seconds}")
@@ -105,11 +112,13 @@ def _probe(
     return record
 
 
-def _recorded(path: Path, of: str, cases: list[ProbeCase], judge: Judge) -> ProbeResult | None:
+def _recorded(
+    path: Path, of: str, cases: list[ProbeCase], settings: SearchJudge
+) -> ProbeResult | None:
     """The result that a file holds, if it is that of the same cases, judge, seed and model."""
     record = read_json(path) if path.is_file() else {}
     if record.get("of") != of:
         return None
     judgements = [Judgement(**values) for values in record["judgements"]]
-    asked = {kind: judge.settings.questions(kind) for kind in {case.kind for case in cases}}
+    asked = {kind: settings.questions(kind) for kind in {case.kind for case in cases}}
     return ProbeResult(cases, judgements, asked, record["replies"])

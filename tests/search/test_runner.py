@@ -12,7 +12,7 @@ from stair_jax.errors import UserError
 from stair_jax.search.judging.calibration import Calibrator, Platt
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.judging.watch import JudgeWatch
-from stair_jax.search.runner import run_search
+from stair_jax.search.runner import make_queue, run_search
 from stair_jax.search.search_context import PRIORS
 from stair_jax.search.search_task import SearchOptions, SearchTask
 from stair_jax.search.tree_records import TreeRecord
@@ -702,17 +702,17 @@ def test_a_search_beside_another_task_can_be_cancelled(tokenizer, make_engine, n
     tickets = [
         driver.add(
             SearchTask(
-                PROMPTS[:4],
+                make_queue(PROMPTS[:4], tokenizer, settings, on_tree=found[place].append),
                 engine,
                 tokenizer,
-                read({"reuse_rollout_step": bool(place)}),
+                settings,
                 3,
-                found[place].append,
                 None,
                 SearchOptions(reward=SafetyReward(), trees_in_flight=3),
             )
         )
         for place in (0, 1)
+        for settings in [read({"reuse_rollout_step": bool(place)})]
     ]
     done = []
     for _ in range(num_rounds):

@@ -1,0 +1,180 @@
+"""Workers of a search are killed one after another, and now and then the driver with them.
+
+Its trees then equal those of a search without workers, but for `seconds` and `worker`, and none is
+lost. A kill waits until a tree was finished since the last one, so that the search gets on.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from soak import kills
+from soak.command import Command, Started
+from soak.result import Result
+from stair_jax.monitoring import Progress
+from stair_jax.record_log import RecordLog
+
+NUM_TREES = 40
+OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
+    "stages": ("pocket:data", "model:base", "sft", "search:search1"),
+    "pocket.num_search": NUM_TREES,
+}
+TREES = "search1/trees.jsonl.gz"
+_SEARCHED = "search1"
+_POLL = 0.05  # seconds
+_LONGEST_DELAY = 2.0  # seconds from a tree to the kill
+_PATIENCE = 300.0  # seconds without a tree, after which the search hangs
+_DRIVER_EVERY = 10  # kills, one of which is that of the driver
+_NAME = b"ray::WorkerProcess"
+
+
+def run(
+    size: int, seed: int, folder: Path, overrides: Mapping[str, Any] = OVERRIDES, workers: int = 2
+) -> Result:
+    """Kills `size` workers or drivers.
+
+    Args:
+        size: number of kills.
+        seed: of the random moments.
+        folder: for the working folders and logs.
+        overrides: fields of configs/pocket.py.
+        workers: at once.
+    """
+    result = Result("workers")
+    alone = Command.of_config("configs/pocket.py", folder / "compiled", overrides)
+    result.figures["undisturbed_run_s"] = alone.finish(folder / "undisturbed")
+    dealt = replace(alone, arguments=(*alone.arguments, f"--cluster=local:{workers}"))
+    expected = read_trees(folder / "undisturbed" / TREES)
+    progress = Progress("workers", size, "kills")
+    while result.counts["kills"] < size and not result.failures:
+        workdir = folder / f"run{result.counts['runs']}"
+        result.counts["runs"] += 1
+        for made in (folder / "undisturbed").iterdir():
+            if made.is_dir() and made.name != _SEARCHED:
+                shutil.copytree(made, workdir / made.name)
+        _Run(dealt, workdir, result, size, seed, progress).to_end()
+        for difference in compare(expected, read_trees(workdir / TREES)):
+            result.fail(difference, seed, f"logs {workdir}.*.log", size)
+    progress.close()
+    return result
+
+
+def read_trees(path: Path) -> dict[str, dict[str, Any]]:
+    """The trees by id, without what may differ."""
+    trees = {}
+    for record in RecordLog(path):
+        assert record["id"] not in trees, f"{path} has {record['id']} twice"
+        trees[record["id"]] = {
+            name: value for name, value in record.items() if name not in ("seconds", "worker")
+        }
+    return trees
+
+
+def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong, in words."""
+    if lost := sorted(expected.keys() - found.keys()):
+        yield f"trees were lost: {', '.join(lost)}"
+    if added := sorted(found.keys() - expected.keys()):
+        yield f"trees of no prompt: {', '.join(added)}"
+    for id in sorted(expected.keys() & found.keys()):
+        if expected[id] != found[id]:
+            yield f"tree {id} is another one"
+
+
+def workers_below(parent: int) -> list[int]:
+    """Process ids of the workers that a process has started, itself or through others."""
+    return [child for child in descendants(parent) if _is_worker(child)]
+
+
+def descendants(parent: int) -> list[int]:
+    """Process ids of the children of a process, and of theirs."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, front = [], {parent}
+    while front := {child for child, own in parents.items() if own in front}:
+        found += sorted(front)
+    return found
+
+
+def _is_worker(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().startswith(_NAME)
+    except OSError:
+        return False
+
+
+@dataclass
+class _Run:
+    """One run of the command, started again when its driver was killed."""
+
+    command: Command
+    workdir: Path
+    result: Result
+    size: int
+    seed: int
+    progress: Progress
+
+    def to_end(self) -> None:
+        """Kills as long as the search goes on and kills are left."""
+        is_done = False
+        while not is_done:
+            label = f"start{self.result.counts['drivers killed']}"
+            with self.command.start(self.workdir, label) as started:
+                is_done = self._disturb(started)
+
+    def _disturb(self, started: Started) -> bool:
+        """Returns whether the run is over; False: its driver was killed."""
+        trees, seen_at = self._num_trees(), time.monotonic()
+        while started.is_running:
+            if (now := self._num_trees()) > trees and self.result.counts["kills"] < self.size:
+                if self._kill(started):
+                    return False
+                trees, seen_at = self._num_trees(), time.monotonic()
+            elif now > trees:
+                trees, seen_at = now, time.monotonic()
+            elif time.monotonic() - seen_at > _PATIENCE:
+                self._fail(f"no tree for {_PATIENCE:.0f} s", started)
+                return True
+            time.sleep(_POLL)
+        statuses = started.wait(60)
+        if any(statuses) or None in statuses:
+            self._fail(f"exited with {statuses}", started)
+        return True
+
+    def _kill(self, started: Started) -> bool:
+        """Kills a worker, or the driver; returns whether it was the driver."""
+        number = self.result.counts["kills"]
+        rng = random.Random(self.seed + number)
+        time.sleep(rng.uniform(0.0, _LONGEST_DELAY))
+        is_driver = number % _DRIVER_EVERY == _DRIVER_EVERY - 1
+        victims = workers_below(started.process_id)
+        if not started.is_running or not victims:
+            return False
+        if is_driver:
+            started.send(0, signal.SIGKILL)
+            started.wait(60)
+        else:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+        self.result.counts.update(["kills", "drivers killed" if is_driver else "workers killed"])
+        self.progress.update(self.result.counts["kills"], failures=len(self.result.failures))
+        return is_driver
+
+    def _num_trees(self) -> int:
+        path = self.workdir / TREES
+        return path.read_bytes().count(b"\x1f\x8b\x08") if path.exists() else 0
+
+    def _fail(self, what: str, started: Started) -> None:
+        detail = f"logs {self.workdir}.*.log"
+        self.result.fail(f"{what}: {started.output()[-500:]}", self.seed, detail, self.size)

@@ -1,0 +1,157 @@
+"""A Ray cluster whose machines come and go, in a network namespace of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+
+import pytest
+
+from soak import workers
+from soak.command import ROOT, Command
+from stair_jax.record_log import RecordLog
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+OVERRIDES = workers.OVERRIDES | {
+    "stages": ("pocket:data", "model:base", "search:search1"),
+    "search1.model": "base",
+    "pocket.num_search": 500,
+}
+_UP = "ip link set lo up"
+_SECONDS = 240
+
+
+@pytest.fixture
+def namespace():
+    """Arguments in front of a command, which then sees a network with nothing but loopback."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("unshare or ip is not installed")
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", f"{_UP} && echo up && sleep 900"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    if not holder.stdout.readline():
+        pytest.skip("no network namespace may be made here")
+    yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+    holder.kill()
+    holder.wait()
+
+
+class Cluster:
+    """Machines of a Ray cluster, each a process group, and a run on them."""
+
+    def __init__(self, namespace, folder):
+        self.namespace, self.folder = namespace, folder
+        self.environment = os.environ | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+            "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self.started = []
+        self.short = tempfile.mkdtemp(prefix="ray")  # names of sockets may have 107 characters
+
+    def start(self, words, log):
+        with (self.folder / log).open("w") as file:
+            process = subprocess.Popen(
+                [*self.namespace, *words],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def machine(self, *words):
+        memory = "--object-store-memory=80000000"
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", memory]
+        return self.start([*ray, *words], f"machine{len(self.started)}.log")
+
+    def head(self):
+        flags = ("--head", "--port=6399", "--num-cpus=0", "--include-dashboard=false")
+        return self.machine(*flags, f"--temp-dir={self.short}")
+
+    def join(self):
+        return self.machine("--address=127.0.0.1:6399", "--num-cpus=1")
+
+    def run(self, arguments, workdir):
+        words = [sys.executable, *arguments, f"--workdir={workdir}"]
+        return self.start([*words, "--cluster=ray://127.0.0.1:6399"], "run.log")
+
+    def kill(self, process):
+        """With all that it started, at once."""
+        for each in [process.pid, *workers.descendants(process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        process.wait()
+
+    def close(self):
+        for process in self.started:
+            if process.poll() is None:
+                self.kill(process)
+        shutil.rmtree(self.short, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(namespace, tmp_path):
+    found = Cluster(namespace, tmp_path)
+    yield found
+    found.close()
+
+
+def searched_by(workdir):
+    """The worker of each tree that is on the disk."""
+    log = RecordLog(workdir / workers.TREES)
+    return {record["id"]: record["worker"] for record in log}
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + _SECONDS
+    while not condition():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
+    alone = Command.of_config("configs/pocket.py", tmp_path / "compiled", OVERRIDES)
+    alone.finish(tmp_path / "alone")
+    workdir = tmp_path / "run"
+    for stage in ("data", "base"):
+        shutil.copytree(tmp_path / "alone" / stage, workdir / stage)
+
+    def trees():
+        return searched_by(workdir)
+
+    head, first = cluster.head(), cluster.join()
+    run = cluster.run(alone.arguments, workdir)
+    wait_for(trees, run)
+    cluster.join()
+    wait_for(lambda: len(set(trees().values())) == 2, run)
+    cluster.kill(first)
+    count = len(trees())
+    wait_for(lambda: len(trees()) > count, run)
+    for process in (run, head):
+        cluster.kill(process)
+    kept = trees()
+    cluster.close()
+    cluster.head(), cluster.join()
+    again = cluster.run(alone.arguments, workdir)
+    assert again.wait(_SECONDS) == 0
+    assert kept.items() <= trees().items()
+    expected = workers.read_trees(tmp_path / "alone" / workers.TREES)
+    assert workers.read_trees(workdir / workers.TREES) == expected
