@@ -66,6 +66,7 @@ def listen(
     """
     config = uvicorn.Config(
         make_app(serving, keys),
+        http="h11",  # it reads 64 KiB of headers at most, where httptools has no limit
         backlog=_BACKLOG,
         log_level="warning",
         access_log=False,

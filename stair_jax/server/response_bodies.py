@@ -19,6 +19,10 @@ def _is_plain_text(value: Any) -> bool:
     return value in (None, {}, {"format": {"type": "text"}})
 
 
+def _asks_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and not any(value.values()))
+
+
 class InputPart(Body):
     """A part of a turn: a text that was said or written."""
 
@@ -75,7 +79,7 @@ class ResponseBody(SamplingFields):
     """
 
     NEUTRAL: ClassVar[Mapping[str, _Neutral]] = {
-        "reasoning": lambda value: True,
+        "reasoning": _asks_nothing,
         "truncation": lambda value: value in (None, "disabled"),
         **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _is_none),
         **dict.fromkeys(("max_tool_calls",), _is_none),

@@ -44,6 +44,8 @@ class TokenizeBody(Body):
     def _check(self) -> "TokenizeBody":
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt, a text, or messages, a chat")
+        if self.continue_final_message and self.prompt is not None:
+            raise ValueError("continue_final_message says nothing of a text: give messages")
         return self
 
 

@@ -127,6 +127,8 @@ def test_a_search_answers_too(ask_guided):
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"text": {"format": {"type": "json_object"}}}, "text"),
         ({"stop": "a"}, "stop"),
+        ({"reasoning": {"effort": "high"}}, "reasoning"),
+        ({"reasoning": {"effort": ["high"]}}, "reasoning"),
         ({"input": []}, "messages"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input"),
         ({"nonsense": 1}, "nonsense"),

@@ -110,6 +110,7 @@ def test_a_chat_without_a_user_is_refused(ask):
         ("/tokenize", {}),
         ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}),
         ("/tokenize", {"messages": []}),
+        ("/tokenize", {"prompt": "a", "continue_final_message": True}),
         ("/tokenize", {"prompt": "a", "model": "other"}),
         ("/detokenize", {"tokens": [-1]}),
         ("/detokenize", {"tokens": [2**70]}),
