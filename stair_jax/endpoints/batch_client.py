@@ -105,7 +105,9 @@ class BatchClient(ChatClient):
             # The latest come first.
             if not rows or not page.get("has_more") or _is_before(rows[-1], batch.seconds - _DAY):
                 return ""
-            place = {"after": _text(rows[-1], "id")}
+            last, place = place, {"after": _text(rows[-1], "id")}
+            if place == last:
+                raise BadReply("the list of batches does not end")
 
     async def look(self, batch: Batch) -> BatchState:
         """How far a batch is.
