@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections import Counter
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,10 +46,18 @@ class Gate:
         headers = Headers(scope=scope)
         if is_of_another_site(headers):
             raise ApiError(403, "pages of other sites may not ask this server", code="cross_site")
+        if self._keys is None and "origin" in headers and not self._is_own_name(headers):
+            text = "without API keys, pages ask this server under its address or localhost alone"
+            raise ApiError(403, text, code="unknown_host")
         key = self._find_key(scope["path"], headers)
         if scope["method"] == "POST":
             self._check_load(key)
         return key
+
+    def _is_own_name(self, headers: Headers) -> bool:
+        """Whether a host is no name that others could have led to this machine (DNS rebinding)."""
+        name = _name_of(headers.get("host", ""))
+        return name in ("localhost", self._serving.settings.host) or _is_address(name)
 
     def _find_key(self, path: str, headers: Headers) -> int:
         if self._keys is None or is_open(path):
@@ -141,3 +151,19 @@ def is_of_another_site(headers: Headers) -> bool:
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
     return path in ("/", "/health") or path.startswith("/page/")
+
+
+def _name_of(host: str) -> str:
+    """The name or address in a header `Host`; empty: there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

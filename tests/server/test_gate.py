@@ -77,10 +77,19 @@ def test_probes_and_the_page_need_no_key_and_all_else_does(guarded):
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [(None, 200), ("http://tiny", 200), ("https://evil.example", 403), ("null", 403)],
+    [(None, 200), ("http://localhost", 200), ("https://evil.example", 403), ("null", 403)],
 )
 def test_pages_of_other_sites_ask_nothing(ask, chat_body, origin, status):
-    headers = {} if origin is None else {"origin": origin}
+    headers = {"host": "localhost"} | ({} if origin is None else {"origin": origin})
+    assert ask(chat_body(max_tokens=1), headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("rebound.example", 403), ("[::1", 403)],
+)
+def test_pages_under_a_name_that_leads_here_ask_nothing_without_keys(ask, chat_body, host, status):
+    headers = {"host": host, "origin": f"http://{host}"}
     assert ask(chat_body(max_tokens=1), headers=headers).status_code == status
 
 
