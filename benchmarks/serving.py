@@ -11,8 +11,8 @@ it is answered. The client is a process of its own (serving_client.py), on the s
     engine  the same prompts and lengths through Engine.step, so many requests at once
     server  the same over HTTP, each answer a stream: `ratio` to the tokens/s of `engine`,
             `step_share` of the time within Engine.step, `tokens_a_piece`, milliseconds to the first
-            text and between two pieces (median, 95th percentile), and the share of a core that the
-            client takes
+            text and between two pieces (median, 95th percentile), and the shares of a core that the
+            event loop and the client take
 
 --repeats takes turns, and the last line, `serving`, has the median ratio. --profile N prints the N
 functions in which the event loop spends its time.
@@ -150,8 +150,10 @@ def run_server(answerer: Answerer, asked: list[Asked], flags: argparse.Namespace
         )
         client.start()
         threading.Thread(target=_drain_after, args=(client, serving)).start()
+        cpu_start = time.thread_time()
         with SamplingProfile(flags.profile):
             listen(serving, None, bound)
+        loop_cpu = time.thread_time() - cpu_start
     if not found:
         raise SystemExit("the client has failed: see above")
     figures = json.loads(found[0])
@@ -162,6 +164,7 @@ def run_server(answerer: Answerer, asked: list[Asked], flags: argparse.Namespace
         "tokens_per_s": figures["tokens"] / seconds,
         "tokens_a_piece": figures["tokens"] / max(pieces, 1),
         "step_share": sum(steps) / seconds,
+        "loop_cpu_share": loop_cpu / seconds,
     }
 
 

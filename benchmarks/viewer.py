@@ -6,7 +6,9 @@
 A tree of random shape and texts is written as a report is, and opened from its file in a browser
 without a window. `first_paint_ms` counts from the start of the navigation: reading the file,
 unpacking, laying out and drawing. `pan_p95_ms` is of the times between two frames while the mouse
-drags the tree (canvas) or the wheel moves it (outline). `requests` are those besides the file.
+drags the tree (canvas) or the wheel moves it (outline); `busy_ms_frame` is what the page's thread
+works for a frame in the processor's time, so that other work on the machine does not count.
+`requests` are those besides the file.
 Needs playwright and a browser, such as Debian's chromium-headless-shell.
 """
 
@@ -138,13 +140,18 @@ def measure(path: Path, kind: str, repeats: int) -> None:
             paints.append(_first_paint(view, kind))
             if len(paints) < repeats:
                 view.close()
+        clock = view.context.new_cdp_session(view)
+        clock.send("Performance.enable", {"timeDomain": "threadTicks"})
+        busy = _busy_seconds(clock)
         frames = _pan(view, kind)
+        busy = _busy_seconds(clock) - busy
         heap = view.evaluate("performance.memory.usedJSHeapSize") / 2**20
         browser.close()
     line = {
         "name": f"viewer_{kind}",
         "first_paint_ms": round(statistics.median(paints)),
         "pan_p95_ms": round(statistics.quantiles(frames, n=20)[-1], 1),
+        "busy_ms_frame": round(1000 * busy / len(frames), 1),
         "requests": len(requests) - repeats,
         "frames": len(frames),
         "heap_mib": round(heap),
@@ -157,6 +164,13 @@ def measure(path: Path, kind: str, repeats: int) -> None:
 def _first_paint(view: Any, kind: str) -> float:
     """Milliseconds from the start of the navigation until the tree is drawn."""
     found: float = view.evaluate(_DRAWN, "tree painted" if kind == "canvas" else "page shown")
+    return found
+
+
+def _busy_seconds(clock: Any) -> float:
+    """Of the page's main thread so far, in the processor's time."""
+    metrics = clock.send("Performance.getMetrics")["metrics"]
+    found: float = next(one["value"] for one in metrics if one["name"] == "TaskDuration")
     return found
 
 

@@ -37,6 +37,7 @@ SOAKS = {
     "configs": Soak(3_000, "commands", "a fuzzed command line is refused with a one-line error"),
     "growth": Soak(2_000, "trees", "many trees in one process leak nothing"),
     "endpoints": Soak(100, "kills", "a process that asks an endpoint is killed, and pays once"),
+    "batches": Soak(100, "kills", "a process that asks in batches is killed, and pays once"),
     "synthesis": Soak(100, "kills", "a stage with a teacher is killed, and pays once"),
     "evaluations": Soak(50, "kills", "an evaluation that is killed asks nothing twice"),
     "serving": Soak(

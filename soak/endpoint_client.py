@@ -1,6 +1,6 @@
 """The process that `soak/endpoints.py` kills: asks an endpoint, and writes the replies down.
 
-python -m soak.endpoint_client BASE_URL LEDGER RESULTS COUNT
+python -m soak.endpoint_client BASE_URL LEDGER RESULTS COUNT [batches]
 """
 
 import sys
@@ -10,11 +10,14 @@ from pathlib import Path
 from soak.payments import CONCURRENCY
 from stair_jax.endpoints.chat import ChatRequest
 from stair_jax.endpoints.service import EndpointService
-from stair_jax.endpoints.settings import ChatSampling, EndpointSettings
+from stair_jax.endpoints.settings import BatchSettings, ChatSampling, EndpointSettings
 from stair_jax.storage import write_jsonl
 
+BATCHES = "batches"  # an argument: requests go in batches
+_BATCH = BatchSettings(size=25, gather_seconds=0.02, poll_seconds=0.02)
 
-def settings(base_url: str) -> EndpointSettings:
+
+def settings(base_url: str, in_batches: bool = False) -> EndpointSettings:
     """Settings of the endpoint, with short waits; each call has a body of its own."""
     return EndpointSettings(
         base_url=base_url,
@@ -23,6 +26,7 @@ def settings(base_url: str) -> EndpointSettings:
         concurrency=CONCURRENCY,
         retry_seconds=0.01,
         tries=20,
+        batch=_BATCH if in_batches else BatchSettings(),
         sampling=ChatSampling(max_tokens=64, seed=0),
     )
 
@@ -37,8 +41,8 @@ def requests(count: int) -> list[ChatRequest]:
 
 def main(arguments: Sequence[str]) -> None:
     """Asks for everything; the rows of the results are in the order of the requests."""
-    base_url, ledger, results, count = arguments
-    with EndpointService(settings(base_url), Path(ledger)) as service:
+    base_url, ledger, results, count, *how = arguments
+    with EndpointService(settings(base_url, BATCHES in how), Path(ledger)) as service:
         service.submit(requests(int(count)))
         texts = {}
         while service.pending:

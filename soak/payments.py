@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,8 @@ from stair_jax.testing.fake_endpoint import Act, FakeEndpoint, Script, reply_of
 CONCURRENCY = 8  # calls that a client has in flight
 _POLL = 0.002  # seconds between two looks at the calls
 _PATIENCE = 300.0  # seconds for one start
+_REFUSAL = Act(429, {}, {"Retry-After": "0.01"})
+_FAULTS = (_REFUSAL, _REFUSAL, Act(500, {}), Act(cut=30), Act(body=b"{"))
 _LARGEST_DELAY = 0.02  # seconds from the call at which a process is killed to the kill
 
 
@@ -41,6 +43,7 @@ class Attacked(ABC):
     """
 
     LEDGER: ClassVar[str]
+    IN_FLIGHT: ClassVar[int] = CONCURRENCY  # what a kill may have paid again
 
     endpoint: FakeEndpoint
     folder: Path
@@ -55,12 +58,17 @@ class Attacked(ABC):
     def differences(self) -> list[str]:
         """What is not as it should be in what the command made."""
 
+    @property
+    def num_calls(self) -> int:
+        """Calls so far, by which the moment of a kill is chosen."""
+        return len(self.endpoint.calls)
+
     def kill(self, rng: random.Random) -> bool:
         """Starts a process and kills it after some calls; False: it was done before."""
         process = self._start()
-        until = len(self.endpoint.calls) + rng.randrange(1, self.count // 2)
+        until = self.num_calls + rng.randrange(1, self.count // 2)
         deadline = time.monotonic() + _PATIENCE
-        while process.poll() is None and len(self.endpoint.calls) < until:
+        while process.poll() is None and self.num_calls < until:
             assert time.monotonic() < deadline, "a start makes no calls"
             time.sleep(_POLL)
         time.sleep(rng.uniform(0.0, _LARGEST_DELAY))
@@ -87,7 +95,7 @@ class Attacked(ABC):
             later = self.endpoint.calls[number:]
             if any(identity(body, address, body["seed"]) in ledger for body in later):
                 found.append("a reply that was on the disk was asked for again")
-        if self.paid_twice > CONCURRENCY * len(self.kept):
+        if self.paid_twice > self.IN_FLIGHT * len(self.kept):
             found.append("more was paid twice than was in flight")
         return found
 
@@ -111,6 +119,7 @@ def attack(
     folder: Path,
     make: Callable[[FakeEndpoint, Path], Attacked],
     reply: Callable[[Mapping[str, Any]], Any] = reply_of,
+    faults: Sequence[Act] = _FAULTS,
 ) -> Result:
     """Kills `size` processes, each after a random number of calls.
 
@@ -121,12 +130,13 @@ def attack(
         folder: of the folders of the runs.
         make: a run, from its endpoint and its folder.
         reply: the body of a complete reply, by that of its call.
+        faults: what comes in the place of a reply.
     """
     result, rng = Result(name), random.Random(seed)
     progress = Progress(name, size, "kills")
     while result.counts["kills"] < size:
         place = folder / f"run{result.counts['runs']}"
-        attacked = make(FakeEndpoint(_script(rng.randrange(2**32), reply)), place)
+        attacked = make(FakeEndpoint(_script(rng.randrange(2**32), reply, faults)), place)
         with attacked.endpoint:
             while result.counts["kills"] < size and attacked.kill(rng):
                 result.counts["kills"] += 1
@@ -141,13 +151,11 @@ def attack(
     return result
 
 
-def _script(seed: int, reply: Callable[[Mapping[str, Any]], Any]) -> Script:
+def _script(seed: int, reply: Callable[[Mapping[str, Any]], Any], faults: Sequence[Act]) -> Script:
     """What the endpoint does: about one call in four gets no reply."""
 
     def act(number: int, body: Mapping[str, Any]) -> Act:
         rng = random.Random(f"{seed} {number}")
-        refusal = Act(429, {}, {"Retry-After": "0.01"})
-        faults = (refusal, refusal, Act(500, {}), Act(cut=30), Act(body=b"{"))
         good = Act(body=reply(body), seconds=rng.uniform(0.0, 0.02))
         return rng.choice(faults) if rng.random() < 0.25 else good
 

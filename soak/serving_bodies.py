@@ -26,6 +26,13 @@ _FIELDS = (
     *("answer", "instructions", "max_output_tokens", "add_special_tokens", "user", "__proto__"),
 )
 _MOST_DEPTH = 400
+# By route, the field that limits the tokens of an answer.
+_LENGTHS = {
+    "/v1/chat/completions": "max_tokens",
+    "/v1/completions": "max_tokens",
+    "/v1/responses": "max_output_tokens",
+}
+_LONG_TOKENS = 60
 
 
 class Drawn(NamedTuple):
@@ -58,7 +65,14 @@ def draw_request(rng: random.Random) -> Drawn:
     return Drawn(method, path, written)
 
 
-def draw_chat(rng: random.Random) -> dict[str, Any]:
+def draw_long(rng: random.Random) -> Drawn:
+    """A request as it should be whose answer takes a while."""
+    path = rng.choice(list(_LENGTHS) + ["/v1/chat/completions"] * 2)
+    body = _MAKERS[path](rng) | {"stream": rng.random() < 0.7, _LENGTHS[path]: _LONG_TOKENS}
+    return Drawn("POST", path, json.dumps(body).encode())
+
+
+def _chat(rng: random.Random) -> dict[str, Any]:
     """The body of a chat as it should be, but for what is said in it."""
     turns = [
         {"role": rng.choice(_TURNS[:5]), "content": _text(rng)} for _ in range(rng.randint(1, 3))
@@ -112,7 +126,7 @@ def _detokenize(rng: random.Random) -> dict[str, Any]:
 
 
 _MAKERS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
-    "/v1/chat/completions": draw_chat,
+    "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/responses": _response,
     "/v1/score": _score,

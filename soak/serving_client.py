@@ -2,32 +2,30 @@
 
 import asyncio
 import contextlib
-import json
 import random
 import socket
 import struct
 
-from soak.serving_bodies import draw_chat
+from soak.serving_bodies import draw_long
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: the connection is reset at once
 
 
 async def leave(address: tuple[str, int], rng: random.Random) -> None:
-    """Asks a chat, and leaves at a random moment.
+    """Asks something, and leaves at a random moment.
 
     Args:
       address: host and port of the server.
       rng: of what is asked, and of the moment.
     """
-    body = draw_chat(rng) | {"max_tokens": 60, "stream": rng.random() < 0.7}
-    written = json.dumps(body).encode()
+    drawn = draw_long(rng)
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: tiny\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(written)}\r\n\r\n"
+        f"{drawn.method} {drawn.path} HTTP/1.1\r\nHost: tiny\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(drawn.body)}\r\n\r\n"
     )
     reader, writer = await asyncio.open_connection(*address)
     try:
-        sent = head.encode() + written
+        sent = head.encode() + drawn.body
         # Now and then before all has been said.
         is_whole = rng.random() < 0.9
         writer.write(sent if is_whole else sent[: rng.randrange(len(sent))])

@@ -1,6 +1,5 @@
 """A crash-safe, append-only log of JSON records, each of them a gzip member of one file."""
 
-import gzip
 import itertools
 import json
 import os
@@ -92,23 +91,6 @@ class RecordLog:
         for record, _ in self.members():
             yield record
 
-    def at(self, begin: int, end: int) -> dict[str, Any]:
-        """The record between two places of the file, as `extend` and `members` give them.
-
-        Raises:
-          UserError: the file cannot be read, or was changed since.
-        """
-        with reading(self.path), open(self.path, "rb") as file:
-            file.seek(begin)
-            data = file.read(end - begin)
-        try:
-            record: dict[str, Any] = json.loads(gzip.decompress(data))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise UserError(
-                f"{self.path} was changed while it is in use: run the same command again"
-            ) from error
-        return record
-
     def _cut_torn_tail(self) -> None:
         if not self._tail_is_whole and self.path.exists():
             end = max((end for _, end in self.members()), default=0)
@@ -156,7 +138,9 @@ class RecordLog:
         try:
             record: dict[str, Any] = json.loads(zlib.decompress(member, _GZIP))
         except (zlib.error, ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} was changed while it was read: start again") from error
+            raise UserError(
+                f"{self.path} was changed while it was read: run the same command again"
+            ) from error
         return record
 
     def _damaged(self, number: int) -> UserError:

@@ -247,7 +247,9 @@ def read_row(path: str | Path, start: int, end: int) -> dict[str, Any]:
     try:
         return parse_row(line.decode(), f"{path}, a line")
     except (UserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} was changed while it was read: start again") from error
+        raise UserError(
+            f"{path} was changed while it was read: run the same command again"
+        ) from error
 
 
 def parse_row(text: str, where: str) -> dict[str, Any]:

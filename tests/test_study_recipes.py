@@ -40,8 +40,8 @@ def make_folder(folder):
     label = {"id": "0", "prompt": prompts[0], "answer": "no .", "label": "full_refusal"}
     write_jsonl(folder / "judge_labels/xstest_refusal.jsonl", [label])
     for name, grading in (
-        ("harmful", {"question": "refusal"}),
-        ("harmless", {"question": "refusal"}),
+        ("harmful", {"question": "refusal", "metric": "refusals"}),
+        ("harmless", {"question": "refusal", "metric": "over_refusal"}),
         ("gsm8k", {"match": "number"}),
     ):
         rows = [{"prompt": prompt, "reference": "3"} for prompt in prompts]
@@ -128,6 +128,27 @@ def test_experiments_agree_on_the_stages_that_they_share():
             recipe = "ours" if name in ours and entry.kind == "dpo" else "paper"
             known = seen.setdefault((entry.name, recipe), entry.stage.identity())
             assert known == entry.stage.identity(), f"{entry.name} of {name}"
+
+
+def test_our_recipe_balances_what_pairs_teach_and_a_cell_draws_by_regret_instead():
+    cells = recipes.get_sweep("study_parts")
+    runs = {name: read("study_parts", cells[name]) for name in ("ours", "no_balance")}
+    runs["regret"] = read("study_parts", cells["adaptive_rates"])
+    runs["paper"] = read("study_iter1")
+    found = {
+        name: [(e.stage.balance, e.stage.adaptive_rates) for e in run.stages if e.kind == "dpo"]
+        for name, run in runs.items()
+    }
+    assert found == {
+        "ours": [("outcome", 0.0)],
+        "no_balance": [("none", 0.0)],
+        "regret": [("none", 1.0)],
+        "paper": [("none", 0.0)],
+    }
+    assert (
+        cells["adaptive_rates"].items()
+        <= recipes.get_sweep("study_rates")["adaptive_rates"].items()
+    )
 
 
 def test_adapters_or_all_parameters_are_trained():

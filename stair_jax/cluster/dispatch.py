@@ -76,5 +76,5 @@ class Dispatcher:
         if self._fruitless > max(_LEAST_DEATHS, 3 * len(self._pool.names())):
             raise UserError(
                 f"{self._fruitless} workers died one after another, and nothing was finished "
-                f"meanwhile: {event.reason}; see the logs of Ray on their machines"
+                f"meanwhile: {event.reason}; a machine may lack memory for its workers"
             )

@@ -17,6 +17,7 @@ from stair_jax.cluster.address import ClusterAddress, guard
 from stair_jax.cluster.carried import CarriedFolder, carry
 from stair_jax.cluster.places import Place, find_places
 from stair_jax.cluster.pool import Came, Lost
+from stair_jax.cluster.private_folder import PrivateFolder
 from stair_jax.cluster.work import Order
 from stair_jax.cluster.worker_process import Absent, Failure, MakeWorker, WorkerProcess
 from stair_jax.errors import UserError
@@ -58,7 +59,8 @@ class RayPool(Closing):
           UserError: Ray is not installed, the cluster is open to strangers, or cannot be reached.
         """
         guard(address)
-        self._ray = _connect(address)
+        self._private = PrivateFolder() if address.is_local else None
+        self._ray = _connect(address, self._private)
         self._address, self._make = address, make
         self._actor_class = self._ray.remote(WorkerProcess)
         self._running: dict[str, _Running] = {}
@@ -73,6 +75,8 @@ class RayPool(Closing):
             self._ray.kill(running.actor)
         self._running.clear()
         self._ray.shutdown()
+        if self._private is not None:
+            self._private.close()
 
     def names(self) -> Collection[str]:
         """The workers that are there, or about to start."""
@@ -160,7 +164,7 @@ def _on(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _connect(address: ClusterAddress) -> ModuleType:
+def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleType:
     """Ray, connected to a cluster."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -168,7 +172,7 @@ def _connect(address: ClusterAddress) -> ModuleType:
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        ray.init(**_arguments(address), log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(**_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of any class: its text is what helps
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--cluster={address.text} cannot be reached: {text}") from error
@@ -179,8 +183,8 @@ def _connect(address: ClusterAddress) -> ModuleType:
     return module
 
 
-def _arguments(address: ClusterAddress) -> dict[str, Any]:
-    if not address.is_local:
+def _arguments(address: ClusterAddress, private: PrivateFolder | None) -> dict[str, Any]:
+    if private is None:
         return {"address": address.head}
     return {
         "address": "local",
@@ -188,4 +192,5 @@ def _arguments(address: ClusterAddress) -> dict[str, Any]:
         "include_dashboard": False,
         "object_store_memory": _STORE_BYTES,
         "_node_ip_address": "127.0.0.1",  # listens there alone
+        "_temp_dir": str(private.inside),
     }

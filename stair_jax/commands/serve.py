@@ -61,7 +61,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     options = arguments.options
     session.on_interrupt = "not all requests were finished"
     server = read_settings(options, ServerSettings)
-    settings = read_settings(options, ServedSettings)
+    # Requests may ask for any method.
+    settings = AnswerSettings(**vars(read_settings(options, ServedSettings)))
     runtime = _runtime_fields(arguments.overrides)
     _check_packages()
     from stair_jax.server.keys import read_keys

@@ -103,10 +103,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     sweep.clear(checked, options.redo, agreement(options))
     sweep.save_manifest(folder, manifest)
     keep_programs(checked[0].config, folder)
-    failed = sweep.run(checked, donors)
+    failed = sweep.run(checked, donors, lambda cell: report(cell.config, cell.workdir))
     done = [cell for cell in checked if cell.name not in failed]
-    for cell in done:
-        report(cell.config, cell.workdir)
     if collectives.is_main() and not options.only and sweep.evaluate_something(done):
         _write_tables(folder)
     leave(session)

@@ -35,6 +35,8 @@ def _prompts_from(column: str) -> Reader:
 
 def _examples_from(prompt: str, target: str) -> Reader:
     def read(row: Row, reading: Reading) -> SftRow:
+        if row.get("path"):
+            raise LeftOut("a step behind others is no whole answer")
         before = _before(row, reading)
         chat = read_chat(row[prompt], reading, is_answered=False)
         said = answer(row[target], chat.question, reading)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.chunked_prefill import PrefillChunk
-from stair_jax.decoding.engine_config import EngineConfig
+from stair_jax.decoding.engine_config import EngineConfig, free_memory
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import SlotTable
 from stair_jax.models.config import ModelConfig
@@ -54,7 +54,7 @@ class DeviceCalls:
             UserError: names a size that is not possible.
         """
         self.config = config
-        self.placement = Placement(mesh)
+        self.placement, self._mesh = Placement(mesh), mesh
         count = len(adapters) + (config.lora is not None)
         self.engine_config = replace(engine_config, num_adapters=count).resolve(config, mesh)
         self._backend = self.engine_config.attention
@@ -96,6 +96,11 @@ class DeviceCalls:
         for mode in sorted(modes):
             packed = pack_decode(slots, nothing, shard.lookahead)
             jax.block_until_ready(self.decode(*packed, mode=mode))
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Memory that is free on each device, see `engine_config.free_memory`."""
+        return free_memory(self._mesh)
 
     def copy_pages(self, source: np.ndarray, target: np.ndarray) -> None:
         """Copies pages; the arguments are what `pack_copies` returns."""

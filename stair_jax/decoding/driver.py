@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from stair_jax.decoding.requests import Completion, Request, copied
 from stair_jax.decoding.task import Service, Task
+from stair_jax.errors import UserError
 from stair_jax.stopping import heed
 
 K = TypeVar("K")
@@ -107,13 +108,20 @@ class Driver:
 
         Returns:
             The ticket of the task.
+
+        Raises:
+            UserError: a service refuses a request of the task, which is then cancelled.
         """
         ticket = self._num_tasks
         self._num_tasks += 1
         self._tasks[ticket] = _Running(task, priority, on_tokens, {})
         if type(task).advance is not Task.advance:
             self._advancing[ticket] = task
-        self._go_on(ticket, task.start())
+        try:
+            self._go_on(ticket, task.start())
+        except UserError:  # of its requests: other tasks go on
+            self.cancel(ticket)
+            raise
         return ticket
 
     def cancel(self, ticket: int) -> None:

@@ -208,7 +208,7 @@ class EngineConfig:
     ) -> str:
         """Advice for a cache of too few pages: `least` of them are needed, nobody's among them."""
         needed = (least - 1) * self.page_size  # tokens
-        free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
+        free_bytes = free_memory(place) if free_bytes is None else free_bytes
         if self.cache_tokens or self.on_cpu or free_bytes is None:
             return (
                 f"raise runtime.cache_tokens to {self.num_shards * needed} or more,"
@@ -235,7 +235,7 @@ class EngineConfig:
             return 2 * slots * self.max_length
         if asked and (self.on_cpu or free_bytes is not None):
             return asked
-        free_bytes = _free_bytes(place) if free_bytes is None else free_bytes
+        free_bytes = free_memory(place) if free_bytes is None else free_bytes
         if free_bytes is None:
             if not asked:
                 raise UserError("this device does not report its memory: set runtime.cache_tokens")
@@ -292,7 +292,7 @@ def _devices(place: Mesh | jax.Device | None) -> list[jax.Device]:
     return [jax.local_devices()[0] if place is None else place]
 
 
-def _free_bytes(place: Mesh | jax.Device | None) -> int | None:
+def free_memory(place: Mesh | jax.Device | None) -> int | None:
     """Largest free block of memory, in bytes, that every accelerator has.
 
     Blocks count, not sums: converting the weights leaves gaps that an array of the cache may not

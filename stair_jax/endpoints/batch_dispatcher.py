@@ -24,6 +24,7 @@ from stair_jax.monitoring import say
 T = TypeVar("T")
 
 _MOST_BYTES = 100_000_000  # of a file of requests; OpenAI takes 200 MB
+_LINES = 20  # that say how far a batch is, about
 _ROWS = 500  # results that are written down at once
 _LOOK = 0.01  # seconds between two looks at the writer
 
@@ -59,6 +60,7 @@ class BatchDispatcher(Dispatcher):
         super().__init__(settings, ledger, client, deliver, fail, stats)
         self._batches, self._log = client, log
         self._added = 0.0  # time of the last request
+        self._is_due = False  # nothing has come in for a while
         self._collecting: set[asyncio.Task[None]] = set()  # those that read results
         for batch in tuple(log.open.values()):
             say(f"endpoint: a batch of {len(batch.most):,} requests of an earlier start is there")
@@ -90,9 +92,11 @@ class BatchDispatcher(Dispatcher):
         """Sends what is ready, once a batch is full or nothing has come in for a while."""
         own = self._settings.batch
         while self._ready and not self._is_stopped and not self._collecting:
-            until = self._added + own.gather_seconds
-            if len(self._ready) < own.size and self._loop.time() < until:
-                self._wake(until)
+            if len(self._ready) < own.size and not self._is_due:
+                # By the timer alone: requests that come together stay together.
+                if self._timer is None:
+                    until = self._added + own.gather_seconds
+                    self._timer = self._loop.call_at(until, self._on_timer)
                 return
             jobs, lines = self._take()
             if not jobs:
@@ -101,6 +105,11 @@ class BatchDispatcher(Dispatcher):
                 return
             batch = Batch({job.identity: job.most for job in jobs})
             self._follow(batch, jobs, b"".join(lines))
+
+    def _on_timer(self) -> None:
+        self._is_due = self._loop.time() >= self._added + self._settings.batch.gather_seconds
+        super()._on_timer()
+        self._is_due = False
 
     def _take(self) -> tuple[list[Job], list[bytes]]:
         """The next requests that fit into a batch and under the cap, and their lines."""
@@ -154,7 +163,12 @@ class BatchDispatcher(Dispatcher):
     async def _made(self, batch: Batch, lines: bytes | None) -> str:
         """The id of a batch that was begun; "": an earlier start was killed before it sent it."""
         if lines is None:
-            return await self._patiently(partial(self._batches.find, batch))
+            find = partial(self._batches.find, batch)
+            if found := await self._patiently(find):
+                return found
+            # What was under way at the kill may arrive yet.
+            await asyncio.sleep(self._settings.batch.poll_seconds)
+            return await self._patiently(find)
         await asyncio.to_thread(self._log.begin, batch)
         tries = 0
 
@@ -169,11 +183,11 @@ class BatchDispatcher(Dispatcher):
 
     async def _wait(self, batch: Batch) -> BatchState:
         """The state of a batch at its end."""
-        said = (-1, -1)
+        said, part = -1, max(1, len(batch.most) // _LINES)
         while True:
             state = await self._patiently(partial(self._batches.look, batch))
-            if state.is_ended or said != (state.done, state.failed):
-                said = (state.done, state.failed)
+            if state.is_ended or said != (state.done + state.failed) // part:
+                said = (state.done + state.failed) // part
                 failed = f", {state.failed:,} failed" if state.failed else ""
                 say(
                     f"endpoint: batch {batch.id} is {state.status}: {state.done:,} of "

@@ -5,7 +5,7 @@ forward pass runs over whole sequences, without the cache.
 """
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stair_jax.decoding.device_calls import DeviceCalls
-from stair_jax.decoding.task import Service, Task
+from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
 from stair_jax.inference.batch_service import BatchService
 from stair_jax.models.attention.backends import get_backend
@@ -30,7 +30,7 @@ MOST_TOP = 20  # of the likeliest tokens, as many as clients may ask for
 # Sequences are padded to a power of two, this one or more.
 _SHORTEST = 64
 # Tokens of a batch, padding included, on CPUs and elsewhere.
-_BATCH_TOKENS = {"cpu": 2048, "accelerator": 16384}
+_BATCH_TOKENS = {"cpu": 2048, "accelerator": 4096}
 # Most bytes of the logits of one chunk of positions.
 _LOGITS_BYTES = 2**28
 
@@ -86,18 +86,26 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         """
         super().__init__()
         self._device = device
+        self._programs: dict[int, Any] = {}  # by bucket, compiled
         kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         self._batch_tokens = _BATCH_TOKENS[kind]
 
-    def bucket(self, request: LogpsRequest) -> int:
-        """Length to which the sequence is padded: a power of two, or the window.
+    def check(self, length: int) -> None:
+        """Compiles what scores sequences of a length, unless it has been.
 
         Raises:
-          UserError: the sequence is longer than a sliding window of the model.
+          UserError: the sequences are longer than a sliding window of the model, or it would take
+            more memory than the engine has left.
         """
-        length = len(request.tokens)
-        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
-        return self._device.config.padded_length(length, bucket)
+        bucket = self._bucket(length)
+        if bucket not in self._programs:
+            compiled = self._compile(bucket)
+            self._check_memory(compiled, bucket)
+            self._programs[bucket] = compiled
+
+    def bucket(self, request: LogpsRequest) -> int:
+        """Length to which the sequence is padded: a power of two, or the window."""
+        return self._bucket(len(request.tokens))
 
     def rows(self, bucket: int) -> int:
         """Fewer where sequences are longer."""
@@ -105,17 +113,11 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
 
     def dispatch(self, requests: Sequence[LogpsRequest], bucket: int) -> jax.Array:
         """Starts to score: `[rows, bucket, 1 + 2 * MOST_TOP]` int32, see `prompt_logps`."""
-        tokens = np.zeros((self.rows(bucket), bucket), np.int32)
-        for row, request in enumerate(requests):
-            tokens[row, : len(request.tokens)] = request.tokens
-        targets = np.roll(tokens, -1, axis=1)
-        device = self._device
-        arrays = device.placement.rows((tokens, targets))
-        stacked = get_paged_backend(device.engine_config.attention).stacked
-        with device.placement.use():
-            return prompt_logps(
-                device.config, stacked, self._num_chunks(bucket), device.params, *arrays
-            )
+        self.check(bucket)
+        arrays = self._arrays([request.tokens for request in requests], bucket)
+        with self._device.placement.use():
+            found: jax.Array = self._programs[bucket](self._device.params, *arrays)
+            return found
 
     def completion(self, request: LogpsRequest, row: int, results: np.ndarray) -> LogpsCompletion:
         """What was scored of a row."""
@@ -125,6 +127,37 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         pairs = zip(own[:, count + 1 :].tolist(), values[:, 1:].tolist(), strict=True)
         top = tuple(tuple(zip(ids, logps, strict=True)) for ids, logps in pairs)
         return LogpsCompletion(request.id, tuple(values[:, 0].tolist()), top)
+
+    def _bucket(self, length: int) -> int:
+        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
+        return self._device.config.padded_length(length, bucket)
+
+    def _arrays(self, sequences: Sequence[tuple[int, ...]], bucket: int) -> Any:
+        """Tokens and the ones that follow them, `[rows, bucket]` each, on the devices."""
+        tokens = np.zeros((self.rows(bucket), bucket), np.int32)
+        for row, sequence in enumerate(sequences):
+            tokens[row, : len(sequence)] = sequence
+        return self._device.placement.rows((tokens, np.roll(tokens, -1, axis=1)))
+
+    def _compile(self, bucket: int) -> Any:
+        device = self._device
+        stacked = get_paged_backend(device.engine_config.attention).stacked
+        static = (device.config, stacked, self._num_chunks(bucket))
+        with device.placement.use():
+            arrays = self._arrays((), bucket)
+            return prompt_logps.lower(*static, device.params, *arrays).compile()
+
+    def _check_memory(self, compiled: Any, bucket: int) -> None:
+        free, stats = self._device.free_bytes, compiled.memory_analysis()
+        if free is None or stats is None:
+            return
+        needed = stats.temp_size_in_bytes + stats.output_size_in_bytes
+        if needed > free:
+            raise UserError(
+                f"log-probabilities of {bucket} tokens need {needed / 2**30:.1f} GiB, and "
+                f"{free / 2**30:.1f} GiB are free beside the cache: send less text, or lower "
+                "runtime.cache_tokens"
+            )
 
     def _num_chunks(self, bucket: int) -> int:
         """Chunks of positions, few enough that the logits of one fit into `_LOGITS_BYTES`."""
@@ -214,8 +247,3 @@ class LogpsTask(Task[LogpsCompletion]):
         """Takes the result."""
         self.result = completion
         return []
-
-
-def prompt_logps_services(device: DeviceCalls) -> Mapping[str, Service]:
-    """A new service over the weights of an engine."""
-    return {PROMPT_LOGPS_SERVICE: PromptLogps(device)}

@@ -14,7 +14,7 @@ from stair_jax.decoding.requests import Handle
 from stair_jax.decoding.task import Service
 from stair_jax.inference.answers import Answered, Answering, AnswerTask
 from stair_jax.inference.methods import is_search, parse_method
-from stair_jax.inference.prompt_logps import prompt_logps_services
+from stair_jax.inference.prompt_logps import PROMPT_LOGPS_SERVICE, LogpsTask, PromptLogps
 from stair_jax.inference.scorers import PrmScorer, SelfReward
 from stair_jax.inference.scoring import Scorer
 from stair_jax.models import huggingface
@@ -45,7 +45,7 @@ class Answerer:
         files: ModelFiles,
         settings: AnswerSettings,
         prm: PrmScorer | None,
-        services: Mapping[str, Service] | None = None,
+        prompt_logps: PromptLogps | None = None,
     ):
         """Made by `load_answerer`."""
         self.engine, self.files, self.settings = engine, files, settings
@@ -55,15 +55,24 @@ class Answerer:
         )
         self._prm = prm
         self._self_reward: SelfReward | None = None
-        self.driver = Driver(engine, {**(services or {}), **(prm.services if prm else {})})
+        services: dict[str, Service] = dict(prm.services) if prm else {}
+        if prompt_logps is not None:
+            services[PROMPT_LOGPS_SERVICE] = prompt_logps
+        self._prompt_logps = prompt_logps
+        self.driver = Driver(engine, services)
 
     def warm_up(self) -> None:
-        """Compiles what plain answers need, so that the first one is as fast as the others."""
+        """Compiles what answers and their scores need: the first one is as fast as the others."""
         self.engine.device.warm_up()
         question = Question("warm-up", ({"role": "user", "content": "hello"},))
         tokens = self.encode(question)
         settings = dataclasses.replace(self.settings, method="greedy", max_answer_tokens=1)
         list(run_tasks(self.driver, [self.task(question, tokens, settings)]))
+        if self._prm is not None:
+            lengths = [_PRM_BUCKET]  # a program for each
+            while lengths[-1] < self.max_length:
+                lengths.append(2 * lengths[-1])
+            self._prm.score([tokens[:1] * min(length, self.max_length) for length in lengths])
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """Token ids of a chat, up to where the answer starts.
@@ -137,6 +146,16 @@ class Answerer:
         """Whether a reward model can guide its searches."""
         return self._prm is not None
 
+    def logps_task(self, tokens: Sequence[int], start: int) -> LogpsTask:
+        """The task of scoring a sequence from a token on, for who steps the driver himself.
+
+        Raises:
+          UserError: there is too little memory for sequences of this length.
+        """
+        assert self._prompt_logps is not None
+        self._prompt_logps.check(len(tokens))
+        return LogpsTask(tokens, start)
+
     def check_method(self, method: str) -> None:
         """Raises a UserError unless the model can be asked by a method."""
         parsed = parse_method(method)
@@ -207,8 +226,7 @@ def load_answerer(
     scorer = None if prm is None else _load_prm(prm, engine_settings, runtime)
     layout = lay_out_engine(files.config, engine_settings, runtime)
     engine = start_engine(files.folder, engine_settings, layout)
-    services = prompt_logps_services(engine.device)
-    return Answerer(engine, files, settings, scorer, services)
+    return Answerer(engine, files, settings, scorer, PromptLogps(engine.device))
 
 
 def answer(

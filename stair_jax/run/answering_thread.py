@@ -132,6 +132,7 @@ class AnsweringThread:
         """Answers until nothing is left; returns whether the thread goes on."""
         driver = answerer.driver
         self._add(answerer, first)
+        self._after_step()
         while self._running or not self._queue.empty():
             while not self._queue.empty():
                 asked = self._queue.get()
@@ -158,7 +159,12 @@ class AnsweringThread:
         except Exception as error:  # of this one alone, such as a chat that the template refuses
             asked.fail(error)
             return
-        self._running[answerer.driver.add(task, asked.priority, asked.on_tokens)] = asked
+        try:
+            ticket = answerer.driver.add(task, asked.priority, asked.on_tokens)
+        except UserError as error:  # the engine refuses a request of it
+            asked.fail(error)
+            return
+        self._running[ticket] = asked
 
 
 class _Awaited(Asked):

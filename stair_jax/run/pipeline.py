@@ -35,7 +35,6 @@ from stair_jax.run.unneeded_models import (
     require_models,
 )
 from stair_jax.run.workdir import (
-    CONFIG_FILE,
     StageState,
     check_lengthening,
     check_names,
@@ -44,6 +43,7 @@ from stair_jax.run.workdir import (
     look,
     remove,
     reopen,
+    write_config,
 )
 
 _BARRIER = 3600.0  # seconds between the first and the last process at a barrier; files are hashed
@@ -133,7 +133,7 @@ def run(
             left = [entry for entry in entries if not states[entry.name].is_finished]
             check_bases(entries, left, workdir)
             check_disk(entries, left, models, config.runtime.keep_models, workdir)
-            storage.write_json(workdir / CONFIG_FILE, config.effective())
+            write_config(workdir, config.effective())
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
         states = _shared(states)

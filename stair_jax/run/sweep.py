@@ -155,7 +155,11 @@ def clear(
                 pipeline.clear(cell.config.stages, cell.workdir, Anew(_own(cell, redo)))
 
 
-def run(cells: Sequence[Cell], donors: Sequence[Path] = ()) -> dict[str, str]:
+def run(
+    cells: Sequence[Cell],
+    donors: Sequence[Path] = (),
+    finish: Callable[[Cell], None] = lambda cell: None,
+) -> dict[str, str]:
     """Runs what is not finished of each cell, one after another.
 
     A cell that ends with a mistake which the user can correct does not end the sweep, unless
@@ -164,6 +168,7 @@ def run(cells: Sequence[Cell], donors: Sequence[Path] = ()) -> dict[str, str]:
     Args:
       cells: as `check` gives them.
       donors: further working folders that stages may be taken from, such as cells of other grids.
+      finish: called with each cell that is done.
 
     Returns:
       what was wrong, by name of the cell.
@@ -177,6 +182,7 @@ def run(cells: Sequence[Cell], donors: Sequence[Path] = ()) -> dict[str, str]:
         start, was_finished = time.monotonic(), cell.is_finished
         try:
             _run_cell(cell, cells[number + 1 :], [*_others(cell, cells), *donors])
+            finish(cell)
         except Exception as error:
             heed()  # what a library made of a signal's exception is no failure of the cell
             reason = _mistake(error)

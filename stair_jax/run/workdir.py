@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def stage_labels(workdir: Path) -> list[str]:
         return [str(label) for label in config["stages"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: it lists no stages") from error
+
+
+def write_config(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings of a run; a file that has them already stays as it is, with its time.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = workdir / CONFIG_FILE
+    with suppress(UserError):  # there is none, or it is damaged
+        if storage.read_json(path) == storage.plain(settings):
+            return
+    storage.write_json(path, settings)
 
 
 def is_complete(workdir: Path, name: str) -> bool:

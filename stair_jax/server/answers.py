@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stair_jax.decoding.requests import Completion
-from stair_jax.inference.prompt_logps import LogpsCompletion, LogpsTask
+from stair_jax.inference.prompt_logps import LogpsCompletion
 from stair_jax.run.answering_thread import Make
 from stair_jax.server.choice_text import ChoiceText, joined, num_reasoning_tokens
 from stair_jax.server.engine_thread import Event, Stream
@@ -143,7 +143,7 @@ class Answers:
 
 
 def _scoring(tokens: tuple[int, ...], start: int) -> Make:
-    return lambda answerer: LogpsTask(tokens, start)
+    return lambda answerer: answerer.logps_task(tokens, start)
 
 
 def _as_completion(found: Found) -> Completion:

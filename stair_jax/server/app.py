@@ -46,8 +46,13 @@ def make_app(serving: Serving, keys: Keys | None = None) -> FastAPI:
         yield
         serving.close()
 
-    # Without pages of documentation: they would load scripts from elsewhere.
-    app = FastAPI(title="stair_jax", openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="stair_jax",
+        openapi_url=None,  # its pages would load scripts from elsewhere
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has what counts
+        lifespan=lifespan,
+    )
     app.state.serving = serving
     add_handlers(app)
     app.add_middleware(Gate, serving=serving, keys=keys)

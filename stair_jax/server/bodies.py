@@ -9,8 +9,9 @@ from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import ClientDisconnect
 
-from stair_jax.server.errors import ApiError
+from stair_jax.server.errors import ApiError, ClientGoneError
 
 B = TypeVar("B", bound="Body")
 _Neutral = Callable[[Any], bool]
@@ -165,12 +166,14 @@ async def read_body(request: Request, cls: type[B]) -> B:
     """The body of a request.
 
     Raises:
-      ApiError: it is no JSON, or a field cannot be; names the first one.
+      ApiError: it is no JSON, or a field cannot be; names the first one. Or the client has gone.
     """
     try:
         return cls.model_validate_json(await request.body())
     except ValidationError as error:
         raise _refusal(error) from None
+    except ClientDisconnect:
+        raise ClientGoneError from None
 
 
 def _refusal(error: ValidationError) -> ApiError:

@@ -83,7 +83,7 @@ class ChatAnswers:
                 if choice.number not in begun:
                     begun.add(choice.number)
                     yield self._piece(choice, {"role": "assistant", "content": ""})
-                scored = await self._scored([choice] if choice.finish else [])
+                scored = await self._scored([choice]) if choice.finish else {}
                 logprobs = self._logprobs(choice, scored, told[choice.number])
                 told[choice.number] = len(choice.ids)
                 if delta.reasoning or delta.content or logprobs:

@@ -55,6 +55,13 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
+class ClientGoneError(ApiError):
+    """The client has closed the connection: nobody reads the response."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the client has gone")
+
+
 def as_api_error(error: BaseException) -> ApiError:
     """What a client is told of any error: of a fault of ours no more than that there was one."""
     if isinstance(error, ApiError):

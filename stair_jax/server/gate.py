@@ -39,20 +39,30 @@ class Gate:
 
     def _check(self, scope: Scope) -> int:
         """The number of the key that a request brings; raises an ApiError where it may not pass."""
-        path, serving = scope["path"], self._serving
-        key: int | None = 0
-        if self._keys is not None and not is_open(path):
-            key = self._keys.find(Headers(scope=scope))
-            if key is None:
-                raise ApiError(
-                    401,
-                    "this server needs an API key: send the header 'Authorization: Bearer KEY'",
-                    code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-        assert key is not None
-        if scope["method"] != "POST":
-            return key
+        headers = Headers(scope=scope)
+        if is_of_another_site(headers):
+            raise ApiError(403, "pages of other sites may not ask this server", code="cross_site")
+        key = self._find_key(scope["path"], headers)
+        if scope["method"] == "POST":
+            self._check_load(key)
+        return key
+
+    def _find_key(self, path: str, headers: Headers) -> int:
+        if self._keys is None or is_open(path):
+            return 0
+        key = self._keys.find(headers)
+        if key is None:
+            raise ApiError(
+                401,
+                "this server needs an API key: send the header 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return key
+
+    def _check_load(self, key: int) -> None:
+        """Raises an ApiError where no more is taken, or no more of this key."""
+        serving = self._serving
         if serving.state != "ready":
             wait = {"Retry-After": str(_DRAIN_SECONDS)}
             raise ApiError(503, f"the server is {serving.state}", code=serving.state, headers=wait)
@@ -64,7 +74,6 @@ class Gate:
                 code="too_many_requests",
                 headers=serving.retry_after,
             )
-        return key
 
     async def _let_through(self, key: int, scope: Scope, receive: Receive, send: Send) -> None:
         start, status = time.monotonic(), 500
@@ -103,6 +112,15 @@ class Gate:
             raise ApiError(413, f"the body has more than {most} bytes", code="body_too_large")
 
         return limited
+
+
+def is_of_another_site(headers: Headers) -> bool:
+    """Whether a browser sends a request for a page that is not ours.
+
+    Such a page could use a server that only its reader can reach.
+    """
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def is_open(path: str) -> bool:

@@ -18,6 +18,7 @@ from stair_jax.server.settings import ServerSettings
 
 _BACKLOG = 2048
 _SWITCH_SECONDS = 0.0005
+_KEEP_SECONDS = 75  # longer than clients keep a connection, so that they close it
 _GRACE_SECONDS = 1  # for clients to read why their requests were cut off
 
 
@@ -70,6 +71,7 @@ def listen(
         access_log=False,
         server_header=False,
         ws="none",
+        timeout_keep_alive=_KEEP_SECONDS,
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

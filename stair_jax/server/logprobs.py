@@ -1,12 +1,16 @@
 """Log-probabilities of sampled tokens, as chat completions have them."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from stair_jax.text.plain import byte_names
 from stair_jax.text.tokenizer import Tokenizer
 
 # The most negative that JSON readers of all clients take: OpenAI's own for "never".
 LEAST = -9999.0
+_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # of vocabularies that fall back on bytes
+_BYTES = {name: byte for byte, name in byte_names().items()}  # of byte-level ones
 
 
 def chat_logprobs(
@@ -33,7 +37,18 @@ def chat_logprobs(
 def token_entry(tokenizer: Tokenizer, id: int, logp: float) -> dict[str, Any]:
     """A token with its log-probability."""
     text = token_text(tokenizer, id)
-    return {"token": text, "logprob": max(logp, LEAST), "bytes": list(text.encode())}
+    return {"token": text, "logprob": max(logp, LEAST), "bytes": token_bytes(tokenizer, id)}
+
+
+def token_bytes(tokenizer: Tokenizer, id: int) -> list[int]:
+    """The bytes of one token, which may be a part of a character: its text cannot be told then."""
+    text, piece = token_text(tokenizer, id), tokenizer.hf.backend_tokenizer.id_to_token(id) or ""
+    if "\ufffd" in text:
+        if found := _BYTE_PIECE.fullmatch(piece):
+            return [int(found[1], 16)]
+        if set(piece) <= _BYTES.keys():
+            return [_BYTES[character] for character in piece]
+    return list(text.encode())
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> str:

@@ -1,6 +1,7 @@
 """/metrics: what Prometheus reads."""
 
 import asyncio
+from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import generate_latest
@@ -17,10 +18,9 @@ _PATIENCE = 2.0  # seconds that a scrape waits for the engine, whose numbers are
 async def metrics(request: Request) -> Response:
     """All counters, in the text format of Prometheus."""
     serving = serving_of(request)
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            serving.metrics.set_engine(await serving.thread.call(engine_state))
-    except TimeoutError:
-        pass
+    if serving.thread.failure is None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                serving.metrics.set_engine(await serving.thread.call(engine_state))
     serving.metrics.set_under_way(serving.num_requests, serving.thread.num_open)
     return Response(generate_latest(serving.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -35,16 +35,22 @@ def encode_messages(answerer: Answerer, messages: Sequence[Message]) -> ChatProm
       UserError: the template of the model refuses the chat.
       ApiError: it is too long, or has nothing to be answered.
     """
+    prompt = encode_turns(answerer, messages)
+    check_length(prompt.tokens, answerer.max_length, "messages")
+    return prompt
+
+
+def encode_turns(answerer: Answerer, messages: Sequence[Message]) -> ChatPrompt:
+    """As `encode_messages`, of chats of any length."""
     chat = list(messages)
     prefill = chat.pop()["content"] if chat and chat[-1]["role"] == "assistant" else ""
-    if not chat:
+    if not any(message["role"] == "user" for message in chat):
         raise ApiError(400, "messages has nothing to answer: begin with a user's", "messages")
     whole = with_system(chat, answerer.settings.system)
     question = Question(fingerprint([whole, prefill])[:_ID_LENGTH], whole)
     tokens = answerer.encode(question)
     if prefill:
         tokens += tuple(answerer.files.tokenizer.encode_answer(prefill))
-    check_length(tokens, answerer.max_length, "messages")
     return ChatPrompt(question, tokens, prefill)
 
 

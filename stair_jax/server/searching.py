@@ -180,6 +180,8 @@ def search_details(found: Found, search: Search, serving: Serving) -> dict[str, 
     """The field `search` of a choice: the candidates, their scores and those of their steps."""
     decode, answered = serving.tokenizer.decode, found.answered
     candidates = []
+    # The first of several that say the same.
+    chosen = [candidate.tokens for candidate in answered.candidates].index(answered.tokens)
     for number, candidate in enumerate(answered.candidates):
         steps = found.steps[number] if found.steps else ()
         candidates.append(
@@ -188,7 +190,7 @@ def search_details(found: Found, search: Search, serving: Serving) -> dict[str, 
                 "score": finite(candidate.score),
                 "step_scores": [finite(step.score) for step in steps],
                 "tokens": len(candidate.tokens),
-                "chosen": candidate.tokens == answered.tokens,
+                "chosen": number == chosen,
             }
         )
     return {

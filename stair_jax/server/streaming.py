@@ -10,18 +10,12 @@ from typing import Any, TypeVar
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from stair_jax.server.errors import ApiError, as_api_error
+from stair_jax.server.errors import ApiError, ClientGoneError, as_api_error
 
 T = TypeVar("T")
+_JSON = json.JSONEncoder(separators=(",", ":"))
 LOG = logging.getLogger("stair_jax.server")
 DONE = b"data: [DONE]\n\n"
-
-
-class ClientGoneError(ApiError):
-    """The client has closed the connection: nobody reads the response."""
-
-    def __init__(self) -> None:
-        super().__init__(499, "the client has gone")
 
 
 async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -55,7 +49,7 @@ async def _until_gone(receive: Receive) -> None:
 def event_of(value: Any, name: str = "") -> bytes:
     """A server-sent event with a JSON value."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {_JSON.encode(value)}\n\n".encode()
 
 
 class Streamed(Response):

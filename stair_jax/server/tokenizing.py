@@ -11,6 +11,7 @@ from stair_jax.server.bodies import Body, read_body
 from stair_jax.server.chat_bodies import ChatMessage
 from stair_jax.server.errors import ApiError
 from stair_jax.server.logprobs import token_text
+from stair_jax.server.prompts import encode_turns
 from stair_jax.server.serving import serving_of
 from stair_jax.text.conversations import encode_chat
 from stair_jax.text.tokenizer import Tokenizer
@@ -114,5 +115,8 @@ def _encode(answerer: Answerer, body: TokenizeBody) -> list[int]:
     if body.prompt is not None:
         return encode_plain(tokenizer, body.prompt, body.add_special_tokens)
     messages = [message.as_message() for message in body.messages or ()]
+    is_begun = messages[-1]["role"] == "assistant"
+    if body.continue_final_message == is_begun and (is_begun or body.add_generation_prompt):
+        return list(encode_turns(answerer, messages).tokens)  # as the chat is answered
     turns = with_system(messages, answerer.settings.system)
     return encode_chat(tokenizer, turns, body.add_generation_prompt, body.continue_final_message)

@@ -97,7 +97,7 @@ def _writes_all(state: dict[str, Any]) -> bool:
         inner = [each for part in parts for name in _PARTS for each in part.get(name, ())]
         if "ByteLevel" not in [part.get("type") for part in (*parts, *inner)]:
             return False
-        names = _byte_names()
+        names = byte_names()
         lacking = {byte for byte, name in names.items() if name not in model["vocab"]} - _NEVER
         if not lacking <= {*range(0x80), *_RARE}:
             return False
@@ -107,7 +107,7 @@ def _writes_all(state: dict[str, Any]) -> bool:
     return needed <= model["vocab"].keys()
 
 
-def _byte_names() -> dict[int, str]:
+def byte_names() -> dict[int, str]:
     """The character by which a byte-level vocabulary writes each byte: its own where it is seen.
 
     The others follow from U+0100 on, in their order (GPT-2's convention).

@@ -1,6 +1,7 @@
 """The chat page in a real browser, against a server that says what the test wants."""
 
 import json
+import random
 import threading
 
 import pytest
@@ -168,6 +169,19 @@ def test_an_answer_is_shown_while_it_comes_and_escape_stops_it(server, chat):
     assert not chat.page.locator("#stop").is_visible()
 
 
+def test_a_new_chat_may_begin_while_an_answer_comes(server, chat):
+    server.deltas, page = [*structured("so far"), None], chat.page
+    ask(page)
+    page.wait_for_selector("text=so far")
+    page.keyboard.press("Alt+n")
+    assert page.locator("article").count() == 0
+    assert server.was_left.wait(5)
+    page.wait_for_selector("#stop", state="hidden")
+    server.deltas = structured()
+    assert answered(page, "Anew").locator(".content").inner_text() == "4"
+    assert server.bodies[1]["messages"] == [{"role": "user", "content": "Anew"}]
+
+
 def test_an_answer_that_was_cut_off_says_so_and_is_left_out_of_what_follows(server, chat):
     server.deltas, server.last = structured()[:1], {"finish_reason": "length"}
     answer = answered(chat.page)
@@ -218,17 +232,53 @@ def test_raw_answers_are_read_as_the_server_would(server, chat):
     assert answer.locator(".content").inner_text() == "4"
 
 
+HOSTILE = (
+    *("<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "<svg/onload=alert(3)>", "</p>"),
+    *("</details>", "</textarea>", "<!--", "]]>", "&lt;b&gt;", "&#60;i&#62;", "{{7*7}}", "${1}"),
+    *(
+        "javascript:alert(4)",
+        "<iframe src=//example.com>",
+        "<a href=//example.com>",
+        "\x00",
+        "\u202e",
+    ),
+    *(
+        '" onclick="alert(5)',
+        "' autofocus onfocus='alert(6)",
+        "<base href=//example.com>",
+        "<style>",
+    ),
+)
+
+
+def hostile_strings(count):
+    rng = random.Random(0)
+    return ["".join(rng.choices(HOSTILE, k=rng.randint(1, 4))) for _ in range(count)]
+
+
 def test_text_of_users_and_models_never_becomes_an_element(server, chat):
-    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script></p></details>&lt;b&gt;"
+    hostile = "".join(HOSTILE)
     server.deltas = [{"reasoning": f"Title: {hostile}\n{hostile}"}, {"content": hostile}]
-    server.names.append(hostile)
+    candidates = [
+        {
+            "text": f"<|Reasoning_step|>Title: {text}\n{text}<|/Reasoning_step|><|Output|>{text}",
+            "score": 0.5,
+            "step_scores": [0.5, 0.5],
+        }
+        for text in hostile_strings(2000)
+    ]
+    server.last = {"search": {"candidates": candidates, "method": hostile, "tokens": 1}}
+    server.names = [f"{hostile}:best-of-2"]
     chat.page.reload()
     chat.page.wait_for_selector("#model:enabled")
     answer = answered(chat.page, hostile)
-    shown = [answer.locator(".content"), answer.locator("summary")]
-    assert [place.text_content() for place in shown] == [hostile, hostile]
-    assert chat.page.locator(".asked .text").text_content() == hostile
-    assert chat.page.locator("main img, main script, option *").count() == 0
+    summary = answer.locator(".steps summary")
+    assert summary.text_content() == answer.locator(".content").text_content() == hostile
+    assert answer.locator("tbody tr").count() == 2000
+    made = "[...document.querySelectorAll('main *')].map((e) => e.localName)"
+    known = {"article", "p", "div", "button", "details", "summary", "span", "ol", "li"}
+    tables = {"table", "thead", "tbody", "tr", "th", "td"}
+    assert set(chat.page.evaluate(made)) <= known | tables
     assert all(url.startswith(server.url) for url in chat.requests)
 
 
@@ -236,7 +286,7 @@ def test_what_the_server_refuses_is_shown_in_its_own_words(server, chat):
     server.failure = (429, "the queue is full", {"Retry-After": "3"})
     answered(chat.page)
     problem = chat.page.locator("#problem")
-    assert problem.inner_text() == "the queue is full Ask again in 3 s."
+    assert problem.inner_text() == "the queue is full; ask again in 3 s"
     server.failure, server.deltas = None, structured()
     chat.page.locator("button", has_text="Again").click()
     chat.page.wait_for_selector(".content >> text=4")

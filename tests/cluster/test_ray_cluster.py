@@ -55,6 +55,8 @@ class Cluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+            "XLA_FLAGS": "",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
@@ -129,6 +131,8 @@ def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
     alone = Command.of_config("configs/pocket.py", tmp_path / "compiled", OVERRIDES)
     alone.finish(tmp_path / "alone")
     workdir = tmp_path / "run"
+    for stage in ("data", "base"):
+        shutil.copytree(tmp_path / "alone" / stage, workdir / stage)
 
     def trees():
         return searched_by(workdir)

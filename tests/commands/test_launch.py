@@ -227,7 +227,9 @@ def test_a_run_that_is_done_says_where_its_report_is(config, work, tmp_path, cap
     assert not report.exists() and "report" not in capsys.readouterr().err
     assert main(*command) == 0  # nothing else is left to do
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"report: {report}")
-    assert report.exists()
+    written = report.stat().st_mtime_ns
+    assert main(*command) == 0  # and here neither is the report
+    assert report.stat().st_mtime_ns == written
 
 
 def test_a_fault_of_ours_is_not_hidden(config, work, tmp_path):

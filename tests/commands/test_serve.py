@@ -90,6 +90,9 @@ def test_a_server_finishes_what_is_under_way_and_takes_nothing_new(start, tmp_pa
     assert server.read("GET", "/v1/models")[0] == 401
     status, text = server.read("POST", "/v1/chat/completions", body(max_tokens=2), allowed)
     assert status == 200 and json.loads(text)["usage"]["completion_tokens"] == 2
+    searched = body(max_tokens=4) | {"model": "tiny:best-of-2-self-reward"}
+    status, text = server.read("POST", "/v1/chat/completions", searched, allowed)
+    assert status == 200 and json.loads(text)["model"] == "tiny:best-of-2-self-reward"
 
     # 40 answers in 2 slots: long enough.
     many = body(n=40, stream=True, temperature=1, max_tokens=100)
@@ -107,6 +110,18 @@ def test_a_server_finishes_what_is_under_way_and_takes_nothing_new(start, tmp_pa
     assert rest.count('"finish_reason":"') == 40
     code, said = server.end()
     assert code == 0 and "ended" in said and "Traceback" not in said
+
+
+def test_a_reward_model_brings_searches_and_scores(start, tiny_models):
+    server = start(f"--prm={tiny_models.prm}")
+    names = [entry["id"] for entry in json.loads(server.read("GET", "/v1/models")[1])["data"]]
+    assert "tiny:best-of-8" in names
+    asked = {"model": "tiny", "prompt": "hello", "answer": ["<|Output|>yes<|/Output|>", "no"]}
+    status, text = server.read("POST", "/v1/score", asked)
+    assert status == 200 and len(json.loads(text)["data"]) == 2
+    server.process.send_signal(signal.SIGINT)
+    code, said = server.end()
+    assert code == 0 and "Traceback" not in said
 
 
 def test_what_takes_too_long_is_cut_off_and_the_exit_status_says_so(start):

@@ -252,6 +252,8 @@ def test_a_cell_that_fails_does_not_lose_the_others(sweep, tmp_path, work, capsy
         "size-3: stage second: the loss is not finite"
     )
     assert (tmp_path / "s/size-4/second/complete.json").exists()
+    reports = {path.parent.name for path in (tmp_path / "s").glob("*/report.html")}
+    assert reports == {"size-2", "size-4"}
     work.act = staticmethod(lambda stage, context: None)
     work.runs.clear()
     assert sweep("--vary=second.size=2,3,4") == 0

@@ -79,6 +79,30 @@ def test_prompts_become_examples_by_one_command_and_redo_pays_for_nothing(
     assert storage.read_json(out / "synthesize/ledger.json")["teacher"]["requests"] == 2
 
 
+def test_with_batch_teacher_and_judge_are_asked_in_batches(command, prompts, tmp_path):
+    quick = ("gather_seconds=0.05", "poll_seconds=0.01")
+    places = ("teacher_endpoint.batch", "judge.endpoint.batch")
+    with FakeEndpoint(say(REFUSAL)) as endpoint, FakeEndpoint(say("Conclusion: 5")) as other:
+        status, said = command(
+            f"--prompts={prompts}",
+            f"--teacher={endpoint.base_url}",
+            "--model=fake",
+            "--kind=helpfulness",
+            f"--judge-endpoint={other.base_url}",
+            "--judge-model=other",
+            "--max-requests=10",
+            "--batch",
+            f"--out={tmp_path / 'out'}",
+            "--config.synthesize.judge.probe=",
+            "--config.synthesize.judge.helpfulness_template=Rate {prompt} {answer}",
+            *(f"--config.synthesize.{place}.{value}" for place in places for value in quick),
+        )
+        assert status == 0, said
+        batches = [len(one.batches.batches) for one in (endpoint, other)]
+        assert all(batches) and "requests done" in said
+        assert len(endpoint.calls) == 2 and "kept" in said
+
+
 def test_given_answers_are_rewritten_and_judged_by_another_endpoint(command, prompts, tmp_path):
     out = tmp_path / "out"
     with FakeEndpoint(say(REFUSAL)) as endpoint, FakeEndpoint(say("Conclusion: 5")) as other:

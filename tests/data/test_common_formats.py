@@ -56,6 +56,13 @@ def test_pairs_as_text_need_no_kind_and_are_checked_by_their_scores():
     assert read([row], "prompts")[1] == [("q", None)]
 
 
+def test_pairs_of_steps_are_no_examples_of_whole_answers():
+    whole = {"prompt": "q", "path": [], "chosen": A + OUTPUT, "rejected": OTHER}
+    _, values, reasons = read([whole, whole | {"path": [A], "chosen": OUTPUT}], "sft")
+    assert values == [("q", A + OUTPUT)]
+    assert reasons == ["a step behind others is no whole answer"]
+
+
 def test_pairs_as_messages():
     row = {
         "prompt": chat("q"),

@@ -9,6 +9,7 @@ from stair_jax.decoding.driver import Driver, run_all, run_tasks
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Request, Sampling, request_key
 from stair_jax.decoding.task import GatherTask, Task
+from stair_jax.errors import UserError
 from stair_jax.testing.scripted_engine import ScriptedEngine, ZeroReplies
 from stair_jax.testing.tiny_models import tiny_model
 
@@ -313,3 +314,17 @@ def test_a_driver_wants_an_engine_of_its_own():
     engine.submit([Request("a", (1,), sampling=SAMPLING)])
     with pytest.raises(ValueError, match="pending"):
         Driver(engine)
+
+
+def test_a_task_whose_request_is_refused_is_dropped_and_the_others_go_on():
+    engine = make_engine()
+    driver = Driver(engine)
+    driver.add(Chain(engine, 0, length=1))
+    refused = Chain(engine, 1, length=1)
+    refused.start = lambda: [Request((0,), (10**6,), sampling=Sampling())]
+    with pytest.raises(UserError, match="vocabulary"):
+        driver.add(refused)
+    assert driver.pending == 1
+    while driver.pending:
+        driver.step()
+    assert not engine.pending

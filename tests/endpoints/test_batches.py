@@ -19,6 +19,7 @@ from stair_jax.endpoints.ledger import Ledger
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.endpoints.settings import BatchSettings
 from stair_jax.errors import UserError
+from stair_jax.record_log import RecordLog
 from stair_jax.testing.fake_endpoint import Act, FakeEndpoint
 
 pytest.importorskip("openai", "3.0", reason="openai, of the extra endpoints, is not installed")
@@ -83,6 +84,14 @@ def test_a_full_batch_is_sent_at_once_and_the_rest_when_nothing_comes(ask):
     with FakeEndpoint() as endpoint:
         found, _ = ask(endpoint, 25, batch=replace(BATCH, size=10))
     assert len(found) == 25 and uploaded(endpoint) == [10, 10, 5]
+
+
+def test_a_batch_is_sent_in_files_of_a_limited_size(ask, monkeypatch):
+    monkeypatch.setattr("stair_jax.endpoints.batch_dispatcher._MOST_BYTES", 700)
+    with FakeEndpoint() as endpoint:
+        found, _ = ask(endpoint, 7)
+    assert len(found) == 7 and len(uploaded(endpoint)) > 2
+    assert all(len(data) <= 700 for data in endpoint.batches.files.values() if b'"url"' in data)
 
 
 def test_equal_requests_are_one_and_cancelled_ones_are_not_sent(
@@ -205,6 +214,51 @@ def test_calls_that_fail_are_made_again_and_nothing_is_sent_twice(name, fault, a
         found, _ = ask(endpoint, 3)
     assert len(found) == len(endpoint.calls) == 3
     assert endpoint.batches.calls.count(name) >= 3 or name == "POST batches"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"status": "in_progress", "request_counts": [1], "errors": "none"},
+        {"status": "validating", "request_counts": {"completed": "two"}, "errors": {"data": [5]}},
+        {"status": "in_progress", "output_file_id": 5, "error_file_id": ""},
+        {"status": 5},
+        {},
+    ],
+)
+def test_what_makes_no_sense_of_a_batch_is_looked_at_again(state, ask):
+    with FakeEndpoint() as endpoint:
+        endpoint.batches.script = lambda name, number: (
+            Act(body=state) if name == "GET batch" and number < 2 else None
+        )
+        found, _ = ask(endpoint, 2)
+    assert len(found) == len(endpoint.calls) == 2
+
+
+def test_results_that_make_no_sense_are_passed_over(ask, monkeypatch):
+    """Of the wrong form, of unknown requests, or a request's second one."""
+    with FakeEndpoint() as endpoint:
+        make = endpoint.batches._row
+
+        def strange(asked):
+            line, is_done = make(asked)
+            other = line.replace(asked["custom_id"].encode(), b"0" * 64)
+            noise = [b"[]\n", b"5\n", b"{}\n", b'{"custom_id": 5}\n', b"\xff\n", other, line, line]
+            return b"".join(noise), is_done
+
+        monkeypatch.setattr(endpoint.batches, "_row", strange)
+        found, service = ask(endpoint, 3)
+    assert {one.finish for one in found.values()} == {"stop"}
+    assert (service.calls, service.stats.lost, len(endpoint.calls)) == (3, 0, 3)
+
+
+def test_a_file_of_batches_of_another_version_is_one_line(ledger, ask):
+    log = BatchLog(ledger)
+    RecordLog(log.path).append({"schema": 2, "begun": "x"})
+    with FakeEndpoint() as endpoint:
+        with pytest.raises(UserError, match="is no file of batches that this version reads"):
+            ask(endpoint, 1)
+        assert not endpoint.calls
 
 
 def test_an_endpoint_without_batches_or_answers_is_one_line(ask):

@@ -60,5 +60,5 @@ def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path, record):
 def test_a_file_that_changes_while_it_is_in_use_is_named(tmp_path):
     ledger = write(tmp_path / "replies.gz")
     (tmp_path / "replies.gz").write_bytes(b"x" * 1000)
-    with pytest.raises(UserError, match="was changed while it is in use"):
+    with pytest.raises(UserError, match="was changed while it was read"):
         ledger.get("a")

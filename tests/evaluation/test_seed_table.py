@@ -78,11 +78,12 @@ def test_references_that_are_numbers_are_read_too(tmp_path):
     assert table.cells[0][place].value == pytest.approx(np.corrcoef(range(5), squares)[0, 1])
 
 
+@pytest.mark.parametrize("name", ["accuracy", "refusals", "over_refusal"])
 @pytest.mark.parametrize("statistic", [None, macro_mean])
-def test_a_benchmark_in_a_users_file_need_not_be_there_any_more(tmp_path, statistic):
+def test_a_benchmark_in_a_users_file_need_not_be_there_any_more(tmp_path, statistic, name):
     rows = result(SAFE, [1.0, 0.0, 1.0, 0.0, 0.0]).rows
     rows = [Graded(row.case, row.answer, {"score": row.scores["refused"]}) for row in rows]
-    metric = Metric("accuracy", "score", **({"statistic": statistic} if statistic else {}))
+    metric = Metric(name, "score", **({"statistic": statistic} if statistic else {}))
     write(tmp_path, [Result("m", "greedy", "mine", "none", (metric,), rows)])
     (found,), _ = read_results(tmp_path)
     assert found.metrics == (metric,)

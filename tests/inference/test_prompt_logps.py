@@ -11,10 +11,10 @@ from stair_jax.decoding.task import GatherTask
 from stair_jax.errors import UserError
 from stair_jax.inference import prompt_logps
 from stair_jax.inference.prompt_logps import (
+    PROMPT_LOGPS_SERVICE,
     LogpsRequest,
     LogpsTask,
     PromptLogps,
-    prompt_logps_services,
 )
 from stair_jax.models import transformer
 from stair_jax.models.layout import fit_to_mesh
@@ -35,7 +35,7 @@ def expected(config, params, tokens):
 
 
 def scored(engine, sequences=SEQUENCES, starts=STARTS):
-    driver = Driver(engine, prompt_logps_services(engine.device))
+    driver = Driver(engine, {PROMPT_LOGPS_SERVICE: PromptLogps(engine.device)})
     task = GatherTask(LogpsTask(*pair) for pair in zip(sequences, starts, strict=True))
     (found,) = run_tasks(driver, [task])
     return found
@@ -91,3 +91,14 @@ def test_few_shapes_are_compiled():
     engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
     service = PromptLogps(engine.device)
     assert {service.bucket(LogpsRequest(0, (1,) * n)) for n in range(2, 129)} == {64, 128}
+
+
+def test_what_does_not_fit_beside_the_cache_is_refused_before_it_is_computed(monkeypatch):
+    config, params = tiny_model()
+    engine = Engine(config, params, num_slots=2, max_length=128, page_size=16)
+    service = PromptLogps(engine.device)
+    monkeypatch.setattr(type(engine.device), "free_bytes", 2**16)
+    with pytest.raises(UserError, match=r"of 128 tokens need .* lower runtime.cache_tokens"):
+        service.check(100)
+    monkeypatch.setattr(type(engine.device), "free_bytes", 2**30)
+    service.check(100)

@@ -12,7 +12,7 @@ from stair_jax.evaluation.case import Answer
 from stair_jax.evaluation.cells import Cell
 from stair_jax.evaluation.costs import Cost
 from stair_jax.evaluation.table import Column, RowKey, Table
-from stair_jax.reports.html import schema, schema_cases, schema_tables, schema_trees
+from stair_jax.reports.html import pairs, schema, schema_cases, schema_tables, schema_trees
 from stair_jax.reports.html.contents import read_contents
 from stair_jax.reports.html.curves import read_curves
 from stair_jax.reports.records import read_run
@@ -117,6 +117,19 @@ def test_a_pair_knows_its_place_in_its_tree(parts):
     )
 
 
+def test_whole_answers_are_no_pairs_of_a_tree_that_has_pairs_of_steps(run, records):
+    def pairs_of_first_tree(*stages):
+        storage.write_json(run.workdir / "config.json", {"stages": ["search:search1", *stages]})
+        return contents(run.workdir).runs[0].parts["trees"].read(0)["pairs"]
+
+    pair = StepPair("t1:2:1", "p", path=(), chosen="a", rejected="b")
+    storage.write_jsonl(run.workdir / "full" / "dpo.jsonl", [pair.to_dict()])
+    settings = {"trees": "search1", "variant": "trajectory"}
+    records.finish(run.workdir / "full", "preferences", settings)
+    assert pairs_of_first_tree("preferences:full") == [[2, 1]]
+    assert pairs_of_first_tree("preferences:full", "preferences:pairs1") == [[1, 2]]
+
+
 def test_pairs_of_paths_are_split_where_they_part(run, records):
     pair = PathPair("t1:1:2", "p", chosen_path=("a", "b", "c"), rejected_path=("a", "x"))
     storage.write_jsonl(run.workdir / "pairs1" / "prm.jsonl", [pair.to_dict()])
@@ -131,6 +144,23 @@ def test_pairs_of_paths_are_split_where_they_part(run, records):
     assert columns["form"] == ["step", "step", "answer"] and columns["tree"] == [0, 0, None]
     texts = pairs.read(1)
     assert (texts["path"], texts["chosen"], texts["rejected"]) == (["a"], ["b", "c"], ["x"])
+
+
+def test_of_very_many_pairs_some_are_listed_evenly(run, records, monkeypatch):
+    monkeypatch.setattr(pairs, "_MOST_LISTED", 3)
+    pair = StepPair("t1:1:2", "p", path=(), chosen="yes", rejected="no")
+    rows = [replace(pair, chosen=f"yes {number}").to_dict() for number in range(7)]
+    storage.write_jsonl(run.workdir / "pairs1" / "dpo.jsonl", rows)
+    found = contents(run.workdir)
+    part = found.runs[0].parts["pairs"]
+    assert [part.read(row)["chosen"] for row in range(len(part))] == [
+        ["yes 0"],
+        ["yes 3"],
+        ["yes 6"],
+    ]
+    head = found.head(["more"], live=True)
+    assert head["notes"] == ["Of pairs1/dpo 3 of 7 pairs are listed, evenly spread.", "more"]
+    assert head["runs"][0]["pairs"] == 7
 
 
 def test_whole_answers_are_split_into_their_steps(run):
@@ -167,6 +197,17 @@ def test_judges_that_differ_are_marked(tmp_path, records):
     part = contents(tmp_path).runs[0].parts["cases"]
     assert part.lists[0]["judges_differ"] == [False, True]
     assert part.order[0] == 1  # where not all fit, those that differ come first
+
+
+def test_what_an_attack_asked_is_shown_with_its_prefill(tmp_path, records):
+    asked = {"messages": [{"role": "user", "content": "Q"}], "prefill": "Sure"}
+    texts = {"text": "Sure!", "final": "Sure!", "reasoning": "told apart"}
+    answer = Answer("mine", "1", "prefill", model="m", asked=asked, **texts)
+    records.evaluation(tmp_path / "evaluate", tmp_path, [answer], [{"rule": {"refused": 0.0}}])
+    storage.write_json(tmp_path / "config.json", {"stages": ["evaluate"]})
+    (found,) = contents(tmp_path).runs[0].parts["cases"].read(0)["answers"]
+    assert found["asked"] == [["user", "Q"], ["assistant", "Sure"]]
+    assert found["text"] == "told apart\n\nSure!"
 
 
 def test_a_table_keeps_its_figures_and_names_rows_by_number(run):
@@ -213,6 +254,19 @@ def test_long_curves_are_means_of_equal_parts(tmp_path, records):
     assert curve["series"]["eval/loss"][-2:] == [None, 7.0]
     assert len(curve["x"]) == len(curve["series"]["loss"]) == 834
     assert "name" not in curve["series"]
+
+
+def test_curves_of_a_stage_under_way_go_as_far_as_they_are_written(tmp_path, records):
+    path = tmp_path / "sft" / "metrics.jsonl"
+    storage.write_jsonl(path, [{"step": 1, "loss": 2.0}])
+    with open(path, "a") as file:
+        file.write('{"step": 2, "lo')
+    storage.write_json(tmp_path / "config.json", {"stages": ["sft"]})
+    (curve,) = read_curves(read_run(tmp_path))
+    assert (curve["x"], curve["series"]) == ([1.0], {"loss": [2.0]})
+    records.finish(tmp_path / "sft", "sft")
+    with pytest.raises(UserError, match="line 2"):
+        read_curves(read_run(tmp_path))
 
 
 def test_two_runs_are_joined_by_what_they_asked(run, tmp_path, records):

@@ -6,8 +6,10 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from stair_jax import launch
+from stair_jax import launch, storage
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog
 from stair_jax.reports.html.contents import read_contents
@@ -30,7 +32,7 @@ def served(run):
             connection.close()
             return answer.status, answer.headers, text
 
-        yield SimpleNamespace(get=get, run=run, port=port)
+        yield SimpleNamespace(get=get, run=run, port=port, server=server)
         server.shutdown()
         thread.join()
 
@@ -62,6 +64,17 @@ def test_one_tree_is_read_without_the_others(served):
     assert served.get("/data/trees/0/1")[0] == 200
     status, _, text = served.get("/data/trees/0/0")
     assert status == 500 and "was changed while it was read" in text
+
+
+def test_curves_grow_while_a_stage_is_under_way(served):
+    workdir = served.run.workdir
+    config = storage.read_json(workdir / "config.json")
+    storage.write_json(workdir / "config.json", {"stages": [*config["stages"], "dpo:iter1"]})
+    for number in (1, 2):
+        lines = [{"step": step, "loss": 1.0} for step in range(number)]
+        storage.write_jsonl(workdir / "iter1" / "metrics.jsonl", lines)
+        (curve,) = json.loads(served.get("/data/curves/0")[2])
+        assert (curve["stage"], len(curve["x"])) == ("iter1", number)
 
 
 def test_the_answers_to_one_case_are_read_without_the_others(served):
@@ -96,6 +109,14 @@ def test_the_answers_to_one_case_are_read_without_the_others(served):
 )
 def test_there_is_nothing_else(served, path):
     assert served.get(path)[0] == 404
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text("/0123456789-. traespicdh²٣", max_size=20))
+@example("trees/0/٣")
+def test_any_name_is_a_block_or_none(served, name):
+    found = served.server.blocks.read(name)
+    assert found is None or isinstance(json.loads(found), dict | list)
 
 
 def test_other_names_of_this_machine_and_other_methods_are_refused(served):

@@ -215,6 +215,19 @@ def test_the_same_command_again_runs_nothing(fake, tmp_path, capsys):
     assert "[4 of 4] total: finished before" in capsys.readouterr().err
 
 
+def test_the_settings_of_a_run_are_written_anew_only_where_they_are_others(fake, tmp_path):
+    run(config(), tmp_path)
+    path = tmp_path / "config.json"
+    written, text = path.stat().st_mtime_ns, path.read_text()
+    run(config(), tmp_path)
+    assert path.stat().st_mtime_ns == written
+    run(config(**{"runtime.slots": 16}), tmp_path)
+    assert path.stat().st_mtime_ns > written and storage.read_json(path)["runtime"]["slots"] == 16
+    path.write_text("damaged")
+    run(config(), tmp_path)
+    assert path.read_text() == text
+
+
 def test_runtime_is_free_to_change(fake, tmp_path):
     run(config(), tmp_path)
     fake.runs.clear()

@@ -74,6 +74,15 @@ def test_probes_and_the_page_need_no_key_and_all_else_does(guarded):
     assert guarded(use) == [200, 200, 200, 401, 401, 401]
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(None, 200), ("http://tiny", 200), ("https://evil.example", 403), ("null", 403)],
+)
+def test_pages_of_other_sites_ask_nothing(ask, chat_body, origin, status):
+    headers = {} if origin is None else {"origin": origin}
+    assert ask(chat_body(max_tokens=1), headers=headers).status_code == status
+
+
 def test_a_key_file_may_have_comments_and_blank_lines(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# of the team\n{FIRST}\n\n  {SECOND}  \n")

@@ -77,6 +77,25 @@ def test_tokens_of_a_chat_are_those_of_its_template(ask, chat_tokenizer):
 
 
 @pytest.mark.parametrize(
+    "turns",
+    [[("user", " why? ")], [("system", "Be brief."), ("user", "why?")],
+     [("user", "why?"), ("assistant", "<|Output|>Final")]],
+)  # fmt: skip
+def test_as_many_tokens_are_told_of_a_chat_as_are_read_of_it(ask, turns):
+    chat = [{"role": role, "content": text} for role, text in turns]
+    is_begun = turns[-1][0] == "assistant"
+    found = ask({"messages": chat, "continue_final_message": is_begun}, "/tokenize").json()
+    answered = ask({"model": "tiny", "messages": chat, "max_tokens": 1}).json()
+    assert found["count"] == answered["usage"]["prompt_tokens"]
+
+
+def test_a_chat_without_a_user_is_refused(ask):
+    chat = [{"role": "system", "content": "Be brief."}]
+    response = ask({"model": "tiny", "messages": chat})
+    assert response.status_code == 400 and "user" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/tokenize", {}),

@@ -20,7 +20,7 @@ def test_the_name_of_a_model_asks_for_a_search(ask_guided, chat_body, model, cou
     search = choice["search"]
     assert found["model"] == model and search["method"] == method
     assert 0 < len(search["candidates"]) <= count
-    (chosen,) = {c["text"] for c in search["candidates"] if c["chosen"]}
+    (chosen,) = [c["text"] for c in search["candidates"] if c["chosen"]]
     assert chosen == choice["message"]["content"]  # of a random model: no tags
     for candidate in search["candidates"]:
         assert len(candidate["step_scores"]) >= 1

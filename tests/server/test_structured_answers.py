@@ -134,5 +134,12 @@ def test_a_search_by_the_models_own_judgement_counts_all_that_it_samples(answer)
     search, usage = choice["search"], response.json()["usage"]
     assert len(search["candidates"]) == 3
     assert usage["completion_tokens"] == search["tokens"] == engine.stats.generated
-    best = [c["text"] for c in search["candidates"] if c["chosen"]]
-    assert choice["message"]["content"] == steps.final_answer(best[0])
+    (best,) = [c["text"] for c in search["candidates"] if c["chosen"]]
+    assert choice["message"]["content"] == steps.final_answer(best)
+
+
+def test_of_candidates_that_say_the_same_one_is_chosen(answer):
+    fields = {"model": "scripted:best-of-3-self-reward", "search": {"details": True}}
+    search = answer(fields)[0].json()["choices"][0]["search"]
+    assert [c["chosen"] for c in search["candidates"]] == [True, False, False]
+    assert {c["text"] for c in search["candidates"]} == {ANSWER}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soak import endpoints
+from soak import batches, endpoints
 from soak.endpoint_client import requests, settings
 from soak.payments import CONCURRENCY
 from stair_jax.endpoints.chat import Usage, identity, request_body
@@ -20,6 +20,13 @@ def test_a_client_that_is_killed_ends_with_the_right_results_and_pays_once(tmp_p
     result = endpoints.run(1, 0, tmp_path, COUNT)
     assert result.failures == []
     assert result.counts["kills"] == 1 and result.counts["calls"] >= COUNT
+
+
+def test_a_client_of_batches_that_is_killed_pays_nothing_twice(tmp_path):
+    pytest.importorskip("openai", "3.0", reason="openai, of the extra endpoints, is not installed")
+    result = batches.run(1, 0, tmp_path, COUNT)
+    assert result.failures == []
+    assert result.counts["kills"] == 1 and result.counts["paid twice"] == 0
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from stair_jax.data.study.evaluation_rows import (
     make_development,
     make_reported,
 )
+from stair_jax.data.study.harmless_words import NAME, harmless_words_record
 from stair_jax.data.study.judge_rows import make_cases, make_labels
 from stair_jax.data.study.needs import check_found, check_not_empty, missing_lines
 from stair_jax.data.study.prompts import make_prompts
@@ -130,7 +131,7 @@ def _record(options: Options, shop: Workshop, files: Mapping[str, list[Row]]) ->
         "tokens": str(options.tokenizer.name) if options.tokenizer else "estimated",
         "thresholds": Thresholds(),
         "sizes": options.sizes,
-        "sources": shop.sources.record(),
+        "sources": shop.sources.record() | {NAME: harmless_words_record()},
         "absent": dict(sorted(shop.sources.absent.items())),
         "counts": {part: dict(counts) for part, counts in sorted(shop.admission.counts.items())},
         "rows": {name: len(rows) for name, rows in files.items()},

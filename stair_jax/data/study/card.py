@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stair_jax.data.study import harmless_words
+
 _RESTRICTED = ("NC", "not stated")
 
 
@@ -11,7 +13,8 @@ def format_card(record: Mapping[str, Any]) -> str:
     return "\n\n".join(
         (
             "# Data of a study of safety alignment",
-            "Made by `stair-jax data study` out of public data sets; `data.json` has the sources "
+            "Made by `stair-jax data study` out of public data sets, and prompts that come with "
+            "the package; `data.json` has the sources "
             "with their revisions, hashes and licences, the rules, and what was left out and why; "
             "`left_out.jsonl` has each prompt that repeats one of a held-out set.",
             _files(record),
@@ -45,6 +48,8 @@ def _rules(record: Mapping[str, Any]) -> str:
         f"content words of one that has {limits['min_contained']} at least. Problems of GSM8K's "
         "training split are compared by equality alone: it is the official split.\n"
         "- Development prompts are compared with the reported sets in the same way.\n"
+        f'- Prompts of the source "{harmless_words.SOURCE}" were written for the package without '
+        "looking at any set to tune on or to report, and are compared with all of these.\n"
         f"- SFT rows have at most {sizes['max_tokens']} tokens ({record['tokens']}), those of "
         f"`sft_contrast.jsonl` {sizes['contrast_tokens']}, without the chat template; each "
         "structured answer passes the strict parser.\n"
@@ -59,7 +64,9 @@ def _sources(record: Mapping[str, Any]) -> str:
     lines = ["## Sources", "", "| set | role | licence | rows | revision | sha256 | page |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for name, one in record["sources"].items():
-        cells = (one["role"], one["licence"], one["rows"], one["revision"] or "local copy")
+        is_ours = one["place"] == harmless_words.PLACE
+        origin = harmless_words.PLACE if is_ours else one["revision"] or "local copy"
+        cells = (one["role"], one["licence"], one["rows"], origin)
         shown = " | ".join(map(str, cells))
         lines.append(f"| {name} | {shown} | `{one['sha256'][:12]}` | {one['page']} |")
     return "\n".join(lines)

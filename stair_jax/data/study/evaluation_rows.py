@@ -36,8 +36,8 @@ def make_development(shop: Workshop) -> list[Row]:
 def development_benchmarks(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """`dev.jsonl` in parts that are benchmarks of their own: the first row says how to grade."""
     parts: dict[str, tuple[dict[str, str], list[Row]]] = {
-        "harmful": ({"question": "refusal", "kind": "safety"}, []),
-        "harmless": ({"question": "refusal", "kind": "safety"}, []),
+        "harmful": ({"question": "refusal", "kind": "safety", "metric": "refusals"}, []),
+        "harmless": ({"question": "refusal", "kind": "safety", "metric": "over_refusal"}, []),
         "gsm8k": ({"match": "number", "kind": "helpfulness"}, []),
     }
     for row in rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from stair_jax.data.study import harmless_words
 from stair_jax.data.study.catalogue import SETS
 from stair_jax.data.study.public_set import Row
 from stair_jax.data.study.sources import Sources
@@ -52,9 +53,9 @@ def check_found(sources: Sources, required: Collection[str]) -> None:
 
 
 def check_not_empty(files: Mapping[str, Sequence[Row]], sources: Sources) -> None:
-    """Raises a UserError where a file has no rows: names the sets that would give some."""
+    """Raises a UserError where a file has no rows of a set: names those that would give some."""
     for name, feeds in _FEEDS.items():
-        if not files[name]:
+        if all(row.get("source") == harmless_words.SOURCE for row in files[name]):
             raise UserError(f"{name}.jsonl would be empty: bring {_how(feeds, sources)}")
     if not any(name.startswith("eval/") for name in files):
         raise UserError(f"eval/ would be empty: bring {_how(_REPORTED, sources)}")

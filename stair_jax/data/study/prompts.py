@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from stair_jax.data.study import reasoning
+from stair_jax.data.study import harmless_words, reasoning
 from stair_jax.data.study.public_set import Row
 from stair_jax.data.study.texts import Item, ordered
 from stair_jax.data.study.workshop import CONTRAST, TITLES, Workshop
@@ -16,7 +16,15 @@ _LEAST_WORDS = 4  # of a harmless prompt: of fewer, nobody knows what is asked
 def make_prompts(shop: Workshop) -> dict[int, list[Row]]:
     """The rows of `prompts1.jsonl` to `prompts3.jsonl`, by their number."""
     harmful = _shared_out(shop, _HARMFUL, shop.sizes.harmful)
-    borderline = _borderline(shop)
+    borderline = {
+        CONTRAST: _borderline(shop, CONTRAST, shop.contrast(), shop.sizes.borderline),
+        harmless_words.SOURCE: _borderline(
+            shop,
+            harmless_words.SOURCE,
+            harmless_words.harmless_words(shop.seed),
+            shop.sizes.harmless_words,
+        ),
+    }
     harmless = {
         name: _take(shop, _plain(shop, name), f"prompts {name}", most * len(FILES))
         for name, most in shop.sizes.harmless.items()
@@ -25,7 +33,9 @@ def make_prompts(shop: Workshop) -> dict[int, list[Row]]:
     for number in FILES:
         rows = _wrapped_share(shop, number, harmful[number])
         rows += [
-            _row(item, "helpfulness", CONTRAST) for item in borderline[number - 1 :: len(FILES)]
+            _row(item, "helpfulness", source)
+            for source, found in borderline.items()
+            for item in found[number - 1 :: len(FILES)]
         ]
         rows += _harmless(shop, number, harmless)
         files[number] = ordered(rows, lambda row: row["id"], shop.seed, "prompts", number)
@@ -52,9 +62,10 @@ def _shared_out(
     return files
 
 
-def _borderline(shop: Workshop) -> list[Item]:
-    items = (item for item in shop.contrast() if shop.is_short(item.prompt))
-    return _take(shop, items, f"prompts {CONTRAST}", shop.sizes.borderline * len(FILES))
+def _borderline(shop: Workshop, source: str, items: Iterable[Item], most: int) -> list[Item]:
+    """Harmless prompts that sound harmful, for all files together."""
+    short = (item for item in items if shop.is_short(item.prompt))
+    return _take(shop, short, f"prompts {source}", most * len(FILES))
 
 
 def _short(shop: Workshop, name: str) -> Iterator[Item]:

@@ -17,7 +17,8 @@ class Sizes:
       contrast_tokens: of such a row.
       contrast_opening: take only the first sentence of their answers, which are long.
       harmful: harmful prompts in each file of prompts.
-      borderline: harmless prompts that sound harmful in each file of prompts.
+      borderline: CoCoNot's harmless prompts that sound harmful in each file of prompts.
+      harmless_words: those of our own wording.
       harmless: plain harmless prompts in each file of prompts, by set.
       wrapped: share of the harmful prompts of the second and the third file that is in a wrapper.
       wrapped_harmless: harmless ones in the same wrappers, in each of these files.
@@ -36,6 +37,7 @@ class Sizes:
     contrast_opening: bool
     harmful: int
     borderline: int
+    harmless_words: int
     harmless: Mapping[str, int]
     wrapped: float
     wrapped_harmless: int
@@ -53,11 +55,12 @@ FULL = Sizes(
     contrast=150,
     contrast_tokens=700,
     contrast_opening=False,
-    harmful=380,
+    harmful=300,
     borderline=80,
-    harmless={"alpaca_harmless": 140, "ultrafeedback": 80, "gsm8k_train": 120},
+    harmless_words=180,
+    harmless={"alpaca_harmless": 80, "ultrafeedback": 60, "gsm8k_train": 100},
     wrapped=0.4,
-    wrapped_harmless=48,
+    wrapped_harmless=38,
     development={"harmbench_val": 80, "oktest": 100, "gsm8k_train": 100},
     reported=None,
     reported_gsm8k=200,
@@ -80,9 +83,10 @@ SMALL = Sizes(
     contrast=16,
     contrast_tokens=180,
     contrast_opening=True,
-    harmful=13,
-    borderline=4,
-    harmless={"alpaca_harmless": 8, "gsm8k_train": 7},
+    harmful=12,
+    borderline=3,
+    harmless_words=7,
+    harmless={"alpaca_harmless": 6, "gsm8k_train": 4},
     wrapped=0.3,
     wrapped_harmless=1,
     development={"harmbench_val": 8, "oktest": 8, "gsm8k_train": 8},

@@ -37,6 +37,8 @@ _COUNTS: Mapping[str, Mapping[str, float]] = {
 }
 _ABOUT_SAFETY = ("refusal", "action", "harmful", "safeguard")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_METRIC = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_BY_BYTES = ("accuracy_per_byte", "score_per_byte")  # a figure and its grades, of likelihoods
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Grading:
       macro: whether the figure is the mean over groups instead of over rows.
       role: see `Benchmark`.
       kind: of the prompts, "safety" or "helpfulness"; "": as fits the question.
+      metric: name of the figure in tables; "": "accuracy" of a match, "score" of a question.
     """
 
     name: str = ""
@@ -63,6 +66,7 @@ class Grading:
     macro: bool = False
     role: Role = "reported"
     kind: str = ""
+    metric: str = ""
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -89,6 +93,12 @@ class Grading:
             raise UserError(f"benchmark.kind is none of {', '.join(KINDS)}")
         if self.name and not _NAME.fullmatch(self.name):
             raise UserError('benchmark.name may hold letters, digits, "_", "-" and "."')
+        if self.metric and not _METRIC.fullmatch(self.metric):
+            raise UserError(
+                "benchmark.metric has at most 32 lower case letters, digits and _, a letter first"
+            )
+        if self.metric in _BY_BYTES:
+            raise UserError(f"benchmark.metric {self.metric!r} is the figure by bytes: rename it")
         self._check_counts()
 
     def _check_counts(self) -> None:
@@ -159,10 +169,10 @@ def own_benchmark(source: str) -> type[OwnBenchmark]:
     grading = _grading(path, how)
     statistic = macro_mean if grading.macro else mean
     name = grading.name or source_name(path)
-    main = "accuracy" if grading.match else "score"
+    main = grading.metric or ("accuracy" if grading.match else "score")
     metrics = [Metric(main, "score", statistic, labels=_labels(grading))]
     if grading.match == "likelihood":
-        metrics.append(Metric("accuracy_per_byte", "score_per_byte", statistic))
+        metrics.append(Metric(*_BY_BYTES, statistic))
     values = {
         "__doc__": f"The benchmark in {path}.",
         "NAME": name,

@@ -50,7 +50,7 @@ def ours(number: int, model: str = "") -> ConfigDict:
 
 
 def add_ours(config: ConfigDict, count: int) -> str:
-    """What our recipe changes: who judges, wrong beginnings, over-refusal, length, rates.
+    """What our recipe changes: who judges, wrong beginnings, over-refusal, length, balance.
 
     Returns:
       The stage that makes the last policy.
@@ -62,7 +62,7 @@ def add_ours(config: ConfigDict, count: int) -> str:
     config.search.more_pairs = ConfigDict({"share_rollouts": True})
     config.preferences.well_formed = True
     config.dpo.length_penalty = 0.01  # of beta 0.1: a nat for 10 tokens
-    config.dpo.adaptive_rates = 1.0  # of the kind in which the policy still loses more
+    config.dpo.balance = "outcome"  # as many pairs teach to refuse as to comply
     return last
 
 

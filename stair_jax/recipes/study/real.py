@@ -148,12 +148,12 @@ def _sft(how: Mapping[str, Any]) -> ConfigDict:
 
 
 def _search() -> ConfigDict:
-    """256 safety and 256 helpfulness prompts, about, with the judge of the paper."""
+    """128 safety and 128 helpfulness prompts, about, with the judge of the paper."""
     section = ConfigDict()
     section.model = ""
     section.prompts = "files"
-    section.num_prompts = 512  # of 10,000 [P]
-    section.num_iterations = 48  # of 200 [P]
+    section.num_prompts = 256  # of 10,000 [P]
+    section.num_iterations = 32  # of 200 [P]
     section.num_children = 4  # [P]
     section.max_depth = 7  # [C]
     section.c = 1.5  # [P]
@@ -184,7 +184,7 @@ def _preferences() -> ConfigDict:
     section.trees = ""
     section.v0 = 0.5  # [C]
     section.v1 = 0.8  # [C]
-    section.min_visits = 2  # of 48 iterations; the release has 4 of 200 [ours]
+    section.min_visits = 2  # of 32 iterations; the release has 4 of 200 [ours]
     section.max_tokens = 1024
     section.max_pairs_per_tree = 8  # 30k trees give the paper 70k pairs or more [ours]
     section.prm = ConfigDict()

@@ -1,7 +1,6 @@
 """The ablations of the study on real models: cells of a sweep around one config each.
 
-Their searches have half the prompts and two thirds of the iterations of the arms, so that a cell
-with one iteration takes some three minutes on an H200; what cells have in common is made once.
+What cells have in common, with each other and with the arms, is made once.
 """
 
 from typing import Any
@@ -27,7 +26,6 @@ from stair_jax.recipes.study.real import (
 )
 
 Cells = dict[str, dict[str, Any]]
-_PROMPTS = 256  # of an iteration
 
 
 def shares(model: str = "") -> ConfigDict:
@@ -50,7 +48,7 @@ def one_iteration(model: str = "") -> ConfigDict:
 
     That is the untouched base beside the rule: the ablations are about something else.
     """
-    config = _small(model)
+    config = base_config(model)
     last = link_iterations(config, 1, SFT)
     use_base_as_judge(config)
     ask(config, (*BASE, SFT, *iteration_stages(1)), (last,))
@@ -84,22 +82,25 @@ def rates(model: str = "") -> ConfigDict:
 
 
 def rate_cells() -> Cells:
-    """What is to be chosen on `dev`: rate and loss of DPO, thresholds of pairs."""
-    return {
-        **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (2e-5, 5e-5, 1e-4, 2e-4)},
-        "epochs_3": {"dpo.epochs": 3.0},
-        **{f"beta_{beta:g}": {"dpo.beta": beta} for beta in (0.05, 0.2, 0.4)},
-        **{f"v0_{v0:g}": {"preferences.v0": v0} for v0 in (0.25, 1.0)},
-        **{f"visits_{visits}": {"preferences.min_visits": visits} for visits in (1, 4)},
-        "length_0.03": {"dpo.length_penalty": 0.03},
-        "value_margin": {"dpo.value_margin": 0.1},
-        "colder": {"search.temperature": 0.9},
+    """What is to be chosen on `dev`: temperature of the search, rate and loss of DPO, pairs.
+
+    All but the temperatures are tried at 0.9.
+    """
+    cells: Cells = {f"temperature_{t:g}": {"search.temperature": t} for t in (1.2, 0.9, 0.7, 0.5)}
+    at_09: Cells = {
+        **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 5e-5)},
+        "visits_1": {"preferences.min_visits": 1},
+        "sft_weight_1": {"dpo.sft_weight": 1.0},
+        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
+        "no_length_control": {"dpo.length_penalty": 0.0},
+        "n_64": {"search.num_iterations": 64, "search.num_prompts": 128},
     }
+    return {**cells, **{name: {"search.temperature": 0.9, **own} for name, own in at_09.items()}}
 
 
 def judges(model: str = "") -> ConfigDict:
     """SFT and one iteration with the paper's judge; each cell has another one."""
-    config = _small(model)
+    config = base_config(model)
     last = link_iterations(config, 1, SFT)
     ask(config, (*BASE, SFT, *iteration_stages(1)), (last,))
     return config
@@ -125,7 +126,7 @@ def judge_cells() -> Cells:
 
 def parts(model: str = "") -> ConfigDict:
     """One iteration of our recipe; each cell leaves one part of it out."""
-    config = _small(model)
+    config = base_config(model)
     last = add_ours(config, 1)
     ask(config, (*BASE, *add_contrast(config), *iteration_stages(1, OURS)), (last,))
     return config
@@ -142,8 +143,8 @@ def part_cells() -> Cells:
         "no_shared_rollouts": {"search.more_pairs.share_rollouts": False},
         "malformed_too": {"preferences.well_formed": False},
         "no_length_control": {"dpo.length_penalty": 0.0},
-        "no_adaptive_rates": {"dpo.adaptive_rates": 0.0},
-        "balanced": {"dpo.adaptive_rates": 0.0, "dpo.balance": "outcome"},
+        "no_balance": {"dpo.balance": "none"},
+        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
         "c2_zero": {"search.reward.c2": 0.0, "search.reward.allow_unsafe": True},
     }
 
@@ -159,7 +160,7 @@ def steps(model: str = "") -> ConfigDict:
 
 def iterations(model: str = "") -> ConfigDict:
     """Three iterations, of which each cell changes something, at equal numbers of trees."""
-    config = _small(model)
+    config = base_config(model)
     last = link_iterations(config, ITERATIONS, SFT)
     use_base_as_judge(config)
     ask(config, (*BASE, SFT, *iteration_stages(ITERATIONS)), (last,))
@@ -190,11 +191,3 @@ def _cut(count: int, stages: tuple[str, ...]) -> dict[str, Any]:
         "stages": (*BASE, SFT, *stages, "evaluate", "evaluate:dev"),
         "evaluate.models": (f"iter{count}",),
     }
-
-
-def _small(model: str) -> ConfigDict:
-    """With smaller searches than the arms."""
-    config = base_config(model)
-    config.search.num_prompts = _PROMPTS
-    config.search.num_iterations = 32
-    return config

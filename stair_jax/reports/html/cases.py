@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_jax.evaluation.benchmark import text_of
+from stair_jax.evaluation.case import Answer
 from stair_jax.reports.answers import Evaluated, GradedAnswer, Place, read_evaluation, with_texts
 from stair_jax.reports.html import schema_cases as schema
 from stair_jax.reports.html.parts import Columns, Part, in_turn
@@ -156,16 +157,28 @@ def _answer(row: int, reply: GradedAnswer) -> schema.Answer:
     answer = reply.answer
     return {
         "row": row,
-        "text": answer.text,
+        "text": _whole_text(answer),
         "final": answer.final,
         "finish": answer.finish,
         "tokens": answer.tokens,
         "generated_tokens": answer.generated_tokens,
-        "asked": as_turns(answer.asked.get("messages", ())),
+        "asked": _asked(answer.asked),
         "grades": [
             _grade(judge, reply) for judge in dict.fromkeys([*reply.scores, *reply.verdicts])
         ],
     }
+
+
+def _whole_text(answer: Answer) -> str:
+    """The answer behind its reasoning, which endpoints tell apart from it."""
+    is_apart = answer.reasoning and answer.reasoning not in answer.text
+    return f"{answer.reasoning}\n\n{answer.text}" if is_apart else answer.text
+
+
+def _asked(asked: Mapping[str, Any]) -> list[list[str]]:
+    """The turns as an attack has them; what it puts into the model's mouth is the last one."""
+    prefill = [["assistant", str(asked["prefill"])]] if asked.get("prefill") else []
+    return [*as_turns(asked.get("messages", ())), *prefill]
 
 
 def _grade(judge: str, reply: GradedAnswer) -> schema.Grade:

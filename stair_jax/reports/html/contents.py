@@ -13,7 +13,7 @@ from stair_jax.errors import UserError
 from stair_jax.reports.html.both import both_block
 from stair_jax.reports.html.cases import cases_part, read_cases
 from stair_jax.reports.html.curves import read_curves
-from stair_jax.reports.html.pairs import pairs_of_trees, pairs_part, read_pairs
+from stair_jax.reports.html.pairs import not_listed, pairs_of_trees, pairs_part, read_pairs
 from stair_jax.reports.html.parts import Part
 from stair_jax.reports.html.runs import read_stages, run_head
 from stair_jax.reports.html.schema import SCHEMA, Head, Run
@@ -59,9 +59,15 @@ class RunContents:
         return {"trees": trees, "pairs": pairs_part(self._pair_files, places), "cases": cases}
 
     @property
+    def notes(self) -> list[str]:
+        """What its lists leave out."""
+        return not_listed(self._pair_files)
+
+    @property
     def head(self) -> Run:
         """The run in short."""
         counts = {name: len(part) for name, part in self.parts.items()}
+        counts["pairs"] = sum(file.total for file in self._pair_files)
         return run_head(self.records, self.name, counts)
 
     def blocks(self) -> dict[str, Callable[[], Any]]:
@@ -95,7 +101,7 @@ class Contents:
         """What the page knows first.
 
         Args:
-          notes: what is left out.
+          notes: what is left out of the file.
           live: whether the page is served.
         """
         lists = [f"{name}/{number}" for number in range(len(self.runs)) for name in PARTS]
@@ -107,7 +113,7 @@ class Contents:
             "written": f"{now:%Y-%m-%d %H:%M} UTC",
             "live": live,
             "runs": [run.head for run in self.runs],
-            "notes": list(notes),
+            "notes": [*(note for run in self.runs for note in run.notes), *notes],
             "blocks": [*self.blocks(), *lists],
         }
 

@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeGuard
 
 from stair_jax import storage
+from stair_jax.errors import UserError
 from stair_jax.monitoring import METRICS_FILE, SPEED_FILE
 from stair_jax.reports.html.schema import Curve
-from stair_jax.reports.records import FinishedStage, RunRecords
+from stair_jax.reports.records import RunRecords
+from stair_jax.run.stage_records import COMPLETE_FILE
+from stair_jax.run.workdir import stage_labels
 
 _MOST_POINTS = 1000
 _DIGITS = 6
@@ -16,19 +21,18 @@ Values = dict[float, dict[str, float]]
 
 
 def read_curves(run: RunRecords) -> list[Curve]:
-    """The curves of all finished stages.
+    """The curves of all stages; of one that is under way, as far as they are written.
 
     Raises:
-      UserError: a file is damaged.
+      UserError: a file of a finished stage is damaged.
     """
-    return [curve for stage in run.stages for curve in _curves(stage)]
+    return [curve for label in stage_labels(run.folder) for curve in _curves(run.folder, label)]
 
 
-def _curves(stage: FinishedStage) -> Iterator[Curve]:
+def _curves(workdir: Path, label: str) -> Iterator[Curve]:
+    kind, _, name = label.rpartition(":")
     for file, is_clock in _FILES.items():
-        if not (stage.folder / file).is_file():
-            continue
-        values = _by_step(stage, file)
+        values = _by_step(workdir / name, file)
         steps = sorted(values)
         names = dict.fromkeys(name for step in steps for name in values[step])
         if not names:
@@ -36,8 +40,8 @@ def _curves(stage: FinishedStage) -> Iterator[Curve]:
         every = math.ceil(len(steps) / _MOST_POINTS)
         parts = [steps[start : start + every] for start in range(0, len(steps), every)]
         yield {
-            "stage": stage.name,
-            "kind": stage.kind,
+            "stage": name,
+            "kind": kind or name,
             "clock": is_clock,
             "x": [part[-1] for part in parts],
             "series": {name: [_mean(values, part, name) for part in parts] for name in names},
@@ -45,19 +49,23 @@ def _curves(stage: FinishedStage) -> Iterator[Curve]:
         }
 
 
-def _by_step(stage: FinishedStage, file: str) -> Values:
+def _by_step(folder: Path, file: str) -> Values:
     """The numbers of each step, of which a file may have several lines."""
     found: Values = {}
-    for _, _, row in storage.iterate_jsonl(stage.folder / file):
-        step = row.pop("step", None)
-        if not _is_number(step):
-            continue
-        numbers = {str(name): value for name, value in row.items() if _is_number(value)}
-        found.setdefault(float(step), {}).update(numbers)  # type: ignore[arg-type]
+    path = folder / file
+    try:
+        for _, _, row in storage.iterate_jsonl(path) if path.is_file() else ():
+            step = row.pop("step", None)
+            if _is_number(step):
+                numbers = {str(name): value for name, value in row.items() if _is_number(value)}
+                found.setdefault(float(step), {}).update(numbers)
+    except UserError:
+        if (folder / COMPLETE_FILE).is_file():
+            raise  # else the last line is being written
     return found
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

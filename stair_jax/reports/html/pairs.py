@@ -1,5 +1,6 @@
 """The preference pairs of a run: a line for each; the texts of one, by its place in the file."""
 
+import math
 import re
 from array import array
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,13 @@ from stair_jax.reports.html import schema_trees as schema
 from stair_jax.reports.html.parts import Part, in_turn
 from stair_jax.reports.html.texts import brief, chat_before
 from stair_jax.reports.records import FinishedStage, RunRecords
-from stair_jax.storage import iterate_jsonl, read_row
+from stair_jax.storage import parse_row, read_row, reading
 from stair_jax.text.steps import REASONING_CLOSE
 
 _FILES: Mapping[str, type[PreferencePair]] = {"dpo": StepPair, "prm": PathPair}
 _STEP_END = re.compile(f"(?<={re.escape(REASONING_CLOSE)})")
+_STEP = "step"
+_MOST_LISTED = 100_000  # pairs of a file
 _COLUMNS = tuple(
     name
     for name in schema.PairList.__annotations__
@@ -35,6 +38,7 @@ class PairFile:
       search: name of the stage that holds their trees; "": they are not of trees.
       columns: of `PairList`.
       trees: of each pair the id of its tree; "": it is of none.
+      total: pairs of the file, of which very many are not all listed.
     """
 
     stage: FinishedStage
@@ -42,6 +46,7 @@ class PairFile:
     search: str
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
     trees: list[str] = field(default_factory=list)
+    total: int = 0
     _places: "array[int]" = field(default_factory=lambda: array("q"))
 
     def __len__(self) -> int:
@@ -52,6 +57,11 @@ class PairFile:
     def path(self) -> Path:
         """The file."""
         return self.stage.folder / f"{self.name}.jsonl"
+
+    @property
+    def variant(self) -> str:
+        """Of pairs for DPO: "step", or "trajectory" for whole answers."""
+        return str(self.stage.settings.get("variant", _STEP))
 
     def add(self, pair: PreferencePair, start: int, end: int) -> None:
         """Adds the line of a pair that stands between two places of the file."""
@@ -76,12 +86,12 @@ class PairFile:
         if not tree:
             return "answer"
         if isinstance(pair, PathPair):
-            return pair.form or "step"
-        return str(self.stage.settings.get("variant", "step"))
+            return pair.form or _STEP
+        return self.variant
 
 
 def read_pairs(run: RunRecords) -> list[PairFile]:
-    """The pairs of all finished stages; each file is read once, one pair in memory at a time.
+    """The pairs of all finished stages, one in memory at a time; of very many, evenly some.
 
     Raises:
       UserError: a file is damaged, or of a newer schema.
@@ -94,10 +104,27 @@ def read_pairs(run: RunRecords) -> list[PairFile]:
     ]
 
 
+def not_listed(files: Sequence[PairFile]) -> list[str]:
+    """What is to be said of files whose pairs are not all listed."""
+    return [
+        f"Of {file.stage.name}/{file.name} {len(file):,} of {file.total:,} pairs are listed, "
+        "evenly spread."
+        for file in files
+        if len(file) < file.total
+    ]
+
+
 def pairs_of_trees(files: Sequence[PairFile]) -> dict[str, dict[str, list[list[int]]]]:
-    """By search and tree, the nodes of the pairs for DPO, each once."""
+    """By search and tree, the nodes of the pairs for DPO, each once.
+
+    Where some are of steps and others of whole answers, they are those of steps.
+    """
+    of_trees = [file for file in files if file.name == "dpo" and file.search]
+    with_steps = {file.search for file in of_trees if file.variant == _STEP}
     found: dict[str, dict[str, list[list[int]]]] = {}
-    for file in (each for each in files if each.name == "dpo" and each.search):
+    for file in of_trees:
+        if file.variant != _STEP and file.search in with_steps:
+            continue
         nodes = zip(file.columns["chosen"], file.columns["rejected"], strict=True)
         for tree, pair in zip(file.trees, nodes, strict=True):
             own = found.setdefault(file.search, {}).setdefault(tree, [])
@@ -134,8 +161,17 @@ def pairs_part(files: Sequence[PairFile], trees: Mapping[tuple[str, str], int]) 
 
 def _read(stage: FinishedStage, name: str) -> PairFile:
     file = PairFile(stage, name, str(stage.settings.get("trees") or ""))
-    for number, (start, end, row) in enumerate(iterate_jsonl(file.path), start=1):
-        file.add(_FILES[name].from_dict(row, f"{file.path}, row {number}"), start, end)
+    with reading(file.path), open(file.path, "rb") as lines:
+        file.total = sum(1 for _ in lines)
+        every = math.ceil(file.total / _MOST_LISTED)
+        lines.seek(0)
+        end = 0
+        for number, line in enumerate(lines):
+            start, end = end, end + len(line)
+            if number % every == 0:
+                where = f"{file.path}, line {number + 1}"
+                row = parse_row(line.decode(), f"{where},")
+                file.add(_FILES[name].from_dict(row, where), start, end)
     return file
 
 

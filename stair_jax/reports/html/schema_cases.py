@@ -70,7 +70,8 @@ class Answer(TypedDict):
       finish: "stop", "length" (cut off), "too_long", "content_filter" or "missing".
       tokens: of the answer.
       generated_tokens: all that were sampled for it.
-      asked: the messages as an attack had them, as [role, text]; empty: those of the case.
+      asked: the turns as an attack had them, as [role, text], with what it put into the model's
+        mouth as the last one; empty: those of the case.
       grades: of the judges.
     """
 

@@ -97,7 +97,7 @@ class TreeList(TypedDict):
       value: of the root.
       low: the lowest reward of an answer in it; null: no rewards.
       high: the highest; high - low is the spread.
-      pairs: step pairs that were chosen from it (`dpo`).
+      pairs: for DPO that were chosen from it; step pairs, where there are some of its search.
       missing: evaluations that gave no reward.
       unreadable: replies of the judge that could not be read.
       malformed: answers of another form than steps and one output block.
@@ -188,7 +188,7 @@ class Tree(TypedDict):
       tokens: sampled.
       seconds: from its start to its end, beside others.
       nodes: of the tree.
-      pairs: [better node, worse node] of each step pair.
+      pairs: [better node, worse node] of each pair that `TreeList.pairs` counts.
       said: words of the judge.
     """
 

@@ -13,10 +13,11 @@ from stair_jax.reports.html.parts import encode_text, to_json
 
 HOST = "127.0.0.1"
 _DATA = "/data/"
+_FRESH = ("stages/", "curves/")  # blocks that are read each time: a run may be under way
 
 
 class LiveBlocks:
-    """The blocks of runs by name; lists are made once, texts each time that they are asked for."""
+    """The blocks of runs by name; lists are made once, all else each time it is asked for."""
 
     def __init__(self, contents: Contents):
         """Nothing is read yet."""
@@ -40,7 +41,8 @@ class LiveBlocks:
             return self.head()
         with self._lock:  # what makes lists is no code for several threads
             if name in self._makers:
-                return self._keep(name, self._makers[name])
+                make = self._makers[name]
+                return to_json(make()) if name.startswith(_FRESH) else self._keep(name, make)
             part, *numbers = name.split("/")
             return self._of_part(part, numbers) if part in PARTS else None
 

@@ -88,7 +88,7 @@ def test_trees_are_filtered_by_pairs_spread_and_missing_judgements(made, open_re
     assert kept("pairs", "no") == ["t1"]
     assert kept("missing", "yes") == ["t1"]
     assert kept("spread", "0") == ["t1"]
-    assert kept("spread", "high") == ["t0"]
+    assert kept("spread", "more") == ["t0"]
 
 
 def test_a_head_sorts_its_column_both_ways(made, open_report):
@@ -138,6 +138,43 @@ def test_the_address_keeps_the_node_and_how_the_tree_is_shown(open_report):
     page.wait_for_selector(".outline .selected")
     assert "poison" in page.text_content(".outline .selected")
     assert page.text_content(".panel h2").startswith("Node 3")
+
+
+@pytest.mark.parametrize("kind", ["canvas", "outline"])
+def test_a_tree_of_a_prompt_alone_is_shown(made, open_report, kind):
+    tree = made.tree(pairs=())
+    tree["nodes"] = {name: column[:1] for name, column in tree["nodes"].items()}
+    tree["nodes"]["value"] = [None]  # no answer was rewarded
+    page = open_report(f"/tree/0/search1/t0?as={kind}", made.report(trees=[tree])).page
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft", " ", "End", "f", "+", "-"):
+        page.keyboard.press(key)
+    assert page.text_content(".panel h2").startswith("Prompt")
+    assert "Value\u2013" in page.text_content(".panel .facts")
+
+
+def test_a_chain_of_many_steps_is_shown(made, open_report):
+    size = 3000
+    tree = made.tree(pairs=((2, 3),))
+    texts_of_steps = ["", *(made.step(f"step {node}", "and so on") for node in range(1, size))]
+    tree["nodes"] = made.nodes(texts_of_steps, list(range(-1, size - 1)))
+    page = open_report(f"/tree/0/search1/t0?node={size - 1}", made.report(trees=[tree])).page
+    assert page.text_content(".panel h2").startswith(f"Node {size - 1}")
+    page.get_by_role("button", name="Outline").click()
+    assert f"step {size - 1}" in page.text_content(".outline .selected")
+
+
+def test_a_list_without_rows_says_so(made, open_report, show):
+    blocks = made.report()
+    for name in ("trees/0", "pairs/0"):
+        blocks[name] = {
+            key: value if key in ("stages", "files") else [] for key, value in blocks[name].items()
+        }
+    page = open_report("/trees/0", blocks).page
+    assert texts(page, ".count") == ["0 of 0"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    show(page, "/pairs/0")
+    assert texts(page, ".count") == ["0 of 0"]
 
 
 def test_a_click_on_the_canvas_chooses_a_node(open_report):
@@ -234,6 +271,53 @@ def test_two_runs_stand_side_by_side(made, open_report, show):
     assert page.locator(".half .details").count() == 2
     show(page, "/curves/1")
     assert page.locator("path.curve").count() == 2
+
+
+def test_a_step_of_one_tree_is_chosen_in_the_other_too(made, open_report, show):
+    blocks = made.report(runs=2)
+    other = made.tree()
+    for column in other["nodes"].values():  # the same steps, the children of node 1 swapped
+        column[2:4], column[4:6] = column[3:1:-1], column[5:3:-1]
+    other["nodes"]["parent"] = [-1, 0, 1, 1, 2, 3]
+    other["nodes"]["text"][5] = "another end"
+    blocks["trees/1/0"] = [other]
+    page = open_report("/both/tree/0", blocks).page
+    first, second = page.locator(".half canvas").all()
+
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert [text[:6] for text in texts(page, ".half .panel h2")] == ["Node 2", "Node 3"]
+    page.keyboard.press("ArrowRight")  # to an end that the other tree does not have
+    assert [text[:6] for text in texts(page, ".half .panel h2")] == ["Node 4", "Node 3"]
+    second.focus()
+    page.keyboard.press("Home")
+    assert texts(page, ".half .panel h2") == ["Prompt", "Prompt"]
+    for way in page.get_by_role("button", name="Outline").all():
+        way.click()
+    own = [texts(half, ".own .what") for half in page.locator(".half").all()]
+    assert own == [["\u21d2 boil water ."], ["another end"]]
+    page.keyboard.press("Escape")
+    page.locator(".gridhead", has_text="Nodes 1").wait_for()
+
+
+def test_cases_are_counted_by_benchmark_attack_and_judge(open_report):
+    page = open_report("/answers/0").page
+    page.get_by_text("By benchmark, attack and judge").click()
+    page.wait_for_selector("details table")
+    rows = [texts(row, "td") for row in page.locator("details table tbody tr").all()]
+    assert rows == [
+        ["advbench", "none", "1", "0.00", "1.00", "1", "0", "0", "0", "refuses 1", "refuses 1"],
+        ["advbench", "pair", "1", "1.00", "1.00", "0", "0", "1", "1", "refuses 1", "refuses 1"],
+    ]
+    page.locator("details table a").nth(1).click()
+    page.wait_for_selector(".count >> text=1 of 2")
+    assert page.input_value("select[name=attack]") == "pair"
+
+
+def test_a_filter_of_the_address_that_is_not_offered_keeps_all(open_report):
+    page = open_report("/trees/0?kind=unknown&spread=none").page
+    assert texts(page, ".count") == ["2 of 2"]
 
 
 def test_the_keys_are_listed(open_report):

@@ -203,6 +203,8 @@ def test_evaluation_rows_are_benchmarks_of_their_own(study):
     assert not any(row["changed"] for row in unchanged)
     harmful = get_benchmark(str(folder / "dev" / "harmful.jsonl"))
     assert harmful.NAME == "dev_harmful" and harmful.ROLE == "development"
+    harmless = get_benchmark(str(folder / "dev" / "harmless.jsonl"))
+    assert [one.METRICS[0].name for one in (harmful, harmless)] == ["refusals", "over_refusal"]
     assert len(harmful.read(folder / "dev" / "harmful.jsonl")) == 5  # one of six is copyrighted
 
 

@@ -135,6 +135,21 @@ def test_the_error_of_a_judge_can_be_taken_out_where_labels_count_1_or_0(write):
     assert (metric.name, metric.labels) == ("score", ("full_refusal", "partial_refusal"))
 
 
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ({"question": "refusal"}, ["score"]),
+        ({"question": "refusal", "metric": "over_refusal"}, ["over_refusal"]),
+        ({"match": "text"}, ["accuracy"]),
+        ({"match": "text", "metric": "recall_2"}, ["recall_2"]),
+        ({"match": "likelihood", "metric": "truthful"}, ["truthful", "accuracy_per_byte"]),
+    ],
+)
+def test_a_file_names_the_figure_that_its_grades_give(write, header, names):
+    metrics = get_benchmark(write({"benchmark": header}, {"prompt": "a"})).METRICS
+    assert [metric.name for metric in metrics] == names and metrics[0].key == "score"
+
+
 def test_a_policy_is_shown_to_the_judge(write):
     header = {"question": "safeguard", "policy": "No poems."}
     benchmark = get_benchmark(write({"benchmark": header}, {"prompt": "a"}))
@@ -157,6 +172,10 @@ def test_a_policy_is_shown_to_the_judge(write):
         ({"match": "text", "name": "a/b"}, "benchmark.name may hold letters"),
         ({"match": "text", "counts": {"a": 1}}, "benchmark.counts is for questions that have lab"),
         ({"question": "refusal", "counts": {"a": "b"}}, "benchmark.counts is not an object of num"),
+        ({"match": "text", "metric": "over refusal"}, "benchmark.metric has at most 32 lower case"),
+        ({"match": "text", "metric": "a" * 33}, "benchmark.metric has at most 32 lower case"),
+        ({"match": "text", "metric": 3}, "benchmark.metric is not text"),
+        ({"match": "text", "metric": "score_per_byte"}, "is the figure by bytes: rename it"),
         ({"match": "text", "name": "gsm8k"}, "there is a benchmark 'gsm8k' already: rename yours"),
     ],
 )
@@ -266,6 +285,7 @@ def test_the_examples_of_the_docs_work(tmp_path, monkeypatch, registry):
     assert scores(capitals, *answers) == [{"score": 1.0}, {"score": 0.0}]
     advice = get_benchmark("advice.jsonl")
     assert advice.NAME == "advice" and len(cases_of(advice)) == 2
+    assert advice.METRICS[0].name == "over_refusal"
     assert [len(case.choices) for case in cases_of(get_benchmark("facts.jsonl"))] == [2, 3]
     exec(compile(files["rhymes.py"], "rhymes.py", "exec"), {"__name__": "rhymes"})
     rhymes = get_benchmark("rhymes")

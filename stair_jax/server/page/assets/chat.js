@@ -8,15 +8,18 @@ import { isSearch } from "./models.js";
 export class Chat {
   #place;
   #settings;
-  #onEdit;
+  #edit;
+  #askAgain;
   #turns = []; // {text, content, elements}; the content is null without an answer
   #running = null; // of the answer that is under way
 
-  // Turns are shown at the end of `place`; `onEdit` is given the text of a turn to write anew.
-  constructor(place, settings, onEdit) {
+  // Turns are shown at the end of `place`. A turn that is to be written or asked anew is left out,
+  // and its text given to `edit` or `askAgain`.
+  constructor(place, settings, { edit, askAgain }) {
     this.#place = place;
     this.#settings = settings;
-    this.#onEdit = onEdit;
+    this.#edit = edit;
+    this.#askAgain = askAgain;
   }
 
   get isAnswering() {
@@ -78,19 +81,18 @@ export class Chat {
   }
 
   #askedView(turn) {
-    const edit = button("Edit", () => this.#redo(turn, this.#onEdit));
+    const edit = button("Edit", () => this.#redo(turn, this.#edit));
     return make("article", { class: "asked", "aria-label": "You" },
       make("p", { class: "text" }, turn.text), make("div", { class: "actions" }, edit));
   }
 
   #addActions(turn, view) {
-    if (turn.content) {
-      view.actions.append(button("Copy", () => navigator.clipboard?.writeText(turn.content)));
+    // Browsers have a clipboard for pages of this machine and of https alone.
+    if (turn.content && navigator.clipboard) {
+      view.actions.append(button("Copy", () => navigator.clipboard.writeText(turn.content)));
     }
-    view.actions.append(button("Again", () => this.#redo(turn, this.#onAgain)));
+    view.actions.append(button("Again", () => this.#redo(turn, this.#askAgain)));
   }
-
-  #onAgain = (text) => this.#place.dispatchEvent(new CustomEvent("again", { detail: text }));
 
   // Leaves out a turn and those after it, and hands on its text.
   #redo(turn, next) {
@@ -102,11 +104,13 @@ export class Chat {
 
 // Paints at most once a frame, and keeps the end in sight where it was.
 class Painter {
-  #frame = 0;
+  #place;
+  #show;
+  #frame;
 
-  constructor(place, paint) {
-    this.place = place;
-    this.paint = paint;
+  constructor(place, show) {
+    this.#place = place;
+    this.#show = show;
     this.#next();
   }
 
@@ -123,9 +127,9 @@ class Painter {
   }
 
   #paint() {
-    const { place } = this;
+    const place = this.#place;
     const isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 40;
-    this.paint();
+    this.#show();
     if (isAtEnd) place.scrollTop = place.scrollHeight;
   }
 }

@@ -9,7 +9,7 @@ const box = find("box"), send = find("send"), stop = find("stop"), place = find(
 
 const models = new Models(find("model"));
 const settings = new Settings(find("settings"), loadModels);
-const chat = new Chat(place, settings, edit);
+const chat = new Chat(place, settings, { edit, askAgain: ask });
 
 function say(text) {
   find("status").textContent = text;
@@ -18,6 +18,7 @@ function say(text) {
 function showProblem(text) {
   find("problem").textContent = text;
   find("problem").hidden = !text;
+  if (text) place.scrollTop = place.scrollHeight; // there is less room now
 }
 
 function showState() {
@@ -40,7 +41,7 @@ async function loadModels() {
 // Says what went wrong; asks for the key where the server wants one, and waits until it is ready.
 async function explain(error) {
   if (!(error instanceof ServerError)) throw error;
-  const again = error.retryAfter ? ` Ask again in ${error.retryAfter} s.` : "";
+  const again = error.retryAfter ? `; ask again in ${error.retryAfter} s` : "";
   showProblem(error.message + again);
   if (error.status === 401) settings.open("key");
   if ((error.status !== 503 && error.status !== 0) || models.chosen) return;
@@ -109,6 +110,5 @@ find("ask").addEventListener("submit", (event) => {
 stop.addEventListener("click", () => chat.stop());
 find("new").addEventListener("click", startAnew);
 find("open-settings").addEventListener("click", () => settings.open());
-place.addEventListener("again", (event) => ask(event.detail));
 document.addEventListener("keydown", onKey);
 loadModels();

@@ -18,7 +18,8 @@ function diffOf(left, right) {
   const [ours, theirs] = commonOf(...inner);
   const marked = (words, common) => words.map((word, index) => [word, !common[index]]);
   const same = (words) => words.map((word) => [word, false]);
-  const around = (middle) => joined([...same(a.slice(0, start)), ...middle, ...same(a.slice(a.length - end))]);
+  const around = (middle) =>
+    joined([...same(a.slice(0, start)), ...middle, ...same(a.slice(a.length - end))]);
   return [around(marked(inner[0], ours)), around(marked(inner[1], theirs))];
 }
 
@@ -31,10 +32,11 @@ function commonOf(a, b) {
   for (let i = a.length - 1; i >= 0; i--) {
     for (let j = b.length - 1; j >= 0; j--) {
       const [down, right] = [table[(i + 1) * width + j], table[i * width + j + 1]];
-      table[i * width + j] = a[i] === b[j] ? table[(i + 1) * width + j + 1] + 1 : Math.max(down, right);
+      table[i * width + j] =
+        a[i] === b[j] ? table[(i + 1) * width + j + 1] + 1 : Math.max(down, right);
     }
   }
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+  for (let i = 0, j = 0; i < a.length && j < b.length;) {
     if (a[i] === b[j]) found[0][i++] = found[1][j++] = 1;
     else if (table[(i + 1) * width + j] >= table[i * width + j + 1]) i++;
     else j++;

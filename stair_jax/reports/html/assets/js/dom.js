@@ -2,8 +2,13 @@
 
 const SVG_SPACE = "http://www.w3.org/2000/svg";
 // Control and format characters, by which a text could hide or reorder what stands there.
-const UNSEEN =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+const UNSEEN = new RegExp(
+  [
+    "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e]",
+    "[\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]|[\\u{e0000}-\\u{e007f}]",
+  ].join("|"),
+  "gu",
+);
 
 /** A text whose invisible characters stand there as their names. */
 function visible(text) {
@@ -70,5 +75,9 @@ function folded(summary, make, open = false) {
 /** Terms with what belongs to them; those without are left out. */
 function facts(entries) {
   const known = entries.filter(([, value]) => value !== null && value !== undefined);
-  return el("dl.facts", {}, known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl.facts",
+    {},
+    known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 }

@@ -1,25 +1,45 @@
 // Tables: small ones as they are, and grids of many rows with columns that sort.
 
-/** A small table; a column is {name, of: (row) => cell, number, title, sort: (row) => figure or text}. */
+/** A small table; a column is {name, of(row): cell, number, title, sort(row): figure or text}. */
 function table(columns, rows, { caption, classes = "" } = {}) {
   const body = el("tbody");
   const fill = (order) =>
     body.replaceChildren(
       ...order.map((row) =>
-        el("tr", {}, columns.map((column) => el(`td${column.number ? ".number" : ""}`, {}, column.of(row)))),
+        el(
+          "tr",
+          {},
+          columns.map((column) => el(`td${column.number ? ".number" : ""}`, {}, column.of(row))),
+        ),
       ),
     );
-  const head = sortingHead(columns, "th", (column, isDown) => fill(sorted(rows, column.sort, isDown)));
+  const head = sortingHead(columns, "th", (column, isDown) =>
+    fill(sorted(rows, column.sort, isDown)),
+  );
   fill(rows);
-  return el(`table${classes}`, {}, caption && el("caption", {}, caption), el("thead", {}, el("tr", {}, head)), body);
+  return el(
+    `table${classes}`,
+    {},
+    caption && el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, head)),
+    body,
+  );
 }
 
 function sortingHead(columns, kind, onsort) {
   const state = { column: null, isDown: false };
   const cells = columns.map((column) => {
-    const cell = el(`${kind}${column.number ? ".number" : ""}`, { title: column.title, scope: kind === "th" && "col" });
+    const cell = el(`${kind}${column.number ? ".number" : ""}`, {
+      title: column.title,
+      scope: kind === "th" && "col",
+    });
     if (!column.sort) cell.append(childOf(column.name));
-    else cell.append(button(column.name, () => turn(column)));
+    else
+      cell.append(
+        button(column.name, () => turn(column), {
+          "aria-label": column.name ? null : column.title,
+        }),
+      );
     return cell;
   });
   const turn = (column) => {
@@ -59,13 +79,21 @@ class Grid {
       onselect: (place) => onselect(this.rows[place]),
       onopen: (place) => onopen(this.rows[place]),
     });
-    this.head = el("div.gridhead", {}, sortingHead(columns, "span", (column, isDown) => {
-      this.order = [column.sort, isDown];
-      this.show(this.rows);
-    }));
+    this.head = el(
+      "div.gridhead",
+      {},
+      sortingHead(columns, "span", (column, isDown) => {
+        this.order = [column.sort, isDown];
+        this.show(this.rows);
+      }),
+    );
     this.head.style.gridTemplateColumns = tracks;
     this.node = el("div.grid", {}, this.head, this.list.node);
-    this.list.node.addEventListener("scroll", () => (this.head.scrollLeft = this.list.node.scrollLeft), { passive: true });
+    this.list.node.addEventListener(
+      "scroll",
+      () => (this.head.scrollLeft = this.list.node.scrollLeft),
+      { passive: true },
+    );
     this.sizes = new ResizeObserver(() => this.widen());
     this.sizes.observe(this.head);
   }
@@ -77,7 +105,9 @@ class Grid {
   }
 
   line(row, tracks) {
-    const cells = this.columns.map(({ of, number }) => el(`span${number ? ".number" : ""}`, {}, of(row)));
+    const cells = this.columns.map(({ of, number }) =>
+      el(`span${number ? ".number" : ""}`, {}, of(row)),
+    );
     const line = el("div.line", { role: "option" }, cells);
     line.style.gridTemplateColumns = tracks;
     return line;
@@ -87,6 +117,12 @@ class Grid {
     this.rows = this.order ? sorted(rows, ...this.order) : Array.from(rows);
     this.list.show(this.rows.length, this.rows.indexOf(chosen));
     if (this.list.selected >= 0) this.list.reveal(this.list.selected);
+  }
+
+  /** Chooses a row, or the first one, for the keys to begin at. */
+  enter(row) {
+    this.show(this.rows, this.rows.includes(row) ? row : this.rows[0]);
+    this.list.node.focus({ preventScroll: true });
   }
 
   chosen() {

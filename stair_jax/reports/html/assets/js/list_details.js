@@ -2,9 +2,9 @@
 
 /**
  * `key`: under which the address keeps the chosen row; `show(row)`: promise of its details, which
- * may have a `close`. Others as of `Grid` and `Filters`.
+ * may have a `close`; `above`: what stands above the list. Others as of `Grid` and `Filters`.
  */
-function listWithDetails({ label, key, columns, fields, rows, show }) {
+function listWithDetails({ label, key, columns, fields, rows, show, above = "" }) {
   const panel = el("aside.panel", { "aria-label": "Details", tabindex: 0 });
   let chosen = Number(here().query[key] ?? NaN);
   let closing = [];
@@ -24,11 +24,10 @@ function listWithDetails({ label, key, columns, fields, rows, show }) {
   grid.show(filters.kept(), rows.includes(chosen) ? chosen : undefined);
   return {
     filters,
-    node: el("div.fill", {}, filters.node, el("div.split", {}, grid.node, panel)),
+    node: el("div.fill", {}, filters.node, above, el("div.split", {}, grid.node, panel)),
     opened: () => {
       if (grid.rows.length) choose(grid.chosen() ?? grid.rows[0]);
-      grid.show(grid.rows, grid.chosen() ?? grid.rows[0]);
-      grid.list.node.focus({ preventScroll: true });
+      grid.enter(grid.chosen());
     },
     close: () => {
       close();
@@ -37,8 +36,30 @@ function listWithDetails({ label, key, columns, fields, rows, show }) {
   };
 }
 
+/** A field that shows the page anew, such as for another model. */
+function chooser(key, label, names, chosen) {
+  const change = (event) => {
+    remember({ [key]: event.target.value });
+    showPlace();
+  };
+  const options = names.map((name) =>
+    el("option", { value: name, selected: name === chosen }, name),
+  );
+  return el(
+    "label",
+    {},
+    el("span", {}, label),
+    el("select", { name: key, onchange: change }, options),
+  );
+}
+
 /** Links of which one is where the reader is. */
 function tabs(entries, current) {
-  return el("nav.tabs", {}, entries.map(([name, place]) =>
-    el("a", { href: hrefOf(place), "aria-current": name === current ? "page" : null }, name)));
+  return el(
+    "nav.tabs",
+    {},
+    entries.map(([name, place]) =>
+      el("a", { href: hrefOf(place), "aria-current": name === current ? "page" : null }, name),
+    ),
+  );
 }

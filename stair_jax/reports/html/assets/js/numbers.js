@@ -9,7 +9,8 @@ function figure(value, digits = 3) {
   if (!Number.isFinite(value)) return value > 0 ? "\u221e" : `${MINUS}\u221e`;
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e15) return whole(value);
-  if (size >= 1e6 || (size > 0 && size < 1e-3)) return trimmedPower(value.toExponential(digits - 1));
+  if (size >= 1e6 || (size > 0 && size < 1e-3))
+    return trimmedPower(value.toExponential(digits - 1));
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
   return trimmed(value.toFixed(Math.min(places, 6))).replace("-", MINUS);
 }
@@ -25,7 +26,9 @@ function trimmed(text) {
 
 /** A whole number with thin spaces between thousands. */
 function whole(value) {
-  const text = Math.abs(value).toFixed(0).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const text = Math.abs(value)
+    .toFixed(0)
+    .replace(/\B(?=(\d{3})+$)/g, "\u202f");
   return value < 0 ? MINUS + text : text;
 }
 

@@ -2,7 +2,9 @@
 // #/trees/search1/it1-5?node=7. A place is {path: [...], query: {...}}.
 
 function hrefOf({ path, query = {} }) {
-  const kept = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const kept = Object.entries(query).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   const asked = new URLSearchParams(kept.map(([key, value]) => [key, String(value)])).toString();
   return `#/${path.map(encodeURIComponent).join("/")}${asked ? `?${asked}` : ""}`;
 }

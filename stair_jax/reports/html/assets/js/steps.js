@@ -1,15 +1,18 @@
 // Texts of steps: tags apart from what is said.
 
-const STEP = /^\s*<\|Reasoning_step\|>(?:Title: *([^\n]*)\n?)?([\s\S]*?)(?:<\|\/Reasoning_step\|>)?\s*$/;
+const STEP =
+  /^\s*<\|Reasoning_step\|>(?:Title: *([^\n]*)\n?)?([\s\S]*?)(?:<\|\/Reasoning_step\|>)?\s*$/;
 const OUTPUT = /^\s*<\|Output\|>(?:Final Answer: *)?([\s\S]*?)(?:<\|\/Output\|>)?\s*$/;
 const TAG = /<\|\/?(?:Reasoning_step|Output)\|>/;
 
 /** {kind, title, body} of a step; a text with tags elsewhere is shown as it is. */
 function stepOf(text) {
   const output = OUTPUT.exec(text);
-  if (output && !TAG.test(output[1])) return { kind: "output", title: "Final answer", body: output[1].trim() };
+  if (output && !TAG.test(output[1]))
+    return { kind: "output", title: "Final answer", body: output[1].trim() };
   const step = STEP.exec(text);
-  if (step && !TAG.test(`${step[1]}${step[2]}`)) return { kind: "step", title: step[1] ?? "", body: step[2].trim() };
+  if (step && !TAG.test(`${step[1]}${step[2]}`))
+    return { kind: "step", title: step[1] ?? "", body: step[2].trim() };
   return { kind: "raw", title: "", body: text };
 }
 

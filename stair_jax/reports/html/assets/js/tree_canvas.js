@@ -21,7 +21,8 @@ class TreeCanvas {
     this.canvas = el("canvas", {
       tabindex: 0,
       role: "application",
-      "aria-label": "Search tree. Arrow keys move along it, space folds, plus and minus zoom, F fits.",
+      "aria-label":
+        "Search tree. Arrow keys move along it, space folds, plus and minus zoom, F fits.",
     });
     this.node = el("div.canvas", {}, this.canvas);
     this.pen = this.canvas.getContext("2d");
@@ -72,7 +73,11 @@ class TreeCanvas {
   fit() {
     const { columns, least, most } = this.layout;
     this.down = Math.min((this.height - 2 * EDGE) / ((most - least + 1) * ROW), 1);
-    this.across = clamp((this.width - 2 * EDGE) / (columns.length * COLUMN), LEAST_ACROSS, MOST_ACROSS);
+    this.across = clamp(
+      (this.width - 2 * EDGE) / (columns.length * COLUMN),
+      LEAST_ACROSS,
+      MOST_ACROSS,
+    );
     this.x = EDGE;
     const middle = ((least + most) / 2) * ROW * this.down;
     this.y = this.height / 2 - middle;

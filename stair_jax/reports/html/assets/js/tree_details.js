@@ -8,7 +8,14 @@ function nodeDetails(view, node) {
   return el(
     "div.details",
     {},
-    el("h2", {}, name, " ", markOf(tree.marks[node]), tree.nodes.terminal[node] && el("small", {}, "ends the answer")),
+    el(
+      "h2",
+      {},
+      name,
+      " ",
+      markOf(tree.marks[node]),
+      tree.nodes.terminal[node] && el("small", {}, "ends the answer"),
+    ),
     nodeFacts(tree, node),
     node === 0 ? promptBlock(tree.record) : el("section", {}, stepBlock(tree.nodes.text[node])),
     pairBlocks(view, node),
@@ -39,14 +46,20 @@ function promptBlock(record) {
     {},
     turnsBlock(record.turns, record.prompt),
     record.start && folded("All answers begin with", () => el("div.text", {}, record.start), true),
-    record.said.map(({ question, text }) => folded(`Judge, ${question}`, () => el("div.text.words", {}, text))),
+    record.said.map(({ question, text }) =>
+      folded(`Judge, ${question}`, () => el("div.text.words", {}, text)),
+    ),
   );
 }
 
 function judgeBlock(tree, node) {
   const words = tree.nodes.judge[node];
   if (words === null || words === undefined) return null;
-  return el("section", {}, folded("Judged answer", () => el("div.text.words", {}, words), true));
+  return el(
+    "section",
+    {},
+    folded("Judged answer", () => el("div.text.words", {}, words), true),
+  );
 }
 
 function pairBlocks(view, node) {
@@ -63,7 +76,8 @@ function pairBlocks(view, node) {
 /** The two steps of a pair beside one another. */
 function pairSides(tree, [chosen, rejected]) {
   const texts = [chosen, rejected].map((node) => plainStep(tree.nodes.text[node]));
-  const said = (node) => `value ${figure(tree.nodes.value[node])}, ${plural(tree.nodes.visits[node], "visit")}`;
+  const said = (node) =>
+    `value ${figure(tree.nodes.value[node])}, ${plural(tree.nodes.visits[node], "visit")}`;
   return sidesBlock(texts, [said(chosen), said(rejected)]);
 }
 
@@ -71,8 +85,18 @@ function pairSides(tree, [chosen, rejected]) {
 function sidesBlock([better, worse], [ofBetter, ofWorse]) {
   const [left, right] = diffOf(better, worse);
   const side = (name, said, parts, kind) =>
-    el("div.side", {}, el("h4", {}, markOf(kind), name, el("small", {}, said)), el("div.text", {}, diffNodes(parts, name)));
-  return el("div.sides", {}, side("chosen", ofBetter, left, CHOSEN), side("rejected", ofWorse, right, REJECTED));
+    el(
+      "div.side",
+      {},
+      el("h3", {}, markOf(kind), name, el("small", {}, said)),
+      el("div.text", {}, diffNodes(parts, name)),
+    );
+  return el(
+    "div.sides",
+    {},
+    side("chosen", ofBetter, left, CHOSEN),
+    side("rejected", ofWorse, right, REJECTED),
+  );
 }
 
 function pathBlock(view, node) {
@@ -80,7 +104,16 @@ function pathBlock(view, node) {
   const above = tree.path(node).slice(0, -1);
   if (!above.length) return null;
   const step = (at) =>
-    el("li", {}, button(`Node ${at}`, () => view.select(at), { class: "plain" }),
-      el("small", {}, ` value ${figure(tree.nodes.value[at])}`), stepBlock(tree.nodes.text[at]));
-  return el("section", {}, folded(`Steps before (${above.length})`, () => el("ol.path", {}, above.map(step)), true));
+    el(
+      "li",
+      {},
+      button(`Node ${at}`, () => view.select(at), { class: "plain" }),
+      el("small", {}, ` value ${figure(tree.nodes.value[at])}`),
+      stepBlock(tree.nodes.text[at]),
+    );
+  return el(
+    "section",
+    {},
+    folded(`Steps before (${above.length})`, () => el("ol.path", {}, above.map(step)), true),
+  );
 }

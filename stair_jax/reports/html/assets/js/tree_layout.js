@@ -6,9 +6,13 @@ const COUSINS = 1.3; // rows between nodes of two parents
 function layoutOf(tree) {
   const row = new Float64Array(tree.size).fill(NaN);
   const columns = [];
-  const below = (node) => (tree.folded[node] || !tree.childCount(node) ? null : tree.children(node));
+  const below = (node) =>
+    tree.folded[node] || !tree.childCount(node) ? null : tree.children(node);
   const root = d3.hierarchy(0, below);
-  d3.tree().nodeSize([1, 1]).separation((a, b) => (a.parent === b.parent ? 1 : COUSINS))(root);
+  d3
+    .tree()
+    .nodeSize([1, 1])
+    .separation((a, b) => (a.parent === b.parent ? 1 : COUSINS))(root);
   let least = 0;
   let most = 0;
   root.eachBefore((found) => {

@@ -13,6 +13,7 @@ class Tree {
     this.depth = new Int32Array(this.size);
     this.folded = new Uint8Array(this.size);
     this.marks = new Uint8Array(this.size);
+    this.own = new Int32Array(this.size); // 1: a tree that this one is compared with has it not
     this.pairs = record.pairs.filter((pair) => pair.every((node) => node < this.size));
     this.lines = new Array(this.size);
     this.linkChildren();
@@ -75,7 +76,8 @@ class Tree {
 
   /** Whether a node is shown: nothing above it is folded. */
   isShown(node) {
-    for (let at = this.parent[node]; at >= 0; at = this.parent[at]) if (this.folded[at]) return false;
+    for (let at = this.parent[node]; at >= 0; at = this.parent[at])
+      if (this.folded[at]) return false;
     return true;
   }
 
@@ -86,7 +88,8 @@ class Tree {
   /** Folds all nodes at a depth; -1: none. */
   foldBelow(depth) {
     for (let node = 0; node < this.size; node++) {
-      this.folded[node] = depth >= 0 && this.depth[node] >= depth && this.childCount(node) > 0 ? 1 : 0;
+      this.folded[node] =
+        depth >= 0 && this.depth[node] >= depth && this.childCount(node) > 0 ? 1 : 0;
     }
   }
 
@@ -98,7 +101,8 @@ class Tree {
       const node = left.pop();
       found.push(node);
       if (this.folded[node]) continue;
-      for (let at = this.first[node + 1] - 1; at >= this.first[node]; at--) left.push(this.below[at]);
+      for (let at = this.first[node + 1] - 1; at >= this.first[node]; at--)
+        left.push(this.below[at]);
     }
     return found;
   }

@@ -16,7 +16,9 @@ class TreeOutline {
     });
     this.list.node.addEventListener("keydown", (event) => this.key(event), { capture: true });
     const heads = ["", "Visits", "Value", "Reward", "H", "S"];
-    const head = heads.map((name) => el(`span${name ? ".number" : ""}`, { title: OUTLINE_TITLES[name] }, name));
+    const head = heads.map((name) =>
+      el(`span${name ? ".number" : ""}`, { title: OUTLINE_TITLES[name] }, name),
+    );
     this.node = el("div.grid.outline", {}, el("div.gridhead", {}, head), this.list.node);
     this.relayout();
   }
@@ -52,7 +54,8 @@ class TreeOutline {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { tree, selected } = this;
     const isFolded = tree.folded[selected];
-    if (event.key === "ArrowRight" && !isFolded) this.select(tree.children(selected)[0] ?? selected);
+    if (event.key === "ArrowRight" && !isFolded)
+      this.select(tree.children(selected)[0] ?? selected);
     else if (event.key === "ArrowLeft" && (isFolded || !tree.childCount(selected))) {
       this.select(Math.max(0, tree.parent[selected]));
     } else if (["ArrowLeft", "ArrowRight", " "].includes(event.key)) this.fold(selected);
@@ -68,12 +71,28 @@ class TreeOutline {
     indent.style.width = `${Math.min(tree.depth[node], MOST_INDENT) * INDENT}px`;
     const line = el(
       `div.line${this.found.has(node) ? ".found" : ""}`,
-      { role: "treeitem", "aria-level": tree.depth[node] + 1, "aria-expanded": this.expanded(node) },
-      el("span.what", {}, indent, this.twisty(node), chip(value[node], tree.range), markOf(tree.marks[node]), " ", tree.line(node)),
+      {
+        role: "treeitem",
+        "aria-level": tree.depth[node] + 1,
+        "aria-expanded": this.expanded(node),
+      },
+      el(
+        "span.what",
+        {},
+        indent,
+        this.twisty(node),
+        chip(value[node], tree.range),
+        markOf(tree.marks[node]),
+        " ",
+        tree.line(node),
+      ),
       el("span.number", {}, whole(visits[node])),
-      [value, reward, helpfulness, safety].map((column) => el("span.number", {}, fixed(column[node]))),
+      [value, reward, helpfulness, safety].map((column) =>
+        el("span.number", {}, fixed(column[node])),
+      ),
     );
     line.classList.toggle("ends", Boolean(terminal[node]));
+    line.classList.toggle("own", Boolean(tree.own[node]));
     return line;
   }
 
@@ -85,7 +104,11 @@ class TreeOutline {
     if (!this.tree.childCount(node)) return el("span.twisty");
     const label = this.tree.folded[node] ? "\u25b8" : "\u25be";
     const name = this.tree.folded[node] ? "Unfold" : "Fold";
-    return button(label, () => this.fold(node), { class: "twisty", tabindex: -1, "aria-label": name });
+    return button(label, () => this.fold(node), {
+      class: "twisty",
+      tabindex: -1,
+      "aria-label": name,
+    });
   }
 
   close() {
@@ -104,5 +127,7 @@ const OUTLINE_TITLES = {
 /** + of a node that was chosen over another, - of one that was rejected. */
 function markOf(marks) {
   const signs = [marks & CHOSEN && ["chosen", "+"], marks & REJECTED && ["rejected", MINUS]];
-  return signs.filter(Boolean).map(([name, sign]) => el(`span.mark.${name}`, { title: name }, sign));
+  return signs
+    .filter(Boolean)
+    .map(([name, sign]) => el(`span.mark.${name}`, { title: name }, sign));
 }

@@ -106,7 +106,8 @@ function radiusOf(view, node) {
 
 function traceNode(view, node) {
   const [x, y] = [view.xOf(view.tree.depth[node]), view.yOf(node)];
-  if (ROW * view.down < CURVED) return view.pen.rect(x - 3, y - 0.5, 6, Math.max(1, ROW * view.down));
+  if (ROW * view.down < CURVED)
+    return view.pen.rect(x - 3, y - 0.5, 6, Math.max(1, ROW * view.down));
   const radius = radiusOf(view, node);
   view.pen.moveTo(x + radius, y);
   view.pen.arc(x, y, radius, 0, 2 * Math.PI);
@@ -160,7 +161,7 @@ function paintTexts(view, seen) {
     const x = view.xOf(tree.depth[node]) + radiusOf(view, node) + 9;
     const y = view.yOf(node);
     pen.font = `${node === view.selected ? 600 : 400} ${size}px ${colours.font}`;
-    pen.fillStyle = colours.text;
+    pen.fillStyle = tree.own[node] ? colours.accent : colours.text;
     pen.fillText(cut(tree.line(node), letters), x, y - size * 0.62 - 1);
     if (!hasTwo) continue;
     pen.font = `${size * 0.9}px ${colours.font}`;

@@ -31,11 +31,15 @@ function watchPointer(view) {
     const node = view.nodeAt(...place(event));
     if (node >= 0) view.fold(node);
   });
-  view.canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    if (event.shiftKey) view.pan(-event.deltaY, 0);
-    else view.zoom(Math.exp(-clamp(event.deltaY, -200, 200) * 0.0025), ...place(event));
-  }, { passive: false });
+  view.canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      if (event.shiftKey) view.pan(-event.deltaY, 0);
+      else view.zoom(Math.exp(-clamp(event.deltaY, -200, 200) * 0.0025), ...place(event));
+    },
+    { passive: false },
+  );
 }
 
 /** Where a key leads from a node of a tree; undefined: nowhere. */

@@ -9,7 +9,15 @@ function turnsBlock(turns, prompt) {
   );
 }
 
-const BLOCKS = /<\|Reasoning_step\|>[\s\S]*?(?:<\|\/Reasoning_step\|>|(?=<\|Reasoning_step\|>|<\|Output\|>)|$)|<\|Output\|>[\s\S]*?(?:<\|\/Output\|>|$)/g;
+// A reasoning step, to its end or to what begins next; or an output.
+const OPENING = String.raw`<\|(?:Reasoning_step|Output)\|>`;
+const BLOCKS = new RegExp(
+  [
+    String.raw`<\|Reasoning_step\|>[\s\S]*?(?:<\|/Reasoning_step\|>|(?=${OPENING})|$)`,
+    String.raw`<\|Output\|>[\s\S]*?(?:<\|/Output\|>|$)`,
+  ].join("|"),
+  "g",
+);
 
 /** Steps of a whole answer; a plain one is one step. */
 function splitSteps(text) {
@@ -18,5 +26,9 @@ function splitSteps(text) {
 }
 
 function answerBlock(text) {
-  return el("div.answer", {}, splitSteps(text).map((step) => stepBlock(step)));
+  return el(
+    "div.answer",
+    {},
+    splitSteps(text).map((step) => stepBlock(step)),
+  );
 }

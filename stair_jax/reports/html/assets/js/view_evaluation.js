@@ -19,7 +19,8 @@ function evaluationOf(evaluations, stage) {
 
 async function evaluationView({ number, rest: [stage] }) {
   const all = await readOr(`evaluations/${number}`, []);
-  if (!all.length) return el("div.page", {}, el("h1", {}, "Evaluation"), el("p.dim", {}, "None is finished."));
+  if (!all.length)
+    return el("div.page", {}, el("h1", {}, "Evaluation"), el("p.dim", {}, "None is finished."));
   const evaluation = evaluationOf(all, stage);
   const chart = el("div.forest");
   const columns = evaluation.columns.map((column, index) => ({ ...column, index }));
@@ -33,23 +34,34 @@ async function evaluationView({ number, rest: [stage] }) {
   show(filters.kept());
   showColumn(clamp(Number(here().query.column ?? 0) || 0, 0, columns.length - 1));
   return el(
-    "div.page", {},
+    "div.page",
+    {},
     el("h1", {}, all.length > 1 ? "Evaluation" : evaluation.stage),
-    all.length > 1 && tabs(all.map((one) => [one.stage, { path: ["evaluation", number, one.stage] }]), evaluation.stage),
-    filters.node, table, chart,
-    comparedBlock(evaluation), judgesBlock(evaluation), costsBlock(evaluation), figuresBlock(evaluation),
+    all.length > 1 &&
+      tabs(
+        all.map((one) => [one.stage, { path: ["evaluation", number, one.stage] }]),
+        evaluation.stage,
+      ),
+    filters.node,
+    table,
+    chart,
+    comparedBlock(evaluation),
+    judgesBlock(evaluation),
+    costsBlock(evaluation),
+    figuresBlock(evaluation),
   );
 }
 
 function evaluationFilters(columns) {
-  const field = (key, label) => ({
-    key, label, options: optionsOf(columns.map((column) => column[key]), (value) => value || "none"),
-    keeps: (column, value) => column[key] === value,
-  });
-  const one = (key, label) => (new Set(columns.map((column) => column[key])).size > 1 ? [field(key, label)] : []);
+  const fields = [
+    ["benchmark", "Benchmark"],
+    ["attack", "Attack"],
+    ["judge", "Judge"],
+    ["role", "Role"],
+  ];
   return [
-    ...one("benchmark", "Benchmark"), ...one("attack", "Attack"), ...one("judge", "Judge"), ...one("role", "Role"),
-    { key: "q", label: "Metric", keeps: (column, value) => hasText(column.metric, value) },
+    ...fields.flatMap(([key, label]) => choiceField(key, label, columns, (column) => column[key])),
+    textField("Metric", (column) => column.metric),
   ];
 }
 
@@ -67,7 +79,10 @@ function evaluationTable(evaluation, kept, showColumn) {
   const node = table(columns, rows, { classes: ".figures" });
   node.querySelectorAll("thead th").forEach((head, index) => {
     if (!index) return;
-    const open = button("", () => showColumn(kept[index - 1].index), { title: "Show with intervals", class: "plain" });
+    const open = button("", () => showColumn(kept[index - 1].index), {
+      title: "Show with intervals",
+      class: "plain",
+    });
     open.append(...head.childNodes);
     head.append(open);
   });
@@ -76,20 +91,37 @@ function evaluationTable(evaluation, kept, showColumn) {
 
 function columnHead(column) {
   return el(
-    "span.columnhead", {},
+    "span.columnhead",
+    {},
     el("b", {}, column.benchmark, column.attack !== "none" && ` : ${column.attack}`),
-    el("span", {}, column.metric), el("small", {}, column.judge, column.corrected && " corrected"),
+    el("span", {}, column.metric),
+    el("small", {}, column.judge, column.corrected && " corrected"),
   );
 }
 
 function cellNode(cell) {
   if (!cell) return el("span.dim", {}, "");
-  const said = [`${whole(cell.n)} of ${whole(cell.cases)} cases`, cell.missing && `${whole(cell.missing)} without a score`,
-    cell.cut && `${whole(cell.cut)} cut off`, cell.note].filter(Boolean).join("; ");
-  const ends = cell.low !== null && cell.high !== null && `${inUnit(cell.low, cell.unit)}\u2013${inUnit(cell.high, cell.unit)}`;
+  const said = [
+    `${whole(cell.n)} of ${whole(cell.cases)} cases`,
+    cell.missing && `${whole(cell.missing)} without a score`,
+    cell.cut && `${whole(cell.cut)} cut off`,
+    cell.note,
+  ]
+    .filter(Boolean)
+    .join("; ");
+  const ends =
+    cell.low !== null &&
+    cell.high !== null &&
+    `${inUnit(cell.low, cell.unit)}\u2013${inUnit(cell.high, cell.unit)}`;
   return el(
-    "span.cell", { title: said },
-    el("span", {}, inUnit(cell.value, cell.unit), (cell.missing > 0 || cell.cut > 0) && el("sup", {}, "*")),
+    "span.cell",
+    { title: said },
+    el(
+      "span",
+      {},
+      inUnit(cell.value, cell.unit),
+      (cell.missing > 0 || cell.cut > 0) && el("sup", {}, "*"),
+    ),
     el("small", {}, ends || "\u00a0"),
   );
 }
@@ -99,8 +131,16 @@ function forest(evaluation, index) {
   const rows = evaluation.rows.map((name, row) => {
     const cell = evaluation.cells[row][index];
     if (!cell) return { name, value: null, low: null, high: null, said: "" };
-    const [value, low, high] = [cell.value, cell.low, cell.high].map((one) => scaled(one, cell.unit));
-    return { name, value, low, high, said: `${inUnit(cell.value, cell.unit)}, ${whole(cell.n)} cases` };
+    const [value, low, high] = [cell.value, cell.low, cell.high].map((one) =>
+      scaled(one, cell.unit),
+    );
+    return {
+      name,
+      value,
+      low,
+      high,
+      said: `${inUnit(cell.value, cell.unit)}, ${whole(cell.n)} cases`,
+    };
   });
   return intervalChart(`${columnName(evaluation.columns[index])}, with 95 % intervals`, rows);
 }
@@ -110,50 +150,106 @@ function comparedBlock({ compared, rows, columns, cells }) {
   const shown = ({ row, column }, value) => inUnit(value, cells[row][column]?.unit);
   const isClear = ({ low, high }) => low !== null && (low > 0 || high < 0);
   const make = () =>
-    el("div.scroll", {}, table([
-      { name: "Row", of: ({ row }) => rows[row], sort: ({ row }) => rows[row] },
-      { name: "minus", of: ({ other }) => rows[other], sort: ({ other }) => rows[other] },
-      { name: "Figure", of: ({ column }) => columnName(columns[column]), sort: ({ column }) => columnName(columns[column]) },
-      { name: "Difference", number: true, of: (one) => el(isClear(one) ? "b" : "span", {}, shown(one, one.value)), sort: ({ value }) => value },
-      { name: "95 % interval", number: true, of: (one) => `${shown(one, one.low)} to ${shown(one, one.high)}` },
-      { name: "Cases", number: true, of: ({ n }) => whole(n), sort: ({ n }) => n },
-    ], compared));
+    el(
+      "div.scroll",
+      {},
+      table(
+        [
+          { name: "Row", of: ({ row }) => rows[row], sort: ({ row }) => rows[row] },
+          { name: "minus", of: ({ other }) => rows[other], sort: ({ other }) => rows[other] },
+          {
+            name: "Figure",
+            of: ({ column }) => columnName(columns[column]),
+            sort: ({ column }) => columnName(columns[column]),
+          },
+          {
+            name: "Difference",
+            number: true,
+            of: (one) => el(isClear(one) ? "b" : "span", {}, shown(one, one.value)),
+            sort: ({ value }) => value,
+          },
+          {
+            name: "95 % interval",
+            number: true,
+            of: (one) => `${shown(one, one.low)} to ${shown(one, one.high)}`,
+          },
+          { name: "Cases", number: true, of: ({ n }) => whole(n), sort: ({ n }) => n },
+        ],
+        compared,
+      ),
+    );
   return el("section", {}, folded(`Rows compared on the same cases (${compared.length})`, make));
 }
 
 function judgesBlock({ pairs, columns }) {
   if (!pairs.length) return null;
   const make = () =>
-    table([
-      { name: "Figure", of: ({ column }) => columnName(columns[column]) },
-      { name: "Other judge", of: ({ other }) => other },
-      { name: "Same label", number: true, of: ({ share }) => inUnit(share, "share"), sort: ({ share }) => share },
-      { name: "Cohen's kappa", number: true, of: ({ kappa }) => figure(kappa), sort: ({ kappa }) => kappa },
-      { name: "Answers", number: true, of: ({ n }) => whole(n) },
-      { name: "Unlabelled", number: true, of: ({ missing }) => whole(missing) },
-    ], pairs);
+    table(
+      [
+        { name: "Figure", of: ({ column }) => columnName(columns[column]) },
+        { name: "Other judge", of: ({ other }) => other },
+        {
+          name: "Same label",
+          number: true,
+          of: ({ share }) => inUnit(share, "share"),
+          sort: ({ share }) => share,
+        },
+        {
+          name: "Cohen's kappa",
+          number: true,
+          of: ({ kappa }) => figure(kappa),
+          sort: ({ kappa }) => kappa,
+        },
+        { name: "Answers", number: true, of: ({ n }) => whole(n) },
+        { name: "Unlabelled", number: true, of: ({ missing }) => whole(missing) },
+      ],
+      pairs,
+    );
   return el("section", {}, folded(`Agreement of judges (${pairs.length})`, make, true));
 }
 
 function costsBlock({ costs, rows }) {
   if (!costs.length) return null;
-  const number = (name, key, shown = figure) => ({ name, number: true, of: ([, cost]) => shown(cost[key]), sort: ([, cost]) => cost[key] });
+  const number = (name, key, shown = figure) => ({
+    name,
+    number: true,
+    of: ([, cost]) => shown(cost[key]),
+    sort: ([, cost]) => cost[key],
+  });
   const make = () =>
-    table([
-      { name: "Model", of: ([label]) => label, sort: ([label]) => label },
-      number("Answers", "answers"), number("Tokens", "tokens"), number("Sampled", "generated_tokens"),
-      number("Steps", "steps"), number("Time of all", "seconds", duration), number("Seconds to the answer", "latency"),
-    ], costs.map((cost, row) => [rows[row], cost]));
+    table(
+      [
+        { name: "Model", of: ([label]) => label, sort: ([label]) => label },
+        number("Answers", "answers"),
+        number("Tokens", "tokens"),
+        number("Sampled", "generated_tokens"),
+        number("Steps", "steps"),
+        number("Time of all", "seconds", duration),
+        number("Seconds to the answer", "latency"),
+      ],
+      costs.map((cost, row) => [rows[row], cost]),
+    );
   return el("section", {}, folded("What answers cost, means of an answer", make));
 }
 
 function figuresBlock({ figures }) {
   if (!figures.length) return null;
   const image = ({ name, svg: text }) =>
-    el("figure", {}, el("img", { alt: name, src: `data:image/svg+xml;base64,${base64(text)}` }), el("figcaption", {}, name));
-  return el("section", {}, folded(`Figures (${figures.length})`, () => el("div.pictures", {}, figures.map(image))));
+    el(
+      "figure",
+      {},
+      el("img", { alt: name, src: `data:image/svg+xml;base64,${base64(text)}` }),
+      el("figcaption", {}, name),
+    );
+  return el(
+    "section",
+    {},
+    folded(`Figures (${figures.length})`, () => el("div.pictures", {}, figures.map(image))),
+  );
 }
 
 function base64(text) {
-  return btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join(""));
+  return btoa(
+    Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join(""),
+  );
 }

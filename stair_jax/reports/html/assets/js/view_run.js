@@ -20,7 +20,12 @@ async function runView({ run, number }) {
     ]),
     report.head.notes.map((note) => el("p.note", {}, note)),
     stages.length > 0 && el("section", {}, el("h2", {}, "Stages"), stageTable(stages)),
-    el("section", {}, el("h2", {}, "Stages in detail"), stages.map((stage) => folded(`${stage.name} (${stage.kind})`, () => stageDetails(stage)))),
+    el(
+      "section",
+      {},
+      el("h2", {}, "Stages in detail"),
+      stages.map((stage) => folded(`${stage.name} (${stage.kind})`, () => stageDetails(stage))),
+    ),
     el("section", {}, el("h2", {}, "Settings of the run"), settingsBlock(run.config)),
   );
 }
@@ -31,12 +36,45 @@ function stageTable(stages) {
   const columns = [
     { name: "Stage", of: (stage) => stage.name, sort: (stage) => stage.name },
     { name: "Kind", of: (stage) => stage.kind, sort: (stage) => stage.kind },
-    { name: "State", of: (stage) => STATES[stage.state] ?? stage.state, sort: (stage) => stage.state },
-    { name: "Time", number: true, of: (stage) => duration(stage.seconds), sort: (stage) => stage.seconds },
-    { name: "", of: (stage) => stage.seconds !== null && barOf(stage.seconds / longest) },
-    ...(any((stage) => stage.compile_seconds) ? [{ name: "Compiling", number: true, of: (stage) => duration(stage.compile_seconds), sort: (stage) => stage.compile_seconds }] : []),
-    ...(any((stage) => stage.device) ? [{ name: "Devices", of: (stage) => stage.device && `${stage.devices} \u00d7 ${stage.device}` }] : []),
-    { name: "Size", number: true, of: (stage) => sizeOf(stage.bytes), sort: (stage) => stage.bytes },
+    {
+      name: "State",
+      of: (stage) => STATES[stage.state] ?? stage.state,
+      sort: (stage) => stage.state,
+    },
+    {
+      name: "Time",
+      number: true,
+      of: (stage) => duration(stage.seconds),
+      sort: (stage) => stage.seconds,
+    },
+    {
+      name: el("span.unseen", {}, "Share of the longest"),
+      of: (stage) => stage.seconds !== null && barOf(stage.seconds / longest),
+    },
+    ...(any((stage) => stage.compile_seconds)
+      ? [
+          {
+            name: "Compiling",
+            number: true,
+            of: (stage) => duration(stage.compile_seconds),
+            sort: (stage) => stage.compile_seconds,
+          },
+        ]
+      : []),
+    ...(any((stage) => stage.device)
+      ? [
+          {
+            name: "Devices",
+            of: (stage) => stage.device && `${stage.devices} \u00d7 ${stage.device}`,
+          },
+        ]
+      : []),
+    {
+      name: "Size",
+      number: true,
+      of: (stage) => sizeOf(stage.bytes),
+      sort: (stage) => stage.bytes,
+    },
     { name: "Reads", of: (stage) => el("span.dim", {}, stage.inputs.join(", ")) },
   ];
   return el("div.scroll", {}, table(columns, stages, { classes: ".stages" }));
@@ -68,7 +106,8 @@ function stageDetails(stage) {
 function flattened(value, path = "") {
   if (value === null || typeof value !== "object") return [[path, JSON.stringify(value)]];
   const entries = Object.entries(value);
-  const isPlain = Array.isArray(value) && value.every((one) => one === null || typeof one !== "object");
+  const isPlain =
+    Array.isArray(value) && value.every((one) => one === null || typeof one !== "object");
   if (isPlain || !entries.length) return [[path, JSON.stringify(value)]];
   return entries.flatMap(([key, inner]) => flattened(inner, path ? `${path}.${key}` : key));
 }
@@ -84,6 +123,11 @@ function settingsBlock(settings) {
         .map(([path, value]) => el("div", {}, el("code", {}, path), el("code.value", {}, value))),
     );
   show("");
-  const field = el("input", { type: "search", placeholder: "Find a setting", "aria-label": "Find a setting", oninput: () => show(field.value) });
+  const field = el("input", {
+    type: "search",
+    placeholder: "Find a setting",
+    "aria-label": "Find a setting",
+    oninput: () => show(field.value),
+  });
   return el("div", {}, rows.length > 12 && field, body);
 }

@@ -2,7 +2,12 @@
 
 async function searchesView({ number }) {
   const searches = await readOr(`searches/${number}`, []);
-  return el("div.page", {}, el("h1", {}, "Searches"), searches.map((search) => searchBlock(search, number)));
+  return el(
+    "div.page",
+    {},
+    el("h1", {}, "Searches"),
+    searches.map((search) => searchBlock(search, number)),
+  );
 }
 
 function searchBlock(search, number) {
@@ -10,7 +15,13 @@ function searchBlock(search, number) {
   return el(
     "section",
     {},
-    el("h2", {}, search.stage, " ", link({ path: ["trees", number], query: { stage: search.stage } }, "trees")),
+    el(
+      "h2",
+      {},
+      search.stage,
+      " ",
+      link({ path: ["trees", number], query: { stage: search.stage } }, "trees"),
+    ),
     facts([
       ["Trees", whole(search.trees)],
       ...kinds.map(([kind, count]) => [`of ${kind}`, whole(count)]),
@@ -19,11 +30,28 @@ function searchBlock(search, number) {
       ["Tokens prefilled", whole(search.prefilled_tokens)],
     ]),
     el("div.charts", {}, search.histograms.map(histogram)),
-    el("div.columns", {}, countsTable("Events", search.counts), countsTable("Prompts without a tree", search.skipped),
-      search.pairs.map((pairs) => countsTable(`Candidates for pairs, ${pairs.stage}/${pairs.file}`, pairs.counts, pairs.regret)),
-      probeTable(search.probe)),
-    search.replies.length > 0 && folded(`Replies of the judge to the probe (${search.replies.length})`, () =>
-      el("ol.replies", {}, search.replies.map((reply) => el("li", {}, el("div.text.words", {}, reply))))),
+    el(
+      "div.columns",
+      {},
+      countsTable("Events", search.counts),
+      countsTable("Prompts without a tree", search.skipped),
+      search.pairs.map((pairs) =>
+        countsTable(
+          `Candidates for pairs, ${pairs.stage}/${pairs.file}`,
+          pairs.counts,
+          pairs.regret,
+        ),
+      ),
+      probeTable(search.probe),
+    ),
+    search.replies.length > 0 &&
+      folded(`Replies of the judge to the probe (${search.replies.length})`, () =>
+        el(
+          "ol.replies",
+          {},
+          search.replies.map((reply) => el("li", {}, el("div.text.words", {}, reply))),
+        ),
+      ),
   );
 }
 
@@ -45,7 +73,11 @@ function probeTable(probe) {
   const columns = [
     { name: "Judge", of: ({ what }) => what },
     { name: "Area under the curve", number: true, of: ({ value }) => figure(value) },
-    { name: "95 % interval", number: true, of: ({ low, high }) => `${figure(low)} to ${figure(high)}` },
+    {
+      name: "95 % interval",
+      number: true,
+      of: ({ low, high }) => `${figure(low)} to ${figure(high)}`,
+    },
   ];
   return table(columns, probe, { caption: "Probe of the judge", classes: ".small" });
 }

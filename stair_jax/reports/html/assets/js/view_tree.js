@@ -1,30 +1,34 @@
 // A tree: canvas or outline on the left, the chosen node on the right.
 
 class TreeView {
-  /** `isKept`: whether the address keeps the chosen node and how the tree is shown. */
-  constructor(record, isKept = true) {
+  /** `isKept`: whether the address keeps the chosen node and how `tree` is shown. */
+  constructor(tree, isKept = true) {
     this.isKept = isKept;
-    this.tree = new Tree(record);
+    this.tree = tree;
     this.node = el("div.treeview");
     this.shown = el("div.shown");
     this.panel = el("aside.panel", { "aria-label": "Chosen node" });
     this.hits = [];
     const query = isKept ? here().query : {};
+    this.kind = query.as === "outline" ? "outline" : "canvas";
     const start = Number(query.node);
     this.selected = Number.isInteger(start) && start > 0 && start < this.tree.size ? start : 0;
-    this.node.append(this.toolbar(query.as === "outline" ? "outline" : "canvas"), this.shown, this.panel);
+    this.node.append(this.toolbar(), this.shown, this.panel);
   }
 
   /** Called once the view is in the page. */
   opened() {
-    this.show(this.isKept && here().query.as === "outline" ? "outline" : "canvas");
+    this.show(this.kind);
     this.select(this.selected);
   }
 
-  toolbar(as) {
-    const kinds = [["canvas", "Canvas"], ["outline", "Outline"]];
+  toolbar() {
+    const kinds = [
+      ["canvas", "Canvas"],
+      ["outline", "Outline"],
+    ];
     this.kinds = kinds.map(([name, label]) =>
-      button(label, () => this.change(name), { "aria-pressed": String(name === as), "data-kind": name }),
+      button(label, () => this.change(name), { "data-kind": name }),
     );
     const depths = Array.from({ length: Math.min(8, this.depth()) }, (_, index) => index + 1);
     const fold = el(
@@ -34,23 +38,36 @@ class TreeView {
       depths.map((depth) => el("option", { value: depth }, `depth ${depth}`)),
     );
     this.search = el("input", {
-      type: "search", placeholder: "Find in texts", "aria-label": "Find in texts", "data-find": true,
+      type: "search",
+      placeholder: "Find in texts",
+      "aria-label": "Find in texts",
+      "data-find": true,
       oninput: () => this.find(this.search.value),
       onkeydown: (event) => event.key === "Enter" && this.nextHit(event.shiftKey ? -1 : 1),
     });
     this.hitCount = el("output.count");
     return el(
-      "div.toolbar", {},
+      "div.toolbar",
+      {},
       el("span.segments", { role: "group", "aria-label": "Shown as" }, this.kinds),
       el("label", {}, "Down to ", fold),
       button("Fit", () => this.view.fit?.(), { title: "Key: F" }),
-      this.tree.pairs.length > 0 && button(plural(this.tree.pairs.length, "pair"), () => this.nextPair(), { title: "Go to the next pair" }),
-      this.search, this.hitCount, legend(this.tree),
+      this.tree.pairs.length > 0 &&
+        button(plural(this.tree.pairs.length, "pair"), () => this.nextPair(), {
+          title: "Go to the next pair",
+        }),
+      this.search,
+      this.hitCount,
+      legend(this.tree),
     );
   }
 
   depth() {
     return this.tree.depth.reduce((most, depth) => Math.max(most, depth), 0);
+  }
+
+  focus() {
+    (this.view.canvas ?? this.view.list.node).focus({ preventScroll: true });
   }
 
   change(kind) {
@@ -65,11 +82,15 @@ class TreeView {
 
   show(kind) {
     this.view?.close();
-    this.view = new (kind === "outline" ? TreeOutline : TreeCanvas)(this.tree, (node) => this.chosen(node));
+    this.view = new (kind === "outline" ? TreeOutline : TreeCanvas)(this.tree, (node) =>
+      this.chosen(node),
+    );
     this.view.found = new Set(this.hits);
     this.view.selected = this.selected;
     this.shown.replaceChildren(this.view.node);
-    this.kinds.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.kind === kind)));
+    this.kinds.forEach((one) =>
+      one.setAttribute("aria-pressed", String(one.dataset.kind === kind)),
+    );
   }
 
   select(node) {
@@ -83,7 +104,10 @@ class TreeView {
     this.panel.replaceChildren(nodeDetails(this, node));
     this.panel.scrollTop = 0;
     this.keep({ node: node || "" });
-    say(`${node ? `Node ${node}` : "Prompt"}, ${figuresOf(this.tree, node)}. ${this.tree.line(node)}`);
+    this.onchosen?.(node);
+    say(
+      `${node ? `Node ${node}` : "Prompt"}, ${figuresOf(this.tree, node)}. ${this.tree.line(node)}`,
+    );
   }
 
   foldBelow(depth) {
@@ -118,6 +142,14 @@ class TreeView {
 function legend(tree) {
   const [least, most] = tree.range;
   const shades = Array.from({ length: 7 }, (_, index) => el(`span.chip.shade${index * 2}`));
-  const said = "n: visits, which is the size; v: value, which is the colour; r: reward; ring: ends the answer; + and \u2212: chosen and rejected.";
-  return el("span.legend", { title: said }, "value ", figure(least), el("span.scale", {}, shades), figure(most));
+  const said =
+    "n: visits, the size; v: value, the colour; r: reward; ring: an end; + and \u2212: of pairs";
+  return el(
+    "span.legend",
+    { title: said },
+    "value ",
+    figure(least),
+    el("span.scale", {}, shades),
+    figure(most),
+  );
 }

@@ -65,7 +65,8 @@ class Windowed {
     const [from, to] = this.drawn;
     if (first === from && last === to) return;
     if (last <= from || first >= to) return this.drawRange(first, last);
-    const made = (start, end) => Array.from({ length: Math.max(0, end - start) }, (_, at) => this.drawRow(start + at));
+    const made = (start, end) =>
+      Array.from({ length: Math.max(0, end - start) }, (_, at) => this.drawRow(start + at));
     for (let row = from; row < first; row++) this.rows.firstChild.remove();
     for (let row = last; row < to; row++) this.rows.lastChild.remove();
     this.rows.prepend(...made(first, from));
