@@ -41,16 +41,33 @@ run() {
   (start_ray --head --node-ip-address="${address%:*}" --port="${address##*:}" \
     --include-dashboard=false >&2) &
   node=$!
-  trap 'kill "$node" 2>/dev/null && await "$node" || true; rm -rf "$folder"' EXIT
+  trap 'end_cluster' EXIT
   until answers "$address"; do
-    kill -0 "$node" 2>/dev/null || exit 1
+    kill -0 "$node" 2>/dev/null || exit 1 # Ray has said why
     sleep 0.2
   done
   echo "ray.sh: other machines come by: bash launch/ray.sh join $address" >&2
   .venv/bin/python -u -m stair_jax.launch run --cluster="ray://$address" "$@" &
   driver=$!
   trap 'kill -TERM "$driver"' INT TERM
+  stop_without_cluster &
+  watcher=$!
   await "$driver"
+}
+
+# Stops the run, which would wait for its cluster, where that ends before it.
+stop_without_cluster() {
+  while kill -0 "$node" 2>/dev/null; do sleep 1; done
+  echo "ray.sh: the head of the cluster has ended, and so does the run: Ray says why above" >&2
+  kill -TERM "$driver"
+}
+
+end_cluster() {
+  [[ -z "${watcher:-}" ]] || kill "$watcher" 2>/dev/null || true
+  if kill "$node" 2>/dev/null; then
+    await "$node" || true
+  fi
+  rm -rf "$folder"
 }
 
 join() {

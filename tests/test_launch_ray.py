@@ -1,5 +1,6 @@
 """The scripts that start a Ray cluster for a run, with a Ray that only writes down its words."""
 
+import os
 import re
 import signal
 import socket
@@ -24,6 +25,7 @@ while true; do sleep 0.05; done
 # The head listens until it is told to stop, as Ray does; a machine that joins ends at once.
 RAY = f"""echo "ray $* mode=$RAY_AUTH_MODE" >>"$LOG"; echo "$RAY_AUTH_TOKEN" >>"$LOG.tokens"
 [[ "$*" == *--head* ]] || exit 1
+echo $$ >"$LOG.head"
 exec {sys.executable} -c '
 import os, signal, socket, sys
 def stop(*_):
@@ -93,6 +95,17 @@ def test_a_run_that_is_told_to_stop_saves_before_its_cluster_ends(clone, port):
     process.communicate(timeout=30)
     assert process.returncode == 143
     assert log.read_text().splitlines()[3:] == ["python got TERM", "ray got TERM"]
+
+
+def test_a_run_whose_cluster_ends_does_not_wait_for_it(clone, port):
+    log = clone.parent / "log"
+    words = {"RAY_AUTH_TOKEN": TOKEN, "RAY_PORT": port, "WORKS": "yes"}
+    process = start(clone, "ray.sh", "run", *COMMAND, **words)
+    wait_until_at_work(process, log)
+    os.kill(int((clone.parent / "log.head").read_text()), signal.SIGKILL)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143 and "the head of the cluster has ended" in said
+    assert log.read_text().splitlines()[-1] == "python got TERM"
 
 
 def test_a_port_that_is_taken_is_named(clone):
