@@ -32,7 +32,7 @@ pause="${POLL_SECONDS:-5}"
 answers() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
 
 run() {
-  local address
+  local address status
   address="$(own_address):${RAY_PORT:-6379}"
   if answers "$address"; then
     echo "stair_jax: error: $address is taken: set RAY_PORT to another port" >&2
@@ -52,7 +52,10 @@ run() {
   trap 'kill -TERM "$driver"' INT TERM
   stop_without_cluster &
   watcher=$!
-  await "$driver"
+  await "$driver" && return
+  status=$?
+  kill -0 "$node" 2>/dev/null || status=4 # as of a process of the run that is lost
+  return "$status"
 }
 
 # Stops the run, which would wait for its cluster, where that ends before it.
