@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes .venv in the clone and installs stair_jax there; sourced by the other scripts.
 
 # Prints the first Python that stair_jax runs on.
@@ -56,6 +57,38 @@ make_environment() {
 # Prints the token that the processes of one run share, drawn anew unless STAIR_TOKEN holds one.
 shared_token() {
   echo "${STAIR_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+}
+
+# Prints the token that the machines of one Ray cluster share, drawn anew unless RAY_AUTH_TOKEN is it.
+ray_token() {
+  echo "${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}"
+}
+
+# Prints the address of this host that others reach: that of the network interface INTERFACE, else
+# that which leads out of it.
+own_address() {
+  local address
+  if [[ -n "${INTERFACE:-}" ]]; then
+    address="$(ip -4 -oneline address show dev "$INTERFACE" scope global 2>/dev/null |
+      awk '{sub("/.*", "", $4); print $4; exit}')"
+  else
+    address="$(.venv/bin/python -c 'import ray; print(ray.util.get_node_ip_address())')" || return
+  fi
+  if [[ -z "$address" ]]; then
+    echo "stair_jax: error: INTERFACE=$INTERFACE has no IPv4 address on $(hostname)" >&2
+    return 2
+  fi
+  echo "$address"
+}
+
+# await PID: waits until a process that this shell started ends, and has its status. A signal ends
+# `wait`, not the process.
+await() {
+  local status
+  while true; do
+    wait "$1" && status=0 || status=$?
+    kill -0 "$1" 2>/dev/null || return "$status"
+  done
 }
 
 # Prints the extra of setup.cfg for the accelerators of this host; nothing where it has none.

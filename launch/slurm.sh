@@ -24,12 +24,7 @@ time_is_up=
 trap 'time_is_up=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # to the steps, not to this shell
 # Who ends first waits for the others to save: they end by themselves, within a minute.
 srun --kill-on-bad-exit=0 --wait=120 .venv/bin/python -u -m stair_jax.launch --distributed "$@" &
-step=$!
-status=0
-while true; do
-  wait "$step" && status=0 || status=$?
-  kill -0 "$step" 2>/dev/null || break # a signal ends `wait`, not the step
-done
+await $! && status=0 || status=$?
 if [[ -n "$time_is_up" && "$status" -ne 0 ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

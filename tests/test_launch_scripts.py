@@ -1,22 +1,30 @@
 """The scripts of launch/, with commands of clusters that only write down what they are told."""
 
-import os
 import re
 import shutil
 import signal
 import stat
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SCRIPTS = ("host.sh", "slurm.sh", "tpu_pod.sh", "gke.sh", "soak.sh")
+from tests import launch_clone
+from tests.launch_clone import ROOT, run, start
+
+SCRIPTS = (
+    "host.sh",
+    "slurm.sh",
+    "tpu_pod.sh",
+    "gke.sh",
+    "soak.sh",
+    "ray.sh",
+    "slurm_ray.sh",
+    "tpu_workers.sh",
+)
 TOKEN = "0123456789abcdef0123456789abcdef"
 COMMAND = ("--config=a.py", "--workdir=/runs/a b", "--config.sft.rates={'x': 1}")
-PYTHON = """#!/bin/bash
-[[ "$1 $2" == "-m pip" ]] && exit 0
+PYTHON = """[[ "$1 $2" == "-m pip" ]] && exit 0
 echo "python $*" >>"$LOG"
 [[ -n "${WORKS:-}" ]] || exit 0
 trap 'echo "python got TERM" >>"$LOG"; exit 143' TERM
@@ -38,49 +46,7 @@ FAKES = {
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone where all is installed, and fakes of what is outside."""
-    clone = tmp_path / "clone"
-    shutil.copytree(ROOT / "launch", clone / "launch")
-    for name in ("setup.cfg", "pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / name, clone)
-    fakes = {clone / ".venv" / "bin" / "python": PYTHON}
-    fakes |= {tmp_path / "bin" / name: f"#!/bin/bash\n{text}\n" for name, text in FAKES.items()}
-    for path, text in fakes.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-    for stamp in ("installed", "installed-cuda", "installed-tpu", "installed-dev"):
-        command = "source launch/environment.sh; installation_id"
-        known = subprocess.run(
-            ["bash", "-c", command], cwd=clone, capture_output=True, text=True, check=True
-        )
-        (clone / ".venv" / stamp).write_text(known.stdout)
-    return clone
-
-
-def start(clone, script, *arguments, **environment):
-    known = os.environ | {
-        "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}",
-        "LOG": str(clone.parent / "log"),
-        "POLL_SECONDS": "0",
-    }
-    for name in ("STAIR_EXTRA", "STAIR_TOKEN"):
-        known.pop(name, None)
-    return subprocess.Popen(
-        ["bash", clone / "launch" / script, *arguments],
-        cwd=clone,
-        env=known | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(clone, script, *arguments, **environment):
-    """The exit status, what was said, and what the commands were told."""
-    process = start(clone, script, *arguments, **environment)
-    _, said = process.communicate(timeout=30)
-    log = clone.parent / "log"
-    return process.returncode, said, log.read_text().splitlines() if log.exists() else []
+    return launch_clone.make(tmp_path, FAKES | {".venv/bin/python": PYTHON})
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -64,7 +64,7 @@ def test_the_image_copies_files_that_exist_and_nothing_else_is_sent():
 
 def test_the_image_installs_extras_that_exist_on_a_python_that_was_tried():
     extras = SETUP["options.extras_require"]
-    assert "serve" in extras and named("ARG") == ["EXTRA=cuda"]
+    assert "serve" in extras and named("ARG") == ["EXTRA=cuda", "PACKAGES="]
     assert all(name in extras for name in ("cuda", "tpu"))
     (python,) = re.findall(r"^python:(3\.\d+)-slim$", named("FROM")[0])
     assert f"(Python {python})" in (ROOT / "requirements.txt").read_text()
