@@ -177,9 +177,8 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot, tree in list(self._trees.items()):
+        for slot in list(self._trees):
             self._remove(slot, finished=False)
-            self._queue.give_back(tree.queued)
         self._context.judge_prefixes.close_all()
 
     def _show(self) -> None:
