@@ -8,6 +8,7 @@ it is the same whichever worker grows it, and however often it was begun.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -162,17 +163,26 @@ class WorkerOfSearch:
 
 
 class _Totals:
-    """The reports of all workers as one, also of those that are lost."""
+    """The reports of all workers as one, also of those that are lost.
+
+    Trees count when they are written: some are grown twice, or are lost with their worker.
+    """
 
     def __init__(self) -> None:
         self._of: dict[str, SearchReport] = {}
+        self._start: float | None = None  # of the first search
         self.report = SearchReport()
 
-    def take(self, worker: str, report: SearchReport) -> None:
-        self._of[worker] = report
-        merged = vars(merge(list(self._of.values())))
-        vars(self.report.engine).update(vars(merged.pop("engine")))  # others hold this very object
-        vars(self.report).update(merged)
+    def take(self, worker: str, said: SearchReport) -> None:
+        now, report = time.monotonic(), self.report
+        if self._start is None:
+            self._start = now - said.seconds
+        self._of[worker] = said
+        whole = merge(list(self._of.values()))
+        report.iterations, report.judgements = whole.iterations, whole.judgements
+        report.rounds, report.compile_seconds = whole.rounds, whole.compile_seconds
+        report.seconds = now - self._start  # which no single worker may have worked
+        vars(report.engine).update(vars(whole.engine))  # others hold this very object
 
 
 @dataclass
@@ -197,6 +207,7 @@ class _Intake:
         if outcome.tree is None:
             self.queue.skip_id(outcome.place, str(id), outcome.skipped)
             return
+        self.totals.report.add(outcome.tree)
         if outcome.samples:
             self._writer.write_samples(outcome.samples)
         self._writer.write(replace(outcome.tree, worker=worker))

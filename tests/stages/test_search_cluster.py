@@ -121,10 +121,17 @@ def trees_of(folder):
     return records
 
 
-def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch):
+def totals_in(output):
+    (line,) = [line for line in output.splitlines() if " tokens; " in line]
+    return line.partition(": ")[2]
+
+
+def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch, capsys):
     monkeypatch.setattr(search_cluster, "RayPool", LocalPool)
     alone = search("alone")
+    told = totals_in(capsys.readouterr().err)
     folder = search("alone_on", cluster="local:2").rename(alone.parent / "dealt")
+    assert totals_in(capsys.readouterr().err) == told  # though some trees were grown twice
     expected, found = trees_of(alone), trees_of(folder)
     assert {id: tree for id, (tree, _) in found.items()} == {
         id: tree for id, (tree, _) in expected.items()
