@@ -1,4 +1,4 @@
-"""Workers as actors of Ray: the only file that imports it."""
+"""Workers as actors of Ray, which only this file and `stranger.py` import."""
 
 import itertools
 import logging
@@ -18,6 +18,7 @@ from stair_jax.cluster.carried import CarriedFolder, carry
 from stair_jax.cluster.places import Place, find_places
 from stair_jax.cluster.pool import Came, Lost
 from stair_jax.cluster.private_folder import PrivateFolder
+from stair_jax.cluster.stranger import check_closed
 from stair_jax.cluster.work import Order
 from stair_jax.cluster.worker_process import Absent, Failure, MakeWorker, WorkerProcess
 from stair_jax.errors import UserError
@@ -59,6 +60,8 @@ class RayPool(Closing):
           UserError: Ray is not installed, the cluster is open to strangers, or cannot be reached.
         """
         guard(address)
+        if not address.is_local:
+            check_closed(address)
         self._private = PrivateFolder() if address.is_local else None
         try:
             self._ray = _connect(address, self._private)
