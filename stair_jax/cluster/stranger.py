@@ -4,6 +4,7 @@ A process of its own, `python -m stair_jax.cluster.stranger HOST:PORT`, as Ray r
 whether it has a token. A driver that has one is let in by a cluster that asks for none.
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -49,11 +50,11 @@ def check_closed(address: ClusterAddress) -> None:
 
 
 def _knock(head: str) -> int:
-    from ray._raylet import GcsClient
     from ray.exceptions import AuthenticationError
 
+    raylet = importlib.import_module("ray._raylet")  # compiled, and without types
     try:
-        GcsClient(address=head).internal_kv_get(b"stair_jax", b"stair_jax", timeout=10)
+        raylet.GcsClient(address=head).internal_kv_get(b"stair_jax", b"stair_jax", timeout=10)
     except AuthenticationError:
         return _REFUSED
     return _LET_IN
