@@ -30,6 +30,7 @@ _SEARCHED = "search1"
 _POLL = 0.05  # seconds
 _LONGEST_DELAY = 2.0  # seconds from a tree to the kill
 _PATIENCE = 300.0  # seconds without a tree, after which the search hangs
+_MOST_RUNS = 3  # for one kill: a run may end before its first one
 _DRIVER_EVERY = 10  # kills, one of which is that of the driver
 _NAME = b"ray::WorkerProcess"
 
@@ -59,6 +60,8 @@ def run(
             if made.is_dir() and made.name != _SEARCHED:
                 shutil.copytree(made, workdir / made.name)
         _Run(dealt, workdir, result, size, seed, progress).to_end()
+        if result.counts["runs"] > _MOST_RUNS * (result.counts["kills"] + 1):
+            result.fail("nothing was killed", seed, f"logs {workdir}.*.log", size)
         for difference in compare(expected, read_trees(workdir / TREES)):
             result.fail(difference, seed, f"logs {workdir}.*.log", size)
     progress.close()
@@ -166,7 +169,10 @@ class _Run:
             started.send(0, signal.SIGKILL)
             started.wait(60)
         else:
-            os.kill(rng.choice(victims), signal.SIGKILL)
+            try:
+                os.kill(rng.choice(victims), signal.SIGKILL)
+            except ProcessLookupError:  # the run has just ended
+                return False
         self.result.counts.update(["kills", "drivers killed" if is_driver else "workers killed"])
         self.progress.update(self.result.counts["kills"], failures=len(self.result.failures))
         return is_driver

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stair_jax.closing import Closing
 from stair_jax.storage import make_folder, reading, writing
 
 
@@ -44,8 +45,8 @@ def carry(folder: Path, put: Callable[[bytes], Any]) -> CarriedFolder:
     return CarriedFolder(folder, files)
 
 
-class Unpacked:
-    """Copies of carried folders on this machine, which last as long as this object.
+class Unpacked(Closing):
+    """Copies of carried folders on this machine.
 
     Attributes:
       places: of the copies, by the folders of the driver.
@@ -62,3 +63,7 @@ class Unpacked:
                 with writing(place / name):
                     (place / name).write_bytes(get(reference))
             self.places[each.folder] = place
+
+    def close(self) -> None:
+        """Deletes the copies."""
+        self._root.cleanup()

@@ -1,4 +1,4 @@
-"""Workers as actors of Ray: the only file that imports it."""
+"""Workers as actors of Ray, which only this file and `stranger.py` import."""
 
 import itertools
 import logging
@@ -18,6 +18,7 @@ from stair_jax.cluster.carried import CarriedFolder, carry
 from stair_jax.cluster.places import Place, find_places
 from stair_jax.cluster.pool import Came, Lost
 from stair_jax.cluster.private_folder import PrivateFolder
+from stair_jax.cluster.stranger import check_closed
 from stair_jax.cluster.work import Order
 from stair_jax.cluster.worker_process import Absent, Failure, MakeWorker, WorkerProcess
 from stair_jax.errors import UserError
@@ -59,8 +60,14 @@ class RayPool(Closing):
           UserError: Ray is not installed, the cluster is open to strangers, or cannot be reached.
         """
         guard(address)
+        if not address.is_local:
+            check_closed(address)
         self._private = PrivateFolder() if address.is_local else None
-        self._ray = _connect(address, self._private)
+        try:
+            self._ray = _connect(address, self._private)
+        except BaseException:
+            self._forget()
+            raise
         self._address, self._make = address, make
         self._actor_class = self._ray.remote(WorkerProcess)
         self._running: dict[str, _Running] = {}
@@ -71,12 +78,13 @@ class RayPool(Closing):
 
     def close(self) -> None:
         """Ends the workers, and a cluster that was started here."""
-        for running in self._running.values():
-            self._ray.kill(running.actor)
-        self._running.clear()
-        self._ray.shutdown()
-        if self._private is not None:
-            self._private.close()
+        try:
+            for running in self._running.values():
+                self._kill(running)
+            self._running.clear()
+            self._ray.shutdown()
+        finally:
+            self._forget()
 
     def names(self) -> Collection[str]:
         """The workers that are there, or about to start."""
@@ -109,8 +117,7 @@ class RayPool(Closing):
             value = self._ray.get(running.answer)
         except self._ray.exceptions.RayError as error:
             del self._running[name]
-            with suppress(Exception):  # of one that is out of reach, and would hold its place
-                self._ray.kill(running.actor)
+            self._kill(running)  # which may be out of reach, and would hold its place
             return Lost(name, _reason(error))
         running.answer = None
         if isinstance(value, Failure):
@@ -125,6 +132,14 @@ class RayPool(Closing):
             running.is_ready = True
             say(f"worker {name} is ready")
         return Came(name, value)
+
+    def _kill(self, running: _Running) -> None:
+        with suppress(Exception):  # where the cluster is out of reach too
+            self._ray.kill(running.actor)
+
+    def _forget(self) -> None:
+        if self._private is not None:
+            self._private.close()
 
     def _carry(self, folder: Path) -> CarriedFolder:
         if folder not in self._carried:

@@ -16,7 +16,7 @@ class MakeWorker(Protocol):
     """Makes a worker in the process of the worker; can be pickled."""
 
     def __call__(self) -> Worker:
-        """Loads what the worker needs.
+        """Loads all that the worker needs: it cannot count on its folders afterwards.
 
         Raises:
           AbsentFolders: some of it is not there.
@@ -52,7 +52,6 @@ class WorkerProcess:
     def __init__(self) -> None:
         """The worker is not made yet."""
         self._worker: Worker | None = None
-        self._unpacked: Unpacked | None = None
 
     def start(
         self,
@@ -69,9 +68,11 @@ class WorkerProcess:
         """
         try:
             if carried:
-                self._unpacked = Unpacked(carried, get)
-                make = make.moved(self._unpacked.places)
-            self._worker = make()
+                # Not for the time of the worker, which ends by a kill: the copies would stay.
+                with Unpacked(carried, get) as unpacked:
+                    self._worker = make.moved(unpacked.places)()
+            else:
+                self._worker = make()
         except AbsentFolders as error:
             return Absent(error.folders)
         except Exception as error:

@@ -85,10 +85,6 @@ class FedQueue:
         self._outcomes.append((id, outcome))
         self._samples = ()
 
-    def give_back(self, queued: QueuedPrompt) -> None:
-        """Makes a prompt the next one again."""
-        self._waiting.appendleft(queued)
-
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
         """Keeps a reason until it is fetched."""
         self._places.pop(prompt.id, None)

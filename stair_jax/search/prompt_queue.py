@@ -1,6 +1,5 @@
 """Prompts of a search: rendered, filtered, and the reasons why some are skipped."""
 
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -50,9 +49,6 @@ class TreeQueue(Protocol):
 
     def finish(self, id: str, record: TreeRecord) -> None:
         """Hands in the tree of a prompt that was taken."""
-
-    def give_back(self, queued: QueuedPrompt) -> None:
-        """Hands back a prompt that was taken and gets no tree here."""
 
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
         """Records that a prompt gets no tree anywhere."""
@@ -111,12 +107,6 @@ class PromptQueue:
     def finish(self, id: str, record: TreeRecord) -> None:
         """Passes a tree on."""
         self._on_tree(record)
-
-    def give_back(self, queued: QueuedPrompt) -> None:
-        """Makes a prompt the next one again."""
-        if self.next is not None:
-            self._usable = itertools.chain([self.next], self._usable)
-        self.next = queued
 
     def skip(self, place: int, prompt: Prompt, reason: str) -> None:
         """Records that a prompt gets no tree."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stair_jax.decoding.requests import EngineStats
+from stair_jax.search.tree_records import TreeRecord
 
 
 @dataclass
@@ -38,6 +39,13 @@ class SearchReport:
     seconds: float = 0.0
     compile_seconds: float = 0.0
     engine: EngineStats = field(default_factory=EngineStats)
+
+    def add(self, record: TreeRecord) -> None:
+        """Counts a finished tree, and what is summed over the trees."""
+        self.trees += 1
+        self.counts.update(record.counts)
+        self.generated_tokens += record.generated_tokens
+        self.prefilled_tokens += record.prefilled_tokens
 
     def shown(self) -> dict[str, Any]:
         """Rates and failures for a progress line."""

@@ -177,9 +177,8 @@ class SearchTask(Task[SearchReport]):
 
     def close(self) -> None:
         """Gives back the handles of all trees."""
-        for slot, tree in list(self._trees.items()):
+        for slot in list(self._trees):
             self._remove(slot, finished=False)
-            self._queue.give_back(tree.queued)
         self._context.judge_prefixes.close_all()
 
     def _show(self) -> None:
@@ -347,11 +346,7 @@ class SearchTask(Task[SearchReport]):
         # Each iteration is a visit of the root.
         record = tree.actor.record(tree.visits, iterations=tree.visits[ROOT])
         self._remove(slot, finished=True)
-        report = self.report
-        report.trees += 1
-        report.counts.update(record.counts)
-        report.generated_tokens += record.generated_tokens
-        report.prefilled_tokens += record.prefilled_tokens
+        self.report.add(record)
         self._num_iterations += record.iterations
         if self._samples is not None and tree.actor.replies is not None:
             self._samples.write(tree_samples(record, tree.actor.replies))

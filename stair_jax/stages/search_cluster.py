@@ -8,6 +8,7 @@ it is the same whichever worker grows it, and however often it was begun.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -61,10 +62,10 @@ def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards)
       UserError: the search cannot be dealt out, or a worker says what is wrong.
     """
     stage.check_cluster()
-    hf = context.input("model") / "hf"
-    model = fingerprint_folder(hf)
+    hf, everywhere = context.input("model") / "hf", _everywhere(context)
+    models = tuple(map(fingerprint_folder, _models(everywhere)))
     queue = make_queue(parts.prompts, Tokenizer.load(hf), stage.search_settings, parts.done)
-    make = WorkerOfSearch(stage, _everywhere(context), model, cache_folder())
+    make = WorkerOfSearch(stage, everywhere, models, cache_folder())
     address = read_address(context.runtime.cluster)
     progress, totals = stage.progress(context, parts, False), _Totals()
     with (
@@ -80,7 +81,7 @@ def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards)
             dispatcher.run(probe, lambda worker, id, result: found.append(result))
             return found[0]
 
-        calibrate = probe_by(ask, context.folder, stage.judge, context.seed, model)
+        calibrate = probe_by(ask, context.folder, stage.judge, context.seed, models[0])
         intake = _Intake(queue, parts, metrics, progress, totals, stage.num_iterations)
         work = WorkQueue(_prompts(queue), _id, lambda queued: float(len(queued.tokens)))
         dispatcher.run(work, intake.take, calibrate)
@@ -95,13 +96,13 @@ class WorkerOfSearch:
     Attributes:
       stage: the search.
       context: of the stage.
-      model: fingerprint of the folder of the model.
+      models: fingerprints of the folders of models, that of the policy first.
       programs: folder of compiled programs; None: none are kept.
     """
 
     stage: Search
     context: StageContext
-    model: str
+    models: tuple[str, ...]
     programs: Path | None
 
     def __call__(self) -> TreeWorker:
@@ -122,7 +123,7 @@ class WorkerOfSearch:
                 reward=stage.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=self.model,
+                model=self.models[0],
                 fingerprint=context.fingerprint,
                 samples=TreeSamples(every, queue.add_samples) if every else None,
                 services=judges.services,
@@ -146,33 +147,41 @@ class WorkerOfSearch:
         return replace(self, context=replace(self.context, inputs=inputs))
 
     def _check(self) -> None:
-        """Checks that the worker sees the very model that the driver sees.
+        """Checks that the worker sees the very models that the driver sees.
 
         Raises:
-          AbsentFolders: it sees none.
+          AbsentFolders: it does not see all of them.
           UserError: it sees another one.
         """
-        inputs = self.context.inputs
-        folders = [inputs[name] for name in _MODELS if name in inputs]
-        models = [folder / "hf" for folder in folders if isinstance(folder, Path)]
+        models = _models(self.context)
         if absent := [hf for hf in models if not hf.is_dir()]:
             raise AbsentFolders(absent)
-        if fingerprint_folder(models[0]) != self.model:
-            raise UserError(f"{models[0]} holds another model than on the machine of the driver")
+        for hf, seen_by_driver in zip(models, self.models, strict=True):
+            if fingerprint_folder(hf) != seen_by_driver:
+                raise UserError(f"{hf} holds another model than on the machine of the driver")
 
 
 class _Totals:
-    """The reports of all workers as one, also of those that are lost."""
+    """The reports of all workers as one, also of those that are lost.
+
+    Trees count when they are written: some are grown twice, or are lost with their worker.
+    """
 
     def __init__(self) -> None:
         self._of: dict[str, SearchReport] = {}
+        self._start: float | None = None  # of the first search
         self.report = SearchReport()
 
-    def take(self, worker: str, report: SearchReport) -> None:
-        self._of[worker] = report
-        merged = vars(merge(list(self._of.values())))
-        vars(self.report.engine).update(vars(merged.pop("engine")))  # others hold this very object
-        vars(self.report).update(merged)
+    def take(self, worker: str, said: SearchReport) -> None:
+        now, report = time.monotonic(), self.report
+        if self._start is None:
+            self._start = now - said.seconds
+        self._of[worker] = said
+        whole = merge(list(self._of.values()))
+        report.iterations, report.judgements = whole.iterations, whole.judgements
+        report.rounds, report.compile_seconds = whole.rounds, whole.compile_seconds
+        report.seconds = now - self._start  # which no single worker may have worked
+        vars(report.engine).update(vars(whole.engine))  # others hold this very object
 
 
 @dataclass
@@ -197,6 +206,7 @@ class _Intake:
         if outcome.tree is None:
             self.queue.skip_id(outcome.place, str(id), outcome.skipped)
             return
+        self.totals.report.add(outcome.tree)
         if outcome.samples:
             self._writer.write_samples(outcome.samples)
         self._writer.write(replace(outcome.tree, worker=worker))
@@ -212,6 +222,12 @@ def _prompts(queue: PromptQueue) -> Iterator[QueuedPrompt]:
 
 def _id(queued: QueuedPrompt) -> Hashable:
     return queued.prompt.id
+
+
+def _models(context: StageContext) -> list[Path]:
+    """The folders of models that a worker reads, that of the policy first."""
+    folders = [context.inputs[name] for name in _MODELS if name in context.inputs]
+    return list(dict.fromkeys(each / "hf" for each in folders if isinstance(each, Path)))
 
 
 def _everywhere(context: StageContext) -> StageContext:

@@ -35,6 +35,6 @@ def test_a_wrong_cluster_is_one_line_before_anything_is_written(tmp_path, flag, 
     command = Command.of_config("configs/pocket.py", tmp_path / "compiled", {})
     command = Command((*command.arguments, flag), tmp_path / "compiled")
     with command.start(tmp_path / "run") as started:
-        assert started.wait(60) == [2]
+        assert started.wait(240) == [2]
         (line,) = [text for text in started.output().splitlines() if "stair_jax:" in text]
     assert said in line and not (tmp_path / "run").exists()

@@ -1,6 +1,5 @@
 """The inside of a worker process: what goes wrong is an answer, and absent folders are carried."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,30 +10,33 @@ from stair_jax.errors import UserError
 
 
 class Reader:
-    """A worker whose only item is what a file holds."""
+    """A worker whose items are names of files, the results what these hold."""
 
     def __init__(self, folder):
         self.folder = folder
+        self.files = {path.name: path.read_bytes() for path in folder.glob("sub/*")}
 
     def exchange(self, order, seconds):
         if order.is_last:
             raise UserError("the judge is of no use")
-        return Report([("text", (self.folder / "sub" / "weights").read_bytes())])
+        return Report([(name, self.files[name]) for name in order.items])
 
 
 @dataclass(frozen=True)
 class MakeReader:
     folder: Path
     places: dict = field(default_factory=dict)
+    seen: list = field(default_factory=list)
 
     def __call__(self):
         folder = self.places.get(self.folder, self.folder)
         if not folder.is_dir():
             raise AbsentFolders([folder])
+        self.seen.append(folder)
         return Reader(folder)
 
     def moved(self, places):
-        return MakeReader(self.folder, places)
+        return replace(self, places=places)
 
 
 def model_in(folder):
@@ -46,12 +48,13 @@ def model_in(folder):
 def test_a_worker_that_reads_its_folder_is_ready_at_once(tmp_path):
     process = WorkerProcess()
     assert process.start(MakeReader(model_in(tmp_path / "hf"))) == Report(wants=1)
-    assert process.exchange(Order(), 1.0).finished == [("text", b"\x00\x01")]
+    assert process.exchange(Order(["weights"]), 1.0).finished == [("weights", b"\x00\x01")]
 
 
 def test_a_folder_that_is_absent_is_carried_there(tmp_path):
     there, absent = model_in(tmp_path / "driver" / "hf"), tmp_path / "worker" / "hf"
-    process, make = WorkerProcess(), MakeReader(absent)
+    seen = []
+    process, make = WorkerProcess(), MakeReader(absent, seen=seen)
     assert process.start(make) == Absent([absent])
     store = {}
 
@@ -64,8 +67,9 @@ def test_a_folder_that_is_absent_is_carried_there(tmp_path):
     assert process.start(make, [replace(carried, folder=absent)], store.__getitem__) == Report(
         wants=1
     )
-    assert process.exchange(Order(), 1.0).finished == [("text", b"\x00\x01")]
-    assert process._unpacked.places[absent].name == "hf"
+    assert process.exchange(Order(["weights"]), 1.0).finished == [("weights", b"\x00\x01")]
+    (copy,) = seen
+    assert copy.name == "hf" and not copy.exists()  # it has been read
 
 
 def test_a_mistake_of_the_user_is_told_with_the_machine(tmp_path):
@@ -77,9 +81,7 @@ def test_a_mistake_of_the_user_is_told_with_the_machine(tmp_path):
 
 def test_a_fault_is_told_with_its_traceback(tmp_path):
     process = WorkerProcess()
-    folder = model_in(tmp_path / "hf")
-    process.start(MakeReader(folder))
-    os.remove(folder / "sub" / "weights")
-    failure = process.exchange(Order(), 1.0)
+    process.start(MakeReader(model_in(tmp_path / "hf")))
+    failure = process.exchange(Order(["other"]), 1.0)
     assert isinstance(failure, Failure) and not failure.is_users
-    assert "FileNotFoundError" in failure.text and "Traceback" in failure.text
+    assert "KeyError: 'other'" in failure.text and "Traceback" in failure.text

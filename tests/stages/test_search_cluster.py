@@ -1,6 +1,7 @@
 """A search stage on workers in this process: its files are those of a search without workers."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,8 +9,10 @@ from stair_jax import storage
 from stair_jax.cluster.pool import Came, Lost
 from stair_jax.cluster.work import Report
 from stair_jax.cluster.worker_process import Failure, WorkerProcess
+from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog
+from stair_jax.search.search_report import SearchReport
 from stair_jax.settings import build
 from stair_jax.stages import Search, search_cluster
 from stair_jax.stages.search_parts import TREES_FILE
@@ -121,10 +124,17 @@ def trees_of(folder):
     return records
 
 
-def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch):
+def totals_in(output):
+    (line,) = [line for line in output.splitlines() if " tokens; " in line]
+    return line.partition(": ")[2]
+
+
+def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch, capsys):
     monkeypatch.setattr(search_cluster, "RayPool", LocalPool)
     alone = search("alone")
+    told = totals_in(capsys.readouterr().err)
     folder = search("alone_on", cluster="local:2").rename(alone.parent / "dealt")
+    assert totals_in(capsys.readouterr().err) == told
     expected, found = trees_of(alone), trees_of(folder)
     assert {id: tree for id, (tree, _) in found.items()} == {
         id: tree for id, (tree, _) in expected.items()
@@ -133,6 +143,20 @@ def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monke
     assert {worker for _, worker in found.values()} <= {"b/0.2", "a/0.3", "a/0.1"}
     for name in FILES:
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
+
+
+def test_a_tree_that_two_workers_grew_counts_once():
+    tree = SimpleNamespace(counts={"malformed": 2}, generated_tokens=5, prefilled_tokens=3)
+    totals = search_cluster._Totals()
+    for worker in "ab":
+        said = SearchReport(iterations=6, rounds=4, engine=EngineStats(generated=9))
+        said.add(tree)
+        totals.take(worker, said)
+    found = totals.report
+    found.add(tree)
+    assert (found.trees, found.generated_tokens, found.prefilled_tokens) == (1, 5, 3)
+    assert found.counts == {"malformed": 2}
+    assert (found.iterations, found.rounds, found.engine.generated) == (12, 8, 18)
 
 
 def test_a_search_goes_on_with_workers_and_without(search, monkeypatch, tmp_path):
