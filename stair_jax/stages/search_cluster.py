@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from stair_jax.cluster.address import read_address
 from stair_jax.cluster.carried import AbsentFolders
-from stair_jax.cluster.dispatch import Dispatcher
+from stair_jax.cluster.dealer import Dealer
 from stair_jax.cluster.ray_pool import RayPool
 from stair_jax.cluster.work_queue import WorkQueue
 from stair_jax.decoding.driver import Driver
@@ -73,18 +73,18 @@ def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards)
         parts.open_metrics() as metrics,
         RayPool(address, make) as pool,
     ):
-        dispatcher = Dispatcher(pool, totals.take)
+        dealer = Dealer(pool, totals.take)
 
         def ask(cases: list[ProbeCase]) -> ProbeResult:
             found: list[ProbeResult] = []
             probe = WorkQueue([Probe(cases)], lambda item: PROBE)
-            dispatcher.run(probe, lambda worker, id, result: found.append(result))
+            dealer.run(probe, lambda worker, id, result: found.append(result))
             return found[0]
 
         calibrate = probe_by(ask, context.folder, stage.judge, context.seed, models[0])
         intake = _Intake(queue, parts, metrics, progress, totals, stage.num_iterations)
         work = WorkQueue(_prompts(queue), _id, lambda queued: float(len(queued.tokens)))
-        dispatcher.run(work, intake.take, calibrate)
+        dealer.run(work, intake.take, calibrate)
     totals.report.skipped = queue.skipped
     return totals.report
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from stair_jax.cluster.dispatch import Dispatcher
+from stair_jax.cluster.dealer import Dealer
 from stair_jax.cluster.pool import Came, Lost
 from stair_jax.cluster.work import Order, Report
 from stair_jax.cluster.work_queue import WorkQueue
@@ -113,7 +113,7 @@ def test_no_tree_is_lost_and_each_is_that_of_one_search(
         assert id not in found and outcome.tree.id == id
         found[id] = plain(outcome.tree)
 
-    Dispatcher(pool).run(work, take)
+    Dealer(pool).run(work, take)
     assert found == expected[0]
     assert queue.skipped == expected[1].skipped == [("empty", "empty prompt")]
     assert bool(pool.kills) == bool(chance)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from stair_jax.cluster.dispatch import Dispatcher
+from stair_jax.cluster.dealer import Dealer
 from stair_jax.cluster.pool import Lost
 from stair_jax.cluster.work_queue import WorkQueue
 from stair_jax.errors import UserError
@@ -23,7 +23,7 @@ def deal(pool, seconds):
 
     items = list(enumerate(seconds))
     # Its prompt says little of how long a tree takes: the driver knows no sizes here.
-    Dispatcher(pool).run(WorkQueue(items, lambda item: item[0]), take)
+    Dealer(pool).run(WorkQueue(items, lambda item: item[0]), take)
     assert by.keys() == dict(items).keys()
     return by
 
@@ -88,4 +88,4 @@ class DyingPool:
 def test_workers_that_die_one_after_another_end_the_run():
     queue = WorkQueue([1], lambda item: item)
     with pytest.raises(UserError, match=r"9 workers died one after another.*OutOfMemory"):
-        Dispatcher(DyingPool()).run(queue, lambda *result: None)
+        Dealer(DyingPool()).run(queue, lambda *result: None)

@@ -18,7 +18,7 @@ _LEAST_DEATHS = 8
 ResultListener = Callable[[str, Hashable, Any], None]
 
 
-class Dispatcher:
+class Dealer:
     """Deals the items of one queue after another to the workers of a pool."""
 
     def __init__(
