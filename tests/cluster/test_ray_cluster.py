@@ -16,6 +16,8 @@ from soak.command import ROOT, Command
 from stair_jax.record_log import RecordLog
 
 pytest.importorskip("ray", reason="Ray is not installed")
+if not os.environ.get("STAIR_JAX_RAY"):
+    pytest.skip("takes minutes: set STAIR_JAX_RAY=1", allow_module_level=True)
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 OVERRIDES = workers.OVERRIDES | {
