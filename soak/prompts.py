@@ -78,8 +78,8 @@ def _queue_all(
 
 
 def _drain(entries: PromptQueue) -> Iterator[QueuedPrompt]:
-    while entries.next is not None:
-        yield entries.take()
+    while (entry := entries.take()) is not None:
+        yield entry
 
 
 def _draw(size: int, seed: int) -> Iterator[dict[str, str]]:
