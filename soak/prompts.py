@@ -78,7 +78,9 @@ def _queue_all(
 
 
 def _drain(entries: PromptQueue) -> Iterator[QueuedPrompt]:
-    while (entry := entries.take()) is not None:
+    while entries.next is not None:
+        entry = entries.take()
+        assert entry is not None
         yield entry
 
 

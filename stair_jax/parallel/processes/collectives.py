@@ -9,6 +9,7 @@ and import nothing.
 import json
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,7 +122,10 @@ def request_stop() -> None:
     It sets the key by which JAX's preemption service itself announces, e.g., maintenance of a TPU.
     """
     notice = datetime.now(UTC).isoformat()  # JAX reads it as the time of death
-    _state().client.key_value_set(_STOP_KEY, notice, allow_overwrite=True)
+    # Where it fails, process 0 is gone, since JAX has announced the same signal or otherwise: there
+    # is nobody left to ask, and the watchdog knows.
+    with suppress(RuntimeError):
+        _state().client.key_value_set(_STOP_KEY, notice, allow_overwrite=True)
 
 
 def reached_stop(step: int) -> bool:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,20 @@ def test_one_process_waits_for_nobody():
     value = {"a": (1, 2)}
     assert collectives.broadcast(value) is value
     assert not collectives.reached_stop(3)
+
+
+def test_a_stop_that_can_no_longer_be_asked_for_is_none_that_fails(monkeypatch):
+    """Process 0 may have left by the same signal before another one hears of it."""
+    asked = []
+
+    class Gone:
+        def key_value_set(self, key, value, allow_overwrite):
+            asked.append(key)
+            raise RuntimeError("UNAVAILABLE: Connection reset by peer")
+
+    monkeypatch.setattr(collectives, "_state", lambda: SimpleNamespace(client=Gone()))
+    collectives.request_stop()
+    assert asked == ["RECEIVED_PREEMPTION_NOTICE"]
 
 
 def test_the_module_imports_nothing_that_is_slow():
