@@ -12,6 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import ClientDisconnect
 
+from stair_jax.data.questions import Message
 from stair_jax.server.errors import ApiError, ClientGoneError
 
 B = TypeVar("B", bound="Body")
@@ -108,6 +109,11 @@ class Body(BaseModel):
             if name not in known and not (name in neutral and neutral[name](given)):
                 return {**known, name: given}  # it is refused: the others need no error too
         return known
+
+
+def message_of(role: str, content: str) -> Message:
+    """A turn as the rest of the package has it."""
+    return {"role": "system" if role == "developer" else role, "content": content}
 
 
 class StreamOptions(Body):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from stair_jax.data.questions import Message
 from stair_jax.inference.prompt_logps import MOST_TOP
-from stair_jax.server.bodies import Body, Items, SamplingFields, is_empty
+from stair_jax.server.bodies import Body, Items, SamplingFields, is_empty, message_of
 
 
 class TextPart(Body):
@@ -36,11 +36,10 @@ class ChatMessage(Body):
 
     def as_message(self) -> Message:
         """The turn as the rest of the package has it."""
-        role = "system" if self.role == "developer" else self.role
         content = self.content
         if not isinstance(content, str):
             content = "".join(part.text for part in content)
-        return {"role": role, "content": content}
+        return message_of(self.role, content)
 
 
 class ChatBody(SamplingFields):

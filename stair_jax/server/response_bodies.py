@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from stair_jax.data.questions import Message
-from stair_jax.server.bodies import Body, Items, SamplingFields
+from stair_jax.server.bodies import Body, Items, SamplingFields, message_of
 
 _Neutral = Callable[[Any], bool]
 
@@ -52,11 +52,10 @@ class InputMessage(Body):
 
     def as_message(self) -> Message:
         """The turn as the rest of the package has it."""
-        role = "system" if self.role == "developer" else self.role
         content = self.content
         if not isinstance(content, str):
             content = "".join(part.text for part in content)
-        return {"role": role, "content": content}
+        return message_of(self.role, content)
 
 
 class ReasoningItem(Body):

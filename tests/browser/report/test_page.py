@@ -59,6 +59,7 @@ def test_data_of_another_schema_are_not_shown(made, open_page, tmp_path):
     blocks["head"]["schema"] = 99
     page = open_page(made.write_page(tmp_path / "report.html", blocks)).page
     page.locator("#main .note", has_text="schema 99").wait_for()
+    assert page.locator("#main table").count() == 0
 
 
 def test_a_list_is_filtered_and_the_address_keeps_it(open_report):

@@ -77,4 +77,6 @@ def test_what_the_server_cannot_read_is_said_in_its_words(made, serve, open_page
 
     server.blocks.read = read
     page = open_page(f"{server.address}#/trees/0").page
-    page.locator("[role=alert]", has_text="trees.jsonl.gz is damaged").wait_for()
+    alert = page.locator("[role=alert]", has_text="trees.jsonl.gz is damaged")
+    alert.wait_for()
+    assert alert.count() == 1
