@@ -1,5 +1,6 @@
 """A small run of the soak test of many trees, and the leaks that it finds."""
 
+import json
 import subprocess
 import sys
 from ast import literal_eval
@@ -13,11 +14,23 @@ from soak.usage import KINDS, UsageSamples
 from stair_jax.record_log import RecordLog
 
 
-def test_trees_leak_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(growth, "_TREES", 2)
-    result = growth.run(16, 0, tmp_path)
-    assert result.failures == []
-    assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == result.counts["trees"] == 16
+_GROWTH = """
+import json, sys
+from pathlib import Path
+from soak import growth
+
+growth._TREES = 2
+result = growth.run(16, 0, Path(sys.argv[1]))
+print(json.dumps({"failures": [failure.what for failure in result.failures], **result.counts}))
+"""
+
+
+def test_trees_leak_nothing(tmp_path):
+    """In a process of its own: what earlier tests leave behind grows and shrinks meanwhile."""
+    command = [sys.executable, "-c", _GROWTH, str(tmp_path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert json.loads(done.stdout) == {"failures": [], "trees": 16}
+    assert len(RecordLog(tmp_path / "trees.jsonl.gz").read()) == 16
 
 
 _SAMPLES = """
