@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from stair_jax.decoding.task import GatherTask, OuterTask, Service, Task
-from stair_jax.errors import UserError
 from stair_jax.inference.batch_service import BatchService
+from stair_jax.inference.scored_sequence import ScoredSequence, ScoringTask, bucket_length
 from stair_jax.models import transformer
 from stair_jax.models.config import ModelConfig
 from stair_jax.parallel.placement import Placement
@@ -21,8 +21,6 @@ from stair_jax.training.logps import greedy_logps
 
 LIKELIHOOD_SERVICE = "likelihood"
 
-# Sequences are padded to a power of two, this one or more.
-_SHORTEST = 64
 # Tokens of a batch, padding included, on CPUs and elsewhere.
 _BATCH_TOKENS = {"cpu": 2048, "accelerator": 16384}
 # Most bytes of the logits of one chunk of positions; fewer chunks would gain nothing.
@@ -30,28 +28,14 @@ _LOGITS_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class LikelihoodRequest:
+class LikelihoodRequest(ScoredSequence):
     """A sequence whose end is to be scored.
 
     Attributes:
-      id: identifies the completion.
-      tokens: token ids of the whole sequence.
-      start: position of the first token that is scored, given all before it; at least 1.
       service: name of the service.
     """
 
-    id: Hashable
-    tokens: tuple[int, ...]
-    start: int
     service: str = LIKELIHOOD_SERVICE
-
-    def __post_init__(self) -> None:
-        """Raises a UserError if no token would be scored, or one that nothing stands before."""
-        if not 1 <= self.start < len(self.tokens):
-            raise UserError(
-                f"request {self.id!r} scores from token {self.start} of {len(self.tokens)}: give "
-                "it at least one token to score, and one before it"
-            )
 
 
 @dataclass(frozen=True)
@@ -111,8 +95,7 @@ class LikelihoodScorer:
         Raises:
           UserError: the sequence is longer than a sliding window of the model.
         """
-        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
-        return self._config.padded_length(length, bucket)
+        return bucket_length(self._config, length)
 
     def rows(self, bucket: int) -> int:
         """Sequences in a batch of this length."""
@@ -201,21 +184,12 @@ class LikelihoodService(BatchService[LikelihoodRequest, LikelihoodCompletion]):
         return LikelihoodCompletion(request.id, tuple(scored[:, 0].tolist()), is_greedy)
 
 
-class LikelihoodTask(Task[LikelihoodCompletion]):
+class LikelihoodTask(ScoringTask[LikelihoodCompletion]):
     """The completion of one request."""
 
     def __init__(self, tokens: Sequence[int], start: int, service: str = LIKELIHOOD_SERVICE):
         """A task that has asked nothing yet; see `LikelihoodRequest`."""
-        self._request = LikelihoodRequest((), tuple(tokens), start, service)
-
-    def start(self) -> list[LikelihoodRequest]:
-        """The only request."""
-        return [self._request]
-
-    def receive(self, completion: LikelihoodCompletion) -> list[LikelihoodRequest]:
-        """Takes the result."""
-        self.result = completion
-        return []
+        super().__init__(LikelihoodRequest((), tuple(tokens), start, service))
 
 
 class ChoiceLikelihoods(OuterTask[tuple[float, ...]]):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stair_jax.decoding.device_calls import DeviceCalls
-from stair_jax.decoding.task import Task
 from stair_jax.errors import UserError
 from stair_jax.inference.batch_service import BatchService
+from stair_jax.inference.scored_sequence import ScoredSequence, ScoringTask, bucket_length
 from stair_jax.models.attention.backends import get_backend
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import get_paged_backend
@@ -27,8 +27,6 @@ from stair_jax.models.serving.paged_forward import forward, logits
 PROMPT_LOGPS_SERVICE = "prompt_logps"
 MOST_TOP = 20  # of the likeliest tokens, as many as clients may ask for
 
-# Sequences are padded to a power of two, this one or more.
-_SHORTEST = 64
 # Tokens of a batch, padding included, on CPUs and elsewhere.
 _BATCH_TOKENS = {"cpu": 2048, "accelerator": 4096}
 # Most bytes of the logits of one chunk of positions.
@@ -36,30 +34,16 @@ _LOGITS_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class LogpsRequest:
+class LogpsRequest(ScoredSequence):
     """A sequence whose end is to be scored.
 
     Attributes:
-      id: identifies the completion.
-      tokens: token ids of the whole sequence.
-      start: position of the first token that is scored, given all before it; at least 1.
       top: how many of the likeliest tokens are told in each place, up to `MOST_TOP`.
       service: name of the service.
     """
 
-    id: Hashable
-    tokens: tuple[int, ...]
-    start: int = 1
     top: int = MOST_TOP
     service: str = PROMPT_LOGPS_SERVICE
-
-    def __post_init__(self) -> None:
-        """Raises a UserError if no token would be scored, or one that nothing stands before."""
-        if not 1 <= self.start < len(self.tokens):
-            raise UserError(
-                f"request {self.id!r} scores from token {self.start} of {len(self.tokens)}: give "
-                "it at least one token to score, and one before it"
-            )
 
 
 @dataclass(frozen=True)
@@ -137,8 +121,7 @@ class PromptLogps(BatchService[LogpsRequest, LogpsCompletion]):
         return LogpsCompletion(request.id, tuple(values[:, 0].tolist()), top)
 
     def _bucket(self, length: int) -> int:
-        bucket = max(_SHORTEST, 1 << (length - 1).bit_length())
-        return self._device.config.padded_length(length, bucket)
+        return bucket_length(self._device.config, length)
 
     def _arrays(self, sequences: Sequence[tuple[int, ...]], bucket: int) -> Any:
         """Tokens and the ones that follow them, `[rows, bucket]` each, on the devices."""
@@ -240,18 +223,9 @@ def _whole_sequences(config: ModelConfig, stacked: bool) -> PagedBackend:
     return PagedBackend(stacked, empty, attend)
 
 
-class LogpsTask(Task[LogpsCompletion]):
+class LogpsTask(ScoringTask[LogpsCompletion]):
     """The completion of one request."""
 
     def __init__(self, tokens: Sequence[int], start: int = 1, top: int = MOST_TOP):
         """A task that has asked nothing yet; see `LogpsRequest`."""
-        self._request = LogpsRequest((), tuple(tokens), start, top)
-
-    def start(self) -> list[LogpsRequest]:
-        """The only request."""
-        return [self._request]
-
-    def receive(self, completion: LogpsCompletion) -> list[LogpsRequest]:
-        """Takes the result."""
-        self.result = completion
-        return []
+        super().__init__(LogpsRequest((), tuple(tokens), start, top))
