@@ -19,6 +19,7 @@ from stair_jax.settings import attribute_texts
 
 _FLAGS = ("coordinator", "num_processes", "process_id")
 _BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"  # environment variable of JAX
+_TLS = "JAX_MTLS_CERT_FILE"  # another one, since jax 0.12
 _LONGEST = 31 * 24 * 3600  # seconds: longer than any run waits, and a 32-bit number in JAX
 
 
@@ -129,12 +130,17 @@ def join(cluster: Cluster) -> Watchdog | None:
       the connection to the other processes; None if there is only this one.
 
     Raises:
-      UserError: no cluster was detected, or the command lines of the processes contradict each
-        other.
+      UserError: no cluster was detected, the command lines of the processes contradict each other,
+        or this version of JAX cannot encrypt what it is told to.
       LostProcess: some processes did not connect in time; names them.
     """
     import jax
 
+    if _TLS in os.environ and not hasattr(jax.config, _TLS.lower()):
+        raise UserError(
+            f"{_TLS} is set, and jax {jax.__version__} does not know it: jax 0.12 does; install "
+            "that, or unset the variable"
+        )
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # hides notes on proxies
     member, devices = _find(cluster)
     if member.count == 1:

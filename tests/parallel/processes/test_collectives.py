@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from stair_jax.commands.flags import make_parser, read_arguments
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import collectives
-from stair_jax.parallel.processes.cluster import Cluster, add_flags, read_flags, slurm_devices
+from stair_jax.parallel.processes.cluster import (
+    Cluster,
+    add_flags,
+    join,
+    read_flags,
+    slurm_devices,
+)
 from stair_jax.parallel.processes.collectives import LostProcess
 from stair_jax.parallel.processes.credentials import read_token
 from stair_jax.parallel.processes.rendezvous import Member, meet
@@ -90,6 +97,13 @@ def test_the_token_is_that_of_the_environment(monkeypatch):
     assert read_token() == "0123456789abcdef"
     monkeypatch.delenv("STAIR_TOKEN")
     assert read_token() == ""
+
+
+@pytest.mark.skipif(hasattr(jax.config, "jax_mtls_cert_file"), reason="this JAX has TLS")
+def test_tls_that_jax_does_not_know_is_refused_before_anyone_meets(monkeypatch):
+    monkeypatch.setenv("JAX_MTLS_CERT_FILE", "cert.pem")
+    with pytest.raises(UserError, match=r"JAX_MTLS_CERT_FILE is set, and jax .* does not know it"):
+        join(Cluster("127.0.0.1:9", 2, 1, start_timeout=1))
 
 
 def test_an_address_of_ipv6_has_its_host_in_brackets():
