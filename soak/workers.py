@@ -27,10 +27,10 @@ OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
 TREES = "search1/trees.jsonl.gz"
 _SEARCHED = "search1"
 _POLL = 0.05  # seconds
-_LONGEST_DELAY = 2.0  # seconds from a tree to the kill
+_LONGEST_DELAY = 1.0  # seconds from a tree to the kill
 _PATIENCE = 300.0  # seconds without a tree, after which the search hangs
 _MOST_RUNS = 3  # for one kill: a run may end before its first one
-_DRIVER_EVERY = 10  # workers killed, after which the driver is
+_DRIVER_EVERY = 20  # workers killed, after which the driver is
 _LEAST_TREES = 20
 _TREES_A_KILL = 2  # about as many are finished from one kill to the next: one search has room
 _NAME = b"ray::WorkerProcess"
@@ -44,7 +44,7 @@ def run(
     trees: int = 0,
     workers: int = 2,
 ) -> Result:
-    """Kills `size` workers, and the driver after every tenth.
+    """Kills `size` workers, and the driver after every twentieth.
 
     Args:
         size: number of workers that are killed.

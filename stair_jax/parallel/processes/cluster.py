@@ -11,15 +11,15 @@ from typing import Any
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes.aborts import delay_aborts
 from stair_jax.parallel.processes.credentials import read_token
-from stair_jax.parallel.processes.hello import MOST_PROCESSES
+from stair_jax.parallel.processes.hello import MOST_PROCESSES, Member
 from stair_jax.parallel.processes.interfaces import listen
-from stair_jax.parallel.processes.rendezvous import Member
+from stair_jax.parallel.processes.rendezvous import meet
+from stair_jax.parallel.processes.tls import check_tls
 from stair_jax.parallel.processes.watchdog import Watchdog
 from stair_jax.settings import attribute_texts
 
 _FLAGS = ("coordinator", "num_processes", "process_id")
 _BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"  # environment variable of JAX
-_TLS = "JAX_MTLS_CERT_FILE"  # another one, since jax 0.12
 _LONGEST = 31 * 24 * 3600  # seconds: longer than any run waits, and a 32-bit number in JAX
 
 
@@ -131,16 +131,12 @@ def join(cluster: Cluster) -> Watchdog | None:
 
     Raises:
       UserError: no cluster was detected, the command lines of the processes contradict each other,
-        or this version of JAX cannot encrypt what it is told to.
+        or there would be no TLS though it is asked for.
       LostProcess: some processes did not connect in time; names them.
     """
     import jax
 
-    if _TLS in os.environ and not hasattr(jax.config, _TLS.lower()):
-        raise UserError(
-            f"{_TLS} is set, and jax {jax.__version__} does not know it: jax 0.12 does; install "
-            "that, or unset the variable"
-        )
+    check_tls(os.environ, hasattr(jax.config, "jax_mtls_cert_file"), jax.__version__)
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # hides notes on proxies
     member, devices = _find(cluster)
     if member.count == 1:
@@ -152,7 +148,7 @@ def join(cluster: Cluster) -> Watchdog | None:
         interface = cluster.listen or of_jax.rpartition(":")[0].strip("[]")
         listening = listen(host, port, interface, member.count)
         bind_address = of_jax or listening.address(port)
-    watchdog = Watchdog.join(member, cluster.start_timeout, listening)
+    watchdog = Watchdog(member, meet(member, cluster.start_timeout, listening))
     delay_aborts()
     jax.distributed.initialize(
         member.coordinator,

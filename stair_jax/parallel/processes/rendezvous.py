@@ -19,8 +19,6 @@ from stair_jax.parallel.processes.interfaces import Listening, listen
 from stair_jax.parallel.processes.messages import LINE_SECONDS, receive
 from stair_jax.stopping import heed
 
-__all__ = ["Member", "meet"]
-
 _PAUSE = 0.2  # seconds between two attempts to reach process 0
 # Probe after 60 s of silence, then every 15 s; give up after 8 lost probes: 3 minutes in all.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 8}
