@@ -8,7 +8,7 @@ What they say is in `hello.py`.
 
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import credentials
@@ -46,23 +46,16 @@ def meet(
     """
     deadline = time.monotonic() + seconds
     if member.index == 0:
-        connections = _gather(member, deadline, seconds, listening or listen(*member.address))
+        with (
+            closing(listening or listen(*member.address)) as listening,
+            Gathering(member, listening.sockets) as gathering,
+        ):
+            connections = gathering.run(deadline, seconds)
     else:
         connections = {0: _reach(member, deadline, seconds)}
     for connection in connections.values():
         _keep_alive(connection)
     return connections
-
-
-def _gather(
-    member: Member, deadline: float, seconds: float, listening: Listening
-) -> dict[int, socket.socket]:
-    """On process 0: accepts connections until all processes are there."""
-    try:
-        with Gathering(member, listening.sockets) as gathering:
-            return gathering.run(deadline, seconds)
-    finally:
-        listening.close()
 
 
 def _reach(member: Member, deadline: float, seconds: float) -> socket.socket:
