@@ -43,7 +43,7 @@ SOAKS = {
     "serving": Soak(
         100_000, "requests", "no fuzzed request gets a 500, and clients that leave free it all"
     ),
-    "workers": Soak(100, "kills", "no tree is lost when workers of a search are killed"),
+    "workers": Soak(100, "workers", "no tree is lost when workers of a search are killed"),
     "prompts": Soak(100_000, "prompts", "many prompts are read and queued in linear time"),
 }
 

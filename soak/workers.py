@@ -1,7 +1,8 @@
-"""Workers of a search are killed one after another, and now and then the driver with them.
+"""Workers of one search are killed one after another, and now and then the driver with them.
 
 Its trees then equal those of a search without workers, but for `seconds` and `worker`, and none is
-lost. A kill waits until a tree was finished since the last one, so that the search gets on.
+lost. A kill waits until a tree was finished since the last one, so that the search gets on; the
+worker that is killed may be at work or about to start.
 """
 
 import os
@@ -20,47 +21,55 @@ from soak.result import Result
 from stair_jax.monitoring import Progress
 from stair_jax.record_log import RecordLog
 
-NUM_TREES = 40
 OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "stages": ("pocket:data", "model:base", "sft", "search:search1"),
-    "pocket.num_search": NUM_TREES,
 }
 TREES = "search1/trees.jsonl.gz"
 _SEARCHED = "search1"
 _POLL = 0.05  # seconds
-_LONGEST_DELAY = 2.0  # seconds from a tree to the kill
+_LONGEST_DELAY = 1.0  # seconds from a tree to the kill
 _PATIENCE = 300.0  # seconds without a tree, after which the search hangs
 _MOST_RUNS = 3  # for one kill: a run may end before its first one
-_DRIVER_EVERY = 10  # kills, one of which is that of the driver
+_DRIVER_EVERY = 20  # workers killed, after which the driver is
+_LEAST_TREES = 20
+_TREES_A_KILL = 2  # about as many are finished from one kill to the next: one search has room
 _NAME = b"ray::WorkerProcess"
 
 
 def run(
-    size: int, seed: int, folder: Path, overrides: Mapping[str, Any] = OVERRIDES, workers: int = 2
+    size: int,
+    seed: int,
+    folder: Path,
+    overrides: Mapping[str, Any] = OVERRIDES,
+    trees: int = 0,
+    workers: int = 2,
 ) -> Result:
-    """Kills `size` workers or drivers.
+    """Kills `size` workers, and the driver after every twentieth.
 
     Args:
-        size: number of kills.
+        size: number of workers that are killed.
         seed: of the random moments.
         folder: for the working folders and logs.
         overrides: fields of configs/pocket.py.
+        trees: of the search; 0: as many as the kills need.
         workers: at once.
     """
     result = Result("workers")
+    trees = trees or max(_LEAST_TREES, _TREES_A_KILL * size)
+    overrides = {**overrides, "pocket.num_search": trees}
     alone = Command.of_config("configs/pocket.py", folder / "compiled", overrides)
     result.figures["undisturbed_run_s"] = alone.finish(folder / "undisturbed")
     dealt = replace(alone, arguments=(*alone.arguments, f"--cluster=local:{workers}"))
     expected = read_trees(folder / "undisturbed" / TREES)
     progress = Progress("workers", size, "kills")
-    while result.counts["kills"] < size and not result.failures:
+    while result.counts["workers killed"] < size and not result.failures:
         workdir = folder / f"run{result.counts['runs']}"
         result.counts["runs"] += 1
         for made in (folder / "undisturbed").iterdir():
             if made.is_dir() and made.name != _SEARCHED:
                 shutil.copytree(made, workdir / made.name)
         _Run(dealt, workdir, result, size, seed, progress).to_end()
-        if result.counts["runs"] > _MOST_RUNS * (result.counts["kills"] + 1):
+        if result.counts["runs"] > _MOST_RUNS * (result.counts["workers killed"] + 1):
             result.fail("nothing was killed", seed, f"logs {workdir}.*.log", size)
         for difference in compare(expected, read_trees(workdir / TREES)):
             result.fail(difference, seed, f"logs {workdir}.*.log", size)
@@ -141,7 +150,7 @@ class _Run:
         """Returns whether the run is over; False: its driver was killed."""
         trees, seen_at = self._num_trees(), time.monotonic()
         while started.is_running:
-            if (now := self._num_trees()) > trees and self.result.counts["kills"] < self.size:
+            if (now := self._num_trees()) > trees and self._has_kills_left:
                 if self._kill(started):
                     return False
                 trees, seen_at = self._num_trees(), time.monotonic()
@@ -156,12 +165,20 @@ class _Run:
             self._fail(f"exited with {statuses}", started)
         return True
 
+    @property
+    def _has_kills_left(self) -> bool:
+        return self._is_drivers_turn or self.result.counts["workers killed"] < self.size
+
+    @property
+    def _is_drivers_turn(self) -> bool:
+        counts = self.result.counts
+        return counts["drivers killed"] < counts["workers killed"] // _DRIVER_EVERY
+
     def _kill(self, started: Started) -> bool:
         """Kills a worker, or the driver; returns whether it was the driver."""
-        number = self.result.counts["kills"]
-        rng = random.Random(self.seed + number)
+        counts, is_driver = self.result.counts, self._is_drivers_turn
+        rng = random.Random(self.seed + counts.total())
         time.sleep(rng.uniform(0.0, _LONGEST_DELAY))
-        is_driver = number % _DRIVER_EVERY == _DRIVER_EVERY - 1
         victims = workers_below(started.process_id)
         if not started.is_running or not victims:
             return False
@@ -173,8 +190,8 @@ class _Run:
                 os.kill(rng.choice(victims), signal.SIGKILL)
             except ProcessLookupError:  # the run has just ended
                 return False
-        self.result.counts.update(["kills", "drivers killed" if is_driver else "workers killed"])
-        self.progress.update(self.result.counts["kills"], failures=len(self.result.failures))
+        counts.update(["drivers killed" if is_driver else "workers killed"])
+        self.progress.update(counts["workers killed"], failures=len(self.result.failures))
         return is_driver
 
     def _num_trees(self) -> int:

@@ -115,10 +115,14 @@ def cluster(namespace, tmp_path):
     found.close()
 
 
+def records(workdir):
+    """Of the trees that are on the disk."""
+    return list(RecordLog(workdir / workers.TREES))
+
+
 def searched_by(workdir):
     """The worker of each tree that is on the disk."""
-    log = RecordLog(workdir / workers.TREES)
-    return {record["id"]: record["worker"] for record in log}
+    return {record["id"]: record["worker"] for record in records(workdir)}
 
 
 def wait_for(condition, process):
@@ -143,7 +147,14 @@ def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
     run = cluster.run(alone.arguments, workdir)
     wait_for(trees, run)
     cluster.join()
-    wait_for(lambda: len(set(trees().values())) == 2, run)
+    wait_for(lambda: (tmp_path / "run.log").read_text().count(" is ready") == 2, run)
+    ready = time.monotonic()
+    (done,) = set(trees().values())
+    wait_for(lambda: set(trees().values()) - {done}, run)
+    took = max(record["seconds"] for record in records(workdir) if record["worker"] != done)
+    waited = time.monotonic() - took - ready
+    print(f"a worker that joined got work {waited:.2f} s after it was ready")
+    assert waited < 5.0
     cluster.kill(first)
     count = len(trees())
     wait_for(lambda: len(trees()) > count, run)

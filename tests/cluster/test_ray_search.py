@@ -8,17 +8,15 @@ from soak.command import Command
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-TREES = 12
 OVERRIDES = workers.OVERRIDES | {
     "stages": ("pocket:data", "model:base", "search:search1"),
     "search1.model": "base",
-    "pocket.num_search": TREES,
 }
 
 
 def test_a_worker_that_is_killed_loses_no_tree(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_LONGEST_DELAY", 0.1)
-    result = workers.run(1, 0, tmp_path, OVERRIDES)
+    result = workers.run(1, 0, tmp_path, OVERRIDES, trees=12)
     assert result.failures == []
     assert result.counts["workers killed"] == 1
 

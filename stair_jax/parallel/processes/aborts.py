@@ -1,7 +1,7 @@
 """An abort of this process waits some seconds, so that the watchdog can say why it happens.
 
 When process 0 dies, JAX's coordination client notices it at the same moment as `watchdog.py`, and
-aborts the process (SIGABRT, with a stack trace). In jaxlib 0.10.2 nothing turns that off:
+aborts the process (SIGABRT, with a stack trace). In jaxlib 0.10.2 to 0.12.0 nothing turns that off:
 `jax_enable_recoverability` concerns the service alone, and a `missed_heartbeat_callback` in Python
 ends in std::bad_cast. So the thread that aborts is made to sleep, and the watchdog, where it is
 about to act, ends the process first, with its line and its exit status.

@@ -11,9 +11,10 @@ from typing import Any
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes.aborts import delay_aborts
 from stair_jax.parallel.processes.credentials import read_token
-from stair_jax.parallel.processes.hello import MOST_PROCESSES
+from stair_jax.parallel.processes.hello import MOST_PROCESSES, Member
 from stair_jax.parallel.processes.interfaces import listen
-from stair_jax.parallel.processes.rendezvous import Member
+from stair_jax.parallel.processes.rendezvous import meet
+from stair_jax.parallel.processes.tls import check_tls
 from stair_jax.parallel.processes.watchdog import Watchdog
 from stair_jax.settings import attribute_texts
 
@@ -129,12 +130,13 @@ def join(cluster: Cluster) -> Watchdog | None:
       the connection to the other processes; None if there is only this one.
 
     Raises:
-      UserError: no cluster was detected, or the command lines of the processes contradict each
-        other.
+      UserError: no cluster was detected, the command lines of the processes contradict each other,
+        or there would be no TLS though it is asked for.
       LostProcess: some processes did not connect in time; names them.
     """
     import jax
 
+    check_tls(os.environ, hasattr(jax.config, "jax_mtls_cert_file"), jax.__version__)
     logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)  # hides notes on proxies
     member, devices = _find(cluster)
     if member.count == 1:
@@ -146,7 +148,7 @@ def join(cluster: Cluster) -> Watchdog | None:
         interface = cluster.listen or of_jax.rpartition(":")[0].strip("[]")
         listening = listen(host, port, interface, member.count)
         bind_address = of_jax or listening.address(port)
-    watchdog = Watchdog.join(member, cluster.start_timeout, listening)
+    watchdog = Watchdog(member, meet(member, cluster.start_timeout, listening))
     delay_aborts()
     jax.distributed.initialize(
         member.coordinator,

@@ -21,6 +21,7 @@ from stair_jax.stopping import heed
 
 # Connections that have not said yet who they are: beyond this, the oldest leaves for a new one.
 _MOST_GUESTS = 256
+_LOOK_SECONDS = 0.1  # between two looks at deadlines and signals, where nobody comes
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Gathering(Closing):
             heed()
             if time.monotonic() >= deadline:
                 self._refuse_all(self._late(seconds), LostProcess)
-            for key, _ in self._selector.select(self._pause(deadline)):
+            for key, _ in self._selector.select(_LOOK_SECONDS):
                 assert isinstance(key.fileobj, socket.socket)
                 if key.data == "server":
                     self._accept(key.fileobj)
@@ -82,11 +83,6 @@ class Gathering(Closing):
             for guest in [guest for guest in self._guests.values() if guest.deadline <= now]:
                 self._dismiss(guest.connection)
         return self._start_all()
-
-    def _pause(self, deadline: float) -> float:
-        """Seconds until something has to be looked at, at the latest."""
-        ends = [guest.deadline for guest in self._guests.values()]
-        return max(0.0, min(1.0, min([deadline, *ends]) - time.monotonic()))
 
     def _accept(self, server: socket.socket) -> None:
         try:

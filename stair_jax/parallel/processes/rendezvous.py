@@ -8,7 +8,7 @@ What they say is in `hello.py`.
 
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import credentials
@@ -18,8 +18,6 @@ from stair_jax.parallel.processes.hello import Answer, Hello, Member, read_greet
 from stair_jax.parallel.processes.interfaces import Listening, listen
 from stair_jax.parallel.processes.messages import LINE_SECONDS, receive
 from stair_jax.stopping import heed
-
-__all__ = ["Member", "meet"]
 
 _PAUSE = 0.2  # seconds between two attempts to reach process 0
 # Probe after 60 s of silence, then every 15 s; give up after 8 lost probes: 3 minutes in all.
@@ -48,23 +46,16 @@ def meet(
     """
     deadline = time.monotonic() + seconds
     if member.index == 0:
-        connections = _gather(member, deadline, seconds, listening or listen(*member.address))
+        with (
+            closing(listening or listen(*member.address)) as listening,
+            Gathering(member, listening.sockets) as gathering,
+        ):
+            connections = gathering.run(deadline, seconds)
     else:
         connections = {0: _reach(member, deadline, seconds)}
     for connection in connections.values():
         _keep_alive(connection)
     return connections
-
-
-def _gather(
-    member: Member, deadline: float, seconds: float, listening: Listening
-) -> dict[int, socket.socket]:
-    """On process 0: accepts connections until all processes are there."""
-    try:
-        with Gathering(member, listening.sockets) as gathering:
-            return gathering.run(deadline, seconds)
-    finally:
-        listening.close()
 
 
 def _reach(member: Member, deadline: float, seconds: float) -> socket.socket:

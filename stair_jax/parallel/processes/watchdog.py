@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from stair_jax.parallel.processes.interfaces import Listening
+from stair_jax.parallel.processes.hello import Member
 from stair_jax.parallel.processes.messages import has_fields, readable, receive, send
-from stair_jax.parallel.processes.rendezvous import Member, meet
 
 LOST = 4  # exit status: another process of the run was lost
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses after these signals
@@ -43,16 +42,6 @@ class Watchdog:
         self._is_leaving = threading.Event()
         watch = self._watch_main if member.index else self._watch_all
         threading.Thread(target=watch, daemon=True, name="peers").start()
-
-    @classmethod
-    def join(cls, member: Member, seconds: float, listening: Listening | None = None) -> "Watchdog":
-        """Waits up to `seconds` until all processes are connected, then watches them; see `meet`.
-
-        Raises:
-          LostProcess: some processes did not connect in time; names them.
-          UserError: their command lines contradict each other, or the address cannot be used.
-        """
-        return cls(member, meet(member, seconds, listening))
 
     def leave(self, status: int, text: str = "") -> None:
         """Tells the others that this process exits, with its exit status and, if it failed, why."""

@@ -12,10 +12,12 @@ ROOT = Path(__file__).parents[3]
 ABORTS = """
 import ctypes, os, sys, threading, time
 from stair_jax.parallel.processes.aborts import delay_aborts
-from stair_jax.parallel.processes.rendezvous import Member
+from stair_jax.parallel.processes.hello import Member
+from stair_jax.parallel.processes.rendezvous import meet
 from stair_jax.parallel.processes.watchdog import Watchdog
 address, index = sys.argv[1:]
-watchdog = Watchdog.join(Member(address, 2, int(index)), 60.0)
+member = Member(address, 2, int(index))
+watchdog = Watchdog(member, meet(member, 60.0))
 if index == "0":
     sys.stdin.read(1)
     os._exit(0)

@@ -16,7 +16,9 @@ from stair_jax.parallel.processes import collectives
 from stair_jax.parallel.processes.cluster import Cluster, add_flags, read_flags, slurm_devices
 from stair_jax.parallel.processes.collectives import LostProcess
 from stair_jax.parallel.processes.credentials import read_token
-from stair_jax.parallel.processes.rendezvous import Member, meet
+from stair_jax.parallel.processes.hello import Member
+from stair_jax.parallel.processes.rendezvous import meet
+from stair_jax.parallel.processes.tls import check_tls
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,6 +92,20 @@ def test_the_token_is_that_of_the_environment(monkeypatch):
     assert read_token() == "0123456789abcdef"
     monkeypatch.delenv("STAIR_TOKEN")
     assert read_token() == ""
+
+
+def test_tls_that_would_not_be_is_refused(tmp_path):
+    names = [f"JAX_MTLS_{name}_FILE" for name in ("CERT", "KEY", "CA")]
+    files = {name: str(tmp_path / name) for name in names}
+    for path in files.values():
+        Path(path).touch()
+    check_tls({}, False, "0.10.2")
+    check_tls(files, True, "0.12.0")
+    with pytest.raises(UserError, match=r"ask for TLS, which jax 0\.10\.2 does not have"):
+        check_tls(files, False, "0.10.2")
+    for name in names:
+        with pytest.raises(UserError, match=f"{name} is '': TLS needs a file here"):
+            check_tls({other: files[other] for other in names if other != name}, True, "0.12.0")
 
 
 def test_an_address_of_ipv6_has_its_host_in_brackets():
@@ -206,9 +222,11 @@ def test_a_port_that_is_taken_is_named():
 PEERS = """
 import os, sys, time
 from stair_jax.parallel.processes.watchdog import Watchdog
-from stair_jax.parallel.processes.rendezvous import Member
+from stair_jax.parallel.processes.hello import Member
+from stair_jax.parallel.processes.rendezvous import meet
 address, index, act = sys.argv[1:]
-peers = Watchdog.join(Member(address, 3, int(index)), 60.0)
+member = Member(address, 3, int(index))
+peers = Watchdog(member, meet(member, 60.0))
 if index == "1":
     if act == "failed":
         peers.leave(2, "no such file")
