@@ -11,6 +11,8 @@ from stair_jax.decoding.requests import EngineStats
 from stair_jax.decoding.task import Task
 
 _IDLE_SECONDS = 0.2  # until a worker that has nothing to do asks again
+_FILL = 2  # items a slot of an engine, which so has work while results are on their way
+_BATCHED = 256  # items of a service without slots, which works in batches
 _SHARE = 8  # of its room, which a worker lets become free before it asks for more
 
 
@@ -23,7 +25,7 @@ class Made(NamedTuple):
       seconds: from the start of the task to its end.
     """
 
-    key: Hashable
+    key: Any
     result: Any
     seconds: float
 
@@ -67,7 +69,7 @@ class TaskWorker:
         self,
         driver: Driver,
         begin: Callable[[Any], MakeTask],
-        room: int,
+        slots: int,
         stats: EngineStats | None = None,
     ):
         """Nothing is under way yet.
@@ -75,10 +77,11 @@ class TaskWorker:
         Args:
           driver: without tasks.
           begin: called once with what all items share; returns what makes the task of an item.
-          room: most items at once.
+          slots: of the engine; 0: there is none, and others work in batches.
           stats: of the engine, which each report has a copy of.
         """
-        self._driver, self._begin, self._room, self._stats = driver, begin, room, stats
+        self._driver, self._begin, self._stats = driver, begin, stats
+        self._room = _FILL * slots or _BATCHED
         self._make_task: MakeTask | None = None
         self._running: dict[int, tuple[Hashable, float]] = {}  # (key, start) by ticket
         self._num_started = 0

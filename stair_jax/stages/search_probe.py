@@ -50,7 +50,6 @@ def probe_judge(
     Raises:
       UserError: the judge is of no use to the stage; says what was seen and what to try.
     """
-
     ask = partial(run_probe, judge, driver, seed=seed)
     return probe_by(ask, folder, settings, seed, model, section)
 
