@@ -35,7 +35,7 @@ class DealtStage(Generic[S]):
       stage: its settings; those that name models which no stage makes hold their folders.
       context: of the stage.
       models: Hugging Face folders of the models that a worker reads, by the field of the stage that
-        names each, or by another name.
+        names each, or by a name that no field has.
       fingerprints: of these, as the driver sees them.
       programs: folder of compiled programs; None: none are kept.
     """

@@ -8,9 +8,10 @@ settings alone, so that it is the same whichever worker makes it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from stair_jax.cluster.dealer import Dealer
 from stair_jax.decoding.item_tasks import Made, RunItems, TaskWorker
 from stair_jax.decoding.task import Task
 from stair_jax.evaluation.asking import Ask, AskedSet, AskTask
+from stair_jax.evaluation.attacks.attack import Attack
 from stair_jax.evaluation.case import Case
 from stair_jax.evaluation.judges.judge import Verdict
 from stair_jax.evaluation.judges.settings import JudgeSpec
@@ -30,22 +32,27 @@ from stair_jax.stages.evaluate_targets import Answers, OpenedJudge, Targets
 if TYPE_CHECKING:
     from stair_jax.stages.evaluate import Evaluate
 
-_TARGET, _JUDGE = "target", "judge"  # names of the models of workers
+# Models of workers that no field of the stage names.
+_TARGET, _JUDGE = "the model that answers", "the model that judges"
 
 
 @dataclass(frozen=True)
 class DealtAsk:
-    """A case as it is sent to a worker, which knows the sets without their cases.
+    """An `Ask` as it is sent to a worker, which has the attacks.
 
     Attributes:
       method: by which it is answered.
-      of: names of benchmark and attack.
+      benchmark: its name.
+      attack: its name.
       case: that is asked.
+      kind: of the prompt.
     """
 
     method: str
-    of: tuple[str, str]
+    benchmark: str
+    attack: str
     case: Case
+    kind: str
 
 
 class TargetsOfWorkers(Targets):
@@ -88,11 +95,10 @@ class TargetsOfWorkers(Targets):
         sets: Sequence[AskedSet],
         stack: ExitStack,
     ) -> DealtAnswers:
-        models = {_TARGET: folder}
-        models |= self.models_beside(methods, [asked.attack for asked in sets])
+        attacks = {(asked.benchmark.NAME, asked.attack.name): asked.attack for asked in sets}
+        models = {_TARGET: folder} | self.models_beside(methods, list(attacks.values()))
         seen = DealtStage.of(self._stage, self._context, models)
-        bare = tuple(replace(asked, cases=()) for asked in sets)
-        make = WorkerOfTarget(seen, name, tuple(methods), bare)
+        make = WorkerOfTarget(seen, name, tuple(methods), attacks)
         return DealtAnswers(stack.enter_context(hire(self._context, make)))
 
 
@@ -109,11 +115,13 @@ class DealtAnswers:
     def answering(self, method: str) -> RunItems:
         """See `Answers.answering`."""
 
-        def run(asks: Iterable[tuple[Hashable, Ask]]) -> Iterator[list[Made]]:
-            there = run_there(self.dealer, _size_of_ask)
+        def sent(key: Hashable, ask: Ask) -> tuple[Hashable, DealtAsk]:
             # A worker may still be at a copy of a case by the method before.
-            sent = (((method, key), DealtAsk(method, ask.key[:2], ask.case)) for key, ask in asks)
-            for made in there(sent):
+            as_sent = DealtAsk(method, ask.benchmark, ask.attack.name, ask.case, ask.kind)
+            return (method, key), as_sent
+
+        def run(asks: Iterable[tuple[Hashable, Ask]]) -> Iterator[list[Made]]:
+            for made in run_there(self.dealer, _size_of_ask)(starmap(sent, asks)):
                 yield [each._replace(key=each.key[1]) for each in made]
 
         return run
@@ -126,26 +134,26 @@ class WorkerOfTarget(MakeStageWorker["Evaluate"]):
     Attributes:
       name: of the model.
       methods: by which it will answer; none: it is asked for log-likelihoods alone.
-      sets: that it will be asked, without their cases.
+      attacks: on it, by the names of benchmark and attack.
     """
 
     name: str
     methods: tuple[str, ...]
-    sets: tuple[AskedSet, ...]
+    attacks: Mapping[tuple[str, str], Attack]
 
     def load(self, stage: Evaluate, context: StageContext) -> TaskWorker:
         """Loads the model, and those that methods and attacks need beside it."""
         targets, folder = Targets(stage, context), self.seen.models[_TARGET]
         if self.methods:
-            attacks = [asked.attack for asked in self.sets]
+            attacks = list(self.attacks.values())
             opened = targets.open(self.name, folder, self.methods, attacks, ExitStack())
         else:
             opened = targets.open_likelihoods(self.name, folder)
-        sets = {(each.benchmark.NAME, each.attack.name): each for each in self.sets}
 
         def make_task(sent: DealtAsk) -> AskTask:
-            means = replace(opened.means, method=sent.method)
-            return AskTask(Ask(sets[sent.of], sent.case), means)
+            attack = self.attacks[sent.benchmark, sent.attack]
+            ask = Ask(sent.benchmark, attack, sent.case, sent.kind)
+            return AskTask(ask, replace(opened.means, method=sent.method))
 
         return TaskWorker(opened.driver, lambda shared: make_task, opened.slots)
 
