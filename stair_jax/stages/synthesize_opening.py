@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stair_jax.data.records import SynthesisPrompt
@@ -43,6 +42,7 @@ class Loaded:
       seed: of the run.
       services: beside the engine, by name.
       engine: of the local model.
+      slots: of the engine; 0: there is none.
       tokenizer: of the local model; None: there is none.
       judges: what judges beside it.
       writer: of the answers.
@@ -53,6 +53,7 @@ class Loaded:
     seed: int
     services: Mapping[str, Service]
     engine: Engine | NoEngine
+    slots: int
     tokenizer: Tokenizer | None
     judges: Judges
     writer: Writer
@@ -150,7 +151,13 @@ def load(
     hf = context.input("model") / "hf" if stage.model else None
     judges = stage.load_judges(context, hf, stage.engine)
     stack.callback(judges.close)
-    engine, tokenizer = _load(context, hf, judges)
+    engine: Engine | NoEngine = NoEngine()
+    slots, tokenizer = 0, None
+    if hf is not None:
+        engine, tokenizer, runtime = load_engine(
+            hf, judges.engine, context.runtime, judges.beside, judges.adapters
+        )
+        slots = runtime.slots
     services = dict(judges.services)
     writer: Writer
     if stage.is_taught:
@@ -161,19 +168,7 @@ def load(
         assert isinstance(engine, Engine) and tokenizer is not None
         keeps_tokens = stage.pairs == "best_worst"
         writer = LocalWriter(engine, tokenizer, stage, policies, context.seed, keeps_tokens)
-    return Loaded(stage, context.seed, services, engine, tokenizer, judges, writer, policies)
-
-
-def _load(
-    context: StageContext, hf: Path | None, judges: Judges
-) -> tuple[Engine | NoEngine, Tokenizer | None]:
-    """The engine of the stage's model, where it has one."""
-    if hf is None:
-        return NoEngine(), None
-    engine, tokenizer, _ = load_engine(
-        hf, judges.engine, context.runtime, judges.beside, judges.adapters
-    )
-    return engine, tokenizer
+    return Loaded(stage, context.seed, services, engine, slots, tokenizer, judges, writer, policies)
 
 
 def _calibration(context: StageContext, loaded: Loaded) -> Calibrator | None:

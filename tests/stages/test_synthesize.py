@@ -22,8 +22,10 @@ from stair_jax.evaluation.shards import Shards
 from stair_jax.models import huggingface
 from stair_jax.parallel.processes import collectives
 from stair_jax.record_log import RecordLog
+from stair_jax.run import workers
 from stair_jax.settings import build
 from stair_jax.stages import Synthesize
+from stair_jax.testing.local_pool import LocalPool
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.testing.tiny_tokenizers import word_tokenizer
 
@@ -76,8 +78,9 @@ def inputs(tmp_path_factory):
 def synthesize(run_stage, inputs):
     """`synthesize(folder, **settings)`: the folder of a finished stage."""
 
-    def run(folder, slots=8, **settings):
-        return run_stage(Synthesize, SETTINGS | settings, folder, inputs, slots=slots)
+    def run(folder, slots=8, cluster="", **settings):
+        runtime = {"slots": slots, "cluster": cluster}
+        return run_stage(Synthesize, SETTINGS | settings, folder, inputs, **runtime)
 
     return run
 
@@ -137,6 +140,15 @@ def test_other_slots_and_another_order_of_finishing_give_the_same_files(
     finished, synthesize, tmp_path
 ):
     assert contents(synthesize(tmp_path / "synthesis", slots=3)) == contents(finished)
+
+
+def test_workers_of_which_one_dies_write_the_same_files(
+    finished, synthesize, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workers, "RayPool", LocalPool)
+    folder = tmp_path / finished.name
+    dealt = synthesize(folder, slots=2, cluster="local:2")
+    assert contents(dealt) == contents(finished)
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_files(
