@@ -4,9 +4,8 @@ import pytest
 
 from stair_jax import storage
 from stair_jax.models import huggingface
-from stair_jax.run import workers
 from stair_jax.stages import Evaluate
-from stair_jax.testing.local_pool import FIRST, LocalPool
+from stair_jax.testing.local_pool import FIRST
 from stair_jax.testing.tiny_models import tiny_model
 
 NAMES = ("xstest_unsafe", "xstest_unsafe:rot13", "xstest_unsafe:pair")
@@ -59,20 +58,6 @@ def evaluate(inputs, tmp_path, run_stage):
 def contents(folder):
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "speed.jsonl")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-@pytest.fixture
-def pools(monkeypatch):
-    """Has stages deal to workers in this process; the pools that they made."""
-    made = []
-
-    class Pool(LocalPool):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            made.append(self)
-
-    monkeypatch.setattr(workers, "RayPool", Pool)
-    return made
 
 
 def test_the_files_of_an_evaluation_on_workers_are_those_of_one_without(evaluate, pools, tmp_path):

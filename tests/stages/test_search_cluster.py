@@ -13,7 +13,6 @@ from stair_jax.search.search_report import SearchReport
 from stair_jax.settings import build
 from stair_jax.stages import Search, search_cluster
 from stair_jax.stages.search_parts import TREES_FILE
-from stair_jax.testing.local_pool import LocalPool
 
 SETTINGS = {
     "model": "base",
@@ -86,8 +85,7 @@ def totals_in(output):
     return line.partition(": ")[2]
 
 
-def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch, capsys):
-    monkeypatch.setattr(workers, "RayPool", LocalPool)
+def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, pools, capsys):
     alone = search("alone")
     told = totals_in(capsys.readouterr().err)
     folder = search("alone_on", cluster="local:2").rename(alone.parent / "dealt")
@@ -116,8 +114,7 @@ def test_a_tree_that_two_workers_grew_counts_once():
     assert (found.iterations, found.rounds, found.engine.generated) == (12, 8, 18)
 
 
-def test_a_search_goes_on_with_workers_and_without(search, monkeypatch, tmp_path):
-    monkeypatch.setattr(workers, "RayPool", LocalPool)
+def test_a_search_goes_on_with_workers_and_without(search, pools, tmp_path):
     whole = trees_of(search("search"))
     log = RecordLog(tmp_path / "search" / TREES_FILE)
     members = list(log.members())
@@ -130,8 +127,7 @@ def test_a_search_goes_on_with_workers_and_without(search, monkeypatch, tmp_path
     assert sum(worker is None for _, worker in again.values()) == 2
 
 
-def test_a_worker_with_another_model_is_refused(search, monkeypatch):
-    monkeypatch.setattr(workers, "RayPool", LocalPool)
+def test_a_worker_with_another_model_is_refused(search, pools, monkeypatch):
     fingerprints = iter(["one", "another"])
     monkeypatch.setattr(workers, "fingerprint_folder", lambda hf: next(fingerprints))
     with pytest.raises(UserError, match="holds another model than on the machine of the driver"):

@@ -22,10 +22,9 @@ from stair_jax.evaluation.shards import Shards
 from stair_jax.models import huggingface
 from stair_jax.parallel.processes import collectives
 from stair_jax.record_log import RecordLog
-from stair_jax.run import workers
 from stair_jax.settings import build
 from stair_jax.stages import Synthesize
-from stair_jax.testing.local_pool import LocalPool
+from stair_jax.testing.local_pool import FIRST
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.testing.tiny_tokenizers import word_tokenizer
 
@@ -142,13 +141,19 @@ def test_other_slots_and_another_order_of_finishing_give_the_same_files(
     assert contents(synthesize(tmp_path / "synthesis", slots=3)) == contents(finished)
 
 
-def test_workers_of_which_one_dies_write_the_same_files(
-    finished, synthesize, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(workers, "RayPool", LocalPool)
-    folder = tmp_path / finished.name
-    dealt = synthesize(folder, slots=2, cluster="local:2")
+def test_workers_of_which_one_dies_write_the_same_files(finished, synthesize, tmp_path, pools):
+    dealt = synthesize(tmp_path / finished.name, slots=2, cluster="local:2")
+    assert [pool.lost for pool in pools] == [[FIRST]]
     assert contents(dealt) == contents(finished)
+
+
+def test_a_teacher_behind_an_endpoint_is_asked_by_the_driver_alone():
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "x"}
+    judge = {"source": "endpoint", "mode": "generative", "endpoint": endpoint, "probe": ""}
+    asked = {"prompts": "data", "judge": judge}
+    build(Synthesize, asked | {"teacher_endpoint": endpoint}, "config").check_cluster()
+    with pytest.raises(UserError, match="leave --cluster out"):
+        build(Synthesize, asked | {"model": "base"}, "config").check_cluster()
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_files(
