@@ -150,6 +150,12 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         """Checks that workers of a cluster can do the work of the stage, or need not."""
         if not self.is_taught:
             self.check_dealt_judge()
+        elif self.model:
+            raise UserError(
+                "a teacher behind an endpoint is asked by one process, as it alone can keep to the "
+                "cap, and a model would judge there too: leave --cluster out, or let an endpoint "
+                "or a rule judge"
+            )
 
     def run(self, context: StageContext) -> None:
         """Answers the prompts that have no answers yet, then sorts all answers.

@@ -152,8 +152,12 @@ def test_a_teacher_behind_an_endpoint_is_asked_by_the_driver_alone():
     judge = {"source": "endpoint", "mode": "generative", "endpoint": endpoint, "probe": ""}
     asked = {"prompts": "data", "judge": judge}
     build(Synthesize, asked | {"teacher_endpoint": endpoint}, "config").check_cluster()
-    with pytest.raises(UserError, match="leave --cluster out"):
-        build(Synthesize, asked | {"model": "base"}, "config").check_cluster()
+    asked |= {"model": "base"}
+    with pytest.raises(UserError, match=r"an endpoint judges.* leave --cluster out"):
+        build(Synthesize, asked, "config").check_cluster()
+    asked |= {"teacher_endpoint": endpoint, "judge": {"source": "policy", "probe": ""}}
+    with pytest.raises(UserError, match="a model would judge there too: leave --cluster out"):
+        build(Synthesize, asked, "config").check_cluster()
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_files(
