@@ -4,6 +4,7 @@ The process of the run, the driver, has the items and writes the results; a work
 It neither reads nor writes anything else: what else it needs is sent to it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -91,7 +92,7 @@ class DealtStage(Generic[S]):
           AbsentFolders: it does not see all of them.
           UserError: it sees another one.
         """
-        folders = dict(zip(self.models.values(), self.fingerprints.values(), strict=True))
+        folders = {folder: self.fingerprints[name] for name, folder in self.models.items()}
         if absent := [folder for folder in folders if not folder.is_dir()]:
             raise AbsentFolders(absent)
         for folder, seen_by_driver in folders.items():
@@ -102,7 +103,7 @@ class DealtStage(Generic[S]):
 
 
 @dataclass(frozen=True)
-class MakeStageWorker(Generic[S]):
+class MakeStageWorker(ABC, Generic[S]):
     """Makes a worker of a stage, in the process of the worker: a `MakeWorker`.
 
     Attributes:
@@ -120,9 +121,14 @@ class MakeStageWorker(Generic[S]):
         """The same with models in other places."""
         return replace(self, seen=self.seen.moved(places))
 
+    @abstractmethod
     def load(self, stage: S, context: StageContext) -> Worker:
-        """Loads what the worker needs; both arguments are those of `seen`."""
-        raise NotImplementedError
+        """Loads what the worker needs, which ends with its process.
+
+        Args:
+          stage: that of `seen`.
+          context: likewise.
+        """
 
 
 @contextmanager
