@@ -1,7 +1,7 @@
 """The driver's loop: hands out items, takes in results, gives back what a lost worker had."""
 
-from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from stair_jax.cluster.pool import Lost, Pool
 from stair_jax.cluster.work import Order
@@ -14,8 +14,19 @@ T = TypeVar("T")
 _SECONDS = 1.0  # between two looks at what came; new workers are looked for as often
 _LEAST_DEATHS = 8
 
-# (name of the worker, id of the item, result)
-ResultListener = Callable[[str, Hashable, Any], None]
+
+class Dealt(NamedTuple):
+    """The first result of an item.
+
+    Attributes:
+      worker: name of the worker that it is from.
+      id: of the item.
+      result: as the worker reported it.
+    """
+
+    worker: str
+    id: Hashable
+    result: Any
 
 
 class Dealer:
@@ -34,12 +45,14 @@ class Dealer:
         self._wants: dict[str, int] = {}  # of the workers that wait for an order
         self._fruitless = 0  # deaths since the last result
 
-    def run(self, queue: WorkQueue[T], on_result: ResultListener, shared: Any = None) -> None:
-        """Returns when all items of the queue are finished.
+    def deal(self, queue: WorkQueue[T], shared: Any = None) -> Iterator[list[Dealt]]:
+        """Yields results as they come, never an empty list, until all items are finished.
+
+        What a worker still does of an earlier queue is dropped, so that no two queues of a dealer
+        may have the same ids.
 
         Args:
           queue: of items that can be sent.
-          on_result: called with the first result of each item.
           shared: what all items need.
 
         Raises:
@@ -49,6 +62,7 @@ class Dealer:
         while not queue.is_done:
             heed()
             self._send(queue, shared)
+            found: list[Dealt] = []
             for event in self._pool.wait(_SECONDS):
                 if isinstance(event, Lost):
                     self._lose(queue, event)
@@ -56,10 +70,12 @@ class Dealer:
                 for id, result in event.report.finished:
                     if queue.finish(id):
                         self._fruitless = 0
-                        on_result(event.worker, id, result)
+                        found.append(Dealt(event.worker, id, result))
                 if event.report.totals is not None:
                     self._on_totals(event.worker, event.report.totals)
                 self._wants[event.worker] = event.report.wants
+            if found:
+                yield found
 
     def _send(self, queue: WorkQueue[T], shared: Any) -> None:
         count = len(self._pool.names())

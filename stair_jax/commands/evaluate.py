@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from stair_jax.commands.cluster_flag import add_cluster_flag, with_cluster
 from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import add_redo_flags, run_stages
 from stair_jax.commands.session import Session
@@ -48,6 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--out", "DIR", "folder of answers, verdicts and table", default="")
     parser.add_argument("--show-config", action="store_true", help="print all settings, and end")
     add_redo_flags(parser)
+    add_cluster_flag(parser)
     parser.epilog = (
         "All other settings are those of the stage: --config.evaluate.FIELD=VALUE, such as "
         "--config.evaluate.endpoint.model=NAME for a model behind an endpoint (--help=evaluate "
@@ -58,7 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: Arguments, session: Session) -> int:
     """Evaluates what is not evaluated yet; returns the exit status."""
     values = {"stages": ("evaluate",), "evaluate": _settings(arguments.options)}
-    run_stages(values, arguments, session)
+    run_stages(values, with_cluster(arguments), session)
     return 0
 
 

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
+from stair_jax.commands.cluster_flag import add_cluster_flag, with_cluster
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import add_redo_flags, run_config
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster
-from stair_jax.run.override import Override
 from stair_jax.run.run_config import read_config
 from stair_jax.run.show_config import format_config
 from stair_jax.stages import STAGES
@@ -30,12 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="change what does not fit the devices, as little as possible, and say how",
     )
     add_redo_flags(parser)
-    parser.add_argument(
-        "--cluster",
-        metavar="WORKERS",
-        help="deal the prompts of stages that search to workers: local:N, or ray://HOST:PORT, the "
-        "head of a Ray cluster (docs/clusters.md)",
-    )
+    add_cluster_flag(parser)
     parser.add_argument(
         "--lengthen",
         action="append",
@@ -57,9 +52,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     """Runs what is not finished; returns the exit status."""
     options = arguments.options
     cluster.read_flags(options)  # a mistake in them is said before those of the config
-    overrides = list(arguments.overrides)
-    if options.cluster is not None:
-        overrides.append(Override("runtime.cluster", options.cluster, "--cluster"))
+    overrides = with_cluster(arguments).overrides
     config = read_config(load_config(options.config), STAGES, overrides)
     if options.show_config:
         print(format_config(config))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stair_jax.commands.cluster_flag import add_cluster_flag, with_cluster
 from stair_jax.commands.config_file import load_config, load_sweep
 from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import (
@@ -71,6 +72,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="take over finished stages of other runs too, as in `run`",
     )
     add_redo_flags(parser)
+    add_cluster_flag(parser)
 
 
 def execute(arguments: Arguments, session: Session) -> int:
@@ -87,7 +89,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     from stair_jax.run import sweep
 
     folder = Path(options.workdir or ".")
-    found = sweep.read_cells(config, STAGES, arguments.overrides, cells, folder)
+    overrides = with_cluster(arguments).overrides
+    found = sweep.read_cells(config, STAGES, overrides, cells, folder)
     if options.list:
         print(format_cells(cells))
         return 0

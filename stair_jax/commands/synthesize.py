@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stair_jax.commands.cluster_flag import add_cluster_flag, with_cluster
 from stair_jax.commands.endpoint_flags import SPENT, add_endpoint_flags, endpoint_values
 from stair_jax.commands.flags import Arguments, listed
 from stair_jax.commands.running import add_redo_flags, run_stages
@@ -41,6 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--out", "DIR", "folder of the results")
     parser.add_argument("--show-config", action="store_true", help="print all settings, and end")
     add_redo_flags(parser)
+    add_cluster_flag(parser)
     parser.epilog = (
         "The judge rule tells refusals of safety prompts, and leaves others out. A judge behind an "
         "endpoint has the limits of the teacher, for itself. All other settings are those of the "
@@ -50,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: Arguments, session: Session) -> int:
     """Writes what is not written yet; returns the exit status."""
-    run_stages(_config(arguments.options), arguments, session)
+    run_stages(_config(arguments.options), with_cluster(arguments), session)
     return 0
 
 

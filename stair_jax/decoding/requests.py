@@ -1,8 +1,8 @@
 """Requests, completions and handles: the interface of an engine."""
 
 import hashlib
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from stair_jax.errors import UserError
@@ -246,6 +246,13 @@ class EngineStats:
     def hit_rate(self) -> float:
         """Fraction of the prompt tokens that were in the prefix cache."""
         return self.reused / max(self.reused + self.prefilled, 1)
+
+
+def total(stats: Iterable[EngineStats]) -> EngineStats:
+    """Counters of several engines as one."""
+    each = list(stats)
+    names = [counted.name for counted in fields(EngineStats)]
+    return EngineStats(**{name: sum(getattr(one, name) for one in each) for name in names})
 
 
 def num_tokens(message: Any) -> int:

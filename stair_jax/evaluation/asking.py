@@ -49,20 +49,33 @@ class AskedSet:
 
 @dataclass(frozen=True)
 class Ask:
-    """A case of a set: what is asked, written down, and gone on with as a whole."""
+    """A case under an attack: what is asked, written down, and gone on with as a whole.
 
-    asked: AskedSet
+    Attributes:
+      benchmark: its name.
+      attack: on the prompt.
+      case: that is asked.
+      kind: of the prompt, see `Benchmark.kind`.
+    """
+
+    benchmark: str
+    attack: Attack
     case: Case
+    kind: str
 
     @property
     def key(self) -> Key:
         """What tells it from all others."""
-        return (self.asked.benchmark.NAME, self.asked.attack.name, self.case.id)
+        return (self.benchmark, self.attack.name, self.case.id)
 
 
 def all_asks(sets: Sequence[AskedSet]) -> list[Ask]:
     """The cases of all sets, in order."""
-    return [Ask(asked, case) for asked in sets for case in asked.cases]
+    return [
+        Ask(asked.benchmark.NAME, asked.attack, case, asked.benchmark.kind(case))
+        for asked in sets
+        for case in asked.cases
+    ]
 
 
 class AskTask(OuterTask[list[Answer]]):
@@ -70,13 +83,12 @@ class AskTask(OuterTask[list[Answer]]):
 
     def __init__(self, ask: Ask, means: Means):
         """A task that has asked nothing yet."""
-        self._ask = ask
-        kind = ask.asked.benchmark.kind(ask.case)
-        means = replace(means, target=means.target.of_kind(kind))
+        self._ask, case = ask, ask.case
+        means = replace(means, target=means.target.of_kind(ask.kind))
         super().__init__(
-            means.target.likelihoods(ask.case.messages, ask.case.choices)
-            if ask.case.choices
-            else ask.asked.attack.task(ask.case, means)
+            means.target.likelihoods(case.messages, case.choices)
+            if case.choices
+            else ask.attack.task(case, means)
         )
 
     def make_result(self, found: Any) -> list[Answer]:

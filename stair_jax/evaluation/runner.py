@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stair_jax.decoding.driver import Driver, run_as_finished
+from stair_jax.decoding.driver import Driver
+from stair_jax.decoding.item_tasks import RunItems, run_here
 from stair_jax.decoding.task import Task
 from stair_jax.evaluation.asking import AskedSet, AskTask, all_asks
 from stair_jax.evaluation.attacks.attack import Means
@@ -15,6 +16,7 @@ from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.judges.judge import Judge, Material, Verdict
 from stair_jax.evaluation.shards import Shards
 from stair_jax.evaluation.speed import Speed
+from stair_jax.evaluation.table import RowKey
 from stair_jax.monitoring import Progress
 
 _TOLD = ("model", "date")  # of a verdict, where an endpoint told them
@@ -30,24 +32,29 @@ def answer_keys(sets: Sequence[AskedSet]) -> list[str]:
     return [key_of(*ask.key) for ask in all_asks(sets)]
 
 
+def answering(driver: Driver, means: Means, in_flight: int = 4096) -> RunItems:
+    """Who answers an `Ask` in this process.
+
+    Args:
+      driver: of the target, without other tasks.
+      means: of the attacks, with the target and its method.
+      in_flight: most cases that are under way.
+    """
+    return run_here(driver, lambda ask: AskTask(ask, means), in_flight)
+
+
 def make_answers(
-    driver: Driver,
-    sets: Sequence[AskedSet],
-    means: Means,
-    shards: Shards,
-    progress: Progress,
-    in_flight: int = 4096,
+    answer: RunItems, row: RowKey, sets: Sequence[AskedSet], shards: Shards, progress: Progress
 ) -> Speed:
     """Asks what this process has to ask and has no answer yet.
 
     Args:
-      driver: of the target.
+      answer: who answers, such as `answering`.
+      row: of the table: the model and its method.
       sets: what is asked; those that other targets (`Target.CAN_SCORE`) serve are among `shards`
         all the same, and made by a call of their own.
-      means: of the attacks, with the target.
       shards: of the answers, with the keys of `answer_keys`.
       progress: of this row of the table.
-      in_flight: most cases that are under way.
 
     Returns:
       how long it took.
@@ -56,23 +63,14 @@ def make_answers(
     asks = {key_of(*ask.key): ask for ask in all_asks(sets)}
     left = [key for key in shards.left() if key in asks]
     done, answered, generated, waited = progress.done, 0, 0, 0.0
-    started: dict[str, float] = {}
-
-    def tasks() -> Iterator[tuple[str, Task[list[Answer]]]]:
-        for key in left:  # the driver starts each as soon as it has it
-            started[key] = time.monotonic()
-            yield key, AskTask(asks[key], means)
-
-    for finished in run_as_finished(driver, tasks(), in_flight):
-        rows, now = [], time.monotonic()
-        for key, answers in finished:
-            waited += now - started.pop(key)
+    for made in answer((key, asks[key]) for key in left):
+        rows = []
+        for key, answers, seconds in made:
+            waited += seconds
             answered += len(answers)
-            generated += sum(answer.generated_tokens for answer in answers)
-            named = [
-                replace(answer, model=means.target.name, method=means.method) for answer in answers
-            ]
-            rows.append((key, [answer.to_dict() for answer in named]))
+            generated += sum(each.generated_tokens for each in answers)
+            named = [replace(each, model=row.model, method=row.method) for each in answers]
+            rows.append((str(key), [each.to_dict() for each in named]))
         shards.extend(rows)
         done += len(rows)
         progress.update(done)
@@ -125,35 +123,38 @@ def to_judge(
     return found
 
 
-def make_verdicts(
-    driver: Driver,
-    judge: Judge,
-    judged: Sequence[Judged],
-    shards: Shards,
-    progress: Progress,
-    in_flight: int = 4096,
-) -> None:
-    """Asks a judge what this process has to ask and has no verdict yet.
+def judging(driver: Driver, judge: Judge, in_flight: int = 4096) -> RunItems:
+    """Who gives a verdict on what is `Judged` in this process.
 
     Args:
-      driver: of the judge.
+      driver: of the judge, without other tasks.
       judge: who is asked.
-      judged: answers to questions that the judge `can` answer, with the keys of `shards`.
-      shards: of the verdicts.
-      progress: of this judge.
       in_flight: most verdicts that are under way.
     """
-    by_key = {each.key: each for each in judged}
-    left = [key for key in shards.left() if key in by_key]
-    done = progress.done
 
     def task(each: Judged) -> Task[Verdict]:
         return judge.task(each.question, each.material, each.key)
 
-    tasks = ((key, task(by_key[key])) for key in left)
-    for finished in run_as_finished(driver, tasks, in_flight):
-        shards.extend((key, [verdict_row(key, verdict)]) for key, verdict in finished)
-        done += len(finished)
+    return run_here(driver, task, in_flight)
+
+
+def make_verdicts(
+    judge: RunItems, judged: Sequence[Judged], shards: Shards, progress: Progress
+) -> None:
+    """Asks a judge what this process has to ask and has no verdict yet.
+
+    Args:
+      judge: who judges, such as `judging`.
+      judged: answers to questions that the judge `can` answer, with the keys of `shards`.
+      shards: of the verdicts.
+      progress: of this judge.
+    """
+    by_key = {each.key: each for each in judged}
+    left = [key for key in shards.left() if key in by_key]
+    done = progress.done
+    for made in judge((key, by_key[key]) for key in left):
+        shards.extend((str(key), [verdict_row(str(key), verdict)]) for key, verdict, _ in made)
+        done += len(made)
         progress.update(done)
 
 

@@ -1,7 +1,7 @@
 """The judges of an evaluation, loaded: checkpoints on the devices, an endpoint, or a rule."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from stair_jax.decoding.driver import Driver
+from stair_jax.decoding.no_engine import NoEngine
 from stair_jax.decoding.task import Service
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.errors import UserError
@@ -43,14 +44,16 @@ class LoadedJudge:
     Attributes:
       judge: who is asked.
       services: for a driver, by the name that its requests give; empty: it asks nothing.
+      slots: of its engine; 0: it has none.
     """
 
     judge: Judge
     services: Mapping[str, Service] = field(default_factory=dict)
+    slots: int = 0
 
     def driver(self) -> Driver:
         """A driver of this judge alone."""
-        return Driver(_NoEngine(), self.services)
+        return Driver(NoEngine(), self.services)
 
 
 def check_judge(spec: JudgeSpec, settings: JudgeSettings) -> JudgeSpec:
@@ -121,44 +124,74 @@ def load_judge(
         with EndpointService(settings.endpoint, ledger, expected) as endpoint:
             yield LoadedJudge(EndpointJudge(settings, service), {service: endpoint})
     else:
-        yield _load_checkpoint(spec, settings, workdir, runtime, dtype, service, beside)
+        found = find_checkpoint_judge(spec, settings, workdir, service)
+        yield found.load(runtime or Runtime(), dtype, beside)
 
 
-def _load_checkpoint(
-    spec: JudgeSpec,
-    settings: JudgeSettings,
-    workdir: Path,
-    runtime: Runtime | None,
-    dtype: str,
-    service: str,
-    beside: Any,
-) -> LoadedJudge:
+@dataclass(frozen=True)
+class CheckpointJudge:
+    """A judge of a checkpoint, without its weights; can be pickled.
+
+    Attributes:
+      spec: who judges, with the kind of its checkpoint.
+      settings: how it is asked.
+      folder: of the checkpoint.
+      judge: made of these, also where files of the user's say how it is asked.
+      service: name that its requests give.
+    """
+
+    spec: JudgeSpec
+    settings: JudgeSettings
+    folder: Path
+    judge: LocalJudge | ClassifierJudge
+    service: str = "judge"
+
+    def load(self, runtime: Runtime, dtype: str = "", beside: Any = ()) -> LoadedJudge:
+        """With its weights on the devices of this process; see `load_judge`.
+
+        Raises:
+          UserError: the model does not fit.
+        """
+        kind = "cpu" if jax.local_devices()[0].platform == "cpu" else "accelerator"
+        dtype = dtype or ("float32" if kind == "cpu" else "bfloat16")
+        config, settings = huggingface.load_config(self.folder), self.settings
+        context = settings.context_tokens or min(config.context_tokens, _MOST_CONTEXT[kind])
+        own = EngineSettings(context, dtype)
+        if settings.mode == "expected":  # a judgement is one step: more would be waited for in vain
+            runtime = dataclasses.replace(runtime, steps_per_call=1)
+        layout = lay_out_engine(config, own, runtime, beside=beside)
+        if isinstance(self.judge, ClassifierJudge):
+            buckets = (min(_BUCKET, context),)
+            classifier = load_classifier(self.folder, dtype, buckets=buckets, mesh=layout.mesh)
+            (classifying,) = classifier.services.values()
+            return LoadedJudge(self.judge.with_longest(context), {self.service: classifying})
+        engine = start_engine(self.folder, own, layout)
+        return LoadedJudge(self.judge, {self.service: engine}, layout.runtime.slots)
+
+
+def find_checkpoint_judge(
+    spec: JudgeSpec, settings: JudgeSettings, workdir: Path, service: str = "judge"
+) -> CheckpointJudge:
+    """The judge of a checkpoint, and what identifies this; see `load_judge`.
+
+    Raises:
+      UserError: as `check_judge`.
+    """
     folder = find_model(spec.name)
-    spec = _with_kind(spec, folder)
-    config, tokenizer = huggingface.load_config(folder), prepare_tokenizer(folder)
-    kind = "cpu" if jax.local_devices()[0].platform == "cpu" else "accelerator"
-    dtype = dtype or ("float32" if kind == "cpu" else "bfloat16")
-    context = settings.context_tokens or min(config.context_tokens, _MOST_CONTEXT[kind])
-    own = EngineSettings(context, dtype)
-    runtime = runtime or Runtime()
-    if settings.mode == "expected":  # a judgement is one step: more would be waited for in vain
-        runtime = dataclasses.replace(runtime, steps_per_call=1)
-    layout = lay_out_engine(config, own, runtime, beside=beside)
+    spec, tokenizer = _with_kind(spec, folder), prepare_tokenizer(folder)
     checkpoint = ""
     if collectives.is_main():  # one process hashes it, and writes the cache of the hashes
         checkpoint = SourceHashes(workdir).of_checkpoint(_source(spec.name, folder))
     checkpoint = collectives.broadcast(checkpoint)
+    judge: LocalJudge | ClassifierJudge
     if spec.kind == "classifier":
-        classifier = load_classifier(
-            folder, dtype, buckets=(min(_BUCKET, context),), mesh=layout.mesh
+        labels = huggingface.load_labels(folder)
+        judge = ClassifierJudge(
+            str(spec), tokenizer, labels, settings, service, checkpoint=checkpoint
         )
-        judge: Judge = ClassifierJudge(
-            str(spec), tokenizer, classifier.labels, settings, service, context, checkpoint
-        )
-        (classifying,) = classifier.services.values()
-        return LoadedJudge(judge, {service: classifying})
-    judge = LocalJudge(str(spec), tokenizer, settings, service, checkpoint)
-    return LoadedJudge(judge, {service: start_engine(folder, own, layout)})
+    else:
+        judge = LocalJudge(str(spec), tokenizer, settings, service, checkpoint)
+    return CheckpointJudge(spec, settings, folder, judge, service)
 
 
 def _with_kind(spec: JudgeSpec, folder: Path) -> JudgeSpec:
@@ -179,20 +212,3 @@ def _with_kind(spec: JudgeSpec, folder: Path) -> JudgeSpec:
 def _source(name: str, folder: Path) -> str:
     """What the content of a checkpoint is identified by: the id of the hub, or the folder."""
     return str(folder) if Path(name).expanduser().exists() or name == "pocket" else name
-
-
-class _NoEngine:
-    """The engine of a driver whose tasks ask none."""
-
-    pending = 0
-
-    def submit(self, requests: Iterable[Any]) -> None:
-        """Never called with a request."""
-        assert not list(requests)
-
-    def step(self) -> list[Any]:
-        """Nothing."""
-        return []
-
-    def cancel(self, ids: Iterable[Hashable]) -> None:
-        """Nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from stair_jax.decoding.requests import EngineStats
+from stair_jax.decoding.requests import EngineStats, total
 from stair_jax.search.tree_records import TreeRecord
 
 
@@ -101,8 +101,6 @@ def engine_metrics(report: SearchReport, stats: EngineStats, seconds: float) -> 
 
 def merge(reports: Sequence[SearchReport]) -> SearchReport:
     """The report of several processes that searched in parallel: sums, and the longest time."""
-    names = [counted.name for counted in fields(EngineStats)]
-    engine = {name: sum(getattr(report.engine, name) for report in reports) for name in names}
     counts: Counter[str] = Counter()
     for report in reports:
         counts.update(report.counts)
@@ -117,7 +115,7 @@ def merge(reports: Sequence[SearchReport]) -> SearchReport:
         rounds=sum(report.rounds for report in reports),
         seconds=max(report.seconds for report in reports),
         compile_seconds=max(report.compile_seconds for report in reports),
-        engine=EngineStats(**engine),
+        engine=total(report.engine for report in reports),
     )
 
 

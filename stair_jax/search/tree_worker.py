@@ -1,59 +1,40 @@
 """A worker of a search: grows trees of the prompts that it is sent, beside each other."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 from stair_jax.cluster.work import Order, Report
 from stair_jax.decoding.driver import Driver
 from stair_jax.search.fed_queue import FedQueue
 from stair_jax.search.judging.calibration import Calibrator
-from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.probe import ProbeResult, run_probe
-from stair_jax.search.judging.probe_cases import ProbeCase
-from stair_jax.search.prompt_queue import QueuedPrompt
 from stair_jax.search.search_task import SearchTask
 
-PROBE = "the probe of the judge"  # id of the item
 _IDLE_SECONDS = 0.2  # until a worker that has nothing to do asks again
 _SHARE = 8  # of its free slots, which it fills at once
 
 
-@dataclass(frozen=True)
-class Probe:
-    """The item before all trees: the judge on labelled cases."""
-
-    cases: Sequence[ProbeCase]
-
-
 class TreeWorker:
-    """Probes and searches, as it is told: a `cluster.work.Worker`."""
+    """Searches as it is told: a `cluster.work.Worker`."""
 
     def __init__(
         self,
         driver: Driver,
-        judge: Judge,
-        seed: int,
         make_task: Callable[[FedQueue, Calibrator | None], SearchTask],
     ):
         """Nothing is searched yet.
 
         Args:
           driver: of the engine, without tasks.
-          judge: of the search.
-          seed: of the run.
           make_task: the search of a queue with what is made of the judge's scores.
         """
-        self._driver, self._judge, self._seed, self._make_task = driver, judge, seed, make_task
+        self._driver, self._make_task = driver, make_task
         self._queue = FedQueue()
         self._task: SearchTask | None = None
 
     def exchange(self, order: Order, seconds: float) -> Report:
         """Takes new items, and searches until a tree is done, it has room, or time is up."""
-        probes = [item for item in order.items if isinstance(item, Probe)]
-        if probes:
-            return Report([(PROBE, self._probe(probe)) for probe in probes], wants=1)
-        prompts = [item for item in order.items if isinstance(item, QueuedPrompt)]
+        prompts = order.items
         if prompts and self._task is None:
             self._task = self._make_task(self._queue, order.shared)
             self._driver.add(self._task)
@@ -64,9 +45,6 @@ class TreeWorker:
         self._search(self._task, bool(prompts), time.monotonic() + seconds)
         totals = replace(self._task.report, skipped=[])
         return Report(self._queue.fetch(), self._wants(self._task), totals)
-
-    def _probe(self, probe: Probe) -> ProbeResult:
-        return run_probe(self._judge, self._driver, probe.cases, self._seed)
 
     def _search(self, task: SearchTask, is_fed: bool, deadline: float) -> None:
         """Searches until there is something to say.

@@ -92,6 +92,7 @@ class Evaluate(JudgingStage):
     VERSION: ClassVar[int] = 3  # 3: cells, methods and attacks
     PROCESSES: ClassVar[Literal["all", "first"]] = "all"
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
+    DEALS: ClassVar[bool] = True
 
     data: str = stage_input(Artifact.EVALUATION, required=False)
     files: str = ""
@@ -298,6 +299,11 @@ class Evaluate(JudgingStage):
             self.endpoint.check("endpoint")
         for grader in self.graders:
             check_judge(JudgeSpec.parse(grader), self.grading)
+
+    def check_cluster(self) -> None:
+        """Checks that workers of a cluster can do the work of the stage."""
+        if self.is_self_rewarded:
+            self.check_dealt_judge()
 
     def check_devices(self, context: PlanContext) -> None:
         """Checks that an engine fits for each model."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,9 +32,9 @@ from stair_jax.inference.methods import is_search
 from stair_jax.monitoring import SPEED_FILE, Progress, say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
-from stair_jax.run.evaluation_judges import load_judge
 from stair_jax.run.model_folders import find_model
-from stair_jax.stages.evaluate_targets import Targets
+from stair_jax.stages.evaluate_cluster import TargetsOfWorkers
+from stair_jax.stages.evaluate_targets import Answers, Targets
 
 if TYPE_CHECKING:
     from stair_jax.stages.evaluate import Evaluate
@@ -87,7 +87,7 @@ class Evaluation:
         """Looks at nothing yet."""
         self._stage, self._context, self._sets = stage, context, sets
         self._folder = context.folder
-        self._targets = Targets(stage, context)
+        self._targets = (TargetsOfWorkers if context.runtime.cluster else Targets)(stage, context)
 
     def run(self) -> None:
         """Answers, verdicts, and the files of the report."""
@@ -170,27 +170,30 @@ class Evaluation:
     def _answer_scored(self, model: Model, part: "AnswersInWork") -> Speed:
         """Log-likelihoods of given answers, by weights that are gone when this returns."""
         assert model.folder is not None
-        opened = self._targets.open_likelihoods(model.name, model.folder)
-        return make_answers(
-            opened.driver, part.left(scored=True), opened.means, part.shards, part.progress
-        )
+        sets = part.left(scored=True)
+        with ExitStack() as stack:
+            opened = self._targets.likelihoods(model.name, model.folder, sets, stack)
+            return self._make(opened, model, part, sets)
 
     def _answer_written(self, model: Model, parts: Sequence["AnswersInWork"]) -> dict[str, Speed]:
         """Answers that the model writes, by all its methods over one engine; speeds by method."""
-        speeds: dict[str, Speed] = {}
         if not parts:
-            return speeds
+            return {}
         with ExitStack() as stack:
-            attacks = [asked.attack for part in parts for asked in part.left(scored=False)]
+            sets = [asked for part in parts for asked in part.left(scored=False)]
             methods = [part.method for part in parts]
-            opened = self._targets.open(model.name, model.folder, methods, attacks, stack)
-            for part in parts:
-                sets = part.left(scored=False)
-                means = replace(opened.means, method=part.method)
-                speeds[part.method] = make_answers(
-                    opened.driver, sets, means, part.shards, part.progress
-                )
-        return speeds
+            opened = self._targets.answers(model.name, model.folder, methods, sets, stack)
+            return {
+                part.method: self._make(opened, model, part, part.left(scored=False))
+                for part in parts
+            }
+
+    @staticmethod
+    def _make(
+        opened: Answers, model: Model, part: "AnswersInWork", sets: Sequence[AskedSet]
+    ) -> Speed:
+        row, answering = RowKey(model.name, part.method), opened.answering(part.method)
+        return make_answers(answering, row, sets, part.shards, part.progress)
 
     def _sets_of(self, model: Model, method: str) -> list[AskedSet]:
         """What a row is asked: likelihoods do not depend on the method.
@@ -266,14 +269,12 @@ class Evaluation:
         path: Path,
         about: Path,
     ) -> None:
-        stage, context = self._stage, self._context
         benchmarks = {asked.benchmark.NAME: asked.benchmark for asked in self._sets}
         cases = {
             (asked.benchmark.NAME, case.id): case for asked in self._sets for case in asked.cases
         }
-        own = load_judge(spec, stage.grading, self._folder, context.runtime, stage.dtype_used)
-        with own as loaded:
-            judge = loaded.judge
+        with ExitStack() as stack:
+            judge, judging = self._targets.judge(spec, stack)
             given = (answer for of_row in answers.values() for answer in of_row)
             judged = to_judge(given, benchmarks, cases, judge.can)
             judged += [each for q, rows in labelled.items() for each in _to_compare(q, rows)]
@@ -284,12 +285,12 @@ class Evaluation:
                 storage.write_json(about, row)
             shards = Shards(path, [each.key for each in judged])
             progress = Progress(
-                f"{context.name}: judge {judge.name}",
+                f"{self._context.name}: judge {judge.name}",
                 len(shards.left()),
                 "verdicts",
                 silent=not collectives.is_main(),
             )
-            make_verdicts(loaded.driver(), judge, judged, shards, progress)
+            make_verdicts(judging, judged, shards, progress)
             progress.close()
             shards.finish()
         collectives.barrier(f"the judge {spec}", collectives.PATIENCE)

@@ -2,21 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 
 from stair_jax.decoding.driver import Driver
 from stair_jax.decoding.engine import Engine
+from stair_jax.decoding.item_tasks import RunItems
 from stair_jax.decoding.task import Service
 from stair_jax.endpoints.service import EndpointService
 from stair_jax.errors import UserError
+from stair_jax.evaluation.asking import AskedSet
 from stair_jax.evaluation.attacks.attack import Attack, Means
 from stair_jax.evaluation.attacks.gcg import Gcg, hold_room
 from stair_jax.evaluation.endpoint_target import EndpointTarget
+from stair_jax.evaluation.judges.judge import Judge
+from stair_jax.evaluation.judges.settings import JudgeSpec
 from stair_jax.evaluation.local_target import ChatEncoder, LocalTarget
+from stair_jax.evaluation.runner import answering, judging
 from stair_jax.evaluation.target import Target, Weights
 from stair_jax.inference.answers import Answering
 from stair_jax.inference.likelihood import LikelihoodScorer, LikelihoodService
@@ -29,8 +34,9 @@ from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import StageContext
 from stair_jax.run.engines import lay_out_engine, lay_out_judge, plan_laid_out, start_engine
+from stair_jax.run.evaluation_judges import load_judge
 from stair_jax.run.model_folders import find_model
-from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.judges import Judge as SearchJudge
 from stair_jax.stages.judging_stage import Judges
 from stair_jax.text.chat import prepare_tokenizer
 from stair_jax.text.steps import TAGS
@@ -43,24 +49,103 @@ ATTACKER_SERVICE = "attacker"
 _LEDGER = "answers_replies.jsonl.gz"
 
 
-class Opened(NamedTuple):
+@dataclass(frozen=True)
+class Opened:
     """A target that can be asked.
 
     Attributes:
       means: of the attacks, with the target.
       driver: that serves it.
+      slots: of its engine; 0: it has none.
     """
 
     means: Means
     driver: Driver
+    slots: int = 0
+
+    def answering(self, method: str) -> RunItems:
+        """See `Answers.answering`."""
+        return answering(self.driver, replace(self.means, method=method))
+
+
+class Answers(Protocol):
+    """A target that answers, here or elsewhere."""
+
+    def answering(self, method: str) -> RunItems:
+        """Who answers an `Ask` by a method."""
+
+
+class OpenedJudge(NamedTuple):
+    """A judge that can be asked.
+
+    Attributes:
+      judge: who judges.
+      judging: who gives a verdict on what is `Judged`.
+    """
+
+    judge: Judge
+    judging: RunItems
 
 
 class Targets:
-    """Loads one target after another."""
+    """Loads one target or judge after another."""
 
     def __init__(self, stage: "Evaluate", context: StageContext):
         """Loads nothing yet."""
         self._stage, self._context = stage, context
+
+    def likelihoods(
+        self, name: str, folder: Path, sets: Sequence[AskedSet], stack: ExitStack
+    ) -> Answers:
+        """A target that is asked for log-likelihoods alone; see `answers`."""
+        return self.open_likelihoods(name, folder)
+
+    def answers(
+        self,
+        name: str,
+        folder: Path | None,
+        methods: Sequence[str],
+        sets: Sequence[AskedSet],
+        stack: ExitStack,
+    ) -> Answers:
+        """A target that answers.
+
+        Args:
+          name: of the model.
+          folder: of its files; None: it is behind the endpoint.
+          methods: by which it will answer.
+          sets: that it will be asked.
+          stack: closes what is open.
+        """
+        return self.open(name, folder, methods, [asked.attack for asked in sets], stack)
+
+    def judge(self, spec: JudgeSpec, stack: ExitStack) -> OpenedJudge:
+        """A judge; `stack` closes it."""
+        stage, context = self._stage, self._context
+        loaded = stack.enter_context(
+            load_judge(spec, stage.grading, context.folder, context.runtime, stage.dtype_used)
+        )
+        return OpenedJudge(loaded.judge, judging(loaded.driver(), loaded.judge))
+
+    def models_beside(self, methods: Sequence[str], attacks: Sequence[Attack]) -> dict[str, Path]:
+        """Folders of the models that a target needs beside its own, by the fields that name them.
+
+        Args:
+          methods: by which it will answer.
+          attacks: on it.
+        """
+        stage, context, found = self._stage, self._context, dict[str, Path]()
+        searches = [parse_method(method) for method in methods if is_search(method)]
+        if stage.attacker and any("attacker" in attack.NEEDS for attack in attacks):
+            found["attacker"] = find_model(stage.attacker)
+        if any(search.is_guided for search in searches):
+            if stage.prm_checkpoint:
+                found["prm_checkpoint"] = find_model(stage.prm_checkpoint)
+            else:
+                found["prm"] = context.input("prm") / "hf"
+        if any(search.is_self_rewarded for search in searches):
+            found |= stage.judging_folders(context)
+        return found
 
     def open_likelihoods(self, name: str, folder: Path) -> Opened:
         """A target that has log-likelihoods alone: its weights are laid out for whole sequences."""
@@ -79,29 +164,25 @@ class Targets:
         attacks: Sequence[Attack],
         stack: ExitStack,
     ) -> Opened:
-        """A target that answers.
-
-        Args:
-          name: of the model.
-          folder: of its files; None: it is behind the endpoint.
-          methods: by which it will answer.
-          attacks: on it.
-          stack: closes what is open.
-        """
+        """As `answers`, of this process; `attacks` on it."""
         if folder is None:
             return self._open_endpoint(name, stack)
         config, services = huggingface.load_config(folder), dict[str, Service]()
         beside: Any = ()
         # All of this before the engine, whose cache takes the memory that is left.
+        models = self.models_beside(methods, attacks)
         attacker: Target | None = None
-        if self._stage.attacker and any("attacker" in attack.NEEDS for attack in attacks):
-            attacker, services[ATTACKER_SERVICE], beside = self._open_attacker(config)
+        if "attacker" in models:
+            attacker, services[ATTACKER_SERVICE], beside = self._open_attacker(
+                models["attacker"], config
+            )
         weights = None
         if any("weights" in attack.NEEDS for attack in attacks):
             weights = self._weights(folder)
             beside = (beside, weights.params)
         searches = [parse_method(method) for method in methods if is_search(method)]
-        prm = self._prm() if any(search.is_guided for search in searches) else None
+        named = models.get("prm") or models.get("prm_checkpoint")
+        prm = self._prm(named) if named else None
         judges, settings, others = None, self._stage.engine, list[Path]()
         if any(search.is_self_rewarded for search in searches):
             judges = self._judges(folder, stack)
@@ -128,7 +209,7 @@ class Targets:
         for attack in attacks:
             if isinstance(attack, Gcg):
                 services |= attack.services(means)
-        return Opened(means, Driver(engine, services))
+        return Opened(means, Driver(engine, services), layout.runtime.slots)
 
     def _open_endpoint(self, name: str, stack: ExitStack) -> Opened:
         stage, context = self._stage, self._context
@@ -150,10 +231,9 @@ class Targets:
         target = EndpointTarget(name, sampling, stage.prompt_template)
         return Opened(Means(target, target, seed=context.seed), Driver(service))
 
-    def _open_attacker(self, policy: ModelConfig) -> tuple[Target, Service, Any]:
+    def _open_attacker(self, folder: Path, policy: ModelConfig) -> tuple[Target, Service, Any]:
         """A model that writes prompts, beside the one that is attacked; shapes of what it takes."""
         stage, runtime = self._stage, self._context.runtime
-        folder = find_model(stage.attacker)
         config = huggingface.load_config(folder)
         layout = lay_out_judge(config, stage.engine, policy, stage.engine, runtime)
         planned = plan_laid_out(layout, stage.engine, jax.local_devices())
@@ -184,10 +264,8 @@ class Targets:
             )
         return Weights(layout.config, huggingface.load_params(folder, layout.config, None))
 
-    def _prm(self) -> PrmScorer:
+    def _prm(self, folder: Path) -> PrmScorer:
         stage, context = self._stage, self._context
-        named = stage.prm_checkpoint
-        folder = find_model(named) if named else context.input("prm") / "hf"
         layout = lay_out_engine(huggingface.load_config(folder), stage.engine, context.runtime)
         params: Mapping[str, Any] = {
             "model": huggingface.load_params(folder, layout.config, layout.mesh),
@@ -215,7 +293,7 @@ class Targets:
             if prm and parse_method(method).is_guided:
                 scorers[method] = prm
             elif judges:
-                judge = Judge(encoder.tokenizer, stage.judge, judges.sources)
+                judge = SearchJudge(encoder.tokenizer, stage.judge, judges.sources)
                 scorers[method] = SelfReward(
                     engine,
                     judge,

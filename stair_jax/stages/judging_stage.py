@@ -51,6 +51,11 @@ from stair_jax.text.tokenizer import load_huggingface
 JUDGE_SERVICE = "judge"
 ENDPOINT_SERVICE = "endpoint"
 JUDGE_LEDGER = "judge_replies.jsonl.gz"
+# (source, field of a stage, field of a checkpoint) of judges that are models.
+_MODELS = (
+    ("model", "judge_model", "judge_checkpoint"),
+    ("prm", "judge_prm", "judge_prm_checkpoint"),
+)
 
 
 @dataclass
@@ -104,8 +109,8 @@ class JudgingStage(Stage):
     def __post_init__(self) -> None:
         """Raises a UserError that names a setting that cannot be."""
         super().__post_init__()
-        self._check_given("model", "judge_model", "judge_checkpoint")
-        self._check_given("prm", "judge_prm", "judge_prm_checkpoint")
+        for source, stage, checkpoint in _MODELS:
+            self._check_given(source, stage, checkpoint)
 
     def sources(self) -> Mapping[str, Sequence[Path] | str]:
         """The files of local checkpoints that judge, or the commits of those of the hub."""
@@ -151,6 +156,27 @@ class JudgingStage(Stage):
             )
             judges.services[ENDPOINT_SERVICE] = judges._open.enter_context(service)
         return judges
+
+    def judging_folders(self, context: StageContext) -> dict[str, Path]:
+        """Folders of the models that judge beside the policy, by the field that names each."""
+        found = {}
+        for source, stage, checkpoint in _MODELS:
+            if source in self.judge.used_sources:
+                named = getattr(self, checkpoint)
+                found[checkpoint if named else stage] = self._folder(context, stage, named)
+        return found
+
+    def check_dealt_judge(self) -> None:
+        """Checks that workers of a cluster can ask the judge.
+
+        Raises:
+          UserError: it is behind an endpoint.
+        """
+        if "endpoint" in self.judge.used_sources:
+            raise UserError(
+                "an endpoint judges in a run of one process, as it alone can keep to the cap: "
+                "leave --cluster out, or name another judge.source"
+            )
 
     def replies_in(self, folder: Path) -> Path:
         """Where the replies of an endpoint are kept; `folder` is that of the stage."""

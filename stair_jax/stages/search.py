@@ -232,11 +232,7 @@ class Search(ProbedStage, SearchConfig, SamplingSettings):
 
     def check_cluster(self) -> None:
         """Checks that workers of a cluster can do the work of the stage."""
-        if "endpoint" in self.judge.used_sources:
-            raise UserError(
-                "an endpoint judges in a run of one process, as it alone can keep to the cap: "
-                "leave --cluster out, or name another judge.source"
-            )
+        self.check_dealt_judge()
 
     def programs(self, context: PlanContext) -> list[Program]:
         """The engine's programs, and the round of the trees where it runs on the same device."""

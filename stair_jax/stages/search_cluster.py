@@ -9,45 +9,37 @@ it is the same whichever worker grows it, and however often it was begun.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
-from stair_jax.cluster.address import read_address
-from stair_jax.cluster.carried import AbsentFolders
-from stair_jax.cluster.dealer import Dealer
-from stair_jax.cluster.ray_pool import RayPool
 from stair_jax.cluster.work_queue import WorkQueue
 from stair_jax.decoding.driver import Driver
-from stair_jax.errors import UserError
 from stair_jax.monitoring import Metrics, Progress
-from stair_jax.run.compilation_cache import cache_folder, use_compilation_cache
 from stair_jax.run.context import StageContext
 from stair_jax.run.engines import load_engine
+from stair_jax.run.workers import DealtStage, MakeStageWorker, hire
 from stair_jax.search.fed_queue import FedQueue, Outcome
 from stair_jax.search.judging.calibration import Calibrator
 from stair_jax.search.judging.judges import Judge
-from stair_jax.search.judging.probe import ProbeResult
-from stair_jax.search.judging.probe_cases import ProbeCase
+from stair_jax.search.judging.probe import run_probe
+from stair_jax.search.judging.probing_worker import ProbingWorker, ask_workers
 from stair_jax.search.judging.watch import JudgeWatch
 from stair_jax.search.prompt_queue import PromptQueue, QueuedPrompt
 from stair_jax.search.runner import make_queue
 from stair_jax.search.search_report import SearchReport, merge
 from stair_jax.search.search_task import SearchOptions, SearchTask
 from stair_jax.search.tree_samples import TreeSamples
-from stair_jax.search.tree_worker import PROBE, Probe, TreeWorker
+from stair_jax.search.tree_worker import TreeWorker
 from stair_jax.stages.search_parts import RecordShards
 from stair_jax.stages.search_probe import probe_by
 from stair_jax.stages.search_writer import TreeWriter
-from stair_jax.storage import fingerprint_folder
 from stair_jax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from stair_jax.stages.search import Search
-
-_MODELS = ("model", "judge_model", "judge_prm")  # fields that name stages with models
 
 
 def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards) -> SearchReport:
@@ -62,56 +54,32 @@ def search_on_cluster(stage: Search, context: StageContext, parts: RecordShards)
       UserError: the search cannot be dealt out, or a worker says what is wrong.
     """
     stage.check_cluster()
-    hf, everywhere = context.input("model") / "hf", _everywhere(context)
-    models = tuple(map(fingerprint_folder, _models(everywhere)))
+    hf = context.input("model") / "hf"
+    seen = DealtStage.of(stage, context, {"model": hf} | stage.judging_folders(context))
     queue = make_queue(parts.prompts, Tokenizer.load(hf), stage.search_settings, parts.done)
-    make = WorkerOfSearch(stage, everywhere, models, cache_folder())
-    address = read_address(context.runtime.cluster)
     progress, totals = stage.progress(context, parts, False), _Totals()
     with (
         closing(progress),
         parts.open_metrics() as metrics,
-        RayPool(address, make) as pool,
+        hire(context, WorkerOfSearch(seen), totals.take) as dealer,
     ):
-        dealer = Dealer(pool, totals.take)
-
-        def ask(cases: list[ProbeCase]) -> ProbeResult:
-            found: list[ProbeResult] = []
-            probe = WorkQueue([Probe(cases)], lambda item: PROBE)
-            dealer.run(probe, lambda worker, id, result: found.append(result))
-            return found[0]
-
-        calibrate = probe_by(ask, context.folder, stage.judge, context.seed, models[0])
+        ask, policy = ask_workers(dealer), seen.fingerprints["model"]
+        calibrate = probe_by(ask, context.folder, stage.judge, context.seed, policy)
         intake = _Intake(queue, parts, metrics, progress, totals, stage.num_iterations)
         work = WorkQueue(_prompts(queue), _id, lambda queued: float(len(queued.tokens)))
-        dealer.run(work, intake.take, calibrate)
+        for found in dealer.deal(work, calibrate):
+            for dealt in found:
+                intake.take(*dealt)
     totals.report.skipped = queue.skipped
     return totals.report
 
 
-@dataclass(frozen=True)
-class WorkerOfSearch:
-    """Makes a worker of a search, in the process of the worker.
+class WorkerOfSearch(MakeStageWorker["Search"]):
+    """Makes a worker that grows trees."""
 
-    Attributes:
-      stage: the search.
-      context: of the stage.
-      models: fingerprints of the folders of models, that of the policy first.
-      programs: folder of compiled programs; None: none are kept.
-    """
-
-    stage: Search
-    context: StageContext
-    models: tuple[str, ...]
-    programs: Path | None
-
-    def __call__(self) -> TreeWorker:
+    def load(self, stage: Search, context: StageContext) -> ProbingWorker:
         """Loads the model and what judges."""
-        stage, context = self.stage, self.context
         hf = context.input("model") / "hf"
-        self._check()
-        if self.programs is not None:
-            use_compilation_cache(self.programs)
         judges = stage.load_judges(context, hf, stage.engine)
         engine, tokenizer, runtime = load_engine(
             hf, judges.engine, context.runtime, judges.beside, judges.adapters
@@ -123,7 +91,7 @@ class WorkerOfSearch:
                 reward=stage.reward,
                 trees_in_flight=runtime.trees_in_flight,
                 device=runtime.tree_device,
-                model=self.models[0],
+                model=self.seen.fingerprints["model"],
                 fingerprint=context.fingerprint,
                 samples=TreeSamples(every, queue.add_samples) if every else None,
                 services=judges.services,
@@ -135,30 +103,9 @@ class WorkerOfSearch:
             return SearchTask(queue, engine, tokenizer, settings, context.seed, None, options)
 
         judge = Judge(tokenizer, stage.judge, judges.sources)
-        return TreeWorker(Driver(engine, judges.services), judge, context.seed, make_task)
-
-    def moved(self, places: Mapping[Path, Path]) -> WorkerOfSearch:
-        """The same with models in other places."""
-        stages = {hf.parent: place.parent for hf, place in places.items()}
-        inputs = {
-            name: stages.get(folder, folder) if isinstance(folder, Path) else folder
-            for name, folder in self.context.inputs.items()
-        }
-        return replace(self, context=replace(self.context, inputs=inputs))
-
-    def _check(self) -> None:
-        """Checks that the worker sees the very models that the driver sees.
-
-        Raises:
-          AbsentFolders: it does not see all of them.
-          UserError: it sees another one.
-        """
-        models = _models(self.context)
-        if absent := [hf for hf in models if not hf.is_dir()]:
-            raise AbsentFolders(absent)
-        for hf, seen_by_driver in zip(models, self.models, strict=True):
-            if fingerprint_folder(hf) != seen_by_driver:
-                raise UserError(f"{hf} holds another model than on the machine of the driver")
+        driver = Driver(engine, judges.services)
+        ask = partial(run_probe, judge, driver, seed=context.seed)
+        return ProbingWorker(TreeWorker(driver, make_task), ask)
 
 
 class _Totals:
@@ -222,20 +169,3 @@ def _prompts(queue: PromptQueue) -> Iterator[QueuedPrompt]:
 
 def _id(queued: QueuedPrompt) -> Hashable:
     return queued.prompt.id
-
-
-def _models(context: StageContext) -> list[Path]:
-    """The folders of models that a worker reads, that of the policy first."""
-    folders = [context.inputs[name] for name in _MODELS if name in context.inputs]
-    return list(dict.fromkeys(each / "hf" for each in folders if isinstance(each, Path)))
-
-
-def _everywhere(context: StageContext) -> StageContext:
-    """The same with folders that do not depend on where a process was started."""
-    inputs = {
-        name: folders.resolve()
-        if isinstance(folders, Path)
-        else [each.resolve() for each in folders]
-        for name, folders in context.inputs.items()
-    }
-    return replace(context, folder=context.folder.resolve(), inputs=inputs)

@@ -1,7 +1,7 @@
 """The probe of a stage's judge: made once, recorded beside what it judges, and used again."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from stair_jax.search.judging.probe import ProbeResult, run_probe
 from stair_jax.search.judging.probe_cases import ProbeCase, read_cases
 from stair_jax.search.judging.probe_settings import SearchJudge
 from stair_jax.search.judging.probe_verdict import objection, summarize
+from stair_jax.search.judging.probing_worker import Ask
 from stair_jax.storage import fingerprint, plain, read_json, write_json
 
 PROBE_FILE = "probe.json"
-Ask = Callable[[list[ProbeCase]], ProbeResult]
 
 
 def probe_judge(
@@ -50,10 +50,7 @@ def probe_judge(
     Raises:
       UserError: the judge is of no use to the stage; says what was seen and what to try.
     """
-
-    def ask(cases: list[ProbeCase]) -> ProbeResult:
-        return run_probe(judge, driver, cases, seed)
-
+    ask = partial(run_probe, judge, driver, seed=seed)
     return probe_by(ask, folder, settings, seed, model, section)
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from stair_jax.data.records import KINDS, SynthesisPrompt
 from stair_jax.data.row_file import RowFile
-from stair_jax.decoding.driver import run_as_finished
+from stair_jax.decoding.item_tasks import run_here
 from stair_jax.errors import UserError
 from stair_jax.evaluation.shards import Shards
 from stair_jax.models.config import DTYPES, ModelConfig
@@ -26,6 +27,7 @@ from stair_jax.run.stage import Artifact, stage_input
 from stair_jax.settings import setting
 from stair_jax.stages.probed_stage import ProbedStage
 from stair_jax.stages.stage_needs import decoding_needs
+from stair_jax.stages.synthesize_cluster import answer_on_cluster
 from stair_jax.stages.synthesize_log import AnswerLog
 from stair_jax.stages.synthesize_opening import open_means
 from stair_jax.stages.synthesize_parts import (
@@ -72,6 +74,7 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
     """
 
     MEMORY: ClassVar[tuple[str, ...]] = DECODING_MEMORY
+    DEALS: ClassVar[bool] = True
 
     model: str = stage_input(Artifact.MODEL, required=False)
     prompts: str = stage_input(Artifact.PROMPTS, Artifact.SFT_ROWS, file="file")
@@ -143,6 +146,17 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         if self.is_taught:
             self.teacher_endpoint.check("teacher_endpoint")
 
+    def check_cluster(self) -> None:
+        """Checks that workers of a cluster can do the work of the stage, or need not."""
+        if not self.is_taught:
+            self.check_dealt_judge()
+        elif self.model:
+            raise UserError(
+                "a teacher behind an endpoint is asked by one process, as it alone can keep to the "
+                "cap, and a model would judge there too: leave --cluster out, or let an endpoint "
+                "or a rule judge"
+            )
+
     def run(self, context: StageContext) -> None:
         """Answers the prompts that have no answers yet, then sorts all answers.
 
@@ -170,13 +184,17 @@ class Synthesize(TeacherSettings, ProbedStage, WritingSettings, AcceptSettings, 
         place = self.replies_in(context.folder)
         with writing(place):
             place.mkdir(parents=True, exist_ok=True)
+        if context.runtime.cluster and not self.is_taught:
+            answer_on_cluster(self, context, prompts, shards)
+            return
         with ExitStack() as stack:
             opened = open_means(context, self, prompts, stack)
-            left = ((key, prompts.ids.places(key)[0]) for key in shards.left())
-            tasks = ((key, PromptTask(opened.means, prompts[place])) for key, place in left)
-            with AnswerLog(context, self, prompts, shards, opened) as log:
-                for finished in run_as_finished(opened.driver, tasks, self._in_flight):
-                    log.write([found for _, found in finished])
+            run = run_here(opened.driver, partial(PromptTask, opened.means), self._in_flight)
+            left = ((key, prompts[prompts.ids.places(key)[0]]) for key in shards.left())
+            endpoints, stats = opened.endpoints.values(), opened.engine.stats
+            with AnswerLog(context, self, prompts, shards, stats, endpoints) as log:
+                for made in run(left):
+                    log.write([each.result for each in made])
             opened.means.prefixes.close_all()
             for name, endpoint in opened.endpoints.items():
                 say(f"{context.name}: {name} at the {endpoint.report()}")

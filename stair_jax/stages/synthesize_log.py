@@ -1,11 +1,13 @@
 """What `synthesize` writes down while it runs: answers, metrics, samples, progress."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stair_jax.data.records import SynthesisPrompt
 from stair_jax.data.row_file import RowFile
+from stair_jax.decoding.requests import EngineStats
+from stair_jax.endpoints.service import EndpointService
 from stair_jax.evaluation.shards import Shards
 from stair_jax.monitoring import Metrics, Progress
 from stair_jax.parallel.compile_clock import compile_seconds
@@ -16,7 +18,6 @@ from stair_jax.synthesis.records import PromptAnswers
 
 if TYPE_CHECKING:
     from stair_jax.stages.synthesize import Synthesize
-    from stair_jax.stages.synthesize_opening import Opened
 
 
 class AnswerLog:
@@ -28,11 +29,21 @@ class AnswerLog:
         stage: "Synthesize",
         prompts: RowFile[SynthesisPrompt],
         shards: Shards,
-        opened: "Opened",
+        stats: EngineStats,
+        endpoints: Collection[EndpointService] = (),
     ):
-        """Looks at what is there; `shards` and `prompts` have the same ids."""
+        """Looks at what is there.
+
+        Args:
+          context: of the stage.
+          stage: its settings.
+          prompts: all of them.
+          shards: of their answers, with the same ids.
+          stats: of the engine, while it works.
+          endpoints: that are asked, and cost money.
+        """
         self._stage, self._prompts, self._shards = stage, prompts, shards
-        self._stats, self._endpoints = opened.engine.stats, opened.endpoints.values()
+        self._stats, self._endpoints = stats, endpoints
         self._first = self._done = len(shards.done) // collectives.num_processes()
         self._kept = 0
         silent = not collectives.is_main()

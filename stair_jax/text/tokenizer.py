@@ -133,6 +133,10 @@ class Tokenizer:
         special = {token for token, added in hf.added_tokens_decoder.items() if added.special}
         self._hidden = (special | set(hf.all_special_ids)) - set(self._tag_ids.values())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled: what it was made of."""
+        return Tokenizer, (self.hf, self.stop_ids, self.chat, self.generation)
+
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
         """Reads a Hugging Face folder, with all that it says about the end of an answer."""

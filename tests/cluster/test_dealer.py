@@ -17,13 +17,12 @@ def deal(pool, seconds):
     """The worker of each item of these lengths."""
     by = {}
 
-    def take(worker, id, result):
-        assert id not in by
-        by[id] = worker
-
     items = list(enumerate(seconds))
     # Its prompt says little of how long a tree takes: the driver knows no sizes here.
-    Dealer(pool).run(WorkQueue(items, lambda item: item[0]), take)
+    for found in Dealer(pool).deal(WorkQueue(items, lambda item: item[0])):
+        for worker, id, _ in found:
+            assert id not in by
+            by[id] = worker
     assert by.keys() == dict(items).keys()
     return by
 
@@ -89,4 +88,4 @@ class DyingPool:
 def test_workers_that_die_one_after_another_end_the_run():
     queue = WorkQueue([1], lambda item: item)
     with pytest.raises(UserError, match=r"9 workers died one after another.*OutOfMemory"):
-        Dealer(DyingPool()).run(queue, lambda *result: None)
+        list(Dealer(DyingPool()).deal(queue))

@@ -3,7 +3,7 @@
 import pytest
 
 from stair_jax.errors import UserError
-from stair_jax.evaluation.asking import Ask, AskedSet, AskTask, all_asks
+from stair_jax.evaluation.asking import AskedSet, AskTask, all_asks
 from stair_jax.evaluation.attacks import make_attack
 from stair_jax.evaluation.attacks.attack import Means
 from stair_jax.evaluation.case import Answer, Case
@@ -60,7 +60,7 @@ def test_an_answer_has_all_that_the_reply_says(small_set):
 
 def test_an_attack_says_what_was_asked_and_numbers_its_tries(small_set):
     target = ScriptedTarget(lambda asked, key: asked.messages[-1]["content"])
-    ask = Ask(small_set(1, "forged_tags"), Case("c0", "prompt 0"))
+    (ask,) = all_asks([small_set(1, "forged_tags")])
     (answers,) = run_scripted([AskTask(ask, Means(target))])
     assert ask.key == ("small", "forged_tags", "c0")
     assert [answer.sample for answer in answers] == list(range(len(answers))) and answers[1:]
@@ -83,7 +83,7 @@ def test_cases_with_choices_are_asked_for_likelihoods_alone(small_set):
     case = Case("c0", "x", choices=("a", "bbb"))
     asked = AskedSet(small_set().benchmark, make_attack("none"), (case,))
     assert asked.is_scored
-    ((answer,),) = run_scripted([AskTask(Ask(asked, case), Means(target))])
+    ((answer,),) = run_scripted([AskTask(*all_asks([asked]), Means(target))])
     assert answer == Answer("small", "c0", likelihoods=(-1.0, -3.0))
     assert Answer.from_dict(answer.to_dict()) == answer
     assert not target.asked

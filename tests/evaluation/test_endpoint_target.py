@@ -13,8 +13,9 @@ from stair_jax.evaluation.benchmarks import BENCHMARKS
 from stair_jax.evaluation.case import Answer, Case
 from stair_jax.evaluation.endpoint_target import EndpointTarget
 from stair_jax.evaluation.report import grade
-from stair_jax.evaluation.runner import answer_keys, make_answers, to_judge
+from stair_jax.evaluation.runner import answer_keys, answering, make_answers, to_judge
 from stair_jax.evaluation.shards import Shards
+from stair_jax.evaluation.table import RowKey
 from stair_jax.evaluation.target import Asked
 from stair_jax.monitoring import Progress
 from stair_jax.testing.fake_endpoint import Act, FakeEndpoint, reply_of
@@ -170,7 +171,8 @@ def test_a_reply_that_is_cut_on_its_way_is_missing_and_never_graded(small_set, t
         with EndpointService(settings, tmp_path / "replies.jsonl.gz") as service:
             means = Means(EndpointTarget("fake", settings.sampling))
             silent = Progress("evaluate", 3, "cases", silent=True)
-            make_answers(Driver(service), [asked], means, shards, silent)
+            answer = answering(Driver(service), means)
+            make_answers(answer, RowKey("fake", "greedy"), [asked], shards, silent)
         shards.finish()
     answers = [Answer.from_dict(row) for row in shards.read()]
     assert [answer.finish for answer in answers] == ["stop", "missing", "stop"]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from stair_jax.decoding import item_tasks
 from stair_jax.decoding.driver import Driver
 from stair_jax.evaluation import runner
 from stair_jax.evaluation.attacks.attack import Means
@@ -16,6 +17,8 @@ from stair_jax.evaluation.runner import (
     Judged,
     answer_key,
     answer_keys,
+    answering,
+    judging,
     key_of,
     make_answers,
     make_verdicts,
@@ -24,6 +27,7 @@ from stair_jax.evaluation.runner import (
     verdict_row,
 )
 from stair_jax.evaluation.shards import Shards
+from stair_jax.evaluation.table import RowKey
 from stair_jax.evaluation.target import Reply
 from stair_jax.monitoring import Progress
 from stair_jax.testing.scripted_target import ScriptedJudge, ScriptedService, ScriptedTarget
@@ -32,6 +36,12 @@ from stair_jax.testing.scripted_target import ScriptedJudge, ScriptedService, Sc
 @pytest.fixture
 def progress():
     return Progress("evaluate", 0, "cases", silent=True)
+
+
+def ask(driver, sets, means, shards, progress, in_flight=4096):
+    answer = answering(driver, means, in_flight)
+    row = RowKey(means.target.name, means.method)
+    return make_answers(answer, row, sets, shards, progress)
 
 
 def says(asked, key):
@@ -45,7 +55,7 @@ def test_the_answers_are_the_same_in_any_order(disorder, in_flight, small_set, t
     target = ScriptedTarget(says, name="tiny")
     shards = Shards(tmp_path / "answers.jsonl", answer_keys(sets))
     driver = Driver(ScriptedService(disorder))
-    make_answers(driver, sets, Means(target, method="greedy"), shards, progress, in_flight)
+    ask(driver, sets, Means(target, method="greedy"), shards, progress, in_flight)
     shards.finish()
     answers = [Answer.from_dict(row) for row in shards.read()]
     assert [(a.benchmark, a.attack, a.case) for a in answers] == [
@@ -64,7 +74,7 @@ def test_what_is_there_is_not_asked_again(small_set, tmp_path, progress):
     first.extend([(keys[3], [kept.to_dict()])])
     target = ScriptedTarget(says, name="tiny")
     shards = Shards(path, keys)
-    make_answers(Driver(ScriptedService()), sets, Means(target), shards, progress)
+    ask(Driver(ScriptedService()), sets, Means(target), shards, progress)
     shards.finish()
     assert len(target.asked) == 5
     assert [Answer.from_dict(row).text for row in shards.read()] == [
@@ -77,12 +87,14 @@ def test_what_answers_took_is_told_and_is_no_part_of_them(
 ):
     """A clock that goes on by 1 each time it is looked at; two cases at a time."""
     ticks = count(10)
-    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(runner, "time", clock)
+    monkeypatch.setattr(item_tasks, "time", clock)
     written = []
     for name in "ab":
         shards = Shards(tmp_path / f"{name}.jsonl", answer_keys([small_set(4)]))
         driver, means = Driver(ScriptedService()), Means(ScriptedTarget(says))
-        speed = make_answers(driver, [small_set(4)], means, shards, progress, in_flight=2)
+        speed = ask(driver, [small_set(4)], means, shards, progress, in_flight=2)
         shards.finish()
         written.append(shards.path.read_bytes())
         # Start at 0; cases 1 and 2 at 1 and 2, both done at 3; the others at 4 and 5, done at 6.
@@ -108,7 +120,7 @@ def test_a_task_that_fails_leaves_what_was_answered_before(small_set, tmp_path, 
     target = ScriptedTarget(fails_at_four)
     driver = Driver(ScriptedService())
     with pytest.raises(RuntimeError, match="lost"):
-        make_answers(driver, sets, Means(target), shards, progress, in_flight=2)
+        ask(driver, sets, Means(target), shards, progress, in_flight=2)
     again = Shards(tmp_path / "answers.jsonl", answer_keys(sets))
     assert again.left() == answer_keys(sets)[4:]
 
@@ -117,9 +129,9 @@ def test_sets_that_another_target_serves_are_left_to_it(small_set, tmp_path, pro
     sets = [small_set(2), small_set(2, "rot13")]
     shards = Shards(tmp_path / "answers.jsonl", answer_keys(sets))
     target = ScriptedTarget(says)
-    make_answers(Driver(ScriptedService()), sets[:1], Means(target), shards, progress)
+    ask(Driver(ScriptedService()), sets[:1], Means(target), shards, progress)
     assert len(target.asked) == 2
-    make_answers(Driver(ScriptedService()), sets[1:], Means(target), shards, progress)
+    ask(Driver(ScriptedService()), sets[1:], Means(target), shards, progress)
     shards.finish()
     assert len(shards.read()) == len(target.asked) == 4
 
@@ -202,7 +214,7 @@ def test_verdicts_are_made_once_and_read_as_they_were(disorder, small_set, tmp_p
     known = Verdict("harmful", "scripted", "no", {"p": 0.75}, "kept", 1)
     Shards(path, keys).extend([(keys[1], [verdict_row(keys[1], known)])])
     judge, shards = ScriptedJudge(verdict, ["harmful"]), Shards(path, keys)
-    make_verdicts(Driver(ScriptedService(disorder)), judge, judged, shards, progress)
+    make_verdicts(judging(Driver(ScriptedService(disorder)), judge), judged, shards, progress)
     shards.finish()
     found = read_verdicts(shards.read())
     assert [key for _, _, key in judge.seen] == [keys[0], keys[2], keys[3]]
@@ -220,7 +232,7 @@ def test_a_verdict_that_is_known_at_once_is_written_too(tmp_path, progress, smal
     )
     judged = [Judged(f"k{n}", "refusal", material) for n in range(3)]
     shards = Shards(tmp_path / "verdicts.jsonl", [each.key for each in judged])
-    make_verdicts(Driver(ScriptedService()), RuleJudge(), judged, shards, progress)
+    make_verdicts(judging(Driver(ScriptedService()), RuleJudge()), judged, shards, progress)
     shards.finish()
     assert [row["label"] for row in shards.read()] == ["full_refusal"] * 3
 
@@ -229,7 +241,7 @@ def test_a_reply_that_is_missing_is_an_answer_that_is_missing(small_set, tmp_pat
     sets = [small_set(1)]
     shards = Shards(tmp_path / "answers.jsonl", answer_keys(sets))
     target = ScriptedTarget(lambda asked, key: Reply("", finish="missing"))
-    make_answers(Driver(ScriptedService()), sets, Means(target), shards, progress)
+    ask(Driver(ScriptedService()), sets, Means(target), shards, progress)
     shards.finish()
     (row,) = shards.read()
     assert Answer.from_dict(row).is_missing

@@ -1,6 +1,7 @@
 """Workers of a search in this process, killed at random: the trees are those of one search."""
 
 import random
+from itertools import chain
 
 import pytest
 
@@ -11,11 +12,13 @@ from stair_jax.cluster.work_queue import WorkQueue
 from stair_jax.data.records import Prompt
 from stair_jax.decoding.driver import Driver
 from stair_jax.search.judging.judges import Judge
+from stair_jax.search.judging.probe import run_probe
 from stair_jax.search.judging.probe_cases import ProbeCase
+from stair_jax.search.judging.probing_worker import PROBE, Probe, ProbingWorker
 from stair_jax.search.judging.reward import SafetyReward
 from stair_jax.search.runner import make_queue, run_search
 from stair_jax.search.search_task import SearchOptions, SearchTask
-from stair_jax.search.tree_worker import PROBE, Probe, TreeWorker
+from stair_jax.search.tree_worker import TreeWorker
 from stair_jax.settings import build
 from stair_jax.stages import Search
 
@@ -45,8 +48,10 @@ def make_worker(tokenizer, make_engine):
             options = SearchOptions(reward=SafetyReward(), trees_in_flight=3, calibrate=calibrate)
             return SearchTask(queue, engine, tokenizer, SETTINGS, 3, None, options)
 
-        judge = Judge(tokenizer, SETTINGS.judge)
-        return TreeWorker(Driver(engine), judge, 3, make_task)
+        driver, judge = Driver(engine), Judge(tokenizer, SETTINGS.judge)
+        return ProbingWorker(
+            TreeWorker(driver, make_task), lambda cases: run_probe(judge, driver, cases, 3)
+        )
 
     return make
 
@@ -109,11 +114,9 @@ def test_no_tree_is_lost_and_each_is_that_of_one_search(
     items = iter(queue.take, None)
     work = WorkQueue(items, lambda queued: queued.prompt.id, lambda queued: len(queued.tokens))
 
-    def take(worker, id, outcome):
+    for _, id, outcome in chain.from_iterable(Dealer(pool).deal(work)):
         assert id not in found and outcome.tree.id == id
         found[id] = plain(outcome.tree)
-
-    Dealer(pool).run(work, take)
     assert found == expected[0]
     assert queue.skipped == expected[1].skipped == [("empty", "empty prompt")]
     assert bool(pool.kills) == bool(chance)

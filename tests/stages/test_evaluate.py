@@ -24,6 +24,7 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.transformer import init_params
 from stair_jax.pocket import datasets, pretraining, user_requests, world
 from stair_jax.record_log import RecordLog
+from stair_jax.run.runtime import Runtime
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
 from stair_jax.stages.evaluate_parts import Evaluation, Model
@@ -215,7 +216,7 @@ def test_a_suite_leaves_such_attacks_out_of_the_rows_that_search(tmp_path, capsy
         AskedSet(get_benchmark("strongreject"), make_attack(name), (case,))
         for name in ("none", "prefill", "decoding_sweep", "best_of_n")
     ]
-    evaluation = Evaluation(stage, SimpleNamespace(folder=tmp_path), sets)
+    evaluation = Evaluation(stage, SimpleNamespace(folder=tmp_path, runtime=Runtime()), sets)
     model = Model("tiny", tmp_path, ("greedy", "best_of_n:4"))
     assert evaluation._sets_of(model, "greedy") == sets
     assert evaluation._sets_of(model, "best_of_n:4") == [sets[0], sets[3]]

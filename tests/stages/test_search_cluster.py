@@ -1,17 +1,14 @@
 """A search stage on workers in this process: its files are those of a search without workers."""
 
-import pickle
 from types import SimpleNamespace
 
 import pytest
 
 from stair_jax import storage
-from stair_jax.cluster.pool import Came, Lost
-from stair_jax.cluster.work import Report
-from stair_jax.cluster.worker_process import Failure, WorkerProcess
 from stair_jax.decoding.requests import EngineStats
 from stair_jax.errors import UserError
 from stair_jax.record_log import RecordLog
+from stair_jax.run import workers
 from stair_jax.search.search_report import SearchReport
 from stair_jax.settings import build
 from stair_jax.stages import Search, search_cluster
@@ -40,47 +37,6 @@ SETTINGS = {
     "samples_every": 2,
 }
 FILES = ("metrics.jsonl", "samples.jsonl", "skipped.json", "probe.json")
-
-
-class LocalPool:
-    """Two workers in this process, which get and give everything as bytes; the first one dies."""
-
-    def __init__(self, address, make):
-        self.make = pickle.dumps(make)
-        self.workers, self.orders, self.news, self.turn = {}, {}, [], 0
-        self.start("a/0.1"), self.start("b/0.2")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.workers.clear()
-
-    def start(self, name):
-        self.workers[name] = WorkerProcess()
-        report = self.workers[name].start(pickle.loads(self.make))
-        if isinstance(report, Failure):
-            raise UserError(report.text)
-        self.news.append(Came(name, report))
-
-    def names(self):
-        return self.workers.keys()
-
-    def send(self, worker, order):
-        self.orders[worker] = pickle.dumps(order)
-
-    def wait(self, seconds):
-        self.turn += 1
-        if self.news:
-            return [self.news.pop(0)]
-        name = sorted(self.orders)[self.turn % len(self.orders)]
-        report = self.workers[name].exchange(pickle.loads(self.orders.pop(name)), 0.0)
-        if name == "a/0.1" and report.totals is not None:
-            del self.workers[name]
-            self.start("a/0.3")
-            return [Lost(name, "killed")]
-        assert isinstance(report, Report), report.text
-        return [Came(name, pickle.loads(pickle.dumps(report)))]
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +85,7 @@ def totals_in(output):
     return line.partition(": ")[2]
 
 
-def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, monkeypatch, capsys):
-    monkeypatch.setattr(search_cluster, "RayPool", LocalPool)
+def test_the_files_of_a_search_on_workers_are_those_of_one_without(search, pools, capsys):
     alone = search("alone")
     told = totals_in(capsys.readouterr().err)
     folder = search("alone_on", cluster="local:2").rename(alone.parent / "dealt")
@@ -159,8 +114,7 @@ def test_a_tree_that_two_workers_grew_counts_once():
     assert (found.iterations, found.rounds, found.engine.generated) == (12, 8, 18)
 
 
-def test_a_search_goes_on_with_workers_and_without(search, monkeypatch, tmp_path):
-    monkeypatch.setattr(search_cluster, "RayPool", LocalPool)
+def test_a_search_goes_on_with_workers_and_without(search, pools, tmp_path):
     whole = trees_of(search("search"))
     log = RecordLog(tmp_path / "search" / TREES_FILE)
     members = list(log.members())
@@ -173,10 +127,9 @@ def test_a_search_goes_on_with_workers_and_without(search, monkeypatch, tmp_path
     assert sum(worker is None for _, worker in again.values()) == 2
 
 
-def test_a_worker_with_another_model_is_refused(search, monkeypatch):
-    monkeypatch.setattr(search_cluster, "RayPool", LocalPool)
+def test_a_worker_with_another_model_is_refused(search, pools, monkeypatch):
     fingerprints = iter(["one", "another"])
-    monkeypatch.setattr(search_cluster, "fingerprint_folder", lambda hf: next(fingerprints))
+    monkeypatch.setattr(workers, "fingerprint_folder", lambda hf: next(fingerprints))
     with pytest.raises(UserError, match="holds another model than on the machine of the driver"):
         search("search", cluster="local:2")
 

@@ -24,6 +24,7 @@ from stair_jax.parallel.processes import collectives
 from stair_jax.record_log import RecordLog
 from stair_jax.settings import build
 from stair_jax.stages import Synthesize
+from stair_jax.testing.local_pool import FIRST
 from stair_jax.testing.tiny_models import tiny_model
 from stair_jax.testing.tiny_tokenizers import word_tokenizer
 
@@ -76,8 +77,9 @@ def inputs(tmp_path_factory):
 def synthesize(run_stage, inputs):
     """`synthesize(folder, **settings)`: the folder of a finished stage."""
 
-    def run(folder, slots=8, **settings):
-        return run_stage(Synthesize, SETTINGS | settings, folder, inputs, slots=slots)
+    def run(folder, slots=8, cluster="", **settings):
+        runtime = {"slots": slots, "cluster": cluster}
+        return run_stage(Synthesize, SETTINGS | settings, folder, inputs, **runtime)
 
     return run
 
@@ -137,6 +139,25 @@ def test_other_slots_and_another_order_of_finishing_give_the_same_files(
     finished, synthesize, tmp_path
 ):
     assert contents(synthesize(tmp_path / "synthesis", slots=3)) == contents(finished)
+
+
+def test_workers_of_which_one_dies_write_the_same_files(finished, synthesize, tmp_path, pools):
+    dealt = synthesize(tmp_path / finished.name, slots=2, cluster="local:2")
+    assert [pool.lost for pool in pools] == [[FIRST]]
+    assert contents(dealt) == contents(finished)
+
+
+def test_a_teacher_behind_an_endpoint_is_asked_by_the_driver_alone():
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "x"}
+    judge = {"source": "endpoint", "mode": "generative", "endpoint": endpoint, "probe": ""}
+    asked = {"prompts": "data", "judge": judge}
+    build(Synthesize, asked | {"teacher_endpoint": endpoint}, "config").check_cluster()
+    asked |= {"model": "base"}
+    with pytest.raises(UserError, match=r"an endpoint judges.* leave --cluster out"):
+        build(Synthesize, asked, "config").check_cluster()
+    asked |= {"teacher_endpoint": endpoint, "judge": {"source": "policy", "probe": ""}}
+    with pytest.raises(UserError, match="a model would judge there too: leave --cluster out"):
+        build(Synthesize, asked, "config").check_cluster()
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_files(

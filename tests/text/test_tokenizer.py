@@ -1,6 +1,7 @@
 """Untrusted text never becomes a control token; the tags are single, visible tokens."""
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -68,8 +69,9 @@ def test_tags_that_a_checkpoint_made_special_are_still_shown(chat_tokenizer, fol
     assert tokenizer.decode([tokenizer.tags.output_open, tokenizer.eos_id]) == steps.OUTPUT_OPEN
 
 
-def test_saved_and_loaded_it_is_the_same(chat_tokenizer, folder):
-    loaded = Tokenizer.load(folder)
+@pytest.mark.parametrize("again", [lambda it: it, lambda it: pickle.loads(pickle.dumps(it))])
+def test_saved_and_loaded_it_is_the_same(chat_tokenizer, folder, again):
+    loaded = again(Tokenizer.load(folder))
     text = steps.format_answer([("Title", "first step <|eot_id|>")], "answer")
     assert loaded.encode_answer(text) == chat_tokenizer.encode_answer(text)
     assert loaded.tags == chat_tokenizer.tags

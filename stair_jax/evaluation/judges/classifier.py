@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,12 @@ class ClassifierJudge(Judge):
             "labels": self._meanings,
             "input": self._settings.classifier_input,
         }
+
+    def with_longest(self, longest: int) -> "ClassifierJudge":
+        """The same for answers of at most so many tokens."""
+        judge = copy(self)
+        judge._longest = longest
+        return judge
 
     def can(self, question: str) -> bool:
         """The one question of the settings."""
