@@ -86,7 +86,7 @@ def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
         if name == CHOOSES:
             continue
         own = {e.name: e.stage.identity() for e in runs[name].stages if e.kind != "evaluate"}
-        for other in job.after:
+        for other in job.waits_for:
             if other == CHOOSES:
                 continue
             theirs = {e.name: e.stage.identity() for e in runs[other].stages}

@@ -1,6 +1,7 @@
 """The study's pages: each table made of the runs that are there."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stair_jax import storage
@@ -58,7 +59,7 @@ def make_tables(pages: Mapping[str, Path], workdir: Path) -> None:
                 if blocks.has_table(blocks.read_block(text, block.name, str(path))):
                     say(f"{path}: the table {block.name} stays as it is: {error}")
                     continue
-                body = f"\n{_NOT_YET}: {error}.\n\n"
+                body = f"\n{_NOT_YET}: {error}\n\n"
             text = blocks.replace_block(text, block.name, body, str(path))
         if text != before:
             storage.write_text(path, text)
@@ -82,6 +83,18 @@ def _body(block: Block, path: Path, workdir: Path) -> str:
     if not found:
         where = ", ".join(block.runs)
         raise UserError(f"no run of {where} in {workdir} has finished its stage {block.stage}")
+    try:
+        return make_body(_words(block, found, path))
+    except UserError as error:
+        if not block.against:
+            raise
+        body = make_body(_words(replace(block, against=""), found, path))
+        say(f"{path}: the table {block.name} has no differences: {error}")
+        return body
+
+
+def _words(block: Block, runs: Sequence[str], path: Path) -> list[str]:
+    """The command of a table."""
     flags = {
         "stage": block.stage,
         "rows": ",".join(block.rows),
@@ -91,7 +104,7 @@ def _body(block: Block, path: Path, workdir: Path) -> str:
         "block": block.name,
     }
     words = [f"--{name}={value}" for name, value in flags.items() if value]
-    return make_body(["stair-jax", "table", *found, *words])
+    return ["stair-jax", "table", *runs, *words]
 
 
 def _natural(path: Path) -> tuple[int, str]:

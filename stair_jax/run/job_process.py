@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stair_jax import storage
 from stair_jax.errors import UserError
@@ -103,24 +103,43 @@ def last_line(path: Path) -> str:
 
 def finished_seconds(job: Job, logs: Path) -> float | None:
     """How long a job took that was done by the same words; None: it is not done."""
-    if not job.product.exists():
-        return None
+    record = _read_record(logs, job)
     try:
-        record = storage.read_json(_record(logs, job))
-        same = record["words"] == job.all_words()
-        return float(record["seconds"]) if same else None
-    except (UserError, KeyError, TypeError, ValueError):
-        return None  # it is run again, and finds what is there
+        is_done = job.product.exists() and record.get("words") == job.all_words()
+    except UserError:  # what its late words depend on has gone
+        return None
+    return record["seconds"] if is_done else None
 
 
-def write_finished(job: Job, logs: Path, seconds: float) -> None:
-    """Writes down that a job is done."""
-    record = {"words": job.all_words(), "seconds": round(seconds, 1)}
-    storage.write_json(_record(logs, job), record)
+def write_ended(job: Job, logs: Path, seconds: float, is_done: bool) -> float:
+    """Writes down that a job has ended.
+
+    Args:
+      job: that has ended.
+      logs: folder of the records.
+      seconds: since it was started.
+      is_done: whether all that it does is done.
+
+    Returns:
+      the seconds of all its starts, each of which goes on where the one before stopped.
+    """
+    total = round(_read_record(logs, job).get("seconds", 0.0) + seconds, 1)
+    record = {"words": job.all_words() if is_done else None, "seconds": total}
+    storage.write_json(_record_path(logs, job), record)
+    return total
 
 
-def _record(logs: Path, job: Job) -> Path:
-    return logs / f"{job.name}.finished.json"
+def _read_record(logs: Path, job: Job) -> dict[str, Any]:
+    """What is known of earlier starts; nothing where the file is damaged: it is run again then."""
+    with suppress(UserError):
+        record = storage.read_json(_record_path(logs, job))
+        if isinstance(record, dict) and isinstance(record.get("seconds"), int | float):
+            return record
+    return {}
+
+
+def _record_path(logs: Path, job: Job) -> Path:
+    return logs / f"{job.name}.ended.json"
 
 
 def _prepare(parent: int, cores: frozenset[int]) -> None:

@@ -18,6 +18,7 @@ from stair_jax.run.job_list import Jobs, Kind, in_order, path_seconds
 from stair_jax.run.job_places import Place, free_place
 from stair_jax.stopping import heed
 
+_ERROR = "stair_jax: error: "  # in front of what a command says of a user's mistake
 _POLL = 0.3  # seconds between two looks at the jobs
 _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit status of a job that was asked to stop
 
@@ -52,7 +53,7 @@ class Outcome:
     """How a list of jobs went.
 
     Attributes:
-      done: seconds of each job that is done, also before.
+      done: seconds of all starts of each job that is done, also before.
       failed: what each job that failed said last.
       skipped: of each job that was skipped, the failed one that it needs.
       left: jobs that were stopped, or not started, because the time was up.
@@ -203,13 +204,14 @@ class JobQueue:
 
     def _end(self, name: str, status: int, seconds: float) -> None:
         job = self._jobs[name]
+        total = job_process.write_ended(job, self._logs, seconds, status == 0)
         if status == 0:
-            job_process.write_finished(job, self._logs, seconds)
-            self._outcome.done[name] = seconds
+            self._outcome.done[name] = total
             say(f"{name}: done in {duration(seconds)}; {self._progress()}")
             return
         path = job_process.log_path(self._logs, job)
-        reason = job_process.last_line(path) or f"exit status {status}, see {path}"
+        said = job_process.last_line(path).removeprefix(_ERROR)
+        reason = said or f"exit status {status}, see {path}"
         self._outcome.failed[name] = reason
         say(f"{name}: failed in {duration(seconds)} (exit status {status}): {reason}")
         self._skip(name)
@@ -265,9 +267,11 @@ class JobQueue:
             self._sleep(_POLL)
         for name, running in list(self._running.items()):
             del self._running[name]
-            status = running.process.poll() or 0
-            if status not in _STOPPED:
-                self._end(name, status, self._clock() - running.began)
+            status, seconds = running.process.poll() or 0, self._clock() - running.began
+            if status in _STOPPED:
+                job_process.write_ended(self._jobs[name], self._logs, seconds, is_done=False)
+            else:
+                self._end(name, status, seconds)
 
     def _kill(self) -> None:
         """Ends what runs at once."""

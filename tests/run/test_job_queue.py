@@ -140,7 +140,7 @@ def test_late_words_are_read_when_the_job_starts(make, tmp_path):
     host.start = record
     host.run([first, second])
     assert seen == [["program", "a"], ["program", "b", "--chosen"]]
-    record = json.loads((tmp_path / "b.finished.json").read_text())
+    record = json.loads((tmp_path / "b.ended.json").read_text())
     assert record["words"] == ["b", "--chosen"]
 
 
@@ -166,6 +166,14 @@ def test_the_time_that_is_left_follows_the_pace_of_what_is_done(make, tmp_path, 
     host.run([make(f"j{i}") for i in range(6)])
     lines = [line for line in capsys.readouterr().err.splitlines() if "done in" in line]
     assert lines[1].endswith("0 running, 4 waiting, about 40.0 s left")
+
+
+def test_the_seconds_of_a_job_are_those_of_all_its_starts(make, tmp_path):
+    """30 s until the time was up, then 20 s more: 50, by which the next of its kind is judged."""
+    Host(tmp_path, seconds={"long": 50}).run([make("long", seconds=100.0)], seconds=30.0)
+    host = Host(tmp_path, seconds={"long": 20})
+    assert host.run([make("long", seconds=100.0)]).done == {"long": 50}
+    assert Host(tmp_path).run([make("long", seconds=100.0)]).done == {"long": 50}
 
 
 def test_a_job_waits_for_an_earlier_process_of_its_own(make, tmp_path):

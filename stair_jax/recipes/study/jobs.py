@@ -224,8 +224,14 @@ class _Sweep:
     tail: str = ""
 
     def cell(self, study: Study, cell: str, sources: Sequence[str], seconds: float) -> Job:
-        """The job of a cell, which takes over what it can from the sources."""
+        """The job of a cell, which takes over what it can from the sources.
+
+        Of another cell of the sweep it takes what is there also where that cell has failed, say for
+        want of pairs.
+        """
         name = f"{cell}{self.tail}"
+        cells = [each for each in sources if each.startswith(f"{self.folder}/")]
+        runs = [each for each in sources if each not in cells]
         words = (
             "sweep",
             *_what(study, self.recipe),
@@ -233,11 +239,11 @@ class _Sweep:
             f"--only={name}",
             *self.vary,
             *([] if self.vary else [f"--config.seed={self.seed}"]),
-            *_taken(study, [each for each in sources if not each.startswith(f"{self.folder}/")]),
+            *_taken(study, runs),
             *_more(study, self.recipe),
         )
         product = study.workdir / self.folder / name / _last_stage(self.recipe) / _PRODUCT
-        return Job(f"{self.folder}/{name}", words, product, self.part, sources, seconds=seconds)
+        return Job(f"{self.folder}/{name}", words, product, self.part, runs, cells, seconds=seconds)
 
 
 def _run(
