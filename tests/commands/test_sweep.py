@@ -25,9 +25,10 @@ from stair_jax.evaluation.case import Answer, Case, Graded
 from stair_jax.evaluation.graded_rows import graded_rows
 from stair_jax.evaluation.tabulate import Result, tabulate
 from stair_jax.evaluation.writers import write_table
-from stair_jax.run import sweep, sweep_grid
+from stair_jax.run import sweep_grid
 from stair_jax.run.lock import locked
 from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.run.sweep import save_manifest
 from stair_jax.run.sweep_manifest import Manifest, read_manifest, write_manifest
 
 ROOT = Path(launch.__file__).parents[1]
@@ -478,6 +479,6 @@ def test_processes_that_share_a_sweep_wait_for_each_other_and_keep_all_cells(tmp
     entered.wait()
     with pytest.raises(UserError, match="is in use"), locked(tmp_path):
         pass
-    sweep.save_manifest(tmp_path, mine)
+    save_manifest(tmp_path, mine)
     other.join()
     assert read_manifest(tmp_path).cells == {**theirs.cells, **mine.cells}
