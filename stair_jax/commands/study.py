@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--only", "JOB", "these jobs, and what they need; * for any text", **repeated)
     add("--gpus", "N", "how many GPUs; default: all that are found, 0 for CPUs", type=int)
     add("--per-gpu", "N", "jobs that share a GPU; default 4", type=int, default=4)
-    add("--memory", "SHARE", "of a GPU that these take together; default .84", type=float)
+    add("--memory", "SHARE", "of a GPU that these take together; default .84", type=float, default=0.84)
     add("--cpu-jobs", "N", "jobs on CPUs at a time; default 2", type=int, default=2)
     add("--minutes", "M", "stop after so long, and start nothing that would not end", type=float)
     for flag, text in (
@@ -103,10 +103,10 @@ def summary(outcome: Outcome, logs: Path) -> str:
         f"{name} failed: {reason} ({logs / name}.log)" for name, reason in outcome.failed.items()
     ]
     if outcome.skipped:
-        lines.append(f"{len(outcome.skipped)} jobs were skipped, as they need one that failed")
+        lines.append(f"skipped, as they need one that failed: {len(outcome.skipped)}")
     if outcome.left:
-        lines.append(f"{len(outcome.left)} jobs are left: the same command goes on")
-    return "\n".join([*lines, f"{len(outcome.done)} jobs are done"])
+        lines.append(f"left, to be run by the same command: {len(outcome.left)}")
+    return "\n".join([*lines, f"jobs that are done: {len(outcome.done)}"])
 
 
 def _study(arguments: Arguments) -> Study:
@@ -139,18 +139,19 @@ def _seeds(flag: str, text: str) -> list[int]:
 
 
 def _places(options: argparse.Namespace) -> list[job_places.Place]:
-    memory = 0.84 if options.memory is None else options.memory
     for flag, is_good, what in (
         ("--per-gpu", options.per_gpu >= 1, "at least 1"),
         ("--cpu-jobs", options.cpu_jobs >= 1, "at least 1"),
-        ("--memory", 0 < memory <= 1, "above 0 and at most 1"),
+        ("--memory", 0 < options.memory <= 1, "above 0 and at most 1"),
         ("--gpus", options.gpus is None or options.gpus >= 0, "at least 0"),
         ("--minutes", options.minutes is None or options.minutes > 0, "above 0"),
     ):
         if not is_good:
             raise UserError(f"{flag} must be {what}")
     gpus = job_places.choose_gpus(job_places.find_gpus(), options.gpus)
-    places = job_places.make_places(gpus, options.per_gpu, memory, options.cpu_jobs, _cores())
+    places = job_places.make_places(
+        gpus, options.per_gpu, options.memory, options.cpu_jobs, _cores()
+    )
     devices = dict.fromkeys(place.device for place in places)
     say(f"{len(places)} jobs at a time on {', '.join(devices)}")
     return places

@@ -116,7 +116,8 @@ class JobQueue:
                 if not self._running and not is_held:
                     break
                 if self._is_up() and self._running:
-                    say(f"the time is up: {len(self._running)} jobs are asked to save and stop")
+                    names = ", ".join(self._running)
+                    say(f"the time is up, and asked to save and stop are: {names}")
                     self._stop()
                     break
                 self._sleep(_POLL)
@@ -137,7 +138,7 @@ class JobQueue:
             if seconds is not None:
                 self._outcome.done[name] = seconds
         waiting = len(self._waiting())
-        say(f"{len(self._jobs)} jobs: {len(self._outcome.done)} are done, {waiting} to run")
+        say(f"jobs: {len(self._jobs)}, of which {len(self._outcome.done)} done, {waiting} to run")
 
     def _start_jobs(self) -> bool:
         """Starts what there is room for; whether a job has to wait for a process of its own."""

@@ -308,7 +308,7 @@ def test_a_queue_goes_on_after_a_kill_and_hands_signals_to_what_runs(tmp_path):
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate()
     assert stopped.returncode == 130
-    assert "2 jobs: 1 are done, 1 to run" in said and "interrupted" in said
+    assert "jobs: 2, of which 1 done, 1 to run" in said and "interrupted" in said
     assert (tmp_path / "saved").read_text() == "bb"  # once each
 
     (tmp_path / "go").touch()

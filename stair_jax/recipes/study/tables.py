@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_REAL = ("strongreject*.refusals", "xstest*", "gsm8k.accuracy", "tokens", "steps")
+_REAL = (
+    "strongreject*.refusals",
+    "xstest_unsafe.refusals",
+    "xstest_safe.over_refusal",
+    "gsm8k.accuracy",
+    "tokens",
+    "steps",
+)
 _DEV = (
     "refused: harmful=dev_harmful.refusals",
     "refused: harmless=dev_harmless.over_refusal",
