@@ -231,6 +231,10 @@ def test_each_table_of_a_page_holds_the_command_that_makes_it(page):
     names = blocks.block_names(text)
     assert len(names) > 5
     for name in names:
-        words = blocks.command_of(blocks.read_block(text, name, page))
+        body = blocks.read_block(text, name, page)
+        if not blocks.has_table(body):
+            assert body == "\nNot run yet.\n\n"
+            continue
+        words = blocks.command_of(body)
         assert words[:2] == ["stair-jax", "table"]
         assert words[-2:] == [f"--into={page}", f"--block={name}"]

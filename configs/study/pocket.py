@@ -1,6 +1,6 @@
 r"""The study's arms in the pocket world, of one seed.
 
-    stair-jax --config=configs/study/pocket.py --workdir=runs/pocket_study/seed0
+    stair-jax --config=configs/study/pocket.py --workdir=runs/study/pocket_study/seed0
 
 docs/pocket_study.md says what the arms are, and how the tables of several seeds are made.
 """

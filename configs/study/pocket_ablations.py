@@ -1,7 +1,7 @@
 r"""The study's ablations in the pocket world: cells around the paper's recipe, of one seed.
 
     stair-jax sweep --config=configs/study/pocket_ablations.py \
-        --workdir=runs/pocket_ablations/seed0 --reuse=runs/pocket_study/seed0
+        --workdir=runs/study/pocket_ablations/seed0 --reuse=runs/study/pocket_study/seed0
 
 Another seed needs `--config.seed=1` and a folder of its own. docs/pocket_study.md says how the
 tables of several seeds are made.

@@ -1,6 +1,6 @@
 r"""Over-refusal by SFT data without look-alikes, and its mending, in the pocket world.
 
-    stair-jax --config=configs/study/pocket_narrow.py --workdir=runs/pocket_narrow/seed0
+    stair-jax --config=configs/study/pocket_narrow.py --workdir=runs/study/pocket_narrow/seed0
 
 docs/pocket_study.md says what the arms are, and how the tables of several seeds are made.
 """

@@ -1,7 +1,7 @@
 r"""Our recipe in the pocket world, and without one of its parts each, of one seed.
 
     stair-jax sweep --config=configs/study/pocket_parts.py \
-        --workdir=runs/pocket_parts/seed0 --reuse=runs/pocket_study/seed0
+        --workdir=runs/study/pocket_parts/seed0 --reuse=runs/study/pocket_study/seed0
 
 Another seed needs `--config.seed=1` and a folder of its own. docs/pocket_study.md says how the
 tables of several seeds are made.

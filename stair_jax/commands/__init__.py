@@ -10,6 +10,7 @@ A verb is a module with
 VERBS = (
     "run",
     "sweep",
+    "study",
     "plan",
     "show",
     "report",

@@ -102,7 +102,7 @@ def _of_blocks(options: argparse.Namespace) -> int:
             status |= blocks.has_table(body)
             continue
         try:
-            made = _made(_options(words) if words else options)
+            made = make_body(words) if words else _made(options)
         except UserError as error:
             if options.runs:
                 raise
@@ -134,9 +134,16 @@ def _made(options: argparse.Namespace) -> str:
     return blocks.make_block(make_markdown(_settings(options)), _command(options))
 
 
-def _options(words: Sequence[str]) -> argparse.Namespace:
-    """The flags of the command in a block."""
-    return read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options
+def make_body(words: Sequence[str]) -> str:
+    """What a command puts into its block.
+
+    Args:
+      words: of the command, `stair-jax table` first.
+
+    Raises:
+      UserError: the flags are wrong, or there are no such answers.
+    """
+    return _made(read_arguments(make_parser("table", SUMMARY, add_flags), words[2:]).options)
 
 
 def _settings(options: argparse.Namespace) -> TableSettings:

@@ -73,6 +73,21 @@ def find_runs(names: Sequence[str], stage: str = "") -> list[EvaluatedRun]:
     return _numbered(_with_arms(found, unnamed), given)
 
 
+def has_evaluation(folder: Path, stage: str = "") -> bool:
+    """Whether a run, or a cell of a sweep, has finished an evaluation.
+
+    Args:
+      folder: of the run or sweep.
+      stage: of the run; empty: any.
+
+    Raises:
+      UserError: a record in the folder is damaged.
+    """
+    manifest = read_manifest(folder)
+    runs = [folder] if manifest is None else [folder / cell for cell in manifest.cells]
+    return any(_run(run, "", stage) is not None for run in runs)
+
+
 def _split(name: str) -> list[tuple[str, Path]]:
     """The arm that the user gives, and the folders."""
     arm, equals, path = name.partition("=")

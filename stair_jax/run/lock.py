@@ -3,15 +3,18 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
 
 _FILE = ".lock"
+_POLL = 0.05  # seconds between two tries
 
 
 def lock_holder(workdir: Path) -> str:
@@ -35,10 +38,14 @@ def is_locked(workdir: Path) -> bool:
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, patience: float = 0.0) -> Iterator[None]:
     """Makes `workdir` and keeps other runs out of it.
 
     The operating system gives the lock of a process up when it dies, so that no stale one is left.
+
+    Args:
+      workdir: folder of a run or sweep.
+      patience: seconds for which it is waited until another one leaves it.
 
     Raises:
       UserError: another run uses the folder.
@@ -48,7 +55,7 @@ def locked(workdir: Path) -> Iterator[None]:
         file = open(path, "a+")  # noqa: SIM115 (closed below, which gives the lock up)
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _wait_for(file, patience)
         except BlockingIOError as error:
             file.seek(0)
             raise UserError(
@@ -66,3 +73,15 @@ def locked(workdir: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _wait_for(file: TextIO, patience: float) -> None:
+    """Takes the lock of a file, or raises a BlockingIOError when the patience is over."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_POLL)

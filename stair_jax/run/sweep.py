@@ -30,6 +30,8 @@ from stair_jax.run.sweep_manifest import Manifest, read_manifest, write_manifest
 from stair_jax.run.workdir import is_complete, look
 from stair_jax.stopping import heed
 
+_PATIENCE = 30.0  # seconds for another process that writes the manifest
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -222,10 +224,13 @@ def evaluate_something(cells: Iterable[Cell]) -> bool:
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest of a sweep, in the first process of a run, unless it is there."""
+    """Writes the manifest of a sweep, in the first process of a run, unless it is there.
+
+    Several processes may share a sweep, and add cells at the same time.
+    """
     if collectives.is_main() and read_manifest(folder) != manifest:
-        with locked(folder):
-            write_manifest(folder, manifest)
+        with locked(folder, _PATIENCE):
+            write_manifest(folder, merged_manifest(folder, manifest))
 
 
 def _own(cell: Cell, redo: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -25,7 +26,10 @@ from stair_jax.evaluation.graded_rows import graded_rows
 from stair_jax.evaluation.tabulate import Result, tabulate
 from stair_jax.evaluation.writers import write_table
 from stair_jax.run import sweep_grid
+from stair_jax.run.lock import locked
 from stair_jax.run.stage import Artifact, Stage, stage_input
+from stair_jax.run.sweep import save_manifest
+from stair_jax.run.sweep_manifest import Manifest, read_manifest, write_manifest
 
 ROOT = Path(launch.__file__).parents[1]
 CONFIG = """
@@ -457,3 +461,24 @@ def test_a_sweep_that_was_stopped_goes_on(config, tmp_path, number, status):
     ran = ["size-2/first", "size-2/second", "size-3/second", "size-3/second", "size-4/second"]
     assert log.read_text().split() == ran
     assert storage.read_json(tmp_path / "s/size-4/second/out.json") == 4
+
+
+def test_processes_that_share_a_sweep_wait_for_each_other_and_keep_all_cells(tmp_path):
+    mine = Manifest("c", (), {"mine": {"first.size": "1"}})
+    theirs = Manifest("c", (), {"theirs": {"first.size": "2"}})
+    entered = threading.Event()
+
+    def write():
+        with locked(tmp_path):
+            entered.set()
+            time.sleep(0.2)
+            write_manifest(tmp_path, theirs)
+
+    other = threading.Thread(target=write)
+    other.start()
+    entered.wait()
+    with pytest.raises(UserError, match="is in use"), locked(tmp_path):
+        pass
+    save_manifest(tmp_path, mine)
+    other.join()
+    assert read_manifest(tmp_path).cells == {**theirs.cells, **mine.cells}

@@ -1,0 +1,130 @@
+"""An archive of what later analysis of a study needs, in parts that can be carried one by one."""
+
+import argparse
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from stair_jax import storage
+from stair_jax.commands.flags import listed
+from stair_jax.errors import UserError, did_you_mean
+from stair_jax.monitoring import say
+
+# Of each, patterns of the names of files, and of the folder that they are in.
+WHAT = {
+    "tables": (
+        ("*.md", "*.json", "*.jsonl", "*.csv", "*.log"),
+        ("*",),
+    ),
+    "adapters": (("*",), ("hf",)),
+    "trees": (("trees.jsonl.gz",), ("*",)),
+}
+_LEFT_OUT = ("checkpoints", "shards", "figures")  # folders, beside the hidden ones
+_MEGABYTE = 10**6
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `stair-jax study` about archives."""
+    parser.add_argument(
+        "--pack",
+        metavar="FILE.tar.xz",
+        help="write an archive of what is there alone: FILE.tar.xz.000, .001, ...; "
+        "`cat FILE.tar.xz.* | tar xJ` unpacks it",
+    )
+    parser.add_argument(
+        "--what",
+        metavar="LIST",
+        default="tables",
+        help=f"of the archive, of {', '.join(WHAT)}; default tables: answers, verdicts, pairs, "
+        "metrics, records and logs too",
+    )
+    parser.add_argument(
+        "--part-megabytes",
+        metavar="N",
+        type=float,
+        default=15.0,
+        help="most megabytes of a part of the archive; default 15",
+    )
+
+
+def execute(options: argparse.Namespace, workdir: Path) -> None:
+    """Writes the archive that the flags describe.
+
+    Raises:
+      UserError: a flag is wrong, there is nothing to pack, or it cannot be written.
+    """
+    what = listed([options.what])
+    for name in what:
+        if name not in WHAT:
+            raise UserError(f"--what={name}: there is no such thing: {did_you_mean(name, WHAT)}")
+    if not options.pack.endswith(".tar.xz"):
+        raise UserError(f"--pack={options.pack}: the name has to end in .tar.xz")
+    if options.part_megabytes <= 0:
+        raise UserError("--part-megabytes must be above 0")
+    files = sorted({path for name in what for path in _files(workdir, name)})
+    if not files:
+        raise UserError(f"{workdir} holds nothing of: {', '.join(what)}")
+    path = Path(options.pack).expanduser()
+    for old in path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"):
+        with storage.writing(old):
+            old.unlink()
+    parts = _Parts(path, int(options.part_megabytes * _MEGABYTE))
+    with storage.writing(path), parts, tarfile.open(fileobj=parts, mode="w|xz") as archive:
+        for file in files:
+            archive.add(file, file.relative_to(workdir).as_posix())
+    say(f"{len(files)} files in {parts.count} parts: {path}.000 ...")
+
+
+def _files(workdir: Path, what: str) -> Iterator[Path]:
+    """The files of one kind, without hidden ones."""
+    names, folders = WHAT[what]
+    for where, below, found in os.walk(workdir):
+        folder = Path(where)
+        below[:] = [name for name in below if not name.startswith(".") and name not in _LEFT_OUT]
+        if what == "tables" and "hf" in below:
+            below.remove("hf")
+        if any(fnmatchcase(folder.name, pattern) for pattern in folders):
+            for name in found:
+                is_hidden = name.startswith(".")
+                if not is_hidden and any(fnmatchcase(name, pattern) for pattern in names):
+                    yield folder / name
+
+
+class _Parts(io.RawIOBase):
+    """A stream that is written into files of a size at most: PATH.000, PATH.001, ..."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size, self._left = path, size, 0
+        self._file: io.BufferedWriter | None = None
+        self.count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        block = memoryview(data)  # type: ignore[arg-type]
+        done = 0
+        while done < len(block):
+            if not self._left:
+                self._next()
+            piece = block[done : done + self._left]
+            assert self._file is not None
+            self._file.write(piece)
+            done += len(piece)
+            self._left -= len(piece)
+        return done
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+    def _next(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        storage.make_folder(self._path.parent)
+        self._file = open(f"{self._path}.{self.count:03d}", "wb")  # noqa: SIM115 (see close)
+        self._left, self.count = self._size, self.count + 1

@@ -1,0 +1,328 @@
+"""The study as a list of jobs: which run needs which, and what it takes over from where.
+
+Each job is a command of `stair-jax` whose working folder, below that of the study, is its name. The
+seconds are rough: on an H200 whose jobs share it by four, with a model of 0.5B (docs/study.md).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from stair_jax import recipes
+from stair_jax.recipes.study.choice import CANDIDATES, CHOICE_FILE, chosen_overrides
+from stair_jax.recipes.study.real import DATA, ITERATIONS
+from stair_jax.run.job_list import Job, Jobs, by_name
+from stair_jax.run.sweep_grid import SEED
+
+# In the order in which they are wanted.
+PARTS = ("arms", "dev", "judges", "baselines", "sweeps", "pocket", "pocket_ablations")
+CHOICE = "choice"
+_DEV_SEEDS = 2  # of the candidates
+_ABLATION_SEEDS = 3  # of the pocket world's ablations
+_CACHE = ".jax_cache"
+_PRODUCT = "table.json"  # of the evaluation that ends each run
+# Seconds of a job that trains and asks; of one that searches before; of another iteration's run.
+_TRAINING, _SEARCH, _ITERATION = 150.0, 420.0, 500.0
+_ARM_SECONDS = {
+    "sft": 700.0,
+    "offline": 500.0,
+    "self_rewarding": 700.0,
+    "deliberative": 500.0,
+    "trees": 300.0,
+    "steps": 300.0,
+    "test_time": 900.0,
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is of, and where it is.
+
+    Attributes:
+      workdir: of all its runs.
+      data: folder that `stair-jax data study` has made.
+      model: argument of the recipes: a hub id or folder, with `,full` behind for all parameters.
+      seeds: of the arms on real models; the first one is that of baselines and sweeps.
+      pocket_seeds: of the arms in the pocket world.
+      overrides: further flags of each run.
+    """
+
+    workdir: Path
+    data: str = DATA
+    model: str = ""
+    seeds: Sequence[int] = (0, 1, 2)
+    pocket_seeds: Sequence[int] = (0, 1, 2, 3, 4)
+    overrides: Sequence[str] = ()
+
+    @property
+    def dev_seeds(self) -> Sequence[int]:
+        """The seeds of the candidates among which one is chosen."""
+        return self.seeds[:_DEV_SEEDS]
+
+
+def study_jobs(study: Study) -> Jobs:
+    """All jobs of a study; each stands behind those that it waits for."""
+    makers = (_sft, _iterations, _candidates, _ours, _judges, _baselines, _sweeps, _pocket)
+    jobs = by_name(job for make in makers for job in make(study))
+    return {name: replace(job, rank=PARTS.index(job.part)) for name, job in jobs.items()}
+
+
+def _sft(study: Study) -> Iterator[Job]:
+    for seed in study.seeds:
+        yield _run(study, f"{seed}/sft", "arms", "study_sft", seed)
+
+
+def _iterations(study: Study) -> Iterator[Job]:
+    """The paper's recipe: each run takes over the iterations before."""
+    for seed in study.seeds:
+        before = f"{seed}/sft"
+        for number in range(1, ITERATIONS + 1):
+            name = f"{seed}/iter{number}"
+            yield _run(study, name, "arms", f"study_iter{number}", seed, (before,), _ITERATION)
+            before = name
+
+
+def _candidates(study: Study) -> Iterator[Job]:
+    """Variants of our recipe after one iteration, and the choice among them."""
+    names = []
+    for seed in study.dev_seeds:
+        for job in _rates(study, seed, CANDIDATES, "dev"):
+            names.append(job.name)
+            yield job
+    seeds = ",".join(map(str, study.dev_seeds))
+    words = ("study", "--choose", f"--workdir={study.workdir}", f"--seeds={seeds}")
+    yield Job(
+        CHOICE,
+        words,
+        study.workdir / CHOICE_FILE,
+        "dev",
+        after=[f"{seed}/sft" for seed in study.dev_seeds],
+        behind=names,
+        place="cpu",
+        seconds=5.0,
+    )
+
+
+def _rates(study: Study, seed: int, cells: Sequence[str], part: str) -> Iterator[Job]:
+    """Cells of the sweep `rates`, of which those at the temperature 0.9 have one search."""
+    vary = f"--vary={SEED}={','.join(map(str, study.dev_seeds))}"
+    sweep = _Sweep("rates", "study_rates", seed, part, vary=(vary,), tail=f"_{SEED}-{seed}")
+    for cell in cells:
+        searches = cell.startswith("temperature") or cell == "n_64"
+        sources = [f"{seed}/sft"] + ([] if searches else [f"rates/temperature_0.9{sweep.tail}"])
+        yield sweep.cell(study, cell, sources, _SEARCH if searches else _TRAINING)
+
+
+def _ours(study: Study) -> Iterator[Job]:
+    """Our recipe by the variant that was chosen; its first iteration may be one of the sweep."""
+    late = partial(chosen_overrides, study.workdir)
+    for seed in study.seeds:
+        before = [f"{seed}/sft"]
+        for number in range(1, ITERATIONS + 1):
+            name, recipe = f"{seed}/ours{number}", f"study_ours{number}"
+            job = _run(study, name, "arms", recipe, seed, before, _ITERATION, [CHOICE])
+            if number == 1 and seed in study.dev_seeds:
+                job = replace(job, words=(*job.words, f"--reuse={study.workdir / 'rates'}"))
+            yield replace(job, late=late)
+            before = [name]
+
+
+def _judges(study: Study) -> Iterator[Job]:
+    first = study.seeds[0]
+    sweep = _Sweep("judges", "study_judges", first, "judges")
+    for cell in recipes.get_sweep("study_judges") or {}:
+        same = [f"{first}/iter1"] if cell == "policy" else []
+        yield sweep.cell(study, cell, [f"{first}/sft", *same], _SEARCH)
+
+
+def _baselines(study: Study) -> Iterator[Job]:
+    first = study.seeds[0]
+    for arm, before in (
+        ("trees", "iter1"),
+        ("offline", "sft"),
+        ("self_rewarding", "sft"),
+        ("deliberative", "sft"),
+        ("test_time", f"iter{ITERATIONS}"),
+    ):
+        name = f"{first}/{arm}"
+        yield _run(study, name, "baselines", f"study_{arm}", first, (f"{first}/{before}",))
+
+
+def _sweeps(study: Study) -> Iterator[Job]:
+    """Ablations of one seed. What a cell shares with another is made by one of the two."""
+    first = study.seeds[0]
+    sft = f"{first}/sft"
+    same = {  # as what another job makes, up to a stage behind the search
+        "parts/ours": [f"rates/temperature_1.2_{SEED}-{first}"],
+        **{
+            f"parts/{cell}": ["parts/ours"]
+            for cell in ("malformed_too", "no_length_control", "no_balance", "adaptive_rates")
+        },
+        "rewards/s": ["judges/rule_base"],
+        "sizes/n_32": ["rewards/s"],
+        "iterations/k_1": ["rewards/s"],
+        "iterations/k_2": ["iterations/k_1"],
+        "iterations/k_3": ["iterations/k_2"],
+        "iterations/epochs_3": ["iterations/k_1"],
+        "iterations/at_once": ["iterations/k_1"],
+    }
+    for name in ("parts", "rewards", "sizes", "iterations", "shares"):
+        sweep = _Sweep(name, f"study_{name}", first, "sweeps")
+        for cell in recipes.get_sweep(f"study_{name}") or {}:
+            shared = same.get(f"{name}/{cell}", [])
+            searches = name != "shares" and (not shared or name == "iterations")
+            yield sweep.cell(study, cell, [sft, *shared], _SEARCH if searches else _TRAINING)
+    yield _run(study, f"{first}/steps", "sweeps", "study_steps", first, (sft, "rewards/s"))
+    others = [cell for cell in recipes.get_sweep("study_rates") or {} if cell not in CANDIDATES]
+    yield from _rates(study, first, others, "sweeps")
+
+
+def _pocket(study: Study) -> Iterator[Job]:
+    """The same questions in the world with ground truth, on CPUs."""
+    for recipe, folder, seconds in (
+        ("study_pocket", "pocket_study", 1800.0),
+        ("study_pocket_narrow", "pocket_narrow", 600.0),
+    ):
+        for seed in study.pocket_seeds:
+            job = _run(study, f"{folder}/{SEED}{seed}", "pocket", recipe, seed, seconds=seconds)
+            yield _on_cpu(job)
+    for seed in study.pocket_seeds[:_ABLATION_SEEDS]:
+        for kind in ("ablations", "parts"):
+            name, recipe = f"pocket_{kind}/{SEED}{seed}", f"study_pocket_{kind}"
+            sweep = _Sweep(name, recipe, seed, "pocket_ablations")
+            for cell in recipes.get_sweep(recipe) or {}:
+                sources = [f"pocket_study/{SEED}{seed}"]
+                yield _on_cpu(sweep.cell(study, cell, sources, 360.0))
+
+
+def _on_cpu(job: Job) -> Job:
+    """A job of the pocket world; the reader without TensorFlow leaves room for others."""
+    words = (*job.words, "--config.sft.reader=datasets")
+    return replace(job, place="cpu", words=words)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """Cells of a recipe, a job each.
+
+    Attributes:
+      folder: below that of the study.
+      recipe: its name.
+      seed: of all cells, unless it is varied.
+      part: of the study.
+      vary: flags that vary more.
+      tail: what these add to the name of a cell.
+    """
+
+    folder: str
+    recipe: str
+    seed: int
+    part: str
+    vary: Sequence[str] = ()
+    tail: str = ""
+
+    def cell(self, study: Study, cell: str, sources: Sequence[str], seconds: float) -> Job:
+        """The job of a cell, which takes over what it can from the sources.
+
+        Of another cell of the sweep it takes what is there also where that cell has failed, say for
+        want of pairs.
+        """
+        name = f"{cell}{self.tail}"
+        cells = [each for each in sources if each.startswith(f"{self.folder}/")]
+        runs = [each for each in sources if each not in cells]
+        words = (
+            "sweep",
+            *_what(study, self.recipe),
+            f"--workdir={study.workdir / self.folder}",
+            f"--only={name}",
+            *self.vary,
+            *([] if self.vary else [f"--config.seed={self.seed}"]),
+            *_taken(study, runs),
+            *_more(study, self.recipe),
+        )
+        product = study.workdir / self.folder / name / _last_stage(self.recipe) / _PRODUCT
+        return Job(f"{self.folder}/{name}", words, product, self.part, runs, cells, seconds=seconds)
+
+
+def _run(
+    study: Study,
+    name: str,
+    part: str,
+    recipe: str,
+    seed: int,
+    sources: Sequence[str] = (),
+    seconds: float | None = None,
+    after: Sequence[str] = (),
+) -> Job:
+    """A run of its own, which takes over what it can from the sources."""
+    words = (
+        "run",
+        *_what(study, recipe),
+        f"--workdir={study.workdir / name}",
+        f"--config.seed={seed}",
+        *_taken(study, sources),
+        *_more(study, recipe),
+    )
+    product = study.workdir / name / _last_stage(recipe) / _PRODUCT
+    about = _ARM_SECONDS[name.rpartition("/")[2]] if seconds is None else seconds
+    return Job(name, words, product, part, (*sources, *after), seconds=about)
+
+
+def _what(study: Study, recipe: str) -> tuple[str, ...]:
+    is_real = not recipe.startswith("study_pocket")
+    return (f"--config={recipe}" + (f":{study.model}" if is_real and study.model else ""),)
+
+
+def _taken(study: Study, sources: Sequence[str]) -> list[str]:
+    return [f"--reuse={study.workdir / name}" for name in sources]
+
+
+def _more(study: Study, recipe: str) -> list[str]:
+    """Where data and compiled programs are, and what the user sets."""
+    cache = f"--config.runtime.compilation_cache={study.workdir / _CACHE}"
+    return [*_moved_data(recipe, study.data), cache, *study.overrides]
+
+
+def _moved_data(recipe: str, folder: str) -> list[str]:
+    """Flags by which a recipe finds the study's data in another folder."""
+    folder = folder.rstrip("/")
+    if folder == DATA:
+        return []
+    return [
+        f"--config.{name}={_moved(value, folder)}"
+        for name, value in _fields(recipe).items()
+        if DATA in str(value)
+    ]
+
+
+def _moved(value: Any, folder: str) -> Any:
+    """A value, or several, with another folder in front."""
+    if isinstance(value, str):
+        return folder + value.removeprefix(DATA) if value.startswith(DATA) else value
+    if isinstance(value, Mapping):
+        return {name: _moved(one, folder) for name, one in value.items()}
+    return tuple(_moved(one, folder) for one in value)
+
+
+@cache
+def _fields(recipe: str) -> dict[str, Any]:
+    """All that a recipe sets."""
+    return _leaves(recipes.get_config(recipe).to_dict())
+
+
+def _leaves(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name != "labelled":
+            found |= _leaves(value, f"{before}{name}.")
+        else:
+            found[before + name] = value
+    return found
+
+
+def _last_stage(recipe: str) -> str:
+    """The name of the stage that ends a run."""
+    return str(_fields(recipe)["stages"][-1]).rpartition(":")[2]

@@ -1,0 +1,243 @@
+"""The study as a list of jobs, the choice among variants, its pages and its archive."""
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from stair_jax import launch, recipes, storage
+from stair_jax.commands.config_file import load_config, load_sweep
+from stair_jax.commands.flags import make_parser, read_arguments
+from stair_jax.commands.help import verb_module
+from stair_jax.commands.study_tables import make_tables, page_files
+from stair_jax.errors import UserError
+from stair_jax.evaluation import blocks
+from stair_jax.recipes.study.choice import CANDIDATES, DevFigures, choose, chosen_overrides
+from stair_jax.recipes.study.jobs import PARTS, Study, study_jobs
+from stair_jax.recipes.study.tables import PAGES
+from stair_jax.run import sweep_grid
+from stair_jax.run.job_list import in_order
+from stair_jax.run.run_config import read_config
+from stair_jax.stages import STAGES
+
+ROOT = Path(recipes.__file__).parents[2]
+STUDY = Study(Path("runs/study"), "elsewhere/data", "models/own")
+JOBS = study_jobs(STUDY)
+CHOOSES = "choice"
+
+
+def read_job(job):
+    """The run of a job, as its command reads it; None: it is none."""
+    verb, *words = job.words
+    module = verb_module(verb)
+    arguments = read_arguments(make_parser(verb, module.SUMMARY, module.add_flags), words)
+    if verb == "study":
+        return None
+    overrides = list(arguments.overrides)
+    if verb == "sweep":
+        options = arguments.options
+        own = sweep_grid.read_own(load_sweep(options.config), options.config)
+        varied = sweep_grid.grid(sweep_grid.parse_vary(options.vary))
+        cells = sweep_grid.product(own, varied)
+        (name,) = sweep_grid.chosen(list(cells), options.only)
+        assert job.name == f"{Path(options.workdir).relative_to(STUDY.workdir)}/{name}"
+        overrides += sweep_grid.overrides_of(cells[name])
+    else:
+        assert job.name == str(Path(arguments.options.workdir).relative_to(STUDY.workdir))
+    return read_config(load_config(arguments.options.config), STAGES, overrides)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {name: read_job(job) for name, job in JOBS.items()}
+
+
+def test_each_job_is_a_command_that_can_be_read(runs):
+    for name, run in runs.items():
+        if name == CHOOSES:
+            continue
+        assert JOBS[name].product.parent.name == run.stages[-1].name, name
+        assert run.stages[-1].kind == "evaluate"
+        assert "data/study/" not in str(run.effective()).replace("elsewhere/data", "")
+        seed = re.search(r"seed-?(\d)|^(\d)/", name)
+        assert run.seed == int(seed[1] or seed[2]) if seed else run.seed == 0
+
+
+def test_every_recipe_of_the_study_has_its_jobs():
+    used = {word for job in JOBS.values() for word in job.words if word.startswith("--config=")}
+    used = {word.removeprefix("--config=").partition(":")[0] for word in used}
+    assert used == {name for name in recipes.RECIPES if name.startswith("study_")}
+    swept = {
+        "judges": "study_judges",
+        "parts": "study_parts",
+        "pocket_parts/seed2": "study_pocket_parts",
+    }
+    for folder, recipe in swept.items():
+        cells = {name.removeprefix(f"{folder}/") for name in JOBS if name.startswith(f"{folder}/")}
+        assert cells == set(recipes.get_sweep(recipe))
+
+
+def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
+    """At least the SFT, and the search too where the list says that it is the same."""
+    for name, job in JOBS.items():
+        if name == CHOOSES:
+            continue
+        own = {e.name: e.stage.identity() for e in runs[name].stages if e.kind != "evaluate"}
+        for other in job.waits_for:
+            if other == CHOOSES:
+                continue
+            theirs = {e.name: e.stage.identity() for e in runs[other].stages}
+            shared = {stage for stage in own if own[stage] == theirs.get(stage)}
+            assert shared, (name, other)
+            if not other.endswith("/sft") and not other.startswith("pocket"):
+                assert any("search" in stage for stage in shared), (name, other)
+    for seed in STUDY.dev_seeds:  # the plain recipe, which may be chosen
+        mine, cell = runs[f"{seed}/ours1"], runs[f"rates/{CANDIDATES[0]}_seed-{seed}"]
+        for one, other in zip(mine.stages[:-2], cell.stages[:-1], strict=True):
+            assert (one.name, one.stage.identity()) == (other.name, other.stage.identity())
+
+
+def test_the_table_of_arms_goes_first_and_only_pocket_jobs_run_on_cpus():
+    order = in_order(JOBS)
+    parts = [JOBS[name].part for name in order if JOBS[name].place == "gpu"]
+    last = max(i for i, part in enumerate(parts) if part == "arms")
+    assert set(parts[: last + 1]) == {"arms", "dev"}
+    on_cpus = {job.part for job in JOBS.values() if job.place == "cpu" and job.name != CHOOSES}
+    assert on_cpus == {"pocket", "pocket_ablations"}
+    assert {job.part for job in JOBS.values()} == set(PARTS)
+
+
+BASE = DevFigures(refusals=0.35, over_refusal=0.36, accuracy=0.15)
+
+
+def test_the_choice_is_the_most_refusals_among_those_that_cost_nothing():
+    candidates = {
+        "refuses all": DevFigures(0.95, 0.60, 0.15),  # .24 above the base
+        "forgets": DevFigures(0.90, 0.30, 0.11),  # .04 below
+        "at both limits": DevFigures(0.70, 0.38, 0.12),
+        "careful": DevFigures(0.60, 0.10, 0.20),
+    }
+    assert choose(BASE, candidates) == ("at both limits", True)
+
+
+def test_without_one_that_qualifies_the_difference_of_refusals_counts():
+    candidates = {
+        "a": DevFigures(0.90, 0.70, 0.15),  # .20
+        "b": DevFigures(0.75, 0.45, 0.15),  # .30
+        "c": DevFigures(0.55, 0.30, 0.05),  # .25, and GSM8K is lost
+    }
+    assert choose(BASE, candidates) == ("b", False)
+
+
+def write_table(folder, model, shares, run):
+    """A finished stage `dev` with the shares of ten answers each, and its run."""
+    columns, cells = [], []
+    names = ("dev_harmful.refusals", "dev_harmless.over_refusal", "dev_gsm8k.accuracy")
+    for name, share in zip(names, shares, strict=True):
+        benchmark, metric = name.split(".")
+        columns.append({"benchmark": benchmark, "attack": "none", "metric": metric})
+        cells.append({"value": share, "metric": metric, "n": 10})
+    table = {
+        "schema": 1,
+        "rows": [{"model": model, "method": "greedy"}],
+        "columns": columns,
+        "cells": [cells],
+        "costs": [{"answers": 30}],
+        "compared": [],
+        "judges": {},
+        "calibrations": [],
+        "pairs": [],
+        "num_samples": 10,
+    }
+    storage.write_json(folder / run / "dev/table.json", table)
+
+
+def test_the_choice_is_made_of_the_tables_of_both_seeds(tmp_path, capsys):
+    for seed in (0, 1):
+        write_table(tmp_path, "base", (0.3, 0.3, 0.2), f"{seed}/sft")
+        write_table(tmp_path, "ours1", (0.6, 0.3, 0.2), f"rates/{CANDIDATES[0]}_seed-{seed}")
+    # Over-refusal .2 and .4: .3 on average. Without the second seed .7 would be the most.
+    write_table(tmp_path, "ours1", (0.6, 0.2, 0.2), f"rates/{CANDIDATES[1]}_seed-0")
+    write_table(tmp_path, "ours1", (0.64, 0.4, 0.2), f"rates/{CANDIDATES[1]}_seed-1")
+    write_table(tmp_path, "ours1", (0.7, 0.3, 0.2), f"rates/{CANDIDATES[2]}_seed-0")
+    words = ["stair-jax", "study", "--choose", f"--workdir={tmp_path}"]
+    assert launch.main(words) == 0
+    assert capsys.readouterr().out.startswith("temperature_0.9 of 2: ")
+    made = json.loads((tmp_path / "choice.json").read_text())
+    assert made["variant"] == CANDIDATES[1] and made["qualifies"]
+    assert made["figures"][CANDIDATES[1]] == pytest.approx(
+        {"refusals": 0.62, "over_refusal": 0.3, "accuracy": 0.2}
+    )
+    assert set(made["missing"]) == set(CANDIDATES[2:])
+    assert chosen_overrides(tmp_path) == ["--config.search.temperature=0.9"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_of_a_page_are_those_of_the_list(page):
+    assert blocks.block_names((ROOT / f"docs/{page}.md").read_text()) == [
+        block.name for block in PAGES[page]
+    ]
+
+
+def test_tables_without_runs_say_so_and_those_that_are_there_stay(tmp_path):
+    runs, docs = tmp_path / "runs", tmp_path / "docs"
+    runs.mkdir()
+    kept = "\n| a |\n| --- |\n| 1 |\n\n"
+    page = "# P\n<!-- table: judges -->\n\n<!-- end of table: judges -->\n"
+    page += f"<!-- table: parts -->\n{kept}<!-- end of table: parts -->\n"
+    storage.write_text(docs / "study.md", page)
+    make_tables(page_files(str(docs), runs), runs)
+    text = (docs / "study.md").read_text()
+    assert blocks.read_block(text, "parts", "") == kept
+    said = blocks.read_block(text, "judges", "")
+    assert said.startswith("\nNot run yet: no run of judges in ") and "evaluate" in said
+    made = (docs / "pocket_study.md").read_text()
+    assert blocks.block_names(made) == [block.name for block in PAGES["pocket_study"]]
+    with pytest.raises(UserError, match=r"study\.md or pocket_study\.md"):
+        page_files("docs/other.md", runs)
+
+
+def test_an_archive_comes_in_parts_that_make_one(tmp_path):
+    study, out = tmp_path / "study", tmp_path / "out"
+    noise = bytes(range(256)) * 40
+    for name in ("0/sft/dev/table.json", "0/sft/dev/answers/base.greedy.jsonl", "logs/0/sft.log"):
+        storage.write_text(study / name, noise.hex() + name)
+    for name in ("0/sft/sft/hf/adapter.json", "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
+        storage.write_text(study / name, name)
+    words = ["stair-jax", "study", f"--workdir={study}", f"--pack={out}/a.tar.xz"]
+    assert launch.main([*words, "--part-megabytes=0.0002"]) == 0
+    parts = sorted(out.iterdir())
+    assert len(parts) > 1 and all(part.stat().st_size <= 200 for part in parts)
+    whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
+    with tarfile.open(fileobj=whole) as archive:
+        assert archive.getnames() == [
+            "0/sft/dev/answers/base.greedy.jsonl",
+            "0/sft/dev/table.json",
+            "logs/0/sft.log",
+        ]
+    assert launch.main([*words, "--what=adapters,trees"]) == 0
+    (one,) = out.iterdir()
+    with tarfile.open(one) as archive:
+        assert archive.getnames() == ["0/i/trees.jsonl.gz", "0/sft/sft/hf/adapter.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--workdir is missing"),
+        (["--workdir=w", "--seeds=0,0"], "different seeds"),
+        (["--workdir=w", "--per-gpu=0"], "at least 1"),
+        (["--workdir=w", "--gpus=9"], "this host shows"),
+        (["--workdir=w", "--data=none"], "holds no sft.jsonl"),
+        (["--workdir=w", "--parts=arm"], "no such part"),
+        (["--workdir=w", "--pack=a.zip"], r"\.tar\.xz"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_written(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launch.main(["stair-jax", "study", *flags]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
