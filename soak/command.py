@@ -55,6 +55,7 @@ class Command:
             "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start compiles the modules anew
         if self.optimised:  # computing takes longer than compiling
             environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
         command = [sys.executable, *self.arguments, f"--workdir={workdir}"]

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def format_jobs(jobs: Jobs, logs: Path) -> str:
     for name in job_list.in_order(jobs):
         job = jobs[name]
         state = "done" if finished_seconds(job, logs) is not None else duration(job.seconds)
-        words = " ".join(job.words)
+        words = shlex.join(["stair-jax", *job.words])
         lines.append(f"{name:<{width}}  {job.part:<16}  {job.place}  {state:<12}  {words}")
     return "\n".join(lines)
 
