@@ -42,7 +42,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--only", "JOB", "these jobs, and what they need; * for any text", **repeated)
     add("--gpus", "N", "how many GPUs; default: all that are found, 0 for CPUs", type=int)
     add("--per-gpu", "N", "jobs that share a GPU; default 4", type=int, default=4)
-    add("--memory", "SHARE", "of a GPU that these take together; default .84", type=float, default=0.84)
+    add(
+        "--memory",
+        "SHARE",
+        "of a GPU that these take together; default .84",
+        type=float,
+        default=0.84,
+    )
     add("--cpu-jobs", "N", "jobs on CPUs at a time; default 2", type=int, default=2)
     add("--minutes", "M", "stop after so long, and start nothing that would not end", type=float)
     for flag, text in (

@@ -13,7 +13,6 @@ from soak.result import Result
 from soak.usage import KINDS, UsageSamples
 from stair_jax.record_log import RecordLog
 
-
 _GROWTH = """
 import json, sys
 from pathlib import Path
