@@ -4,6 +4,9 @@
 
 tpus() { gcloud compute tpus "$@" --zone="$ZONE"; }
 on_all_hosts() { tpus tpu-vm ssh "$name" --worker=all --command="$1"; }
+# send_secret FILE NAME: copies a file of mode 600 to the home folder of each host. A secret does not
+# go as an argument: everybody on a machine sees those of its commands.
+send_secret() { tpus tpu-vm scp "$1" "$name:$2" --worker=all; }
 state() { tpus queued-resources describe "$name" --format="value(state.state)" 2>/dev/null || true; }
 delete() { tpus queued-resources delete "$name" --force --quiet; }
 

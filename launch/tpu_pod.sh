@@ -29,9 +29,14 @@ case "$action" in
   run)
     obtain
     install_clone tpu
+    token="$(mktemp)"
+    trap 'rm -f "$token"' EXIT
+    shared_token >"$token"
+    send_secret "$token" .stair_token
     trap stop INT TERM
-    on_all_hosts "cd stair_jax && STAIR_TOKEN=$(printf '%q' "$(shared_token)") \
-      exec .venv/bin/python -u -m stair_jax.launch --distributed $(printf '%q ' "$@")" &
+    # shellcheck disable=SC2016 # a host reads its own file
+    on_all_hosts 'cd stair_jax && STAIR_TOKEN=$(cat ~/.stair_token) '"\
+exec .venv/bin/python -u -m stair_jax.launch --distributed $(printf '%q ' "$@")" &
     await $!
     ;;
   stop) stop ;;

@@ -19,10 +19,9 @@ usage() {
   exit 2
 }
 
-# The token goes as a file of mode 600: everybody on a machine sees the arguments of its commands.
 work() {
   obtain && install_clone tpu,ray &&
-    tpus tpu-vm scp "$token" "$name:.stair_ray_token" --worker=all &&
+    send_secret "$token" .stair_ray_token &&
     on_all_hosts "cd stair_jax && RAY_AUTH_TOKEN_PATH=\$HOME/.stair_ray_token STAIR_EXTRA=tpu \
 JOIN_SECONDS=${JOIN_SECONDS:-600} exec bash launch/ray.sh join $(printf '%q' "$head")"
 }

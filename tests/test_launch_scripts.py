@@ -127,11 +127,13 @@ def test_a_tpu_slice_is_asked_for_awaited_and_used(clone):
         log[-1]
         .strip()
         .endswith(
-            f"cd stair_jax && STAIR_TOKEN={TOKEN}       exec .venv/bin/python -u -m "
+            "cd stair_jax && STAIR_TOKEN=$(cat ~/.stair_token) exec .venv/bin/python -u -m "
             "stair_jax.launch --distributed --config=a.py --workdir=/runs/a\\ b "
             "--config.sft.rates=\\{\\'x\\':\\ 1\\}  --zone=z"
         )
     )
+    assert re.search(r"tpu-vm scp \S+ pod:\.stair_token --worker=all", told[5])
+    assert TOKEN not in "".join(log)
     assert run(clone, "tpu_pod.sh", "delete", "pod", ZONE="z")[2][-1] == delete
     stop = run(clone, "tpu_pod.sh", "stop", "pod", ZONE="z")[2][-1]
     assert "--command=pkill -TERM -f '[s]tair_jax.launch'" in stop
