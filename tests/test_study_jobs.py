@@ -205,7 +205,8 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path):
     noise = bytes(range(256)) * 40
     for name in ("0/sft/dev/table.json", "0/sft/dev/answers/base.greedy.jsonl", "logs/0/sft.log"):
         storage.write_text(study / name, noise.hex() + name)
-    for name in ("0/sft/sft/hf/adapter.json", "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
+    adapter, whole = "0/sft/sft/hf/adapter_config.json", "0/sft/base/hf/config.json"
+    for name in (adapter, whole, "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
         storage.write_text(study / name, name)
     words = ["stair-jax", "study", f"--workdir={study}", f"--pack={out}/a.tar.xz"]
     assert launch.main([*words, "--part-megabytes=0.0002"]) == 0
@@ -221,7 +222,7 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path):
     assert launch.main([*words, "--what=adapters,trees"]) == 0
     (one,) = out.iterdir()
     with tarfile.open(one) as archive:
-        assert archive.getnames() == ["0/i/trees.jsonl.gz", "0/sft/sft/hf/adapter.json"]
+        assert archive.getnames() == ["0/i/trees.jsonl.gz", adapter]
 
 
 @pytest.mark.parametrize(

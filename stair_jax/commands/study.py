@@ -81,7 +81,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     if options.list:
         print(format_jobs(jobs, logs))
         return 0
-    places = _places(options)
+    places = _places(options, jobs)
     _check_data(study, jobs)
     session.on_interrupt = "the same command goes on where it stopped"
     with locked(study.workdir):
@@ -145,7 +145,12 @@ def _seeds(flag: str, text: str) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def _places(options: argparse.Namespace) -> list[job_places.Place]:
+def _places(options: argparse.Namespace, jobs: Jobs) -> list[job_places.Place]:
+    """Where the jobs run.
+
+    Raises:
+      UserError: a flag has a value that cannot be.
+    """
     for flag, is_good, what in (
         ("--per-gpu", options.per_gpu >= 1, "at least 1"),
         ("--cpu-jobs", options.cpu_jobs >= 1, "at least 1"),
@@ -156,9 +161,9 @@ def _places(options: argparse.Namespace) -> list[job_places.Place]:
         if not is_good:
             raise UserError(f"{flag} must be {what}")
     gpus = job_places.choose_gpus(job_places.find_gpus(), options.gpus)
-    places = job_places.make_places(
-        gpus, options.per_gpu, options.memory, options.cpu_jobs, _cores()
-    )
+    has_pocket = any(job.part.startswith("pocket") for job in jobs.values())
+    cores = _cores() if has_pocket or not gpus else ()  # the only long ones on CPUs
+    places = job_places.make_places(gpus, options.per_gpu, options.memory, options.cpu_jobs, cores)
     devices = dict.fromkeys(place.device for place in places)
     say(f"{len(places)} jobs at a time on {', '.join(devices)}")
     return places

@@ -5,23 +5,16 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stair_jax import storage
+from stair_jax.adapter_folders import CONFIG_FILE
 from stair_jax.commands.flags import listed
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.monitoring import say
 
-# Of each, patterns of the names of files, and of the folder that they are in.
-WHAT = {
-    "tables": (
-        ("*.md", "*.json", "*.jsonl", "*.csv", "*.log"),
-        ("*",),
-    ),
-    "adapters": (("*",), ("hf",)),
-    "trees": (("trees.jsonl.gz",), ("*",)),
-}
+WHAT = ("tables", "adapters", "trees")
+_TABLES = (".md", ".json", ".jsonl", ".csv", ".log")  # ends of names; answers, pairs, metrics too
 _LEFT_OUT = ("checkpoints", "shards", "figures")  # folders, beside the hidden ones
 _MEGABYTE = 10**6
 
@@ -80,17 +73,21 @@ def execute(options: argparse.Namespace, workdir: Path) -> None:
 
 def _files(workdir: Path, what: str) -> Iterator[Path]:
     """The files of one kind, without hidden ones."""
-    names, folders = WHAT[what]
-    for where, below, found in os.walk(workdir):
-        folder = Path(where)
+    for where, below, names in os.walk(workdir):
         below[:] = [name for name in below if not name.startswith(".") and name not in _LEFT_OUT]
-        if what == "tables" and "hf" in below:
-            below.remove("hf")
-        if any(fnmatchcase(folder.name, pattern) for pattern in folders):
-            for name in found:
-                is_hidden = name.startswith(".")
-                if not is_hidden and any(fnmatchcase(name, pattern) for pattern in names):
-                    yield folder / name
+        folder = Path(where)
+        for name in names:
+            if not name.startswith(".") and _is_of(what, folder / name):
+                yield folder / name
+
+
+def _is_of(what: str, file: Path) -> bool:
+    is_model = file.parent.name == "hf"
+    if what == "adapters":
+        return is_model and (file.parent / CONFIG_FILE).exists()
+    if what == "trees":
+        return file.name == "trees.jsonl.gz"
+    return not is_model and file.suffix in _TABLES
 
 
 class _Parts(io.RawIOBase):

@@ -1,5 +1,6 @@
 """Where the jobs of one host run: shares of its GPUs, and cores for those that need none."""
 
+import glob
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,8 @@ from dataclasses import dataclass, field
 from stair_jax.errors import UserError
 from stair_jax.run.job_list import Kind
 
-_MANY_CORES = 2  # of each job on CPUs, from which on they are kept apart
+_LEAST_CORES = 2  # of each job on CPUs; with fewer all jobs share all cores
+_MOST_CORES = 3  # of one beside GPUs, whose jobs need the others to compile and to feed them
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ def find_gpus() -> list[str]:
         command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
         try:
             visible = ",".join(subprocess.check_output(command, text=True).split())
-        except (OSError, subprocess.CalledProcessError):
-            visible = ""
+        except (OSError, subprocess.CalledProcessError):  # a container without it
+            visible = ",".join(map(str, range(len(glob.glob("/dev/nvidia[0-9]*")))))
     return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
 
 
@@ -63,29 +65,24 @@ def make_places(
       per_gpu: jobs that share a GPU.
       memory: share of a GPU's memory that these may take together.
       cpu_jobs: jobs on CPUs at a time.
-      cores: of this host. Beside GPUs half of them are for the jobs on CPUs, and each of these has
-        cores of its own, where there are several for each.
+      cores: of this host, or none to keep nothing apart. Each job on CPUs has some of its own,
+        where there are enough; beside GPUs at most half of all together.
     """
     share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{int(100 * memory / per_gpu) / 100:g}"}
-    places = [
-        Place(f"gpu {gpu}", "gpu", {"CUDA_VISIBLE_DEVICES": gpu, **share})
+    hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    each = min(len(cores) // 2 // cpu_jobs, _MOST_CORES) if gpus else len(cores) // cpu_jobs
+    each = each if each >= _LEAST_CORES else 0
+    rest = frozenset(cores[each * cpu_jobs :]) if each else frozenset()
+    on_gpus = [
+        Place(f"gpu {gpu}", "gpu", {"CUDA_VISIBLE_DEVICES": gpu, **share}, rest)
         for _ in range(per_gpu)
         for gpu in gpus
     ]
-    own = cores[: len(cores) // 2] if gpus else cores
-    each = len(own) // cpu_jobs
-    hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    for number in range(cpu_jobs):
-        mine = own[number * each : (number + 1) * each] if each >= _MANY_CORES else ()
-        places.append(Place("cpu", "cpu", hidden, frozenset(mine)))
-    if each >= _MANY_CORES:
-        rest = frozenset(cores) - frozenset(own)
-        places = [place if place.cores or not rest else _on(place, rest) for place in places]
-    return places
-
-
-def _on(place: Place, cores: frozenset[int]) -> Place:
-    return Place(place.device, place.kind, place.environment, cores)
+    on_cpus = [
+        Place("cpu", "cpu", hidden, frozenset(cores[number * each : (number + 1) * each]))
+        for number in range(cpu_jobs)
+    ]
+    return on_gpus + on_cpus
 
 
 def free_place(kind: Kind, free: Sequence[Place], places: Sequence[Place]) -> Place | None:
