@@ -90,7 +90,7 @@ class Simulation:
         rank: chooses what is evicted.
         uses: by node, the times at which it was used, or one below it; all in order.
         now: number of uses so far.
-        prefilled, again: tokens; see the top of this file.
+        prefilled, again: tokens; the first without those of judgements.
     """
 
     searches: list[ReferenceSearch]
@@ -125,12 +125,24 @@ class Simulation:
                     self._drop_tree(tree)
         return self
 
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """(`sampled`, `prefilled`, `again`) of all trees, see the top of this file."""
+        actors = [self._actor(tree) for tree in range(len(self.searches))]
+        judged = sum(actor.judged for actor in actors)
+        return sum(a.sampled for a in actors), self.prefilled + _JUDGED * judged, self.again
+
     def node(self, place: Place) -> ReferenceNode:
         """The node of a place."""
         node = self.searches[place[0]].root
         for position in place[1]:
             node = node.children[position]
         return node
+
+    def _actor(self, tree: int) -> Actor:
+        actor = self.searches[tree].actor
+        assert isinstance(actor, Actor)
+        return actor
 
     def _serve(self, tree: int, what: str, path: Path) -> None:
         if what == "score":  # of a finished answer: continues nothing
@@ -152,9 +164,7 @@ class Simulation:
 
     def _insert(self, place: Place) -> int:
         tree, path = place
-        actor = self.searches[tree].actor
-        assert isinstance(actor, Actor)
-        tokens = actor.tokens(path)
+        tokens = self._actor(tree).tokens(path)
         self._cached[place] = tokens
         self._total += tokens
         self._leaves.add(place)
@@ -190,7 +200,8 @@ class Simulation:
         self._at.pop(tree, None)
 
 
-def _last_use(simulation: Simulation, place: Place) -> int:
+def least_recent(simulation: Simulation, place: Place) -> int:
+    """What was used longest ago goes first; a step that never was, as its parent."""
     used = simulation.uses.get(place)
     return used[-1] if used else simulation.uses[place[0], place[1][:-1]][-1]
 
@@ -207,7 +218,7 @@ def _walk(simulation: Simulation, tree: int) -> Path:
 def by_path(simulation: Simulation, place: Place) -> tuple[bool, int]:
     """What the next walk would pass goes last; else the least recently used first."""
     tree, path = place
-    return _walk(simulation, tree)[: len(path)] == path, _last_use(simulation, place)
+    return _walk(simulation, tree)[: len(path)] == path, least_recent(simulation, place)
 
 
 def by_gap(simulation: Simulation, place: Place) -> tuple[float, int]:
@@ -217,7 +228,7 @@ def by_gap(simulation: Simulation, place: Place) -> tuple[float, int]:
         scores = [search.value(node.parent, child) for child in node.parent.children]
         total += min(max(scores) - search.value(node.parent, node), _FAR)
         node = node.parent
-    return -total, _last_use(simulation, place)
+    return -total, least_recent(simulation, place)
 
 
 def by_rate(simulation: Simulation, place: Place) -> tuple[float, int]:
@@ -229,7 +240,7 @@ def by_rate(simulation: Simulation, place: Place) -> tuple[float, int]:
     if not node.visits and node.parent is not None:
         rate = node.parent.visits / sum(not child.visits for child in node.parent.children)
     root = simulation.searches[place[0]].root
-    return rate / max(root.visits, 1), _last_use(simulation, place)
+    return rate / max(root.visits, 1), least_recent(simulation, place)
 
 
 def by_future(uses: dict[Place, list[int]]) -> Rank:
@@ -250,6 +261,24 @@ def by_future(uses: dict[Place, list[int]]) -> Rank:
     return rank
 
 
+def simulate(
+    trees: int, num_iterations: int, num_children: int, scale: float, rank: Rank, capacity: float
+) -> Simulation:
+    """Trees that are searched side by side.
+
+    Args:
+        trees: how many.
+        num_iterations: of each.
+        num_children: of each expansion.
+        scale: of the rewards.
+        rank: chooses what is evicted.
+        capacity: tokens of the cache.
+    """
+    actors = [Actor(tree, num_children, scale) for tree in range(trees)]
+    searches = [ReferenceSearch(actor, num_iterations, num_children) for actor in actors]
+    return Simulation(searches, capacity, rank).run()
+
+
 def main() -> None:
     """Prints a line a policy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -263,25 +292,21 @@ def main() -> None:
     flags = parser.parse_args()
     lines = Lines(vars(flags))
     scale = 1.0 if flags.rewards == "sign" else 3.0
-    base = 0.0
+    base = 0.0  # seconds a tree by `lru`
 
-    def simulate(policy: str, rank: Rank, capacity: float) -> Simulation:
+    def measure(policy: str, rank: Rank, capacity: float) -> Simulation:
         nonlocal base
-        actors = [Actor(tree, flags.num_children, scale) for tree in range(flags.trees)]
-        searches = [ReferenceSearch(a, flags.num_iterations, flags.num_children) for a in actors]
-        done = Simulation(searches, capacity, rank).run()
-        sampled = sum(actor.sampled for actor in actors) / flags.trees
-        judged = _JUDGED * sum(actor.judged for actor in actors) / flags.trees
-        again = done.again / flags.trees
-        seconds = sampled / flags.decode_rate + (judged + done.prefilled / flags.trees) / (
-            flags.prefill_rate
+        done = simulate(
+            flags.trees, flags.num_iterations, flags.num_children, scale, rank, capacity
         )
-        base = base if policy != "lru" else seconds
+        sampled, prefilled, again = (each / flags.trees for each in done.totals)
+        seconds = sampled / flags.decode_rate + prefilled / flags.prefill_rate
+        base = base or seconds
         lines(
             "eviction",
             policy=policy,
             sampled=sampled,
-            prefilled=judged + done.prefilled / flags.trees,
+            prefilled=prefilled,
             again=again,
             share=again / flags.prefill_rate / seconds,
             saved=(base - seconds) / base,
@@ -289,12 +314,12 @@ def main() -> None:
         return done
 
     capacity = float(flags.a_tree * flags.trees)
-    uses = simulate("lru", _last_use, capacity).uses
-    simulate("path", by_path, capacity)
-    simulate("gap", by_gap, capacity)
-    simulate("rate", by_rate, capacity)
-    simulate("oracle", by_future(uses), capacity)
-    simulate("none", _last_use, float("inf"))
+    uses = measure("lru", least_recent, capacity).uses
+    measure("path", by_path, capacity)
+    measure("gap", by_gap, capacity)
+    measure("rate", by_rate, capacity)
+    measure("oracle", by_future(uses), capacity)
+    measure("none", least_recent, float("inf"))
 
 
 if __name__ == "__main__":
