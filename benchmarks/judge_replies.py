@@ -114,6 +114,11 @@ def measure_replies(
     }
 
 
+def _question(completion: Completion) -> Hashable:
+    assert isinstance(completion.id, tuple)
+    return completion.id[-1]
+
+
 def _scores(result: ProbeResult) -> list[float | None]:
     """All scores that were asked for, in the order of the cases."""
     return [
@@ -168,7 +173,7 @@ def main() -> None:
     judge = Judge(tokenizer, settings)
     whole, completions, costs = _judged(engine, judge, cases)
     for question in QUESTIONS:
-        replies = [c for c in completions if c.id[-1] == question and c.tokens]  # type: ignore[index]
+        replies = [c for c in completions if _question(c) == question and c.tokens]
         if replies:
             lines("replies", question=question, **measure_replies(question, replies, judge))
     lines("capped", cap=0, **costs)
