@@ -7,6 +7,7 @@ configs/pocket.py and its settings: as they are, with another seed (the noise), 
 at a time. A line `search` a variant, each number with its 95 % interval over items where it is one:
 
     generated, prefilled, reused, calls   tokens and device calls a tree
+    judged, shared                        judgements a tree, and evaluations that took one over
     pairs                                 of siblings, a tree, as the run chooses them
     better, equal                         shares of the pairs whose chosen side is really better, or
                                           as good: by the mean goodness of the final answers that
@@ -64,8 +65,12 @@ VARIANTS = {
     "default": Variant(),
     "seed": Variant(seed=1),
     "expected_judge": Variant(judge={"mode": "expected"}),
+    "closed_8": Variant(judge={"max_tokens": 8, "ask_closing": True}),
+    "closed_16": Variant(judge={"max_tokens": 16, "ask_closing": True}),
     "reuse_rollout_step": Variant(search={"reuse_rollout_step": True}),
     "share_rollouts": Variant(search={"more_pairs": {"share_rollouts": True}}),
+    "share_judgements": Variant(search={"more_pairs": {"share_judgements": True}}),
+    "share_judgements_seed": Variant(search={"more_pairs": {"share_judgements": True}}, seed=1),
     "resample": Variant(search={"more_pairs": {"resample": 4}}),
     "stop_4": Variant(search={"more_pairs": {"stop_after": 4}}),
     "kv_int8": Variant(engine={"kv_dtype": "int8"}),
@@ -73,7 +78,7 @@ VARIANTS = {
     "in_flight_2": Variant(search={"in_flight": 2}),
     "in_flight_4": Variant(search={"in_flight": 4}),
 }
-_JUDGES = ("seed", "expected_judge")
+_JUDGES = ("seed", "expected_judge", "closed_8", "closed_16")
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,8 @@ def search(world: World, variant: Variant, slots: int) -> tuple[list[TreeRecord]
         "prefilled": stats.prefilled / count,
         "reused": stats.reused / count,
         "calls": stats.calls / count,
+        "judged": sum(tree.counts.get("judged", 0) for tree in trees) / count,
+        "shared": sum(tree.counts.get("shared_judgements", 0) for tree in trees) / count,
         "seconds_with_compile": time.perf_counter() - start,
     }
 

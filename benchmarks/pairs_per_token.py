@@ -72,6 +72,8 @@ VARIANTS = {
     "resample": Variant({"resample": 4}),
     "reuse_rollout_step": Variant(sampling={"reuse_rollout_step": True}),
     "share_rollouts": Variant({"share_rollouts": True}),
+    "share_judgements": Variant({"share_judgements": True}),
+    "share_both": Variant({"share_rollouts": True, "share_judgements": True}),
     "final_terminal": Variant({"final_visits": "terminal"}),
     "final_siblings": Variant({"final_visits": "siblings"}),
     "share_siblings": Variant({"share_rollouts": True, "final_visits": "siblings"}),

@@ -403,16 +403,17 @@ class Engine:
                 if sequence.done or sequence.run != run:
                     continue
                 row = index * slots + slot
+                count = counts[row]
                 sequence.num_calls -= 1
-                sequence.sampled += tokens[row][: counts[row]]
-                sequence.logps += logps[row][: counts[row]]
+                sequence.sampled += tokens[row][:count]
+                sequence.logps += logps[row][:count]
                 assert sequence.request is not None
                 if sequence.request.stream and len(sequence.sampled) > sequence.num_streamed:
                     self._streamed.append(sequence.take_piece())
                 if sequence.finish is not None:
                     self._complete(scheduler, sequence, floats[row, num_steps:])
                 # Unfinished but short of tokens: a "quick" call could not sample the row.
-                elif counts[row] < num_steps:
+                elif count < num_steps:
                     self._stalled = True
         self._settle()
 

@@ -23,7 +23,6 @@ earlier one cannot get its pages. The first sequence can therefore always run to
 import heapq
 from bisect import insort
 from collections.abc import Container, Set
-from operator import attrgetter
 
 import numpy as np
 
@@ -35,9 +34,6 @@ from stair_jax.decoding.prefix_makers import PrefixMakers
 from stair_jax.decoding.requests import EngineStats, Handle
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import DecodingSlot, SlotTable
-
-# A sort key in C: `SequenceState.__lt__` would cost a Python call for each comparison.
-_BY_ORDER = attrgetter("order")
 
 
 class Scheduler:
@@ -243,11 +239,17 @@ class Scheduler:
 
     def _grow(self) -> None:
         """Reserves the pages that each running sequence may fill in this round, in order."""
-        growing = [sequence for sequence in self.slots.running() if self._missing(sequence) > 0]
-        growing.sort(key=_BY_ORDER)
+        steps, size = self.sizes.num_steps, self.sizes.page_size
+        growing = [
+            (sequence, missing)
+            for sequence in self.slots.running()
+            if (missing := sequence.missing_pages(steps, size)) > 0
+        ]
+        # A key: `SequenceState.__lt__` would cost a call for each comparison.
+        growing.sort(key=lambda grown: grown[0].order)
         if self._grow_together(growing):
             return
-        for sequence in growing:
+        for sequence, _ in growing:
             if sequence.slot is None:
                 continue  # preempted for an earlier sequence in this loop
             if self._make_room(sequence, may_preempt=True):
@@ -255,28 +257,25 @@ class Scheduler:
             else:
                 self._preempt(sequence)
 
-    def _grow_together(self, growing: list[SequenceState]) -> bool:
+    def _grow_together(self, growing: list[tuple[SequenceState, int]]) -> bool:
         """Reserves pages for sequences in slots as `_make_room` would for one after another.
+
+        Args:
+            growing: each with the number of pages that it lacks.
 
         Returns:
             Whether so many pages were free; if not, nothing has changed.
         """
-        missing = [self._missing(sequence) for sequence in growing]
-        taken = self.pool.take(sum(missing))
+        taken = self.pool.take(sum(count for _, count in growing))
         if taken is None:
             return False
         start = 0
-        for sequence, count in zip(growing, missing, strict=True):
+        for sequence, count in growing:
             own = taken[start : start + count]
             start += count
             self.slots.append_pages(sequence, own)
             sequence.pages = np.concatenate([sequence.pages, own])
         return True
-
-    def _missing(self, sequence: SequenceState) -> int:
-        """Pages that a sequence lacks for one more decode call; negative if some are to spare."""
-        tokens = sequence.tokens_after_call(self.sizes.num_steps)
-        return -(-tokens // self.sizes.page_size) - len(sequence.pages)
 
     def _make_room(self, sequence: SequenceState, may_preempt: bool) -> bool:
         """Reserves the pages that a sequence may fill in one more decode call.
@@ -288,7 +287,7 @@ class Scheduler:
         Returns:
             Whether the sequence has the pages.
         """
-        missing = self._missing(sequence)
+        missing = sequence.missing_pages(self.sizes.num_steps, self.sizes.page_size)
         if missing <= 0:
             return True
         # Cached prefixes go before running work: they cost a prefill to restore, and only if they

@@ -79,13 +79,15 @@ class SequenceState:
         """
         return len(self.tokens) - 1 - self.cached
 
-    def tokens_after_call(self, num_steps: int) -> int:
-        """Upper bound of the tokens in the cache after one more decode call of `num_steps` steps.
+    def missing_pages(self, num_steps: int, page_size: int) -> int:
+        """Pages that it lacks for one more decode call of `num_steps` steps, at most.
 
-        The token that was sampled last is not in the cache, hence `len(tokens) - 1`.
+        Negative if some are to spare. The token that was sampled last is not in the cache, hence
+        `len(tokens) - 1`.
         """
         steps = len(self.sampled) + (self.num_calls + 1) * num_steps
-        return len(self.tokens) - 1 + min(steps, self.limit)
+        tokens = len(self.tokens) - 1 + (steps if steps < self.limit else self.limit)
+        return -(-tokens // page_size) - len(self.pages)
 
     def may_go_on(self, num_steps: int) -> bool:
         """Whether the sequence may be unfinished after the calls in flight, of `num_steps` each."""
@@ -103,12 +105,13 @@ class SequenceState:
     def finish(self) -> Finish | None:
         """How the sequence ended, or None while it goes on."""
         assert self.request is not None
-        if self.request.sampling is None:
+        sampling, sampled = self.request.sampling, self.sampled
+        if sampling is None:
             return "scored"
         # Checked before the limit: a stop token at the limit counts as "stop".
-        if self.sampled and self.sampled[-1] in self.request.sampling.stop_ids:
+        if sampled and sampled[-1] in sampling.stop_ids:
             return "stop"
-        return "length" if len(self.sampled) == self.limit else None
+        return "length" if len(sampled) == self.limit else None
 
     def reset(self) -> None:
         """Resets the sequence to its state before it was started.

@@ -24,9 +24,10 @@ from stair_jax.data.records import Prompt
 from stair_jax.decoding.requests import Completion, Handle, Request, num_tokens, request_key
 from stair_jax.search.expansion import ExpansionSamples, first_step, whole_characters
 from stair_jax.search.host_node import HostNode, SharedRollout, make_nodes
-from stair_jax.search.judging.judges import Judging
+from stair_jax.search.judging.judges import Judgement, Judging
 from stair_jax.search.more_pairs import final_visits
 from stair_jax.search.search_context import PRIORS, Reward, SamplingSettings, SearchContext
+from stair_jax.search.shared_judgements import SharedJudgement, SharedJudgements
 from stair_jax.search.tree_records import TreeRecord
 from stair_jax.search.tree_samples import Replies, add_reply
 from stair_jax.text import starts, steps
@@ -56,7 +57,7 @@ class Evaluated:
 
     lane: int
     reward: float
-    judged: bool = False  # a malformed answer has a reward without a judgement
+    judged: bool = False  # a malformed answer has a reward without a judgement of its own
 
 
 Outcome = list[Request] | Children | Evaluated
@@ -68,7 +69,8 @@ class _Evaluation:
 
     lane: int
     entry: dict[str, Any] = field(default_factory=dict)  # what the tree record will say of it
-    judging: Judging | None = None
+    judging: Judging | None = None  # of its own
+    shared: SharedJudgement | None = None
 
 
 class Actor:
@@ -114,6 +116,8 @@ class Actor:
         ]
         self._expanding: dict[int, ExpansionSamples] = {}
         self._evaluating: dict[tuple[int, int], _Evaluation] = {}
+        self._shared = SharedJudgements()
+        self._told: list[Evaluated] = []  # see `take_told`
         self._counts: Counter[str] = Counter()
         self._generated = 0
         self._prefilled = len(root) + sum(map(_own_tokens, self._judge_prefixes.values()))
@@ -195,6 +199,14 @@ class Actor:
         self._prefilled += sum(map(num_tokens, retries))
         return self._score(node, visit, judging) if judging.done else retries
 
+    def take_told(self) -> list[Evaluated]:
+        """The evaluations that `receive` completed beside the one of its completion.
+
+        They waited for its judgement, as their answers are the same.
+        """
+        told, self._told = self._told, []
+        return told
+
     def final_visits(self, visits: Sequence[int]) -> list[int]:
         """Nodes to evaluate after the budget, by default those that never were.
 
@@ -228,6 +240,7 @@ class Actor:
             only after the budget has 0 there and counts as visited once.
           iterations: number of search iterations.
         """
+        self._mark_shared()
         nodes = make_nodes(self._steps, visits)
         self._counts["missing"] = nodes[0].missing
         return TreeRecord(
@@ -388,32 +401,58 @@ class Actor:
             self._counts["malformed"] += 1
             evaluation.entry["malformed"] = True
             return self._close(node, visit, context.judge.malformed_reward)
+        output, path = steps.output_text(text), (*step.path, "judge", visit)
+        if context.more_pairs.share_judgements:
+            read = context.judge.reads(self.prompt.kind, output, text)
+            shared = evaluation.shared = self._shared.join(read, (node, visit))
+            if shared.judging is not None:
+                return self._take_over(node, visit, shared, shared.judging)
+            # Of the text alone: which of its evaluations comes first depends on what else runs.
+            path = ("judge", read)
         judging = evaluation.judging = context.judge.requests(
             self.prompt.conversation,
             self.prompt.kind,
             evaluation.entry["answer"],
-            functools.partial(
-                request_key, context.seed, self.prompt.id, *step.path, "judge", visit
-            ),
+            functools.partial(request_key, context.seed, self.prompt.id, *path),
             id=(self._slot, node, "judge", visit),
             parents=self._judge_prefixes,
             priority=self.priority,
-            output=steps.output_text(text),
+            output=output,
             text=text,
             reference=self.prompt.reference,
             label=self.prompt.label,
         )
+        if evaluation.shared is not None:
+            evaluation.shared.judging = judging
         requests = judging.start()
         self._prefilled += sum(map(num_tokens, requests))
         return requests or self._score(node, visit, judging)
 
+    def _take_over(
+        self, node: int, visit: int, shared: SharedJudgement, judging: Judging
+    ) -> list[Request] | Evaluated:
+        """Takes the scores of another evaluation's judgement, or waits for them."""
+        self._counts["shared_judgements"] += 1
+        if judging.done:
+            return self._reward(node, visit, judging.result)
+        shared.waiting.append((node, visit))
+        return []
+
     def _score(self, node: int, visit: int, judging: Judging) -> Evaluated:
+        """Closes the evaluation of a judgement that is complete, and those that wait for it."""
         result = judging.result
         if self._context.watch is not None:
             self._context.watch.see(result)
         self._counts["judged"] += 1
         self._counts["unreadable"] += result.unreadable
         self._counts["closings"] += result.closings
+        shared = self._evaluating[node, visit].shared
+        waiting = shared.take_waiting() if shared is not None else []
+        self._told += [self._reward(*place, result) for place in waiting]
+        return self._reward(node, visit, result)
+
+    def _reward(self, node: int, visit: int, result: Judgement) -> Evaluated:
+        """Closes an evaluation with the scores of a judgement."""
         scores = {"helpfulness": result.helpfulness, "safety": result.safety}
         self._evaluating[node, visit].entry |= scores
         if result.helpfulness is None or result.safety is None:
@@ -430,6 +469,14 @@ class Actor:
         self._steps[node].judgements[visit] = evaluation.entry | {"reward": given}
         judged = evaluation.judging is not None
         return Evaluated(evaluation.lane, math.nan if given is None else given, judged)
+
+    def _mark_shared(self) -> None:
+        """Says in each entry for how many evaluations its judgement was made, if for several."""
+        for places in self._shared.groups():
+            for node, visit in places:
+                self._steps[node].judgements[visit]["shared"] = len(places)
+            if self.replies is not None and places[0] in self.replies:
+                self.replies.update(dict.fromkeys(places, self.replies[places[0]]))
 
 
 def _own_tokens(handle: Handle) -> int:

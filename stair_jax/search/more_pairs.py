@@ -21,6 +21,10 @@ class MorePairs(Settings):
       share_rollouts: the first rollout of a node is also that of the child that it passes through:
         its first step becomes a child (as with `reuse_rollout_step`), whose first visit takes the
         reward of the rollout, and so on along the rollout. Ancestors count this reward again.
+      share_judgements: evaluations of one tree whose final answers are equal, to the character, get
+        one judgement, made when the first of them is due. Its random key is that of the answer, so
+        that a tree still depends on nothing beside it. A judge that samples would have drawn anew
+        for each; one whose scores could not be read is missing for all of them.
       final_visits: after the budget, "all" visits each node once that was never visited, as in the
         paper; "terminal" visits the answers among them alone, whose judgement takes no rollout;
         "siblings" these, and it rolls out from siblings of a node with `final_min_visits` visits
@@ -33,6 +37,7 @@ class MorePairs(Settings):
 
     resample: int = setting(0, least=0, most=256)
     share_rollouts: bool = False
+    share_judgements: bool = setting(False, absent=False)
     final_visits: str = setting("all", choices=("all", "terminal", "siblings"))
     final_min_visits: int = setting(4, least=1)
     stop_after: int = setting(0, least=0)

@@ -160,6 +160,8 @@ class SearchTask(Task[SearchReport]):
             self._remove_if_skipped(slot)
         else:
             self._take(slot, outcome)
+            for evaluated in tree.actor.take_told():
+                self._take(slot, evaluated)
             self._close_if_finished(slot)
         return self._take_requests()
 

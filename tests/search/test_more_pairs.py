@@ -14,6 +14,7 @@ from stair_jax.search.more_pairs import MorePairs, final_visits
 from stair_jax.search.runner import run_search
 from stair_jax.search.settings import SearchSettings
 from stair_jax.search.tree_records import TreeRecord
+from stair_jax.search.tree_samples import TreeSamples
 from stair_jax.settings import build
 
 NUM_CHILDREN, MAX_DEPTH, ITERATIONS = 3, 3, 20
@@ -23,7 +24,7 @@ PROMPTS = [
 ]
 
 
-def search(tokenizer, engine, in_flight=1, sampling=None, judge=None, **more_pairs):
+def search(tokenizer, engine, in_flight=1, sampling=None, judge=None, samples=None, **more_pairs):
     """Runs a search; returns the trees by id, without `seconds`."""
     section = {
         "tree": {
@@ -50,6 +51,7 @@ def search(tokenizer, engine, in_flight=1, sampling=None, judge=None, **more_pai
         on_tree,
         reward=SafetyReward(),
         trees_in_flight=4,
+        samples=samples,
     )
     assert not engine.handles, "every handle is given back"
     return trees
@@ -62,6 +64,7 @@ def records(trees):
 OPTIONS = [
     {"resample": 3},
     {"share_rollouts": True},
+    {"share_judgements": True},
     {"final_visits": "terminal"},
     {"final_visits": "siblings", "final_min_visits": 2},
     {"stop_after": 4, "stop_spread": 6.0},
@@ -146,6 +149,63 @@ def test_a_shared_rollout_is_the_first_visit_of_the_children_that_it_passes(
             assert tuple(path) not in rollouts, "it is not rolled out from on its first visit"
     counted = sum(tree["counts"]["shared_rollouts"] for tree in trees.values())
     assert counted == shared > 0
+
+
+def without_marks(tree):
+    """A tree without what says of it that judgements were shared, and what that saved."""
+    skipped = ("counts", "prefilled_tokens", "generated_tokens")
+    own = {name: value for name, value in tree.items() if name not in skipped}
+    for node in own["nodes"]:
+        for entry in node["judgements"]:
+            entry.pop("shared", None)
+    return own
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_judgements_that_depend_on_the_answer_alone_are_the_same_when_they_are_shared(
+    tokenizer, make_engine, in_flight
+):
+    # Without a fence the prompt of a judge has no mark, and labels are scored, not sampled.
+    judge = {"fence": False}
+    shared = search(tokenizer, make_engine(), in_flight, judge=judge, share_judgements=True)
+    alone = search(tokenizer, make_engine(), in_flight, judge=judge)
+    for id, tree in alone.items():
+        assert without_marks(tree) == without_marks(shared[id])
+
+
+@pytest.mark.parametrize("judge", [{}, {"mode": "generative", "attempts": 2}])
+def test_equal_answers_of_a_tree_are_judged_once(tokenizer, make_engine, judge):
+    engine = make_engine(disorder=2)
+    engine.replies.reply = lambda request, text: (
+        f"Conclusion: [{request.key[0] % 6}]" if request.id[-1] == "helpfulness" else None
+    )
+    trees = search(tokenizer, engine, 3, judge=judge, share_judgements=True)
+    asked = {request.key for request in engine.seen if request.id[-1] == "helpfulness"}
+    judged, shared, missing = 0, 0, 0
+    for tree in trees.values():
+        entries = [entry for node in tree["nodes"] for entry in node["judgements"]]
+        entries = [entry for entry in entries if not entry.get("malformed")]
+        for answer in {entry["answer"] for entry in entries}:
+            alike = [entry for entry in entries if entry["answer"] == answer]
+            assert all(entry == alike[0] for entry in alike)
+            assert alike[0].get("shared", 1) == len(alike)
+            judged, shared = judged + 1, shared + len(alike) - 1
+            missing += alike[0]["reward"] is None
+    counts = [tree["counts"] for tree in trees.values()]
+    assert judged == sum(count["judged"] for count in counts)
+    assert shared == sum(count.get("shared_judgements", 0) for count in counts) > 20
+    assert judged <= len(asked) <= judged * judge.get("attempts", 1)
+    assert bool(missing) == bool(judge), "what could not be read is missing for all"
+
+
+def test_the_sample_of_a_judgement_does_not_depend_on_who_made_it(tokenizer, make_engine):
+    def sampled(disorder):
+        found = []
+        options = {"judge": {"mode": "generative", "attempts": 1}, "share_judgements": True}
+        search(tokenizer, make_engine(disorder), 3, samples=TreeSamples(1, found.extend), **options)
+        return sorted(found, key=lambda sample: (sample.texts["id"], sample.what))
+
+    assert sampled(0) == sampled(5)
 
 
 def test_a_tree_whose_first_rewards_are_close_together_ends_there(tokenizer, make_engine):

@@ -149,6 +149,21 @@ class Judge:
             return False
         return is_refused(case, self.settings.rule)
 
+    def reads(self, kind: str, output: str, text: str) -> str:
+        """What of an answer its scores depend on: `output`, or `text` where a source reads all.
+
+        Args:
+          kind: of the prompt.
+          output: text of the output block.
+          text: the whole answer.
+        """
+        names = (
+            name
+            for question in self.settings.questions(kind)
+            for name in self.settings.sources(kind, question)
+        )
+        return text if any(self.sources[name].reads_reasoning for name in names) else output
+
     def language_models(self, kind: str) -> list[tuple[str, Question, LanguageModelSource]]:
         """Each question put to a language model about answers to prompts of a kind: (source's name,
         question, source).

@@ -91,6 +91,18 @@ def test_a_strict_reading_is_that_of_the_conclusion_alone(text, question):
         assert read_reply("helpfulness", reply) == 0.5
 
 
+@pytest.mark.parametrize("reading", ["labels", "strict"])
+@given(st.text(max_size=40), st.sampled_from(["1", "2", "3", "5"]))
+def test_what_a_conclusion_says_is_open_until_the_reply_ends(reading, text, other):
+    """So a judge cannot be stopped at its conclusion: what it would have added may undo it."""
+    reply = f"{text}\nConclusion: [4]"
+    assert read_reply("helpfulness", reply, reading) == 0.5
+    assert read_reply("helpfulness", f"{reply}\nConclusion: [{other}]", reading) == (
+        read_conclusion("helpfulness", f"Conclusion: [{other}]")
+    )
+    assert read_reply("helpfulness", f"It is.\n{reply}\nPerhaps.", reading) is None
+
+
 def test_the_likeliest_label_needs_a_part_of_the_probability():
     logps = [math.log(p) for p in (0.1, 0.3, 0.02, 0.02, 0.02)]
     assert likeliest_score("helpfulness", logps) == -0.5

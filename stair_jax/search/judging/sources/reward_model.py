@@ -34,6 +34,7 @@ class RewardModelSource(Source):
           service: where requests go.
         """
         self._tokenizer, self._is_structured, self._service = tokenizer, is_structured, service
+        self.reads_reasoning = is_structured
         self._center, self._scale = settings.prm_center, settings.prm_scale
 
     def ask(self, question: Question, case: Case, asking: Asking) -> "RewardModelScoring":

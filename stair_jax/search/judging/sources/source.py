@@ -99,7 +99,13 @@ class Known(Scoring):
 
 
 class Source(ABC):
-    """Whoever scores answers."""
+    """Whoever scores answers.
+
+    Attributes:
+      reads_reasoning: whether it is given more of an answer than the output block.
+    """
+
+    reads_reasoning: bool = False
 
     @abstractmethod
     def ask(self, question: Question, case: Case, asking: Asking) -> Scoring:
