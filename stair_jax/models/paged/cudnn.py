@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.kv_pages import KVPages, empty_pages, write
+from stair_jax.models.paged.merging import merge
 from stair_jax.models.paged.view import PagedBackend, View
 
 _DTYPES = ("bfloat16", "float16")
@@ -90,11 +91,7 @@ def _chunks(
     before, before_sum = _paged(query, pages, view, seen)
     before_sum = jnp.where(view.start[:, None, None] > 0, before_sum, -jnp.inf)
     own, own_sum = _causal(query, key.astype(pages.keys.dtype), value.astype(pages.values.dtype))
-    # The softmax over both parts is the mean of their softmaxes, weighted by their shares of the
-    # joint denominator: exp(a) / (exp(a) + exp(b)) = sigmoid(a - b) for log-sum-exps a and b.
-    share = jax.nn.sigmoid(before_sum - own_sum).transpose(0, 2, 1)[..., None]
-    out = share * before.astype(jnp.float32) + (1 - share) * own.astype(jnp.float32)
-    return out.astype(query.dtype)
+    return merge(before, before_sum, own, own_sum)
 
 
 def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -155,4 +152,14 @@ def _paged(
     return found if length > 1 else (found, found)
 
 
-BACKEND = PagedBackend(False, _empty, _attend)
+def _attend_seen(
+    query: jax.Array, pages: KVPages, view: View, seen: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    if query.shape[1] > 1:
+        return _paged(query, pages, view, seen)
+    # One KV head for each head: the second query is there for the sake of the log-sum-exps.
+    out, sums = _paged(jnp.repeat(query, 2, axis=1), pages, view, seen)
+    return out[:, :1], sums[..., :1]
+
+
+BACKEND = PagedBackend(False, _empty, _attend, _attend_seen)
