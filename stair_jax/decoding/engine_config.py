@@ -178,11 +178,15 @@ class EngineConfig:
             attention=self.attention or default,
             kv_dtype=kv_dtype,
         )
-        resolved._check_sharing()
+        resolved.check_sharing()
         return resolved
 
-    def _check_sharing(self) -> None:
-        """Checks that the backend can share prefixes, and that a shard has slots for a group."""
+    def check_sharing(self) -> None:
+        """Checks that the backend can share prefixes, and that a shard has slots for a group.
+
+        Raises:
+            UserError: says what to change.
+        """
         slots = self.num_slots // self.num_shards
         if not self.share_prefixes:
             return

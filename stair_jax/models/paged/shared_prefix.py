@@ -33,8 +33,8 @@ def find_prefixes(
     """
 
     def of_shard(groups: jax.Array, sent: jax.Array, table: jax.Array) -> SharedPrefixes:
-        (num_slots, width), (num_groups, size) = table.shape, groups[:, 1:].shape
         counts, members = groups[:, 0], groups[:, 1:]
+        (num_slots, width), size = table.shape, members.shape[1]
         columns = jnp.arange(width, dtype=jnp.int32)
         is_shared = columns < counts[:, None]
         inside = jnp.minimum(members, num_slots - 1)
