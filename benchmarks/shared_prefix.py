@@ -26,9 +26,9 @@ log-sum-exps, if cuDNN has it (`failed` says why not).
 """
 
 import argparse
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,13 +48,14 @@ from benchmarks.scripted_search import SIZES, scripted_search
 from stair_jax import pocket
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.prefix_groups import find_groups, most_members
+from stair_jax.decoding.requests import EngineStats
 from stair_jax.decoding.slots import _STARTS, NO_TOKEN
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface.known_configs import KNOWN
 from stair_jax.models.paged import cudnn
 from stair_jax.models.paged.kv_pages import empty_pages
-from stair_jax.models.paged.shared_prefix import _as_queries
 from stair_jax.models.paged.view import View
+from stair_jax.search.search_report import since
 from stair_jax.search.tree import SearchConfig
 from stair_jax.testing.device_programs import wrapped_program
 from stair_jax.text.chat import prepare_tokenizer
@@ -65,6 +66,7 @@ _H200 = Ceilings(4.3e12, 788e12)
 # second attention call, log-sum-exps and results brought together.
 _KERNELS = 4
 _LAUNCH = 2e-6  # seconds of one between others of a CUDA graph; an assumption
+_PAGE_SIZE, _WIDTH = 16, 128  # tokens, and pages of the longest sequence, of the part `kernels`
 
 
 @dataclass
@@ -72,8 +74,12 @@ class Reads:
     """Tokens whose keys and values decode calls read, from what the calls were sent.
 
     Attributes:
+        engine: idle when this is made.
         least: of groups, each size counted for itself.
-        page_size: tokens.
+        until: a time of `time.perf_counter`, after which nothing is counted.
+        since: the time from which on it is.
+        first: the engine's counts at the first call that is counted; None before.
+        last: those after the last one.
         sampled: tokens.
         seen: tokens read for these, by each slot alone.
         distinct: the same with each page counted once a step, whoever shares it.
@@ -83,9 +89,12 @@ class Reads:
         calls: of the decode program.
     """
 
+    engine: Engine
     least: tuple[int, ...]
-    page_size: int
-    num_slots: int
+    since: float = 0.0
+    until: float = math.inf
+    first: EngineStats | None = None
+    last: EngineStats | None = None
     sampled: int = 0
     seen: float = 0.0
     distinct: float = 0.0
@@ -98,8 +107,10 @@ class Reads:
         """All slots are idle."""
         for counts in (self.saved, self.grouped, self.host_seconds):
             counts.update(dict.fromkeys(self.least, 0))
-        self._position = np.zeros(self.num_slots, np.int64)
-        self._remaining = np.zeros(self.num_slots, np.int64)
+        sizes = self.engine.device.engine_config
+        self.page_size = sizes.page_size
+        self._position = np.zeros(sizes.num_slots, np.int64)
+        self._remaining = np.zeros(sizes.num_slots, np.int64)
 
     def __call__(self, program: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a decode call, and counts what it reads."""
@@ -108,10 +119,10 @@ class Reads:
         table = self._taken_over(changes, sent, line, line_table)
         state, results = program(*arguments)
         counts = np.sum(np.asarray(results)[:, :num_steps] != NO_TOKEN, axis=1)
-        self._count(counts, sent, table, num_steps)
+        if self.since <= time.perf_counter() < self.until:
+            self._count(counts, sent, table, num_steps)
         self._position += counts
         self._remaining -= counts
-        self.calls += 1
         return state, results
 
     def _taken_over(
@@ -134,6 +145,9 @@ class Reads:
     def _count(
         self, counts: np.ndarray, sent: np.ndarray, table: np.ndarray, num_steps: int
     ) -> None:
+        self.last = EngineStats(**vars(self.engine.stats))
+        self.first = self.first or self.last
+        self.calls += 1
         # A slot's token t of a call sees its position and all before it.
         whole = counts * (self._position + 1) + counts * (counts - 1) / 2
         self.sampled += int(counts.sum())
@@ -160,14 +174,6 @@ class Reads:
         once = np.zeros(pages.max(initial=0) + 1, np.int64)
         np.maximum.at(once, pages, times)
         return float(times.sum() - once.sum()) * self.page_size
-
-
-@contextmanager
-def counted(engine: Engine, least: tuple[int, ...], page_size: int) -> Iterator[Reads]:
-    """Within, the decode calls of an idle engine are counted."""
-    reads = Reads(least, page_size, engine.device.engine_config.num_slots)
-    with wrapped_program(engine, "decode", reads):
-        yield reads
 
 
 def main() -> None:
@@ -217,23 +223,27 @@ def estimate_lines(flags: argparse.Namespace, config: ModelConfig, lines: Lines,
     """Runs a workload over simulated devices, and prints what groups save in it."""
     engine, _ = simulated_engine(flags)
     least = tuple(map(int, flags.least.split(",")))
-    with counted(engine, least, engine.device.engine_config.page_size) as reads:
-        _RUN[part](flags, engine)
+    reads = Reads(engine, least)
+    with wrapped_program(engine, "decode", reads):
+        _RUN[part](flags, reads)
+    assert reads.first is not None and reads.last is not None
+    stats = since(reads.first, reads.last)
     floor = Floor(config, _H200)
-    before = floor.workload(flags.slots, reads.sampled, engine.stats.prefilled, reads.seen)
+    before = floor.workload(flags.slots, reads.sampled, stats.prefilled, reads.seen)
     iterations = reads.sampled / (shaped.ITERATION * SIZES[flags.sizes].scale)
     steps = reads.sampled / flags.slots
     for size in least:
         seen = reads.seen - reads.saved[size]
-        after = floor.workload(flags.slots, reads.sampled, engine.stats.prefilled, seen)
+        after = floor.workload(flags.slots, reads.sampled, stats.prefilled, seen)
         merging = merge_seconds(config, flags.slots, size, _H200)
         lines(
             part,
             least=size,
             most=most_members(size),
             mean_context=reads.seen / reads.sampled,
-            prefilled_a_token=engine.stats.prefilled / reads.sampled,
-            occupancy=engine.stats.occupancy,
+            prefilled_a_token=stats.prefilled / reads.sampled,
+            occupancy=stats.occupancy,
+            steps=reads.calls * flags.steps_per_call,
             shared_share=reads.saved[size] / reads.seen,
             possible_share=1 - reads.distinct / reads.seen,
             grouped_share=reads.grouped[size] / reads.sampled,
@@ -246,16 +256,18 @@ def estimate_lines(flags: argparse.Namespace, config: ModelConfig, lines: Lines,
         )
 
 
-def _run_shaped(flags: argparse.Namespace, engine: Engine) -> None:
-    scale, seconds = SIZES[flags.sizes].scale, flags.seconds
-    length = shaped.fixed_length
-    shaped.drive(engine, flags.trees, length, warm=0, seconds=seconds, scale=scale)
+def _run_shaped(flags: argparse.Namespace, reads: Reads) -> None:
+    warm, seconds = 0.25 * flags.seconds, 0.75 * flags.seconds
+    reads.since = time.perf_counter() + warm
+    reads.until = reads.since + seconds
+    scale, length = SIZES[flags.sizes].scale, shaped.fixed_length
+    shaped.drive(reads.engine, flags.trees, length, warm=warm, seconds=seconds, scale=scale)
 
 
-def _run_search(flags: argparse.Namespace, engine: Engine) -> None:
+def _run_search(flags: argparse.Namespace, reads: Reads) -> None:
     script = Script(prepare_tokenizer(Path(*pocket.__path__) / "base"), SIZES[flags.sizes].lengths)
     scripted_search(
-        OverlayEngine(engine, script),
+        OverlayEngine(reads.engine, script),
         SIZES[flags.sizes],
         SearchConfig(num_iterations=flags.num_iterations),
         flags.rewards,
@@ -278,59 +290,58 @@ def merge_seconds(config: ModelConfig, slots: int, least: int, ceilings: Ceiling
 
 
 def kernels_line(flags: argparse.Namespace, config: ModelConfig, lines: Lines) -> None:
-    """Times a layer's attention calls: half of the slots are groups of four on a prefix of 300."""
-    ceilings = measure_ceilings(small=flags.tiny)
-    slots, page_size, width = flags.slots, 16, 128
-    groups, prefix, own = slots // 8, 18, 10  # pages, as of the shaped workload
-    alone, long = slots - 4 * groups, 33
-    rng = np.random.default_rng(0)
-    num_pages = flags.cache_tokens // page_size + 1
-    ids = iter(1 + rng.permutation(num_pages - 1))
+    """Times a layer's attention calls, of pages as in the shaped workload.
 
-    def draw(count: int) -> list[int]:
-        return [int(next(ids)) for _ in range(count)]
-
-    def rows(tables: list[list[int]]) -> View:
-        table = np.zeros((len(tables), width), np.int32)
-        for row, found in zip(table, tables, strict=True):
-            row[: len(found)] = found
-        seen = np.array([max(1, len(found) * page_size) for found in tables], np.int32)
-        return View(jnp.asarray(table), jnp.asarray(seen - 1), jnp.ones(len(tables), jnp.int32))
-
-    prefixes = [draw(prefix) for _ in range(groups)]
-    rests = [draw(own) for _ in range(4 * groups)]
-    single = [draw(long) for _ in range(alone)]
-    whole = [prefixes[index // 4] + rest for index, rest in enumerate(rests)] + single
-    spare: list[list[int]] = [[] for _ in range(slots // 4 - groups)]
+    Half of the slots are groups of four on a prefix of 288 tokens, and have 64 of their own; the
+    others have 528.
+    """
+    copied = measure_ceilings(small=flags.tiny).bytes_per_s
+    kv_heads, head_dim = config.num_key_value_heads, config.head_dim
+    each = config.num_attention_heads // kv_heads
+    pages_of, num_pages = _drawn_pages(flags)
+    groups, slots = flags.slots // 8, flags.slots
+    prefixes = [pages_of(18) for _ in range(groups)]
+    rests = [pages_of(4) for _ in range(4 * groups)]
+    alone = [pages_of(33) for _ in range(slots - 4 * groups)]
+    whole = [prefixes[index // 4] + rest for index, rest in enumerate(rests)] + alone
+    unused: list[list[int]] = [[] for _ in range(slots // 4 - groups)]
+    one, queries = (1, config.num_attention_heads), (each, kv_heads)
     calls = {
-        "whole": (rows(whole), 1, False),
-        "whole_sums": (rows(whole), 1, True),
-        "rest": (rows(rests + single), None, True),
-        "common": (rows(prefixes + spare), 4, True),
+        "whole": (whole, one, False),
+        "whole_sums": (whole, one, True),
+        "rest": (rests + alone, queries, True),
+        "common": (prefixes + unused, (4 * each, kv_heads), True),
     }
-    pages = jax.jit(partial(empty_pages, config, num_pages, page_size, "bfloat16"))()
+    pages = jax.jit(partial(empty_pages, config, num_pages, _PAGE_SIZE, "bfloat16"))()
     values: dict[str, Any] = {}
-    for name, (view, stacked, sums) in calls.items():
-        query = jax.random.normal(
-            jax.random.key(0),
-            (len(view.start), stacked or 1, config.num_attention_heads, config.head_dim),
-            jnp.bfloat16,
-        )
-        if not name.startswith("whole"):
-            query = jax.vmap(partial(_as_queries, kv_heads=config.num_key_value_heads))(
-                query[:, :, None]
-            ).reshape(len(query), -1, config.num_key_value_heads, config.head_dim)
-        run = jax.jit(partial(cudnn._paged, with_sums=sums))
+    for name, (tables, shape, with_sums) in calls.items():
+        view, seen = _rows(tables)
+        query = jnp.ones((len(tables), *shape, head_dim), jnp.bfloat16)
+        run = jax.jit(partial(cudnn._paged, with_sums=with_sums))
+        read = 2 * int(seen.sum()) * 2 * kv_heads * head_dim  # bytes
+        values[f"{name}_floor_ms"] = 1e3 * read / copied
         try:
-            arguments = (query, pages, view, view.start + 1)
-            values[f"{name}_ms"] = 1e3 * _seconds(run, *arguments)
+            values[f"{name}_ms"] = 1e3 * _seconds(run, query, pages, view, seen)
         except Exception as error:  # what cuDNN says of a call that it does not have
             values[f"{name}_failed"] = str(error).splitlines()[0][:200]
-    token = 4 * config.num_key_value_heads * config.head_dim
-    for name in ("whole", "rest", "common"):
-        read = int(jnp.sum(calls[name][0].start + 1)) * token
-        values[f"{name}_floor_ms"] = 1e3 * read / ceilings.bytes_per_s
-    lines("kernels", slots=slots, copy_tb_per_s=ceilings.bytes_per_s / 1e12, **values)
+    lines("kernels", slots=slots, copy_tb_per_s=copied / 1e12, **values)
+
+
+def _drawn_pages(flags: argparse.Namespace) -> tuple[Callable[[int], list[int]], int]:
+    """A function that hands out pages anywhere in a cache, and how many pages that has."""
+    num_pages = flags.cache_tokens // _PAGE_SIZE + 1
+    ids = iter((1 + np.random.default_rng(0).permutation(num_pages - 1)).tolist())
+    return lambda count: [next(ids) for _ in range(count)], num_pages
+
+
+def _rows(tables: list[list[int]]) -> tuple[View, jax.Array]:
+    """A view of rows with these pages, all of them full, and the tokens that each row sees."""
+    table = np.zeros((len(tables), _WIDTH), np.int32)
+    for row, pages in zip(table, tables, strict=True):
+        row[: len(pages)] = pages
+    seen = np.array([max(1, len(pages) * _PAGE_SIZE) for pages in tables], np.int32)
+    view = View(jnp.asarray(table), jnp.asarray(seen - 1), jnp.ones(len(tables), jnp.int32))
+    return view, jnp.asarray(seen)
 
 
 def _seconds(run: Callable[..., Any], *arguments: Any) -> float:
