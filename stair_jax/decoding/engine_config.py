@@ -71,7 +71,8 @@ class EngineConfig:
         kv_dtype: dtype of keys and values in the cache: "int8", "float8_e4m3fn", or that of the
             model, which "" stands for.
         share_prefixes: least number of slots of a shard that read the pages which they share once
-            for all of them; 0: each slot reads its whole sequence.
+            for all of them; 0: each slot reads its whole sequence. Rounding then also depends on
+            which slots share.
         num_adapters: models with adapters over the base; set by the engine.
         num_shards: data-parallel parts of slots and cache; set by `resolve`.
         platform: platform of the devices; set by `resolve`.
