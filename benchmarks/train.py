@@ -3,6 +3,8 @@
     python -m benchmarks.train [--parts sft,dpo,torch] [--layers 8] [--rows 8] [--length 2048]
     python -m benchmarks.train --parts sft --remat none,attention,dots,full --attention cudnn,xla
     python -m benchmarks.train --parts dpo --layers 0 --fsdp 2 --param-dtype float32
+    python -m benchmarks.train --parts sft,dpo --remat attention_mlp --unroll 0,1 \
+        --row-sequences 0,1 --compiler ";xla_gpu_enable_dynamic_slice_fusion=false"
     python -m benchmarks.train --parts sft,torch --param-dtype bfloat16 --lora-rank 0,64
     XLA_PYTHON_CLIENT_MEM_FRACTION=.143 python -m benchmarks.train --parts sft,dpo,prm --layers 0 \
         --rows 1 --passes 2 --remat attention --chunks 8 --param-dtype bfloat16 --lora-rank 64 \
@@ -19,6 +21,10 @@ half of each sequence; the reward model scores the last token. A line has
     peak_gb                  of JAX's allocator since the process began, of limit_gb
     split                    share of the kernels' time by kind, in a profile of one step
 
+Flags with commas are alternatives: each combination is a line. `--row-sequences` says what
+attention has to be ready for, as the rows hold one sequence each (0: one for 64 tokens).
+`--compiler` holds XLA's options, the alternatives between semicolons ("": none beside its own).
+
 With `--lora-rank` adapters of that rank are trained beside a frozen base (0: all parameters), whose
 kernels `--base-weights` may quantise. The lines `torch` are of transformers on the same device:
 SDPA, pure bfloat16 or autocast, with and without gradient checkpointing, fused AdamW; with a rank
@@ -28,11 +34,13 @@ those of peft, over a base in bfloat16.
 import argparse
 import itertools
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -59,6 +67,30 @@ TORCH_VARIANTS = ("autocast+checkpoint", "bfloat16+checkpoint", "bfloat16")
 PEFT_VARIANTS = ("peft+bfloat16+checkpoint", "peft+bfloat16")
 
 
+class Way(NamedTuple):
+    """How a step is computed."""
+
+    rank: int
+    remat: str
+    attention: str
+    unroll: bool
+    row_sequences: int
+    compiler: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """XLA's options."""
+        pairs = (pair.partition("=") for pair in self.compiler.split(",") if pair)
+        return {name.strip(): option_value(text) for name, _, text in pairs}
+
+
+def option_value(text: str) -> bool | int | str:
+    """The value of an option of XLA's: a truth value, a number, or text."""
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
 def main() -> None:
     """Prints the figures as they are found."""
     flags = parse()
@@ -68,10 +100,8 @@ def main() -> None:
         torch_lines(flags)
     for part in ("sft", "dpo", "prm"):
         if part in parts:
-            for rank, remat, attention in itertools.product(
-                ranks_of(flags), flags.remat.split(","), flags.attention.split(",")
-            ):
-                train_line(flags, lines, part, remat, attention, rank)
+            for way in ways(flags):
+                train_line(flags, lines, part, way)
 
 
 def parse() -> argparse.Namespace:
@@ -84,6 +114,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=2048, help="tokens a row")
     parser.add_argument("--passes", type=int, default=1, help="micro-batches a step")
     parser.add_argument("--remat", default="none,full", help="policies, comma-separated")
+    parser.add_argument("--unroll", default="0", help="0, 1 or 0,1: layers unrolled")
+    parser.add_argument("--row-sequences", default="0", help="comma-separated")
+    parser.add_argument("--compiler", default="", help="options NAME=VALUE, alternatives after ;")
     parser.add_argument("--chunks", type=int, default=4, help="logps_chunks")
     parser.add_argument("--param-dtype", default="float32", help="of parameters in training")
     parser.add_argument("--mu-dtype", default="float32", help="of Adam's first moment")
@@ -102,19 +135,36 @@ def ranks_of(flags: argparse.Namespace) -> list[int]:
     return [int(rank) for rank in flags.lora_rank.split(",")]
 
 
-def train_line(
-    flags: argparse.Namespace, lines: Lines, part: str, remat: str, attention: str, rank: int
-) -> None:
+def ways(flags: argparse.Namespace) -> Iterator[Way]:
+    """All combinations of the alternatives."""
+    return itertools.starmap(
+        Way,
+        itertools.product(
+            ranks_of(flags),
+            flags.remat.split(","),
+            flags.attention.split(","),
+            [bool(int(value)) for value in flags.unroll.split(",")],
+            [int(value) for value in flags.row_sequences.split(",")],
+            flags.compiler.split(";"),
+        ),
+    )
+
+
+def train_line(flags: argparse.Namespace, lines: Lines, part: str, way: Way) -> None:
     """The step of one part with one way of computing it; rank 0: of all parameters."""
     mesh = make_mesh(MeshShape(fsdp=flags.fsdp))
-    adapters = LoraSettings(rank, base_weights=flags.base_weights) if rank else LoraSettings()
+    adapters = LoraSettings()
+    if way.rank:
+        adapters = LoraSettings(way.rank, base_weights=flags.base_weights)
     settings = TrainingSettings(
         learning_rate=1e-6,
         mu_dtype=flags.mu_dtype,
         param_dtype=flags.param_dtype,
         dtype=model_config(flags).dtype,
-        remat=remat,
-        attention=attention,
+        remat=way.remat,
+        unroll=way.unroll,
+        row_sequences=way.row_sequences,
+        attention=way.attention,
         lora=adapters,
     )
     config = configure(model_config(flags), settings, mesh)
@@ -126,13 +176,17 @@ def train_line(
     }
     objective = objectives[part]
     batch = make_batch(flags, config, pairs=part != "sft")
-    what: dict[str, Any] = {"remat": remat, "attention": attention, "devices": mesh.size}
-    if rank:
-        what |= {"lora_rank": rank, "base_weights": flags.base_weights}
+    what: dict[str, Any] = {
+        name: value for name, value in way._asdict().items() if value and name != "rank"
+    }
+    what["devices"] = mesh.size
+    if way.rank:
+        what |= {"lora_rank": way.rank, "base_weights": flags.base_weights}
     try:
         with use_mesh(mesh):
             state, frozen = random_state(config, optimizer.tx, mesh, is_prm=part == "prm")
-            values = measure(flags, objective, optimizer.tx, state, frozen, batch, mesh)
+            jitted = make_train_step(objective, optimizer.tx, state)
+            values = measure(flags, jitted, way.options, state, frozen, batch, mesh)
     except jax.errors.JaxRuntimeError as error:  # no room, most likely
         lines(part, **what, skipped=str(error).splitlines()[0])
         return
@@ -164,7 +218,7 @@ def make_batch(flags: argparse.Namespace, config: ModelConfig, pairs: bool) -> B
         ]
     else:
         groups = [Group(str(number), (example,)) for number, example in enumerate(examples)]
-    return Batches(groups, len(groups), length, flags.rows)[0]
+    return Batches(groups, len(groups), length, flags.rows)[0]  # a row is filled by one sequence
 
 
 def random_state(
@@ -189,8 +243,8 @@ def random_state(
 
 def measure(
     flags: argparse.Namespace,
-    objective: Any,
-    tx: Any,
+    jitted: Any,
+    options: dict[str, Any],
     state: TrainState,
     frozen: Any,
     batch: Batch,
@@ -200,8 +254,7 @@ def measure(
     arrays = put_batch(batch.arrays, mesh, flags.rows)
     rate = jax.device_put(np.float32(1e-6), rules.replicated(mesh))
     start = time.perf_counter()
-    jitted: Any = make_train_step(objective, tx, state)
-    step = jitted.lower(state, arrays, rate, frozen).compile()
+    step = jitted.lower(state, arrays, rate, frozen).compile(compiler_options=options or None)
     compiled = time.perf_counter() - start
     memory = step.memory_analysis()
     state, metrics = jax.block_until_ready(step(state, arrays, rate, frozen))

@@ -77,6 +77,7 @@ def pack(
     length: int,
     num_rows: int | None = None,
     part: slice | None = None,
+    row_sequences: int = 0,
 ) -> Packed:
     """Packs examples in the given order, each into the first row with room for it (first fit).
 
@@ -85,11 +86,12 @@ def pack(
       length: T.
       num_rows: B; None: as many rows as are needed.
       part: a contiguous slice of the rows to make; None: all. Tokens of other rows are not read.
+      row_sequences: most examples of a row; 0: `most_sequences`.
 
     Raises:
       ValueError: the examples do not fit into the rows.
     """
-    rows = FirstFitRows(len(examples) if num_rows is None else num_rows, length)
+    rows = FirstFitRows(len(examples) if num_rows is None else num_rows, length, row_sequences)
     places = rows.place([len(example) for example in examples])
     if places is None:
         raise ValueError(f"{len(examples)} examples do not fit into {rows.count} rows of {length}")
@@ -123,7 +125,9 @@ def pack(
     return packed
 
 
-def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list[list[int]]:
+def split(
+    groups: Sequence[Sequence[Sized]], length: int, num_rows: int, row_sequences: int = 0
+) -> list[list[int]]:
     """Assigns groups of examples to blocks of `num_rows` rows by first fit; no group is split.
 
     With at most g examples per group there are at most ceil(len(groups) / floor(num_rows / g))
@@ -133,6 +137,7 @@ def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list
       groups: each a sequence of examples, or of anything with a length in tokens.
       length: tokens per row.
       num_rows: rows per block.
+      row_sequences: most examples of a row; 0: `most_sequences`.
 
     Returns:
       for each block the indices of its groups; `pack` fits the examples of a block, in this order,
@@ -146,7 +151,7 @@ def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list
         lengths = [len(example) for example in group]
         members = next((m for rows, m in blocks if rows.place(lengths) is not None), None)
         if members is None:
-            blocks.append((FirstFitRows(num_rows, length), members := []))
+            blocks.append((FirstFitRows(num_rows, length, row_sequences), members := []))
             if blocks[-1][0].place(lengths) is None:
                 raise ValueError(f"{lengths} tokens do not fit into {num_rows} rows of {length}")
         members.append(index)
@@ -156,10 +161,10 @@ def split(groups: Sequence[Sequence[Sized]], length: int, num_rows: int) -> list
 class FirstFitRows:
     """Fill state of `count` rows of `length` tokens; each row is filled from its start."""
 
-    def __init__(self, count: int, length: int):
+    def __init__(self, count: int, length: int, row_sequences: int = 0):
         self.count, self.length = count, length
         self._free = [length] * count
-        self._left = [most_sequences(length)] * count
+        self._left = [row_sequences or most_sequences(length)] * count
 
     @property
     def used(self) -> int:

@@ -111,6 +111,13 @@ class ModelConfig:
         - attention_mlp: only what is cheap (norms, activations); no product and no attention.
         - offload: as full, with the inputs of the layers in host memory.
 
+    - `unroll`: the layers are compiled one after the other, and not as one loop. What is saved for
+      the backward pass is then used where it is; a loop copies it into arrays of all layers, and
+      out of them again. Compilation takes longer by the number of layers.
+    - `row_sequences`: most sequences that a row of a batch holds; 0: as many as
+      `attention/cudnn.most_segments` allows. The backward pass of cuDNN's attention takes time and
+      memory for each that there may be. With one there are no segments at all.
+
     Layout on a mesh:
 
     - `vocab_size` is the true number of tokens. Embedding and head have rows up to a multiple of
@@ -137,6 +144,8 @@ class ModelConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
+    unroll: bool = False
+    row_sequences: int = 0
     attention: str = ""
     model_type: str = "llama"
     rope_scaling: RopeScaling | None = None

@@ -75,7 +75,7 @@ class Layer(nn.Module):
         ends: jax.Array | None,
     ) -> jax.Array:
         config = self.config
-        attend = get_backend(config.attention)
+        attend = get_backend(config.attention, config.row_sequences)
         kv_axis = "activation_kv_heads" if config.shard_kv_heads else "activation_kv_heads_whole"
         kv_axes = ("batch", "length", kv_axis, "head_dim")
         queries = self._project("query", normed, rotation)
@@ -248,6 +248,8 @@ class Transformer(nn.Module):
             # needed.
             _param(self, "head", init, ("vocab", "embed"), shape)
 
+        if config.row_sequences == 1 and ends is None:
+            segment_ids = None  # padding comes last, where causal attention hides it from all else
         hidden = look_up(embedding, tokens, config.dtype)
         if config.lora and config.lora.token_ids:
             hidden = self._with_rows(config.lora, hidden, tokens)
@@ -317,6 +319,23 @@ def apply(
     """`Transformer.__call__` as a function of plain parameters: hidden states [B, T, D]."""
     model: Any = Transformer(config)
     return model.apply({"params": params}, tokens, positions, segment_ids, ends)
+
+
+def narrowed(config: ModelConfig, params: Params) -> Params:
+    """Parameters whose kernels are in the dtype of the products, for a pass with gradients.
+
+    The loop over the layers would cast each kernel twice, in the forward and in the backward pass,
+    and widen its gradient before it is written. This way gradients leave the loop as the products
+    made them, and are widened where they are used: the memory of this copy is that of the half that
+    they no longer take. Frozen kernels have no gradient, and are cast in the loop.
+    """
+    if config.lora is not None:
+        return params
+    layers = {
+        name: leaf.astype(config.dtype) if name in lora.KERNELS else leaf
+        for name, leaf in params["layers"].items()
+    }
+    return params | {"layers": layers}
 
 
 def output_embedding(params: Params, config: ModelConfig) -> jax.Array:
@@ -407,17 +426,17 @@ def _vocabulary_init(config: ModelConfig) -> nn.initializers.Initializer:
 def _scanned_layers(config: ModelConfig) -> Any:
     layer: Any = Layer
     if config.remat != "none":
-        # `prevent_cse` is not needed inside of a scan, and its barriers would cost speed.
-        layer = nn.remat(
-            Layer, policy=remat.get_policy(config.remat, config.lora is not None), prevent_cse=False
-        )
-    # One layer is traced and compiled, however many there are.
+        # `prevent_cse` is not needed inside of a loop, and its barriers would cost speed.
+        policy = remat.get_policy(config.remat, config.lora is not None)
+        layer = nn.remat(Layer, policy=policy, prevent_cse=config.unroll)
+    # One layer is traced, however many there are; and compiled, unless the loop is unrolled.
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=nn.broadcast,  # rotation, segments and ends are the same for all layers
         length=config.num_hidden_layers,
+        unroll=config.num_hidden_layers if config.unroll else 1,
         metadata_params={nn.PARTITION_NAME: "layers"},  # names the leading axis of the parameters
     )
     return scanned(config, name="layers")

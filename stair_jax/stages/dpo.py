@@ -134,6 +134,11 @@ class Dpo(ObservedStage, PairLossSettings):
                 f"row_length is {self.row_length}: it must be at least max_length "
                 f"{self.max_length}, or 0, which means max_length"
             )
+        if self.row_sequences and self.layout == "tree":
+            raise UserError(
+                f"row_sequences is {self.row_sequences}, and rows of trees are not split by it: "
+                "set layout to 'pairs', or leave it out"
+            )
 
     @property
     def least_rows(self) -> int:
@@ -298,7 +303,8 @@ def lay_out(
     size, length = settings.batch_size, settings.row_length or settings.max_length
     whole = settings.sft_on == "answer"
     if settings.layout == "pairs":
-        return Batches(groups, size, length, settings.microbatch_rows, part, pass_size, whole)
+        rows, most = settings.microbatch_rows, settings.row_sequences
+        return Batches(groups, size, length, rows, part, pass_size, whole, most)
     return TrieBatches(
         groups,
         [prompt_of(row) for row in rows],

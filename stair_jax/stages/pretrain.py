@@ -86,6 +86,11 @@ class Pretrain(TrainingStage):
                 f"lora.rank is {self.lora.rank}: pretraining starts from random parameters, beside "
                 "which adapters learn little: leave it out"
             )
+        if self.row_sequences:
+            raise UserError(
+                f"row_sequences is {self.row_sequences}: the rows of pretraining are packed once, "
+                "whatever trains on them: leave it out"
+            )
 
     @property
     def split_rows(self) -> int:

@@ -240,8 +240,15 @@ class Prm(ObservedStage):
     def _batches(
         self, groups: Sequence[Group], part: slice | None = None, pass_size: int | None = None
     ) -> Batches:
-        rows = self.microbatch_rows
-        return Batches(groups, self.batch_size, self.max_length, rows, part, pass_size)
+        return Batches(
+            groups,
+            self.batch_size,
+            self.max_length,
+            self.microbatch_rows,
+            part,
+            pass_size,
+            row_sequences=self.row_sequences,
+        )
 
 
 def prm_axes(config: ModelConfig) -> Params:

@@ -177,6 +177,7 @@ class Sft(ObservedStage):
             self.microbatch_rows,
             part,
             pass_size=round(len(examples) / self.epochs),
+            row_sequences=self.row_sequences,
         )
 
 

@@ -83,6 +83,7 @@ class Batches(Sequence[Batch]):
         part: slice | None = None,
         pass_size: int | None = None,
         sft_alone: bool = False,
+        row_sequences: int = 0,
     ):
         """Takes the groups in training order.
 
@@ -94,6 +95,7 @@ class Batches(Sequence[Batch]):
           part: the rows that this process makes, see `mesh.local_rows`; None: all.
           pass_size: groups in one pass over the data (for the epoch number); None: all of them.
           sft_alone: whether to make the arrays of the targets of mask SFT_ALONE.
+          row_sequences: most sequences of a row; 0: `packing.most_sequences`.
 
         Raises:
           UserError: there is no group, or a micro-batch cannot hold one.
@@ -108,7 +110,7 @@ class Batches(Sequence[Batch]):
                 f"microbatch_rows {rows} at least {needed}"
             )
         self._groups, self._batch_size, self._length, self._rows = groups, batch_size, length, rows
-        self._part, self._sft_alone = part, sft_alone
+        self._part, self._sft_alone, self._row_sequences = part, sft_alone, row_sequences
         self._pass_size = pass_size or len(groups)
         # Worst case: all sequences so long that each micro-batch holds rows // needed groups.
         self._max_count = -(-batch_size // (rows // needed))
@@ -203,13 +205,18 @@ class Batches(Sequence[Batch]):
             order = sorted(
                 self._numbers(index), key=lambda number: -max(map(len, groups[number].examples))
             )
-            blocks = split([groups[number].examples for number in order], self._length, self._rows)
+            blocks = split(
+                [groups[number].examples for number in order],
+                self._length,
+                self._rows,
+                self._row_sequences,
+            )
             self._layouts[index] = tuple(tuple(order[place] for place in block) for block in blocks)
         return self._layouts[index]
 
     def _micro(self, groups: Sequence[Group]) -> dict[str, np.ndarray]:
         examples = [example for group in groups for example in group.examples]
-        packed = pack(examples, self._length, self._rows, self._part)
+        packed = pack(examples, self._length, self._rows, self._part, self._row_sequences)
         # One id for padding in every micro-batch, whatever its number of sequences.
         padding = self._batch_size * self._width
         sequence_ids = np.where(packed.segment_ids > 0, packed.sequence_ids, padding)

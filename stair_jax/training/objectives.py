@@ -29,6 +29,7 @@ class SftObjective:
 
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the tokens of a micro-batch; the weight is the number of weighted tokens."""
+        params = transformer.narrowed(self.config, params)
         # With one chunk `token_logps` keeps its logits: nothing is recomputed there either.
         if self.num_chunks == 1:
             logps = micro_logps(self.config, 1, params, micro)
@@ -70,6 +71,7 @@ class DpoObjective:
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the pairs of a micro-batch; the weight is the number of pairs."""
         weight = micro["group_weight"]
+        params = transformer.narrowed(self.config, params)
         logps = micro_logps(self.config, self.num_chunks, params, micro)
         chosen, rejected = sequence_sums(logps * micro["weights"], micro).T
         chosen_length, rejected_length = sequence_sums(micro["weights"], micro).T
@@ -120,6 +122,7 @@ class PrmObjective:
     def __call__(self, params: Params, micro: Micro) -> Sums:
         """Sums over the pairs of a micro-batch; `params` is {"model": ..., "score": ...}."""
         weight = micro["group_weight"]
+        params = params | {"model": transformer.narrowed(self.config, params["model"])}
         chosen, rejected = sequence_scores(self.config, params, micro).T
         metrics = {
             "accuracy": chosen > rejected,

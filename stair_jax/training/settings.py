@@ -40,6 +40,10 @@ class TrainingSettings(OptimizerSettings):
         summed in `accumulate_dtype`; the devices of one micro-batch add up theirs in `dtype`.
       hf_dtype: of the tensors in `hf/`.
       remat: what the backward pass computes again (see `ModelConfig`).
+      unroll: compile the layers one after the other, and not as one loop: steps copy less, and
+        compilation takes longer by the number of layers.
+      row_sequences: most sequences that are packed into a row, which is what the attention kernel
+        of GPUs has to be ready for; 0: one for 64 tokens.
       attention: "cudnn" (GPUs, bfloat16), "splash" (TPUs), "xla" (all); "": by platform and dtype.
       checkpoint_every: steps between checkpoints; 0: none by their number. Where there are any, the
         state is saved at SIGTERM too. A save goes on beside the steps behind it, and meanwhile
@@ -65,6 +69,8 @@ class TrainingSettings(OptimizerSettings):
     param_dtype: str = setting("float32", choices=_TRAINED_DTYPES)
     hf_dtype: str = setting("float32", choices=DTYPES)
     remat: str = setting("none", choices=REMAT_POLICIES, cost=True)
+    unroll: bool = setting(False, cost=True)
+    row_sequences: int = setting(0, least=0, most=2**20, cost=True)
     attention: str = setting("", choices=("", *sorted(BACKENDS)), cost=True)
     checkpoint_every: int = setting(100, least=0, cost=True)
     checkpoint_minutes: float = setting(0.0, least=0, cost=True)
@@ -133,6 +139,8 @@ def configure(
         dtype=settings.dtype,
         param_dtype=settings.param_dtype,
         remat=settings.remat,
+        unroll=settings.unroll,
+        row_sequences=settings.row_sequences,
         attention=settings.attention,
         lora=settings.lora.adapters_on(config.lora, config.vocab_size),
         base_weights=settings.lora.base_weights,

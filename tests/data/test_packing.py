@@ -58,6 +58,15 @@ def test_first_fit_fills_the_first_row_with_room():
         [1, 1, 1, 1, 1, 3, 3],
         [4] * 7,
     ]
+
+
+def test_a_row_takes_no_more_examples_than_it_may_have():
+    examples = [Example([1] * n, [1] * n) for n in (4, 3, 2, 1)]
+    packed = pack(examples, 10, row_sequences=2)
+    assert packed.sequence_ids.tolist() == [[0] * 4 + [1] * 3 + [4] * 3, [2] * 2 + [3] + [4] * 7]
+    groups = [[example] for example in examples]
+    assert split(groups, 10, 1) == [[0, 1, 2, 3]]
+    assert split(groups, 10, 1, row_sequences=2) == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="do not fit"):
         pack(examples, 7, num_rows=1)
 

@@ -14,7 +14,14 @@ from transformers import AutoModelForCausalLM
 from stair_jax.errors import UserError
 from stair_jax.models.config import REMAT_POLICIES
 from stair_jax.models.huggingface import load_config, load_params, tensor_names
-from stair_jax.models.transformer import apply, init_params, logical_axes, output_embedding
+from stair_jax.models.lora import Lora
+from stair_jax.models.transformer import (
+    apply,
+    init_params,
+    logical_axes,
+    narrowed,
+    output_embedding,
+)
 
 TRAINED = ["pocket", "stories260K"]
 LENGTHS = (96, 1, 40, 55)  # the context before rope scaling is 32
@@ -176,6 +183,34 @@ def test_remat_changes_no_gradient(tiny):
         for n in REMAT_POLICIES
     ]
     assert ["remat" in program for program in programs] == [False, *(True,) * 5]
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_narrowed_kernels_get_the_gradient_that_casts_in_the_loop_give_them(tiny, unroll):
+    config, params = tiny
+    tokens, positions, real = batch(np.random.default_rng(4), 32, (5, 3))
+    config = dataclasses.replace(config, dtype="bfloat16", remat="full", unroll=unroll)
+
+    @partial(jax.jit, static_argnums=1)
+    @jax.grad
+    def gradient(params, cast):
+        given = narrowed(config, params) if cast else params
+        hidden = apply(config, given, tokens, positions, real)
+        return jnp.sum(jnp.sin(hidden.astype(jnp.float32)) * real[..., None])
+
+    found, expected = (gradient(params, cast)["layers"] for cast in (True, False))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    for name, leaf in expected.items():
+        assert np.abs(leaf).max() > 0, name
+        np.testing.assert_allclose(found[name], leaf, rtol=0.02, atol=0.02, err_msg=name)
+
+
+def test_frozen_and_wide_kernels_are_not_narrowed(tiny):
+    config, params = tiny
+    frozen = dataclasses.replace(config, dtype="bfloat16", lora=Lora(2, 1.0))
+    assert narrowed(frozen, params) is params
+    same = narrowed(config, params)["layers"]
+    assert all(same[name] is leaf for name, leaf in params["layers"].items())
 
 
 @pytest.mark.parametrize("tied", [False, True])

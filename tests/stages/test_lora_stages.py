@@ -182,9 +182,11 @@ def test_rows_of_tags_are_trained_and_no_others(contexts, inputs, chat_tokenizer
         assert changed.tolist() == tags
 
 
-def test_pretraining_has_no_adapters():
+def test_pretraining_has_neither_adapters_nor_rows_of_other_sizes():
     with pytest.raises(UserError, match=r"lora\.rank is 4: pretraining starts from random"):
         Pretrain(lora=LoraSettings(rank=4))
+    with pytest.raises(UserError, match="row_sequences is 2: the rows of pretraining are packed"):
+        Pretrain(row_sequences=2)
 
 
 @pytest.fixture(scope="module")

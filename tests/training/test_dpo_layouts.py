@@ -134,6 +134,7 @@ def test_real_pairs_are_laid_out_once(workdir, chat_tokenizer):
             "together is 'all': it must be one of 'pairs', 'siblings', 'prompts'",
         ),
         ({"row_length": 100}, "row_length is 100: it must be at least max_length 2048"),
+        ({"row_sequences": 1}, "row_sequences is 1, and rows of trees are not split by it"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, message):

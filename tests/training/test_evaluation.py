@@ -1,5 +1,6 @@
 """The loss of held-out rows is that of a training step that never updates; it disturbs nothing."""
 
+import dataclasses
 import json
 
 import jax
@@ -65,6 +66,16 @@ def test_the_evaluation_is_the_same_on_several_devices(config, params, make_grou
         for mesh in (make_mesh(), make_mesh(MeshShape(data=2, fsdp=2), jax.devices()[:4]))
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_rows_of_one_sequence_have_the_loss_of_packed_ones(config, params, make_groups):
+    groups, mesh = make_groups(10), make_mesh()
+    packed, alone = (Batches(groups, 10, 16, 2, row_sequences=most) for most in (0, 1))
+    most = [rows[0].arrays["micro"]["segment_ids"].max() for rows in (packed, alone)]
+    assert most[0] > most[1] == 1
+    one = dataclasses.replace(config, row_sequences=1)
+    expected = evaluate(SftObjective(config), params, packed, mesh)
+    assert evaluate(SftObjective(one), params, alone, mesh) == pytest.approx(expected, rel=1e-5)
 
 
 class Stopped(Exception):

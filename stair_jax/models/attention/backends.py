@@ -33,11 +33,12 @@ BACKENDS: dict[str, Backend] = {
 _KERNELS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, row_sequences: int = 0) -> Backend:
     """The attention function of a backend.
 
     Args:
         name: a key of `BACKENDS`, or "" for the fastest one of the platform.
+        row_sequences: most sequences of a row, beside padding; 0: as many as the backend allows.
 
     Raises:
         UserError: the name is unknown; lists the known ones.
@@ -47,7 +48,7 @@ def get_backend(name: str) -> Backend:
         raise UserError(
             f'attention backend {name!r} is unknown: choose one of {known}, or "" (by platform)'
         )
-    return partial(_attend, name)
+    return partial(_attend, name, row_sequences)
 
 
 def default_backend(platform: str, dtype: Any, length: int, head_dim: int) -> str:
@@ -75,6 +76,7 @@ def _problem(name: str, dtype: Any, length: int, head_dim: int) -> str:
 
 def _attend(
     name: str,
+    row_sequences: int,
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -85,8 +87,11 @@ def _attend(
     name = name or default_backend(_platform(), *form)
     if problem := _problem(name, *form):
         raise UserError(f'attention "{name}": {problem}: set attention="xla", or "" (by platform)')
+    backend = BACKENDS[name]
+    if name == "cudnn" and row_sequences:
+        backend = partial(backend, most=row_sequences + 1)
     # XLA partitions its own operations, but not custom kernels: those need a shard_map.
-    attend = BACKENDS[name] if name == "xla" else partial(_attend_on_mesh, BACKENDS[name])
+    attend = backend if name == "xla" else partial(_attend_on_mesh, backend)
     return attend(query, key, value, segment_ids, ends)
 
 

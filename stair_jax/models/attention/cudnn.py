@@ -41,10 +41,12 @@ def attend(
     value: jax.Array,
     segment_ids: jax.Array | None,
     ends: jax.Array | None,
+    most: int = 0,
 ) -> jax.Array:
     """Attention over rows with one segment, packed segments, or trees.
 
-    Trees need an arbitrary mask, which cuDNN takes as a bias only.
+    Trees need an arbitrary mask, which cuDNN takes as a bias only. `most` is the maximum number of
+    segments of a row, padding included; 0: `most_segments`.
     """
     if ends is None and segment_ids is None:
         return jax.nn.dot_product_attention(
@@ -54,7 +56,7 @@ def attend(
     if ends is not None or not _cudnn().check_compute_capability("9.0"):
         return _masked(query, key, value, segment_ids, ends)
     assert segment_ids is not None
-    return _packed(query, key, value, segment_ids)
+    return _packed(query, key, value, segment_ids, most or most_segments(query.shape[1]))
 
 
 def _masked(
@@ -72,12 +74,13 @@ def _masked(
 
 
 def _packed(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array
+    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, most: int
 ) -> jax.Array:
     cudnn = _cudnn()
-    starts, lengths, fits = segment_bounds(segment_ids, most_segments(segment_ids.shape[1]))
-    # Makes the result of rows with too many segments NaN.
-    query = query * jnp.where(fits, 1, jnp.nan).astype(query.dtype)[:, None, None, None]
+    starts, lengths, fits = segment_bounds(segment_ids, most)
+    # Makes the result of rows with too many segments NaN. Of the inputs it is the values, as they
+    # are copied anyway: the product is part of that copy.
+    value = value * jnp.where(fits, 1, jnp.nan).astype(value.dtype)[:, None, None, None]
     # Repeated, although the kernel supports grouped heads: its backward pass would take twice the
     # memory, and JAX before 0.11.1 computed the offsets of packed keys from the number of query
     # heads.

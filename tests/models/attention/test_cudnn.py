@@ -1,5 +1,6 @@
 """The calls to cuDNN, on a machine without it: its kernel is replaced by a NumPy version."""
 
+import dataclasses
 import importlib
 import re
 from functools import partial
@@ -111,6 +112,28 @@ def test_a_row_of_too_many_segments_is_not_a_number(cudnn):
     out = get_backend("cudnn")(*arrays, jnp.asarray(ids))
     assert np.isnan(np.float32(out[0])[:most]).all()
     assert np.isfinite(np.float32(out[1])).all()
+
+
+def test_the_kernel_is_ready_for_as_many_segments_as_rows_may_have(cudnn):
+    arrays, few = inputs(2, 20), jnp.asarray([[1] * 9 + [2] * 11, [1] * 4 + [2] * 6 + [0] * 10])
+    out = get_backend("cudnn", 2)(*arrays, few)
+    expected = get_backend("xla", 2)(*arrays, few)
+    np.testing.assert_allclose(np.float32(out), np.float32(expected), atol=0.02)
+    many = few.at[0, 15:].set(3).at[0, 18:].set(4)
+    out = np.float32(get_backend("cudnn", 2)(*arrays, many))
+    assert np.isnan(out[0, :18]).all()
+    assert np.isfinite(out[1]).all()
+
+
+@pytest.mark.parametrize(("row_sequences", "packed"), [(0, True), (2, True), (1, False)])
+def test_rows_of_one_sequence_need_no_packed_kernel(gpu, row_sequences, packed):
+    config = ModelConfig(32, 16, 32, 1, 2, 1, 8, dtype="bfloat16", row_sequences=row_sequences)
+    config = dataclasses.replace(config, attention="cudnn")
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    ids = jax.ShapeDtypeStruct((2, 16), jnp.int32)
+    program = str(jax.make_jaxpr(partial(apply, config))(params, ids, ids, ids))
+    assert "dot_product_attention_fwd_wrapper[" in program
+    assert ("PADDING_CAUSAL" in program) == packed
 
 
 def test_other_rows_go_through_the_public_function(cudnn, monkeypatch):
