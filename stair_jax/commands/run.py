@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments, listed
-from stair_jax.commands.running import add_redo_flags, run_config
+from stair_jax.commands.running import add_redo_flags, run_config, run_part
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster
@@ -33,8 +33,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster",
         metavar="WORKERS",
-        help="deal the prompts of stages that search to workers: local:N, or ray://HOST:PORT, the "
-        "head of a Ray cluster (docs/clusters.md)",
+        help="deal the prompts of stages that search to workers, and train on their machines: "
+        "local:N, or ray://HOST:PORT, the head of a Ray cluster (docs/clusters.md)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="STAGE,...",
+        help="run these stages alone, for the driver of a cluster, which waits meanwhile",
     )
     parser.add_argument(
         "--lengthen",
@@ -66,6 +71,9 @@ def execute(arguments: Arguments, session: Session) -> int:
         return 0
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
+    if options.only is not None:
+        run_part(config, Path(options.workdir), options, session, listed([options.only]))
+        return 0
     run_config(
         config,
         Path(options.workdir),
