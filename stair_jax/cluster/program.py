@@ -36,7 +36,7 @@ class Program:
 
     Attributes:
       name: for messages.
-      words: of the command, behind "python -m stair_jax.launch".
+      words: of the command, behind the name of the Python interpreter.
       mark: says how far the program is; it changes whenever something was finished for good.
       hosts: number of machines; 0: all that are there.
     """
@@ -136,8 +136,7 @@ def _start(program: Program, hosts: Sequence[Host]) -> list[_Process]:
         environment["STAIR_TOKEN"] = secrets.token_hex(32)
     for index, host in enumerate(hosts):
         own = [*together, f"--process_id={index}"] if together else []
-        words = ["-m", "stair_jax.launch", *program.words, *own]
-        host.start(words, environment, os.getcwd())
+        host.start([*program.words, *own], environment, os.getcwd())
     return [_Process(host, index) for index, host in enumerate(hosts)]
 
 

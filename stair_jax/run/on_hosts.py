@@ -87,8 +87,8 @@ class OnHosts:
 
     def _run(self, names: Sequence[str], hosts: Hosts) -> None:
         with self._lock.lent(), self._written() as config:
-            words = ["run", f"--config={config}", f"--workdir={self._workdir}"]
-            words.append(f"--only={','.join(names)}")
+            words = ["-m", "stair_jax.launch", "run", f"--config={config}"]
+            words += [f"--workdir={self._workdir}", f"--only={','.join(names)}"]
             name = ", ".join(names) or "check of the devices"
             program = Program(name, words, lambda: _mark(self._workdir, names), self._count)
             run_program(program, hosts)

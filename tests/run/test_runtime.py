@@ -35,6 +35,10 @@ def test_fields_and_meshes_are_read():
         ({"steps_per_call": 0}, "runtime.steps_per_call is 0: it must be at least 1"),
         ({"prefill_rows": -1}, "runtime.prefill_rows is -1: it must be at least 0"),
         ({"vocab_multiple": 1.5}, "runtime.vocab_multiple is 1.5: it must be a whole number"),
+        (
+            {"cluster": "local:2", "training_hosts": 2},
+            "training_hosts is 2, and local:2 is this machine alone",
+        ),
         ({"attention": "flash"}, "runtime.attention is 'flash': it must be one of"),
     ],
 )
