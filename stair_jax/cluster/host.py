@@ -78,6 +78,10 @@ class ThisHost(Closing):
             free.bind(("", 0))
             return int(free.getsockname()[1])
 
+    def sees(self, file: str) -> bool:
+        """Whether a file is there."""
+        return os.path.isfile(file)
+
     def start(self, words: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
         """As `Host.start`."""
         self._process = subprocess.Popen(

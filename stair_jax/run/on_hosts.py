@@ -58,8 +58,8 @@ class OnHosts:
                 break
             together.append(entry)
         names = [entry.name for entry in together]
-        with self._hosts() as hosts:
-            self._run(names, hosts)
+        with self._written() as config, self._hosts(config) as hosts:
+            self._run(names, config, hosts)
         for name in names:
             assert is_complete(self._workdir, name), f"the program left {name} unfinished"
         return together
@@ -75,9 +75,9 @@ class OnHosts:
         """
         if not any(map(self.does, left)) or self.does(left[0]):
             return
-        with self._hosts() as hosts:
+        with self._written() as config, self._hosts(config) as hosts:
             if hosts.are_there(self._count):
-                self._run([], hosts)
+                self._run([], config, hosts)
             else:
                 say("too few machines are there: what fits them is checked when they are")
 
@@ -85,22 +85,22 @@ class OnHosts:
     def _count(self) -> int:
         return self._config.runtime.training_hosts
 
-    def _run(self, names: Sequence[str], hosts: Hosts) -> None:
-        with self._lock.lent(), self._written() as config:
-            words = ["-m", "stair_jax.launch", "run", f"--config={config}"]
-            words += [f"--workdir={self._workdir}", f"--only={','.join(names)}"]
-            name = ", ".join(names) or "check of the devices"
-            program = Program(name, words, lambda: _mark(self._workdir, names), self._count)
+    def _run(self, names: Sequence[str], config: Path, hosts: Hosts) -> None:
+        words = ["-m", "stair_jax.launch", "run", f"--config={config}"]
+        words += [f"--workdir={self._workdir}", f"--only={','.join(names)}"]
+        name = ", ".join(names) or "check of the devices"
+        program = Program(name, words, lambda: _mark(self._workdir, names), self._count)
+        with self._lock.lent():
             run_program(program, hosts)
 
     @contextmanager
-    def _hosts(self) -> Iterator[Hosts]:
-        """The machines, for the time of one program."""
+    def _hosts(self, config: Path) -> Iterator[Hosts]:
+        """The machines that see a file, for the time of one program."""
         address = read_address(self._config.runtime.cluster)
         if address.is_local:
             yield ThisMachine()
             return
-        with RayHosts(address) as hosts:
+        with RayHosts(address, config) as hosts:
             yield hosts
 
     @contextmanager

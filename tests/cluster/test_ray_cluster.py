@@ -14,6 +14,7 @@ import pytest
 from soak import workers
 from soak.command import ROOT, Command
 from stair_jax.record_log import RecordLog
+from stair_jax.run.stage_times import read_times
 
 pytest.importorskip("ray", reason="Ray is not installed")
 if not os.environ.get("STAIR_JAX_RAY"):
@@ -24,6 +25,22 @@ OVERRIDES = workers.OVERRIDES | {
     "stages": ("pocket:data", "model:base", "search:search1"),
     "search1.model": "base",
     "pocket.num_search": 500,
+}
+BETWEEN_SEARCHES = workers.OVERRIDES | {
+    "stages": (
+        "pocket:data",
+        "model:base",
+        "search:search1",
+        "preferences:pairs1",
+        "dpo:iter1",
+        "search:search2",
+    ),
+    "search1.model": "base",
+    "iter1.model": "base",
+    "search2.model": "iter1",
+    "search2.file": "prompts1.jsonl",
+    "pocket.num_search": 12,
+    "dpo.checkpoint_every": 1,
 }
 _UP = "ip link set lo up"
 _SECONDS = 240
@@ -55,6 +72,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
@@ -89,6 +107,12 @@ class Cluster:
 
     def join(self):
         return self.machine("--address=127.0.0.1:6399", "--num-cpus=1")
+
+    def has_joined(self, number):
+        return "will now block forever" in (self.folder / f"machine{number}.log").read_text()
+
+    def output(self):
+        return (self.folder / "run.log").read_text(errors="replace")
 
     def run(self, arguments, workdir):
         words = [sys.executable, *arguments, f"--workdir={workdir}"]
@@ -157,3 +181,21 @@ def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
     assert kept.items() <= trees().items()
     expected = workers.read_trees(tmp_path / "alone" / workers.TREES)
     assert workers.read_trees(workdir / workers.TREES) == expected
+
+
+def test_machines_train_between_two_searches_and_one_of_them_vanishes(cluster, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = Command.of_config("configs/pocket.py", tmp_path, BETWEEN_SEARCHES).arguments
+    cluster.head()
+    machines = [cluster.join(), cluster.join()]
+    wait_for(lambda: all(map(cluster.has_joined, (1, 2))), machines[1])
+    run = cluster.run(arguments, workdir)
+    wait_for((workdir / "iter1" / "checkpoints" / "1").is_dir, run)
+    cluster.kill(machines[1])
+    wait_for(lambda: "iter1: process 1 of 2 is lost" in cluster.output(), run)
+    cluster.join()
+    assert run.wait(_SECONDS) == 0
+    assert (workdir / "iter1" / "complete.json").exists()
+    assert len(workers.read_trees(workdir / "search2" / "trees.jsonl.gz")) == 12
+    (first,) = read_times(workdir / "base")
+    assert first.devices == 2
