@@ -26,7 +26,7 @@ OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "pocket.num_search": NUM_TREES,
 }
 TREES = "search1/trees.jsonl.gz"
-_SEARCHED = "search1"
+_BEFORE = ("data", "base", "sft")  # stages that are copied from the undisturbed run
 _POLL = 0.05  # seconds
 _LONGEST_DELAY = 2.0  # seconds from a tree to the kill
 _PATIENCE = 300.0  # seconds without a tree, after which the search hangs
@@ -57,7 +57,7 @@ def run(
         workdir = folder / f"run{result.counts['runs']}"
         result.counts["runs"] += 1
         for made in (folder / "undisturbed").iterdir():
-            if made.is_dir() and made.name != _SEARCHED:
+            if made.name in _BEFORE:
                 shutil.copytree(made, workdir / made.name)
         _Run(dealt, workdir, result, size, seed, progress).to_end()
         if result.counts["runs"] > _MOST_RUNS * (result.counts["kills"] + 1):

@@ -72,6 +72,8 @@ def execute(arguments: Arguments, session: Session) -> int:
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
     if options.only is not None:
+        if options.redo or options.lengthen or options.reuse or options.fit:
+            raise UserError("--only goes with none of --redo, --lengthen, --reuse and --fit")
         run_part(config, Path(options.workdir), options, session, listed([options.only]))
         return 0
     run_config(

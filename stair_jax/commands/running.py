@@ -158,7 +158,7 @@ def run_part(
     session: Session,
     names: Sequence[str],
 ) -> None:
-    """Runs some stages for a driver, as one process or as one of several; see `pipeline.run_part`.
+    """Runs some stages for a driver, as one process or as one of several.
 
     Args:
       config: of the run.

@@ -67,8 +67,8 @@ class OnHosts:
     def check(self, left: Sequence[StageEntry]) -> None:
         """Checks that the stages that are left fit the machines, before the first one is begun.
 
-        A program checks all of them when it starts, and workers what they are to do. So there is
-        something to check only where neither comes first.
+        A program checks all of them when it starts, and workers what they are to do. So a program
+        is started for this only where there is one that is not the first to work.
 
         Raises:
           UserError: a stage does not fit.

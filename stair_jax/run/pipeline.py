@@ -320,9 +320,10 @@ def _summarize(entry: StageEntry, workdir: Path) -> None:
         say(text)
 
 
-def _timed(folder: Path) -> AbstractContextManager[None]:
+def _timed(entry: StageEntry, folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
     """Writes down how long the first process works on a stage."""
-    return timed(folder) if collectives.is_main() else nullcontext()
+    workers = runtime.cluster if entry.stage.DEALS else ""
+    return timed(folder, workers) if collectives.is_main() else nullcontext()
 
 
 def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
@@ -349,7 +350,7 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     by_first = entry.stage.PROCESSES == "first"
     if collectives.is_main() or not by_first:
         try:
-            with storage.using_disk(folder), _timed(folder):
+            with storage.using_disk(folder), _timed(entry, folder, runtime):
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error

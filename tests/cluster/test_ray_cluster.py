@@ -187,11 +187,12 @@ def test_machines_train_between_two_searches_and_one_of_them_vanishes(cluster, t
     workdir = tmp_path / "run"
     arguments = Command.of_config("configs/pocket.py", tmp_path, BETWEEN_SEARCHES).arguments
     cluster.head()
-    machines = [cluster.join(), cluster.join()]
-    wait_for(lambda: all(map(cluster.has_joined, (1, 2))), machines[1])
+    for number in (1, 2):  # two at once would not start
+        second = cluster.join()
+        wait_for(lambda number=number: cluster.has_joined(number), second)
     run = cluster.run(arguments, workdir)
     wait_for((workdir / "iter1" / "checkpoints" / "1").is_dir, run)
-    cluster.kill(machines[1])
+    cluster.kill(second)
     wait_for(lambda: "iter1: process 1 of 2 is lost" in cluster.output(), run)
     cluster.join()
     assert run.wait(_SECONDS) == 0

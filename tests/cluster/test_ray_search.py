@@ -1,4 +1,4 @@
-"""Searches by the real command on workers of a Ray cluster of this machine."""
+"""Searches by the real command on workers of a Ray cluster of this machine, and what follows."""
 
 import pytest
 
@@ -10,17 +10,26 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 TREES = 12
 OVERRIDES = workers.OVERRIDES | {
-    "stages": ("pocket:data", "model:base", "search:search1"),
+    "stages": ("pocket:data", "model:base", "search:search1", "preferences:pairs1", "dpo:iter1"),
     "search1.model": "base",
+    "iter1.model": "base",
+    "dpo.batch_size": 16,  # a few steps
     "pocket.num_search": TREES,
 }
 
 
+FILES = ("pairs1/dpo.jsonl", "iter1/metrics.jsonl", "iter1/hf/model.safetensors")
+
+
 def test_a_worker_that_is_killed_loses_no_tree(tmp_path, monkeypatch):
+    """The model that is trained on the trees is that of a run of one process, byte for byte."""
     monkeypatch.setattr(workers, "_LONGEST_DELAY", 0.1)
     result = workers.run(1, 0, tmp_path, OVERRIDES)
     assert result.failures == []
     assert result.counts["workers killed"] == 1
+    for name in FILES:
+        alone, dealt = (tmp_path / run / name for run in ("undisturbed", "run0"))
+        assert alone.read_bytes() == dealt.read_bytes(), name
 
 
 @pytest.mark.parametrize(
