@@ -26,7 +26,7 @@ OVERRIDES: Mapping[str, Any] = dict(kills.OVERRIDES) | {
     "pocket.num_search": NUM_TREES,
 }
 TREES = "search1/trees.jsonl.gz"
-_BEFORE = ("data", "base", "sft")  # stages that are copied from the undisturbed run
+_SEARCHED = "search1"
 _POLL = 0.05  # seconds
 _LONGEST_DELAY = 2.0  # seconds from a tree to the kill
 _PATIENCE = 300.0  # seconds without a tree, after which the search hangs
@@ -56,9 +56,9 @@ def run(
     while result.counts["kills"] < size and not result.failures:
         workdir = folder / f"run{result.counts['runs']}"
         result.counts["runs"] += 1
-        for made in (folder / "undisturbed").iterdir():
-            if made.name in _BEFORE:
-                shutil.copytree(made, workdir / made.name)
+        names = [label.rpartition(":")[2] for label in overrides["stages"]]
+        for name in names[: names.index(_SEARCHED)]:
+            shutil.copytree(folder / "undisturbed" / name, workdir / name)
         _Run(dealt, workdir, result, size, seed, progress).to_end()
         if result.counts["runs"] > _MOST_RUNS * (result.counts["kills"] + 1):
             result.fail("nothing was killed", seed, f"logs {workdir}.*.log", size)

@@ -117,6 +117,11 @@ class _Process:
                 print(line, file=sys.stderr, flush=True)
         self.status = seen.status
 
+    @property
+    def speaks_for_itself(self) -> bool:
+        """Whether its last words are about itself."""
+        return bool(re.match(rf"stair_jax: process {self.index} of \d+: ", self.last_words))
+
     def why(self) -> str:
         """Why it ended, in a few words."""
         if match := _LAST_WORDS.fullmatch(self.last_words):
@@ -178,10 +183,10 @@ def _why_lost(program: Program, processes: Sequence[_Process]) -> str | None:
       UserError: a process ended with one.
       RuntimeError: a process failed by a fault of its own.
     """
-    for process in processes:
+    # Others repeat what the process says that failed itself.
+    for process in sorted(processes, key=lambda process: not process.speaks_for_itself):
         if process.status == 2:
             raise UserError(process.why())
-    for process in processes:
         if process.status == 1:
             said = "\n".join(process.lines)
             where = f"process {process.index} of {program.name} on {process.host.name}"

@@ -127,8 +127,10 @@ def test_a_mistake_of_the_user_is_that_of_the_run():
 
 
 def test_a_fault_is_told_with_what_was_said_before():
-    with pytest.raises(RuntimeError, match=r"process 1 of sft on b failed(?s:.*)KeyError: 7"):
-        run(FakeHosts([FakeHost("a", Look((), 4)), FakeHost("b", Look(["KeyError: 7"], 1))]))
+    lines = ["Traceback ...", "KeyError: 7", "stair_jax: process 1 of 2: KeyError: 7"]
+    repeated = ["stair_jax: process 1 of 2 failed: KeyError: 7"]
+    with pytest.raises(RuntimeError, match=r"process 1 of sft on b failed(?s:.*)Traceback"):
+        run(FakeHosts([FakeHost("a", Look(repeated, 1)), FakeHost("b", Look(lines, 1))]))
 
 
 def test_a_signal_lets_all_processes_save(monkeypatch, capsys):

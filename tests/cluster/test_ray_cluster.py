@@ -27,23 +27,16 @@ OVERRIDES = workers.OVERRIDES | {
     "pocket.num_search": 500,
 }
 BETWEEN_SEARCHES = workers.OVERRIDES | {
-    "stages": (
-        "pocket:data",
-        "model:base",
-        "search:search1",
-        "preferences:pairs1",
-        "dpo:iter1",
-        "search:search2",
-    ),
+    "stages": ("pocket:data", "model:base", "search:search1", "sft", "search:search2"),
     "search1.model": "base",
-    "iter1.model": "base",
-    "search2.model": "iter1",
+    "search2.model": "sft",
     "search2.file": "prompts1.jsonl",
-    "pocket.num_search": 12,
-    "dpo.checkpoint_every": 1,
+    "runtime.training_mesh.data": -1,
+    "pocket.num_search": 4,
+    "sft.checkpoint_every": 2,
 }
 _UP = "ip link set lo up"
-_SECONDS = 240
+_SECONDS = 480
 
 
 @pytest.fixture
@@ -191,12 +184,12 @@ def test_machines_train_between_two_searches_and_one_of_them_vanishes(cluster, t
         second = cluster.join()
         wait_for(lambda number=number: cluster.has_joined(number), second)
     run = cluster.run(arguments, workdir)
-    wait_for((workdir / "iter1" / "checkpoints" / "1").is_dir, run)
+    wait_for((workdir / "sft" / "checkpoints" / "2").is_dir, run)
     cluster.kill(second)
-    wait_for(lambda: "iter1: process 1 of 2 is lost" in cluster.output(), run)
+    wait_for(lambda: "sft: process 1 of 2 is lost" in cluster.output(), run)
     cluster.join()
     assert run.wait(_SECONDS) == 0
-    assert (workdir / "iter1" / "complete.json").exists()
-    assert len(workers.read_trees(workdir / "search2" / "trees.jsonl.gz")) == 12
+    assert (workdir / "sft" / "complete.json").exists()
+    assert len(workers.read_trees(workdir / "search2" / "trees.jsonl.gz")) == 4
     (first,) = read_times(workdir / "base")
     assert first.devices == 2

@@ -10,24 +10,23 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 TREES = 12
 OVERRIDES = workers.OVERRIDES | {
-    "stages": ("pocket:data", "model:base", "search:search1", "preferences:pairs1", "dpo:iter1"),
+    "stages": ("pocket:data", "model:base", "search:search1", "sft"),
     "search1.model": "base",
-    "iter1.model": "base",
-    "dpo.batch_size": 16,  # a few steps
+    "sft.epochs": 0.2,  # 4 steps
     "pocket.num_search": TREES,
 }
 
 
-FILES = ("pairs1/dpo.jsonl", "iter1/metrics.jsonl", "iter1/hf/model.safetensors")
+TRAINED = ("sft/metrics.jsonl", "sft/hf/model.safetensors")
 
 
 def test_a_worker_that_is_killed_loses_no_tree(tmp_path, monkeypatch):
-    """The model that is trained on the trees is that of a run of one process, byte for byte."""
+    """The model that is trained behind the search is that of a run of one process, to the byte."""
     monkeypatch.setattr(workers, "_LONGEST_DELAY", 0.1)
     result = workers.run(1, 0, tmp_path, OVERRIDES)
     assert result.failures == []
     assert result.counts["workers killed"] == 1
-    for name in FILES:
+    for name in TRAINED:
         alone, dealt = (tmp_path / run / name for run in ("undisturbed", "run0"))
         assert alone.read_bytes() == dealt.read_bytes(), name
 
