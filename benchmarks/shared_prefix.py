@@ -349,7 +349,7 @@ def _seconds(run: Callable[..., Any], *arguments: Any) -> float:
     count = 20
 
     def repeated(_: None) -> Any:
-        for _ in range(count):
+        for _number in range(count):
             result = run(*arguments)
         return result
 

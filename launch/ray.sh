@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Machines of a Ray cluster that lives as long as one run, and whose workers search for it.
+# Machines of a Ray cluster that lives as long as one run, search for it and train in between.
 #
 #   export RAY_AUTH_TOKEN=$(openssl rand -hex 32)                   # the same on all machines
 #   bash launch/ray.sh run --config=FILE --workdir=FOLDER [...]     # on the first one
@@ -9,7 +9,7 @@
 # cluster of HOST as soon as there is one, and for the next one there; it ends after JOIN_SECONDS
 # (600) without one. RAY_PORT (6379) is the port of `run`, INTERFACE the network interface by which
 # the machines reach each other, STAIR_EXTRA as in host.sh. RAY_OPTIONS are more options of
-# `ray start`, e.g. RAY_OPTIONS="--num-gpus=0 --num-cpus=0" for a machine that has no worker.
+# `ray start`, e.g. RAY_OPTIONS="--num-cpus=0" for a machine whose CPUs have no worker.
 # RAY_AUTH_TOKEN_PATH, a file of mode 600, may have the token.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

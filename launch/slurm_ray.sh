@@ -7,15 +7,15 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@180
-# GPU nodes of SLURM as a Ray cluster: a worker on each GPU, which searches. From the clone, which
-# all nodes see, as they do the working folder:
+# GPU nodes of SLURM as a Ray cluster: a worker on each GPU, which searches, and a process on each
+# node, which trains in between. From the clone, which all nodes see, as they do the working folder:
 #
 #   sbatch --nodes=4 --time=24:00:00 launch/slurm_ray.sh --config=FILE --workdir=FOLDER [...]
 #
 # The first node has the run, the others join it. A node that fails costs the trees that it was
-# growing; where the first one fails, the job is queued again, as it is when its time is up. Nodes
-# of other jobs may join and leave (docs/clusters.md). INTERFACE, RAY_PORT and RAY_OPTIONS are those
-# of ray.sh.
+# growing, or the steps since the last checkpoint; where the first one fails, the job is queued
+# again, as it is when its time is up. Nodes of other jobs may join and leave (docs/clusters.md).
+# INTERFACE, RAY_PORT and RAY_OPTIONS are those of ray.sh.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?this is a script for sbatch}"
 source launch/environment.sh

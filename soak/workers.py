@@ -65,9 +65,9 @@ def run(
     while result.counts["workers killed"] < size and not result.failures:
         workdir = folder / f"run{result.counts['runs']}"
         result.counts["runs"] += 1
-        for made in (folder / "undisturbed").iterdir():
-            if made.is_dir() and made.name != _SEARCHED:
-                shutil.copytree(made, workdir / made.name)
+        names = [label.rpartition(":")[2] for label in overrides["stages"]]
+        for name in names[: names.index(_SEARCHED)]:
+            shutil.copytree(folder / "undisturbed" / name, workdir / name)
         _Run(dealt, workdir, result, size, seed, progress).to_end()
         if result.counts["runs"] > _MOST_RUNS * (result.counts["workers killed"] + 1):
             result.fail("nothing was killed", seed, f"logs {workdir}.*.log", size)

@@ -56,7 +56,9 @@ def test_the_cluster_has_a_version_of_ray_that_is_supported(cluster):
 
 def test_the_driver_has_its_machine_for_itself(cluster):
     parameters = cluster["headGroupSpec"]["rayStartParams"]
-    resources = {"CPU": int(parameters["num-cpus"]), "GPU": int(parameters["num-gpus"])}
+    (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
+    resources = {"CPU": int(parameters["num-cpus"]), "GPU": gpus}
     node = {"Alive": True, "NodeID": "n", "NodeManagerAddress": "a", "Resources": resources}
     assert find_places([node], read_address("ray://127.0.0.1:6379")) == []
 

@@ -1,24 +1,18 @@
-"""Workers as actors of Ray, which only this file and `stranger.py` import."""
+"""Workers as actors of Ray."""
 
 import itertools
-import logging
-import os
-import signal
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from stair_jax.closing import Closing
-from stair_jax.cluster.address import ClusterAddress, guard
+from stair_jax.cluster.address import ClusterAddress
 from stair_jax.cluster.carried import CarriedFolder, carry
 from stair_jax.cluster.places import Place, find_places
 from stair_jax.cluster.pool import Came, Lost
-from stair_jax.cluster.private_folder import PrivateFolder
-from stair_jax.cluster.stranger import check_closed
+from stair_jax.cluster.ray_connection import RayConnection, reason
 from stair_jax.cluster.work import Order
 from stair_jax.cluster.worker_process import Absent, Failure, MakeWorker, WorkerProcess
 from stair_jax.errors import UserError
@@ -26,11 +20,6 @@ from stair_jax.monitoring import say
 
 _LOOK_SECONDS = 1.0  # between two looks at the machines of the cluster
 _EXCHANGE_SECONDS = 1.0  # after which a worker answers in any case
-_STORE_BYTES = 128 * 2**20  # of a cluster of this machine alone: orders and reports are small
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @dataclass
@@ -59,15 +48,8 @@ class RayPool(Closing):
         Raises:
           UserError: Ray is not installed, the cluster is open to strangers, or cannot be reached.
         """
-        guard(address)
-        if not address.is_local:
-            check_closed(address)
-        self._private = PrivateFolder() if address.is_local else None
-        try:
-            self._ray = _connect(address, self._private)
-        except BaseException:
-            self._forget()
-            raise
+        self._connection = RayConnection(address)
+        self._ray = self._connection.ray
         self._address, self._make = address, make
         self._actor_class = self._ray.remote(WorkerProcess)
         self._running: dict[str, _Running] = {}
@@ -80,11 +62,10 @@ class RayPool(Closing):
         """Ends the workers, and a cluster that was started here."""
         try:
             for running in self._running.values():
-                self._kill(running)
+                self._connection.kill(running.actor)
             self._running.clear()
-            self._ray.shutdown()
         finally:
-            self._forget()
+            self._connection.close()
 
     def names(self) -> Collection[str]:
         """The workers that are there, or about to start."""
@@ -117,8 +98,8 @@ class RayPool(Closing):
             value = self._ray.get(running.answer)
         except self._ray.exceptions.RayError as error:
             del self._running[name]
-            self._kill(running)  # which may be out of reach, and would hold its place
-            return Lost(name, _reason(error))
+            self._connection.kill(running.actor)  # out of reach perhaps, it would hold its place
+            return Lost(name, reason(error))
         running.answer = None
         if isinstance(value, Failure):
             if value.is_users:
@@ -133,14 +114,6 @@ class RayPool(Closing):
             say(f"worker {name} is ready")
         return Came(name, value)
 
-    def _kill(self, running: _Running) -> None:
-        with suppress(Exception):  # where the cluster is out of reach too
-            self._ray.kill(running.actor)
-
-    def _forget(self) -> None:
-        if self._private is not None:
-            self._private.close()
-
     def _carry(self, folder: Path) -> CarriedFolder:
         if folder not in self._carried:
             say(f"{folder} cannot be read by all workers: it is sent to them")
@@ -150,62 +123,11 @@ class RayPool(Closing):
     def _start_missing(self) -> None:
         """Starts a worker in each place that has none."""
         taken = {running.place for running in self._running.values()}
-        places = find_places(self._ray.nodes(), self._address)
+        places = find_places(self._connection.nodes(), self._address)
         for place in (place for place in places if place not in taken):
-            actor = self._actor_class.options(
-                **place.options,
-                max_restarts=0,
-                max_task_retries=0,
-                scheduling_strategy=_on(place.node),
-            ).remote()
+            actor = self._connection.start(self._actor_class, place.node, dict(place.options))
             name = f"{place.name}.{next(self._numbers)}"
             self._running[name] = _Running(place, actor, actor.start.remote(self._make))
         if not places and self._had_places:
             say(f"--cluster={self._address.text} has no machine for a worker; waits for some")
         self._had_places = bool(places)
-
-
-def _reason(error: Exception) -> str:
-    """What Ray says of the end of a worker: its kind, or the last line of a traceback."""
-    lines = str(error).strip().splitlines()
-    kind = type(error).__name__
-    return f"{kind}: {lines[-1].strip()[:200]}" if kind.startswith("RayTaskError") else kind
-
-
-def _on(node: str) -> Any:
-    """A worker on this machine and no other one."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleType:
-    """Ray, connected to a cluster."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        ray.init(**_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # of any class: its text is what helps
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"--cluster={address.text} cannot be reached: {text}") from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # Ray has put its own in their place
-    module: ModuleType = ray
-    return module
-
-
-def _arguments(address: ClusterAddress, private: PrivateFolder | None) -> dict[str, Any]:
-    if private is None:
-        return {"address": address.head}
-    return {
-        "address": "local",
-        "num_cpus": address.workers,
-        "include_dashboard": False,
-        "object_store_memory": _STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",  # listens there alone
-        "_temp_dir": str(private.inside),
-    }

@@ -12,8 +12,8 @@ def add_cluster_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster",
         metavar="WORKERS",
-        help="deal the work of stages that search, evaluate or synthesize to workers: local:N, or "
-        "ray://HOST:PORT, the head of a Ray cluster (docs/clusters.md)",
+        help="deal the work of stages that search, evaluate or synthesize to workers, and train on "
+        "their machines: local:N, or ray://HOST:PORT, the head of a Ray cluster (docs/clusters.md)",
     )
 
 

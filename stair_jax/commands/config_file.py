@@ -1,6 +1,7 @@
 """Config files: a Python file with `get_config()`, or the name of a recipe in the package.
 
-A file may also have `get_sweep()`, the cells of a sweep, which is given the same argument.
+A file may also have `get_sweep()`, the cells of a sweep, which is given the same argument. The
+`config.json` of a run is a config file too.
 """
 
 import runpy
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from stair_jax import recipes
 from stair_jax.errors import UserError, did_you_mean
+from stair_jax.storage import read_json
 
 
 def load_config(path: str | None) -> ConfigDict:
@@ -29,6 +31,8 @@ def load_config(path: str | None) -> ConfigDict:
     if not Path(file).is_file():
         known = f"of the recipes in the package {did_you_mean(file, recipes.RECIPES)}"
         raise UserError(f"there is no config file {file}; {known}")
+    if file.endswith(".json"):
+        return _read(file)
     config = _call(file, "get_config", arguments)
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -36,6 +40,13 @@ def load_config(path: str | None) -> ConfigDict:
             "and has to give an ml_collections.ConfigDict"
         )
     return config
+
+
+def _read(file: str) -> ConfigDict:
+    settings = read_json(file)
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} is no config of a run: it has to be a JSON object")
+    return ConfigDict(settings)
 
 
 def load_sweep(path: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from stair_jax.commands.cluster_flag import add_cluster_flag, with_cluster
 from stair_jax.commands.config_file import load_config
 from stair_jax.commands.flags import Arguments, listed
-from stair_jax.commands.running import add_redo_flags, run_config
+from stair_jax.commands.running import add_redo_flags, run_config, run_part
 from stair_jax.commands.session import Session
 from stair_jax.errors import UserError
 from stair_jax.parallel.processes import cluster
@@ -31,6 +31,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_redo_flags(parser)
     add_cluster_flag(parser)
+    parser.add_argument(
+        "--only",
+        metavar="STAGE,...",
+        help="run these stages alone, for the driver of a cluster, which waits meanwhile",
+    )
     parser.add_argument(
         "--lengthen",
         action="append",
@@ -59,6 +64,11 @@ def execute(arguments: Arguments, session: Session) -> int:
         return 0
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder of the run, e.g. --workdir=runs/a")
+    if options.only is not None:
+        if options.redo or options.lengthen or options.reuse or options.fit:
+            raise UserError("--only goes with none of --redo, --lengthen, --reuse and --fit")
+        run_part(config, Path(options.workdir), options, session, listed([options.only]))
+        return 0
     run_config(
         config,
         Path(options.workdir),

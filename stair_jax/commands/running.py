@@ -77,6 +77,11 @@ def _sizes(is_alone: bool) -> dict[str, int]:
     return {"slots": _CPU_SLOTS} if is_alone and jax.default_backend() == "cpu" else {}
 
 
+def _is_dealt(arguments: Arguments) -> bool:
+    """Whether the devices of this process are none of the run's."""
+    return any(override.field == "runtime.cluster" for override in arguments.overrides)
+
+
 def run_stages(values: Mapping[str, Any], arguments: Arguments, session: Session) -> None:
     """Runs the stages of a command that makes a config of its flags, in the folder of `--out`.
 
@@ -89,7 +94,7 @@ def run_stages(values: Mapping[str, Any], arguments: Arguments, session: Session
       UserError: as `run_config`; or `--out` is missing.
     """
     options = arguments.options
-    is_alone = cluster.read_flags(options) is None
+    is_alone = cluster.read_flags(options) is None and not _is_dealt(arguments)
     runtime = {"compilation_cache": str(users_cache()), **_sizes(is_alone)}
     config = read_config({**values, "runtime": runtime}, STAGES, arguments.overrides)
     if options.show_config:
@@ -123,6 +128,11 @@ def run_config(
     Raises:
       UserError: something that the run needs is missing, or does not fit.
     """
+    if is_fitted and config.runtime.cluster:
+        raise UserError(
+            "--fit looks at the devices of one machine, and --cluster has others: see what "
+            "`stair-jax plan --fit --topology=h100:8` changes, and set it"
+        )
     join(options, session)
     from stair_jax.run import pipeline  # flags and settings are checked before this is imported
     from stair_jax.run.reuse import donor_folders
@@ -138,6 +148,33 @@ def run_config(
     keep_programs(config, workdir)
     pipeline.run(config, workdir, anew, models, pipeline.Others(donors))
     report(config, workdir)
+    leave(session)
+
+
+def run_part(
+    config: RunConfig,
+    workdir: Path,
+    options: argparse.Namespace,
+    session: Session,
+    names: Sequence[str],
+) -> None:
+    """Runs some stages for a driver, as one process or as one of several.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      options: the flags of `add_redo_flags`.
+      session: of the command.
+      names: of the stages.
+
+    Raises:
+      UserError: as `pipeline.run_part`.
+    """
+    join(options, session)
+    from stair_jax.run import pipeline
+
+    keep_programs(config, workdir)
+    pipeline.run_part(config, workdir, names)
     leave(session)
 
 

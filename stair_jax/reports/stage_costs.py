@@ -95,7 +95,9 @@ def _times(times: Sequence[StageTime]) -> dict[str, Any]:
     """What is known of the wall clock and of the devices; nothing of older runs."""
     if not times:
         return {}
-    kinds = dict.fromkeys(f"{time.devices} x {time.device}" for time in times)
+    kinds = dict.fromkeys(
+        f"{time.devices} x {time.device}" if time.devices else time.device for time in times
+    )
     numbers = {time.devices for time in times}
     return {
         "seconds": sum(time.seconds for time in times),

@@ -1,6 +1,6 @@
 """What is checked of a run before its first stage, beside the settings themselves."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,9 +12,9 @@ from stair_jax.cluster.address import check, read_address
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.huggingface import adapter_base, load_config
-from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.run.context import PlanContext
+from stair_jax.run.devices import devices_of_worker
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, names_of
@@ -50,15 +50,13 @@ def check_environment(config: RunConfig, workdir: Path, redone: Collection[str] 
 
 
 def _check_cluster(config: RunConfig) -> None:
-    """Checks that there can be workers, and something for them to do."""
+    """Checks that there can be workers."""
     if collectives.num_processes() > 1:
         raise UserError(
             "--cluster is of a run of one process, which deals its work to workers: leave out the "
             "flags of several processes"
         )
     check(read_address(config.runtime.cluster))
-    if not any(entry.stage.DEALS for entry in config.stages):
-        say(f"--cluster={config.runtime.cluster}: this run has no stage that searches")
 
 
 def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> Models:
@@ -76,6 +74,25 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
       UserError: names the stage and what does not fit.
     """
 
+    def check(entry: StageEntry, earlier: Earlier) -> None:
+        entry.stage.check_devices(earlier.context(entry, config.runtime))
+
+    return _models(config, workdir, redone, check)
+
+
+def planned_models(config: RunConfig, workdir: Path, redone: Collection[str] = ()) -> Models:
+    """As `check_devices`, for a process whose devices are none of the run's: they do not matter."""
+    return _models(config, workdir, redone, lambda entry, earlier: None)
+
+
+def _models(
+    config: RunConfig,
+    workdir: Path,
+    redone: Collection[str],
+    check: "Callable[[StageEntry, Earlier], None]",
+) -> Models:
+    """The models of the stages; `check` is called with each one that is still to be done."""
+
     def is_done(entry: StageEntry) -> bool:
         return entry.name not in redone and is_complete(workdir, entry.name)
 
@@ -88,7 +105,7 @@ def check_devices(config: RunConfig, workdir: Path, redone: Collection[str] = ()
                 model = finished_model(entry, workdir, earlier.inputs(entry))
             else:
                 model = entry.stage.planned_model(earlier.inputs(entry))
-                entry.stage.check_devices(earlier.context(entry, config.runtime))
+                check(entry, earlier)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error
         earlier.add(entry, model)
@@ -180,6 +197,8 @@ def plan_context(
     """
     everywhere = jax.devices() if devices is None else devices
     here = jax.local_devices() if devices is None else devices
+    if devices is None and runtime.cluster and entry.stage.DEALS:
+        here = devices_of_worker(here)
     named = entry.stage.inputs().items()
     own = {field: bases[name] for field, name in named if isinstance(name, str) and name in bases}
     return PlanContext(entry.name, runtime, everywhere, here, input_models(entry, models), own)

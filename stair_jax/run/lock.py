@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import say
+from stair_jax.stopping import heed
 
+HANDED_OVER = 60.0  # seconds within which a part of a run that has ended lets go of the lock
 _FILE = ".lock"
-_POLL = 0.05  # seconds between two tries
+_PAUSE = 0.1  # seconds
 
 
 def lock_holder(workdir: Path) -> str:
@@ -37,51 +38,86 @@ def is_locked(workdir: Path) -> bool:
     return False
 
 
+class Lock:
+    """The lock of a working folder, which this process has."""
+
+    def __init__(self, workdir: Path, seconds: float = 0.0):
+        """Takes it; the folder is made.
+
+        Args:
+          workdir: the folder.
+          seconds: to wait for another run, such as one that was just killed, to let go of it.
+
+        Raises:
+          UserError: another run uses the folder.
+        """
+        self._workdir = workdir
+        self._path = storage.make_folder(workdir) / _FILE
+        self._take(seconds)
+
+    def give_up(self) -> None:
+        """Lets other runs in."""
+        with suppress(OSError, ValueError):  # it may be closed
+            self._file.truncate(0)
+        self._file.close()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lets a part of this run have the lock, which is then the one that writes."""
+        self.give_up()
+        try:
+            yield
+        finally:
+            self._take(HANDED_OVER)
+
+    def _take(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with storage.writing(self._path):
+            self._file = open(self._path, "a+")  # noqa: SIM115 (`give_up` closes it)
+        try:
+            while not self._try():
+                if time.monotonic() >= deadline:
+                    self._file.seek(0)
+                    raise UserError(
+                        f"{self._workdir} is in use by "
+                        f"{self._file.read().strip() or 'another run'}: "
+                        "wait until it ends, or use another --workdir"
+                    )
+                heed()
+                time.sleep(_PAUSE)
+        except BaseException:
+            self._file.close()
+            raise
+        with storage.writing(self._path):
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self._file.flush()
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            say(f"{self._workdir} is on a file system without locks: let no second run use it")
+        return True
+
+
 @contextmanager
-def locked(workdir: Path, patience: float = 0.0) -> Iterator[None]:
+def locked(workdir: Path, seconds: float = 0.0) -> Iterator[Lock]:
     """Makes `workdir` and keeps other runs out of it.
 
     The operating system gives the lock of a process up when it dies, so that no stale one is left.
 
     Args:
-      workdir: folder of a run or sweep.
-      patience: seconds for which it is waited until another one leaves it.
+      workdir: the folder.
+      seconds: see `Lock`.
 
     Raises:
       UserError: another run uses the folder.
     """
-    path = storage.make_folder(workdir) / _FILE
-    with storage.writing(path):
-        file = open(path, "a+")  # noqa: SIM115 (closed below, which gives the lock up)
-    with file:
-        try:
-            _wait_for(file, patience)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"{workdir} is in use by {file.read().strip() or 'another run'}: "
-                "wait until it ends, or use another --workdir"
-            ) from error
-        except OSError:
-            say(f"{workdir} is on a file system without locks: let no second run use it")
-        with storage.writing(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                file.truncate(0)
-
-
-def _wait_for(file: TextIO, patience: float) -> None:
-    """Takes the lock of a file, or raises a BlockingIOError when the patience is over."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(_POLL)
+    lock = Lock(workdir, seconds)
+    try:
+        yield lock
+    finally:
+        lock.give_up()

@@ -37,7 +37,9 @@ def training_mesh(
     """
     devices = jax.devices() if devices is None else devices
     if runtime.training_mesh is not None:
-        return _named("training_mesh", runtime.training_mesh, devices)
+        mesh = _named("training_mesh", runtime.training_mesh, devices)
+        _check_processes(mesh, devices)
+        return mesh
     sizes = [rows, model.hidden_size]
     fsdp = next(n for n in _divisors(len(devices))[::-1] if all(size % n == 0 for size in sizes))
     if fsdp < len(devices):
@@ -117,6 +119,17 @@ def _named(field: str, shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
         return make_mesh(shape, devices)
     except UserError as error:
         raise UserError(f"runtime.{field}: {error}") from error
+
+
+def _check_processes(mesh: Mesh, devices: Sequence[jax.Device]) -> None:
+    """Raises a UserError where a process has no device that trains: all of them go in step."""
+    idle = {each.process_index for each in devices} - {d.process_index for d in mesh.devices.flat}
+    if idle:
+        raise UserError(
+            f"runtime.training_mesh has {mesh.size} of {len(devices)} devices, and none of process "
+            f"{min(idle)}: set one of its axes to -1, or start fewer processes "
+            "(runtime.training_hosts on a cluster)"
+        )
 
 
 def _divisors(number: int) -> list[int]:

@@ -4,22 +4,34 @@ A stage is finished when its folder holds `complete.json` (`stage_records.py`). 
 processes all of them go through the stages in step. The first one alone looks at records, writes
 them, and tells the others what there is to do. A stage whose class says `PROCESSES = "first"` is
 done by the first one, on its own devices, while the others wait.
+
+With `runtime.cluster` the process of the command is the driver of such runs: it deals out the
+stages that can be (`Stage.DEALS`), does those that need no device, and has the others run on the
+machines of the cluster, by processes that call `run_part` (`on_hosts.py`).
 """
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stair_jax import storage
 from stair_jax.errors import UserError
 from stair_jax.monitoring import duration, say
 from stair_jax.parallel.processes import collectives
-from stair_jax.run.checks import Models, check_bases, check_devices, check_environment
+from stair_jax.run.checks import (
+    Models,
+    check_bases,
+    check_devices,
+    check_environment,
+    planned_models,
+)
 from stair_jax.run.context import StageContext
+from stair_jax.run.devices import leave_accelerators
 from stair_jax.run.disk import check_disk
-from stair_jax.run.lock import lock_holder, locked
+from stair_jax.run.lock import HANDED_OVER, lock_holder, locked
+from stair_jax.run.on_hosts import OnHosts
 from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
 from stair_jax.run.reuse import own_files, taker
 from stair_jax.run.run_config import RunConfig
@@ -99,6 +111,9 @@ def check(config: RunConfig, workdir: Path, anew: Anew = Anew()) -> Models:
     """
     redone = anew.stages(config.stages)
     check_environment(config, workdir, redone)
+    if config.runtime.cluster:
+        leave_accelerators()
+        return planned_models(config, workdir, redone)
     return check_devices(config, workdir, redone)
 
 
@@ -123,7 +138,9 @@ def run(
     """
     entries = config.stages
     models = check(config, workdir, anew) if models is None else models
-    with locked(workdir) if collectives.is_main() else nullcontext():
+    is_driver = bool(config.runtime.cluster)
+    patience = HANDED_OVER if is_driver else 0.0
+    with locked(workdir, patience) if collectives.is_main() else nullcontext() as lock:
         states: dict[str, StageState] = {}
         if collectives.is_main():
             clear(entries, workdir, anew)
@@ -137,7 +154,35 @@ def run(
             say(format_sheet(config, workdir, states, models))
         _check_agreement(entries, workdir)
         states = _shared(states)
-        _run_rest(entries, states, workdir, config.runtime, others.share)
+        on_hosts = OnHosts(config, workdir, lock) if is_driver and lock is not None else None
+        _run_rest(entries, states, workdir, config.runtime, others.share, on_hosts)
+
+
+def run_part(config: RunConfig, workdir: Path, names: Sequence[str]) -> None:
+    """Runs some stages of a run whose driver waits meanwhile, and has checked and written the rest.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      names: of the stages; empty: what is left of the run is checked, and nothing is run.
+
+    Raises:
+      UserError: what is left does not fit the devices; or as `run`.
+    """
+    entries = config.stages
+    check_names("only", names, entries)
+    part = [entry for entry in entries if entry.name in names]
+    runtime = replace(config.runtime, cluster="")
+    check_environment(replace(config, stages=tuple(part), runtime=runtime), workdir)
+    check_devices(config, workdir)
+    with locked(workdir, HANDED_OVER) if collectives.is_main() else nullcontext():
+        states = look(entries, workdir) if collectives.is_main() else {}
+        _check_agreement(entries, workdir)
+        states = _shared(states)
+        intact: set[str] = set()
+        for entry in part:
+            if not states[entry.name].is_finished:
+                _run_whole(entry, entries, states, workdir, runtime, intact)
 
 
 def clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:
@@ -210,26 +255,50 @@ def _run_rest(
     workdir: Path,
     runtime: Runtime,
     share: Callable[[], None],
+    on_hosts: OnHosts | None,
 ) -> None:
     intact: set[str] = set()  # made or checked in this run
     finished = [entry.name for entry in entries if states[entry.name].is_finished]
     _remove_models(entries, finished, workdir, runtime, share)
-    for number, entry in enumerate(entries, start=1):
-        title = f"[{number} of {len(entries)}] {entry.name}"
+    if on_hosts is not None:
+        on_hosts.check([entry for entry in entries if entry.name not in finished])
+    for entry in entries:
         if states[entry.name].is_finished:
-            say(f"{title}: finished before")
+            say(f"{_title(entry, entries)}: finished before")
             _summarize(entry, workdir)
-            continue
-        if collectives.is_main():
-            for name in set(entry.input_names) - intact:
-                check_bytes(workdir / name)
-        say(f"{title}: starts")
-        seconds = _run_stage(entry, states[entry.name], workdir, runtime)
-        intact |= {entry.name, *entry.input_names}
-        finished.append(entry.name)
-        say(f"{title}: done in {duration(seconds)}")
-        _summarize(entry, workdir)
+        elif entry.name in finished:
+            continue  # together with one before it
+        elif on_hosts is not None and on_hosts.does(entry):
+            together = on_hosts.run([each for each in entries if each.name not in finished])
+            intact |= {name for each in together for name in (each.name, *each.input_names)}
+            finished += [each.name for each in together]
+        else:
+            _run_whole(entry, entries, states, workdir, runtime, intact)
+            finished.append(entry.name)
         _remove_models(entries, finished, workdir, runtime, share)
+
+
+def _run_whole(
+    entry: StageEntry,
+    entries: Sequence[StageEntry],
+    states: dict[str, StageState],
+    workdir: Path,
+    runtime: Runtime,
+    intact: set[str],
+) -> None:
+    """Runs one stage on inputs that are as they were made; adds to what is known to be `intact`."""
+    if collectives.is_main():
+        for name in set(entry.input_names) - intact:
+            check_bytes(workdir / name)
+    say(f"{_title(entry, entries)}: starts")
+    seconds = _run_stage(entry, states[entry.name], workdir, runtime)
+    intact |= {entry.name, *entry.input_names}
+    say(f"{_title(entry, entries)}: done in {duration(seconds)}")
+    _summarize(entry, workdir)
+
+
+def _title(entry: StageEntry, entries: Sequence[StageEntry]) -> str:
+    return f"[{entries.index(entry) + 1} of {len(entries)}] {entry.name}"
 
 
 def _remove_models(
@@ -251,9 +320,10 @@ def _summarize(entry: StageEntry, workdir: Path) -> None:
         say(text)
 
 
-def _timed(folder: Path) -> AbstractContextManager[None]:
+def _timed(entry: StageEntry, folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
     """Writes down how long the first process works on a stage."""
-    return timed(folder) if collectives.is_main() else nullcontext()
+    workers = runtime.cluster if entry.stage.DEALS else ""
+    return timed(folder, workers) if collectives.is_main() else nullcontext()
 
 
 def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Runtime) -> float:
@@ -280,7 +350,7 @@ def _run_stage(entry: StageEntry, state: StageState, workdir: Path, runtime: Run
     by_first = entry.stage.PROCESSES == "first"
     if collectives.is_main() or not by_first:
         try:
-            with storage.using_disk(folder), _timed(folder):
+            with storage.using_disk(folder), _timed(entry, folder, runtime):
                 entry.stage.run(context)
         except UserError as error:
             raise UserError(f"stage {entry.name}: {error}") from error

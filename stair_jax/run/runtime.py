@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from stair_jax.cluster.address import read_address
+from stair_jax.errors import UserError
 from stair_jax.models.paged.backends import BACKENDS
 from stair_jax.parallel.mesh import MeshShape, batch_devices
 from stair_jax.settings import Settings, require, setting
@@ -53,9 +54,11 @@ class Runtime(Settings):
       decoding_mesh: devices of search and evaluate: `data` splits the slots, `tensor` the heads;
         `fsdp` would put the weights together anew for each token. None: `tensor` just large enough
         that the weights take at most half of a device's memory, `data` over the rest.
-      cluster: workers to whom a search deals its prompts: "local:N", N processes on this machine,
-        or "ray://HOST:PORT", those of a Ray cluster; "": none, this process searches. The flag
-        --cluster sets it.
+      cluster: workers to whom stages that search, evaluate or synthesize deal their work: "local:N",
+        N processes on this machine, or "ray://HOST:PORT", those of a Ray cluster, on whose machines
+        the stages train too; "": none, this process does all. The flag --cluster sets it.
+      training_hosts: machines of `cluster` that train, as soon as there are so many; 0: those that
+        are there.
       vocab_multiple: embedding and head get rows of padding up to a multiple of it, so that
         `tensor` may split them; 128 suits all meshes. The exported model has none. It must stay as
         it is while a stage is under way.
@@ -78,6 +81,7 @@ class Runtime(Settings):
     training_mesh: MeshShape | None = None
     decoding_mesh: MeshShape | None = None
     cluster: str = ""
+    training_hosts: int = setting(0, least=0, most=2**16)
     vocab_multiple: int = setting(1, least=1, most=2**16)
 
     def __post_init__(self) -> None:
@@ -87,8 +91,11 @@ class Runtime(Settings):
             self.share_prefixes != 1,
             "runtime.share_prefixes is 1: a slot alone shares nothing, set it to 2 or more, or 0",
         )
-        if self.cluster:
-            read_address(self.cluster)
+        if self.cluster and read_address(self.cluster).is_local and self.training_hosts > 1:
+            raise UserError(
+                f"runtime.training_hosts is {self.training_hosts}, and {self.cluster} is this "
+                "machine alone: leave it out, or name a Ray cluster"
+            )
 
     def sized(self, platform: str, mesh: Mesh | None) -> "Runtime":
         """The same with a number in place of each size that is 0.

@@ -31,7 +31,7 @@ def format_sheet(
     lines = [f"run {workdir}: {len(config.stages)} stages, {len(left)} to do"]
     if not left:
         return lines[0]
-    lines.append(f"  devices     {_devices()}")
+    lines.append(f"  devices     {_devices(config.runtime.cluster)}")
     sizes = list(dict.fromkeys(map(num_parameters, models.values())))
     if sizes:
         lines.append(f"  parameters  {', '.join(map(format_count, sizes))}")
@@ -65,6 +65,8 @@ def _disk(number: int) -> str:
     return f"up to {format_bytes(number)}" if number else ""
 
 
-def _devices() -> str:
+def _devices(cluster: str) -> str:
+    if cluster:  # those of this process are none of the run's
+        return f"of the machines of {cluster}"
     chip = local_chip(jax.local_devices()[0])
     return f"{jax.device_count()} x {chip.name} of {chip.memory / GIB:.0f} GiB"

@@ -25,8 +25,8 @@ class StageTime:
     Attributes:
       seconds: by the wall clock.
       compile_seconds: of these, spent on compiling.
-      device: kind of the devices, as JAX names it.
-      devices: of all processes.
+      device: kind of the devices, as JAX names it, or whose they are.
+      devices: of all processes; 0: those of workers, which came and went.
     """
 
     seconds: float
@@ -36,8 +36,13 @@ class StageTime:
 
 
 @contextmanager
-def timed(folder: Path) -> Iterator[None]:
-    """Context of a stage's work, whose time is added to the file; a killed process adds none."""
+def timed(folder: Path, workers: str = "") -> Iterator[None]:
+    """Context of a stage's work, whose time is added to the file; a killed process adds none.
+
+    Args:
+      folder: of the stage.
+      workers: the cluster that works; "": this process does, and those that go in step with it.
+    """
     began, compiled = time.monotonic(), compile_clock.compile_seconds()
     try:
         yield
@@ -46,8 +51,8 @@ def timed(folder: Path) -> Iterator[None]:
         row = StageTime(
             round(time.monotonic() - began, 3),
             round(compile_clock.compile_seconds() - compiled, 3),
-            devices[0].device_kind,
-            len(devices),
+            f"workers of {workers}" if workers else devices[0].device_kind,
+            0 if workers else len(devices),
         )
         with suppress(OSError), open(folder / TIMES_FILE, "ab") as file:
             file.write(storage.json_line(asdict(row)))

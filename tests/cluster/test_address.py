@@ -6,7 +6,7 @@ import pytest
 
 from stair_jax.cluster import address
 from stair_jax.cluster.address import ClusterAddress, check, guard, read_address
-from stair_jax.cluster.places import find_places
+from stair_jax.cluster.places import find_machines, find_places
 from stair_jax.errors import UserError
 
 
@@ -91,3 +91,28 @@ def test_this_machine_has_as_many_workers_as_were_asked_for():
         find_places([node("a", GPU=2.0)], address)
     with pytest.raises(UserError, match="local:1"):
         find_places([node("a", TPU=4.0)], address)
+
+
+def test_machines_that_are_alike_train_together():
+    nodes = [
+        node("b", GPU=8.0, CPU=64.0, **{"accelerator_type:H100": 1.0}),
+        node("a", GPU=8.0, CPU=32.0, **{"accelerator_type:H100": 1.0}),
+        node("c", GPU=8.0, **{"accelerator_type:A100": 1.0}),
+        node("d", GPU=8.0, alive=False, **{"accelerator_type:H100": 1.0}),
+        node("e", CPU=256.0),
+        node("f"),
+    ]
+    machines = find_machines(nodes)
+    assert [(each.name, each.node) for each in machines] == [("a", "id-a"), ("b", "id-b")]
+    assert machines[0].options == {"num_gpus": 8, "num_cpus": 0}
+    assert [each.name for each in find_machines(nodes[4:])] == ["e"]
+    assert find_machines([]) == []
+
+
+def test_machines_without_accelerators_train_together_and_slices_alone():
+    cpus = [node("a", CPU=3.0), node("b", CPU=4.0)]
+    assert [each.options for each in find_machines(cpus)] == [{"num_cpus": 3}, {"num_cpus": 4}]
+    slices = [node("c", TPU=4.0, CPU=8.0), node("d", TPU=8.0, CPU=8.0)]
+    (machine,) = find_machines([*cpus, *slices])
+    assert machine.name == "d"
+    assert machine.options == {"num_cpus": 0, "resources": {"TPU": 8}}

@@ -14,6 +14,7 @@ import pytest
 from soak import workers
 from soak.command import ROOT, Command
 from stair_jax.record_log import RecordLog
+from stair_jax.run.stage_times import read_times
 
 pytest.importorskip("ray", reason="Ray is not installed")
 if not os.environ.get("STAIR_JAX_RAY"):
@@ -25,8 +26,17 @@ OVERRIDES = workers.OVERRIDES | {
     "search1.model": "base",
     "pocket.num_search": 500,
 }
+BETWEEN_SEARCHES = workers.OVERRIDES | {
+    "stages": ("pocket:data", "model:base", "search:search1", "sft", "search:search2"),
+    "search1.model": "base",
+    "search2.model": "sft",
+    "search2.file": "prompts1.jsonl",
+    "runtime.training_mesh.data": -1,
+    "pocket.num_search": 4,
+    "sft.checkpoint_every": 2,
+}
 _UP = "ip link set lo up"
-_SECONDS = 240
+_SECONDS = 480
 
 
 @pytest.fixture
@@ -55,6 +65,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
@@ -89,6 +100,12 @@ class Cluster:
 
     def join(self):
         return self.machine("--address=127.0.0.1:6399", "--num-cpus=1")
+
+    def has_joined(self, number):
+        return "will now block forever" in (self.folder / f"machine{number}.log").read_text()
+
+    def output(self):
+        return (self.folder / "run.log").read_text(errors="replace")
 
     def run(self, arguments, workdir):
         words = [sys.executable, *arguments, f"--workdir={workdir}"]
@@ -168,3 +185,22 @@ def test_machines_join_and_vanish_and_so_does_the_head(cluster, tmp_path):
     assert kept.items() <= trees().items()
     expected = workers.read_trees(tmp_path / "alone" / workers.TREES)
     assert workers.read_trees(workdir / workers.TREES) == expected
+
+
+def test_machines_train_between_two_searches_and_one_of_them_vanishes(cluster, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = Command.of_config("configs/pocket.py", tmp_path, BETWEEN_SEARCHES).arguments
+    cluster.head()
+    for number in (1, 2):  # two at once would not start
+        second = cluster.join()
+        wait_for(lambda number=number: cluster.has_joined(number), second)
+    run = cluster.run(arguments, workdir)
+    wait_for((workdir / "sft" / "checkpoints" / "2").is_dir, run)
+    cluster.kill(second)
+    wait_for(lambda: "sft: process 1 of 2 is lost" in cluster.output(), run)
+    cluster.join()
+    assert run.wait(_SECONDS) == 0
+    assert (workdir / "sft" / "complete.json").exists()
+    assert len(workers.read_trees(workdir / "search2" / "trees.jsonl.gz")) == 4
+    (first,) = read_times(workdir / "base")
+    assert first.devices == 2

@@ -1,4 +1,4 @@
-"""Searches by the real command on workers of a Ray cluster of this machine."""
+"""Searches by the real command on workers of a Ray cluster of this machine, and what follows."""
 
 import pytest
 
@@ -9,16 +9,24 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 OVERRIDES = workers.OVERRIDES | {
-    "stages": ("pocket:data", "model:base", "search:search1"),
+    "stages": ("pocket:data", "model:base", "search:search1", "sft"),
     "search1.model": "base",
+    "sft.epochs": 0.2,  # 4 steps
 }
 
 
+TRAINED = ("sft/metrics.jsonl", "sft/hf/model.safetensors")
+
+
 def test_a_worker_that_is_killed_loses_no_tree(tmp_path, monkeypatch):
+    """The model that is trained behind the search is that of a run of one process, to the byte."""
     monkeypatch.setattr(workers, "_LONGEST_DELAY", 0.1)
     result = workers.run(1, 0, tmp_path, OVERRIDES, trees=12)
     assert result.failures == []
     assert result.counts["workers killed"] == 1
+    for name in TRAINED:
+        alone, dealt = (tmp_path / run / name for run in ("undisturbed", "run0"))
+        assert alone.read_bytes() == dealt.read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import stair_jax
+from stair_jax import storage
 from stair_jax.commands.config_file import load_config
 from stair_jax.errors import UserError
 from stair_jax.models.huggingface.known_configs import KNOWN
@@ -41,6 +42,15 @@ CLASSES = list(dict.fromkeys(each for cls in SECTIONS.values() for each in neste
 
 def run_of(path):
     return read_config(load_config(str(path)), STAGES)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_settings_that_a_run_writes_are_a_config_of_the_same_run(path, tmp_path):
+    run = run_of(path)
+    storage.write_json(tmp_path / "config.json", run.effective())
+    again = run_of(tmp_path / "config.json")
+    assert again.effective() == run.effective()
+    assert [entry.stage for entry in again.stages] == [entry.stage for entry in run.stages]
 
 
 def stage_of(path, kind):

@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from stair_jax.errors import UserError
@@ -71,6 +72,20 @@ def test_training_in_several_processes_leaves_no_device_out(rows, hidden_size, a
     model = dataclasses.replace(MODEL, hidden_size=hidden_size)
     with pytest.raises(UserError, match=advice):
         training_mesh(Runtime(), model, rows, devices)
+
+
+def test_a_mesh_that_leaves_a_process_out_is_refused(monkeypatch):
+    devices = [SimpleNamespace(process_index=number // 2) for number in range(4)]
+
+    def make(shape, devices):
+        used = np.array(devices[: shape.data])
+        return SimpleNamespace(devices=used, size=used.size)
+
+    monkeypatch.setattr(meshes, "make_mesh", make)
+    with pytest.raises(UserError, match="has 2 of 4 devices, and none of process 1: set one of"):
+        training_mesh(Runtime(training_mesh=MeshShape(2)), MODEL, devices=devices)
+    used = training_mesh(Runtime(training_mesh=MeshShape(3)), MODEL, devices=devices)
+    assert used.size == 3
 
 
 def test_meshes_of_the_config_are_taken():

@@ -36,6 +36,10 @@ def test_fields_and_meshes_are_read():
         ({"prefill_rows": -1}, "runtime.prefill_rows is -1: it must be at least 0"),
         ({"share_prefixes": 1}, "runtime.share_prefixes is 1: a slot alone shares nothing"),
         ({"vocab_multiple": 1.5}, "runtime.vocab_multiple is 1.5: it must be a whole number"),
+        (
+            {"cluster": "local:2", "training_hosts": 2},
+            "training_hosts is 2, and local:2 is this machine alone",
+        ),
         ({"attention": "flash"}, "runtime.attention is 'flash': it must be one of"),
     ],
 )

@@ -65,7 +65,7 @@ function stageTable(stages) {
       ? [
           {
             name: "Devices",
-            of: (stage) => stage.device && `${stage.devices} \u00d7 ${stage.device}`,
+            of: (stage) => (stage.devices ? `${stage.devices} \u00d7 ${stage.device}` : stage.device),
           },
         ]
       : []),
