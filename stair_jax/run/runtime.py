@@ -54,9 +54,9 @@ class Runtime(Settings):
       decoding_mesh: devices of search and evaluate: `data` splits the slots, `tensor` the heads;
         `fsdp` would put the weights together anew for each token. None: `tensor` just large enough
         that the weights take at most half of a device's memory, `data` over the rest.
-      cluster: workers to whom stages that search, evaluate or synthesize deal their work: "local:N",
-        N processes on this machine, or "ray://HOST:PORT", those of a Ray cluster, on whose machines
-        the stages train too; "": none, this process does all. The flag --cluster sets it.
+      cluster: workers to whom stages that search, evaluate or synthesize deal their work:
+        "local:N", N processes on this machine, or "ray://HOST:PORT", those of a Ray cluster, on
+        whose machines the stages train too; "": none, this process does all. --cluster sets it.
       training_hosts: machines of `cluster` that train, as soon as there are so many; 0: those that
         are there.
       vocab_multiple: embedding and head get rows of padding up to a multiple of it, so that
