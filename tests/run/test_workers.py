@@ -1,0 +1,69 @@
+"""A stage as its workers see it: the models of the driver, wherever they are on a machine."""
+
+import shutil
+
+import pytest
+
+from stair_jax.cluster.carried import AbsentFolders
+from stair_jax.errors import UserError
+from stair_jax.run.workers import DealtStage
+from stair_jax.settings import build
+from stair_jax.stages import Evaluate
+
+VALUES = {
+    "checkpoints": ("m",),
+    "files": "f",
+    "benchmarks": ("xstest_unsafe",),
+    "searched_checkpoint": "m",
+    "methods": ("best_of_n",),
+    "prm": "prm",
+    "attacker": "org/attacker",
+}
+
+
+@pytest.fixture
+def seen(tmp_path, make_context):
+    """An evaluation with a stage's reward model, an attacker and a target; the first is a link."""
+    for name in ("reward", "attacker", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    (tmp_path / "run/prm").mkdir(parents=True)
+    (tmp_path / "run/prm/hf").symlink_to(tmp_path / "reward")
+    models = {
+        "prm": tmp_path / "run/prm/hf",
+        "attacker": tmp_path / "attacker",
+        "what answers": tmp_path / "target",
+    }
+    context = make_context(tmp_path / "run/evaluate", {"prm": tmp_path / "run/prm"})
+    return DealtStage.of(build(Evaluate, VALUES, "evaluate"), context, models)
+
+
+def test_models_are_found_by_the_fields_that_name_them(seen, tmp_path):
+    seen.enter()
+    assert seen.stage.attacker == str(tmp_path / "attacker")
+    assert seen.context.input("prm") == tmp_path / "run/prm"
+    assert len(set(seen.fingerprints.values())) == 3
+
+
+def test_models_that_are_carried_are_found_where_they_are(seen, tmp_path):
+    places = {
+        folder: tmp_path / "carried" / str(number) / folder.name
+        for number, folder in enumerate(seen.models.values())
+    }
+    for folder, place in places.items():
+        shutil.copytree(folder, place)
+        folder.rename(tmp_path / f"{place.parent.name}.away")
+    with pytest.raises(AbsentFolders) as error:
+        seen.enter()
+    assert error.value.folders == list(places)
+    moved = seen.moved(places)
+    moved.enter()
+    assert moved.context.input("prm") / "hf" == tmp_path / "carried/0/hf"
+    assert moved.stage.attacker == str(tmp_path / "carried/1/attacker")
+    assert moved.models["what answers"] == tmp_path / "carried/2/target"
+
+
+def test_another_model_than_that_of_the_driver_is_refused(seen, tmp_path):
+    (tmp_path / "attacker/weights").write_text("others")
+    with pytest.raises(UserError, match="attacker holds another model than on the machine"):
+        seen.enter()
