@@ -15,13 +15,14 @@ from stair_jax.cluster.address import read_address
 from stair_jax.cluster.carried import AbsentFolders
 from stair_jax.cluster.dealer import Dealer
 from stair_jax.cluster.ray_pool import RayPool
-from stair_jax.cluster.work import Worker
+from stair_jax.cluster.work import Order, Report, Worker
 from stair_jax.cluster.work_queue import WorkQueue
 from stair_jax.cluster.worker_process import MakeWorker
 from stair_jax.decoding.item_tasks import Made, RunItems
 from stair_jax.errors import UserError
 from stair_jax.run.compilation_cache import cache_folder, use_compilation_cache
 from stair_jax.run.context import StageContext
+from stair_jax.run.out_of_memory import out_of_memory, what_to_lower
 from stair_jax.run.stage import Stage
 from stair_jax.storage import fingerprint_folder
 
@@ -115,7 +116,8 @@ class MakeStageWorker(ABC, Generic[S]):
     def __call__(self) -> Worker:
         """Checks the models, and loads them."""
         self.seen.enter()
-        return self.load(self.seen.stage, self.seen.context)
+        with _advising(self.seen):
+            return _AdvisingWorker(self.load(self.seen.stage, self.seen.context), self.seen)
 
     def moved(self, places: Mapping[Path, Path]) -> Self:
         """The same with models in other places."""
@@ -129,6 +131,30 @@ class MakeStageWorker(ABC, Generic[S]):
           stage: that of `seen`.
           context: likewise.
         """
+
+
+class _AdvisingWorker:
+    """A worker that says what to lower where its memory runs out: a `cluster.work.Worker`."""
+
+    def __init__(self, worker: Worker, seen: DealtStage[Any]):
+        self._worker, self._seen = worker, seen
+
+    def exchange(self, order: Order, seconds: float) -> Report:
+        with _advising(self._seen):
+            return self._worker.exchange(order, seconds)
+
+
+@contextmanager
+def _advising(seen: DealtStage[Any]) -> Iterator[None]:
+    """Raises a UserError in place of what means that memory ran out, as a stage does by itself."""
+    try:
+        yield
+    except Exception as error:
+        if not (text := out_of_memory(error)):
+            raise
+        stage, context = seen.stage, seen.context
+        advice = what_to_lower(stage, context.name, context.runtime, stage.MEMORY)
+        raise UserError(f"{text}: {advice}") from error
 
 
 @contextmanager

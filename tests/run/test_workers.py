@@ -5,8 +5,10 @@ import shutil
 import pytest
 
 from stair_jax.cluster.carried import AbsentFolders
+from stair_jax.cluster.work import Order
+from stair_jax.cluster.worker_process import Failure, WorkerProcess
 from stair_jax.errors import UserError
-from stair_jax.run.workers import DealtStage
+from stair_jax.run.workers import DealtStage, MakeStageWorker
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
 
@@ -67,3 +69,33 @@ def test_another_model_than_that_of_the_driver_is_refused(seen, tmp_path):
     (tmp_path / "attacker/weights").write_text("others")
     with pytest.raises(UserError, match="attacker holds another model than on the machine"):
         seen.enter()
+
+
+class Full:
+    """A worker, or what makes one, without memory."""
+
+    def exchange(self, order, seconds):
+        raise MemoryError
+
+
+class MakeFull(MakeStageWorker[Evaluate]):
+    """Has memory for the model."""
+
+    def load(self, stage, context):
+        return Full()
+
+
+class MakeNone(MakeStageWorker[Evaluate]):
+    """Has none."""
+
+    def load(self, stage, context):
+        raise MemoryError
+
+
+def test_a_worker_without_memory_says_what_to_lower(seen):
+    loads, works = WorkerProcess(), WorkerProcess()
+    works.start(MakeFull(seen))
+    for failure in (loads.start(MakeNone(seen)), works.exchange(Order(), 0.0)):
+        assert isinstance(failure, Failure) and failure.is_users
+        assert failure.text.startswith("out of memory: lower config.runtime.slots (0) or config.")
+        assert "config.evaluate.context_tokens (8192)" in failure.text
