@@ -8,6 +8,7 @@ the lock of the working folder lent to the program, whose first process writes t
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from stair_jax import storage
@@ -16,6 +17,7 @@ from stair_jax.cluster.hosts import Hosts, ThisMachine
 from stair_jax.cluster.program import Program, run_program
 from stair_jax.cluster.ray_hosts import RayHosts
 from stair_jax.monitoring import METRICS_FILE, SAMPLES_FILE, SPEED_FILE, say
+from stair_jax.run.compilation_cache import cache_folder
 from stair_jax.run.lock import Lock
 from stair_jax.run.run_config import RunConfig
 from stair_jax.run.stage_list import StageEntry
@@ -110,7 +112,11 @@ class OnHosts:
             with suppress(OSError):  # of a driver that was killed
                 old.unlink()
         path = self._workdir / _CONFIG.format(secrets.token_hex(8))
-        storage.write_json(path, self._config.effective())
+        settings = self._config.effective()
+        if programs := cache_folder():  # that of a sweep is in no cell
+            runtime = replace(self._config.runtime, compilation_cache=str(programs))
+            settings["runtime"] = runtime
+        storage.write_json(path, settings)
         try:
             yield path
         finally:
