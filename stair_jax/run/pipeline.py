@@ -11,7 +11,7 @@ machines of the cluster, by processes that call `run_part` (`on_hosts.py`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,10 +179,22 @@ def run_part(config: RunConfig, workdir: Path, names: Sequence[str]) -> None:
         states = look(entries, workdir) if collectives.is_main() else {}
         _check_agreement(entries, workdir)
         states = _shared(states)
+        _check_inputs(part, states)
         intact: set[str] = set()
         for entry in part:
             if not states[entry.name].is_finished:
                 _run_whole(entry, entries, states, workdir, runtime, intact)
+
+
+def _check_inputs(part: Sequence[StageEntry], states: Mapping[str, StageState]) -> None:
+    """Raises a UserError if stages of a part need one that is neither finished nor of it."""
+    names = {entry.name for entry in part}
+    for entry in (each for each in part if not states[each.name].is_finished):
+        for name in entry.input_names:
+            if name not in names and not states[name].is_finished:
+                raise UserError(
+                    f"stage {entry.name} needs {name}, which is not finished: name it too"
+                )
 
 
 def clear(entries: Sequence[StageEntry], workdir: Path, anew: Anew) -> None:

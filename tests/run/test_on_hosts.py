@@ -151,6 +151,22 @@ def test_what_needs_devices_and_is_not_dealt_out_runs_on_the_machines(seen, tmp_
     assert storage.read_json(tmp_path / "config.json")["runtime"]["cluster"] == "local:2"
 
 
+def test_a_program_keeps_compiled_programs_where_its_driver_does(seen, tmp_path, monkeypatch):
+    monkeypatch.setattr(on_hosts, "cache_folder", lambda: tmp_path / "sweep/.jax_cache")
+    run(tmp_path / "sweep/cell")
+    runtimes = [settings["runtime"] for _, settings in seen.parts]
+    assert {each.compilation_cache for each in runtimes} == {str(tmp_path / "sweep/.jax_cache")}
+
+
+def test_a_part_needs_what_it_is_made_of(tmp_path):
+    config = read_config(values(runtime={}), KINDS)
+    with pytest.raises(UserError, match=r"^stage sft needs base, which is not finished: name it"):
+        pipeline.run_part(config, tmp_path, ["sft"])
+    pipeline.run_part(config, tmp_path, ["data", "base", "sft"])
+    pipeline.run_part(config, tmp_path, ["search", "sft"])
+    assert (tmp_path / "search/complete.json").is_file()
+
+
 def test_a_run_goes_on_where_its_driver_was_killed(seen, tmp_path, monkeypatch):
     def stop(self, context):
         raise KeyboardInterrupt
