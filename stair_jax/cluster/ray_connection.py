@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import warnings
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -99,7 +100,12 @@ def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleTy
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        ray.init(**_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR)
+        with warnings.catch_warnings():
+            # JAX warns of what Ray does before a process of its own becomes another program.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            ray.init(
+                **_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR
+            )
     except Exception as error:  # of any class: its text is what helps
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--cluster={address.text} cannot be reached: {text}") from error
