@@ -99,6 +99,7 @@ def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleTy
     import ray
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    is_stopped = False
     try:
         with warnings.catch_warnings():
             # JAX warns of what Ray does before a process of its own becomes another program.
@@ -106,12 +107,16 @@ def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleTy
             ray.init(
                 **_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR
             )
+    except SystemExit:  # of the handler of SIGTERM that Ray has put in place of ours
+        is_stopped = True
     except Exception as error:  # of any class: its text is what helps
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--cluster={address.text} cannot be reached: {text}") from error
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)  # Ray has put its own in their place
+            signal.signal(number, handler)
+    if is_stopped:
+        signal.raise_signal(signal.SIGTERM)
     module: ModuleType = ray
     return module
 
