@@ -114,7 +114,8 @@ def check(cells: Iterable[Cell], redo: Sequence[str] = ()) -> list[Cell]:
     Raises:
       UserError: names the cell that does not fit.
     """
-    checked = []
+    cells, checked = list(cells), []
+    _check_clusters(cells)
     for cell in cells:
         try:
             models = pipeline.check(cell.config, cell.workdir, Anew(_own(cell, redo)))
@@ -122,6 +123,17 @@ def check(cells: Iterable[Cell], redo: Sequence[str] = ()) -> list[Cell]:
             raise UserError(f"cell {cell.name}: {error}") from error
         checked.append(replace(cell, models=models))
     return checked
+
+
+def _check_clusters(cells: Sequence[Cell]) -> None:
+    """Refuses cells of which one process would have the accelerators, and leave them to workers."""
+    with_workers = [cell.name for cell in cells if cell.config.runtime.cluster]
+    without = [cell.name for cell in cells if not cell.config.runtime.cluster]
+    if with_workers and without:
+        raise UserError(
+            f"runtime.cluster is set in the cell {with_workers[0]}, and not in {without[0]}: set "
+            "it in all cells, or choose cells with --only"
+        )
 
 
 def clear(

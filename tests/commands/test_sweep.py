@@ -209,6 +209,7 @@ def test_cells_of_the_config_file_with_each_seed(sweep, config, tmp_path, work, 
         ((), "nothing is varied: name a field and its values"),
         (("--vary=second.size=3,4", "--redo=frist"), "no cell of the sweep has such a stage"),
         (("--vary=first.base=first",), "which does not come before it"),
+        (("--vary=runtime.cluster=,local:1",), "runtime.cluster is set in the cell"),
     ],
 )
 def test_all_cells_are_checked_before_the_first_runs(sweep, tmp_path, work, capsys, flags, said):
