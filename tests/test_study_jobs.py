@@ -173,6 +173,10 @@ def test_the_choice_is_made_of_the_tables_of_both_seeds(tmp_path, capsys):
     )
     assert set(made["missing"]) == set(CANDIDATES[2:])
     assert chosen_overrides(tmp_path) == ["--config.search.temperature=0.9"]
+    assert launch.main(["stair-jax", "study", "--list", f"--workdir={tmp_path}"]) == 0
+    listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    chosen = [name for name, line in listed.items() if line.endswith("search.temperature=0.9")]
+    assert sorted(chosen) == [f"{seed}/ours{number}" for seed in range(3) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -16,7 +16,7 @@ from stair_jax.recipes.study import choice
 from stair_jax.recipes.study.jobs import Study, study_jobs
 from stair_jax.recipes.study.real import DATA
 from stair_jax.run import job_list, job_places
-from stair_jax.run.job_list import Jobs
+from stair_jax.run.job_list import Job, Jobs
 from stair_jax.run.job_process import finished_seconds
 from stair_jax.run.job_queue import JobQueue, Outcome
 from stair_jax.run.lock import locked
@@ -99,9 +99,17 @@ def format_jobs(jobs: Jobs, logs: Path) -> str:
     for name in job_list.in_order(jobs):
         job = jobs[name]
         state = "done" if finished_seconds(job, logs) is not None else duration(job.seconds)
-        words = shlex.join(["stair-jax", *job.words])
+        words = shlex.join(["stair-jax", *_known_words(job)])
         lines.append(f"{name:<{width}}  {job.part:<16}  {job.place}  {state:<12}  {words}")
     return "\n".join(lines)
+
+
+def _known_words(job: Job) -> Sequence[str]:
+    """The words of a job, with the late ones as soon as they are known."""
+    try:
+        return job.all_words()
+    except UserError:
+        return job.words
 
 
 def summary(outcome: Outcome, logs: Path) -> str:
