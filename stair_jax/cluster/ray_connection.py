@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -98,27 +99,32 @@ def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleTy
         os.environ.setdefault(name, value)
     import ray
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    is_stopped = False
     try:
-        with warnings.catch_warnings():
+        with _own_handlers(), warnings.catch_warnings():
             # JAX warns of what Ray does before a process of its own becomes another program.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             ray.init(
                 **_arguments(address, private), log_to_driver=False, logging_level=logging.ERROR
             )
-    except SystemExit:  # of the handler of SIGTERM that Ray has put in place of ours
-        is_stopped = True
     except Exception as error:  # of any class: its text is what helps
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--cluster={address.text} cannot be reached: {text}") from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if is_stopped:
-        signal.raise_signal(signal.SIGTERM)
     module: ModuleType = ray
     return module
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Context in which nobody puts other handlers of signals in the place of ours.
+
+    That of Ray raises SystemExit, which gets lost at some places of Ray, and the signal with it.
+    """
+    set_handler = signal.signal
+    signal.signal = lambda number, handler: signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
 
 
 def _arguments(address: ClusterAddress, private: PrivateFolder | None) -> dict[str, Any]:

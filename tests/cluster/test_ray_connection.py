@@ -2,25 +2,27 @@
 
 import signal
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
 from stair_jax.cluster import ray_connection
 from stair_jax.cluster.address import ClusterAddress
-from stair_jax.stopping import Stopped, StopSignals
+from stair_jax.stopping import Stopped, StopSignals, heed
 
 
-def test_a_signal_while_ray_has_its_own_handler_is_one_to_stop(monkeypatch):
+def test_a_signal_while_ray_starts_is_one_to_stop_also_where_ray_catches_all(monkeypatch):
     def init(**options):
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
-        signal.raise_signal(signal.SIGTERM)
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    set_handler = signal.signal
     with StopSignals() as signals, pytest.raises(Stopped):
         before = signal.getsignal(signal.SIGTERM)
-        try:
-            ray_connection._connect(ClusterAddress(head="localhost:1"), None)
-        finally:
-            assert signal.getsignal(signal.SIGTERM) == before
-    assert signals.number == signal.SIGTERM
+        ray_connection._connect(ClusterAddress(head="localhost:1"), None)
+        assert signal.getsignal(signal.SIGTERM) == before
+        heed()
+    assert signals.number == signal.SIGTERM and signal.signal is set_handler
