@@ -119,7 +119,7 @@ def _own_handlers() -> Iterator[None]:
 
     That of Ray raises SystemExit, which gets lost at some places of Ray, and the signal with it.
     """
-    set_handler = signal.signal
+    set_handler: Any = signal.signal
     signal.signal = lambda number, handler: signal.getsignal(number)
     try:
         yield
