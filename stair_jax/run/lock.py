@@ -16,6 +16,7 @@ from stair_jax.stopping import heed
 HANDED_OVER = 60.0  # seconds within which a part of a run that has ended lets go of the lock
 _FILE = ".lock"
 _PAUSE = 0.1  # seconds
+_QUIET = 2.0  # seconds of waiting, of which nothing is said
 
 
 def lock_holder(workdir: Path) -> str:
@@ -71,18 +72,19 @@ class Lock:
             self._take(HANDED_OVER)
 
     def _take(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        deadline, said_at = time.monotonic() + seconds, time.monotonic() + _QUIET
         with storage.writing(self._path):
             self._file = open(self._path, "a+")  # noqa: SIM115 (`give_up` closes it)
         try:
             while not self._try():
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= min(deadline, said_at):
                     self._file.seek(0)
-                    raise UserError(
-                        f"{self._workdir} is in use by "
-                        f"{self._file.read().strip() or 'another run'}: "
-                        "wait until it ends, or use another --workdir"
-                    )
+                    holder = self._file.read().strip() or "another run"
+                    used = f"{self._workdir} is in use by {holder}: "
+                    if time.monotonic() >= deadline:
+                        raise UserError(f"{used}wait until it ends, or use another --workdir")
+                    say(f"{used}waits for at most {seconds:.0f} s")
+                    said_at = deadline
                 heed()
                 time.sleep(_PAUSE)
         except BaseException:
