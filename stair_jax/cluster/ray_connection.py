@@ -117,14 +117,17 @@ def _connect(address: ClusterAddress, private: PrivateFolder | None) -> ModuleTy
 def _own_handlers() -> Iterator[None]:
     """Context in which nobody puts other handlers of signals in the place of ours.
 
-    That of Ray raises SystemExit, which gets lost at some places of Ray, and the signal with it.
+    That of Ray in Python raises SystemExit, which gets lost at some places of Ray, and the signal
+    with it. The one in C++, which aborts, Python does not see: ours is set anew behind it.
     """
     set_handler: Any = signal.signal
-    signal.signal = lambda number, handler: signal.getsignal(number)
+    signal.signal = lambda signalnum, handler: signal.getsignal(signalnum)
     try:
         yield
     finally:
         signal.signal = set_handler
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.getsignal(number))
 
 
 def _arguments(address: ClusterAddress, private: PrivateFolder | None) -> dict[str, Any]:
