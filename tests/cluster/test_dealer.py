@@ -62,7 +62,9 @@ def test_few_items_are_spread_over_all_workers():
 def test_a_worker_that_joins_in_the_middle_gets_work_at_once():
     pool, first = ClockPool(1, 2, joins=[1000.0]), {}
     queue = WorkQueue([(number, 300.0) for number in range(20)], lambda item: item[0])
-    Dealer(pool).run(queue, lambda worker, id, result: first.setdefault(worker, pool.now))
+    for found in Dealer(pool).deal(queue):
+        for dealt in found:
+            first.setdefault(dealt.worker, pool.now)
     assert list(first.values()) == [300.0, 1300.0]  # ends of the first items of each
 
 
