@@ -348,7 +348,7 @@ def _seconds(run: Callable[..., Any], *arguments: Any) -> float:
     """Seconds of a call among many."""
     count = 20
 
-    def repeated(_: None) -> Any:
+    def repeated(nothing: None) -> Any:
         for _ in range(count):
             result = run(*arguments)
         return result
