@@ -101,7 +101,8 @@ class Stage(Settings, ABC):
       MEMORY: the fields to lower where memory runs out; those of `runtime` behind "runtime.".
       KEEPS: whether a start goes on with what an earlier one made of its `sources`, which may then
         not change in between. Otherwise it reads them from the start again.
-      DEALS: whether it deals its work to the workers of `runtime.cluster`.
+      DEALS: whether it deals its work to the workers of `runtime.cluster`. If not, and if all
+        processes of a run have part in it, their machines run it (`on_hosts.py`).
     """
 
     VERSION: ClassVar[int] = 1
