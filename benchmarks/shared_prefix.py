@@ -348,8 +348,8 @@ def _seconds(run: Callable[..., Any], *arguments: Any) -> float:
     """Seconds of a call among many."""
     count = 20
 
-    def repeated(_: None) -> Any:
-        for _number in range(count):
+    def repeated(nothing: None) -> Any:
+        for _ in range(count):
             result = run(*arguments)
         return result
 

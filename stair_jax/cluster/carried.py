@@ -53,11 +53,11 @@ class Unpacked(Closing):
     """
 
     def __init__(self, carried: Sequence[CarriedFolder], get: Callable[[Any], bytes]):
-        """Writes the copies; a folder keeps its own name."""
+        """Writes the copies, side by side as the folders are, so that adapters find their base."""
         self._root = tempfile.TemporaryDirectory(prefix="stair_jax-")
         self.places: dict[Path, Path] = {}
-        for number, each in enumerate(carried):
-            place = Path(self._root.name) / str(number) / each.folder.name
+        for each in carried:
+            place = Path(self._root.name) / each.folder.relative_to(each.folder.anchor)
             for name, reference in each.files.items():
                 make_folder((place / name).parent)
                 with writing(place / name):

@@ -85,7 +85,7 @@ class ThisHost(Closing):
     def start(self, words: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
         """As `Host.start`."""
         self._process = subprocess.Popen(
-            tied(list(words)),
+            tied(words),
             cwd=folder if os.path.isdir(folder) else None,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,5 @@
 """A job as a process: its log, its end, and what is left of an earlier one."""
 
-import ctypes
 import fcntl
 import os
 import shlex
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stair_jax import storage
+from stair_jax.cluster.tied import tied
 from stair_jax.errors import UserError
 from stair_jax.run.job_list import Job
 from stair_jax.run.job_places import Place
 
 _TAIL = 8192  # bytes of a log in which its last line is looked for
-_PR_SET_PDEATHSIG = 1
 
 
 class JobProcess:
@@ -29,20 +28,21 @@ class JobProcess:
         """Starts a command.
 
         Args:
-          command: the program and its words.
+          command: Python and its words.
           place: where it runs.
           log: of what it writes.
         """
-        parent = os.getpid()
         self._process = subprocess.Popen(
-            command,
+            tied(command[1:], signal.SIGTERM),  # it saves when the queue dies
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=os.environ | dict(place.environment),
             process_group=0,  # Ctrl-C of a terminal goes to all processes of a group
-            preexec_fn=lambda: _prepare(parent, place.cores),
         )
+        if place.cores and sys.platform == "linux":
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(self._process.pid, place.cores)  # before it has threads
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None: it runs."""
@@ -68,7 +68,7 @@ def start_job(command: Sequence[str], place: Place, path: Path) -> JobProcess | 
     """Starts a command; None: an earlier process still writes to this log.
 
     Args:
-      command: the program and its words.
+      command: Python and its words.
       place: where it runs.
       path: of the log, which goes on.
 
@@ -140,14 +140,3 @@ def _read_record(logs: Path, job: Job) -> dict[str, Any]:
 
 def _record_path(logs: Path, job: Job) -> Path:
     return logs / f"{job.name}.ended.json"
-
-
-def _prepare(parent: int, cores: frozenset[int]) -> None:
-    """In the new process: it has its cores, and is asked to stop when the queue dies."""
-    if sys.platform != "linux":
-        return
-    if cores:
-        os.sched_setaffinity(0, cores)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(128 + signal.SIGTERM)

@@ -85,7 +85,7 @@ class JobQueue:
         Args:
           jobs: as `job_list.by_name` gives them.
           places: of the host.
-          program: the words in front of those of a job.
+          program: Python and the words in front of those of a job.
           logs: folder of the logs and records.
           seconds: for which it may run; None: until all is done.
           start: of a process.

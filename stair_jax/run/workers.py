@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from stair_jax.adapter_folders import is_adapter_folder, local_base
 from stair_jax.cluster.address import read_address
 from stair_jax.cluster.carried import AbsentFolders
 from stair_jax.cluster.dealer import Dealer
@@ -27,6 +28,7 @@ from stair_jax.run.stage import Stage
 from stair_jax.storage import fingerprint_folder
 
 S = TypeVar("S", bound=Stage)
+_BASE_OF = "the base of "  # in front of the name of adapters
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class DealtStage(Generic[S]):
       stage: its settings; those that name models which no stage makes hold their folders.
       context: of the stage.
       models: Hugging Face folders of the models that a worker reads, by the field of the stage that
-        names each, or by a name that no field has.
+        names each, or by a name that no field has; also of the bases of adapters.
       fingerprints: of these, as the driver sees them.
       programs: folder of compiled programs; None: none are kept.
     """
@@ -59,6 +61,7 @@ class DealtStage(Generic[S]):
         """
         # The folder itself may be a link; its name and that of its stage belong together.
         models = {name: each.parent.resolve() / each.name for name, each in models.items()}
+        models |= {_BASE_OF + name: base for name, base in _bases(models).items()}
         known = {folder: fingerprint_folder(folder) for folder in set(models.values())}
         fingerprints = {name: known[folder] for name, folder in models.items()}
         inputs = {
@@ -94,13 +97,23 @@ class DealtStage(Generic[S]):
           UserError: it sees another one.
         """
         folders = {folder: self.fingerprints[name] for name, folder in self.models.items()}
-        if absent := [folder for folder in folders if not folder.is_dir()]:
-            raise AbsentFolders(absent)
+        absent = {folder: None for folder in folders if not folder.is_dir()}
+        for name, folder in self.models.items():  # adapters go where their base goes
+            if self.models.get(_BASE_OF + name) in absent:
+                absent[folder] = None
+        if absent:
+            raise AbsentFolders(list(absent))
         for folder, seen_by_driver in folders.items():
             if fingerprint_folder(folder) != seen_by_driver:
                 raise UserError(f"{folder} holds another model than on the machine of the driver")
         if self.programs is not None:
             use_compilation_cache(self.programs)
+
+
+def _bases(models: Mapping[str, Path]) -> dict[str, Path]:
+    """The bases of those that are adapters, as far as they are on this machine."""
+    found = {name: local_base(each) for name, each in models.items() if is_adapter_folder(each)}
+    return {name: base for name, base in found.items() if base is not None}
 
 
 @dataclass(frozen=True)

@@ -303,16 +303,8 @@ def lay_out(
     size, length = settings.batch_size, settings.row_length or settings.max_length
     whole = settings.sft_on == "answer"
     if settings.layout == "pairs":
-        return Batches(
-            groups,
-            size,
-            length,
-            settings.microbatch_rows,
-            part,
-            pass_size,
-            whole,
-            settings.row_sequences,
-        )
+        most = settings.row_sequences
+        return Batches(groups, size, length, settings.microbatch_rows, part, pass_size, whole, most)
     return TrieBatches(
         groups,
         [prompt_of(row) for row in rows],

@@ -4,13 +4,15 @@ import shutil
 
 import pytest
 
-from stair_jax.cluster.carried import AbsentFolders
+from stair_jax.adapter_folders import find_base, write_base
+from stair_jax.cluster.carried import AbsentFolders, Unpacked, carry
 from stair_jax.cluster.work import Order
 from stair_jax.cluster.worker_process import Failure, WorkerProcess
 from stair_jax.errors import UserError
 from stair_jax.run.workers import DealtStage, MakeStageWorker
 from stair_jax.settings import build
 from stair_jax.stages import Evaluate
+from stair_jax.storage import write_json
 
 VALUES = {
     "checkpoints": ("m",),
@@ -99,3 +101,30 @@ def test_a_worker_without_memory_says_what_to_lower(seen):
         assert isinstance(failure, Failure) and failure.is_users
         assert failure.text.startswith("out of memory: lower config.runtime.slots (0) or config.")
         assert "config.evaluate.context_tokens (8192)" in failure.text
+
+
+@pytest.mark.parametrize("gone", ["run", "models"])
+def test_adapters_are_carried_with_their_base(tmp_path, make_context, gone):
+    """Whichever of the two a worker cannot read, it finds the one by the path in the other."""
+    base, adapters = tmp_path / "models/base", tmp_path / "run/sft/hf"
+    for folder, file in ((base, "model.safetensors"), (adapters, "adapter_model.safetensors")):
+        folder.mkdir(parents=True)
+        (folder / file).write_text(file)
+    write_json(base / "config.json", {})
+    write_json(adapters / "adapter_config.json", {"base_model_name_or_path": str(base)})
+    write_base(adapters, adapters, base, ())
+    stage = build(Evaluate, VALUES, "evaluate")
+    context = make_context(tmp_path / "elsewhere/evaluate", {})
+    seen = DealtStage.of(stage, context, {"what answers": adapters})
+    store = [carry(folder, bytes) for folder in (base, adapters)]
+    (tmp_path / gone).rename(tmp_path / "away")
+    with pytest.raises(AbsentFolders) as error:
+        seen.enter()
+    needed = error.value.folders
+    assert needed == [adapters] if gone == "run" else set(needed) == {adapters, base}
+    with Unpacked([each for each in store if each.folder in needed], bytes) as unpacked:
+        moved = seen.moved(unpacked.places)
+        moved.enter()
+        place = moved.models["what answers"]
+        assert place != adapters
+        assert find_base(place) == (base if gone == "run" else unpacked.places[base])

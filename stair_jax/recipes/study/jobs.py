@@ -100,8 +100,7 @@ def _candidates(study: Study) -> Iterator[Job]:
         "dev",
         after=[f"{seed}/sft" for seed in study.dev_seeds],
         behind=names,
-        place="cpu",
-        seconds=5.0,
+        seconds=5.0,  # at a place of GPUs: those on CPUs may be taken for half an hour
     )
 
 

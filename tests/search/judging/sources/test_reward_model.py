@@ -5,7 +5,7 @@ import math
 import pytest
 
 from stair_jax.decoding.score_requests import ScoreCompletion
-from stair_jax.search.judging.judges import JudgeSettings
+from stair_jax.search.judging.judges import Judge, JudgeSettings
 from stair_jax.search.judging.sources.reward_model import RewardModelSource
 from stair_jax.text import steps
 from stair_jax.text.chat import encode_prompt
@@ -53,3 +53,12 @@ def test_an_answer_without_tags_is_read_where_its_turn_ends(tokenizer, ask):
     _, (request,) = ask(source, "helpfulness", lambda r: ScoreCompletion(r.id, 1.0), answer="So.")
     prompt = encode_prompt(tokenizer, "Why?")
     assert list(request.tokens) == [*prompt, *tokenizer.encode_answer("So."), tokenizer.end_id]
+
+
+@pytest.mark.parametrize(("is_structured", "read"), [(True, "whole"), (False, "output")])
+def test_a_judge_reads_the_whole_answer_where_a_source_does(tokenizer, is_structured, read):
+    settings = JudgeSettings(source="policy", helpfulness_prompts_source=("policy", "prm"))
+    sources = {"prm": RewardModelSource(tokenizer, settings, is_structured)}
+    judge = Judge(tokenizer, settings, sources)
+    assert judge.reads("helpfulness", "output", "whole") == read
+    assert judge.reads("safety", "output", "whole") == "output"
