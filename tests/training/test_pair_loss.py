@@ -49,7 +49,7 @@ def sums_of(config, monkeypatch):
         batch = Batches([*groups, *groups[:1]], 3, 8, 8)[0]
         batch.arrays["micro"]["group_weight"][0, list(batch.members[0]).index(2)] = 0
         objective = DpoObjective(config, 0.5, 0.0, terms=PairLossSettings(**terms))
-        return objective({}, micro_at(batch.arrays["micro"], 0))
+        return objective({"layers": {}}, micro_at(batch.arrays["micro"], 0))
 
     return sums_of
 

@@ -227,6 +227,6 @@ def test_the_terms_by_hand(config, monkeypatch, sft_on, sft):
         Batches(pairs, 2, LONGEST, 4, sft_alone=True),
         TrieBatches(pairs, ["p", "p"], 2, LONGEST, 2, sft_alone=True),
     ):
-        sums = objective({}, micro_at(batches[0].arrays["micro"], 0))
+        sums = objective({"layers": {}}, micro_at(batches[0].arrays["micro"], 0))
         assert float(sums.metrics["sft_loss"]) == pytest.approx(sft)
         assert float(sums.loss) == pytest.approx(dpo + 0.2 * sft)
