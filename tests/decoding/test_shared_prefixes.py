@@ -105,8 +105,8 @@ def test_greedy_tokens_are_those_without_groups(expected, least, changes):
         (engine.device.engine_config.num_slots // least, 1 + max(least, 4))
     }
     counts = {int(np.sum(row[1:] < 8)) for array in groups for row in array if row[0]}
-    assert counts and min(counts) >= least  # there were groups, of several sizes if they may be
-    assert len(counts) > 1 or least == 4
+    # There were groups; which ones depends on when results are there.
+    assert counts and min(counts) >= least
     assert bool(engine.stats.evicted) == ("cache_tokens" in changes)
 
 
