@@ -81,7 +81,7 @@ def test_every_recipe_of_the_study_has_its_jobs():
 
 
 def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
-    """At least the SFT, and the search too where the list says that it is the same."""
+    """Among these is the stage of which the list says that it is enough."""
     for name, job in JOBS.items():
         if name == CHOOSES:
             continue
@@ -92,16 +92,23 @@ def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
             theirs = {e.name: e.stage.identity() for e in runs[other].stages}
             shared = {stage for stage in own if own[stage] == theirs.get(stage)}
             assert shared, (name, other)
-            if not other.endswith("/sft") and not other.startswith("pocket"):
-                assert any("search" in stage for stage in shared), (name, other)
+            early = job.enough.get(other)
+            if early is None:
+                assert other.startswith("pocket"), (name, other)
+                continue
+            stage = early.parent.name
+            assert early == STUDY.workdir / other / stage / "complete.json"
+            assert stage in shared, (name, other)
     for seed in STUDY.dev_seeds:  # the plain recipe, which may be chosen
         mine, cell = runs[f"{seed}/ours1"], runs[f"rates/{CANDIDATES[0]}_seed-{seed}"]
         for one, other in zip(mine.stages[:-2], cell.stages[:-1], strict=True):
             assert (one.name, one.stage.identity()) == (other.name, other.stage.identity())
 
 
-def test_the_table_of_arms_goes_first_and_only_pocket_jobs_run_on_cpus():
+def test_the_table_of_arms_goes_first_seed_by_seed_and_only_pocket_jobs_run_on_cpus():
     order = in_order(JOBS)
+    arms = [name.partition("/")[0] for name in order if JOBS[name].part == "arms"]
+    assert arms[arms.index("1") + 2 :] == sorted(arms[arms.index("1") + 2 :])
     parts = [JOBS[name].part for name in order if JOBS[name].place == "gpu"]
     last = max(i for i, part in enumerate(parts) if part == "arms")
     assert set(parts[: last + 1]) == {"arms", "dev"}
@@ -156,8 +163,8 @@ def write_table(folder, model, shares, run):
 
 
 def test_the_choice_is_made_of_the_tables_of_both_seeds(tmp_path, capsys):
+    write_table(tmp_path, "base", (0.3, 0.3, 0.2), "0/base")
     for seed in (0, 1):
-        write_table(tmp_path, "base", (0.3, 0.3, 0.2), f"{seed}/sft")
         write_table(tmp_path, "ours1", (0.6, 0.3, 0.2), f"rates/{CANDIDATES[0]}_seed-{seed}")
     # Over-refusal .2 and .4: .3 on average. Without the second seed .7 would be the most.
     write_table(tmp_path, "ours1", (0.6, 0.2, 0.2), f"rates/{CANDIDATES[1]}_seed-0")
@@ -165,17 +172,17 @@ def test_the_choice_is_made_of_the_tables_of_both_seeds(tmp_path, capsys):
     write_table(tmp_path, "ours1", (0.7, 0.3, 0.2), f"rates/{CANDIDATES[2]}_seed-0")
     words = ["stair-jax", "study", "--choose", f"--workdir={tmp_path}"]
     assert launch.main(words) == 0
-    assert capsys.readouterr().out.startswith("temperature_0.9 of 2: ")
+    assert capsys.readouterr().out.startswith("rate_1e-05 of 2: ")
     made = json.loads((tmp_path / "choice.json").read_text())
     assert made["variant"] == CANDIDATES[1] and made["qualifies"]
     assert made["figures"][CANDIDATES[1]] == pytest.approx(
         {"refusals": 0.62, "over_refusal": 0.3, "accuracy": 0.2}
     )
     assert set(made["missing"]) == set(CANDIDATES[2:])
-    assert chosen_overrides(tmp_path) == ["--config.search.temperature=0.9"]
+    assert chosen_overrides(tmp_path) == ["--config.dpo.learning_rate=1e-05"]
     assert launch.main(["stair-jax", "study", "--list", f"--workdir={tmp_path}"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    chosen = [name for name, line in listed.items() if line.endswith("search.temperature=0.9")]
+    chosen = [name for name, line in listed.items() if line.endswith("dpo.learning_rate=1e-05")]
     assert sorted(chosen) == [f"{seed}/ours{number}" for seed in range(3) for number in (1, 2, 3)]
 
 

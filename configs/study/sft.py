@@ -1,4 +1,4 @@
-r"""The base, asked to think first too, and SFT: on final answers, on steps, with contrast data.
+r"""SFT on structured answers: STAIR-SFT.
 
     stair-jax --config=configs/study/sft.py --workdir=runs/study/0/sft
 

@@ -45,9 +45,10 @@ _STUDY_SWEEPS = {
 
 def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
     """The runs of the study on real models; the argument of each is the checkpoint."""
-    names = ("sft", "trees", "offline", "self_rewarding", "deliberative", "test_time")
+    alone = ("base", "sft", "system1", "contrast")
+    others = ("trees", "offline", "self_rewarding", "deliberative", "test_time")
     runs: dict[str, tuple[str, str, dict[str, Any]]] = {
-        f"study_{name}": ("study.arms", name, {}) for name in names
+        f"study_{name}": ("study.arms", name, {}) for name in (*alone, *others)
     }
     for number in (1, 2, 3):
         runs[f"study_iter{number}"] = ("study.arms", "stair", {"number": number})

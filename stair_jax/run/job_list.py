@@ -22,6 +22,8 @@ class Job:
       part: the group that it belongs to.
       after: jobs that have to be done before.
       behind: jobs that have to have ended before, done or not.
+      enough: of some of these jobs, a file of theirs that is enough: once it is there, they may
+        still run.
       place: what it runs on.
       seconds: about how long it takes, beside others; for the order and for estimates alone.
       rank: jobs of a lower one go first.
@@ -34,6 +36,7 @@ class Job:
     part: str = ""
     after: Sequence[str] = ()
     behind: Sequence[str] = ()
+    enough: Mapping[str, Path] = field(default_factory=dict)
     place: Kind = "gpu"
     seconds: float = 60.0
     rank: int = 0
@@ -43,6 +46,10 @@ class Job:
     def waits_for(self) -> tuple[str, ...]:
         """The jobs that have to have ended before."""
         return (*self.after, *self.behind)
+
+    def has_enough(self, other: str) -> bool:
+        """Whether what it needs of a job that it waits for is there already."""
+        return other in self.enough and self.enough[other].exists()
 
     def all_words(self) -> list[str]:
         """The words with the late ones.

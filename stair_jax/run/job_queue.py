@@ -164,6 +164,7 @@ class JobQueue:
         """Whether a job waits for nothing but a place."""
         return self._is_waiting(name) and all(
             other in self._outcome.done
+            or self._jobs[name].has_enough(other)
             or (other not in self._jobs[name].after and self._has_failed(other))
             for other in self._jobs[name].waits_for
         )
@@ -221,7 +222,8 @@ class JobQueue:
         """Takes note of the jobs that need one that failed."""
         lost = {failed}
         for name, job in self._jobs.items():
-            if self._is_waiting(name) and lost.intersection(job.after):
+            needed = [other for other in job.after if not job.has_enough(other)]
+            if self._is_waiting(name) and lost.intersection(needed):
                 lost.add(name)
                 self._outcome.skipped[name] = failed
         if skipped := sorted(lost - {failed}):

@@ -89,6 +89,24 @@ def test_a_job_starts_when_all_that_it_needs_is_done(make, tmp_path):
     assert min(host.began["c"], host.began["d"]) >= max(host.ended["a"], host.ended["b"])
 
 
+def test_a_file_of_a_job_that_runs_may_be_enough_and_is_also_where_that_job_fails(make, tmp_path):
+    early, never = tmp_path / "early", tmp_path / "never"
+    host = Host(tmp_path, seconds={"a": 30.0, "b": 10.0}, status={"a": 2, "e": 2})
+    tick = host.sleep
+    host.sleep = lambda seconds: (tick(seconds), host.now == 20 and early.touch())
+    jobs = [
+        make("a"),
+        make("b", after=["a"], enough={"a": early}),
+        make("c", after=["a"], enough={"a": never}),
+        make("d", behind=["a"], enough={"a": early}),
+        make("e", after=["b"]),
+    ]
+    outcome = host.run(jobs, (CPU,) * 3)
+    assert host.began["b"] == host.began["d"] == 20 < host.ended["a"] == 30
+    assert outcome.skipped == {"c": "a"} and set(outcome.failed) == {"a", "e"}
+    assert set(outcome.done) == {"b", "d"}
+
+
 def test_no_more_jobs_run_than_there_are_places(make, tmp_path):
     host = Host(tmp_path)
     host.run([make(f"j{i}") for i in range(7)])

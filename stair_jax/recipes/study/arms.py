@@ -24,12 +24,32 @@ OURS = ("our_search", "our_pairs", "ours")
 _REFUSING = ("rule", "reference", "model")  # who judges answers to harmless prompts, in order
 
 
-def sft(model: str = "") -> ConfigDict:
-    """The base, the base asked to think first, and SFT: direct, structured, with contrast data."""
+def base(model: str = "") -> ConfigDict:
+    """The checkpoint, and asked to think first: greedy, so that no seed changes its answers."""
     config = base_config(model)
-    before = (*BASE, SFT, *add_direct(config), *add_contrast(config))
-    ask(config, before, ("base", SYSTEM1, SFT, CONTRAST))
+    ask(config, BASE, ("base",))
     config.evaluate.prompted = "base"
+    return config
+
+
+def sft(model: str = "") -> ConfigDict:
+    """SFT on structured answers: STAIR-SFT."""
+    config = base_config(model)
+    ask(config, (*BASE, SFT), (SFT,))
+    return config
+
+
+def system1(model: str = "") -> ConfigDict:
+    """SFT on final answers alone."""
+    config = base_config(model)
+    ask(config, (*BASE, *add_direct(config)), (SYSTEM1,))
+    return config
+
+
+def contrast(model: str = "") -> ConfigDict:
+    """SFT with contrast rows, from which our recipe goes on."""
+    config = base_config(model)
+    ask(config, (*BASE, *add_contrast(config)), (CONTRAST,))
     return config
 
 

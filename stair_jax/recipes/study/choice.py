@@ -15,14 +15,7 @@ from stair_jax.recipes.study.sweeps import rate_cells
 from stair_jax.run.sweep_grid import SEED, text_of
 
 # Our recipe as it is, then what is changed about it.
-CANDIDATES = (
-    "temperature_1.2",
-    "temperature_0.9",
-    "rate_1e-05",
-    "sft_weight_1",
-    "no_length_control",
-    "adaptive_rates",
-)
+CANDIDATES = ("plain", "rate_1e-05", "comply_twice", "no_length_control")
 MOST_OVER_REFUSAL = 0.02  # above that of the base
 LEAST_ACCURACY = 0.03  # below that of the base
 RULE = (
@@ -82,7 +75,7 @@ def make_choice(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
 
     Args:
       workdir: of the study.
-      seeds: of the candidates.
+      seeds: of the candidates; the run of the base has the first one.
 
     Returns:
       what is written: the variant, its settings, the figures, the rule.
@@ -90,7 +83,7 @@ def make_choice(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
     Raises:
       UserError: the base or all candidates lack a table of development rows.
     """
-    bases = [read_figures(workdir / str(seed) / "sft/dev", "base") for seed in seeds]
+    base = read_figures(workdir / str(seeds[0]) / "base/dev", "base")
     found: dict[str, DevFigures] = {}
     missing: dict[str, str] = {}
     for name in CANDIDATES:
@@ -101,7 +94,6 @@ def make_choice(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
             missing[name] = str(error)
     if not found:
         raise UserError(f"no variant of our recipe can be chosen: {next(iter(missing.values()))}")
-    base = DevFigures.mean(bases)
     variant, qualifies = choose(base, found)
     choice = {
         "variant": variant,

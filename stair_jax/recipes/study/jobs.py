@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stair_jax import recipes
 from stair_jax.recipes.study.choice import CANDIDATES, CHOICE_FILE, chosen_overrides
-from stair_jax.recipes.study.real import DATA, ITERATIONS
+from stair_jax.recipes.study.real import CONTRAST, DATA, ITERATIONS, SFT, SYSTEM1
+from stair_jax.recipes.study.sweeps import SEARCHED_CELLS
 from stair_jax.run.job_list import Job, Jobs, by_name
+from stair_jax.run.stage_records import COMPLETE_FILE
 from stair_jax.run.sweep_grid import SEED
 
 # In the order in which they are wanted.
@@ -26,7 +29,8 @@ _PRODUCT = "table.json"  # of the evaluation that ends each run
 # Seconds of a job that trains and asks; of one that searches before; of another iteration's run.
 _TRAINING, _SEARCH, _ITERATION = 150.0, 420.0, 500.0
 _ARM_SECONDS = {
-    "sft": 700.0,
+    "base": 150.0,
+    **dict.fromkeys(("sft", "system1", "contrast"), 250.0),
     "offline": 500.0,
     "self_rewarding": 700.0,
     "deliberative": 500.0,
@@ -64,24 +68,35 @@ class Study:
 
 def study_jobs(study: Study) -> Jobs:
     """All jobs of a study; each stands behind those that it waits for."""
-    makers = (_sft, _iterations, _candidates, _ours, _judges, _baselines, _sweeps, _pocket)
+    makers = (_first, _iterations, _candidates, _ours, _judges, _baselines, _sweeps, _pocket)
     jobs = by_name(job for make in makers for job in make(study))
-    return {name: replace(job, rank=PARTS.index(job.part)) for name, job in jobs.items()}
+    return {name: replace(job, rank=_rank(study, job)) for name, job in jobs.items()}
 
 
-def _sft(study: Study) -> Iterator[Job]:
+def _rank(study: Study, job: Job) -> int:
+    """The arms of one seed after the other, then the other parts."""
+    if job.part == PARTS[0]:
+        return list(study.seeds).index(int(job.name.partition("/")[0]))
+    return len(study.seeds) + PARTS.index(job.part)
+
+
+def _first(study: Study) -> Iterator[Job]:
+    """The base, whose greedy answers no seed changes, and the runs of SFT."""
+    first = study.seeds[0]
+    yield _run(study, f"{first}/base", "arms", "study_base", first)
     for seed in study.seeds:
-        yield _run(study, f"{seed}/sft", "arms", "study_sft", seed)
+        for arm in ("contrast", "sft", "system1"):
+            yield _run(study, f"{seed}/{arm}", "arms", f"study_{arm}", seed)
 
 
 def _iterations(study: Study) -> Iterator[Job]:
     """The paper's recipe: each run takes over the iterations before."""
     for seed in study.seeds:
-        before = f"{seed}/sft"
+        before = {f"{seed}/sft": SFT}
         for number in range(1, ITERATIONS + 1):
             name = f"{seed}/iter{number}"
-            yield _run(study, name, "arms", f"study_iter{number}", seed, (before,), _ITERATION)
-            before = name
+            yield _run(study, name, "arms", f"study_iter{number}", seed, before, _ITERATION)
+            before = {name: f"iter{number}"}
 
 
 def _candidates(study: Study) -> Iterator[Job]:
@@ -98,19 +113,20 @@ def _candidates(study: Study) -> Iterator[Job]:
         words,
         study.workdir / CHOICE_FILE,
         "dev",
-        after=[f"{seed}/sft" for seed in study.dev_seeds],
+        after=[f"{study.seeds[0]}/base"],
         behind=names,
         seconds=5.0,  # at a place of GPUs: those on CPUs may be taken for half an hour
     )
 
 
 def _rates(study: Study, seed: int, cells: Sequence[str], part: str) -> Iterator[Job]:
-    """Cells of the sweep `rates`, of which those at the temperature 0.9 have one search."""
+    """Cells of the sweep `rates`, most of which have the trees of the plain recipe."""
     vary = f"--vary={SEED}={','.join(map(str, study.dev_seeds))}"
     sweep = _Sweep("rates", "study_rates", seed, part, vary=(vary,), tail=f"_{SEED}-{seed}")
     for cell in cells:
-        searches = cell.startswith("temperature") or cell == "n_64"
-        sources = [f"{seed}/sft"] + ([] if searches else [f"rates/temperature_0.9{sweep.tail}"])
+        searches = cell == CANDIDATES[0] or cell in SEARCHED_CELLS
+        plain = {} if searches else {f"rates/{CANDIDATES[0]}{sweep.tail}": "our_search1"}
+        sources = {f"{seed}/contrast": CONTRAST, **plain}
         yield sweep.cell(study, cell, sources, _SEARCH if searches else _TRAINING)
 
 
@@ -118,64 +134,72 @@ def _ours(study: Study) -> Iterator[Job]:
     """Our recipe by the variant that was chosen; its first iteration may be one of the sweep."""
     late = partial(chosen_overrides, study.workdir)
     for seed in study.seeds:
-        before = [f"{seed}/sft"]
+        before = {f"{seed}/contrast": CONTRAST}
         for number in range(1, ITERATIONS + 1):
             name, recipe = f"{seed}/ours{number}", f"study_ours{number}"
             job = _run(study, name, "arms", recipe, seed, before, _ITERATION, [CHOICE])
             if number == 1 and seed in study.dev_seeds:
                 job = replace(job, words=(*job.words, f"--reuse={study.workdir / 'rates'}"))
             yield replace(job, late=late)
-            before = [name]
+            before = {name: f"ours{number}"}
 
 
 def _judges(study: Study) -> Iterator[Job]:
     first = study.seeds[0]
     sweep = _Sweep("judges", "study_judges", first, "judges")
     for cell in recipes.get_sweep("study_judges") or {}:
-        same = [f"{first}/iter1"] if cell == "policy" else []
-        yield sweep.cell(study, cell, [f"{first}/sft", *same], _SEARCH)
+        same = {f"{first}/iter1": "iter1"} if cell == "policy" else {}
+        start = "base" if cell == "policy_replay" else SFT  # the former has an SFT of its own
+        yield sweep.cell(study, cell, {f"{first}/sft": start, **same}, _SEARCH)
 
 
 def _baselines(study: Study) -> Iterator[Job]:
     first = study.seeds[0]
-    for arm, before in (
-        ("trees", "iter1"),
-        ("offline", "sft"),
-        ("self_rewarding", "sft"),
-        ("deliberative", "sft"),
-        ("test_time", f"iter{ITERATIONS}"),
+    last = f"iter{ITERATIONS}"
+    for arm, before, stage in (
+        ("trees", "iter1", "search1"),
+        ("offline", "system1", SYSTEM1),
+        ("self_rewarding", "system1", SYSTEM1),
+        ("deliberative", "sft", SFT),
+        ("test_time", last, last),
     ):
-        name = f"{first}/{arm}"
-        yield _run(study, name, "baselines", f"study_{arm}", first, (f"{first}/{before}",))
+        name, sources = f"{first}/{arm}", {f"{first}/{before}": stage}
+        yield _run(study, name, "baselines", f"study_{arm}", first, sources)
 
 
 def _sweeps(study: Study) -> Iterator[Job]:
     """Ablations of one seed. What a cell shares with another is made by one of the two."""
     first = study.seeds[0]
-    sft = f"{first}/sft"
-    same = {  # as what another job makes, up to a stage behind the search
-        "parts/ours": [f"rates/temperature_1.2_{SEED}-{first}"],
-        **{
-            f"parts/{cell}": ["parts/ours"]
-            for cell in ("malformed_too", "no_length_control", "no_balance", "adaptive_rates")
-        },
-        "rewards/s": ["judges/rule_base"],
-        "sizes/n_32": ["rewards/s"],
-        "iterations/k_1": ["rewards/s"],
-        "iterations/k_2": ["iterations/k_1"],
-        "iterations/k_3": ["iterations/k_2"],
-        "iterations/epochs_3": ["iterations/k_1"],
-        "iterations/at_once": ["iterations/k_1"],
+    trained = ("malformed_too", "no_length_control", "no_balance", "adaptive_rates")
+    same: Mapping[str, Mapping[str, str]] = {  # as what another job makes, up to a stage
+        "parts/ours": {f"rates/{CANDIDATES[0]}_{SEED}-{first}": "ours1"},
+        **{f"parts/{cell}": {"parts/ours": "our_search1"} for cell in trained},
+        "rewards/s": {"judges/rule_base": "iter1"},
+        "sizes/n_32": {"rewards/s": "iter1"},
+        "iterations/k_1": {"rewards/s": "iter1"},
+        "iterations/k_2": {"iterations/k_1": "iter1"},
+        "iterations/k_3": {"iterations/k_2": "iter2"},
+        "iterations/epochs_3": {"iterations/k_1": "pairs1"},
+        "iterations/at_once": {"iterations/k_1": "search1"},
     }
     for name in ("parts", "rewards", "sizes", "iterations", "shares"):
         sweep = _Sweep(name, f"study_{name}", first, "sweeps")
         for cell in recipes.get_sweep(f"study_{name}") or {}:
-            shared = same.get(f"{name}/{cell}", [])
+            shared = same.get(f"{name}/{cell}", {})
             searches = name != "shares" and (not shared or name == "iterations")
-            yield sweep.cell(study, cell, [sft, *shared], _SEARCH if searches else _TRAINING)
-    yield _run(study, f"{first}/steps", "sweeps", "study_steps", first, (sft, "rewards/s"))
+            start = _start(name, cell, first)
+            yield sweep.cell(study, cell, start | shared, _SEARCH if searches else _TRAINING)
+    sources = {f"{first}/sft": SFT, "rewards/s": "pairs1"}
+    yield _run(study, f"{first}/steps", "sweeps", "study_steps", first, sources)
     others = [cell for cell in recipes.get_sweep("study_rates") or {} if cell not in CANDIDATES]
     yield from _rates(study, first, others, "sweeps")
+
+
+def _start(sweep: str, cell: str, seed: int) -> dict[str, str]:
+    """The model that a cell of a sweep goes on from, and the job that has it."""
+    if sweep == "shares" or cell == "no_contrast_rows":  # these have an SFT of their own
+        return {f"{seed}/sft": "base"}
+    return {f"{seed}/contrast": CONTRAST} if sweep == "parts" else {f"{seed}/sft": SFT}
 
 
 def _pocket(study: Study) -> Iterator[Job]:
@@ -192,7 +216,7 @@ def _pocket(study: Study) -> Iterator[Job]:
             name, recipe = f"pocket_{kind}/{SEED}{seed}", f"study_pocket_{kind}"
             sweep = _Sweep(name, recipe, seed, "pocket_ablations")
             for cell in recipes.get_sweep(recipe) or {}:
-                sources = [f"pocket_study/{SEED}{seed}"]
+                sources = {f"pocket_study/{SEED}{seed}": ""}
                 yield _on_cpu(sweep.cell(study, cell, sources, 360.0))
 
 
@@ -222,11 +246,17 @@ class _Sweep:
     vary: Sequence[str] = ()
     tail: str = ""
 
-    def cell(self, study: Study, cell: str, sources: Sequence[str], seconds: float) -> Job:
+    def cell(self, study: Study, cell: str, sources: Mapping[str, str], seconds: float) -> Job:
         """The job of a cell, which takes over what it can from the sources.
 
         Of another cell of the sweep it takes what is there also where that cell has failed, say for
         want of pairs.
+
+        Args:
+          study: of the job.
+          cell: of the sweep.
+          sources: jobs, and the stage of each that it waits for; "": for all of it.
+          seconds: about how long it takes.
         """
         name = f"{cell}{self.tail}"
         cells = [each for each in sources if each.startswith(f"{self.folder}/")]
@@ -242,7 +272,9 @@ class _Sweep:
             *_more(study, self.recipe),
         )
         product = study.workdir / self.folder / name / _last_stage(self.recipe) / _PRODUCT
-        return Job(f"{self.folder}/{name}", words, product, self.part, runs, cells, seconds=seconds)
+        enough = _stages(study, sources)
+        job = Job(f"{self.folder}/{name}", words, product, self.part, runs, cells, enough)
+        return replace(job, seconds=seconds)
 
 
 def _run(
@@ -251,22 +283,32 @@ def _run(
     part: str,
     recipe: str,
     seed: int,
-    sources: Sequence[str] = (),
+    sources: Mapping[str, str] = MappingProxyType({}),
     seconds: float | None = None,
     after: Sequence[str] = (),
 ) -> Job:
-    """A run of its own, which takes over what it can from the sources."""
+    """A run of its own, which takes over what it can from the sources (see `_Sweep.cell`)."""
     words = (
         "run",
         *_what(study, recipe),
         f"--workdir={study.workdir / name}",
         f"--config.seed={seed}",
-        *_taken(study, sources),
+        *_taken(study, list(sources)),
         *_more(study, recipe),
     )
     product = study.workdir / name / _last_stage(recipe) / _PRODUCT
     about = _ARM_SECONDS[name.rpartition("/")[2]] if seconds is None else seconds
-    return Job(name, words, product, part, (*sources, *after), seconds=about)
+    enough = _stages(study, sources)
+    return Job(name, words, product, part, (*sources, *after), enough=enough, seconds=about)
+
+
+def _stages(study: Study, sources: Mapping[str, str]) -> dict[str, Path]:
+    """The records of the stages that are waited for."""
+    return {
+        name: study.workdir / name / stage / COMPLETE_FILE
+        for name, stage in sources.items()
+        if stage
+    }
 
 
 def _what(study: Study, recipe: str) -> tuple[str, ...]:

@@ -82,20 +82,28 @@ def rates(model: str = "") -> ConfigDict:
 
 
 def rate_cells() -> Cells:
-    """What is to be chosen on `dev`: temperature of the search, rate and loss of DPO, pairs.
+    """What is to be chosen on `dev`: rate and loss of DPO, pairs, and the search itself.
 
-    All but the temperatures are tried at 0.9.
+    All but those of `SEARCHED_CELLS` have the trees of the recipe as it is.
     """
-    cells: Cells = {f"temperature_{t:g}": {"search.temperature": t} for t in (1.2, 0.9, 0.7, 0.5)}
-    at_09: Cells = {
+    comply = {"refuse": 1, "comply": 2, "neither": 2}
+    return {
+        "plain": {},
         **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 5e-5)},
-        "visits_1": {"preferences.min_visits": 1},
-        "sft_weight_1": {"dpo.sft_weight": 1.0},
-        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
+        "comply_twice": {"dpo.rates": comply},
         "no_length_control": {"dpo.length_penalty": 0.0},
-        "n_64": {"search.num_iterations": 64, "search.num_prompts": 128},
+        "sft_weight_1": {"dpo.sft_weight": 1.0},
+        "visits_1": {"preferences.min_visits": 1},
+        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
+        **SEARCHED_CELLS,
     }
-    return {**cells, **{name: {"search.temperature": 0.9, **own} for name, own in at_09.items()}}
+
+
+# Cells of `rates` with a search of their own.
+SEARCHED_CELLS: Cells = {
+    **{f"temperature_{t:g}": {"search.temperature": t} for t in (0.9, 0.7, 0.5)},
+    "n_64": {"search.num_iterations": 64, "search.num_prompts": 128},
+}
 
 
 def judges(model: str = "") -> ConfigDict:

@@ -54,7 +54,8 @@ class Block:
     against: str = ""
 
 
-_ARMS = ("sft", "iter1", "iter2", "iter3", "ours1", "ours2", "ours3")
+_FIRST = ("base", "system1", "sft")
+_ARMS = (*_FIRST, "contrast", "iter1", "iter2", "iter3", "ours1", "ours2", "ours3")
 _BASELINES = ("trees", "offline", "self_rewarding", "deliberative")
 _SEEDS = "[0-9]*"
 
@@ -64,8 +65,21 @@ PAGES: Mapping[str, Sequence[Block]] = {
         Block(
             "arms",
             "Arms",
-            [f"{_SEEDS}/{arm}" for arm in (*_ARMS, *_BASELINES)],
-            against="sft/base",
+            [f"{_SEEDS}/{arm}" for arm in _ARMS],
+            against="base",
+        ),
+        Block(
+            "differences",
+            "Differences to STAIR-SFT",
+            [f"{_SEEDS}/{arm}" for arm in _ARMS],
+            rows=("iter*", "ours*"),
+            against="sft",
+        ),
+        Block(
+            "baselines",
+            "Baselines",
+            [f"{_SEEDS}/{arm}" for arm in (*_FIRST, *_BASELINES)],
+            against="base/base",
         ),
         Block("test_time", "Test-time search", [f"{_SEEDS}/test_time"]),
         Block("judges", "Judges", ["judges"]),
@@ -78,13 +92,13 @@ PAGES: Mapping[str, Sequence[Block]] = {
         Block(
             "rates",
             "What was chosen on dev",
-            ["rates", f"{_SEEDS}/sft"],
+            ["rates", f"{_SEEDS}/base", f"{_SEEDS}/contrast"],
             _DEV,
             _DEVELOPMENT,
             (
-                "base=sft/base",
-                "base prompted=sft/base/prompted",
-                "sft_contrast=sft/sft_contrast",
+                "base",
+                "base prompted=base/prompted",
+                "contrast",
                 "*",
             ),
         ),

@@ -1,0 +1,16 @@
+r"""SFT on final answers alone: System-1.
+
+    stair-jax --config=configs/study/system1.py --workdir=runs/study/0/system1
+
+Another checkpoint, by hub id or folder, follows the name, and `,full` trains all its parameters
+(docs/study.md).
+"""
+
+from ml_collections import ConfigDict
+
+from stair_jax import recipes
+
+
+def get_config(model: str = "") -> ConfigDict:
+    """The run, of this checkpoint."""
+    return recipes.get_config("study_system1", model)
