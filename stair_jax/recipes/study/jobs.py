@@ -187,8 +187,8 @@ def _sweeps(study: Study) -> Iterator[Job]:
         for cell in recipes.get_sweep(f"study_{name}") or {}:
             shared = same.get(f"{name}/{cell}", {})
             searches = name != "shares" and (not shared or name == "iterations")
-            start = _start(name, cell, first)
-            yield sweep.cell(study, cell, start | shared, _SEARCH if searches else _TRAINING)
+            sources = {**_start(name, cell, first), **shared}
+            yield sweep.cell(study, cell, sources, _SEARCH if searches else _TRAINING)
     sources = {f"{first}/sft": SFT, "rewards/s": "pairs1"}
     yield _run(study, f"{first}/steps", "sweeps", "study_steps", first, sources)
     others = [cell for cell in recipes.get_sweep("study_rates") or {} if cell not in CANDIDATES]
