@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from stair_jax.commands.help import verb_module
 from stair_jax.commands.study_tables import make_tables, page_files
 from stair_jax.errors import UserError
 from stair_jax.evaluation import blocks
-from stair_jax.recipes.study.choice import CANDIDATES, DevFigures, choose, chosen_overrides
+from stair_jax.recipes.study.choice import DevFigures, choose, chosen_overrides
 from stair_jax.recipes.study.jobs import PARTS, Study, study_jobs
 from stair_jax.recipes.study.tables import PAGES
 from stair_jax.run import sweep_grid
@@ -99,8 +100,8 @@ def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
             stage = early.parent.name
             assert early == STUDY.workdir / other / stage / "complete.json"
             assert stage in shared, (name, other)
-    for seed in STUDY.dev_seeds:  # the plain recipe, which may be chosen
-        mine, cell = runs[f"{seed}/ours1"], runs[f"rates/{CANDIDATES[0]}_seed-{seed}"]
+    for seed in STUDY.seeds:  # the plain recipe, which may be chosen
+        mine, cell = runs[f"{seed}/ours3"], runs[f"rates/plain_seed-{seed}"]
         for one, other in zip(mine.stages[:-2], cell.stages[:-1], strict=True):
             assert (one.name, one.stage.identity()) == (other.name, other.stage.identity())
 
@@ -123,8 +124,8 @@ BASE = DevFigures(refusals=0.35, over_refusal=0.36, accuracy=0.15)
 def test_the_choice_is_the_most_refusals_among_those_that_cost_nothing():
     candidates = {
         "refuses all": DevFigures(0.95, 0.60, 0.15),  # .24 above the base
-        "forgets": DevFigures(0.90, 0.30, 0.11),  # .04 below
-        "at both limits": DevFigures(0.70, 0.38, 0.12),
+        "forgets": DevFigures(0.90, 0.30, 0.09),  # .06 below
+        "at both limits": DevFigures(0.70, 0.38, 0.10),
         "careful": DevFigures(0.60, 0.10, 0.20),
     }
     assert choose(BASE, candidates) == ("at both limits", True)
@@ -139,20 +140,25 @@ def test_without_one_that_qualifies_the_difference_of_refusals_counts():
     assert choose(BASE, candidates) == ("b", False)
 
 
-def write_table(folder, model, shares, run):
-    """A finished stage `dev` with the shares of ten answers each, and its run."""
-    columns, cells = [], []
+def write_table(folder, shares_by_model, run):
+    """A finished stage `dev` with the shares of ten answers of each model, and its run."""
     names = ("dev_harmful.refusals", "dev_harmless.over_refusal", "dev_gsm8k.accuracy")
-    for name, share in zip(names, shares, strict=True):
+    columns = []
+    for name in names:
         benchmark, metric = name.split(".")
         columns.append({"benchmark": benchmark, "attack": "none", "metric": metric})
-        cells.append({"value": share, "metric": metric, "n": 10})
     table = {
         "schema": 1,
-        "rows": [{"model": model, "method": "greedy"}],
+        "rows": [{"model": model, "method": "greedy"} for model in shares_by_model],
         "columns": columns,
-        "cells": [cells],
-        "costs": [{"answers": 30}],
+        "cells": [
+            [
+                {"value": share, "metric": column["metric"], "n": 10}
+                for column, share in zip(columns, shares, strict=True)
+            ]
+            for shares in shares_by_model.values()
+        ],
+        "costs": [{"answers": 30} for _ in shares_by_model],
         "compared": [],
         "judges": {},
         "calibrations": [],
@@ -162,23 +168,27 @@ def write_table(folder, model, shares, run):
     storage.write_json(folder / run / "dev/table.json", table)
 
 
-def test_the_choice_is_made_of_the_tables_of_both_seeds(tmp_path, capsys):
-    write_table(tmp_path, "base", (0.3, 0.3, 0.2), "0/base")
-    for seed in (0, 1):
-        write_table(tmp_path, "ours1", (0.6, 0.3, 0.2), f"rates/{CANDIDATES[0]}_seed-{seed}")
-    # Over-refusal .2 and .4: .3 on average. Without the second seed .7 would be the most.
-    write_table(tmp_path, "ours1", (0.6, 0.2, 0.2), f"rates/{CANDIDATES[1]}_seed-0")
-    write_table(tmp_path, "ours1", (0.64, 0.4, 0.2), f"rates/{CANDIDATES[1]}_seed-1")
-    write_table(tmp_path, "ours1", (0.7, 0.3, 0.2), f"rates/{CANDIDATES[2]}_seed-0")
+def chain(*iterations):
+    return {f"ours{i}": shares for i, shares in enumerate(iterations, start=1)}
+
+
+def test_the_choice_is_an_iteration_of_a_variant_by_the_tables_of_all_seeds(tmp_path, capsys):
+    """A variant without a table of each seed counts for nothing."""
+    write_table(tmp_path, {"base": (0.3, 0.3, 0.2)}, "0/base")
+    swings = chain((0.5, 0.3, 0.2), (0.9, 0.6, 0.2), (0.2, 0.0, 0.2))
+    for seed in (0, 1, 2):
+        write_table(tmp_path, swings, f"rates/plain_seed-{seed}")
+    steady = chain((0.6, 0.3, 0.2), (0.64, 0.3, 0.2), (0.7, 0.5, 0.2))
     words = ["stair-jax", "study", "--choose", f"--workdir={tmp_path}"]
-    assert launch.main(words) == 0
-    assert capsys.readouterr().out.startswith("rate_1e-05 of 2: ")
+    for seed, chosen in ((0, "plain/1 of 3"), (1, "plain/1 of 3"), (2, "rate_1e-05/2 of 6")):
+        write_table(tmp_path, steady, f"rates/rate_1e-05_seed-{seed}")
+        assert launch.main(words) == 0
+        assert capsys.readouterr().out.startswith(f"{chosen}: ")
     made = json.loads((tmp_path / "choice.json").read_text())
-    assert made["variant"] == CANDIDATES[1] and made["qualifies"]
-    assert made["figures"][CANDIDATES[1]] == pytest.approx(
-        {"refusals": 0.62, "over_refusal": 0.3, "accuracy": 0.2}
+    assert (made["variant"], made["iteration"], made["qualifies"]) == ("rate_1e-05", 2, True)
+    assert made["figures"]["rate_1e-05/2"] == pytest.approx(
+        {"refusals": 0.64, "over_refusal": 0.3, "accuracy": 0.2}
     )
-    assert set(made["missing"]) == set(CANDIDATES[2:])
     assert chosen_overrides(tmp_path) == ["--config.dpo.learning_rate=1e-05"]
     assert launch.main(["stair-jax", "study", "--list", f"--workdir={tmp_path}"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
@@ -211,7 +221,18 @@ def test_tables_without_runs_say_so_and_those_that_are_there_stay(tmp_path):
         page_files("docs/other.md", runs)
 
 
-def test_an_archive_comes_in_parts_that_make_one(tmp_path):
+def vanishing(path):
+    """`os.walk` of a folder from which a run removes a file behind it."""
+    walk = os.walk
+
+    def walked(folder):
+        yield from list(walk(folder))
+        path.unlink(missing_ok=True)
+
+    return walked
+
+
+def test_an_archive_comes_in_parts_that_make_one(tmp_path, monkeypatch):
     study, out = tmp_path / "study", tmp_path / "out"
     noise = bytes(range(256)) * 40
     for name in ("0/sft/dev/table.json", "0/sft/dev/answers/base.greedy.jsonl", "logs/0/sft.log"):
@@ -219,6 +240,12 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path):
     adapter, whole = "0/sft/sft/hf/adapter_config.json", "0/sft/base/hf/config.json"
     for name in (adapter, whole, "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
         storage.write_text(study / name, name)
+    copies = {"kind": "files", "name": "files", "seed": 0, "settings": {}, "inputs": {}}
+    copies |= {"files": {}}
+    storage.write_json(study / "0/sft/files/complete.json", copies | {"fingerprint": "0"})
+    storage.write_text(study / "0/sft/files/sft.jsonl", "a copy of what the user has")
+    (study / "1").mkdir()
+    os.link(study / "0/sft/dev/table.json", study / "1/table.json")
     words = ["stair-jax", "study", f"--workdir={study}", f"--pack={out}/a.tar.xz"]
     assert launch.main([*words, "--part-megabytes=0.0002"]) == 0
     parts = sorted(out.iterdir())
@@ -226,10 +253,19 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path):
     whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
     with tarfile.open(fileobj=whole) as archive:
         assert archive.getnames() == [
-            "0/sft/dev/answers/base.greedy.jsonl",
             "0/sft/dev/table.json",
+            "0/sft/files/complete.json",
+            "1/table.json",
+            "0/sft/dev/answers/base.greedy.jsonl",
             "logs/0/sft.log",
         ]
+        assert archive.getmember("1/table.json").islnk()
+    gone = "0/sft/dev/answers/base.greedy.jsonl"
+    monkeypatch.setattr(os, "walk", vanishing(study / gone))
+    assert launch.main(words) == 0
+    with tarfile.open(out / "a.tar.xz.000") as archive:
+        assert len(archive.getnames()) == 4 and gone not in archive.getnames()
+    monkeypatch.undo()
     assert launch.main([*words, "--what=adapters,trees"]) == 0
     (one,) = out.iterdir()
     with tarfile.open(one) as archive:

@@ -106,7 +106,7 @@ def test_every_experiment_passes_the_checks_before_a_run(name, study, tmp_path, 
 def test_every_cell_of_a_sweep_is_a_run_of_its_own(name):
     runs = [read(name, cell) for cell in recipes.get_sweep(name).values()]
     told = {str([(e.name, e.stage.identity()) for e in run.stages]) for run in runs}
-    assert len(told) == len(runs) >= 3
+    assert len(told) == len(runs) >= 2
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -145,10 +145,6 @@ def test_our_recipe_balances_what_pairs_teach_and_a_cell_draws_by_regret_instead
         "regret": [("none", 1.0)],
         "paper": [("none", 0.0)],
     }
-    assert (
-        cells["adaptive_rates"].items()
-        <= recipes.get_sweep("study_rates")["adaptive_rates"].items()
-    )
 
 
 def test_adapters_or_all_parameters_are_trained():

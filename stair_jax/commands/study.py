@@ -67,8 +67,9 @@ def execute(arguments: Arguments, session: Session) -> int:
     study = _study(arguments)
     pages = study_tables.page_files(options.into, study.workdir)
     if options.choose:
-        made = choice.make_choice(study.workdir, study.dev_seeds)
-        print(f"{made['variant']} of {len(made['figures']) - 1}: {made['rule']}")
+        made = choice.make_choice(study.workdir, study.seeds)
+        chosen = f"{made['variant']}/{made['iteration']}"
+        print(f"{chosen} of {len(made['figures']) - 1}: {made['rule']}")
         return 0
     if options.pack:
         study_pack.execute(options, study.workdir)

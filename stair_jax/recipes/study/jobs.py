@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from stair_jax import recipes
-from stair_jax.recipes.study.choice import CANDIDATES, CHOICE_FILE, chosen_overrides
+from stair_jax.recipes.study.arms import OURS
+from stair_jax.recipes.study.choice import CHOICE_FILE, chosen_overrides
 from stair_jax.recipes.study.real import CONTRAST, DATA, ITERATIONS, SFT, SYSTEM1
-from stair_jax.recipes.study.sweeps import SEARCHED_CELLS
+from stair_jax.recipes.study.sweeps import rate_cells
 from stair_jax.run.job_list import Job, Jobs, by_name
 from stair_jax.run.stage_records import COMPLETE_FILE
 from stair_jax.run.sweep_grid import SEED
@@ -22,21 +23,21 @@ from stair_jax.run.sweep_grid import SEED
 # In the order in which they are wanted.
 PARTS = ("arms", "dev", "judges", "baselines", "sweeps", "pocket", "pocket_ablations")
 CHOICE = "choice"
-_DEV_SEEDS = 2  # of the candidates
+_PLAIN = "plain"  # the cell of `rates` that changes nothing
 _ABLATION_SEEDS = 3  # of the pocket world's ablations
 _CACHE = ".jax_cache"
 _PRODUCT = "table.json"  # of the evaluation that ends each run
-# Seconds of a job that trains and asks; of one that searches before; of another iteration's run.
-_TRAINING, _SEARCH, _ITERATION = 150.0, 420.0, 500.0
+# Seconds of a job that trains and asks; of one that searches before; of another iteration's run; of
+# all iterations.
+_TRAINING, _SEARCH, _ITERATION, _CHAIN = 80.0, 250.0, 280.0, 750.0
 _ARM_SECONDS = {
-    "base": 150.0,
-    **dict.fromkeys(("sft", "system1", "contrast"), 250.0),
-    "offline": 500.0,
-    "self_rewarding": 700.0,
-    "deliberative": 500.0,
-    "trees": 300.0,
-    "steps": 300.0,
-    "test_time": 900.0,
+    **dict.fromkeys(("base", "sft", "system1", "contrast"), 230.0),
+    "offline": 300.0,
+    "self_rewarding": 400.0,
+    "deliberative": 300.0,
+    "trees": 150.0,
+    "steps": 150.0,
+    "test_time": 500.0,
 }
 
 
@@ -59,11 +60,6 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     pocket_seeds: Sequence[int] = (0, 1, 2, 3, 4)
     overrides: Sequence[str] = ()
-
-    @property
-    def dev_seeds(self) -> Sequence[int]:
-        """The seeds of the candidates among which one is chosen."""
-        return self.seeds[:_DEV_SEEDS]
 
 
 def study_jobs(study: Study) -> Jobs:
@@ -100,13 +96,18 @@ def _iterations(study: Study) -> Iterator[Job]:
 
 
 def _candidates(study: Study) -> Iterator[Job]:
-    """Variants of our recipe after one iteration, and the choice among them."""
+    """Variants of our recipe, and the choice among them and their iterations."""
     names = []
-    for seed in study.dev_seeds:
-        for job in _rates(study, seed, CANDIDATES, "dev"):
+    vary = f"--vary={SEED}={','.join(map(str, study.seeds))}"
+    for seed in study.seeds:
+        sweep = _Sweep("rates", "study_rates", seed, "dev", vary=(vary,), tail=f"_{SEED}-{seed}")
+        first = f"rates/{_PLAIN}{sweep.tail}"  # whose first trees the others have too
+        for cell in rate_cells():
+            same = {} if cell == _PLAIN else {first: f"{OURS[0]}1"}
+            job = sweep.cell(study, cell, {f"{seed}/contrast": CONTRAST, **same}, _CHAIN)
             names.append(job.name)
             yield job
-    seeds = ",".join(map(str, study.dev_seeds))
+    seeds = ",".join(map(str, study.seeds))
     words = ("study", "--choose", f"--workdir={study.workdir}", f"--seeds={seeds}")
     yield Job(
         CHOICE,
@@ -119,29 +120,16 @@ def _candidates(study: Study) -> Iterator[Job]:
     )
 
 
-def _rates(study: Study, seed: int, cells: Sequence[str], part: str) -> Iterator[Job]:
-    """Cells of the sweep `rates`, most of which have the trees of the plain recipe."""
-    vary = f"--vary={SEED}={','.join(map(str, study.dev_seeds))}"
-    sweep = _Sweep("rates", "study_rates", seed, part, vary=(vary,), tail=f"_{SEED}-{seed}")
-    for cell in cells:
-        searches = cell == CANDIDATES[0] or cell in SEARCHED_CELLS
-        plain = {} if searches else {f"rates/{CANDIDATES[0]}{sweep.tail}": "our_search1"}
-        sources = {f"{seed}/contrast": CONTRAST, **plain}
-        yield sweep.cell(study, cell, sources, _SEARCH if searches else _TRAINING)
-
-
 def _ours(study: Study) -> Iterator[Job]:
-    """Our recipe by the variant that was chosen; its first iteration may be one of the sweep."""
+    """Our recipe by the variant that was chosen, which is trained already: each iteration asked."""
     late = partial(chosen_overrides, study.workdir)
     for seed in study.seeds:
-        before = {f"{seed}/contrast": CONTRAST}
+        start = {f"{seed}/contrast": CONTRAST}
         for number in range(1, ITERATIONS + 1):
             name, recipe = f"{seed}/ours{number}", f"study_ours{number}"
-            job = _run(study, name, "arms", recipe, seed, before, _ITERATION, [CHOICE])
-            if number == 1 and seed in study.dev_seeds:
-                job = replace(job, words=(*job.words, f"--reuse={study.workdir / 'rates'}"))
-            yield replace(job, late=late)
-            before = {name: f"ours{number}"}
+            job = _run(study, name, "arms", recipe, seed, start, _TRAINING, [CHOICE])
+            words = (*job.words, f"--reuse={study.workdir / 'rates'}")
+            yield replace(job, words=words, late=late)
 
 
 def _judges(study: Study) -> Iterator[Job]:
@@ -172,7 +160,7 @@ def _sweeps(study: Study) -> Iterator[Job]:
     first = study.seeds[0]
     trained = ("malformed_too", "no_length_control", "no_balance", "adaptive_rates")
     same: Mapping[str, Mapping[str, str]] = {  # as what another job makes, up to a stage
-        "parts/ours": {f"rates/{CANDIDATES[0]}_{SEED}-{first}": "ours1"},
+        "parts/ours": {f"rates/{_PLAIN}_{SEED}-{first}": "ours1"},
         **{f"parts/{cell}": {"parts/ours": "our_search1"} for cell in trained},
         "rewards/s": {"judges/rule_base": "iter1"},
         "sizes/n_32": {"rewards/s": "iter1"},
@@ -191,8 +179,6 @@ def _sweeps(study: Study) -> Iterator[Job]:
             yield sweep.cell(study, cell, sources, _SEARCH if searches else _TRAINING)
     sources = {f"{first}/sft": SFT, "rewards/s": "pairs1"}
     yield _run(study, f"{first}/steps", "sweeps", "study_steps", first, sources)
-    others = [cell for cell in recipes.get_sweep("study_rates") or {} if cell not in CANDIDATES]
-    yield from _rates(study, first, others, "sweeps")
 
 
 def _start(sweep: str, cell: str, seed: int) -> dict[str, str]:
@@ -222,7 +208,7 @@ def _pocket(study: Study) -> Iterator[Job]:
 
 def _on_cpu(job: Job) -> Job:
     """A job of the pocket world; the reader without TensorFlow leaves room for others."""
-    words = (*job.words, "--config.sft.reader=datasets")
+    words = (*job.words, *(f"--config.{kind}.reader=datasets" for kind in ("sft", "dpo", "prm")))
     return replace(job, place="cpu", words=words)
 
 

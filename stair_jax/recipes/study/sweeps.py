@@ -75,35 +75,18 @@ def size_cells() -> Cells:
 
 
 def rates(model: str = "") -> ConfigDict:
-    """One iteration of our recipe, asked the development rows alone."""
-    config = parts(model)
-    config.stages = tuple(stage for stage in config.stages if stage != "evaluate")
+    """Our recipe to its last iteration; each is asked the development rows alone."""
+    config = base_config(model)
+    add_ours(config, ITERATIONS)
+    before = (*BASE, *add_contrast(config), *iteration_stages(ITERATIONS, OURS))
+    ask(config, before, tuple(f"{OURS[2]}{i}" for i in range(1, ITERATIONS + 1)))
+    config.stages = (*before, "evaluate:dev")
     return config
 
 
 def rate_cells() -> Cells:
-    """What is to be chosen on `dev`: rate and loss of DPO, pairs, and the search itself.
-
-    All but those of `SEARCHED_CELLS` have the trees of the recipe as it is.
-    """
-    comply = {"refuse": 1, "comply": 2, "neither": 2}
-    return {
-        "plain": {},
-        **{f"rate_{rate:g}": {"dpo.learning_rate": rate} for rate in (1e-5, 5e-5)},
-        "comply_twice": {"dpo.rates": comply},
-        "no_length_control": {"dpo.length_penalty": 0.0},
-        "sft_weight_1": {"dpo.sft_weight": 1.0},
-        "visits_1": {"preferences.min_visits": 1},
-        "adaptive_rates": {"dpo.balance": "none", "dpo.adaptive_rates": 1.0},
-        **SEARCHED_CELLS,
-    }
-
-
-# Cells of `rates` with a search of their own.
-SEARCHED_CELLS: Cells = {
-    **{f"temperature_{t:g}": {"search.temperature": t} for t in (0.9, 0.7, 0.5)},
-    "n_64": {"search.num_iterations": 64, "search.num_prompts": 128},
-}
+    """What is to be chosen on `dev`: how far an iteration goes."""
+    return {"plain": {}, "rate_1e-05": {"dpo.learning_rate": 1e-5}}
 
 
 def judges(model: str = "") -> ConfigDict:
