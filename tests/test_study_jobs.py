@@ -226,7 +226,7 @@ def vanishing(path):
     walk = os.walk
 
     def walked(folder):
-        yield from list(walk(folder))
+        yield from walk(folder)
         path.unlink(missing_ok=True)
 
     return walked
@@ -240,8 +240,14 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path, monkeypatch):
     adapter, whole = "0/sft/sft/hf/adapter_config.json", "0/sft/base/hf/config.json"
     for name in (adapter, whole, "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
         storage.write_text(study / name, name)
-    copies = {"kind": "files", "name": "files", "seed": 0, "settings": {}, "inputs": {}}
-    copies |= {"files": {}}
+    copies = {
+        "kind": "files",
+        "name": "files",
+        "seed": 0,
+        "settings": {},
+        "inputs": {},
+        "files": {},
+    }
     storage.write_json(study / "0/sft/files/complete.json", copies | {"fingerprint": "0"})
     storage.write_text(study / "0/sft/files/sft.jsonl", "a copy of what the user has")
     (study / "1").mkdir()
