@@ -275,7 +275,7 @@ def test_an_archive_comes_in_parts_that_make_one(tmp_path, monkeypatch):
     assert launch.main([*words, "--what=adapters,trees"]) == 0
     (one,) = out.iterdir()
     with tarfile.open(one) as archive:
-        assert archive.getnames() == ["0/i/trees.jsonl.gz", adapter]
+        assert archive.getnames() == [adapter, "0/i/trees.jsonl.gz"]
 
 
 @pytest.mark.parametrize(

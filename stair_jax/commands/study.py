@@ -175,6 +175,11 @@ def _places(options: argparse.Namespace, jobs: Jobs) -> list[job_places.Place]:
     places = job_places.make_places(gpus, options.per_gpu, options.memory, options.cpu_jobs, cores)
     devices = dict.fromkeys(place.device for place in places)
     say(f"{len(places)} jobs at a time on {', '.join(devices)}")
+    if gpus and options.per_gpu > 1 and job_places.take_turns(os.environ):
+        say(
+            "the jobs of a GPU take turns on it: with NVIDIA's MPS they run side by side; "
+            "`nvidia-cuda-mps-control -d` starts it"
+        )
     return places
 
 

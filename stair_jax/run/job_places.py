@@ -55,6 +55,16 @@ def choose_gpus(found: Sequence[str], count: int | None) -> list[str]:
     return list(found if count is None else found[:count])
 
 
+def take_turns(environment: Mapping[str, str]) -> bool:
+    """Whether processes that share a GPU take turns on it: NVIDIA's MPS does not run.
+
+    Args:
+      environment: of the processes.
+    """
+    pipe = environment.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return not os.path.exists(os.path.join(pipe, "control"))
+
+
 def make_places(
     gpus: Sequence[str], per_gpu: int, memory: float, cpu_jobs: int, cores: Sequence[int]
 ) -> list[Place]:

@@ -13,7 +13,7 @@ import pytest
 from stair_jax.errors import UserError
 from stair_jax.run import job_process
 from stair_jax.run.job_list import Job, by_name, chosen, in_order, path_seconds
-from stair_jax.run.job_places import Place, free_place, make_places
+from stair_jax.run.job_places import Place, free_place, make_places, take_turns
 from stair_jax.run.job_queue import JobQueue
 
 CPU = Place("cpu", "cpu")
@@ -337,3 +337,10 @@ def test_a_queue_goes_on_after_a_kill_and_hands_signals_to_what_runs(tmp_path):
     assert printed.strip() == "['a', 'b']" and last.returncode == 0
     assert (tmp_path / "starts").read_text() == "abbb"
     assert (tmp_path / "logs/b.log").read_text().count("$ ") == 3
+
+
+def test_jobs_take_turns_on_a_gpu_unless_mps_has_its_pipe(tmp_path):
+    environment = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
+    assert take_turns(environment)
+    (tmp_path / "control").touch()
+    assert not take_turns(environment)

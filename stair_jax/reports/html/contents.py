@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from stair_jax import __version__
 from stair_jax.errors import UserError
 from stair_jax.reports.html.both import both_block
 from stair_jax.reports.html.cases import cases_part, read_cases
@@ -122,7 +122,7 @@ class Contents:
         return {
             "schema": SCHEMA,
             "title": " and ".join(run.name for run in self.runs),
-            "version": version("stair_jax"),
+            "version": __version__,
             "written": f"{now:%Y-%m-%d %H:%M} UTC",
             "live": live,
             "runs": [run.head for run in self.runs],
