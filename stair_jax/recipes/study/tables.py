@@ -92,15 +92,9 @@ PAGES: Mapping[str, Sequence[Block]] = {
         Block(
             "rates",
             "What was chosen on dev",
-            ["rates", f"{_SEEDS}/base", f"{_SEEDS}/contrast"],
+            ["rates", *(f"{_SEEDS}/{arm}" for arm in _ARMS)],
             _DEV,
             _DEVELOPMENT,
-            (
-                "base",
-                "base prompted=base/prompted",
-                "contrast",
-                "*",
-            ),
         ),
     ),
     "pocket_study": (
