@@ -229,7 +229,7 @@ def test_each_table_of_a_page_holds_the_command_that_makes_it(page):
     for name in names:
         body = blocks.read_block(text, name, page)
         if not blocks.has_table(body):
-            assert body == "\nNot run yet.\n\n"
+            assert body.startswith("\nNot run yet")
             continue
         words = blocks.command_of(body)
         assert words[:2] == ["stair-jax", "table"]
