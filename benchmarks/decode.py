@@ -13,10 +13,7 @@ Weights are random. Each slot has a sequence of its own tokens, and so pages of 
     vllm_ms, speedup_over_vllm         where they were measured on such a device
 
 and a line `prefill` the tokens/s of prompts that come whole, and of tokens that follow on cached
-ones. With --siblings=4, each four slots continue one sequence, whose pages they share. With
---share-prefixes=0,4 (runtime.share_prefixes) the sequences are decoded again and again by each of
-these in turns, and a line `shared` has the ratios of their times to those of the first. What does
-not fit into the device's memory has a line with the reason under `skipped`.
+ones. What does not fit into the device's memory has a line with the reason under `skipped`.
 """
 
 import argparse
@@ -39,7 +36,6 @@ from benchmarks.common import (
     random_model,
 )
 from benchmarks.roofline import Floor, measure_ceilings
-from benchmarks.sharing import add_sharing_flag, set_sharing, shared_sizes
 from stair_jax.decoding.driver import run_all
 from stair_jax.decoding.engine import Engine
 from stair_jax.decoding.requests import Handle, Request, Sampling, request_key
@@ -77,11 +73,9 @@ def main() -> None:
     """Prints the figures as they are found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_model_flags(parser)
-    add_sharing_flag(parser)
     parser.add_argument("--slots", default="64,256,512", help="comma-separated")
     parser.add_argument("--contexts", default="600,1500", help="comma-separated")
     parser.add_argument("--calls", type=int, default=12, help="decode calls of a figure")
-    parser.add_argument("--siblings", type=int, default=1, help="slots that continue a sequence")
     parser.add_argument("--seconds", type=float, default=420.0, help="no measurement after these")
     flags = parser.parse_args()
     if flags.tiny:
@@ -116,15 +110,11 @@ def prepare(flags: argparse.Namespace, lines: Lines) -> DecodeSetup:
 def measure(setting: DecodeSetup, slots: int, contexts: Sequence[int]) -> None:
     """All figures of one number of slots, in one engine."""
     flags, lines = setting.flags, setting.lines
-    if slots % flags.siblings:
-        raise UserError(f"{slots} slots are no multiple of --siblings={flags.siblings}")
     start = time.perf_counter()
     room = _decoded(setting)
     longest = max(max(contexts) + room, sum(_follow_sizes(flags.tiny)) + 1)
     engine = make_engine(random_model(flags), flags, slots, longest)
-    for size in shared_sizes(flags):
-        set_sharing(engine, size)
-        run_all(engine, [_scored("warm", (1, 2, 3)), _sampled("up", (1, 2, 3), 2)])
+    run_all(engine, [_scored("warm", (1, 2, 3)), _sampled("up", (1, 2, 3), 2)])
     seconds = time.perf_counter() - start
     lines("engine", slots=slots, seconds_with_compile=seconds, capacity=engine.capacity)
     for context in contexts:
@@ -133,8 +123,8 @@ def measure(setting: DecodeSetup, slots: int, contexts: Sequence[int]) -> None:
             reason = f"needs {need} tokens of cache, {engine.capacity} fit beside the weights"
             lines("decode", slots=slots, context=context, skipped=reason)
             continue
-        handles = fill(setting, engine, slots // flags.siblings, context)
-        decode_in_turns(setting, engine, handles)
+        handles = fill(setting, engine, slots, context)
+        decode(setting, engine, handles)
         for handle in handles:
             engine.release(handle)
     follow(setting, engine, slots)
@@ -226,32 +216,11 @@ def _repeated(engine: Engine, arrays: tuple[np.ndarray, ...], calls: int = 6) ->
     return (time.perf_counter() - start) / calls
 
 
-def decode_in_turns(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> None:
-    """Lines of decoding by each value of --share-prefixes, and how they compare."""
-    sizes = shared_sizes(setting.flags)
-    turns = sizes * (2 if len(sizes) > 1 else 1)
-    found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
-    for size in turns:
-        set_sharing(engine, size)
-        found[size].append(decode(setting, engine, handles))
-    first, *others = (np.mean(found[size], axis=0) for size in sizes)
-    for size, times in zip(sizes[1:], others, strict=True):
-        program, engine_ratio = (times / first).tolist()
-        setting.lines(
-            "shared", least=size, compared_with=sizes[0], program=program, engine=engine_ratio
-        )
-
-
-def decode(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> tuple[float, float]:
-    """The line of decoding from the handles, all slots in use.
-
-    Returns:
-        Seconds of a step, of the program alone and through the engine.
-    """
-    siblings = setting.flags.siblings
-    slots, length, limit = siblings * len(handles), len(handles[0].tokens), _decoded(setting)
+def decode(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> None:
+    """The line of decoding from the handles, all slots in use."""
+    slots, length, limit = len(handles), len(handles[0].tokens), _decoded(setting)
     context = length + limit // 2
-    engine.submit([_sampled(i, (), limit, handles[i // siblings]) for i in range(slots)])
+    engine.submit([_sampled(i, (), limit, handle) for i, handle in enumerate(handles)])
     first = engine.stats.busy_steps
     while engine.stats.busy_steps - first < slots:  # the copies of last pages, the first tokens
         engine.step()
@@ -274,7 +243,6 @@ def decode(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> t
         "decode",
         slots=slots,
         context=context,
-        share_prefixes=engine.device.engine_config.share_prefixes,
         program_ms=1e3 * program,
         program_tokens_per_s=slots / program,
         engine_ms=1e3 * per_step,
@@ -287,7 +255,6 @@ def decode(setting: DecodeSetup, engine: Engine, handles: Sequence[Handle]) -> t
         program_ratio_to_floor=program / floor,
         **compared,
     )
-    return program, per_step
 
 
 def _window(engine: Engine, calls: int) -> tuple[float, int, int]:

@@ -17,7 +17,6 @@ Weights are random, lengths and texts are scripted (shaped.py, scripted.py). Lin
             many requests were pending as there are slots, `tail` the share of the time that the
             last tenth of the trees took after the others
     scaling what several devices reach against one
-    shared  with --share-prefixes=0,4: rates with prefixes read once a group against those without
 
 iterations/s are sampled tokens/s by the 880 of an iteration, as those that are under way at the
 ends of the window count too. A search that does not end in --search-seconds is stopped: its
@@ -51,7 +50,6 @@ from benchmarks.sampling_profile import SamplingProfile
 from benchmarks.script import Script
 from benchmarks.scripted import OutOfTime, OverlayEngine, instant_engine
 from benchmarks.scripted_search import SIZES, Watch, WorkloadSizes, scripted_search
-from benchmarks.sharing import add_sharing_flag, set_sharing, shared_sizes
 from benchmarks.trace import Clock
 from stair_jax import pocket
 from stair_jax.decoding.driver import run_all
@@ -106,12 +104,10 @@ def main() -> None:
         floor = Floor(model_config(flags), ceilings, devices)
         setting = SearchSetup(engine, devices, floor, lines, sizes, flags)
         warm_up(engine)
-        for least in shared_sizes(flags):
-            set_sharing(engine, least)
-            shaped.drive(engine, 1, shaped.fixed_length, warm=0, seconds=0, scale=sizes.scale)
+        shaped.drive(engine, 1, shaped.fixed_length, warm=0, seconds=0, scale=sizes.scale)
         seconds = time.perf_counter() - start
         lines("engine", devices=devices, seconds_with_compile=seconds, capacity=engine.capacity)
-        rates.append(measure_sharing(setting))
+        rates.append(measure(setting))
         del model, engine, setting
         gc.collect()  # the cache of this engine, before that of the next
     if len(rates) > 1:
@@ -123,7 +119,6 @@ def parse() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_model_flags(parser)
-    add_sharing_flag(parser)
     parser.add_argument("--parts", default="shaped,drawn,search", help="comma-separated")
     parser.add_argument("--slots", type=int, default=256, help="of each device")
     parser.add_argument("--devices", type=int, default=1, help="compared with one, if more")
@@ -146,20 +141,6 @@ def parse() -> argparse.Namespace:
         flags.num_iterations, flags.prompts = min(flags.num_iterations, 12), "6"
         flags.search_seconds = min(flags.search_seconds, 5.0)
     return flags
-
-
-def measure_sharing(setting: SearchSetup) -> dict[str, float]:
-    """`measure` for each value of --share-prefixes; ratios to the first, whose rates are given."""
-    found: dict[int, dict[str, float]] = {}
-    for least in shared_sizes(setting.flags):
-        set_sharing(setting.engine, least)
-        setting.lines("share_prefixes", least=least)
-        found[least] = measure(setting)
-    first, *others = found
-    for least in others:
-        ratios = {name: rate / found[first][name] for name, rate in found[least].items()}
-        setting.lines("shared", least=least, compared_with=first, **ratios)
-    return found[first]
 
 
 def measure(setting: SearchSetup) -> dict[str, float]:

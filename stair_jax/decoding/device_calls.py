@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from stair_jax.decoding import programs
 from stair_jax.decoding.chunked_prefill import PrefillChunk
 from stair_jax.decoding.engine_config import EngineConfig, free_memory
-from stair_jax.decoding.prefix_groups import pack_groups
 from stair_jax.decoding.sequence import SequenceState
 from stair_jax.decoding.slot_table import SlotTable
 from stair_jax.models.config import ModelConfig
@@ -95,7 +94,7 @@ class DeviceCalls:
         slots = [SlotTable(shard.num_slots, shard.table_width) for _ in nothing]
         modes: set[programs.DecodeMode] = {"full", sizes.decode_mode}
         for mode in sorted(modes):
-            packed = pack_decode(slots, nothing, shard.lookahead, sizes.share_prefixes)
+            packed = pack_decode(slots, nothing, shard.lookahead)
             jax.block_until_ready(self.decode(*packed, mode=mode))
 
     @property
@@ -125,7 +124,7 @@ class DeviceCalls:
         table: np.ndarray,
         line: np.ndarray,
         line_table: np.ndarray,
-        *groups: np.ndarray,
+        *,
         mode: programs.DecodeMode,
     ) -> jax.Array:
         """Decodes in all slots.
@@ -135,13 +134,12 @@ class DeviceCalls:
             table: see there.
             line: see there.
             line_table: see there.
-            groups: see there.
             mode: how the call runs.
 
         Returns:
             [num_slots, 2 * num_steps + 8] int32, as of `programs.decode`.
         """
-        rows = self.placement.rows((changes, table, line, line_table, *groups))
+        rows = self.placement.rows((changes, table, line, line_table))
         with self.placement.use():
             self.state, results = self.programs.decode(
                 self.config,
@@ -206,23 +204,18 @@ def pack_prefill(
 
 
 def pack_decode(
-    slots: Sequence[SlotTable],
-    lines: Sequence[list[SequenceState]],
-    lookahead: int,
-    share_prefixes: int = 0,
-) -> tuple[np.ndarray, ...]:
+    slots: Sequence[SlotTable], lines: Sequence[list[SequenceState]], lookahead: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Packs a decode call, and takes the changes of the slots that the devices have not received.
 
     Args:
         slots: of each shard, its slots.
         lines: of each shard, the sequences that take over idle slots, in order.
         lookahead: rows per shard of the lines.
-        share_prefixes: least number of slots of a group; 0: there are no groups.
 
     Returns:
         [num_slots, WIDTH] int32 slot updates (`decoding/slots.py`), [num_slots, table_width] int32
-        page ids; of the lines, with num_shards * lookahead rows, the same two; and with groups, of
-        all shards, what `pack_groups` returns.
+        page ids; and of the lines, with num_shards * lookahead rows, the same two.
     """
     changes = np.concatenate([table.take_changes() for table in slots])
     # Concatenation copies: the shards change their tables while the transfer is under way.
@@ -231,7 +224,4 @@ def pack_decode(
         table.pack_line(line, lookahead) for table, line in zip(slots, lines, strict=True)
     )
     line_rows, line_pages = map(np.concatenate, zip(*packed, strict=True))
-    if not share_prefixes:
-        return changes, pages, line_rows, line_pages
-    groups = np.concatenate([pack_groups(table.pages, share_prefixes) for table in slots])
-    return changes, pages, line_rows, line_pages, groups
+    return changes, pages, line_rows, line_pages

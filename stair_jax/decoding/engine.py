@@ -369,9 +369,8 @@ class Engine:
 
     def _decode(self, lines: list[list[SequenceState]]) -> jax.Array:
         slots = [scheduler.slots for scheduler in self._schedulers]
-        least = self._engine_config.share_prefixes
         results = self.device.decode(
-            *pack_decode(slots, lines, self._shard_sizes.lookahead, least),
+            *pack_decode(slots, lines, self._shard_sizes.lookahead),
             # A "quick" call left a row unsampled: this one has to be able to sample any row.
             mode="full" if self._stalled else self._engine_config.decode_mode,
         )

@@ -8,7 +8,6 @@ import jax
 from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
-from stair_jax.decoding.prefix_groups import require_least
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import default_paged_backend, get_paged_backend
@@ -70,9 +69,6 @@ class EngineConfig:
         weights: "none", or 8-bit kernels for the layers: "fp8" (GPUs), "int8" (TPUs).
         kv_dtype: dtype of keys and values in the cache: "int8", "float8_e4m3fn", or that of the
             model, which "" stands for.
-        share_prefixes: least number of slots of a shard that read the pages which they share once
-            for all of them; 0: each slot reads its whole sequence. Rounding then also depends on
-            which slots share.
         num_adapters: models with adapters over the base; set by the engine.
         num_shards: data-parallel parts of slots and cache; set by `resolve`.
         platform: platform of the devices; set by `resolve`.
@@ -89,7 +85,6 @@ class EngineConfig:
     attention: str = ""
     weights: str = "none"
     kv_dtype: str = ""
-    share_prefixes: int = 0
     num_adapters: int = 0
     num_shards: int = 1
     num_pages: int = 0
@@ -99,7 +94,7 @@ class EngineConfig:
         """Checks the sizes.
 
         Raises:
-            UserError: names a size that is not possible.
+            UserError: names a size that is not positive.
         """
         for name in (
             "num_slots",
@@ -111,7 +106,6 @@ class EngineConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} of an engine is {getattr(self, name)}: it must be >= 1")
-        require_least(self.share_prefixes)
 
     @property
     def table_width(self) -> int:
@@ -158,8 +152,8 @@ class EngineConfig:
             place: a mesh or a device; None means the default device.
 
         Raises:
-            UserError: slots or prefill rows cannot be split evenly over the mesh, sequences can be
-                longer than the model's sliding window, or prefixes cannot be shared.
+            UserError: slots or prefill rows cannot be split evenly over the mesh, or sequences can
+                be longer than the model's sliding window.
         """
         config.check_length(self.max_length, "the context", "context_tokens")
         device = _devices(place)[0]
@@ -171,37 +165,14 @@ class EngineConfig:
                     f"{name} of an engine is {getattr(self, name)}: it must be a multiple of "
                     f"{shards}, data x fsdp of the mesh"
                 )
-        default = default_paged_backend(device.platform, config.dtype, kv_dtype)
-        resolved = dataclasses.replace(
+        return dataclasses.replace(
             self,
             num_shards=shards,
             platform=device.platform,
-            attention=self.attention or default,
+            attention=self.attention
+            or default_paged_backend(device.platform, config.dtype, kv_dtype),
             kv_dtype=kv_dtype,
         )
-        resolved.check_sharing()
-        return resolved
-
-    def check_sharing(self) -> None:
-        """Checks that the backend can share prefixes, and that a shard has slots for a group.
-
-        Raises:
-            UserError: says what to change.
-        """
-        slots = self.num_slots // self.num_shards
-        if not self.share_prefixes:
-            return
-        if get_paged_backend(self.attention).attend_seen is None:
-            raise UserError(
-                f"runtime.share_prefixes is {self.share_prefixes}, but attention by "
-                f'"{self.attention}" gives no log-sum-exps to merge by: set it to 0, or '
-                'runtime.attention="gather"'
-            )
-        if self.share_prefixes > slots:
-            raise UserError(
-                f"runtime.share_prefixes is {self.share_prefixes}, more than the {slots} slots "
-                "of a device: lower it, or raise runtime.slots"
-            )
 
     def with_pages(
         self, config: ModelConfig, place: Mesh | jax.Device | None, free_bytes: int | None = None

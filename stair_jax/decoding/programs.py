@@ -23,7 +23,6 @@ from stair_jax.decoding.sampling.sample import sample, sample_quickly, score
 from stair_jax.decoding.slots import NO_TOKEN, Slots, empty_slots, replaced, unpack
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.backends import get_paged_backend, page_axes
-from stair_jax.models.paged.shared_prefix import find_prefixes
 from stair_jax.models.paged.view import View
 from stair_jax.models.serving import paged_forward
 from stair_jax.models.serving.fused_params import FusedParams
@@ -199,7 +198,6 @@ def decode(
     table: jax.Array,
     line: jax.Array,
     line_table: jax.Array,
-    groups: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
     """Updates slots, then decodes up to `num_steps` tokens in each slot that is alive.
 
@@ -219,8 +217,6 @@ def decode(
         line: [L, WIDTH] int32, packed rows that wait for a slot; per shard, the valid ones come
             first and have "replace" set.
         line_table: [L, W] int32, their page ids.
-        groups: slots that share pages, see `prefix_groups.pack_groups`, by `table`; None: every
-            slot reads its whole sequence.
 
     Returns:
         The state, and [S, 2 * num_steps + 8] int32: sampled token ids (-1 where none was sampled),
@@ -229,10 +225,7 @@ def decode(
         a "full" call.
     """
     mask, new = unpack(changes, state.slots.adapter is not None)
-    sent = table
     slots, table = _taken_over(replaced(mask, new, state.slots), table, line, line_table)
-    page_size = jax.tree.leaves(state.pages)[0].shape[1]
-    prefixes = None if groups is None else find_prefixes(groups, sent, table, page_size)
     if decode_mode != "quick":
         # Not zeros: an array that is not read would not be donated.
         slots = slots._replace(stalled=slots.stalled & False)
@@ -241,7 +234,7 @@ def decode(
 
     def step(index: jax.Array, carry: _Carry) -> _Carry:
         slots = carry.slots
-        view = View(table, slots.position, slots.alive.astype(jnp.int32), prefixes=prefixes)
+        view = View(table, slots.position, slots.alive.astype(jnp.int32))
         hidden, pages = paged_forward.forward(
             config, fused, attention, slots.token[:, None], carry.pages, view, slots.adapter
         )

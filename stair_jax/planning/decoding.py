@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from stair_jax.decoding import programs
 from stair_jax.decoding.engine_config import EngineConfig
-from stair_jax.decoding.prefix_groups import pack_groups
 from stair_jax.decoding.slots import WIDTH
 from stair_jax.inference.scorers import PrmScorer, prm_scores
 from stair_jax.models import flops
@@ -134,10 +133,6 @@ class EnginePlan:
             for width in (WIDTH, sizes.table_width)
         )
         slots = sizes.num_slots // sizes.num_shards
-        if sizes.share_prefixes:
-            idle = np.zeros((slots, sizes.table_width), np.int32)
-            empty = pack_groups(idle, sizes.share_prefixes)
-            arrays += (np.tile(empty, (sizes.num_shards, 1)),)
         cache = slots * sizes.max_length * sizes.token_bytes(self.config, self.place)
         return Program(
             f"decode: {sizes.num_slots} slots x {steps} tokens, {sizes.max_length} of context",

@@ -264,7 +264,6 @@ def make_engine_config(settings: EngineSettings, runtime: Runtime) -> EngineConf
         prefill_rows=runtime.prefill_rows,
         prefill_width=runtime.prefill_width,
         steps_per_call=runtime.steps_per_call,
-        share_prefixes=runtime.share_prefixes,
         attention=runtime.attention,
         weights=settings.weights,
         kv_dtype=settings.kv_dtype,

@@ -35,9 +35,6 @@ class Runtime(Settings):
         data x fsdp of `decoding_mesh`. 0: for each part 16 on accelerators, 8 on CPUs.
       prefill_width: tokens per row of a prefill; 0: 128 on accelerators, 32 on CPUs.
       steps_per_call: tokens that a slot may sample between two looks at the results.
-      share_prefixes: least number of slots that read what their sequences have in common once for
-        all of them, as siblings do, and judgements their template; 0: each slot reads the whole of
-        its own. Not with "ragged" attention.
       attention: how the cache is read: "cudnn" (GPUs, bfloat16), "ragged" (TPUs), "gather" (all);
         "": the first of these that devices and dtypes allow.
       tree_device: where the statistics of the trees are: "host", beside the devices that decode, or
@@ -72,7 +69,6 @@ class Runtime(Settings):
     prefill_rows: int = setting(0, least=0, most=2**16)
     prefill_width: int = setting(0, least=0, most=2**16)
     steps_per_call: int = setting(8, least=1, most=2**16)
-    share_prefixes: int = setting(0, least=0, most=2**20)
     attention: str = setting("", choices=("", *sorted(BACKENDS)))
     tree_device: str = setting("host", choices=("host", "device"))
     compilation_cache: str | None = None
@@ -87,10 +83,6 @@ class Runtime(Settings):
     def __post_init__(self) -> None:
         """Raises a UserError that names a field that cannot be."""
         super().__post_init__()
-        require(
-            self.share_prefixes != 1,
-            "runtime.share_prefixes is 1: a slot alone shares nothing, set it to 2 or more, or 0",
-        )
         if self.cluster and read_address(self.cluster).is_local and self.training_hosts > 1:
             raise UserError(
                 f"runtime.training_hosts is {self.training_hosts}, and {self.cluster} is this "

@@ -83,10 +83,10 @@ SHAPES = EngineConfig(
     ("shape", "changes"),
     [
         (None, {}),
-        (MeshShape(data=2, tensor=2), {"share_prefixes": 2}),
+        (MeshShape(data=2, tensor=2), {}),
         (MeshShape(data=2, tensor=2), {"weights": "int8", "kv_dtype": "int8", "cache_tokens": 64}),
     ],
-    ids=["one device", "mesh, shared prefixes", "mesh, 8 bits"],
+    ids=["one device", "mesh", "mesh, 8 bits"],
 )
 def test_the_programs_of_the_engine(config, monkeypatch, shape, changes):
     mesh = shape and make_mesh(shape)

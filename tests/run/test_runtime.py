@@ -34,7 +34,6 @@ def test_fields_and_meshes_are_read():
         ({"training_mesh": {"fsdp": 0}}, "runtime.training_mesh: fsdp of a mesh must be"),
         ({"steps_per_call": 0}, "runtime.steps_per_call is 0: it must be at least 1"),
         ({"prefill_rows": -1}, "runtime.prefill_rows is -1: it must be at least 0"),
-        ({"share_prefixes": 1}, "runtime.share_prefixes is 1: a slot alone shares nothing"),
         ({"vocab_multiple": 1.5}, "runtime.vocab_multiple is 1.5: it must be a whole number"),
         (
             {"cluster": "local:2", "training_hosts": 2},

@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged import cudnn, gather, ragged
-from stair_jax.models.paged.shared_prefix import sharing
 from stair_jax.models.paged.view import LayerPages, PagedBackend, View
 from stair_jax.parallel.rules import BATCH_AXES
 
@@ -76,8 +75,6 @@ def _attend_on_mesh(
     view: View,
 ) -> tuple[jax.Array, LayerPages]:
     """`attend` on each device, over its own rows, heads and pages."""
-    if view.prefixes is not None:
-        backend = sharing(backend)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return backend.attend(query, key, value, pages, view)
@@ -90,7 +87,7 @@ def _attend_on_mesh(
     # `base` may be a Python int, but shard_map takes arrays only.
     return jax.shard_map(
         attend,
-        in_specs=(heads, kv_heads, kv_heads, kv_heads, View(rows, rows, rows, whole, rows)),
+        in_specs=(heads, kv_heads, kv_heads, kv_heads, View(rows, rows, rows, whole)),
         out_specs=(heads, kv_heads),
         check_vma=False,
     )(query, key, value, pages, view._replace(base=jnp.asarray(view.base, jnp.int32)))

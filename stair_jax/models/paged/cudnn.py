@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from stair_jax.errors import UserError
 from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged.kv_pages import KVPages, empty_pages, write
-from stair_jax.models.paged.merging import merge
 from stair_jax.models.paged.view import PagedBackend, View
 
 _DTYPES = ("bfloat16", "float16")
@@ -73,7 +72,7 @@ def _attend(
     if query.shape[1] == 1:
         # Idle rows attend to one token too: the kernel needs a positive length.
         seen = jnp.where(view.length > 0, view.start + 1, 1)
-        return _paged(query, pages, view, seen, with_sums=False)[0], pages
+        return _paged(query, pages, view, seen)[0], pages
     return _chunks(query, key, value, pages, view), pages
 
 
@@ -91,7 +90,11 @@ def _chunks(
     before, before_sum = _paged(query, pages, view, seen)
     before_sum = jnp.where(view.start[:, None, None] > 0, before_sum, -jnp.inf)
     own, own_sum = _causal(query, key.astype(pages.keys.dtype), value.astype(pages.values.dtype))
-    return merge(before, before_sum, own, own_sum)
+    # The softmax over both parts is the mean of their softmaxes, weighted by their shares of the
+    # joint denominator: exp(a) / (exp(a) + exp(b)) = sigmoid(a - b) for log-sum-exps a and b.
+    share = jax.nn.sigmoid(before_sum - own_sum).transpose(0, 2, 1)[..., None]
+    out = share * before.astype(jnp.float32) + (1 - share) * own.astype(jnp.float32)
+    return out.astype(query.dtype)
 
 
 def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -103,7 +106,7 @@ def _causal(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Arr
 
 
 def _paged(
-    query: jax.Array, pages: KVPages, view: View, seen: jax.Array, with_sums: bool = True
+    query: jax.Array, pages: KVPages, view: View, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Attention in which all T queries of row b attend to its first seen[b] >= 1 tokens.
 
@@ -112,11 +115,10 @@ def _paged(
         pages: the pages of one layer.
         view: its table and base are used.
         seen: [B] int32.
-        with_sums: whether log-sum-exps are needed.
 
     Returns:
-        The attention [B, T, heads, head_dim], and the log-sum-exps [B, heads, T] of the scaled
-        logits if they are needed.
+        The attention [B, T, heads, head_dim], and for T > 1 the log-sum-exps [B, heads, T] of the
+        scaled logits.
     """
     cudnn, table = _cudnn(), (view.table + view.base)[:, None, :, None]
     batch, length = query.shape[:2]
@@ -144,23 +146,13 @@ def _paged(
         "sliding_window_length": None,
         "score_mod": None,
         "cudnn_version": cudnn.check_cudnn_version(),
-        "return_residual": with_sums,
+        "return_residual": length > 1,
     }
     attend = cudnn._dot_product_attention
     # By position, in the order of the signature: JAX 0.12 inserts two more parameters, and
     # functions with `nondiff_argnums` cannot be called with keywords.
     found = attend(*(values[name] for name in inspect.signature(attend).parameters))
-    return found if with_sums else (found, found)
+    return found if length > 1 else (found, found)
 
 
-def _attend_seen(
-    query: jax.Array, pages: KVPages, view: View, seen: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    if query.shape[1] > 1:
-        return _paged(query, pages, view, seen)
-    # One KV head for each head. Log-sum-exps were only ever asked of cuDNN for several queries.
-    out, sums = _paged(jnp.repeat(query, 2, axis=1), pages, view, seen)
-    return out[:, :1], sums[..., :1]
-
-
-BACKEND = PagedBackend(False, _empty, _attend, _attend_seen)
+BACKEND = PagedBackend(False, _empty, _attend)

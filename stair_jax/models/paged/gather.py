@@ -46,38 +46,6 @@ def attend_written(query: jax.Array, pages: KVPages, view: View) -> jax.Array:
     Returns:
         [B, T, heads, head_dim].
     """
-    positions = view.start[:, None] + jnp.arange(query.shape[1])
-    last = jnp.where(view.length > 0, view.start + view.length - 1, 0)
-    return _online_softmax(query, pages, view, positions, last)[0]
-
-
-def attend_seen(
-    query: jax.Array, pages: KVPages, view: View, seen: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Attention of all queries of a row to its first tokens, see `PagedBackend.attend_seen`."""
-    last = seen - 1
-    positions = jnp.broadcast_to(last[:, None], query.shape[:2])
-    out, largest, total = _online_softmax(query, pages, view, positions, last)
-    sums = (largest + jnp.log(total)).reshape(len(seen), -1, query.shape[1])
-    return out, sums
-
-
-def _online_softmax(
-    query: jax.Array, pages: KVPages, view: View, positions: jax.Array, last: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Attention up to a position of each query.
-
-    Args:
-        query: [B, T, heads, head_dim].
-        pages: the pages of one layer.
-        view: its table and base are used.
-        positions: [B, T] int32, the last token that each query sees.
-        last: [B] int32, the largest of these that counts.
-
-    Returns:
-        [B, T, heads, head_dim], and of the logits' softmax, each [B, kv_heads, G * T, 1], their
-        maximum and the sum of exp(logit - maximum).
-    """
     batch, length, heads, head_dim = query.shape
     page_size, kv_heads = pages.keys.shape[1:3]
     table, width = _in_blocks(view.table, page_size)
@@ -86,6 +54,7 @@ def _online_softmax(
     # [B, kv_heads, G * T, head_dim]: one matrix product per KV head covers its query heads.
     rows = query.reshape(grouped).transpose(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, kv_heads, -1, head_dim)
+    positions = view.start[:, None] + jnp.arange(length)
     positions = jnp.tile(positions, (1, heads // kv_heads))[:, None, :, None]
 
     def add_block(index: Any, carry: tuple) -> tuple:
@@ -105,11 +74,12 @@ def _online_softmax(
         new = jnp.einsum("bkns,bskh->bknh", weights, values, preferred_element_type=jnp.float32)
         return new_largest, total, mixed * shrink + new
 
+    last = jnp.where(view.length > 0, view.start + view.length - 1, 0)
     largest = jnp.full((*rows.shape[:3], 1), _HIDDEN)
     start = (largest, jnp.zeros_like(largest), jnp.zeros(rows.shape, jnp.float32))
-    largest, total, mixed = lax.fori_loop(0, jnp.max(last) // tokens + 1, add_block, start)
+    _, total, mixed = lax.fori_loop(0, jnp.max(last) // tokens + 1, add_block, start)
     out = (mixed / total).reshape(batch, kv_heads, -1, length, head_dim)
-    return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype), largest, total
+    return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype)
 
 
 def _in_blocks(table: jax.Array, page_size: int) -> tuple[jax.Array, int]:
@@ -140,4 +110,4 @@ def _read(
     return tokens.astype(dtype).reshape(len(ids), -1, *pages.shape[2:])
 
 
-BACKEND = PagedBackend(False, _empty, _attend, attend_seen)
+BACKEND = PagedBackend(False, _empty, _attend)

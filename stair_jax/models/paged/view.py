@@ -13,28 +13,6 @@ from stair_jax.models.config import ModelConfig
 LayerPages = Any
 
 
-class SharedPrefixes(NamedTuple):
-    """Pages that begin the sequences of several rows, to be read once for all of them.
-
-    G groups of at most M of the B rows; a row is in at most one. See `shared_prefix.py`.
-
-    Attributes:
-        table: [G, W] int32, page ids of each group's prefix, padded with 0.
-        length: [G] int32, tokens of the prefix, whole pages; 0 for a group that is not in use.
-        members: [G, M] int32, rows whose queries a group stacks; where it has fewer, any row.
-        place: [B] int32, where in the G * M stacked rows that of a row is; 0 for one in no group.
-        rest: [B, W] int32, page ids of each row's sequence behind the prefix.
-        skipped: [B] int32, tokens of the prefix; 0 for a row in no group.
-    """
-
-    table: jax.Array
-    length: jax.Array
-    members: jax.Array
-    place: jax.Array
-    rest: jax.Array
-    skipped: jax.Array
-
-
 class View(NamedTuple):
     """Which tokens a call of B rows x T tokens brings, and where their sequences are in the cache.
 
@@ -44,15 +22,12 @@ class View(NamedTuple):
         length: [B] int32, number of the row's T tokens that are not padding; 0 for an idle row.
         base: [] int32 or 0, added to every page id. Where the layers share one array, it is layer *
             pages per layer.
-        prefixes: pages that rows share, for a decode step that reads them once; None: each row
-            reads its whole sequence.
     """
 
     table: jax.Array
     start: jax.Array
     length: jax.Array
     base: jax.Array | int = 0
-    prefixes: SharedPrefixes | None = None
 
 
 class PagedBackend(NamedTuple):
@@ -68,10 +43,6 @@ class PagedBackend(NamedTuple):
         attend: `attend(query, key, value, pages, view)` first writes the new keys and values, then
             attends. query is [B, T, heads, head_dim], not scaled; key and value are [B, T,
             kv_heads, head_dim]. Returns the attention [B, T, heads, head_dim] and the pages.
-        attend_seen: `attend_seen(query, pages, view, seen)` is attention in which all T queries of
-            row b see its first seen[b] >= 1 tokens, which are written already. Returns it, and the
-            log-sum-exps [B, heads, T] of the scaled logits. None: the backend has no such thing,
-            and so no shared prefixes.
 
     Token t < length[b] of row b is written at position p = start[b] + t of its sequence, i.e. to
     page `base + table[b, p // page_size]` at offset `p % page_size`; padding is not written. Token
@@ -84,9 +55,6 @@ class PagedBackend(NamedTuple):
     attend: Callable[
         [jax.Array, jax.Array, jax.Array, LayerPages, View], tuple[jax.Array, LayerPages]
     ]
-    attend_seen: (
-        Callable[[jax.Array, LayerPages, View, jax.Array], tuple[jax.Array, jax.Array]] | None
-    ) = None
 
 
 def token_slots(view: View, length: int, pages: jax.Array) -> tuple[jax.Array, jax.Array]:

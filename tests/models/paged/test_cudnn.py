@@ -16,7 +16,6 @@ from stair_jax.models.config import ModelConfig
 from stair_jax.models.paged import cudnn
 from stair_jax.models.paged.backends import View, get_paged_backend
 from stair_jax.models.paged.kv_pages import KVPages
-from stair_jax.models.paged.shared_prefix import find_prefixes
 
 CONFIG = ModelConfig(40, 32, 48, 2, 4, 2, 8, dtype="bfloat16")
 CUDNN, GATHER = get_paged_backend("cudnn"), get_paged_backend("gather")
@@ -88,39 +87,6 @@ def test_calls_of_cudnn_add_up_to_causal_attention(monkeypatch, length, kernel):
     np.testing.assert_allclose(out[counted], expected[counted], atol=2e-6)
     assert np.isfinite(out).all()
     jax.tree.map(np.testing.assert_array_equal, found, kept)
-
-
-@pytest.mark.parametrize("kv_heads", [2, 4])
-def test_shared_pages_are_one_row_of_a_call(monkeypatch, kv_heads):
-    shapes = []
-
-    def kernel(query, *others):
-        shapes.append(query.shape)
-        return padded_attention(query, *others)
-
-    kernel.__signature__ = signature(padded_attention)
-    fake = SimpleNamespace(
-        _dot_product_attention=kernel,
-        MaskType=SimpleNamespace(PADDING="padding"),
-        AttentionLayout=SimpleNamespace(BTNH=SimpleNamespace(value=0)),
-        check_cudnn_version=lambda: 91000,
-    )
-    monkeypatch.setattr(cudnn, "_cudnn", lambda: fake)
-    rng = np.random.default_rng(0)
-    new = [rng.standard_normal((5, 1, n, 8)).astype(np.float32) for n in (4, kv_heads, kv_heads)]
-    pages = KVPages(*rng.standard_normal((2, 9, 4, kv_heads, 8)).astype(np.float32))
-    # Three rows of one prefix, one of them at its end; one row alone; an idle row.
-    table = np.array([[1, 2, 3], [1, 2, 4], [1, 2, 5], [6, 7, 0], [0, 0, 0]], np.int32)
-    view = View(table, np.array([8, 11, 9, 6, 10]), np.array([1, 1, 1, 1, 0]))
-    groups = np.array([[2, 0, 1, 2, 5], [0, 5, 5, 5, 5]], np.int32)
-    prefixes = find_prefixes(groups, table, table, 4)
-    expected, _ = jax.jit(GATHER.attend)(*new, pages, view)
-    out, _ = jax.jit(CUDNN.attend)(*new, pages, view._replace(prefixes=prefixes))
-    np.testing.assert_allclose(out[:4], expected[:4], atol=2e-6)
-    assert np.isfinite(out).all()
-    # The heads of a KV head are queries too; of one query there are no log-sum-exps.
-    each = 4 // kv_heads
-    assert shapes == [(5, max(each, 2), kv_heads, 8), (2, 4 * each, kv_heads, 8)]
 
 
 @pytest.mark.parametrize("length", [1, 16])
