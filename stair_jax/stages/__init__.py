@@ -1,6 +1,7 @@
 """The kinds of stages of a run, one short file a kind; `run/stage.py` says what a stage is."""
 
 from stair_jax.run.stage import Stage
+from stair_jax.stages.average import Average
 from stair_jax.stages.dpo import Dpo
 from stair_jax.stages.evaluate import Evaluate
 from stair_jax.stages.export import Export
@@ -19,6 +20,7 @@ STAGES: dict[str, type[Stage]] = {
     "pocket": Pocket,
     "files": Files,
     "model": Model,
+    "average": Average,
     "export": Export,
     "export_data": ExportData,
     "pretrain": Pretrain,
