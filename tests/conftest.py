@@ -12,6 +12,8 @@ from types import SimpleNamespace
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads of PyTorch that wait for each other spin: its models here are too small for two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests compile more than they compute, and without LLVM's passes in about half of the time.
 # `optimised` turns these on in one test, JAX_DISABLE_MOST_OPTIMIZATIONS=0 all in all tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -19,6 +21,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 
 # Many tests start processes: each would otherwise compile the package's modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -37,6 +41,10 @@ if _IS_QUICK and jax.__version_info__[:2] == (0, 10):  # later ones have no such
 # Devices for the tests of sharding; the others use the first one.
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Programs are kept for the other worker and for the next run, which take the same bytes.
+use_compilation_cache(users_cache() / "tests")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
+
 settings.register_profile(
     "stair_jax",
     max_examples=25,
@@ -53,10 +61,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
     """Keeps modules out of garbage collections, which otherwise take a tenth of the time."""
+    gc.disable()
+    collected = yield
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    gc.enable()
+    return collected
 
 
 @pytest.fixture
