@@ -24,7 +24,8 @@ class Command:
 
     Attributes:
         arguments: of the Python interpreter, without the flag `--workdir`.
-        compiled: folder of the compilation cache, which all starts share.
+        compiled: folder of the compilation cache, which all starts share, unless
+            JAX_COMPILATION_CACHE_DIR names another one.
         processes: number of processes.
         devices: number of CPU devices of each process.
         start_timeout: seconds within which the processes have to connect.
@@ -49,12 +50,16 @@ class Command:
 
     def start(self, workdir: Path, label: str = "") -> "Started":
         """Starts the processes; their output goes to `WORKDIR.LABEL.INDEX.log`."""
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(self.devices),
-            "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.compiled)}
+        environment = (
+            cache
+            | os.environ
+            | {
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": str(self.devices),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+        )
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start compiles the modules anew
         if self.optimised:  # computing takes longer than compiling
             environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}

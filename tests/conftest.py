@@ -18,11 +18,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `optimised` turns these on in one test, JAX_DISABLE_MOST_OPTIMIZATIONS=0 all in all tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+from stair_jax.run.compilation_cache import for_this_processor, users_cache
+
+# Programs are kept for the other worker, the processes that tests start, and the next run; those
+# that compile in less time than they are read are not. JAX_COMPILATION_CACHE_DIR= keeps none.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(for_this_processor(users_cache() / "tests")))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.03")
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
-
-from stair_jax.run.compilation_cache import use_compilation_cache, users_cache
 
 # Many tests start processes: each would otherwise compile the package's modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -40,10 +45,6 @@ if _IS_QUICK and jax.__version_info__[:2] == (0, 10):  # later ones have no such
 
 # Devices for the tests of sharding; the others use the first one.
 jax.config.update("jax_num_cpu_devices", 8)
-
-# Programs are kept for the other worker and for the next run, which take the same bytes.
-use_compilation_cache(users_cache() / "tests")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
 
 settings.register_profile(
     "stair_jax",
