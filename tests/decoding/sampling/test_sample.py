@@ -131,7 +131,7 @@ def test_frequencies_are_those_of_the_reference(scale, setting, is_tied):
 def test_frequencies_of_a_large_vocabulary(optimised, scale, setting):
     logits = (np.random.default_rng(4).normal(size=LARGE_VOCAB) * scale).astype(np.float32)
     probabilities = reference_probabilities(logits, **setting)
-    rows, calls = make_rows(8, **setting), 100
+    rows, calls = make_rows(8, **setting), 150
     whole = np.broadcast_to(logits, (8, LARGE_VOCAB))
     tokens = np.asarray(_draw_many(whole, rows, np.arange(calls) * 8)).ravel()
     # Tokens by descending probability, in bins of about a twentieth of the mass.
