@@ -15,6 +15,7 @@ from typing import Any
 from stair_jax.closing import Closing
 
 ROOT = Path(__file__).parents[1]
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
 _POLL = 0.02  # seconds
 
 
@@ -50,16 +51,12 @@ class Command:
 
     def start(self, workdir: Path, label: str = "") -> "Started":
         """Starts the processes; their output goes to `WORKDIR.LABEL.INDEX.log`."""
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.compiled)}
-        environment = (
-            cache
-            | os.environ
-            | {
-                "JAX_PLATFORMS": "cpu",
-                "JAX_NUM_CPU_DEVICES": str(self.devices),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            }
-        )
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(self.devices),
+            _CACHE: os.environ.get(_CACHE) or str(self.compiled),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start compiles the modules anew
         if self.optimised:  # computing takes longer than compiling
             environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}

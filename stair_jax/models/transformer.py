@@ -17,7 +17,7 @@ V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -289,7 +289,7 @@ def new_adapters(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     return _maker_of_adapters(config, mesh)(jax.random.key(seed))
 
 
-@cache
+@lru_cache(maxsize=8)
 def _maker_of_adapters(config: ModelConfig, mesh: Mesh) -> Callable[[jax.Array], Params]:
     """The compiled function of a key: stages after one another make adapters of the same shapes."""
     shardings = rules.shardings(_adapters_of_layers(logical_axes(config)), mesh)
