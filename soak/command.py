@@ -15,6 +15,7 @@ from typing import Any
 from stair_jax.closing import Closing
 
 ROOT = Path(__file__).parents[1]
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
 _POLL = 0.02  # seconds
 
 
@@ -24,7 +25,8 @@ class Command:
 
     Attributes:
         arguments: of the Python interpreter, without the flag `--workdir`.
-        compiled: folder of the compilation cache, which all starts share.
+        compiled: folder of the compilation cache, which all starts share, unless
+            JAX_COMPILATION_CACHE_DIR names another one.
         processes: number of processes.
         devices: number of CPU devices of each process.
         start_timeout: seconds within which the processes have to connect.
@@ -52,7 +54,7 @@ class Command:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(self.devices),
-            "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
+            _CACHE: os.environ.get(_CACHE) or str(self.compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start compiles the modules anew

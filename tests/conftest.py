@@ -12,9 +12,18 @@ from types import SimpleNamespace
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads of PyTorch that wait for each other spin: its models here are too small for two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests compile more than they compute, and without LLVM's passes in about half of the time.
 # `optimised` turns these on in one test, JAX_DISABLE_MOST_OPTIMIZATIONS=0 all in all tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+from stair_jax.run.compilation_cache import for_this_processor, users_cache
+
+# Programs are kept for the other worker, the processes that tests start, and the next run; those
+# that compile in less time than they are read are not. JAX_COMPILATION_CACHE_DIR= keeps none.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(for_this_processor(users_cache() / "tests")))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.03")
 
 import jax
 import pytest
@@ -53,10 +62,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
     """Keeps modules out of garbage collections, which otherwise take a tenth of the time."""
+    gc.disable()
+    collected = yield
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    gc.enable()
+    return collected
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ axis L of `layers` runs over the layers:
 V is `config.padded_vocab_size`; the rows beyond `config.vocab_size` are zeros.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -285,12 +286,18 @@ def new_adapters(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
 
     The rows of tokens are not among them: see `lora.own_rows`.
     """
+    return _maker_of_adapters(config, mesh)(jax.random.key(seed))
+
+
+@lru_cache(maxsize=8)
+def _maker_of_adapters(config: ModelConfig, mesh: Mesh) -> Callable[[jax.Array], Params]:
+    """The compiled function of a key: stages after one another make adapters of the same shapes."""
     shardings = rules.shardings(_adapters_of_layers(logical_axes(config)), mesh)
 
     def make(key: jax.Array) -> Params:
         return _adapters_of_layers(init_params(config, key))
 
-    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+    return jax.jit(make, out_shardings=shardings)
 
 
 def _adapters_of_layers(params: Params) -> Params:

@@ -8,20 +8,24 @@ from stair_jax.storage import fingerprint
 
 
 def use_compilation_cache(folder: str | Path) -> None:
-    """Keeps compiled programs in a folder; JAX's own environment variable counts more.
-
-    XLA compiles for the very processor that it runs on, so that each kind of processor has a folder
-    of its own.
-    """
+    """Keeps compiled programs in a folder; JAX's own environment variable counts more."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    own = Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
-    jax.config.update("jax_compilation_cache_dir", str(own))
+    jax.config.update("jax_compilation_cache_dir", str(for_this_processor(folder)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()  # what was compiled before had none
+
+
+def for_this_processor(folder: str | Path) -> Path:
+    """Where in a folder the programs for this machine are.
+
+    XLA compiles for the very processor that it runs on, so that each kind of processor has a folder
+    of its own.
+    """
+    return Path(folder).expanduser().absolute() / fingerprint(_processor())[:12]
 
 
 def cache_folder() -> Path | None:

@@ -244,7 +244,7 @@ def test_an_evicted_handle_is_made_again():
     assert device.scheduler.prefix_cache.evicted == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     page_size=st.sampled_from([1, 2, 4, 7]),

@@ -1,5 +1,7 @@
 """Log-probabilities by the weights of an engine are those of the model, whatever its layout."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +28,18 @@ SEQUENCES = [tuple(RNG.integers(0, 40, n).tolist()) for n in (2, 7, 63, 64, 65, 
 STARTS = [1, 3, 1, 40, 64, 99]
 
 
+@partial(jax.jit, static_argnums=0)
+def whole(config, params, tokens):
+    """[T, V] log-probabilities behind each token."""
+    hidden = transformer.apply(config, params, tokens[None], jnp.arange(len(tokens))[None])
+    return jax.nn.log_softmax(hidden[0] @ transformer.output_embedding(params, config).T)
+
+
 def expected(config, params, tokens):
-    """[T - 1, V] log-probabilities behind each token."""
-    ids = jnp.asarray([tokens])
-    hidden = transformer.apply(config, params, ids, jnp.arange(len(tokens))[None])
-    logits = hidden @ transformer.output_embedding(params, config).T
-    return np.asarray(jax.nn.log_softmax(logits[0, :-1], axis=-1))
+    """[T - 1, V] log-probabilities behind each token; one length is compiled for all sequences."""
+    padded = np.zeros(max(map(len, SEQUENCES)), np.int32)
+    padded[: len(tokens)] = tokens  # no token attends to what follows it
+    return np.asarray(whole(config, params, padded))[: len(tokens) - 1]
 
 
 def scored(engine, sequences=SEQUENCES, starts=STARTS):

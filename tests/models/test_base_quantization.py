@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.stats import norm
 
 from stair_jax.errors import UserError
-from stair_jax.models import lora
+from stair_jax.models import base_quantization, lora
 from stair_jax.models.base_quantization import (
     AXES,
     BASE_WEIGHTS,
@@ -23,8 +23,6 @@ from stair_jax.models.base_quantization import (
     VALUES,
     BlockQuantized,
     block_size,
-    dequantize,
-    quantize_blockwise,
     quantized_shapes,
     random_scale,
     random_values,
@@ -40,6 +38,9 @@ from stair_jax.parallel.mesh import MeshShape, make_mesh, use_mesh
 from stair_jax.planning import cost
 from stair_jax.planning.abstract import abstract_params
 from stair_jax.training.lora_settings import LoraSettings
+
+quantize_blockwise = jax.jit(base_quantization.quantize_blockwise, static_argnums=(0, 2))
+dequantize = jax.jit(base_quantization.dequantize, static_argnums=(0, 2, 3))
 
 KINDS = BASE_WEIGHTS[1:]
 KERNELS = arrays.arrays(

@@ -68,7 +68,8 @@ def test_a_checkpoint_judges_by_its_label_probabilities(model, tmp_path):
         one, rubric = run_tasks(loaded.driver(), tasks)
     assert judge.name == f"model:{folder}" and len(judge.identity()["checkpoint"]) == 64
     tokens = jnp.array([request.tokens])
-    hidden = apply(config, params, tokens, jnp.arange(tokens.shape[1])[None])
+    positions = jnp.arange(tokens.shape[1])[None]
+    hidden = jax.jit(apply, static_argnums=0)(config, params, tokens, positions)
     logits = output_embedding(params, config)[jnp.array(request.score_ids)] @ hidden[0, -1]
     expected = jax.nn.softmax(logits)
     assert one.scores["yes"] == pytest.approx(float(expected[0]), abs=1e-4)

@@ -37,9 +37,11 @@ def table(served_files):
 
     config = huggingface.load_config(served_files)
     params = huggingface.load_params(served_files, config)
+    hidden_states = jax.jit(transformer.apply, static_argnums=0)
 
     def compute(ids):
-        hidden = transformer.apply(config, params, jnp.asarray([ids]), jnp.arange(len(ids))[None])
+        positions = jnp.arange(len(ids))[None]
+        hidden = hidden_states(config, params, jnp.asarray([ids]), positions)
         logits = hidden[0, :-1] @ transformer.output_embedding(params, config).T
         return np.asarray(jax.nn.log_softmax(logits, axis=-1))
 

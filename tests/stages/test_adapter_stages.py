@@ -49,7 +49,7 @@ def trained(inputs, make_context, tmp_path_factory):
 def logits(folder):
     """Of a model as `checkpoint.load` reads it."""
     config, params, _ = checkpoint.load(folder)
-    hidden = apply(config, params, TOKENS, np.arange(5)[None])
+    hidden = jax.jit(apply, static_argnums=0)(config, params, TOKENS, np.arange(5)[None])
     return np.asarray(hidden @ params["head"].T)
 
 
