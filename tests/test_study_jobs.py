@@ -101,7 +101,7 @@ def test_what_a_job_waits_for_makes_stages_that_it_takes_over(runs):
             assert early == STUDY.workdir / other / stage / "complete.json"
             assert stage in shared, (name, other)
     for seed in STUDY.seeds:  # the plain recipe, which may be chosen
-        mine, cell = runs[f"{seed}/ours3"], runs[f"rates/plain_seed-{seed}"]
+        mine, cell = runs[f"{seed}/our_average"], runs[f"rates/plain_seed-{seed}"]
         for one, other in zip(mine.stages[:-2], cell.stages[:-1], strict=True):
             assert (one.name, one.stage.identity()) == (other.name, other.stage.identity())
 
@@ -169,31 +169,36 @@ def write_table(folder, shares_by_model, run):
 
 
 def chain(*iterations):
-    return {f"ours{i}": shares for i, shares in enumerate(iterations, start=1)}
+    names = ("ours1", "ours2", "ours3", "our_average")
+    return dict(zip(names, iterations, strict=True))
 
 
 def test_the_choice_is_an_iteration_of_a_variant_by_the_tables_of_all_seeds(tmp_path, capsys):
     """A variant without a table of each seed counts for nothing."""
     write_table(tmp_path, {"base": (0.3, 0.3, 0.2)}, "0/base")
-    swings = chain((0.5, 0.3, 0.2), (0.9, 0.6, 0.2), (0.2, 0.0, 0.2))
+    swings = chain((0.5, 0.3, 0.2), (0.9, 0.6, 0.2), (0.2, 0.0, 0.2), (0.55, 0.3, 0.2))
     for seed in (0, 1, 2):
         write_table(tmp_path, swings, f"rates/plain_seed-{seed}")
-    steady = chain((0.6, 0.3, 0.2), (0.64, 0.3, 0.2), (0.7, 0.5, 0.2))
+    steady = chain((0.6, 0.3, 0.2), (0.64, 0.3, 0.2), (0.7, 0.5, 0.2), (0.63, 0.3, 0.2))
     words = ["stair-jax", "study", "--choose", f"--workdir={tmp_path}"]
-    for seed, chosen in ((0, "plain/1 of 3"), (1, "plain/1 of 3"), (2, "rate_1e-05/2 of 6")):
+    for seed, chosen in (
+        (0, "plain/our_average of 4"),
+        (1, "plain/our_average of 4"),
+        (2, "rate_1e-05/ours2 of 8"),
+    ):
         write_table(tmp_path, steady, f"rates/rate_1e-05_seed-{seed}")
         assert launch.main(words) == 0
         assert capsys.readouterr().out.startswith(f"{chosen}: ")
     made = json.loads((tmp_path / "choice.json").read_text())
-    assert (made["variant"], made["iteration"], made["qualifies"]) == ("rate_1e-05", 2, True)
-    assert made["figures"]["rate_1e-05/2"] == pytest.approx(
+    assert (made["variant"], made["policy"], made["qualifies"]) == ("rate_1e-05", "ours2", True)
+    assert made["figures"]["rate_1e-05/ours2"] == pytest.approx(
         {"refusals": 0.64, "over_refusal": 0.3, "accuracy": 0.2}
     )
     assert chosen_overrides(tmp_path) == ["--config.dpo.learning_rate=1e-05"]
     assert launch.main(["stair-jax", "study", "--list", f"--workdir={tmp_path}"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     chosen = [name for name, line in listed.items() if line.endswith("dpo.learning_rate=1e-05")]
-    assert sorted(chosen) == [f"{seed}/ours{number}" for seed in range(3) for number in (1, 2, 3)]
+    assert sorted(chosen) == [f"{seed}/{name}" for seed in range(3) for name in sorted(swings)]
 
 
 @pytest.mark.parametrize("page", PAGES)

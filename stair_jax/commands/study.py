@@ -68,7 +68,7 @@ def execute(arguments: Arguments, session: Session) -> int:
     pages = study_tables.page_files(options.into, study.workdir)
     if options.choose:
         made = choice.make_choice(study.workdir, study.seeds)
-        chosen = f"{made['variant']}/{made['iteration']}"
+        chosen = f"{made['variant']}/{made['policy']}"
         print(f"{chosen} of {len(made['figures']) - 1}: {made['rule']}")
         return 0
     if options.pack:

@@ -53,6 +53,7 @@ def _study() -> dict[str, tuple[str, str, dict[str, Any]]]:
     for number in (1, 2, 3):
         runs[f"study_iter{number}"] = ("study.arms", "stair", {"number": number})
         runs[f"study_ours{number}"] = ("study.arms", "ours", {"number": number})
+    runs["study_our_average"] = ("study.arms", "our_average", {})
     runs["study_steps"] = ("study.sweeps", "steps", {})
     runs |= {name: ("study.sweeps", config, {}) for name, (config, _) in _STUDY_SWEEPS.items()}
     return runs

@@ -21,6 +21,7 @@ from stair_jax.recipes.study.real import (
 )
 
 OURS = ("our_search", "our_pairs", "ours")
+AVERAGE = "our_average"
 _REFUSING = ("rule", "reference", "model")  # who judges answers to harmless prompts, in order
 
 
@@ -67,6 +68,21 @@ def ours(number: int, model: str = "") -> ConfigDict:
     last = add_ours(config, number)
     ask(config, (*BASE, *add_contrast(config), *iteration_stages(number, OURS)), (last,))
     return config
+
+
+def our_average(model: str = "") -> ConfigDict:
+    """The mean of the policies of our recipe's iterations."""
+    config = base_config(model)
+    add_ours(config, ITERATIONS)
+    ask(config, (*BASE, *add_contrast(config), *all_of_ours(config)), (AVERAGE,))
+    return config
+
+
+def all_of_ours(config: ConfigDict) -> tuple[str, ...]:
+    """The stages of all iterations of our recipe, and of the mean of their policies."""
+    first, *others = (f"{OURS[2]}{i}" for i in range(1, ITERATIONS + 1))
+    config[AVERAGE] = ConfigDict({"model": first, "others": tuple(others)})
+    return (*iteration_stages(ITERATIONS, OURS), f"average:{AVERAGE}")
 
 
 def add_ours(config: ConfigDict, count: int) -> str:

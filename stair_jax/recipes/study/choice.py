@@ -1,7 +1,8 @@
-"""The variant of our recipe, and how many iterations it has: chosen on development rows alone.
+"""The variant of our recipe, and which of its policies: chosen on development rows alone.
 
-The candidates are the cells of the sweep `rates` after each of their iterations, since an iteration
-that is good by itself may be one swing of several. Nothing that is reported is looked at.
+The candidates are the policies of the cells of the sweep `rates`, those of all iterations and their
+mean, since an iteration that is good by itself may be one swing of several. Nothing that is
+reported is looked at.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,7 @@ from typing import Any
 
 from stair_jax import storage
 from stair_jax.errors import UserError
-from stair_jax.recipes.study.real import ITERATIONS
-from stair_jax.recipes.study.sweeps import rate_cells
+from stair_jax.recipes.study.sweeps import POLICIES, rate_cells
 from stair_jax.run.sweep_grid import SEED, text_of
 
 MOST_OVER_REFUSAL = 0.02  # above that of the base
@@ -77,8 +77,8 @@ def make_choice(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
       seeds: of the candidates; the run of the base has the first one.
 
     Returns:
-      what is written: the variant, its settings, the iteration, the figures of each candidate
-      ("plain/2": the second iteration of the cell `plain`), the rule.
+      what is written: the variant, its settings, the policy, the figures of each candidate
+      ("plain/ours2": the second iteration of the cell `plain`), the rule.
 
     Raises:
       UserError: the base or all candidates lack a table of development rows.
@@ -89,18 +89,18 @@ def make_choice(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
     for name in rate_cells():
         folders = [workdir / "rates" / f"{name}_{SEED}-{seed}/dev" for seed in seeds]
         try:
-            for number in range(1, ITERATIONS + 1):
-                own = [read_figures(folder, f"ours{number}") for folder in folders]
-                found[f"{name}/{number}"] = DevFigures.mean(own)
+            for policy in POLICIES:
+                own = [read_figures(folder, policy) for folder in folders]
+                found[f"{name}/{policy}"] = DevFigures.mean(own)
         except UserError as error:
             missing[name] = str(error)
     if not found:
         raise UserError(f"no variant of our recipe can be chosen: {next(iter(missing.values()))}")
     chosen, qualifies = choose(base, found)
-    variant, _, last = chosen.partition("/")
+    variant, _, policy = chosen.partition("/")
     choice = {
         "variant": variant,
-        "iteration": int(last),
+        "policy": policy,
         "settings": rate_cells()[variant],
         "qualifies": qualifies,
         "rule": RULE,

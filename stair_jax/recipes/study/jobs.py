@@ -15,7 +15,7 @@ from stair_jax import recipes
 from stair_jax.recipes.study.arms import OURS
 from stair_jax.recipes.study.choice import CHOICE_FILE, chosen_overrides
 from stair_jax.recipes.study.real import CONTRAST, DATA, ITERATIONS, SFT, SYSTEM1
-from stair_jax.recipes.study.sweeps import rate_cells
+from stair_jax.recipes.study.sweeps import POLICIES, rate_cells
 from stair_jax.run.job_list import Job, Jobs, by_name
 from stair_jax.run.stage_records import COMPLETE_FILE
 from stair_jax.run.sweep_grid import SEED
@@ -121,12 +121,12 @@ def _candidates(study: Study) -> Iterator[Job]:
 
 
 def _ours(study: Study) -> Iterator[Job]:
-    """Our recipe by the variant that was chosen, which is trained already: each iteration asked."""
+    """Our recipe by the variant that was chosen: all of its policies, which are there already."""
     late = partial(chosen_overrides, study.workdir)
     for seed in study.seeds:
         start = {f"{seed}/contrast": CONTRAST}
-        for number in range(1, ITERATIONS + 1):
-            name, recipe = f"{seed}/ours{number}", f"study_ours{number}"
+        for policy in POLICIES:
+            name, recipe = f"{seed}/{policy}", f"study_{policy}"
             job = _run(study, name, "arms", recipe, seed, start, _TRAINING, [CHOICE])
             words = (*job.words, f"--reuse={study.workdir / 'rates'}")
             yield replace(job, words=words, late=late)

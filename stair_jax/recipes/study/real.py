@@ -27,12 +27,14 @@ _TRAINED: Mapping[str, Mapping[str, Any]] = {
         "lora": {"rank": 16, "train_tags": True},
         "param_dtype": "bfloat16",
         "hf_dtype": "bfloat16",
+        "average": "adapter",
     },
     "full": {
         "rates": {"sft": 1e-5, "dpo": 2e-6, "prm": 1e-5},
         "lora": {},
         "param_dtype": "float32",
         "hf_dtype": "float32",
+        "average": "merged",
     },
 }
 BENCHMARKS = (
@@ -85,6 +87,7 @@ def base_config(argument: str) -> ConfigDict:
     config.preferences = _preferences()
     config.dpo = _dpo(how)
     config.prm = _prm(how)
+    config.average = ConfigDict({"model": "", "form": how["average"]})
     config.evaluate = _evaluate()
     return config
 

@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 
 from stair_jax.recipes.iterations import iteration_stages, link_iterations
 from stair_jax.recipes.study.arms import (
+    AVERAGE,
     OURS,
     USES_OF_TREES,
     add_ours,
     add_uses_of_trees,
+    all_of_ours,
     judge_of_base,
     use_base_as_judge,
 )
@@ -26,6 +28,7 @@ from stair_jax.recipes.study.real import (
 )
 
 Cells = dict[str, dict[str, Any]]
+POLICIES = (*(f"{OURS[2]}{i}" for i in range(1, ITERATIONS + 1)), AVERAGE)  # of our recipe
 
 
 def shares(model: str = "") -> ConfigDict:
@@ -75,11 +78,11 @@ def size_cells() -> Cells:
 
 
 def rates(model: str = "") -> ConfigDict:
-    """Our recipe to its last iteration; each is asked the development rows alone."""
+    """Our recipe; its iterations and their mean are asked the development rows alone."""
     config = base_config(model)
     add_ours(config, ITERATIONS)
-    before = (*BASE, *add_contrast(config), *iteration_stages(ITERATIONS, OURS))
-    ask(config, before, tuple(f"{OURS[2]}{i}" for i in range(1, ITERATIONS + 1)))
+    before = (*BASE, *add_contrast(config), *all_of_ours(config))
+    ask(config, before, POLICIES)
     config.stages = (*before, "evaluate:dev")
     return config
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from stair_jax.recipes.study.sweeps import POLICIES
+
 _REAL = (
     "strongreject*.refusals",
     "xstest_unsafe.refusals",
@@ -55,7 +57,7 @@ class Block:
 
 
 _FIRST = ("base", "system1", "sft")
-_ARMS = (*_FIRST, "contrast", "iter1", "iter2", "iter3", "ours1", "ours2", "ours3")
+_ARMS = (*_FIRST, "contrast", "iter1", "iter2", "iter3", *POLICIES)
 _BASELINES = ("trees", "offline", "self_rewarding", "deliberative")
 _SEEDS = "[0-9]*"
 
@@ -72,7 +74,7 @@ PAGES: Mapping[str, Sequence[Block]] = {
             "differences",
             "Differences to STAIR-SFT",
             [f"{_SEEDS}/{arm}" for arm in _ARMS],
-            rows=("iter*", "ours*"),
+            rows=("iter*", "our*"),
             against="sft",
         ),
         Block(
