@@ -237,50 +237,76 @@ def vanishing(path):
     return walked
 
 
-def test_an_archive_comes_in_parts_that_make_one(tmp_path, monkeypatch):
+def make_stage(folder, kind, files):
+    """A finished stage, as far as an archive looks at it."""
+    for name in files:
+        storage.write_text(folder / name, f"{folder.name} {name}" + bytes(range(256)).hex() * 40)
+    described = {name: {"bytes": 1, "sha256": "0"} for name in files}
+    record = {"kind": kind, "name": folder.name, "seed": 0, "settings": {}, "inputs": {}}
+    storage.write_json(folder / "complete.json", record | {"fingerprint": "0", "files": described})
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """The folder of a study, and a function: its flags, and the names in the archive then made."""
     study, out = tmp_path / "study", tmp_path / "out"
-    noise = bytes(range(256)) * 40
-    for name in ("0/sft/dev/table.json", "0/sft/dev/answers/base.greedy.jsonl", "logs/0/sft.log"):
-        storage.write_text(study / name, noise.hex() + name)
-    adapter, whole = "0/sft/sft/hf/adapter_config.json", "0/sft/base/hf/config.json"
-    for name in (adapter, whole, "0/sft/.jax_cache/x.json", "0/i/trees.jsonl.gz"):
-        storage.write_text(study / name, name)
-    copies = {
-        "kind": "files",
-        "name": "files",
-        "seed": 0,
-        "settings": {},
-        "inputs": {},
-        "files": {},
-    }
-    storage.write_json(study / "0/sft/files/complete.json", copies | {"fingerprint": "0"})
-    storage.write_text(study / "0/sft/files/sft.jsonl", "a copy of what the user has")
+    adapter = ["hf/adapter_config.json", "hf/adapter_model.safetensors"]
+    make_stage(study / "0/i/dpo", "dpo", [*adapter, "metrics.jsonl", "reference.npz"])
+    make_stage(study / "0/i/base", "model", ["hf/config.json", "hf/model.safetensors"])
+    make_stage(study / "0/i/files", "files", ["sft.jsonl"])
+    make_stage(study / "0/i/search", "search", ["trees.jsonl.gz", "probe.json"])
+    for name in ("logs/0/i.log", "0/i/.jax_cache/x.json", "0/i/sft/metrics.jsonl"):
+        storage.write_text(study / name, name)  # the last one of a stage that still runs
     (study / "1").mkdir()
-    os.link(study / "0/sft/dev/table.json", study / "1/table.json")
-    words = ["stair-jax", "study", f"--workdir={study}", f"--pack={out}/a.tar.xz"]
-    assert launch.main([*words, "--part-megabytes=0.0002"]) == 0
-    parts = sorted(out.iterdir())
-    assert len(parts) > 1 and all(part.stat().st_size <= 200 for part in parts)
-    whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(fileobj=whole) as archive:
-        assert archive.getnames() == [
-            "0/sft/dev/table.json",
-            "0/sft/files/complete.json",
-            "1/table.json",
-            "0/sft/dev/answers/base.greedy.jsonl",
-            "logs/0/sft.log",
-        ]
-        assert archive.getmember("1/table.json").islnk()
-    gone = "0/sft/dev/answers/base.greedy.jsonl"
+    os.link(study / "0/i/search/probe.json", study / "1/probe.json")
+
+    def pack(*flags):
+        words = ["stair-jax", "study", f"--workdir={study}", f"--pack={out}/a.tar.xz", *flags]
+        assert launch.main(words) == 0
+        parts = sorted(out.iterdir())
+        whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
+        with tarfile.open(fileobj=whole) as archive:
+            assert (
+                "1/probe.json" not in archive.getnames()
+                or archive.getmember("1/probe.json").islnk()
+            )
+            return archive.getnames(), [part.stat().st_size for part in parts]
+
+    return study, pack
+
+
+TABLES = [
+    "0/i/dpo/complete.json",
+    "0/i/search/complete.json",
+    "0/i/search/probe.json",
+    "1/probe.json",
+    "0/i/dpo/metrics.jsonl",
+    "0/i/sft/metrics.jsonl",
+    "logs/0/i.log",
+]
+
+
+def test_an_archive_comes_in_parts_and_has_records_first(packed):
+    _, pack = packed
+    assert pack()[0] == TABLES
+    names, sizes = pack("--part-megabytes=0.0002")
+    assert names == TABLES and len(sizes) > 1 and max(sizes) <= 200
+
+
+def test_an_archive_has_adapters_and_trees_or_all_to_go_on_with(packed):
+    _, pack = packed
+    adapter = [f"0/i/dpo/hf/adapter_{name}" for name in ("config.json", "model.safetensors")]
+    assert pack("--what=adapters,trees")[0] == [*adapter, "0/i/search/trees.jsonl.gz"]
+    more = {*adapter, "0/i/dpo/reference.npz", "0/i/search/trees.jsonl.gz"}
+    names, _ = pack("--what=runs")
+    assert set(names) == {*TABLES, *more} and len(names) == len(set(names))
+
+
+def test_what_vanishes_while_an_archive_is_written_is_left_out(packed, monkeypatch):
+    study, pack = packed
+    gone = "0/i/dpo/metrics.jsonl"
     monkeypatch.setattr(os, "walk", vanishing(study / gone))
-    assert launch.main(words) == 0
-    with tarfile.open(out / "a.tar.xz.000") as archive:
-        assert len(archive.getnames()) == 4 and gone not in archive.getnames()
-    monkeypatch.undo()
-    assert launch.main([*words, "--what=adapters,trees"]) == 0
-    (one,) = out.iterdir()
-    with tarfile.open(one) as archive:
-        assert archive.getnames() == [adapter, "0/i/trees.jsonl.gz"]
+    assert pack()[0] == [name for name in TABLES if name != gone]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from stair_jax.adapter_folders import CONFIG_FILE
 from stair_jax.commands.flags import listed
 from stair_jax.errors import UserError, did_you_mean
 from stair_jax.monitoring import say
-from stair_jax.run.stage_records import COMPLETE_FILE, read_record
+from stair_jax.run.stage_records import COMPLETE_FILE, Record, read_record
 
-WHAT = ("tables", "adapters", "trees")
+WHAT = ("tables", "adapters", "trees", "runs")
 _TABLES = (".md", ".json", ".jsonl", ".csv", ".log")  # ends of names; answers, pairs, metrics too
 _LEFT_OUT = ("checkpoints", "shards", "figures")  # folders, beside the hidden ones
 _MEGABYTE = 10**6
@@ -35,7 +35,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         default="tables",
         help=f"of the archive, of {', '.join(WHAT)}; default tables: answers, verdicts, pairs, "
-        "metrics, records and logs too",
+        "metrics, records and logs too; runs: all that is needed to go on elsewhere, where whole "
+        "models and copies of data are made again",
     )
     parser.add_argument(
         "--part-megabytes",
@@ -99,23 +100,36 @@ def _natural(path: Path) -> tuple[bool, Path]:
 
 
 def _files(workdir: Path, what: str) -> Iterator[Path]:
-    """The files of one kind, without hidden ones, and without copies of the user's data."""
+    """The files of one kind, without hidden ones.
+
+    Of a stage that holds copies of the user's data, or a whole model, there are none: another host
+    makes it again.
+    """
     for where, below, names in os.walk(workdir):
         below[:] = [name for name in below if not name.startswith(".") and name not in _LEFT_OUT]
         folder = Path(where)
-        if _is_copy(folder):
-            names = [name for name in names if name == COMPLETE_FILE]
+        record = _record(folder)
+        if record.get("kind") == "files" or _is_whole_model(folder):
+            below.clear()
+            continue
         for name in names:
             if not name.startswith(".") and _is_of(what, folder / name):
                 yield folder / name
+        if what == "runs":
+            yield from (folder / name for name in record.get("files", ()))
 
 
-def _is_copy(folder: Path) -> bool:
-    """Whether a folder is that of a stage `files`, which holds copies."""
+def _record(folder: Path) -> Record:
+    """Of a finished stage; empty, where the folder is of none."""
     try:
-        return read_record(folder / COMPLETE_FILE)["kind"] == "files"
+        return read_record(folder / COMPLETE_FILE)
     except UserError:
-        return False
+        return {}
+
+
+def _is_whole_model(folder: Path) -> bool:
+    model = folder / "hf"
+    return model.is_dir() and not (model / CONFIG_FILE).exists()
 
 
 def _is_of(what: str, file: Path) -> bool:
