@@ -1,7 +1,7 @@
 """The study as a list of jobs: which run needs which, and what it takes over from where.
 
 Each job is a command of `stair-jax` whose working folder, below that of the study, is its name. The
-seconds are rough: on an H200 whose jobs share it by four, with a model of 0.5B (docs/study.md).
+seconds are rough: on an H200 that five jobs share, with a model of 0.5B (docs/study.md).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +96,7 @@ def _iterations(study: Study) -> Iterator[Job]:
 
 
 def _candidates(study: Study) -> Iterator[Job]:
-    """Variants of our recipe, and the choice among them and their iterations."""
+    """Variants of our recipe, and the choice among them and their policies."""
     names = []
     vary = f"--vary={SEED}={','.join(map(str, study.seeds))}"
     for seed in study.seeds:
@@ -191,7 +191,7 @@ def _start(sweep: str, cell: str, seed: int) -> dict[str, str]:
 def _pocket(study: Study) -> Iterator[Job]:
     """The same questions in the world with ground truth, on CPUs."""
     for recipe, folder, seconds in (
-        ("study_pocket", "pocket_study", 1800.0),
+        ("study_pocket", "pocket_study", 3500.0),
         ("study_pocket_narrow", "pocket_narrow", 600.0),
     ):
         for seed in study.pocket_seeds:
