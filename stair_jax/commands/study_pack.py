@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace, workdir: Path) -> None:
         raise UserError(f"--pack={options.pack}: the name has to end in .tar.xz")
     if options.part_megabytes <= 0:
         raise UserError("--part-megabytes must be above 0")
-    files = sorted({path for name in what for path in _files(workdir, name)}, key=_natural)
+    files = sorted({path for name in what for path in _files(workdir, name)}, key=_records_first)
     if not files:
         raise UserError(f"{workdir} holds nothing of: {', '.join(what)}")
     path = Path(options.pack).expanduser()
@@ -94,22 +94,21 @@ def _add(archive: tarfile.TarFile, file: Path, workdir: Path) -> bool:
     return True
 
 
-def _natural(path: Path) -> tuple[bool, Path]:
+def _records_first(path: Path) -> tuple[bool, Path]:
     """Records, tables and choices before answers and pairs: they stay where an archive breaks."""
-    return path.suffix != ".json" and path.suffix != ".md", path
+    return path.suffix not in (".json", ".md"), path
 
 
 def _files(workdir: Path, what: str) -> Iterator[Path]:
-    """The files of one kind, without hidden ones.
+    """The files of one kind, without hidden ones, and without copies of the user's data.
 
-    Of a stage that holds copies of the user's data, or a whole model, there are none: another host
-    makes it again.
+    Of `runs`, a stage with a whole model has none: another host makes it again.
     """
     for where, below, names in os.walk(workdir):
         below[:] = [name for name in below if not name.startswith(".") and name not in _LEFT_OUT]
         folder = Path(where)
         record = _record(folder)
-        if record.get("kind") == "files" or _is_whole_model(folder):
+        if record.get("kind") == "files" or (what == "runs" and _is_whole_model(folder)):
             below.clear()
             continue
         for name in names:

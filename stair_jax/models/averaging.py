@@ -7,6 +7,7 @@ by chance (model soups, arXiv 2203.05482; of policies after reinforcement learni
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +21,25 @@ def average(models: Iterable[Params], weights: Sequence[float]) -> Params:
     """The weighted mean of parameters, summed in float32, in the dtypes of the first.
 
     Args:
-      models: trees of one structure and shape, read one after another: two are held at a time.
+      models: trees of one structure and shape, read one after another: one at a time is held beside
+        the sum.
       weights: of each; their sum is 1.
     """
-
-    @jax.jit
-    def start(own: Params) -> Params:
-        return jax.tree.map(lambda leaf: weights[0] * leaf.astype(jnp.float32), own)
-
-    @jax.jit
-    def add(total: Params, own: Params, weight: jax.Array) -> Params:
-        return jax.tree.map(lambda sum_, leaf: sum_ + weight * leaf, total, own)
-
-    rest = iter(models)
-    first = next(rest)
-    dtypes = jax.tree.map(lambda leaf: leaf.dtype, first)
-    total = start(first)
-    del first
-    for own, weight in zip(rest, weights[1:], strict=True):
-        total = add(total, own, jnp.float32(weight))
+    remaining = iter(models)
+    own = next(remaining)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, own)
+    total = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, jnp.float32), own)
+    for number, weight in enumerate(weights):
+        if number:
+            own = next(remaining)
+        total = _add(total, own, jnp.float32(weight))
+        del own
     return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), total, dtypes)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(total: Params, own: Params, weight: jax.Array) -> Params:
+    return jax.tree.map(lambda sum_, leaf: sum_ + weight * leaf, total, own)
 
 
 def average_adapters(

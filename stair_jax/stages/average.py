@@ -11,16 +11,16 @@ from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.averaging import average, average_adapters
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.planning.needs import Needs, Work
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import checkpoint_bytes, training_mesh
+from stair_jax.run.meshes import training_mesh
 from stair_jax.run.model_folders import have_one_base
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import setting
 from stair_jax.stages.stage_needs import copy_needs
+from stair_jax.stages.whole_model import lay_out_whole, written_bytes
 from stair_jax.text.tokenizer import Tokenizer
 
 
@@ -110,15 +110,13 @@ class Average(Stage):
 
     def needs(self, context: PlanContext, work: Work) -> Needs:
         """The models are read, and one is written."""
-        return copy_needs(self, context.model("model"), self.dtype or "float32", work)
+        models = {field: tuple(found) for field, found in context.models.items()}
+        made = self.planned_model(models) or context.model("model")
+        return copy_needs(self, made, self.dtype or "float32", work)
 
     def model_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        if model is None:
-            return 0
-        dtype = self.dtype or "float32"
-        whole = checkpoint_bytes(dataclasses.replace(model, lora=None), dtype)
-        return checkpoint_bytes(model, dtype) - whole if self.form == "adapter" else whole
+        return written_bytes(model, self.dtype or "float32", self.form == "adapter")
 
 
 def _is_like(model: ModelConfig, other: ModelConfig) -> bool:
@@ -158,11 +156,6 @@ def _write_whole(
     runtime: Runtime,
 ) -> None:
     """Writes the mean of the models, whose adapters are merged while they are read."""
-    model = dataclasses.replace(
-        huggingface.load_config(sources[0]), param_dtype="float32", lora=None
-    )
-    mesh = training_mesh(runtime, model)
-    multiple = math.lcm(runtime.vocab_multiple, mesh.shape["tensor"])
-    config = fit_to_mesh(model, mesh, multiple)
+    config, mesh = lay_out_whole(sources[0], "float32", runtime)
     params = average((huggingface.load_params(source, config, mesh) for source in sources), shares)
     huggingface.save(target, params, config, tokenizer, None, dtype)

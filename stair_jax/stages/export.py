@@ -1,23 +1,21 @@
 """A trained model to where the user wants it, as transformers and vLLM read it."""
 
-import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from stair_jax.errors import UserError
 from stair_jax.models import huggingface
 from stair_jax.models.config import DTYPES, ModelConfig
-from stair_jax.models.layout import fit_to_mesh
 from stair_jax.monitoring import say
 from stair_jax.parallel.processes import collectives
 from stair_jax.planning.needs import Needs, Work
 from stair_jax.run.context import PlanContext, StageContext
-from stair_jax.run.meshes import checkpoint_bytes, training_mesh
+from stair_jax.run.meshes import training_mesh
 from stair_jax.run.runtime import Runtime
 from stair_jax.run.stage import Artifact, Stage, stage_input
 from stair_jax.settings import setting
 from stair_jax.stages.stage_needs import copy_needs
+from stair_jax.stages.whole_model import lay_out_whole, written_bytes
 from stair_jax.storage import read_json, write_json
 from stair_jax.text.tokenizer import Tokenizer
 
@@ -69,10 +67,7 @@ class Export(Stage):
 
     def _write_whole(self, source: Path, target: Path, dtype: str, runtime: Runtime) -> None:
         """Writes the model; adapters are merged while it is read."""
-        model = dataclasses.replace(huggingface.load_config(source), param_dtype=dtype, lora=None)
-        mesh = training_mesh(runtime, model)
-        multiple = math.lcm(runtime.vocab_multiple, mesh.shape["tensor"])
-        config = fit_to_mesh(model, mesh, multiple)
+        config, mesh = lay_out_whole(source, dtype, runtime)
         params = huggingface.load_params(source, config, mesh)
         head = None
         if huggingface.has_score_head(source):
@@ -85,11 +80,7 @@ class Export(Stage):
 
     def disk_bytes(self, model: ModelConfig | None) -> int:
         """The weights."""
-        if model is None:
-            return 0
-        dtype = self.dtype or "float32"
-        whole = checkpoint_bytes(dataclasses.replace(model, lora=None), dtype)
-        return checkpoint_bytes(model, dtype) - whole if self.form == "adapter" else whole
+        return written_bytes(model, self.dtype or "float32", self.form == "adapter")
 
 
 def _claim(folder: Path, path: str, dtype: str) -> str:
