@@ -248,7 +248,7 @@ def make_stage(folder, kind, files):
 
 @pytest.fixture
 def packed(tmp_path):
-    """The folder of a study; a function of flags: names, sizes of parts and links of its archive."""
+    """The folder of a study; and by flags: names, sizes of parts and links of its archive."""
     study, out = tmp_path / "study", tmp_path / "out"
     adapter = ["hf/adapter_config.json", "hf/adapter_model.safetensors"]
     make_stage(study / "0/i/dpo", "dpo", [*adapter, "metrics.jsonl", "reference.npz"])
