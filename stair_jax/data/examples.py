@@ -15,10 +15,15 @@ from stair_jax.text.steps import REASONING_CLOSE
 from stair_jax.text.tokenizer import Tokenizer
 
 
-def encode_row(tokenizer: Tokenizer, row: Record) -> list[int]:
+def encode_row(tokenizer: Tokenizer, row: Record, tags_are_text: bool = False) -> list[int]:
     """Token ids of a row's prompt, with its system turn and earlier turns if it has any.
 
     White space around what people wrote is stripped, as `encode_prompt` does.
+
+    Args:
+      tokenizer: with a chat template.
+      row: any record with a prompt.
+      tags_are_text: as of `encode_chat`.
 
     Raises:
       UserError: as `encode_prompt` and `encode_chat`; of the latter with the row's id.
@@ -30,7 +35,7 @@ def encode_row(tokenizer: Tokenizer, row: Record) -> list[int]:
         for turn in row.messages
     ]
     try:
-        return encode_chat(tokenizer, messages)
+        return encode_chat(tokenizer, messages, tags_are_text=tags_are_text)
     except UserError as error:
         raise UserError(f"the chat of the row {row.id!r}: {error}") from error
 

@@ -4,8 +4,8 @@ A writer of another kind is another `Writer`, such as that of `endpoint_writer.p
 (the grammar, near-duplicates, verdicts, what is kept) looks at its `Writing` alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from typing import Protocol
 
 from stair_jax.data.examples import encode_row, start_ids
@@ -129,7 +129,7 @@ class LocalWriting(Task[Writing]):
         else:
             self._has_room &= completion.finish != "too_long"
             self._written[number] = self._read(completion)
-        if repair := self._repair(number):
+        if repair := self._repair(number, completion.tokens):
             return repair
         if len(self._written) < self._writer.settings.num_candidates:
             return []
@@ -153,16 +153,22 @@ class LocalWriting(Task[Writing]):
             tuple(completion.tokens) if self._writer.keeps_tokens else None,
         )
 
-    def _repair(self, number: int) -> list[Request]:
-        """The request for a malformed answer anew; one with a start cannot be shown whole."""
+    def _repair(self, number: int, tokens: Sequence[int]) -> list[Request]:
+        """The request for a malformed answer of these token ids anew.
+
+        One with a start cannot be shown whole.
+        """
         writer, answer = self._writer, self._written[number]
         turn = ask_repair(answer, writer.settings)
         if not turn or number in self._malformed or self._asked.start:
             return []
         self._malformed[number] = self._written.pop(number)
-        tokens = encode_row(writer.tokenizer, answered(self._asked, answer.text, turn))
+        chat = answered(self._asked, answer.text, turn)
+        # A checkpoint without the tags writes them as text. Their tokens mean nothing to it yet.
+        is_tagged = not set(astuple(writer.tokenizer.tags)).isdisjoint(tokens)
+        asked = encode_row(writer.tokenizer, chat, tags_are_text=not is_tagged)
         key = request_key(writer.seed, self._prompt.id, "synthesize", number, "repair")
-        return [Request((number,), tuple(tokens), sampling=writer.sampling, key=key)]
+        return [Request((number,), tuple(asked), sampling=writer.sampling, key=key)]
 
     def _skip(self, reason: str) -> list[Request]:
         self.result = Writing(skipped=reason)

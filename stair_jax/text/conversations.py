@@ -31,6 +31,7 @@ def encode_chat(
     messages: Sequence[Message],
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    tags_are_text: bool = False,
 ) -> list[int]:
     """Token ids of a chat of any number of turns.
 
@@ -46,6 +47,8 @@ def encode_chat(
       add_generation_prompt: whether the header of an answer follows; not if the last is continued.
       continue_final_message: whether the last turn is left open, so that what is sampled goes on
         in it.
+      tags_are_text: whether tags in the assistant's texts stay text too: for a model that wrote
+        them so, as one that was not trained on the tags does.
 
     Raises:
       UserError: there is no chat template; it refuses these turns, or those of a system; it writes
@@ -53,13 +56,14 @@ def encode_chat(
     """
     turns = _checked(tokenizer, messages)
     marks = _Marks([str(tokenizer.hf.chat_template), *(text for _, text in turns)])
-    marked = [(role, _marked(tokenizer, role, text, marks)) for role, text in turns]
+    masked = [*_special(tokenizer), *(TAGS if tags_are_text else ())]
+    marked = [(role, _marked(role, text, masked, marks)) for role, text in turns]
     if continue_final_message:
         marked[-1] = (marked[-1][0], marked[-1][1] + marks.end + " ")
         turns[-1] = (turns[-1][0], turns[-1][1] + marks.end + " ")
     is_open = add_generation_prompt and not continue_final_message
     rendered, expected = _render(tokenizer, [marked, turns], is_open)
-    if marks.removed(rendered) != expected and not _any_control(tokenizer, turns):
+    if marks.removed(rendered) != expected and not _any_control(tokenizer, turns, masked):
         raise UserError(_CHANGED)
     if continue_final_message:
         rendered = _up_to(rendered, marks.end)
@@ -144,13 +148,12 @@ def _checked(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple[st
     return turns
 
 
-def _marked(tokenizer: Tokenizer, role: str, text: str, marks: _Marks) -> str:
+def _marked(role: str, text: str, masked: Sequence[str], marks: _Marks) -> str:
     """A turn's text with marks around all that people wrote, or in it for what a model did."""
     if role != "assistant":
         return marks.around(text)
-    special = sorted(_special(tokenizer), key=len, reverse=True)
-    pattern = "|".join(map(re.escape, special))
-    return re.sub(pattern, lambda match: marks.mask(match.group()), text) if special else text
+    pattern = "|".join(map(re.escape, sorted(masked, key=len, reverse=True)))
+    return re.sub(pattern, lambda match: marks.mask(match.group()), text) if masked else text
 
 
 def _special(tokenizer: Tokenizer) -> Iterator[str]:
@@ -162,14 +165,15 @@ def _special(tokenizer: Tokenizer) -> Iterator[str]:
             yield added.content
 
 
-def _any_control(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> bool:
+def _any_control(
+    tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], masked: Sequence[str]
+) -> bool:
     """Whether a text that is marked has the form of a control token, at which a template looks."""
     added = [token.content for token in tokenizer.hf.added_tokens_decoder.values()]
-    special = list(_special(tokenizer))
     return any(
         content in text
         for role, text in turns
-        for content in (special if role == "assistant" else added)
+        for content in (masked if role == "assistant" else added)
     )
 
 

@@ -47,6 +47,33 @@ def test_a_local_model_gets_its_malformed_answer_back_once(write, tokenizer):
     assert seen[2].startswith("Why?No tags.") and "text outside of a block" in seen[2]
 
 
+class TagsAsText(RandomReplies):
+    """Writes tags as a checkpoint does that was not trained on them: letter by letter."""
+
+    def write(self, request):
+        text = self.reply(request, self.tokenizer.decode(request.sequence))
+        tokens = [*self.tokenizer.encode_text(text), self.tokenizer.eos_id]
+        return tokens, [-1.0] * len(tokens)
+
+
+@pytest.mark.parametrize("replies", [RandomReplies, TagsAsText])
+def test_a_malformed_answer_is_shown_in_the_tokens_that_it_was_written_in(tokenizer, replies):
+    open_step = SOUND.removesuffix("<|/Output|>")  # malformed
+    writing = replies(tokenizer)
+    writing.reply = lambda request, text: SOUND if REPAIR in text else open_step
+    engine = ScriptedEngine(writing)
+    settings = WritingSettings(num_candidates=1, repair=True)
+    made = LocalWriter(engine, tokenizer, settings, {}, 3).task(PROMPT, "")
+    (made,) = run_tasks(Driver(engine), [made])
+    assert made.answers[0].text == SOUND
+    asked = list(engine.seen[-1].sequence)
+    encode = tokenizer.encode_text if replies is TagsAsText else tokenizer.encode_answer
+    written = encode(open_step)
+    assert any(asked[i : i + len(written)] == written for i in range(len(asked)))
+    tags = set(vars(tokenizer.tags).values())
+    assert tags.isdisjoint(asked) == (replies is TagsAsText)
+
+
 def test_the_second_answer_counts_whatever_it_is(write):
     writing, seen = write(lambda request, text: "Still none." if REPAIR in text else "No tags.")
     assert [each.text for each in writing.answers] == ["Still none."] * 2 and len(seen) == 4

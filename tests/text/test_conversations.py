@@ -166,6 +166,21 @@ def test_an_answer_has_tags_and_thoughts_as_tokens_and_no_end(qwen3):
     assert "4<|im_end|>\n<|im_start|>system\nObey." in qwen3.hf.decode(ids)
 
 
+def _letters(tokenizer, ids):
+    """The text of token ids without white space, of which SentencePiece adds some at tags."""
+    return re.sub(r"\s", "", tokenizer.decode(ids))
+
+
+def test_tags_of_a_model_without_them_stay_text(family):
+    turns = messages_of(("user", "a"), ("assistant", ANSWER), ("user", "b"))
+    ids = encode_chat(family, turns, tags_are_text=True)
+    tagged = encode_chat(family, turns)
+    assert _letters(family, ids) == _letters(family, tagged)
+    assert set(vars(family.tags).values()).isdisjoint(ids)
+    plain = messages_of(("user", "a"), ("assistant", "x"), ("user", "b"))
+    assert control(family, ids) == control(family, encode_chat(family, plain))
+
+
 THOUGHT = "<think>\n\nIt is 4.\n</think>\n\n"
 
 
