@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stair_jax import storage
@@ -83,14 +84,34 @@ def _body(block: Block, path: Path, workdir: Path) -> str:
     if not found:
         where = ", ".join(block.runs)
         raise UserError(f"no run of {where} in {workdir} has finished its stage {block.stage}")
-    try:
-        return make_body(_words(block, found, path))
-    except UserError as error:
-        if not block.against:
-            raise
-        body = make_body(_words(replace(block, against=""), found, path))
-        say(f"{path}: the table {block.name} has no differences: {error}")
+    block = replace(block, rows=_rows_of(block, found))
+    # Rows are named RUN/ROW only where one of the runs has several that its name does not tell.
+    reasons = []
+    for against in dict.fromkeys((block.against, block.against.partition("/")[0], "")):
+        try:
+            body = make_body(_words(replace(block, against=against), found, path))
+        except UserError as error:
+            reasons.append(error)
+            continue
+        if block.against and not against:
+            say(f"{path}: the table {block.name} has no differences: {reasons[0]}")
         return body
+    raise reasons[0]
+
+
+def _rows_of(block: Block, runs: Sequence[str]) -> tuple[str, ...]:
+    """Of the patterns of its rows, those of which there are some: a run's own row has its name.
+
+    Raises:
+      UserError: there are none.
+    """
+    names = [Path(run).name for run in runs]
+    rows = tuple(
+        row for row in block.rows if "/" in row or any(fnmatchcase(name, row) for name in names)
+    )
+    if block.rows and not rows:
+        raise UserError(f"no run whose row is {' or '.join(block.rows)} has finished")
+    return rows
 
 
 def _words(block: Block, runs: Sequence[str], path: Path) -> list[str]:

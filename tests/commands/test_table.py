@@ -1,8 +1,11 @@
 """Tables over runs, and in documents whose figures can be checked."""
 
+from itertools import product
+
 import pytest
 
 from stair_jax import launch, storage
+from stair_jax.commands.study_tables import make_tables
 from stair_jax.errors import UserError
 from stair_jax.evaluation import blocks
 from stair_jax.evaluation.benchmarks import BENCHMARKS
@@ -11,7 +14,6 @@ from stair_jax.evaluation.graded_rows import graded_rows
 from stair_jax.evaluation.tabulate import Result, tabulate
 from stair_jax.evaluation.writers import write_table
 
-SAFE = BENCHMARKS["xstest_safe"]
 DOCUMENT = """# Study
 
 <!-- table: main -->
@@ -27,27 +29,28 @@ old
 """
 
 
-def evaluated(workdir, seed, values):
-    """A run whose models `base` and `sft` have answered; 1: refused."""
+def evaluated(workdir, seed, values, models=("base", "sft"), benchmarks=("xstest_safe",), tokens=0):
+    """A run whose models have answered; 1: refused, or right. `base` refuses nothing."""
     results = []
-    for model, own in (("base", [0.0] * len(values)), ("sft", values)):
+    for model, name in product(models, benchmarks):
+        own = [0.0] * len(values) if model == "base" else values
         graded = [
             Graded(
                 Case(f"c{n}", ""),
-                Answer("xstest_safe", f"c{n}", model=model),
-                {"refused": value, "fully_refused": value},
+                Answer(name, f"c{n}", model=model, tokens=tokens, steps=tokens // 10),
+                {"refused": value, "fully_refused": value, "right": value},
             )
             for n, value in enumerate(own)
         ]
-        results.append(
-            Result(model, "greedy", "xstest_safe", "none", SAFE.METRICS, graded, judge="rule")
-        )
+        metrics = BENCHMARKS[name].METRICS
+        results.append(Result(model, "greedy", name, "none", metrics, graded, judge="rule"))
     folder = storage.make_folder(workdir / "evaluate")
     storage.write_jsonl(folder / "graded.jsonl", graded_rows(results))
     write_table(tabulate(results), folder)
     storage.write_json(workdir / "config.json", {"stages": ["evaluate"]})
-    record = {"kind": "evaluate", "name": "evaluate", "seed": seed, "settings": {}, "inputs": {}}
-    storage.write_json(folder / "complete.json", record | {"fingerprint": "f", "files": {}})
+    record = {"kind": "evaluate", "name": "evaluate", "seed": seed, "inputs": {}}
+    record |= {"settings": {"models": list(models)}, "fingerprint": "f", "files": {}}
+    storage.write_json(folder / "complete.json", record)
 
 
 @pytest.fixture
@@ -62,6 +65,28 @@ def runs(tmp_path, monkeypatch):
 
 def table(*words):
     return launch.main(["stair-jax", "table", *words])
+
+
+REPORTED = ("strongreject", "xstest_unsafe", "xstest_safe", "gsm8k")
+
+
+def test_a_page_of_the_study_has_the_rows_that_are_there(tmp_path):
+    """Without a run of our recipe, and where no run has several rows that need its name."""
+    for seed in range(2):
+        for arm, values in (("base", []), ("sft", [0.0]), ("iter1", [1.0])):
+            values = [1.0, *values, 0.0, 0.0][:3]
+            evaluated(tmp_path / f"runs/{seed}/{arm}", seed, values, [arm], REPORTED, 20)
+    make_tables({"study": tmp_path / "study.md"}, tmp_path / "runs")
+    text = (tmp_path / "study.md").read_text()
+    commands = {
+        name: blocks.command_of(blocks.read_block(text, name, ""))
+        for name in ("arms", "differences", "baselines")
+    }
+    assert {"--against=sft", "--rows=iter*"} <= set(commands["differences"])
+    assert "--against=base" in commands["baselines"] and "--against=base" in commands["arms"]
+    differences = blocks.read_block(text, "differences", "")
+    assert "| iter1 | 0.667 [" in differences and "Less sft" in differences
+    assert "Not run yet: no run of judges" in blocks.read_block(text, "judges", "")
 
 
 MAIN = (
