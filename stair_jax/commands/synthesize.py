@@ -16,6 +16,9 @@ from stair_jax.synthesis.templates import TEMPLATES, find_template, shows_answer
 SUMMARY = "Has a teacher, an endpoint or a local model, write SFT examples; goes on where it was."
 _REPLIES = "replies"  # folder of what endpoints replied
 _MAX_TOKENS, _CONTEXT = 2048, 4096
+# Of a local model, as in the paper's search. Without a limit, or with one above 64, a GPU waits for
+# the host at each step (decoding/sampling/sample.py).
+_TOP_K = 50
 _TEACHER, _JUDGE = "teacher", "judge"  # stages of local models
 
 
@@ -101,7 +104,8 @@ def _teacher(options: argparse.Namespace) -> dict[str, Any]:
         if options.model:
             raise UserError("--model is of an endpoint: name its address with --teacher")
         most = options.max_tokens
-        return {"max_answer_tokens": most, "context_tokens": max(_CONTEXT, 2 * most)}
+        context = max(_CONTEXT, 2 * most)
+        return {"top_k": _TOP_K, "max_answer_tokens": most, "context_tokens": context}
     return {
         "teacher_endpoint": _endpoint(options, options.teacher, options.model, "--model")
         | {"sampling": {"max_tokens": options.max_tokens}},

@@ -133,7 +133,13 @@ def test_a_local_teacher_is_a_model_that_judges_itself(command, prompts):
         f"--prompts={prompts}", "--teacher=pocket", "--max-tokens=64", "--show-config"
     )
     assert status == 0
-    for line in ("'model:teacher'", "init: 'pocket'", "max_answer_tokens: 64", "source: 'policy'"):
+    for line in (
+        "'model:teacher'",
+        "init: 'pocket'",
+        "max_answer_tokens: 64",
+        "top_k: 50",
+        "source: 'policy'",
+    ):
         assert line.replace(" ", "") in said.replace(" = ", ":").replace(" ", ""), line
 
 
