@@ -38,8 +38,9 @@ DecodeMode = Literal["stopping", "full", "quick"]
 _GPU_OPTIONS = {
     # XLA assumes that a program may use four fifths of a GPU's memory. Weights and cache alone
     # exceed that, so the rematerialization pass would compute products and norms twice without
-    # saving any memory (docs/decisions.md, the engine).
-    "xla_disable_hlo_passes": "rematerialization",
+    # saving any memory. And dot-merger would copy each kernel of a small model in every step, to
+    # put its adapters' A beside it (docs/decisions.md, the engine).
+    "xla_disable_hlo_passes": "rematerialization,dot-merger",
     # cuBLAS was slightly faster wherever XLA would choose a Triton kernel (docs/decisions.md).
     "xla_gpu_enable_triton_gemm": False,
 }
